@@ -1,0 +1,29 @@
+"""A distributed lock for Django: one thing happens once at a time, on every host of a site."""
+
+from .decorators import distributed_lock, skip
+from .exceptions import (
+    InvalidLockBackend,
+    LockBackendUnavailable,
+    LockError,
+    LockLost,
+    LockNotAcquired,
+    LockNotHeld,
+)
+from .handler import lock_backends
+from .leases import Lease
+from .locks import acquire_lock, release_lock
+
+__all__ = [
+    "InvalidLockBackend",
+    "Lease",
+    "LockBackendUnavailable",
+    "LockError",
+    "LockLost",
+    "LockNotAcquired",
+    "LockNotHeld",
+    "acquire_lock",
+    "distributed_lock",
+    "lock_backends",
+    "release_lock",
+    "skip",
+]

@@ -1,0 +1,107 @@
+"""Locks in the admin: to be looked at, by anyone with the permission to view them."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.http import HttpRequest
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from .backends.base import LockState
+from .durations import format_duration
+from .models import Lock, LockQuerySet
+
+if TYPE_CHECKING:
+    _ModelAdmin = admin.ModelAdmin[Lock]
+else:
+    _ModelAdmin = admin.ModelAdmin
+
+STATES = {
+    LockState.HELD: _("held"),
+    LockState.STALE: _("stale (expired, never released)"),
+    LockState.RELEASED: _("released"),
+}
+
+
+class StateFilter(admin.SimpleListFilter):
+    """Held locks, unless another state is asked for."""
+
+    title = _("state")
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[Any, Any]]:
+        return [*STATES.items(), ("all", _("All"))]
+
+    def choices(self, changelist: ChangeList) -> Iterator[Any]:
+        for value, title in self.lookup_choices:
+            yield {
+                "selected": value == (self.value() or LockState.HELD),
+                "query_string": changelist.get_query_string({self.parameter_name: value}),
+                "display": title,
+            }
+
+    def queryset(self, request: HttpRequest, queryset: LockQuerySet) -> LockQuerySet:
+        match self.value():
+            case None | LockState.HELD:
+                return queryset.held()
+            case LockState.STALE:
+                return queryset.stale()
+            case LockState.RELEASED:
+                return queryset.released()
+        return queryset
+
+
+@admin.register(Lock)
+class LockAdmin(_ModelAdmin):
+    """Read-only: a lock is acquired and released by code. The owner secret is on no page."""
+
+    list_display = ("semaphore", "state", "holder", "since", "time_left", "token")
+    list_filter = (StateFilter,)
+    search_fields = ("semaphore",)
+    search_help_text = _("The beginning of the semaphore")
+    fields = list_display
+    readonly_fields = list_display
+    show_full_result_count = False
+    actions = None
+
+    def get_queryset(self, request: HttpRequest) -> LockQuerySet:
+        locks: LockQuerySet = super().get_queryset(request)
+        return locks.defer("owner").with_state()
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: LockQuerySet, search_term: str
+    ) -> tuple[LockQuerySet, bool]:
+        return queryset.with_prefix(search_term), False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Lock | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Lock | None = None) -> bool:
+        return False
+
+    @admin.display(description=_("state"))
+    def state(self, lock: Lock) -> str:
+        """What the database's clock says it is."""
+        return STATES[LockState(lock.state)]
+
+    @admin.display(description=_("since"), ordering="acquired_at")
+    def since(self, lock: Lock) -> Any:
+        """When it was acquired."""
+        return lock.acquired_at
+
+    @admin.display(description=_("time left"), ordering="expires_at")
+    def time_left(self, lock: Lock) -> str:
+        """How long its lease still lasts, or how long ago it ended."""
+        if lock.expires_at is None:
+            return gettext("until released") if lock.state == LockState.HELD else ""
+        if lock.state == LockState.HELD:
+            return format_duration(lock.expires_at - lock.seen_at)
+        ended = {"age": format_duration(lock.seen_at - lock.expires_at)}
+        if lock.state == LockState.STALE:
+            return gettext("expired %(age)s ago") % ended
+        return gettext("released %(age)s ago") % ended

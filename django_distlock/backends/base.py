@@ -1,0 +1,134 @@
+"""What a lock store is to the rest of the package."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from django.core.checks import CheckMessage
+
+from ..exceptions import InvalidLockBackend
+
+LONGEST_TTL = timedelta(days=3650)
+
+
+class LockState(StrEnum):
+    """What a lock that a store lists is: `stale` means expired and never released."""
+
+    HELD = "held"
+    STALE = "stale"
+    RELEASED = "released"
+
+
+class Claim(Protocol):
+    """By what a store knows a lease: who has which semaphore, for how many seconds."""
+
+    @property
+    def semaphore(self) -> str: ...
+    @property
+    def owner(self) -> str: ...
+    @property
+    def ttl(self) -> float | None: ...
+
+
+class Grant(NamedTuple):
+    """What a store answers to who gets the lock; the times are by the store's clock."""
+
+    token: int | None
+    acquired_at: datetime
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LockInfo:
+    """A lock as a store lists it, for people: all but the owner."""
+
+    semaphore: str
+    state: LockState
+    token: int | None
+    holder: str
+    acquired_at: datetime | None
+    expires_at: datetime | None
+    seen_at: datetime
+    """The store's time when it was listed."""
+
+
+class BaseLockBackend:
+    """A store of locks: how one attempt is made, and nothing about waiting, renewal or HTTP.
+
+    There is one object per thread, which keeps no state of a lock. The store itself is shared.
+    Each action is atomic in the store. When the store can't be reached or doesn't answer, each
+    raises LockBackendUnavailable, with `reply_lost` set if it may have been carried out.
+    """
+
+    supports_fencing: ClassVar[bool] = True
+    """Each grant has a token greater than every earlier one's on that semaphore."""
+    supports_listing: ClassVar[bool] = True
+    """held(), force_release() and clear_stale() work."""
+    supports_unlimited_ttl: ClassVar[bool] = True
+    """A lease may last until it is released (`ttl=None`)."""
+
+    def __init__(self, alias: str, *, ttl: float | None = 60) -> None:
+        self.alias = alias
+        try:
+            self.ttl = self.validate_ttl(ttl)
+        except (TypeError, ValueError) as error:
+            raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: {error}") from error
+
+    def validate_ttl(self, ttl: float | None) -> float | None:
+        """Return the ttl in seconds, or raise for what this store can't do."""
+        if ttl is None:
+            if not self.supports_unlimited_ttl:
+                raise ValueError(f"{type(self).__name__} has no unlimited ttl; give seconds.")
+            return None
+        if isinstance(ttl, bool) or not isinstance(ttl, int | float):
+            raise TypeError(f"ttl is a number of seconds or None, not {ttl!r}.")
+        if not 0.001 <= ttl <= LONGEST_TTL.total_seconds():
+            raise ValueError(
+                f"ttl is {ttl!r}, but must be from 0.001 to {LONGEST_TTL.total_seconds():.0f} "
+                "seconds; None means until released."
+            )
+        return ttl
+
+    def acquire(
+        self, semaphore: str, owner: str, ttl: float | None, holder: str
+    ) -> Grant | None:
+        """Try once, without waiting; None means that somebody else holds the semaphore.
+
+        The same owner again gets its own grant, with the stored token, for `ttl` from now.
+        """
+        raise NotImplementedError
+
+    def renew(self, leases: Sequence[Claim]) -> dict[str, datetime | None]:
+        """Let each lease end its ttl from now; return the new ends, by owner, of those still held.
+
+        An expired lease is lost, even if nobody else took the semaphore.
+        """
+        raise NotImplementedError
+
+    def release(self, lease: Claim) -> bool:
+        """Give the semaphore back if this owner still holds it; False means it was lost already."""
+        raise NotImplementedError
+
+    def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
+        """List held and stale locks in the order of their semaphores."""
+        raise NotImplementedError
+
+    def force_release(self, semaphore: str, token: int) -> bool:
+        """Take the lock from its holder, if it still is the one that was granted this token."""
+        raise NotImplementedError
+
+    def clear_stale(self, prefix: str = "", *, dry_run: bool = False) -> Iterator[LockInfo]:
+        """Release locks whose lease expired without release; yield each. Nothing by default."""
+        return iter(())
+
+    def purge_released(
+        self, older_than: timedelta, prefix: str = "", *, dry_run: bool = False
+    ) -> Iterator[LockInfo]:
+        """Forget locks that were released longer ago than that; yield each. Nothing by default."""
+        return iter(())
+
+    def check(self, **kwargs: Any) -> list[CheckMessage]:
+        """Return the system checks' messages on this store's configuration."""
+        return []

@@ -1,0 +1,222 @@
+"""The database backend: which connection, which statements, and what an error means."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, TypeVar
+
+from django.apps import apps
+from django.core import checks
+from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, OperationalError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ...exceptions import InvalidLockBackend, LockBackendUnavailable
+from ...fields import to_datetime
+from ...models import Lock, LockQuerySet
+from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState
+from .connections import hidden_parameters, own_connections
+from .errors import Conflict, RowLocked, translate
+from .mysql import MariaDBStatements, MySQLStatements
+from .orm import ORMStatements
+from .postgresql import PostgreSQLStatements
+from .sqlite import SQLiteStatements
+from .statements import Parameters, Statements
+
+T = TypeVar("T")
+
+TRIES = 10
+"""How often a statement is sent that a deadlock, or another's lock on the row, keeps stopping."""
+
+
+class DatabaseBackend(BaseLockBackend):
+    """Keeps locks in the Lock model's table of the database alias `using`.
+
+    On PostgreSQL and MySQL's family it has `connections` connections of its own per process, so
+    that a grant doesn't depend on the caller's transaction. On SQLite and other databases it uses
+    the caller's: what is acquired inside a transaction is visible, and kept, when that commits.
+
+    It does not guarantee that a grant survives a failover to a replica that hasn't received it.
+    """
+
+    def __init__(
+        self,
+        alias: str,
+        *,
+        using: str = DEFAULT_DB_ALIAS,
+        ttl: float | None = 60,
+        connections: int = 2,
+    ) -> None:
+        super().__init__(alias, ttl=ttl)
+        if isinstance(connections, bool) or not isinstance(connections, int) or connections < 1:
+            raise InvalidLockBackend(
+                f"DISTLOCK[{alias!r}]: connections is {connections!r}, but must be at least 1."
+            )
+        self.using = using
+        self.connections = connections
+
+    own_connection_vendors: ClassVar[frozenset[str]] = frozenset({"postgresql", "mysql"})
+
+    def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
+        parameters = _parameters(semaphore, owner, ttl, holder)
+        try:
+            row = self._run(lambda lock, db: lock.acquire(db, parameters), (Conflict,))
+        except RowLocked:
+            return None
+        if row is None:
+            return None
+        return Grant(row.token, to_datetime(row.acquired_at), _end(row.expires_at))
+
+    def renew(self, leases: Sequence[Claim]) -> dict[str, datetime | None]:
+        ends = {}
+        for lease in leases:
+            parameters = _parameters(lease.semaphore, lease.owner, lease.ttl)
+            row = self._run(lambda lock, db: lock.renew(db, parameters))
+            if row:
+                ends[lease.owner] = _end(row[0])
+        return ends
+
+    def release(self, lease: Claim) -> bool:
+        parameters = _parameters(lease.semaphore, lease.owner, lease.ttl)
+        return self._run(lambda lock, db: lock.release(db, parameters))
+
+    def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
+        locks = self._locks(prefix).exclude(owner="").with_state()[:limit]
+        with self._unavailable():
+            yield from map(_info, locks.iterator())
+
+    def force_release(self, semaphore: str, token: int) -> bool:
+        held = self._locks().held().filter(semaphore=semaphore, token=token)
+        with self._unavailable():
+            return held.mark_released()
+
+    def clear_stale(self, prefix: str = "", *, dry_run: bool = False) -> Iterator[LockInfo]:
+        stale = self._locks(prefix).stale()
+        with self._unavailable():
+            for lock in list(stale.with_state()):
+                if dry_run or stale.filter(pk=lock.pk, token=lock.token).mark_released():
+                    yield _info(lock)
+
+    def purge_released(
+        self, older_than: timedelta, prefix: str = "", *, dry_run: bool = False
+    ) -> Iterator[LockInfo]:
+        purgeable = self._locks(prefix).purgeable(older_than)
+        with self._unavailable():
+            for lock in list(purgeable.with_state()):
+                # One row at a time: a batch would lock rows that workers want meanwhile.
+                if dry_run or purgeable.filter(pk=lock.pk).delete()[0]:
+                    yield _info(lock)
+
+    def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
+        name = f"DISTLOCK[{self.alias!r}]"
+        if not apps.is_installed("django_distlock"):
+            hint = "Add 'django_distlock' to INSTALLED_APPS, and run manage.py migrate."
+            return [checks.Error(f"{name}: its table is not there.", hint, id="distlock.E002")]
+        if self.using not in connections:
+            hint = f"DATABASES has: {', '.join(connections)}."
+            message = f"{name}: there is no database {self.using!r}."
+            return [checks.Error(message, hint, id="distlock.E003")]
+        return []
+
+    def statements(self, connection: BaseDatabaseWrapper) -> Statements:
+        """Return the statements for the connection's database; a subclass may choose others."""
+        table = connection.ops.quote_name(Lock._meta.db_table)
+        match connection.vendor:
+            case "postgresql":
+                return PostgreSQLStatements(connection, table)
+            case "sqlite" if connection.features.can_return_columns_from_insert:
+                return SQLiteStatements(connection, table)
+            case "mysql" if connection.features.can_return_columns_from_insert:
+                return MariaDBStatements(connection, table)
+            case "mysql":
+                return MySQLStatements(connection, table)
+        return ORMStatements(connection, table)
+
+    def _run(
+        self,
+        action: Callable[[Statements, BaseDatabaseWrapper], T],
+        retried: tuple[type[Exception], ...] = (Conflict, RowLocked),
+    ) -> T:
+        """Do the action on the right connection, again after these errors, and translate others."""
+        for _ in range(TRIES):
+            try:
+                return self._once(action)
+            except retried as error:
+                last = error
+        raise self._error(last)
+
+    def _once(self, action: Callable[[Statements, BaseDatabaseWrapper], T]) -> T:
+        own = self._has_own_connections()
+        sent = False
+        try:
+            with self._connection(own) as connection:
+                statements = self._statements(connection)
+                sent = own
+                try:
+                    return action(statements, connection)
+                except Error as error:
+                    if kind := translate(connection.vendor, error):
+                        raise kind(str(error)) from error
+                    raise
+        except Error as error:
+            lost = sent and isinstance(error, InterfaceError | OperationalError)
+            raise self._error(error, reply_lost=lost) from error
+
+    def _has_own_connections(self) -> bool:
+        caller = connections[self.using]
+        return caller.vendor in self.own_connection_vendors and not _in_testcase(caller)
+
+    def _connection(self, own: bool) -> AbstractContextManager[BaseDatabaseWrapper]:
+        if own:
+            return own_connections(self.using, self.connections).lend()
+        return hidden_parameters(connections[self.using])
+
+    def _statements(self, connection: BaseDatabaseWrapper) -> Statements:
+        settings = connection.settings_dict
+        key = (type(self), self.using, settings["NAME"], settings["HOST"], settings["PORT"])
+        found = _statements.get(key)
+        if found is None:
+            found = _statements[key] = self.statements(connection)
+        return found
+
+    def _locks(self, prefix: str = "") -> LockQuerySet:
+        return Lock.objects.using(self.using).defer("owner").with_prefix(prefix)
+
+    @contextmanager
+    def _unavailable(self) -> Iterator[None]:
+        try:
+            yield
+        except Error as error:
+            raise self._error(error) from error
+
+    def _error(self, error: Exception, *, reply_lost: bool = False) -> LockBackendUnavailable:
+        message = f"DISTLOCK[{self.alias!r}]: {str(error).strip()}"
+        return LockBackendUnavailable(message, reply_lost=reply_lost)
+
+
+_statements: dict[tuple[Any, ...], Statements] = {}
+
+
+def _in_testcase(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether a TestCase holds this connection in the transaction that it will roll back."""
+    return any(block._from_testcase for block in connection.atomic_blocks)
+
+
+def _parameters(semaphore: str, owner: str, ttl: float | None, holder: str = "") -> Parameters:
+    microseconds = None if ttl is None else round(ttl * 1_000_000)
+    return {"semaphore": semaphore, "owner": owner, "ttl": microseconds, "holder": holder}
+
+
+def _end(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else to_datetime(microseconds)
+
+
+def _info(lock: Lock) -> LockInfo:
+    return LockInfo(
+        semaphore=lock.semaphore,
+        state=LockState(lock.state),
+        token=lock.token,
+        holder=lock.holder,
+        acquired_at=lock.acquired_at,
+        expires_at=lock.expires_at,
+        seen_at=lock.seen_at,
+    )

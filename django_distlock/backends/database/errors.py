@@ -1,0 +1,33 @@
+"""What a database's error means for a lock."""
+
+from django.db import Error
+
+
+class RowLocked(Exception):
+    """Another transaction has had the lock's row for longer than we wait for it."""
+
+
+class Conflict(Exception):
+    """A deadlock or serialization failure: nothing was done, and a retry is in order."""
+
+
+HARMLESS = (RowLocked, Conflict)
+"""Errors after which the connection is as good as before."""
+
+# SQLSTATE: lock_not_available; deadlock_detected, serialization_failure
+POSTGRESQL: dict[str, type[RowLocked] | type[Conflict]] = {
+    "55P03": RowLocked, "40P01": Conflict, "40001": Conflict,
+}
+# ER_LOCK_WAIT_TIMEOUT; ER_LOCK_DEADLOCK, ER_CHECKREAD (MariaDB: the row changed since it was read)
+MYSQL: dict[int, type[RowLocked] | type[Conflict]] = {1205: RowLocked, 1213: Conflict, 1020: Conflict}
+
+
+def translate(vendor: str, error: Error) -> type[RowLocked] | type[Conflict] | None:
+    """Return what the driver's error says about the row, None if it is about something else."""
+    if vendor == "postgresql":
+        cause = error.__cause__
+        code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)  # psycopg 3, 2
+        return POSTGRESQL.get(code) if code else None
+    if vendor == "mysql" and error.args:
+        return MYSQL.get(error.args[0])
+    return None

@@ -1,0 +1,62 @@
+"""Through the ORM, for whatever other database Django supports: correct, in more round trips.
+
+The database's clock is read first. An old time is a safe one: it only refuses what has just
+expired, and shortens the lease by the time that the statements took.
+"""
+
+from django.db import IntegrityError, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import BigIntegerField, Case, F, Q, Value, When
+from django.db.models.functions import Greatest
+
+from ...clocks import read_clock
+from ...fields import to_microseconds
+from ...models import Lock, LockQuerySet
+from .statements import Parameters, Row, Statements
+
+
+class ORMStatements(Statements):
+    """A conditional update, else an insert; on the caller's connection."""
+
+    def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
+        self.locks: LockQuerySet = Lock.objects.using(connection.alias)
+
+    def acquire(self, connection: BaseDatabaseWrapper, parameters: Parameters) -> Row | None:
+        semaphore, owner, ttl = parameters["semaphore"], parameters["owner"], parameters["ttl"]
+        now = to_microseconds(read_clock(connection))
+        expires_at = None if ttl is None else now + ttl
+        row = self.locks.filter(semaphore=semaphore)
+        values = {"owner": owner, "holder": parameters["holder"], "acquired_at": now}
+        free = Q(owner__in=["", owner]) | Q(expires_at__lte=now)
+        token = Case(
+            When(owner=owner, then=F("token")),
+            default=Greatest(F("token") + 1, Value(now), output_field=BigIntegerField()),
+        )
+        if row.filter(free).update(**values, expires_at=expires_at, token=token):
+            granted = row.filter(owner=owner).values_list("token", flat=True).first()
+            return None if granted is None else Row(granted, now, expires_at)
+        if row.exists():
+            return None
+        try:
+            with transaction.atomic(using=self.locks.db):
+                row.create(semaphore=semaphore, **values, expires_at=expires_at, token=now)
+        except IntegrityError:  # another was faster
+            return None
+        return Row(now, now, expires_at)
+
+    def renew(
+        self, connection: BaseDatabaseWrapper, parameters: Parameters
+    ) -> tuple[int | None] | None:
+        ttl = parameters["ttl"]
+        now = to_microseconds(read_clock(connection))
+        expires_at = None if ttl is None else now + ttl
+        return (expires_at,) if self._own(parameters, now).update(expires_at=expires_at) else None
+
+    def release(self, connection: BaseDatabaseWrapper, parameters: Parameters) -> bool:
+        now = to_microseconds(read_clock(connection))
+        return bool(self._own(parameters, now).update(owner="", expires_at=now))
+
+    def _own(self, parameters: Parameters, now: int) -> LockQuerySet:
+        """Select the row if its owner still has an unexpired lease on it."""
+        own = self.locks.filter(semaphore=parameters["semaphore"], owner=parameters["owner"])
+        return own.filter(Q(expires_at=None) | Q(expires_at__gt=now))

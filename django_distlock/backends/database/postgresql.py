@@ -1,0 +1,78 @@
+"""PostgreSQL: one statement per action.
+
+`lock_timeout` and `synchronous_commit` are set for the statement's own transaction, which is also
+right behind a pooler that hands each transaction another session.
+"""
+
+from django.db import ProgrammingError
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ...clocks import NOW
+from .statements import Statements
+
+# The NOT EXISTS makes a refused try read-only: no row lock, no WAL.
+# Each clock in the DO UPDATE is read after the wait for the row, `excluded` has an older one.
+ACQUIRE = """
+INSERT INTO {table} AS lock (semaphore, owner, token, holder, acquired_at, expires_at)
+SELECT %(semaphore)s, %(owner)s, {now}, %(holder)s, {now}, {now} + %(ttl)s::bigint
+FROM set_config('lock_timeout', '50ms', true)
+WHERE NOT EXISTS (
+    SELECT FROM {table}
+    WHERE semaphore = %(semaphore)s AND owner NOT IN ('', %(owner)s)
+        AND (expires_at IS NULL OR expires_at > {now})
+)
+ON CONFLICT (semaphore) DO UPDATE SET
+    owner = excluded.owner,
+    token = CASE
+        WHEN lock.owner = excluded.owner THEN lock.token
+        ELSE greatest(lock.token + 1, {now})
+    END,
+    holder = excluded.holder,
+    acquired_at = {now},
+    expires_at = {now} + %(ttl)s::bigint
+WHERE lock.owner IN ('', excluded.owner) OR lock.expires_at <= {now}
+RETURNING lock.token, lock.acquired_at, lock.expires_at
+"""
+
+RENEW = """
+UPDATE {table} SET expires_at = {now} + %(ttl)s::bigint
+FROM set_config('lock_timeout', '50ms', true)
+WHERE semaphore = %(semaphore)s AND owner = %(owner)s
+    AND (expires_at IS NULL OR expires_at > {now})
+RETURNING expires_at
+"""
+
+# A release that a crash of the server loses is made good by the end of the ttl, if there is one.
+RELEASE = """
+UPDATE {table} SET owner = '', expires_at = {now}
+FROM set_config('lock_timeout', '50ms', true) AS wait, set_config(
+    'synchronous_commit',
+    CASE WHEN %(ttl)s::bigint IS NULL THEN current_setting('synchronous_commit') ELSE 'off' END,
+    true
+) AS durability
+WHERE semaphore = %(semaphore)s AND owner = %(owner)s
+    AND (expires_at IS NULL OR expires_at > {now})
+"""
+
+QUALIFIED_NAME = """
+SELECT quote_ident(nspname) || '.' || quote_ident(relname)
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE pg_class.oid = to_regclass(%s)
+"""
+
+
+class PostgreSQLStatements(Statements):
+    """INSERT … ON CONFLICT with RETURNING, on a table whose name has its schema.
+
+    With the schema in the name, a tenant's search_path does not split a lock.
+    """
+
+    def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(QUALIFIED_NAME, [table])
+            found = cursor.fetchone()
+        if not found:
+            raise ProgrammingError(f"there is no table {table}: run manage.py migrate")
+        self.acquire_sql, self.renew_sql, self.release_sql = (
+            sql.format(table=found[0], now=NOW["postgresql"]) for sql in (ACQUIRE, RENEW, RELEASE)
+        )

@@ -1,0 +1,43 @@
+"""Every error that this package raises on purpose."""
+
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ImproperlyConfigured
+
+if TYPE_CHECKING:
+    from .leases import Lease
+
+
+class LockError(Exception):
+    """Base of all lock errors."""
+
+
+class LockNotAcquired(LockError):
+    """Somebody else holds the semaphore, and did so until the timeout."""
+
+
+class LockNotHeld(LockError):
+    """Nothing is held by that name here: this task, thread or request did not acquire it."""
+
+
+class LockLost(LockError):
+    """The lease is no longer ours: it expired, was released, or an operator took it away."""
+
+    def __init__(self, message: str, lease: "Lease | None" = None) -> None:
+        super().__init__(message)
+        self.lease = lease
+
+
+class LockBackendUnavailable(LockError):
+    """The store can't be reached or did not answer: nothing is known about who holds the lock.
+
+    `reply_lost` is True when the request may have been carried out all the same.
+    """
+
+    def __init__(self, message: str, *, reply_lost: bool = False) -> None:
+        super().__init__(message)
+        self.reply_lost = reply_lost
+
+
+class InvalidLockBackend(ImproperlyConfigured):
+    """The DISTLOCK setting is wrong, or names what can't serve as a lock store."""

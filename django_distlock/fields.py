@@ -1,0 +1,98 @@
+"""The two kinds of column that the Lock model needs and Django doesn't have."""
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils.dateparse import parse_datetime
+from django.utils.timezone import is_naive
+
+if TYPE_CHECKING:
+    _CharField = models.CharField[str, str]
+    _Field = models.Field[datetime | None, datetime | None]
+else:
+    _CharField, _Field = models.CharField, models.Field
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+def to_datetime(microseconds: int) -> datetime:
+    """Return the aware datetime (UTC) of these microseconds since the epoch."""
+    return EPOCH + microseconds * MICROSECOND
+
+
+def to_microseconds(moment: datetime) -> int:
+    """Return the microseconds since the epoch of an aware datetime."""
+    return (moment - EPOCH) // MICROSECOND
+
+
+class SemaphoreField(_CharField):
+    """A string that the database compares byte by byte, trailing blanks included.
+
+    A binary collation of MySQL's family doesn't do: `utf8mb4_bin` takes `a` and `a␠` for the same.
+    """
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str | None:
+        if connection.vendor == "mysql":
+            assert self.max_length is not None
+            return f"varbinary({4 * self.max_length})"  # UTF-8 has up to 4 bytes a character
+        if connection.vendor == "postgresql":
+            # Not "varchar": for that Django adds a second index, which collation "C" makes needless
+            return f"character varying({self.max_length})"
+        return super().db_type(connection)
+
+    def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
+        parameters = super().db_parameters(connection)
+        if connection.vendor == "postgresql":
+            parameters["collation"] = "C"
+        return parameters
+
+    def get_db_prep_value(
+        self, value: Any, connection: BaseDatabaseWrapper, prepared: bool = False
+    ) -> Any:
+        value = super().get_db_prep_value(value, connection, prepared)
+        if connection.vendor == "mysql" and isinstance(value, str):
+            return value.encode()
+        return value
+
+    def from_db_value(self, value: Any, *args: object) -> Any:
+        return value.decode() if isinstance(value, bytes) else value
+
+
+class EpochMicrosecondsField(_Field):
+    """An aware datetime, stored as microseconds since the epoch in a BIGINT column.
+
+    So neither USE_TZ nor a session's time zone can change its meaning, and a database's clock is
+    one expression (see clocks.py).
+    """
+
+    description = "Date and time, as microseconds since the epoch"
+
+    def get_internal_type(self) -> str:
+        return "BigIntegerField"
+
+    def from_db_value(self, value: int | None, *args: object) -> datetime | None:
+        return None if value is None else to_datetime(value)
+
+    def to_python(self, value: Any) -> datetime | None:
+        if isinstance(value, str):
+            parsed = parse_datetime(value)
+            if parsed is None:
+                raise ValidationError(f"{value!r} is not a date and time in ISO 8601.")
+            return parsed
+        return to_datetime(value) if isinstance(value, int) else value
+
+    def get_prep_value(self, value: Any) -> Any:
+        value = super().get_prep_value(value)
+        if not isinstance(value, datetime):
+            return value
+        if is_naive(value):
+            raise ValueError(f"{self.name} takes an aware datetime, {value!r} has no time zone.")
+        return to_microseconds(value)
+
+    def value_to_string(self, obj: models.Model) -> str:
+        value = self.value_from_object(obj)
+        return "" if value is None else value.isoformat()

@@ -1,0 +1,95 @@
+"""The only reader of the DISTLOCK setting."""
+
+import inspect
+from typing import TYPE_CHECKING, Any, Final
+
+from asgiref.local import Local
+from django.conf import settings
+from django.core.signals import setting_changed
+from django.utils.connection import BaseConnectionHandler
+from django.utils.module_loading import import_string
+
+from .backends.base import BaseLockBackend
+from .exceptions import InvalidLockBackend
+
+if TYPE_CHECKING:
+    _ConnectionHandler = BaseConnectionHandler[BaseLockBackend]
+else:
+    _ConnectionHandler = BaseConnectionHandler
+
+DEFAULT: Final[dict[str, Any]] = {
+    "default": {"BACKEND": "django_distlock.backends.database.DatabaseBackend", "OPTIONS": {}}
+}
+
+
+class LockBackendHandler(_ConnectionHandler):
+    """The stores by their alias in DISTLOCK, each made when a thread first asks for it."""
+
+    settings_name = "DISTLOCK"
+    exception_class = InvalidLockBackend
+
+    def configure_settings(self, configured: dict[str, Any] | None) -> dict[str, Any]:
+        if configured is None:
+            configured = getattr(settings, "DISTLOCK", DEFAULT)
+        if not isinstance(configured, dict):
+            raise InvalidLockBackend("DISTLOCK must be a dict of aliases.")
+        return configured
+
+    def __getitem__(self, alias: str) -> BaseLockBackend:
+        if alias not in self.settings:
+            known = ", ".join(map(repr, self.settings)) or "no alias"
+            raise InvalidLockBackend(
+                f"DISTLOCK[{alias!r}]: not configured; DISTLOCK has {known}."
+            )
+        return super().__getitem__(alias)
+
+    def reset(self) -> None:
+        """Forget the settings and the stores made by them."""
+        vars(self).pop("settings", None)
+        self._settings = None
+        self._connections = Local(self.thread_critical)
+
+    def create_connection(self, alias: str) -> BaseLockBackend:
+        name, configured = f"DISTLOCK[{alias!r}]", self.settings[alias]
+        if not isinstance(configured, dict) or "BACKEND" not in configured:
+            raise InvalidLockBackend(f"{name}: must be a dict with a BACKEND.")
+        if unknown := configured.keys() - {"BACKEND", "OPTIONS"}:
+            raise InvalidLockBackend(
+                f"{name}: unknown {', '.join(sorted(map(repr, unknown)))}; it has BACKEND and "
+                "OPTIONS only."
+            )
+        backend = _import_backend(name, configured["BACKEND"])
+        options = configured.get("OPTIONS", {})
+        _check_options(name, backend, options)
+        return backend(alias, **options)
+
+
+def _import_backend(name: str, path: str) -> type[BaseLockBackend]:
+    try:
+        backend = import_string(path)
+    except ImportError as error:
+        raise InvalidLockBackend(f"{name}: could not import BACKEND {path!r}: {error}") from error
+    if not (isinstance(backend, type) and issubclass(backend, BaseLockBackend)):
+        raise InvalidLockBackend(f"{name}: BACKEND {path!r} is not a BaseLockBackend.")
+    return backend
+
+
+def _check_options(name: str, backend: type[BaseLockBackend], options: dict[str, Any]) -> None:
+    known = list(inspect.signature(backend).parameters)[1:]  # without the alias
+    if unknown := sorted(set(options) - set(known)):
+        raise InvalidLockBackend(
+            f"{name}: unknown option {', '.join(map(repr, unknown))}; {backend.__name__} takes "
+            f"{', '.join(known)}."
+        )
+
+
+lock_backends = LockBackendHandler()
+
+
+def _forget_settings(*, setting: str, **kwargs: Any) -> None:
+    """Let a test's `override_settings(DISTLOCK=…)` take effect."""
+    if setting == "DISTLOCK":
+        lock_backends.reset()
+
+
+setting_changed.connect(_forget_settings, dispatch_uid="django_distlock.handler")

@@ -1,0 +1,228 @@
+"""The lease: what a holder has; and which task or thread acquired which."""
+
+import math
+import os
+import secrets
+import socket
+import threading
+from contextvars import ContextVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from django.utils.asyncio import async_unsafe
+
+from . import clocks
+from .backends.base import Claim, Grant
+from .exceptions import LockBackendUnavailable, LockLost
+from .handler import lock_backends
+
+ASYNC_UNSAFE = (
+    "django_distlock's calls wait for the store and can't be made in a running event loop; "
+    "use sync_to_async()."
+)
+
+
+class Owner(str):
+    """A secret that whoever has it can release the lock by: shown to nobody by accident."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<owner>"
+
+
+def new_owner() -> Owner:
+    """Return an id that nobody can guess, 128 random bits, for one acquisition."""
+    return Owner(secrets.token_hex(16))
+
+
+def describe_holder(label: str = "") -> str:
+    """Return who is asking, for people: the label, host, process and thread."""
+    holder = f"{socket.gethostname()} pid {os.getpid()} {threading.current_thread().name}"
+    if label:
+        holder = f"{label} ({holder})"
+    # Not every store can keep a NUL or a lone surrogate.
+    return holder if holder.isprintable() else holder.encode("unicode_escape").decode()
+
+
+class Request(NamedTuple):
+    """What one acquisition asks a store for."""
+
+    backend: str
+    semaphore: str
+    owner: Owner
+    ttl: float | None
+    holder: str
+
+
+class Lease:
+    """The lock, for a time: until `ttl` seconds after it was acquired or renewed, or a release.
+
+    It may be used, and released, from another thread. It is true as long as it exists: ask `held`.
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_flow",
+        "_lost",
+        "acquired_at",
+        "backend",
+        "expires_at",
+        "owner",
+        "released",
+        "semaphore",
+        "token",
+        "ttl",
+    )
+
+    backend: str
+    """The alias of its store."""
+    owner: Owner
+    """The secret by which the store knows it."""
+    token: int | None
+    """The fencing token: greater than that of every earlier grant of this semaphore."""
+    acquired_at: datetime
+    """By the store's clock."""
+    expires_at: datetime | None
+    """By the store's clock; None means not before it is released."""
+
+    released: bool
+    """Whether it was given back by release()."""
+
+    def __init__(self, request: Request, grant: Grant, sent: float, flow: "Flow") -> None:
+        self.backend = request.backend
+        self.semaphore = request.semaphore
+        self.owner = request.owner
+        self.ttl = request.ttl
+        self.token, self.acquired_at, self.expires_at = grant
+        self._deadline = self._end(sent)
+        self._flow = flow
+        self.released = self._lost = False
+
+    @property
+    def held(self) -> bool:
+        """Whether the lease is ours as far as is known here: no round trip is made."""
+        return not (self.released or self._lost) and self.remaining > 0
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until it expires, by the local monotonic clock, never more than the store's.
+
+        They are counted from before the request was sent. Infinite for an unlimited ttl.
+        """
+        return max(0.0, self._deadline - clocks.monotonic())
+
+    def check(self) -> None:
+        """Raise LockLost unless the lease is held."""
+        if not self.held:
+            raise LockLost(f"{self} {self._state()}.", self)
+
+    @async_unsafe(ASYNC_UNSAFE)
+    def renew(self) -> None:
+        """Let the lease end `ttl` seconds from now; LockLost if it isn't ours any more.
+
+        After LockBackendUnavailable it is unknown which end is true; `remaining` has the earlier.
+        """
+        self.check()
+        sent = clocks.monotonic()
+        ends = lock_backends[self.backend].renew([self])
+        if self.owner not in ends:
+            self._lost = True
+            self.check()
+        self.expires_at = ends[self.owner]
+        self._deadline = self._end(sent)
+
+    @async_unsafe(ASYNC_UNSAFE)
+    def release(self) -> bool:
+        """Give the lock back; False if it was not ours any more, lost or released before.
+
+        After LockBackendUnavailable it can be tried again.
+        """
+        if self.released or self._lost:
+            return False
+        store = lock_backends[self.backend]
+        try:
+            released = store.release(self)
+        except LockBackendUnavailable as error:
+            if not error.reply_lost:
+                raise
+            # If the first request was carried out the second finds nothing; its time tells which.
+            released = store.release(self) or self.held
+        self.released, self._lost = released, not released
+        self._flow.forget(self)
+        return released
+
+    def _end(self, sent: float) -> float:
+        return math.inf if self.ttl is None else sent + self.ttl
+
+    def _state(self) -> str:
+        if self.released:
+            return "was released"
+        if self._lost:
+            return "was lost"
+        return "is held" if self.held else f"expired: its ttl of {self.ttl} seconds has passed"
+
+    def __str__(self) -> str:
+        return f"The lease on {self.semaphore!r}"
+
+    def __repr__(self) -> str:
+        return f"<Lease {self.semaphore!r} token={self.token} backend={self.backend!r} {self._state()}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "A lease can't be pickled: it is this process's. To check late writes elsewhere, "
+            "send its token."
+        )
+
+
+if TYPE_CHECKING:
+
+    def _lease_is_a_claim(lease: Lease) -> Claim:
+        return lease
+
+
+class Flow:
+    """The leases that one thread acquired, by name, and the `with` blocks that it is in.
+
+    It is found through a context variable. A context that is copied to another thread, or inherited
+    by a forked child, brings along a flow that isn't theirs.
+    """
+
+    __slots__ = ("entered", "identity", "leases")
+
+    def __init__(self) -> None:
+        self.identity = _identity()
+        self.leases: dict[tuple[str, str], Lease] = {}
+        self.entered: list[tuple[object, Lease]] = []
+
+    def remember(self, lease: Lease) -> None:
+        """Let this lease be found by its name, in place of an earlier one that was lost."""
+        self.leases[lease.backend, lease.semaphore] = lease
+
+    def forget(self, lease: Lease) -> None:
+        """Find this lease by its name no more."""
+        if self.leases.get((lease.backend, lease.semaphore)) is lease:
+            del self.leases[lease.backend, lease.semaphore]
+
+    def leave(self, block: object) -> Lease:
+        """Return the lease with which this thread entered the block last."""
+        for index in reversed(range(len(self.entered))):
+            if self.entered[index][0] is block:
+                return self.entered.pop(index)[1]
+        raise RuntimeError("The block was left in another thread or task than it was entered in.")
+
+
+_flow: ContextVar[Flow] = ContextVar("django_distlock_flow")
+
+
+def current_flow() -> Flow:
+    """Return what the running thread acquired."""
+    flow: Any = _flow.get(None)
+    if flow is None or flow.identity != _identity():
+        flow = Flow()
+        _flow.set(flow)
+    return flow
+
+
+def _identity() -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()

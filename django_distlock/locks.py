@@ -1,0 +1,157 @@
+"""Acquire and release: the waiting, and what is done about an answer that got lost."""
+
+import logging
+import math
+import random
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from enum import Enum
+from typing import Final
+
+from django.utils.asyncio import async_unsafe
+
+from . import clocks
+from .backends.base import BaseLockBackend
+from .exceptions import LockBackendUnavailable, LockLost, LockNotHeld
+from .handler import lock_backends
+from .leases import ASYNC_UNSAFE, Lease, Request, current_flow, describe_holder, new_owner
+from .semaphores import validate_semaphore
+
+logger = logging.getLogger("django_distlock")
+
+FIRST_PAUSE: Final = 0.001
+LONGEST_PAUSE: Final = 0.2
+
+
+class BackendTtl(Enum):
+    """The ttl of who gives none."""
+
+    DEFAULT = "the backend's"
+
+    def __repr__(self) -> str:
+        return "<the backend's>"
+
+
+@async_unsafe(ASYNC_UNSAFE)
+def acquire_lock(
+    semaphore: str,
+    *,
+    timeout: float | None = 0,
+    ttl: float | None | BackendTtl = BackendTtl.DEFAULT,
+    renew: bool = True,
+    label: str = "",
+    backend: str = "default",
+) -> Lease | None:
+    """Acquire the semaphore, or return None if somebody else holds it until the timeout.
+
+    `timeout` is how long to wait, in seconds: 0 tries once, None waits as long as it takes.
+    `ttl` is how long the lease lasts, in seconds by the store's clock, None until it is released;
+    the default is the backend's. `renew` has no effect yet: a lease ends with its ttl unless its
+    `renew()` is called. `label` tells people who look at held locks what it is for.
+    LockBackendUnavailable means that the store couldn't be asked: nothing was acquired.
+    """
+    store = lock_backends[backend]
+    request = Request(
+        backend=backend,
+        semaphore=validate_semaphore(semaphore),
+        owner=new_owner(),
+        ttl=store.ttl if isinstance(ttl, BackendTtl) else store.validate_ttl(ttl),
+        holder=describe_holder(label),
+    )
+    pauses = waits(clocks.monotonic() + validate_timeout(timeout))
+    while True:
+        if lease := _attempt(store, request):
+            return lease
+        pause = next(pauses, None)
+        if pause is None:
+            return None
+        time.sleep(pause)
+
+
+@async_unsafe(ASYNC_UNSAFE)
+def release_lock(semaphore: str | Lease, *, backend: str = "default") -> bool:
+    """Release a lease, or by its name what this thread or request acquired.
+
+    False means that it had been lost already: it expired, or an operator took it away.
+    LockNotHeld means that nothing by this name was acquired here, or it was released before.
+    """
+    if isinstance(semaphore, Lease):
+        return semaphore.release()
+    lease = current_flow().leases.get((backend, validate_semaphore(semaphore)))
+    if lease is None:
+        raise LockNotHeld(
+            f"This thread or request holds no lease on {semaphore!r} in DISTLOCK[{backend!r}]; "
+            "one that was acquired elsewhere is released through its Lease."
+        )
+    return lease.release()
+
+
+def leave(lease: Lease, *, failed: bool) -> None:
+    """Release at the end of a block. LockLost if it was lost, unless the block `failed` already.
+
+    If the store is down then, the lease ends with its ttl: what was done under it stays done, and
+    the trouble is logged. Without a ttl it would stay for ever, and LockBackendUnavailable is raised.
+    """
+    if lease.released:
+        return
+    try:
+        lost = not lease.release()
+    except LockBackendUnavailable:
+        if lease.ttl is None and not failed:
+            raise
+        logger.exception("%s could not be released; it ends by itself.", lease)
+        lost = not lease.held
+    if lost and failed:
+        logger.error("%s was lost before a block that failed ended.", lease)
+    elif lost:
+        raise LockLost(f"{lease} was lost before its block ended.", lease)
+
+
+def _attempt(store: BaseLockBackend, request: Request) -> Lease | None:
+    """Try once; if the reply is lost, ask once more as the same owner, and find our own grant."""
+    _, semaphore, owner, ttl, holder = request
+    try:
+        sent = clocks.monotonic()
+        try:
+            grant = store.acquire(semaphore, owner, ttl, holder)
+        except LockBackendUnavailable as error:
+            if not error.reply_lost:
+                raise
+            sent = clocks.monotonic()
+            grant = store.acquire(semaphore, owner, ttl, holder)
+    except BaseException as error:
+        # Whatever stopped us: what the store may have granted is of use to nobody.
+        if getattr(error, "reply_lost", True):
+            with suppress(Exception):
+                store.release(request)
+        raise
+    if grant is None:
+        return None
+    flow = current_flow()
+    lease = Lease(request, grant, sent, flow)
+    flow.remember(lease)
+    return lease
+
+
+def validate_timeout(timeout: float | None) -> float:
+    """Return the wait in seconds, infinite for None, or raise for what can't be waited."""
+    if timeout is None:
+        return math.inf
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}.")
+    if math.isnan(timeout) or timeout < 0:
+        raise ValueError(f"timeout is {timeout!r}, but must be 0 or more; None waits for ever.")
+    return timeout
+
+
+def waits(deadline: float) -> Iterator[float]:
+    """Yield how many seconds to pause before each next try, until the deadline has passed.
+
+    Exponential back-off with jitter; the last try is made at the deadline. The clock is the local
+    monotonic one, so that the time a try takes is part of the wait.
+    """
+    longest = FIRST_PAUSE
+    while (left := deadline - clocks.monotonic()) > 0:
+        yield min(left, random.uniform(longest / 2, longest))
+        longest = min(2 * longest, LONGEST_PAUSE)

@@ -1,0 +1,80 @@
+"""Tidy up after crashed workers, and keep the table small: a job for cron."""
+
+from argparse import ArgumentParser, ArgumentTypeError
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from ...backends.base import LockInfo
+from ...durations import format_duration, parse_duration
+from ...exceptions import InvalidLockBackend, LockBackendUnavailable
+from ...handler import lock_backends
+
+
+class Command(BaseCommand):
+    """Release what expired and was never released; purge what was released long ago."""
+
+    help = (
+        "Releases locks whose lease expired without a release, as after a crash of a worker, and "
+        "with --purge-released deletes locks that were released long ago. Safe beside running "
+        "workers: no held lock is touched, and fencing tokens never go back."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--backend", default="default", help="alias in DISTLOCK")
+        parser.add_argument("--prefix", default="", help="only semaphores that begin with this")
+        parser.add_argument(
+            "--purge-released",
+            type=_duration,
+            metavar="AGE",
+            help="also delete locks released longer ago than this: 90s, 15m, 12h, 1d",
+        )
+        parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
+
+    def handle(
+        self,
+        *,
+        backend: str,
+        prefix: str,
+        purge_released: timedelta | None,
+        dry_run: bool,
+        **options: Any,
+    ) -> None:
+        would = "would be " if dry_run else ""
+        try:
+            store = lock_backends[backend]
+            stale = 0
+            for stale, lock in enumerate(store.clear_stale(prefix, dry_run=dry_run), 1):
+                self.stdout.write(_describe(lock, "expired"))
+            purged = 0
+            if purge_released is not None:
+                found = store.purge_released(purge_released, prefix, dry_run=dry_run)
+                for purged, lock in enumerate(found, 1):
+                    self.stdout.write(_describe(lock, "released"))
+        except (InvalidLockBackend, LockBackendUnavailable) as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write(f"{stale} stale {_locks(stale)} {would}released.")
+        if purge_released is not None:
+            self.stdout.write(f"{purged} released {_locks(purged)} {would}deleted.")
+
+
+def _duration(text: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from error
+
+
+def _describe(lock: LockInfo, ended: str) -> str:
+    """Return the lock with its holder, its age, and how long ago its lease ended."""
+    ages = [
+        f"{event} {format_duration(lock.seen_at - moment)} ago"
+        for event, moment in (("acquired", lock.acquired_at), (ended, lock.expires_at))
+        if moment is not None
+    ]
+    return f"{lock.semaphore}: {lock.holder or 'unknown holder'}, {', '.join(ages)}"
+
+
+def _locks(count: int) -> str:
+    return "lock" if count == 1 else "locks"

@@ -1,0 +1,97 @@
+"""The table of locks, for the database backend and for people."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Self
+
+from django.db import connections, models
+from django.db.models import Case, Q, Value, When
+from django.utils.translation import gettext_lazy as _
+
+from .backends.base import LockState
+from .clocks import now_expression
+from .fields import EpochMicrosecondsField, SemaphoreField
+from .semaphores import MAX_LENGTH, first_after
+
+if TYPE_CHECKING:
+    from django.db.models import Expression
+
+RELEASED = Q(owner="")
+
+
+class LockQuerySet(models.QuerySet["Lock"]):
+    """Locks by their state, as the database's clock has it."""
+
+    def held(self) -> Self:
+        """Locks with an unexpired lease."""
+        return self.exclude(RELEASED).filter(
+            Q(expires_at=None) | Q(expires_at__gt=self.database_now())
+        )
+
+    def stale(self) -> Self:
+        """Locks whose lease expired and was never released: the holder died, or took too long."""
+        return self.exclude(RELEASED).filter(expires_at__lte=self.database_now())
+
+    def released(self) -> Self:
+        """Locks that nobody holds; their rows keep the token and the time of release."""
+        return self.filter(RELEASED)
+
+    def with_prefix(self, prefix: str) -> Self:
+        """Locks whose semaphore begins with exactly this.
+
+        A range, not LIKE: SQLite's LIKE takes `A` for `a`, and a range can use the index.
+        """
+        locks = self.filter(semaphore__gte=prefix) if prefix else self
+        end = first_after(prefix)
+        return locks.filter(semaphore__lt=end) if end else locks
+
+    def purgeable(self, older_than: timedelta) -> Self:
+        """Locks released longer ago than that, by a clock that has passed their tokens.
+
+        Without its row a semaphore's next token is the clock's, which then is greater.
+        """
+        cutoff = now_expression(connections[self.db], older_than)
+        return self.released().filter(expires_at__lt=cutoff, token__lt=self.database_now())
+
+    def with_state(self) -> Self:
+        """Annotate each lock with its `state` and the database's time, `seen_at`."""
+        now = self.database_now()
+        return self.annotate(
+            seen_at=now,
+            state=Case(
+                When(RELEASED, then=Value(LockState.RELEASED.value)),
+                When(expires_at__lte=now, then=Value(LockState.STALE.value)),
+                default=Value(LockState.HELD.value),
+            ),
+        )
+
+    def mark_released(self) -> bool:
+        """Release these locks, whoever owns them; tell whether there was one."""
+        return self.update(owner="", expires_at=self.database_now()) > 0
+
+    def database_now(self) -> "Expression":
+        """Return the clock of the database that this query will run on."""
+        return now_expression(connections[self.db])
+
+
+class Lock(models.Model):
+    """A semaphore and who holds it. A released lock keeps its row, because that has the token.
+
+    The owner is empty when nobody holds the lock; `expires_at` is then the time of release.
+    """
+
+    semaphore = SemaphoreField(_("semaphore"), max_length=MAX_LENGTH, primary_key=True)
+    owner = models.CharField(_("owner"), max_length=32, blank=True, default="")
+    token = models.BigIntegerField(_("token"), default=0)
+    holder = models.TextField(_("holder"), blank=True, default="")
+    acquired_at = EpochMicrosecondsField(_("acquired at"), null=True, blank=True)
+    expires_at = EpochMicrosecondsField(_("expires at"), null=True, blank=True)
+
+    objects = LockQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("lock")
+        verbose_name_plural = _("locks")
+        ordering = ["semaphore"]
+
+    def __str__(self) -> str:
+        return self.semaphore

@@ -1,0 +1,172 @@
+"""Semaphores: what names are allowed, and how a template makes one of a call's arguments."""
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from datetime import date
+from operator import attrgetter
+from typing import Any, Final
+from urllib.parse import quote
+from uuid import UUID
+
+MAX_LENGTH: Final = 255
+CONTROL_OR_SURROGATE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+PLACEHOLDER: Final = re.compile("<([^<>]*)>")
+# What quote(…, safe="") can yield: the unreserved characters of RFC 3986, and the percent sign.
+ENCODED: Final = re.compile("[A-Za-z0-9_.~%-]*")
+
+
+class InvalidSemaphore(ValueError):
+    """The text can't be a semaphore; a locked view answers 400."""
+
+
+def validate_semaphore(semaphore: str) -> str:
+    """Return the semaphore as it is, or raise InvalidSemaphore; it is never cut or changed."""
+    if not isinstance(semaphore, str):
+        raise TypeError(f"A semaphore is a str, not {type(semaphore).__name__}.")
+    if not semaphore:
+        raise InvalidSemaphore("A semaphore can't be empty.")
+    if len(semaphore) > MAX_LENGTH:
+        raise InvalidSemaphore(
+            f"A semaphore has at most {MAX_LENGTH} characters, this one has {len(semaphore)}: "
+            f"{semaphore[:40]!r}… Shorten it, for instance with hashlib.sha256(…).hexdigest()."
+        )
+    if found := CONTROL_OR_SURROGATE.search(semaphore):
+        raise InvalidSemaphore(
+            f"A semaphore has no control characters or lone surrogates, {semaphore!r} has "
+            f"{found[0]!r}."
+        )
+    return semaphore
+
+
+def first_after(prefix: str) -> str:
+    """Return the first text, in the order of code points, behind all that begin with the prefix.
+
+    It is empty if there is none.
+    """
+    kept = prefix.rstrip("\U0010ffff")
+    if not kept:
+        return ""
+    following = ord(kept[-1]) + 1
+    return kept[:-1] + chr(0xE000 if following == 0xD800 else following)  # behind the surrogates
+
+
+class SemaphoreTemplate:
+    """A text such as `<customer_id>collectPayment`, filled with the arguments of a call.
+
+    Different values give different semaphores: each value is percent-encoded, and between two
+    placeholders stands a character that the encoding never yields.
+    """
+
+    def __init__(self, text: str) -> None:
+        """Parse the text; a malformed or ambiguous one is a ValueError."""
+        literals, names = _parse(text)
+        for literal in literals[1:-1]:
+            if ENCODED.fullmatch(literal):
+                raise ValueError(
+                    f"Template {text!r}: between two placeholders must stand a character such as "
+                    "':', '/' or '|', or else two different calls could get one lock."
+                )
+        self.text = text
+        self._format = "%s".join(literal.replace("%", "%%") for literal in literals)
+        self._getters = [
+            (name, root, attrgetter(path) if path else None)
+            for name in names
+            for root, _, path in [name.partition(".")]
+        ]
+        if not names:
+            validate_semaphore(text)
+
+    def for_calls_of(self, function: Callable[..., Any]) -> Callable[..., str]:
+        """Return what makes the semaphore of a call's arguments.
+
+        ValueError when such a call can't have one of the names.
+        """
+        signature = call_signature(function)
+        parameters = signature.parameters
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        for name, root, _ in self._getters:
+            if root not in parameters and not takes_any:
+                raise ValueError(
+                    f"Template {self.text!r}: the callable has no argument {root!r} for <{name}>; "
+                    f"it has: {', '.join(parameters) or 'none'}."
+                )
+        return lambda *args, **kwargs: self.render(bind_arguments(signature, args, kwargs))
+
+    def render(self, arguments: Mapping[str, Any]) -> str:
+        """Return the semaphore for these arguments; one that is missing is a ValueError."""
+        texts = []
+        for name, root, getter in self._getters:
+            if root not in arguments:
+                raise ValueError(f"Template {self.text!r}: this call has no argument {root!r}.")
+            value = arguments[root]
+            texts.append(encode(getter(value) if getter else value, name))
+        return self._format % tuple(texts)
+
+
+def _parse(text: str) -> tuple[list[str], list[str]]:
+    """Split a template into its literals and, between them, the names of its placeholders."""
+    parts = PLACEHOLDER.split(text)
+    literals, names = parts[::2], parts[1::2]
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(
+                f"Template {text!r}: <{name}> is not the name of an argument or of its attribute."
+            )
+    if any("<" in literal or ">" in literal for literal in literals):
+        raise ValueError(
+            f"Template {text!r}: '<' and '>' only stand around the name of an argument; "
+            "where a semaphore needs them, give a callable instead."
+        )
+    return literals, names
+
+
+def encode(value: object, name: str) -> str:
+    """Return the value's text, percent-encoded (RFC 3986); other types than these are refused."""
+    match value:
+        case bool():
+            pass
+        case str():
+            return _quote(str.__str__(value))
+        case int():
+            return int.__repr__(value)
+        case date():  # and so datetime
+            return _quote(value.isoformat())
+        case UUID():
+            return str(value)
+    raise TypeError(
+        f"<{name}> is {value!r}: a semaphore is made of str, int, UUID, date or datetime, because "
+        f"two other objects may share a text. For a model instance write <{name}.pk>."
+    )
+
+
+def _quote(text: str) -> str:
+    try:
+        return quote(text, safe="")
+    except UnicodeEncodeError as error:
+        raise InvalidSemaphore(f"{text!r} has a lone surrogate.") from error
+
+
+def bind_arguments(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the call's arguments by name, defaults and the members of **kwargs included."""
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    arguments = dict(bound.arguments)
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(parameter.name)
+    return arguments
+
+
+def call_signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature by which the function is really called.
+
+    `method_decorator` hands over a partial of a bound method that claims, by `__wrapped__`, to
+    take `self`.
+    """
+    if isinstance(function, functools.partial) and hasattr(function, "__wrapped__"):
+        return inspect.signature(function.func)
+    return inspect.signature(function)

@@ -1,0 +1,353 @@
+"""The contract that every lock store keeps, as tests: subclass it for a store of your own.
+
+    class MyStoreTests(LockBackendContract, SimpleTestCase):
+        alias = "mine"  # in DISTLOCK
+
+What a store says it doesn't support is left out; nothing else is.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from unittest import SkipTest, TestCase
+
+from django.db import connections
+
+from .backends.base import BaseLockBackend, Grant, LockState
+from .clocks import monotonic
+from .handler import lock_backends
+from .leases import new_owner
+from .locks import acquire_lock, release_lock
+
+if TYPE_CHECKING:
+    _TestCase = TestCase
+else:
+    _TestCase = object
+
+T = TypeVar("T")
+
+
+class Held(NamedTuple):
+    """A claim with its grant, and when the reply was there, by the local monotonic clock."""
+
+    semaphore: str
+    owner: str
+    ttl: float | None
+    grant: Grant
+    received: float
+
+
+class LockBackendContract(_TestCase):
+    """Exclusion, own release, fencing and liveness of one store, as DISTLOCK[alias] configures it."""
+
+    alias: ClassVar[str] = "default"
+    clock_tick: ClassVar[float] = 0.002
+    """Seconds by which the store's clock may lag behind: its granularity."""
+    semaphores: ClassVar["count[int]"] = count()
+
+    @property
+    def backend(self) -> BaseLockBackend:
+        """The store, in this thread."""
+        return lock_backends[self.alias]
+
+    def new_semaphore(self) -> str:
+        """Return a semaphore that no other test uses."""
+        return f"{type(self).__name__}:{next(self.semaphores)}"
+
+    def grant(self, semaphore: str, ttl: float | None = 60, owner: str = "") -> Held:
+        """Acquire as a new owner what must be free."""
+        owner = owner or new_owner()
+        grant = self.backend.acquire(semaphore, owner, ttl, "contract")
+        assert grant is not None, f"{semaphore!r} should have been free"
+        return Held(semaphore, owner, ttl, grant, monotonic())
+
+    def expired(self, semaphore: str, ttl: float = 0.05) -> Held:
+        """Acquire, and return when the lease has expired by the store's clock."""
+        held = self.grant(semaphore, ttl)
+        self.let_pass(held)
+        return held
+
+    def let_pass(self, held: Held) -> None:
+        """Wait until the lease has expired by the store's clock."""
+        assert held.ttl is not None
+        while (left := held.received + held.ttl + self.clock_tick - monotonic()) > 0:
+            time.sleep(left)
+
+    def assert_held(self, held: Held) -> None:
+        """Fail unless this owner still has the semaphore, with the same token."""
+        self.assertIsNone(self.backend.acquire(held.semaphore, new_owner(), 60, "contract"))
+        again = self.backend.acquire(held.semaphore, held.owner, held.ttl, "contract")
+        assert again is not None
+        self.assertEqual(again.token, held.grant.token)
+
+    def assert_free(self, semaphore: str) -> None:
+        """Fail unless anybody can have the semaphore."""
+        self.backend.release(self.grant(semaphore))
+
+    def require(self, supported: bool, what: str) -> None:
+        """Leave the test out for a store that declares that it can't do this."""
+        if not supported:
+            raise SkipTest(f"{type(self.backend).__name__} has no {what}")
+
+    def in_threads(self, number: int, action: Callable[[], T]) -> list[T]:
+        """Do the action in so many threads at once and return the results."""
+        start = threading.Barrier(number)
+
+        def run() -> T:
+            try:
+                start.wait(timeout=30)
+                return action()
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(number) as threads:
+            return [future.result() for future in [threads.submit(run) for _ in range(number)]]
+
+    # Own release
+
+    def test_expired_owner_can_neither_release_nor_renew_and_its_successor_is_untouched(self) -> None:
+        semaphore = self.new_semaphore()
+        expired = self.expired(semaphore)
+        successor = self.grant(semaphore)
+        self.assertFalse(self.backend.release(expired))
+        self.assertEqual(self.backend.renew([expired]), {})
+        self.assert_held(successor)
+
+    def test_expired_owner_without_successor_can_neither_release_nor_renew(self) -> None:
+        semaphore = self.new_semaphore()
+        expired = self.expired(semaphore)
+        self.assertFalse(self.backend.release(expired))
+        self.assertEqual(self.backend.renew([expired]), {})
+        self.assert_free(semaphore)
+
+    def test_stranger_can_neither_release_nor_renew(self) -> None:
+        held = self.grant(self.new_semaphore())
+        stranger = held._replace(owner=new_owner())
+        self.assertFalse(self.backend.release(stranger))
+        self.assertEqual(self.backend.renew([stranger]), {})
+        self.assert_held(held)
+
+    def test_released_lease_can_be_neither_released_nor_renewed_again(self) -> None:
+        semaphore = self.new_semaphore()
+        released = self.grant(semaphore)
+        self.assertTrue(self.backend.release(released))
+        self.assertFalse(self.backend.release(released))
+        self.assertEqual(self.backend.renew([released]), {})
+        successor = self.grant(semaphore)
+        self.assertFalse(self.backend.release(released))
+        self.assert_held(successor)
+
+    def test_never_acquired_semaphore_can_be_neither_released_nor_renewed(self) -> None:
+        semaphore = self.new_semaphore()
+        released = self.grant(self.new_semaphore())._replace(semaphore=semaphore)
+        self.assertFalse(self.backend.release(released))
+        self.assertEqual(self.backend.renew([released]), {})
+
+    # Exclusion
+
+    def test_held_semaphore_is_granted_to_nobody_else(self) -> None:
+        held = self.grant(self.new_semaphore())
+        for _ in range(3):
+            self.assertIsNone(self.backend.acquire(held.semaphore, new_owner(), 60, "other"))
+        self.assert_held(held)
+
+    def test_one_of_many_threads_gets_a_semaphore(self) -> None:
+        for semaphore in (self.new_semaphore() for _ in range(5)):
+            grants = self.in_threads(
+                8, lambda name=semaphore: self.backend.acquire(name, new_owner(), 60, "thread")
+            )
+            self.assertEqual(sum(grant is not None for grant in grants), 1)
+
+    def test_one_of_many_threads_gets_an_expired_semaphore(self) -> None:
+        semaphore = self.new_semaphore()
+        self.expired(semaphore)
+        grants = self.in_threads(
+            8, lambda: self.backend.acquire(semaphore, new_owner(), 60, "thread")
+        )
+        self.assertEqual(sum(grant is not None for grant in grants), 1)
+
+    def test_different_semaphores_are_different_locks(self) -> None:
+        prefix = self.new_semaphore()
+        endings = ["", "a", "a ", "a  ", " a", "A", "ä", "a\u0308", "%", "%s", "%%", "'", '"', "\\"]
+        endings += ["{a}", "}a", "\u00a0", "ß", "ss", "\U0001f512", "_", "*", "?", "[a]"]
+        for ending in endings:
+            self.grant(prefix + ending)
+        for ending in endings:
+            self.assertIsNone(self.backend.acquire(prefix + ending, new_owner(), 60, "other"))
+
+    def test_longest_semaphores_are_not_cut(self) -> None:
+        prefix = self.new_semaphore()
+        longest = prefix + "\U0001f512" * (254 - len(prefix))
+        self.grant(longest + "a")
+        self.grant(longest + "b")
+        self.assertIsNone(self.backend.acquire(longest + "a", new_owner(), 60, "other"))
+
+    def test_same_owner_gets_its_own_grant_with_the_stored_token(self) -> None:
+        held = self.grant(self.new_semaphore())
+        again = self.grant(held.semaphore, owner=held.owner)
+        self.assertEqual(again.grant.token, held.grant.token)
+        self.assertTrue(self.backend.release(held))
+
+    # Liveness
+
+    def test_semaphore_is_free_after_the_ttl_with_nobodys_help(self) -> None:
+        held = self.grant(self.new_semaphore(), ttl=0.3)
+        self.assertIsNone(self.backend.acquire(held.semaphore, new_owner(), 60, "early"))
+        self.let_pass(held)
+        self.assert_free(held.semaphore)
+
+    def test_release_frees_the_semaphore(self) -> None:
+        held = self.grant(self.new_semaphore())
+        self.assertTrue(self.backend.release(held))
+        self.assert_free(held.semaphore)
+
+    def test_another_thread_can_release(self) -> None:
+        held = self.grant(self.new_semaphore())
+        self.assertEqual(self.in_threads(1, lambda: self.backend.release(held)), [True])
+        self.assert_free(held.semaphore)
+
+    def test_unlimited_lease_lasts_until_it_is_released(self) -> None:
+        self.require(self.backend.supports_unlimited_ttl, "unlimited ttl")
+        held = self.grant(self.new_semaphore(), ttl=None)
+        self.assertIsNone(held.grant.expires_at)
+        self.assert_held(held)
+        self.assertEqual(self.backend.renew([held]), {held.owner: None})
+        self.assertTrue(self.backend.release(held))
+        self.assert_free(held.semaphore)
+
+    # Renewal
+
+    def test_renewed_lease_ends_its_ttl_after_the_renewal(self) -> None:
+        held = self.grant(self.new_semaphore(), ttl=0.3)
+        longer = held._replace(ttl=60.0)
+        end = self.backend.renew([longer])[held.owner]
+        assert end is not None and held.grant.expires_at is not None
+        self.assertGreater(end - held.grant.expires_at, timedelta(seconds=59))
+        self.let_pass(held)
+        self.assert_held(longer)
+
+    def test_renewal_of_several_says_which_are_still_held(self) -> None:
+        held = [self.grant(self.new_semaphore()) for _ in range(3)]
+        lost = self.expired(self.new_semaphore())
+        ends = self.backend.renew([held[0], lost, *held[1:]])
+        self.assertEqual(set(ends), {one.owner for one in held})
+
+    # Fencing
+
+    def test_tokens_rise_across_release_expiry_and_force_release(self) -> None:
+        self.require(self.backend.supports_fencing, "fencing tokens")
+        semaphore, tokens = self.new_semaphore(), []
+        for _ in range(3):
+            held = self.grant(semaphore)
+            tokens.append(held.grant.token)
+            self.backend.release(held)
+            tokens.append(self.expired(semaphore, ttl=0.01).grant.token)
+            if self.backend.supports_listing:
+                tokens.append(token := self.grant(semaphore).grant.token)
+                self.assertTrue(self.backend.force_release(semaphore, token))
+        self.assert_rising(tokens)
+
+    def test_tokens_follow_the_clock(self) -> None:
+        """Tell that a token would rise even if the previous one were lost."""
+        self.require(self.backend.supports_fencing, "fencing tokens")
+        tokens = [self.grant(self.new_semaphore()).grant.token for _ in range(3)]
+        for token in tokens:
+            moment = datetime.fromtimestamp(token / 1_000_000, UTC)
+            self.assertLess(abs(moment - datetime.now(UTC)), timedelta(minutes=5))
+
+    def assert_rising(self, tokens: list[Any]) -> None:
+        """Fail unless each token is greater than the one before."""
+        self.assertEqual(tokens, sorted(set(tokens)))
+
+    # Times
+
+    def test_grant_has_the_stores_times(self) -> None:
+        for ttl in (0.25, 1, 86400.5):
+            grant = self.grant(self.new_semaphore(), ttl).grant
+            assert grant.expires_at is not None
+            self.assertEqual(grant.acquired_at.utcoffset(), timedelta())
+            lasts = (grant.expires_at - grant.acquired_at).total_seconds()
+            self.assertAlmostEqual(lasts, ttl, delta=0.1)
+
+    # For people
+
+    def test_held_lists_held_and_stale_locks_in_order(self) -> None:
+        self.require(self.backend.supports_listing, "listing")
+        prefix = self.new_semaphore()
+        stale = self.expired(f"{prefix}:a")
+        held = self.grant(f"{prefix}:b")
+        self.backend.release(self.grant(f"{prefix}:c"))
+        unlike = self.grant(f"x{prefix}:b")
+        found = list(self.backend.held(f"{prefix}:"))
+        self.assertEqual(
+            [(lock.semaphore, lock.state, lock.token, lock.holder) for lock in found],
+            [
+                (stale.semaphore, LockState.STALE, stale.grant.token, "contract"),
+                (held.semaphore, LockState.HELD, held.grant.token, "contract"),
+            ],
+        )
+        self.assertEqual(found[1].expires_at, held.grant.expires_at)
+        self.assertEqual(len(list(self.backend.held(f"{prefix}:", limit=1))), 1)
+        self.assertIn(unlike.semaphore, {lock.semaphore for lock in self.backend.held()})
+
+    def test_prefix_is_taken_literally(self) -> None:
+        self.require(self.backend.supports_listing, "listing")
+        prefix = self.new_semaphore()
+        for ending in ("%b", "ab", "_b", "Ab", "*b", "[b", "\\b"):
+            self.grant(prefix + ending)
+        for ending in ("%", "a", "_", "A", "*", "[", "\\"):
+            found = [lock.semaphore for lock in self.backend.held(prefix + ending)]
+            self.assertEqual(found, [f"{prefix}{ending}b"])
+
+    def test_force_release_takes_away_only_the_grant_that_was_seen(self) -> None:
+        self.require(self.backend.supports_listing, "listing")
+        earlier = self.grant(self.new_semaphore())
+        self.backend.release(earlier)
+        held = self.grant(earlier.semaphore)
+        assert earlier.grant.token is not None and held.grant.token is not None
+        self.assertFalse(self.backend.force_release(held.semaphore, earlier.grant.token))
+        self.assert_held(held)
+        self.assertTrue(self.backend.force_release(held.semaphore, held.grant.token))
+        self.assertFalse(self.backend.release(held))
+        self.assert_free(held.semaphore)
+
+    def test_clear_stale_touches_only_what_expired(self) -> None:
+        self.require(self.backend.supports_listing, "listing")
+        prefix = self.new_semaphore()
+        held = self.grant(f"{prefix}:held")
+        stale = self.expired(f"{prefix}:stale")
+        other = self.expired(f"x{prefix}")
+        for dry_run in (True, False):
+            cleared = list(self.backend.clear_stale(prefix, dry_run=dry_run))
+            self.assertEqual([lock.semaphore for lock in cleared], [stale.semaphore])
+        self.assertEqual([lock.state for lock in self.backend.held(prefix)], [LockState.HELD])
+        self.assertEqual(len(list(self.backend.held(other.semaphore))), 1)
+        self.assert_held(held)
+        successor = self.grant(stale.semaphore)
+        self.assert_rising([stale.grant.token, successor.grant.token])
+
+    def test_purged_semaphores_keep_rising(self) -> None:
+        self.require(self.backend.supports_listing, "listing")
+        semaphore = self.new_semaphore()
+        held = self.grant(semaphore)
+        self.backend.release(held)
+        purged = list(self.backend.purge_released(timedelta(0), semaphore))
+        self.assertEqual([lock.semaphore for lock in purged], [semaphore])
+        self.assert_rising([held.grant.token, self.grant(semaphore).grant.token])
+        self.assertEqual(list(self.backend.purge_released(timedelta(0), semaphore)), [])
+
+    # The public calls
+
+    def test_acquire_lock_and_release_lock(self) -> None:
+        semaphore = self.new_semaphore()
+        lease = acquire_lock(semaphore, backend=self.alias, label="contract")
+        assert lease is not None
+        self.assertTrue(lease.held)
+        self.assertIsNone(acquire_lock(semaphore, backend=self.alias))
+        self.assertTrue(release_lock(semaphore, backend=self.alias))
+        self.assertFalse(lease.held)
+        self.assert_free(semaphore)

@@ -1,0 +1,71 @@
+"""The lock has to outlast the transaction that ATOMIC_REQUESTS puts around a view."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from django.db import connections, transaction
+from django.http import HttpRequest
+
+from .leases import Lease
+from .locks import leave
+
+
+class LockedExemptions(set[str]):
+    """The `_non_atomic_requests` of a locked view.
+
+    Django finds every alias in it, and so opens no transaction around the lock: that is done inside
+    it. What it really holds are the aliases that `transaction.non_atomic_requests` put there.
+    """
+
+    def __contains__(self, alias: object) -> bool:
+        return True
+
+
+def take_over_transactions(locked: Callable[..., Any], view: Callable[..., Any]) -> None:
+    """Let no transaction be opened around the locked view; two locks share one set."""
+    exempt = getattr(view, "_non_atomic_requests", set())
+    if not isinstance(exempt, LockedExemptions):
+        exempt = LockedExemptions(exempt)
+    vars(locked)["_non_atomic_requests"] = exempt
+
+
+@contextmanager
+def request_transactions(request: HttpRequest, view: Callable[..., Any]) -> Iterator[None]:
+    """Open what ATOMIC_REQUESTS asks for, if Django left it to us and no lock is further inside."""
+    exempt = _resolved_exemptions(request)
+    with ExitStack() as stack:
+        if isinstance(exempt, LockedExemptions) and not _is_locked(view):
+            for alias in reversed(_atomic_aliases()):
+                if alias not in set(exempt):
+                    stack.enter_context(transaction.atomic(using=alias))
+        yield
+
+
+def leave_after_commit(lease: Lease, request: HttpRequest) -> bool:
+    """Put the release off to the commit, if Django's transaction for the request is around us.
+
+    It is there when a single method of a class-based view is locked. After a rollback the lease
+    ends with its ttl.
+    """
+    exempt = _resolved_exemptions(request)
+    for alias in reversed(_atomic_aliases()):
+        connection = connections[alias]
+        blocks = connection.atomic_blocks
+        if alias not in exempt and blocks and not blocks[0]._from_testcase:
+            transaction.on_commit(lambda: leave(lease, failed=True), using=alias)
+            return True
+    return False
+
+
+def _resolved_exemptions(request: HttpRequest) -> set[str]:
+    match = request.resolver_match
+    return getattr(match.func, "_non_atomic_requests", set()) if match else set()
+
+
+def _is_locked(view: Callable[..., Any]) -> bool:
+    return isinstance(getattr(view, "_non_atomic_requests", None), LockedExemptions)
+
+
+def _atomic_aliases() -> list[str]:
+    return [alias for alias in connections if connections.settings[alias]["ATOMIC_REQUESTS"]]
