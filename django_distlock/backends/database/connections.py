@@ -53,8 +53,11 @@ class OwnConnections:
 
     def _open(self) -> BaseDatabaseWrapper:
         connection = connections[self.alias].copy()
-        connection.settings_dict["OPTIONS"].pop("pool", None)
-        connection.settings_dict["AUTOCOMMIT"] = True
+        settings = connection.settings_dict
+        settings["AUTOCOMMIT"] = True
+        settings["OPTIONS"].pop("pool", None)
+        if connection.vendor == "postgresql" and _can_prepare(settings):
+            settings["OPTIONS"] |= {"server_side_binding": True, "prepare_threshold": 0}
         connection.inc_thread_sharing()
         _hide_parameters(connection)
         connection.ensure_connection()
@@ -63,6 +66,17 @@ class OwnConnections:
                 # Seconds, and 1 is MySQL's shortest. UTC: the clock must not jump with a zone's DST.
                 cursor.execute("SET innodb_lock_wait_timeout = 1, time_zone = '+00:00'")
         return connection
+
+
+def _can_prepare(settings: dict[str, Any]) -> bool:
+    """Tell whether PostgreSQL's prepared statements will be there the next time.
+
+    DISABLE_SERVER_SIDE_CURSORS is what Django wants set behind a pooler in transaction mode, which
+    hands each statement another session.
+    """
+    from django.db.backends.postgresql.psycopg_any import is_psycopg3
+
+    return is_psycopg3 and not settings.get("DISABLE_SERVER_SIDE_CURSORS")
 
 
 def _hide_parameters(connection: BaseDatabaseWrapper) -> None:

@@ -10,15 +10,14 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ...clocks import NOW
 from .statements import Parameters, Row, Statements, execute, fetch
 
-# The clock is read once, before the wait for the row (which NOWAIT, a timeout of 0, makes short):
-# an old time only refuses what has just expired. The assignments take place from left to right,
-# so the owner comes after all that depends on the previous one, and the end of the lease, which
-# the owner depends on, after that.
+# The clock is read once, for `token`, before a wait for the row, which a timeout of 0 rules out; an
+# old time would be safe, since it only refuses what has just expired. The assignments take place
+# from left to right: the owner comes after all that depends on the previous one, and then the end
+# of the lease, which the owner depends on.
 ACQUIRE_RETURNING = """
 SET STATEMENT innodb_lock_wait_timeout = 0 FOR
 INSERT INTO {table} (semaphore, owner, token, holder, acquired_at, expires_at)
-SELECT %(semaphore)s, %(owner)s, clock.now, %(holder)s, clock.now, clock.now + %(ttl)s
-FROM (SELECT {now} AS now) AS clock
+VALUES (%(semaphore)s, %(owner)s, {now}, %(holder)s, token, token + %(ttl)s)
 ON DUPLICATE KEY UPDATE
     token = if(
         owner = '' OR owner <> VALUES(owner) AND expires_at <= VALUES(acquired_at),

@@ -1,7 +1,8 @@
 """PostgreSQL: one statement per action.
 
 `lock_timeout` and `synchronous_commit` are set for the statement's own transaction, which is also
-right behind a pooler that hands each transaction another session.
+right behind a pooler that hands each transaction another session. Parameters have their types, so
+that the statements can be prepared: parsing and planning took two thirds of their time.
 """
 
 from django.db import ProgrammingError
@@ -14,11 +15,11 @@ from .statements import Statements
 # Each clock in the DO UPDATE is read after the wait for the row, `excluded` has an older one.
 ACQUIRE = """
 INSERT INTO {table} AS lock (semaphore, owner, token, holder, acquired_at, expires_at)
-SELECT %(semaphore)s, %(owner)s, {now}, %(holder)s, {now}, {now} + %(ttl)s::bigint
+SELECT %(semaphore)s::varchar, %(owner)s::varchar, {now}, %(holder)s::text, {now}, {now} + %(ttl)s::bigint
 FROM set_config('lock_timeout', '50ms', true)
 WHERE NOT EXISTS (
     SELECT FROM {table}
-    WHERE semaphore = %(semaphore)s AND owner NOT IN ('', %(owner)s)
+    WHERE semaphore = %(semaphore)s::varchar AND owner NOT IN ('', %(owner)s::varchar)
         AND (expires_at IS NULL OR expires_at > {now})
 )
 ON CONFLICT (semaphore) DO UPDATE SET
@@ -37,7 +38,7 @@ RETURNING lock.token, lock.acquired_at, lock.expires_at
 RENEW = """
 UPDATE {table} SET expires_at = {now} + %(ttl)s::bigint
 FROM set_config('lock_timeout', '50ms', true)
-WHERE semaphore = %(semaphore)s AND owner = %(owner)s
+WHERE semaphore = %(semaphore)s::varchar AND owner = %(owner)s::varchar
     AND (expires_at IS NULL OR expires_at > {now})
 RETURNING expires_at
 """
@@ -50,7 +51,7 @@ FROM set_config('lock_timeout', '50ms', true) AS wait, set_config(
     CASE WHEN %(ttl)s::bigint IS NULL THEN current_setting('synchronous_commit') ELSE 'off' END,
     true
 ) AS durability
-WHERE semaphore = %(semaphore)s AND owner = %(owner)s
+WHERE semaphore = %(semaphore)s::varchar AND owner = %(owner)s::varchar
     AND (expires_at IS NULL OR expires_at > {now})
 """
 

@@ -1,0 +1,16 @@
+"""Gunicorn's settings, for the race and for the site alike."""
+
+import os
+
+wsgi_app = "example.wsgi"
+# Browsers open connections ahead of need, and a sync worker would sit waiting on such a one.
+worker_class = "gthread"
+threads = 4
+loglevel = "warning"
+control_socket_disable = True
+
+
+def post_worker_init(worker: object) -> None:
+    """Tell whoever started gunicorn, if it asked, that one more worker is ready."""
+    if ready_fd := os.environ.get("GUNICORN_READY_FD"):
+        os.write(int(ready_fd), b".")

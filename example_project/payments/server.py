@@ -1,0 +1,83 @@
+"""Run the site under gunicorn: several processes, as a real site would."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import BinaryIO, NoReturn
+
+from django.conf import settings
+from django.core.management import CommandError
+
+HOST = "127.0.0.1"
+
+
+def listen(port: int = 0) -> socket.socket:
+    """Take a port, any free one by default. Who connects before gunicorn runs waits for it."""
+    try:
+        return socket.create_server((HOST, port))
+    except OSError as error:
+        raise CommandError(f"Can't listen on {HOST}:{port}: {error.strerror}.") from error
+
+
+def url(listener: socket.socket) -> str:
+    """Return the address to open in a browser."""
+    return f"http://{HOST}:{listener.getsockname()[1]}/"
+
+
+@contextmanager
+def gunicorn(workers: int) -> Iterator[str]:
+    """Run the site until the block ends. Yield its address once every worker is ready."""
+    with listen() as listener, _started(listener, workers) as ready:
+        for _ in range(workers):
+            if not ready.read(1):  # The pipe closes when the last process is gone.
+                raise CommandError("gunicorn ended before its workers were ready.")
+        yield url(listener)
+
+
+@contextmanager
+def _started(listener: socket.socket, workers: int) -> Iterator[BinaryIO]:
+    """Start gunicorn, and stop it at the end. Yield what each worker writes a byte to."""
+    reader, writer = os.pipe()
+    previous = signal.signal(signal.SIGTERM, _exit)
+    with os.fdopen(reader, "rb", buffering=0) as ready:
+        process = subprocess.Popen(
+            _command(listener, workers),
+            cwd=settings.BASE_DIR,
+            env=os.environ | {"GUNICORN_READY_FD": str(writer)},
+            pass_fds=[listener.fileno(), writer],
+        )
+        os.close(writer)
+        try:
+            yield ready
+        finally:
+            process.terminate()
+            process.wait()
+            signal.signal(signal.SIGTERM, previous)
+
+
+def become_gunicorn(listener: socket.socket, workers: int) -> None:
+    """Serve the site in place of this process, so that every signal reaches gunicorn itself."""
+    os.chdir(settings.BASE_DIR)
+    os.set_inheritable(listener.fileno(), True)
+    command = _command(listener, workers)
+    os.execv(command[0], command)
+
+
+def _exit(signal_number: int, _frame: FrameType | None) -> NoReturn:
+    """End like any other program, and so let no server outlive this process."""
+    raise SystemExit(128 + signal_number)
+
+
+def _command(listener: socket.socket, workers: int) -> list[str]:
+    return [
+        sys.executable,
+        *("-m", "gunicorn"),
+        *("--config", "python:example.gunicorn_config"),
+        *("--bind", f"fd://{listener.fileno()}"),
+        *("--workers", str(workers)),
+    ]
