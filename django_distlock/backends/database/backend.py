@@ -14,7 +14,7 @@ from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ...fields import to_datetime
 from ...models import Lock, LockQuerySet
 from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState
-from .connections import hidden_parameters, own_connections
+from .connections import database_key, hidden_parameters, own_connections
 from .errors import Conflict, RowLocked, translate
 from .mysql import MariaDBStatements, MySQLStatements
 from .orm import ORMStatements
@@ -145,14 +145,17 @@ class DatabaseBackend(BaseLockBackend):
         raise self._error(last)
 
     def _once(self, action: Callable[[Statements, BaseDatabaseWrapper], T]) -> T:
-        own = self._has_own_connections()
+        caller = connections[self.using]
+        own = caller.vendor in self.own_connection_vendors and not _in_testcase(caller)
         sent = False
         try:
-            with self._connection(own) as connection:
+            lent = own_connections(caller, self.connections).lend if own else None
+            with lent() if lent else hidden_parameters(caller) as connection:
                 statements = self._statements(connection)
                 sent = own
                 try:
-                    return action(statements, connection)
+                    with connection.wrap_database_errors:
+                        return action(statements, connection)
                 except Error as error:
                     if kind := translate(connection.vendor, error):
                         raise kind(str(error)) from error
@@ -161,18 +164,8 @@ class DatabaseBackend(BaseLockBackend):
             lost = sent and isinstance(error, InterfaceError | OperationalError)
             raise self._error(error, reply_lost=lost) from error
 
-    def _has_own_connections(self) -> bool:
-        caller = connections[self.using]
-        return caller.vendor in self.own_connection_vendors and not _in_testcase(caller)
-
-    def _connection(self, own: bool) -> AbstractContextManager[BaseDatabaseWrapper]:
-        if own:
-            return own_connections(self.using, self.connections).lend()
-        return hidden_parameters(connections[self.using])
-
     def _statements(self, connection: BaseDatabaseWrapper) -> Statements:
-        settings = connection.settings_dict
-        key = (type(self), self.using, settings["NAME"], settings["HOST"], settings["PORT"])
+        key = (type(self), *database_key(connection))
         found = _statements.get(key)
         if found is None:
             found = _statements[key] = self.statements(connection)

@@ -59,12 +59,13 @@ class OwnConnections:
         if connection.vendor == "postgresql" and _can_prepare(settings):
             settings["OPTIONS"] |= {"server_side_binding": True, "prepare_threshold": 0}
         connection.inc_thread_sharing()
-        _hide_parameters(connection)
         connection.ensure_connection()
         if connection.vendor == "mysql":
             with connection.cursor() as cursor:
                 # Seconds, and 1 is MySQL's shortest. UTC: the clock must not jump with a zone's DST.
                 cursor.execute("SET innodb_lock_wait_timeout = 1, time_zone = '+00:00'")
+        # The driver's own cursors: nobody's debug log, which the owner has no place in, and quick.
+        vars(connection)["cursor"] = connection.connection.cursor
         return connection
 
 
@@ -79,15 +80,10 @@ def _can_prepare(settings: dict[str, Any]) -> bool:
     return is_psycopg3 and not settings.get("DISABLE_SERVER_SIDE_CURSORS")
 
 
-def _hide_parameters(connection: BaseDatabaseWrapper) -> None:
-    """Keep this connection's SQL, which has the owner in it, out of Django's debug log."""
-    vars(connection)["make_debug_cursor"] = connection.make_cursor
-
-
 @contextmanager
 def hidden_parameters(connection: BaseDatabaseWrapper) -> Iterator[BaseDatabaseWrapper]:
     """Keep what a caller's connection does in this block out of Django's debug log."""
-    _hide_parameters(connection)
+    vars(connection)["make_debug_cursor"] = connection.make_cursor
     try:
         yield connection
     finally:
@@ -105,14 +101,19 @@ def _close(connection: BaseDatabaseWrapper) -> None:
 _pools: dict[tuple[Any, ...], OwnConnections] = {}
 
 
-def own_connections(alias: str, size: int) -> OwnConnections:
-    """Return this process's connections to the database that the alias names now."""
-    settings = connections[alias].settings_dict
-    key = (alias, size, settings["NAME"], settings["HOST"], settings["PORT"])
+def own_connections(caller: BaseDatabaseWrapper, size: int) -> OwnConnections:
+    """Return this process's connections to the database that the caller's is connected to."""
+    key = (size, *database_key(caller))
     pool = _pools.get(key)
     if pool is None:
-        pool = _pools.setdefault(key, OwnConnections(alias, size))
+        pool = _pools.setdefault(key, OwnConnections(caller.alias, size))
     return pool
+
+
+def database_key(connection: BaseDatabaseWrapper) -> tuple[Any, ...]:
+    """Return what tells a database from others; a test's has another name under the same alias."""
+    settings = connection.settings_dict
+    return connection.alias, settings["NAME"], settings["HOST"], settings["PORT"]
 
 
 def close_own_connections() -> None:

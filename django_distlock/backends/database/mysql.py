@@ -3,34 +3,40 @@
 Rows are updated, never inserted and deleted in turn: that gave 2,497 deadlocks in 3,600 iterations.
 """
 
-from typing import Any
+import re
+from collections.abc import Callable
+from typing import Final, TypeVar
 
+from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...clocks import NOW
 from .statements import Parameters, Row, Statements, execute, fetch
 
-# The clock is read once, for `token`, before a wait for the row, which a timeout of 0 rules out; an
-# old time would be safe, since it only refuses what has just expired. The assignments take place
-# from left to right: the owner comes after all that depends on the previous one, and then the end
-# of the lease, which the owner depends on.
+T = TypeVar("T")
+
+PARAMETER: Final = re.compile(r"%\(\w+\)s")
+UNKNOWN_STATEMENT: Final = 1243  # ER_UNKNOWN_STMT_HANDLER
+
+# The assignments take place from left to right: @free is decided first, and once, after the wait for
+# the row, which a timeout of 0 rules out anyway. `token` in VALUES is the clock, read once too.
 ACQUIRE_RETURNING = """
 SET STATEMENT innodb_lock_wait_timeout = 0 FOR
 INSERT INTO {table} (semaphore, owner, token, holder, acquired_at, expires_at)
 VALUES (%(semaphore)s, %(owner)s, {now}, %(holder)s, token, token + %(ttl)s)
 ON DUPLICATE KEY UPDATE
     token = if(
-        owner = '' OR owner <> VALUES(owner) AND expires_at <= VALUES(acquired_at),
-        greatest(token + 1, VALUES(acquired_at)),
+        (@free := owner IN ('', VALUES(owner)) OR expires_at <= VALUES(token))
+        AND owner <> VALUES(owner),
+        greatest(token + 1, VALUES(token)),
         token
     ),
-    holder = if({free}, VALUES(holder), holder),
-    acquired_at = if({free}, VALUES(acquired_at), acquired_at),
-    owner = if({free}, VALUES(owner), owner),
-    expires_at = if(owner = VALUES(owner), VALUES(expires_at), expires_at)
+    owner = if(@free, VALUES(owner), owner),
+    holder = if(@free, VALUES(holder), holder),
+    acquired_at = if(@free, VALUES(acquired_at), acquired_at),
+    expires_at = if(@free, VALUES(expires_at), expires_at)
 RETURNING owner = %(owner)s, token, acquired_at, expires_at
 """
-FREE = "owner IN ('', VALUES(owner)) OR expires_at <= VALUES(acquired_at)"
 
 ACQUIRE_UPDATE = """
 UPDATE {table} SET
@@ -69,15 +75,14 @@ class MySQLStatements(Statements):
     """UPDATE what is there and free, else INSERT; then read what was written."""
 
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
-        sources = (ACQUIRE_RETURNING, ACQUIRE_UPDATE, ACQUIRE_INSERT, GRANTED, RENEW, RELEASE)
-        (
-            self.acquire_sql,
-            self.update_sql,
-            self.insert_sql,
-            self.granted_sql,
-            self.renew_sql,
-            self.release_sql,
-        ) = (sql.format(table=table, now=NOW["mysql"], free=FREE) for sql in sources)
+        def complete(sql: str) -> str:
+            return sql.format(table=table, now=NOW["mysql"])
+
+        self.update_sql, self.insert_sql = complete(ACQUIRE_UPDATE), complete(ACQUIRE_INSERT)
+        self.granted_sql = complete(GRANTED)
+        self.renew_sql, self.release_sql = complete(RENEW), complete(RELEASE)
+        self.prepared_acquire = PreparedStatement("acquire", complete(ACQUIRE_RETURNING))
+        self.prepared_release = PreparedStatement("release", self.release_sql)
 
     def acquire(self, connection: BaseDatabaseWrapper, parameters: Parameters) -> Row | None:
         parameters = encoded(parameters)
@@ -97,16 +102,49 @@ class MySQLStatements(Statements):
         return (Row(*rows[0]).expires_at,) if rows else None
 
     def release(self, connection: BaseDatabaseWrapper, parameters: Parameters) -> bool:
-        return super().release(connection, encoded(parameters))
+        return execute(connection, self.release_sql, encoded(parameters)) == 1
 
 
 class MariaDBStatements(MySQLStatements):
     """Acquire in one statement: MariaDB can return what INSERT … ON DUPLICATE KEY UPDATE left."""
 
     def acquire(self, connection: BaseDatabaseWrapper, parameters: Parameters) -> Row | None:
-        rows: list[Any] = fetch(connection, self.acquire_sql, encoded(parameters))
+        rows = self.prepared_acquire.run(fetch, connection, encoded(parameters))
         granted, *row = rows[0]
         return Row(*row) if granted else None
+
+    def release(self, connection: BaseDatabaseWrapper, parameters: Parameters) -> bool:
+        return self.prepared_release.run(execute, connection, encoded(parameters)) == 1
+
+
+class PreparedStatement:
+    """A statement that a session keeps parsed, which is a fifth of its time.
+
+    It is prepared when the session turns out not to have it: it is new, or a proxy chose another.
+    MariaDB's EXECUTE takes values, unlike MySQL's.
+    """
+
+    def __init__(self, name: str, sql: str) -> None:
+        self.text = PARAMETER.sub("?", sql)
+        self.prepare_sql = f"PREPARE distlock_{name} FROM %s"
+        values = ", ".join(match[0] for match in PARAMETER.finditer(sql))
+        self.execute_sql = f"EXECUTE distlock_{name} USING {values}"
+
+    def run(
+        self,
+        how: Callable[[BaseDatabaseWrapper, str, Parameters], T],
+        connection: BaseDatabaseWrapper,
+        parameters: Parameters,
+    ) -> T:
+        """Run it by `execute` or `fetch`."""
+        try:
+            return how(connection, self.execute_sql, parameters)
+        except (OperationalError, connection.Database.OperationalError) as error:
+            if error.args[0] != UNKNOWN_STATEMENT:
+                raise
+        with connection.cursor() as cursor:
+            cursor.execute(self.prepare_sql, [self.text])
+        return how(connection, self.execute_sql, parameters)
 
 
 def encoded(parameters: Parameters) -> Parameters:
