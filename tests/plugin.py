@@ -1,0 +1,170 @@
+"""A pytest plugin: starts the servers that the tests need, and is loud about missing ones.
+
+A plugin (-p tests.plugin) and not a part of conftest.py, since the servers' addresses must be
+known before pytest-django reads the settings.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import servers
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+INSTALL = "install with: python3 dev.py test --install-servers"
+# What a test can need: its name for people, and how to get it.
+NEEDS = {
+    "postgresql": ("PostgreSQL", INSTALL),
+    "mariadb": ("MariaDB", INSTALL),
+    "chromium": ("the admin in a browser (Chromium)", INSTALL),
+    "wheelhouse": ("packaging", "run the tests through tox: python3 dev.py test"),
+}
+STARTERS = {"postgresql": servers.start_postgresql, "mariadb": servers.start_mariadb}
+
+
+@dataclass
+class Surroundings:
+    """What this run has to work with. Only the process that made it may close it."""
+
+    missing: dict[str, str]
+    directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="distlock-")))
+    servers: dict[str, servers.Server] = field(default_factory=dict)
+    creator: int = field(default_factory=os.getpid)
+
+    def start(self) -> None:
+        """Start the servers, side by side, and export where their databases are."""
+        os.environ["DISTLOCK_TEST_SQLITE"] = str(self.directory / "default.sqlite3")
+        with ThreadPoolExecutor() as threads:
+            starting = {
+                name: threads.submit(start)
+                for name, start in STARTERS.items()
+                if name not in self.missing
+            }
+        failures = []
+        for name, future in starting.items():
+            if error := future.exception():
+                failures.append(error)
+            else:
+                self.servers[name] = future.result()
+        if failures:
+            raise failures[0]
+        self._export()
+
+    def _export(self) -> None:
+        for name, server in self.servers.items():
+            os.environ[f"DISTLOCK_TEST_{name.upper()}"] = json.dumps(server.database_settings)
+
+    def close(self) -> None:
+        """Stop the servers and delete what they wrote."""
+        if os.getpid() != self.creator:
+            return
+        while self.servers:
+            _, server = self.servers.popitem()
+            server.remove()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+SURROUNDINGS = pytest.StashKey[Surroundings]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-servers", action="store_true", help="start no database servers; skip what needs them"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
+    options = early_config.known_args_namespace
+    if not (options.help or options.version or options.collectonly):
+        missing = _missing(no_servers=options.no_servers)
+        _refuse_gaps(missing)
+        _start(early_config, Surroundings(missing))
+    yield
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", f"needs(*names): skip where one of {', '.join(NEEDS)} is missing"
+    )
+    if _is_partial(config) and (measurement := config.pluginmanager.get_plugin("_cov")):
+        measurement.options.cov_fail_under = 0
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    surroundings = config.stash.get(SURROUNDINGS, None)
+    for item in items:
+        for name in _needs(item):
+            if surroundings and name in surroundings.missing:
+                item.add_marker(pytest.mark.skip(f"{name}: {surroundings.missing[name]}"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> Generator[None]:
+    yield
+    surroundings = config.stash.get(SURROUNDINGS, None)
+    if surroundings and surroundings.missing:
+        terminalreporter.section("NOT TESTED", red=True, bold=True)
+        for line in _describe(surroundings.missing):
+            terminalreporter.line(f"NOT TESTED: {line}", red=True, bold=True)
+
+
+def _start(config: pytest.Config, surroundings: Surroundings) -> None:
+    config.stash[SURROUNDINGS] = surroundings
+    # Twice: a run that ends before it is configured never gets to the clean-up.
+    config.add_cleanup(surroundings.close)
+    atexit.register(surroundings.close)
+    surroundings.start()
+
+
+def _missing(*, no_servers: bool) -> dict[str, str]:
+    missing = servers.missing()
+    if no_servers:
+        missing |= dict.fromkeys(STARTERS, "--no-servers")
+    if not os.environ.get("DISTLOCK_WHEELHOUSE"):
+        missing["wheelhouse"] = "DISTLOCK_WHEELHOUSE is not set"
+    return missing
+
+
+def _refuse_gaps(missing: dict[str, str]) -> None:
+    """Stop a run on CI that would leave something out."""
+    if missing and os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        gaps = "\n".join(_describe(missing))
+        raise pytest.UsageError(f"CI is set, so everything has to be tested, but:\n{gaps}")
+
+
+def _describe(missing: dict[str, str]) -> list[str]:
+    return [f"{NEEDS[name][0]} ({reason}) - {NEEDS[name][1]}" for name, reason in missing.items()]
+
+
+def _needs(item: pytest.Item) -> list[str]:
+    names = [name for marker in item.iter_markers("needs") for name in marker.args]
+    for name in names:
+        if name not in NEEDS:
+            raise pytest.UsageError(f"{item.nodeid} needs {name!r}, not one of {', '.join(NEEDS)}")
+    return names
+
+
+def _is_partial(config: pytest.Config) -> bool:
+    """Tell whether something is missing or deselected, so that lines may well stay unreached."""
+    surroundings = config.stash.get(SURROUNDINGS, None)
+    selections = ("file_or_dir", "keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf")
+    return bool(
+        not surroundings
+        or surroundings.missing
+        or any(config.getoption(selection) for selection in selections)
+    )

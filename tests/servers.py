@@ -1,0 +1,326 @@
+"""Start database servers of our own: empty, on a free port, in a temporary directory.
+
+The benchmarks use it too, with `durable=True`: as a server for real data would be set.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pwd
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Self
+
+import psutil
+from mirakuru import Executor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HOST = "127.0.0.1"
+DATABASE = "distlock"
+TIMEOUT = 60.0
+# Debian keeps servers out of an ordinary user's PATH.
+SERVER_PATHS = ("/usr/lib/postgresql/*/bin", "/usr/sbin", "/usr/local/sbin")
+# Below the range that outgoing connections take their ports from: a stopped server finds its
+# port free when it comes back.
+PORTS = range(20_000, 30_000)
+
+
+class DatabaseExecutor(Executor):
+    """Run a database server; it has started once `connect` succeeds."""
+
+    def __init__(self, command: list[str], connect: Callable[[], Any], **options: Any) -> None:
+        self._connect = connect
+        self._creator = os.getpid()
+        super().__init__(command, timeout=TIMEOUT, sleep=0.05, **options)
+
+    def __del__(self) -> None:
+        # A forked child has a copy of this object, but the server is not the child's to stop.
+        if os.getpid() == self._creator:
+            super().__del__()
+
+    def pre_start_check(self) -> bool:
+        return self.after_start_check()
+
+    def after_start_check(self) -> bool:
+        try:
+            self._connect().close()
+        except Exception:  # noqa: BLE001 - each driver has its own, and all mean "not yet"
+            return False
+        return True
+
+
+@dataclass
+class Server:
+    """A running server, its data, and the Django DATABASES entry that leads to it."""
+
+    executor: DatabaseExecutor
+    directory: Path
+    log: IO[bytes]
+    database_settings: dict[str, Any]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.remove()
+
+    def start(self) -> None:
+        """Start the server; raise RuntimeError with its log if it won't."""
+        try:
+            self.executor.start()
+        except Exception as error:
+            tail = "\n".join(self._log_lines()[-20:])
+            raise RuntimeError(f"{self.executor.command} did not start: {error}\n{tail}") from error
+
+    def stop(self) -> None:
+        """Stop the server in good order; it keeps its data."""
+        self.executor.stop(expected_returncode=0)
+
+    def kill(self) -> None:
+        """Kill the server and every process of it, as a power failure would."""
+        if self.executor.process is None:
+            return
+        children = psutil.Process(self.executor.process.pid).children(recursive=True)
+        self.executor.kill()
+        for child in children:
+            _kill(child)
+
+    def restart(self) -> None:
+        """Stop the server, unless it is stopped or killed, and start it on the same port."""
+        self.stop()
+        self.start()
+
+    def remove(self) -> None:
+        """Stop the server and delete its data."""
+        try:
+            self.stop()
+        finally:
+            self.log.close()
+            shutil.rmtree(self.directory)
+
+    def _log_lines(self) -> list[str]:
+        return Path(self.log.name).read_text(errors="replace").splitlines()
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a server is about to live: a directory, a port, and an account that isn't root."""
+
+    directory: Path
+    port: int
+    account: dict[str, Any]
+
+    @classmethod
+    def create(cls, kind: str, *accounts: str) -> Home:
+        """Make a home; root hands it to the first of the `accounts` that exists."""
+        directory = Path(tempfile.mkdtemp(prefix=f"distlock-{kind}-"))
+        account: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            entry = _first_account(accounts)
+            os.chown(directory, entry.pw_uid, entry.pw_gid)
+            account = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+        return cls(directory, _free_port(), account)
+
+    @property
+    def data(self) -> str:
+        return str(self.directory / "data")
+
+    def run(self, *command: str) -> None:
+        """Run a command that prepares the server; raise RuntimeError if it fails."""
+        done = subprocess.run(
+            command, cwd=self.directory, capture_output=True, text=True, check=False, **self.account
+        )
+        if done.returncode:
+            shutil.rmtree(self.directory)
+            raise RuntimeError(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
+
+    def serve(
+        self,
+        command: list[str],
+        *,
+        connect: Callable[[], Any],
+        database_settings: dict[str, Any],
+        stop_signal: int,
+    ) -> Server:
+        """Start the server and create the database in it."""
+        log = (self.directory / "log").open("ab")
+        executor = DatabaseExecutor(
+            command,
+            connect,
+            cwd=str(self.directory),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stop_signal=stop_signal,
+            popen_kwargs=self.account,
+        )
+        place = {"NAME": DATABASE, "HOST": HOST, "PORT": str(self.port)}
+        server = Server(executor, self.directory, log, database_settings | place)
+        try:
+            server.start()
+            _create_database(connect())
+        except BaseException:
+            server.remove()
+            raise
+        return server
+
+
+def start_postgresql(*, durable: bool = False) -> Server:
+    """Start a PostgreSQL server that asks nobody on this machine for a password."""
+    home = Home.create("postgresql", "postgres", "nobody")
+    home.run(
+        _find("initdb"),
+        f"--pgdata={home.data}",
+        "--username=postgres",
+        "--auth=trust",
+        "--encoding=UTF8",
+        "--locale=C.UTF-8",
+        "--no-sync",
+    )
+    settings = {
+        "listen_addresses": HOST,
+        "port": home.port,
+        "unix_socket_directories": "",
+        "max_connections": 200,
+        "timezone": "Asia/Kathmandu",  # so that whatever relies on UTC shows
+    }
+    if not durable:
+        # Leaves synchronous_commit alone: the tests look at it.
+        settings |= {"fsync": "off", "full_page_writes": "off"}
+
+    def connect() -> Any:
+        import psycopg
+
+        return psycopg.connect(
+            host=HOST, port=home.port, user="postgres", dbname="postgres", autocommit=True
+        )
+
+    return home.serve(
+        [_find("postgres"), "-D", home.data, *_options("--", settings)],
+        connect=connect,
+        database_settings={"ENGINE": "django.db.backends.postgresql", "USER": "postgres"},
+        stop_signal=signal.SIGINT,  # SIGTERM would wait for the clients to leave
+    )
+
+
+def start_mariadb(*, durable: bool = False) -> Server:
+    """Start a MariaDB server that asks nobody on this machine for a password."""
+    home = Home.create("mariadb", "mysql", "nobody")
+    home.run(
+        _find("mariadb-install-db"),
+        "--no-defaults",
+        f"--datadir={home.data}",
+        "--auth-root-authentication-method=normal",
+        "--skip-test-db",
+    )
+    settings = {
+        "datadir": home.data,
+        "bind-address": HOST,
+        "port": home.port,
+        "socket": "mariadb.sock",  # both relative to datadir
+        "pid-file": "mariadb.pid",
+        "max-connections": 200,
+        "skip-name-resolve": "ON",
+        "character-set-server": "utf8mb4",
+        "collation-server": "utf8mb4_unicode_ci",
+        "default-time-zone": "+05:45",  # so that whatever relies on UTC shows
+    }
+    if not durable:
+        settings |= {"innodb-flush-log-at-trx-commit": 0, "innodb-doublewrite": "OFF"}
+
+    def connect() -> Any:
+        import MySQLdb
+
+        return MySQLdb.connect(host=HOST, port=home.port, user="root")
+
+    return home.serve(
+        [_find("mariadbd"), "--no-defaults", *_options("--", settings)],
+        connect=connect,
+        database_settings={"ENGINE": "django.db.backends.mysql", "USER": "root"},
+        stop_signal=signal.SIGTERM,
+    )
+
+
+def missing() -> dict[str, str]:
+    """Say what is not installed on this machine, and why that matters."""
+    reasons = {
+        "postgresql": _lacks(("initdb", "postgres"), "psycopg", "psycopg"),
+        "mariadb": _lacks(("mariadb-install-db", "mariadbd"), "MySQLdb", "mysqlclient"),
+        "chromium": _lacks(() if find_chromium() else ("chromium",), "playwright", "playwright"),
+    }
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def find_chromium() -> str | None:
+    """Return the path of the browser."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def _lacks(binaries: tuple[str, ...], module: str, distribution: str) -> str | None:
+    for binary in binaries:
+        if not _which(binary):
+            return f"{binary} is not installed"
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return f"{distribution} is not installed"
+    return None
+
+
+def _which(binary: str) -> str | None:
+    directories = [str(path) for pattern in SERVER_PATHS for path in Path("/").glob(pattern[1:])]
+    return shutil.which(binary) or shutil.which(binary, path=os.pathsep.join(directories))
+
+
+def _find(binary: str) -> str:
+    path = _which(binary)
+    if path is None:
+        raise RuntimeError(f"{binary} is not installed")
+    return path
+
+
+def _options(prefix: str, settings: dict[str, Any]) -> list[str]:
+    return [f"{prefix}{name}={value}" for name, value in settings.items()]
+
+
+def _first_account(names: tuple[str, ...]) -> pwd.struct_passwd:
+    accounts = {entry.pw_name: entry for entry in pwd.getpwall()}
+    return next(accounts[name] for name in names if name in accounts)
+
+
+def _create_database(connection: Any) -> None:
+    connection.cursor().execute(f"CREATE DATABASE {DATABASE}")
+    connection.close()
+
+
+def _free_port() -> int:
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port")
+
+
+def _kill(process: psutil.Process) -> None:
+    """Kill a process and wait until it runs no more, whether or not its new parent reaps it."""
+    try:
+        process.kill()
+        while process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+    except psutil.NoSuchProcess:
+        pass

@@ -1,0 +1,98 @@
+"""Settings of the tests: each database has a lock backend of the same alias."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def _sqlite(path: Path) -> dict[str, Any]:
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": str(path),
+        "OPTIONS": {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL;",
+        },
+        # A file: threads and worker processes share it.
+        "TEST": {"NAME": str(path.with_name(f"test_{path.name}"))},
+    }
+
+
+def _servers() -> dict[str, Any]:
+    """Read the databases of the servers that tests/plugin.py has started."""
+    variables = {
+        "postgresql": "DISTLOCK_TEST_POSTGRESQL",
+        "mariadb": "DISTLOCK_TEST_MARIADB",
+    }
+    return {
+        alias: json.loads(os.environ[variable])
+        for alias, variable in variables.items()
+        if variable in os.environ
+    }
+
+
+SECRET_KEY = "not a secret"
+USE_TZ = True
+TIME_ZONE = "Asia/Kathmandu"
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "tests.app.urls"
+STATIC_URL = "static/"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "django_distlock",
+    "tests.app",
+]
+
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+DATABASES = {
+    "default": _sqlite(
+        Path(os.environ.get("DISTLOCK_TEST_SQLITE", f"{tempfile.gettempdir()}/distlock.sqlite3"))
+    ),
+    **_servers(),
+}
+
+
+def _lock_backend(path: str, using: str) -> dict[str, Any]:
+    return {"BACKEND": path, "OPTIONS": {"using": using, "ttl": 60}}
+
+
+# A lock backend for each database; and the ways that other databases take, on these.
+DISTLOCK = {
+    alias: _lock_backend("django_distlock.backends.database.DatabaseBackend", alias)
+    for alias in DATABASES
+}
+DISTLOCK["orm"] = _lock_backend("tests.app.backends.ORMBackend", "default")
+DISTLOCK["orm_postgresql"] = _lock_backend("tests.app.backends.ORMBackend", "postgresql")
+DISTLOCK["mysql"] = _lock_backend("tests.app.backends.MySQLBackend", "mariadb")
