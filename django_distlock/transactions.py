@@ -7,6 +7,7 @@ from typing import Any
 from django.db import connections, transaction
 from django.http import HttpRequest
 
+from .handler import lock_backends
 from .leases import Lease
 from .locks import leave
 
@@ -46,13 +47,14 @@ def leave_after_commit(lease: Lease, request: HttpRequest) -> bool:
     """Put the release off to the commit, if Django's transaction for the request is around us.
 
     It is there when a single method of a class-based view is locked. After a rollback the lease
-    ends with its ttl.
+    ends with its ttl. A store whose release takes effect with the commit needs no delay.
     """
     exempt = _resolved_exemptions(request)
+    store = lock_backends[lease.backend]
     for alias in reversed(_atomic_aliases()):
-        connection = connections[alias]
-        blocks = connection.atomic_blocks
-        if alias not in exempt and blocks and not blocks[0]._from_testcase:
+        if alias in exempt or store.joins_transaction(alias):
+            continue
+        if connections[alias].in_atomic_block:
             transaction.on_commit(lambda: leave(lease, failed=True), using=alias)
             return True
     return False

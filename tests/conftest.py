@@ -2,17 +2,101 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.db import connections
 
+from django_distlock.backends.base import BaseLockBackend, Grant
+from django_distlock.exceptions import LockBackendUnavailable
+from django_distlock.fields import EPOCH
+from django_distlock.handler import lock_backends
 from tests.plugin import SURROUNDINGS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_django import DjangoDbBlocker
+
     from tests.servers import Server
+
+DATABASES = [
+    pytest.param("default", id="sqlite"),
+    pytest.param("postgresql", marks=pytest.mark.needs("postgresql")),
+    pytest.param("mariadb", marks=pytest.mark.needs("mariadb")),
+]
+SERVERS = DATABASES[1:]
 
 
 @pytest.fixture(scope="session")
 def servers(pytestconfig: pytest.Config) -> dict[str, Server]:
     """Return the database servers that run, by name: to be stopped, killed and restarted."""
     return pytestconfig.stash[SURROUNDINGS].servers
+
+
+class ScriptedBackend(BaseLockBackend):
+    """A store of one lock that answers what a test tells it to, and remembers what it was asked."""
+
+    def __init__(self, alias: str) -> None:
+        super().__init__(alias)
+        self.owner = ""
+        self.tokens = count(1)
+        self.calls: list[str] = []
+        self.answers: dict[str, list[Any]] = {}
+
+    def answer(self, action: str, *answers: Any) -> None:
+        """Let the next calls raise these; `LOST` raises after the action was carried out."""
+        self.answers[action] = list(answers)
+
+    def _scripted(self, action: str) -> bool:
+        """Raise what is next; tell whether the action is to be carried out and its reply lost."""
+        self.calls.append(action)
+        answers = self.answers.get(action)
+        answer = answers.pop(0) if answers else None
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer is LOST
+
+    def _reply(self, lost: bool) -> None:
+        if lost:
+            raise LockBackendUnavailable("the reply was lost", reply_lost=True)
+
+    def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
+        lost = self._scripted("acquire")
+        if self.owner not in ("", owner):
+            return None
+        self.owner = owner
+        self._reply(lost)
+        return Grant(next(self.tokens), EPOCH, EPOCH)
+
+    def renew(self, leases: Any) -> dict[str, Any]:
+        self._reply(self._scripted("renew"))
+        return {lease.owner: EPOCH for lease in leases if lease.owner == self.owner}
+
+    def release(self, lease: Any) -> bool:
+        lost = self._scripted("release")
+        released = self.owner == lease.owner
+        if released:
+            self.owner = ""
+        self._reply(lost)
+        return released
+
+
+LOST = object()
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedBackend]:
+    """Put a scripted store in the place of the default one."""
+    store = ScriptedBackend("default")
+    lock_backends["default"] = store
+    yield store
+    del lock_backends["default"]
+
+
+@pytest.fixture
+def other_connections() -> Iterator[None]:
+    """Close what a test opened in this thread to databases that it has no fixture for."""
+    yield
+    connections.close_all()

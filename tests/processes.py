@@ -2,7 +2,10 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any, Self
 
 from django.db import connections
 
@@ -31,3 +34,44 @@ def _database_variables() -> dict[str, str]:
             entry = json.loads(os.environ[variable])
             variables[variable] = json.dumps({**entry, "NAME": name})
     return variables
+
+
+class Workers:
+    """Processes that do one of the things in tests/workers.py, all at once."""
+
+    def __init__(self, number: int, *command: str, **environment: str) -> None:
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.workers", *command],
+                env=worker_environment() | environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(number)
+        ]
+
+    def __enter__(self) -> Self:
+        for process in self.processes:
+            assert self.read(process) == "ready\n"
+        for process in self.processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+
+    def read(self, process: subprocess.Popen[str]) -> str:
+        """Return the next line that the worker prints."""
+        assert process.stdout is not None
+        return process.stdout.readline()
+
+    def results(self) -> list[Any]:
+        """Wait for all to end, each well, and return what they printed."""
+        results = [json.loads(self.read(process) or "null") for process in self.processes]
+        assert [process.wait(60) for process in self.processes] == [0] * len(results)
+        return results

@@ -91,6 +91,10 @@ class BaseLockBackend:
             )
         return ttl
 
+    def joins_transaction(self, using: str) -> bool:
+        """Tell whether what is done inside a transaction on that database takes effect with it."""
+        return False
+
     def acquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str
     ) -> Grant | None:

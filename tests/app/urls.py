@@ -1,3 +1,26 @@
+"""The tests' views."""
+
 from django.contrib import admin
 from django.urls import path
-urlpatterns = [path("admin/", admin.site.urls)]
+
+from tests.app import views
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("collect/<customer_id>/", views.collect),
+    path("not-atomic/<customer_id>/", views.collect_not_atomic),
+    path("not-atomic-above/<customer_id>/", views.collect_not_atomic_above),
+    path("twice-locked/<customer_id>/", views.collect_twice_locked),
+    path("method/<customer_id>/", views.CollectOnMethod.as_view()),
+    path("dispatch/<customer_id>/", views.CollectOnDispatch.as_view()),
+    path("or-202/<customer_id>/", views.collect_or_202),
+    path("or-202-method/<customer_id>/", views.CollectOr202.as_view()),
+    path("helper/<customer_id>/", views.collect_by_helper),
+    path("http-helper/<customer_id>/", views.collect_by_http_helper),
+    path("raising/<customer_id>/", views.collect_raising),
+    path("release/<customer_id>/", views.collect_and_release),
+    path("increment/<customer_id>/", views.increment),
+    path("increment-method/<customer_id>/", views.IncrementOnMethod.as_view()),
+    path("increment-unlocked/<customer_id>/", views.increment_unlocked),
+    path("fail/<customer_id>/", views.collect_and_fail),
+]

@@ -56,6 +56,9 @@ class DatabaseBackend(BaseLockBackend):
 
     own_connection_vendors: ClassVar[frozenset[str]] = frozenset({"postgresql", "mysql"})
 
+    def joins_transaction(self, using: str) -> bool:
+        return using == self.using and not self._has_own_connections(connections[using])
+
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
         parameters = _parameters(semaphore, owner, ttl, holder)
         try:
@@ -146,7 +149,7 @@ class DatabaseBackend(BaseLockBackend):
 
     def _once(self, action: Callable[[Statements, BaseDatabaseWrapper], T]) -> T:
         caller = connections[self.using]
-        own = caller.vendor in self.own_connection_vendors and not _in_testcase(caller)
+        own = self._has_own_connections(caller)
         sent = False
         try:
             lent = own_connections(caller, self.connections).lend if own else None
@@ -163,6 +166,9 @@ class DatabaseBackend(BaseLockBackend):
         except Error as error:
             lost = sent and isinstance(error, InterfaceError | OperationalError)
             raise self._error(error, reply_lost=lost) from error
+
+    def _has_own_connections(self, caller: BaseDatabaseWrapper) -> bool:
+        return caller.vendor in self.own_connection_vendors and not _in_testcase(caller)
 
     def _statements(self, connection: BaseDatabaseWrapper) -> Statements:
         key = (type(self), *database_key(connection))

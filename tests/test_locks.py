@@ -1,0 +1,297 @@
+"""acquire_lock and release_lock: waiting, ownership, and answers that got lost."""
+
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
+
+from django_distlock import (
+    LockBackendUnavailable,
+    LockNotHeld,
+    acquire_lock,
+    clocks,
+    locks,
+    release_lock,
+)
+from django_distlock.handler import lock_backends
+from tests.conftest import LOST, ScriptedBackend
+
+DOWN = LockBackendUnavailable("down")
+REPLY_LOST = LockBackendUnavailable("no reply", reply_lost=True)
+
+
+def in_thread(action: Callable[[], Any]) -> Any:
+    """Return what the action returns in a thread of its own."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(action).result()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """Let time pass only where somebody sleeps; yield the pauses."""
+    now, pauses = [1000.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(clocks, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", sleep)
+    yield pauses
+
+
+def test_held_semaphore_is_contended_and_free_after_release(scripted: ScriptedBackend) -> None:
+    """None for who comes second, a lease for who comes after the release."""
+    assert acquire_lock("a")
+    assert acquire_lock("a") is None
+    assert release_lock("a") is True
+    assert acquire_lock("a")
+
+
+def test_lease_can_be_released_by_itself(scripted: ScriptedBackend) -> None:
+    """release_lock takes the lease too."""
+    lease = acquire_lock("a")
+    assert lease is not None
+    assert release_lock(lease) is True
+    with pytest.raises(LockNotHeld, match="holds no lease on 'a'"):
+        release_lock("a")
+
+
+def test_first_example_needs_no_reference_to_its_lease(scripted: ScriptedBackend) -> None:
+    """The name is enough: the thread's context keeps the lease."""
+    if acquire_lock("1234collectPayment"):
+        assert release_lock("1234collectPayment") is True
+
+
+def test_unknown_name_is_not_held() -> None:
+    """Nothing was acquired by that name here."""
+    with pytest.raises(LockNotHeld, match="DISTLOCK\\['default'\\]"):
+        release_lock("never acquired")
+
+
+def test_thread_does_not_release_anothers_by_name(scripted: ScriptedBackend) -> None:
+    """A thread's name space is its own, even in a copy of the context; the lease works anywhere."""
+    lease = acquire_lock("a")
+    assert lease is not None
+    context = contextvars.copy_context()
+    with pytest.raises(LockNotHeld):
+        in_thread(lambda: release_lock("a"))
+    with pytest.raises(LockNotHeld):
+        in_thread(lambda: context.run(release_lock, "a"))
+
+    def release() -> bool:
+        lock_backends["default"] = scripted
+        return lease.release()
+
+    assert in_thread(release) is True
+    with pytest.raises(LockNotHeld):
+        release_lock("a")
+
+
+def test_failed_reacquisition_leaves_the_held_lease_alone(scripted: ScriptedBackend) -> None:
+    """Who holds a lock and tries again is refused, and can still release (peer defect 19)."""
+    lease = acquire_lock("a")
+    assert acquire_lock("a") is None
+    assert lease is not None
+    assert lease.held
+    assert release_lock("a") is True
+
+
+@pytest.mark.parametrize("timeout", [0.5, 3, 0.001])
+def test_wait_lasts_its_timeout_and_no_longer(
+    scripted: ScriptedBackend, clock: list[float], timeout: float
+) -> None:
+    """By the clock, fractions included (peer defects 10 and 18); the last try is at the end."""
+    acquire_lock("a")
+    assert acquire_lock("a", timeout=timeout) is None
+    assert sum(clock) == pytest.approx(timeout)
+    assert scripted.calls.count("acquire") == 2 + len(clock)
+
+
+def test_time_of_slow_tries_is_part_of_the_wait(
+    scripted: ScriptedBackend, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that takes 0.4 s to refuse is asked three times in a second, not a thousand."""
+    acquire_lock("a")
+    refuse = scripted.acquire
+
+    def slowly(*args: Any) -> Any:
+        time.sleep(0.4)
+        return refuse(*args)
+
+    monkeypatch.setattr(scripted, "acquire", slowly)
+    assert acquire_lock("a", timeout=1) is None
+    assert scripted.calls.count("acquire") <= 5
+
+
+def test_pauses_grow_from_a_millisecond_with_jitter(
+    scripted: ScriptedBackend, clock: list[float]
+) -> None:
+    """Exponential back-off, bounded at both ends."""
+    acquire_lock("a")
+    acquire_lock("a", timeout=5)
+    assert 0.0005 <= clock[0] <= locks.FIRST_PAUSE
+    assert max(clock) <= locks.LONGEST_PAUSE
+    assert clock[6] > clock[0] * 4
+    assert len(set(clock)) == len(clock)
+
+
+def test_no_timeout_means_one_try(scripted: ScriptedBackend, clock: list[float]) -> None:
+    """The default doesn't wait."""
+    acquire_lock("a")
+    acquire_lock("a")
+    assert clock == []
+
+
+def test_timeout_none_waits_until_the_lock_is_free(scripted: ScriptedBackend) -> None:
+    """As long as it takes: here, until another thread releases."""
+    lease = acquire_lock("a")
+    assert lease is not None
+    refused = threading.Event()
+    refuse = scripted.acquire
+
+    def tell(*args: Any) -> Any:
+        grant = refuse(*args)
+        if grant is None:
+            refused.set()
+        return grant
+
+    scripted.acquire = tell  # type: ignore[method-assign]
+
+    def release_once_refused() -> None:
+        assert refused.wait(30)
+        lock_backends["default"] = scripted
+        lease.release()
+
+    with ThreadPoolExecutor(1) as threads:
+        releasing = threads.submit(release_once_refused)
+        assert acquire_lock("a", timeout=None)
+        releasing.result()
+
+
+@pytest.mark.parametrize(
+    ("argument", "error", "message"),
+    [
+        ({"timeout": -1}, ValueError, "0 or more"),
+        ({"timeout": float("nan")}, ValueError, "0 or more"),
+        ({"timeout": "1"}, TypeError, "number of seconds"),
+        ({"timeout": True}, TypeError, "number of seconds"),
+        ({"ttl": 0}, ValueError, "None means until released"),
+        ({"ttl": float("inf")}, ValueError, "None means until released"),
+        ({"ttl": "60"}, TypeError, "number of seconds"),
+        ({"ttl": True}, TypeError, "number of seconds"),
+        ({"backend": "nowhere"}, Exception, "DISTLOCK\\['nowhere'\\]"),
+    ],
+)
+def test_bad_arguments_say_what_to_do(
+    scripted: ScriptedBackend, argument: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """Before the store is asked."""
+    with pytest.raises(error, match=message):
+        acquire_lock("a", **argument)
+    assert scripted.calls == []
+
+
+@pytest.mark.parametrize("semaphore", ["", "a" * 256, "a\0", "a\n", "\ud800"])
+def test_bad_semaphores_are_refused(scripted: ScriptedBackend, semaphore: str) -> None:
+    """Never cut, never changed (peer defect 24)."""
+    with pytest.raises(ValueError, match="semaphore"):
+        acquire_lock(semaphore)
+    with pytest.raises(ValueError, match="semaphore"):
+        release_lock(semaphore)
+    assert scripted.calls == []
+
+
+def test_default_ttl_is_the_backends(scripted: ScriptedBackend) -> None:
+    """And None is not "none given"."""
+    lease = acquire_lock("a")
+    assert lease is not None
+    assert lease.ttl == 60
+    lease.release()
+    unlimited = acquire_lock("a", ttl=None)
+    assert unlimited is not None
+    assert unlimited.ttl is None
+    assert "<the backend's>" in str(__import__("inspect").signature(acquire_lock))
+
+
+def test_lost_reply_finds_its_own_grant(scripted: ScriptedBackend) -> None:
+    """The retry asks as the same owner (peer defect 15)."""
+    scripted.answer("acquire", LOST)
+    lease = acquire_lock("a")
+    assert lease is not None
+    assert scripted.owner == lease.owner
+    assert scripted.calls == ["acquire", "acquire"]
+
+
+def test_second_lost_reply_gives_the_lock_back(scripted: ScriptedBackend) -> None:
+    """Unavailable, and nothing stays behind."""
+    scripted.answer("acquire", LOST, LOST)
+    with pytest.raises(LockBackendUnavailable, match="the reply was lost"):
+        acquire_lock("a")
+    assert scripted.calls == ["acquire", "acquire", "release"]
+    assert scripted.owner == ""
+
+
+def test_store_that_was_never_reached_is_not_asked_again(scripted: ScriptedBackend) -> None:
+    """A refused connection is an answer: unavailable, not contended (peer defects 3 and 20)."""
+    scripted.answer("acquire", DOWN)
+    with pytest.raises(LockBackendUnavailable, match="down"):
+        acquire_lock("a", timeout=None)
+    assert scripted.calls == ["acquire"]
+
+
+def test_interrupted_acquisition_gives_the_lock_back(scripted: ScriptedBackend) -> None:
+    """A worker that is told to stop in mid-request leaves nothing behind, and stops."""
+    scripted.answer("acquire", SystemExit(1))
+    scripted.answer("release", DOWN)
+    with pytest.raises(SystemExit):
+        acquire_lock("a")
+    assert scripted.calls == ["acquire", "release"]
+
+
+def test_release_with_a_lost_reply_is_tried_again(scripted: ScriptedBackend) -> None:
+    """The first was carried out, so the second finds nothing: it is released, not lost."""
+    lease = acquire_lock("a")
+    assert lease is not None
+    scripted.answer("release", LOST)
+    assert lease.release() is True
+    assert scripted.calls == ["acquire", "release", "release"]
+
+
+@pytest.mark.parametrize("errors", [[DOWN], [REPLY_LOST, DOWN]])
+def test_failed_release_can_be_repeated(
+    scripted: ScriptedBackend, errors: list[Exception]
+) -> None:
+    """The owner isn't forgotten before the store has answered (peer defect 13)."""
+    lease = acquire_lock("a")
+    assert lease is not None
+    scripted.answer("release", *errors)
+    with pytest.raises(LockBackendUnavailable):
+        release_lock("a")
+    assert lease.held
+    assert release_lock("a") is True
+
+
+def test_sync_calls_are_refused_in_a_running_loop(scripted: ScriptedBackend) -> None:
+    """They would block it; in a thread they work."""
+
+    async def main() -> None:
+        for call in (lambda: acquire_lock("a"), lambda: release_lock("a")):
+            with pytest.raises(SynchronousOnlyOperation, match="sync_to_async"):
+                call()
+        lock_backends["default"] = scripted
+        lease = await sync_to_async(acquire_lock)("a")
+        assert lease is not None
+        for action in (lease.release, lease.renew):
+            with pytest.raises(SynchronousOnlyOperation, match="sync_to_async"):
+                action()
+
+    asyncio.run(main())
+    assert scripted.calls == ["acquire"]

@@ -1,0 +1,74 @@
+"""What worker processes do in the races: run as `python -m tests.workers <what> <arguments>`.
+
+Each says "ready" and waits for a line on its standard input, so that all start at once.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import django
+
+
+def count(backend: str, path: str, rounds: str) -> list[int]:
+    """Increment the number in an unguarded file, under the lock."""
+    from django_distlock import distributed_lock
+
+    for _ in range(int(rounds)):
+        with distributed_lock("counter", timeout=60, backend=backend):
+            number = int(Path(path).read_text())
+            Path(path).write_text(str(number + 1))
+    return []
+
+
+def grab(backend: str, keys: str) -> list[str]:
+    """Try once for each of so many fresh keys; return those that were granted."""
+    from django_distlock import acquire_lock
+
+    names = [f"fresh {number}" for number in range(int(keys))]
+    return [name for name in names if acquire_lock(name, backend=backend)]
+
+
+def tokens(backend: str, grants: str) -> list[tuple[int, int]]:
+    """Acquire one contended lock so often; return when, by the machine's clock, with which token."""
+    from django_distlock import distributed_lock
+
+    seen = []
+    for _ in range(int(grants)):
+        with distributed_lock("tokens", timeout=60, backend=backend) as lease:
+            assert lease.token is not None
+            seen.append((time.monotonic_ns(), lease.token))
+    return seen
+
+
+def hold(backend: str, ttl: str) -> list[str]:
+    """Acquire, say so, and wait to be killed."""
+    from django_distlock import acquire_lock
+
+    lease = acquire_lock("held", ttl=float(ttl), backend=backend)
+    assert lease is not None
+    print(json.dumps([lease.token]), flush=True)
+    sys.stdin.readline()
+    return []
+
+
+def visit(path: str, requests: str) -> list[int]:
+    """Send so many requests to a view under ATOMIC_REQUESTS; return their statuses."""
+    from django.test import Client
+
+    client = Client()
+    return [client.get(path).status_code for _ in range(int(requests))]
+
+
+def main() -> None:
+    """Get ready, wait for the start, and print what came out of it."""
+    what, *arguments = sys.argv[1:]
+    django.setup()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(json.dumps(globals()[what](*arguments)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
