@@ -1,8 +1,18 @@
 """Every store keeps the contract."""
 
+import importlib
+import pkgutil
+from typing import Any
+
 import pytest
+from django.db import connections
 from django.test import TransactionTestCase
 
+import django_distlock
+from django_distlock.backends.base import BaseLockBackend
+from django_distlock.backends.database import DatabaseBackend
+from django_distlock.backends.database.statements import Statements
+from django_distlock.handler import lock_backends
 from django_distlock.testing import LockBackendContract
 
 
@@ -38,3 +48,40 @@ class MariaDBTests(LockBackendContract, TransactionTestCase):
 class MySQLTests(LockBackendContract, TransactionTestCase):
     databases = {"mariadb"}
     alias = "mysql"
+
+
+def shipped(base: type) -> set[type]:
+    """Return the subclasses that the package has, in whatever module of it."""
+    for module in pkgutil.walk_packages(django_distlock.__path__, "django_distlock."):
+        importlib.import_module(module.name)
+    found, unvisited = set[type](), [base]
+    while unvisited:
+        for subclass in unvisited.pop().__subclasses__():
+            unvisited.append(subclass)
+            if subclass.__module__.startswith("django_distlock."):
+                found.add(subclass)
+    return found
+
+
+def test_every_shipped_backend_has_its_contract_tests(settings: Any) -> None:
+    """A store, or a database's statements, without them is not shipped."""
+    tests = [
+        test
+        for test in LockBackendContract.__subclasses__()
+        if test.alias in settings.DISTLOCK  # all, where the servers are installed
+    ]
+    backends = [type(lock_backends[test.alias]) for test in tests]
+    tested = {base for backend in backends for base in backend.__mro__}
+    assert shipped(BaseLockBackend) <= tested
+
+
+@pytest.mark.needs("postgresql", "mariadb")
+@pytest.mark.django_db(databases="__all__")
+def test_every_databases_statements_have_their_contract_tests() -> None:
+    """Each is what some tested alias uses."""
+    used = set()
+    for test in LockBackendContract.__subclasses__():
+        backend = lock_backends[test.alias]
+        assert isinstance(backend, DatabaseBackend)
+        used.add(type(backend.statements(connections[backend.using])))
+    assert shipped(Statements) == used

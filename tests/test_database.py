@@ -1,0 +1,410 @@
+"""The database backend's connections, round trips and errors."""
+
+import logging
+import os
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Self
+from unittest import mock
+
+import pytest
+from django.db import connection as default_connection
+from django.db import DatabaseError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.test import override_settings
+
+from django_distlock import LockBackendUnavailable, acquire_lock, clocks, distributed_lock
+from django_distlock.backends.base import LockState
+from django_distlock.backends.database import connections as own
+from django_distlock.backends.database.backend import TRIES, DatabaseBackend
+from django_distlock.backends.database.errors import Conflict
+from django_distlock.handler import lock_backends
+from django_distlock.leases import Lease
+from django_distlock.models import Lock
+from tests.conftest import DATABASES, SERVERS
+
+pytestmark = pytest.mark.django_db(databases="__all__", transaction=True)
+on_each_database = pytest.mark.parametrize("alias", DATABASES)
+on_each_server = pytest.mark.parametrize("alias", SERVERS)
+
+
+def acquire(alias: str, semaphore: str = "a", **arguments: Any) -> Lease:
+    """Acquire what must be free."""
+    lease = acquire_lock(semaphore, backend=alias, **arguments)
+    assert lease is not None
+    return lease
+
+
+@contextmanager
+def second_session(alias: str) -> Iterator[BaseDatabaseWrapper]:
+    """Connect once more to the database, as another process would."""
+    connection = connections[alias].copy()
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def locked_row(alias: str, semaphore: str) -> Iterator[None]:
+    """Let another transaction keep the semaphore's row locked."""
+    with second_session(alias) as other:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute(
+                "UPDATE django_distlock_lock SET holder = 'operator' WHERE semaphore = %s",
+                [semaphore.encode() if other.vendor == "mysql" else semaphore],
+            )
+        try:
+            yield
+        finally:
+            other.rollback()
+
+
+class SpyingCursor:
+    """A cursor that remembers what it was told to execute."""
+
+    def __init__(self, cursor: Any, sent: list[str]) -> None:
+        self.cursor, self.sent = cursor, sent
+
+    def execute(self, sql: str, parameters: Any) -> None:
+        self.sent.append(sql)
+        self.cursor.execute(sql, parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cursor, name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.cursor.close()
+
+
+def statements_sent(alias: str, action: Callable[[], object]) -> list[str]:
+    """Return the statements that the action sends on the idle own connection."""
+    sent: list[str] = []
+    with own.own_connections(connections[alias], 2).lend() as connection:
+        cursor = connection.cursor
+    with mock.patch.dict(vars(connection), cursor=lambda: SpyingCursor(cursor(), sent)):
+        action()
+    return sent
+
+
+# Apart from the caller's transaction
+
+
+@on_each_server
+def test_grant_inside_a_transaction_is_visible_at_once(alias: str) -> None:
+    """And the refused one does not wait for it (peer defect 6)."""
+    with transaction.atomic(using=alias):
+        acquire(alias)
+        with second_session(alias) as other, other.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM django_distlock_lock WHERE owner <> ''")
+            assert cursor.fetchone() == (1,)
+        assert acquire_lock("a", backend=alias) is None
+
+
+@on_each_server
+def test_rollback_does_not_erase_a_grant(alias: str) -> None:
+    """Whoever got the lock has it."""
+    with pytest.raises(ZeroDivisionError), transaction.atomic(using=alias):
+        lease = acquire(alias)
+        raise ZeroDivisionError
+    assert acquire_lock("a", backend=alias) is None
+    assert lease.release()
+
+
+@on_each_server
+def test_trouble_leaves_the_callers_transaction_usable(alias: str) -> None:
+    """Contention, and an error of the database (peer defect 2)."""
+    acquire(alias)
+    with transaction.atomic(using=alias):
+        assert acquire_lock("a", backend=alias) is None
+        broken = mock.patch.object(DatabaseBackend, "statements", side_effect=_fail(alias))
+        with broken, mock.patch.dict("django_distlock.backends.database.backend._statements", clear=True):
+            with pytest.raises(LockBackendUnavailable):
+                acquire_lock("b", backend=alias)
+        assert Lock.objects.using(alias).count() == 1
+
+
+def _fail(alias: str) -> Callable[[BaseDatabaseWrapper], None]:
+    def fail(connection: BaseDatabaseWrapper) -> None:
+        with connection.cursor() as cursor, connection.wrap_database_errors:
+            cursor.execute("SELECT nonsense")
+
+    return fail
+
+
+@on_each_database
+def test_database_error_inside_a_block_releases_the_lock(alias: str) -> None:
+    """The broken transaction is the caller's (peer defect 2)."""
+    with pytest.raises(DatabaseError), distributed_lock("a", backend=alias):
+        with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
+            cursor.execute("SELECT nonsense")
+    assert acquire(alias).release()
+
+
+@on_each_server
+def test_fifty_threads_share_two_connections(alias: str) -> None:
+    """Counted on the server."""
+    own.close_own_connections()
+    before = sessions(alias)
+
+    def work(number: int) -> None:
+        for _ in range(5):
+            acquire(alias, f"thread {number}").release()
+        connections.close_all()
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sessions(alias) - before <= 2
+
+
+def sessions(alias: str) -> int:
+    """Return how many sessions the server has."""
+    query = {
+        "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'",
+        "mysql": "SELECT count(*) FROM information_schema.processlist WHERE user = 'root'",
+    }
+    with connections[alias].cursor() as cursor:
+        cursor.execute(query[connections[alias].vendor])
+        return int(cursor.fetchone()[0])
+
+
+@on_each_server
+def test_forked_child_has_connections_of_its_own(alias: str) -> None:
+    """And leaves the parent's alone."""
+    lease = acquire(alias)
+    read, write = os.pipe()
+    if not (pid := os.fork()):
+        try:
+            connections[alias].connection = None  # the parent's
+            answer = b"refused" if acquire_lock("a", backend=alias) is None else b"granted"
+            answer += b" " + str(acquire(alias, "child").release()).encode()
+            os.write(write, answer)
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as answers:
+        assert answers.read() == b"refused True"
+    os.waitpid(pid, 0)
+    assert lease.release()
+
+
+@on_each_server
+def test_own_connections_are_closed_before_a_test_database_is_dropped(alias: str) -> None:
+    """What Django does first to drop one is to connect to none."""
+    acquire(alias).release()
+    pool = own.own_connections(connections[alias], 2)
+    assert pool._idle
+    with connections[alias]._nodb_cursor():
+        assert not pool._idle
+
+
+@on_each_server
+def test_dropped_session_is_replaced_unnoticed(alias: str) -> None:
+    """Idle connections that the server or a proxy closed are opened again."""
+    acquire(alias).release()
+    with connections[alias].cursor() as cursor:
+        if connections[alias].vendor == "postgresql":
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
+        else:
+            cursor.execute("SELECT connection_id()")
+            (mine,) = cursor.fetchone()
+            cursor.execute("SELECT id FROM information_schema.processlist WHERE user = 'root'")
+            for (session,) in cursor.fetchall():
+                if session != mine:
+                    cursor.execute(f"KILL {session}")
+    assert acquire(alias).release()
+
+
+@pytest.mark.needs("postgresql")
+def test_table_is_the_same_whatever_the_search_path_is() -> None:
+    """A tenant's schema does not split a lock."""
+    acquire("postgresql")
+    with connections["postgresql"].cursor() as cursor:
+        cursor.execute("CREATE SCHEMA tenant")
+        try:
+            cursor.execute("CREATE TABLE tenant.django_distlock_lock (LIKE django_distlock_lock)")
+            cursor.execute("SET search_path = tenant, public")
+            assert acquire_lock("a", backend="postgresql") is None
+        finally:
+            cursor.execute("RESET search_path")
+            cursor.execute("DROP SCHEMA tenant CASCADE")
+
+
+@pytest.mark.needs("postgresql")
+@pytest.mark.parametrize("behind_pooler", [False, True])
+def test_statements_are_prepared_unless_a_pooler_may_forget_them(behind_pooler: bool) -> None:
+    """DISABLE_SERVER_SIDE_CURSORS says so."""
+    settings = connections["postgresql"].settings_dict
+    own.close_own_connections()
+    with mock.patch.dict(settings, DISABLE_SERVER_SIDE_CURSORS=behind_pooler, PORT=int(settings["PORT"])):
+        assert acquire("postgresql").release()
+        with own.own_connections(connections["postgresql"], 2).lend() as connection:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement ~ 'distlock'")
+                [prepared] = cursor.fetchone()
+        own.close_own_connections()
+    assert (prepared > 0) is not behind_pooler
+
+
+# Round trips
+
+
+@pytest.mark.needs("postgresql")
+def test_refused_try_is_one_statement_that_writes_nothing_on_postgresql() -> None:
+    """No WAL record of ours: the position of the log stays."""
+    acquire("postgresql")
+
+    def position() -> Any:
+        with connections["postgresql"].cursor() as cursor:
+            cursor.execute("SELECT pg_current_wal_insert_lsn(), pg_snapshot_xmax(pg_current_snapshot())")
+            return cursor.fetchone()
+
+    before = position()
+    sent = statements_sent("postgresql", lambda: acquire_lock("a", backend="postgresql"))
+    assert len(sent) == 1
+    assert position() == before
+
+
+def test_refused_try_is_one_statement_that_writes_nothing_on_sqlite() -> None:
+    """The file's change counter stays."""
+    acquire("default")
+    with second_session("default") as other, other.cursor() as cursor:
+        version = cursor.execute("PRAGMA data_version").fetchone()
+        sent: list[str] = []
+
+        def spy(execute: Any, sql: str, *arguments: Any) -> Any:
+            sent.append(sql)
+            return execute(sql, *arguments)
+
+        with default_connection.execute_wrapper(spy):
+            assert acquire_lock("a") is None
+        assert len(sent) == 1
+        assert cursor.execute("PRAGMA data_version").fetchone() == version
+
+
+@pytest.mark.needs("mariadb")
+@pytest.mark.parametrize(("alias", "most"), [("mariadb", 1), ("mysql", 2)])
+def test_refused_try_takes_at_most_two_round_trips_on_mariadb(alias: str, most: int) -> None:
+    """One where there is RETURNING."""
+    acquire(alias)
+    acquire_lock("a", backend=alias)
+    sent = statements_sent("mariadb", lambda: acquire_lock("a", backend=alias))
+    assert len(sent) == most
+
+
+# Errors
+
+
+@on_each_server
+def test_locked_row_is_contended_at_once_and_not_down(alias: str) -> None:
+    """An operator's transaction, say; nobody waits for it longer than 50 ms plus the round trip."""
+    acquire(alias, ttl=0.001)
+    before = clocks.monotonic()
+    with locked_row(alias, "a"):
+        assert acquire_lock("a", backend=alias) is None
+        assert clocks.monotonic() - before < 5
+    assert acquire(alias, timeout=10)
+
+
+@pytest.mark.needs("postgresql")
+def test_release_of_a_locked_row_is_unavailable_and_can_be_repeated() -> None:
+    """After several tries: it is not known to be lost."""
+    lease = acquire("postgresql")
+    with locked_row("postgresql", "a"):
+        with pytest.raises(LockBackendUnavailable, match="lock timeout"):
+            lease.release()
+    assert lease.release()
+
+
+@on_each_server
+def test_deadlock_is_tried_again(alias: str) -> None:
+    """A bounded number of times."""
+    once = DatabaseBackend._once
+    failures = [Conflict("deadlock")] * 3
+
+    def deadlocked(self: DatabaseBackend, action: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return once(self, action)
+
+    with mock.patch.object(DatabaseBackend, "_once", deadlocked):
+        assert acquire(alias)
+        failures += [Conflict("deadlock")] * TRIES
+        with pytest.raises(LockBackendUnavailable, match="deadlock"):
+            acquire_lock("b", backend=alias)
+
+
+@on_each_database
+def test_missing_table_is_unavailable(alias: str) -> None:
+    """And the message has the table's name."""
+    table = "django_distlock_lock"
+    caches = mock.patch.dict("django_distlock.backends.database.backend._statements", clear=True)
+    with connections[alias].cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} RENAME TO elsewhere")
+        try:
+            with caches:
+                with pytest.raises(LockBackendUnavailable, match=table):
+                    acquire_lock("a", backend=alias)
+                with pytest.raises(LockBackendUnavailable, match="DISTLOCK"):
+                    list(lock_backends[alias].held())
+        finally:
+            cursor.execute(f"ALTER TABLE elsewhere RENAME TO {table}")
+
+
+@on_each_server
+def test_database_that_is_not_there_is_unavailable_and_not_busy(alias: str) -> None:
+    """Whether or not it was there before (peer defects 3 and 20)."""
+    settings = connections[alias].settings_dict
+    with mock.patch.dict(settings, PORT="1"):
+        with pytest.raises(LockBackendUnavailable, match="DISTLOCK") as caught:
+            acquire_lock("a", backend=alias, timeout=None)
+    assert not caught.value.reply_lost
+
+
+@on_each_database
+@pytest.mark.parametrize("debug", [True, False])
+def test_owner_reaches_no_log(
+    alias: str, debug: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even the SQL that DEBUG logs."""
+    caplog.set_level(logging.DEBUG)
+    with override_settings(DEBUG=debug):
+        lease = acquire(alias)
+        acquire_lock("a", backend=alias)
+        lease.renew()
+        lease.release()
+        logged = caplog.text + str(connections[alias].queries)
+    assert str(lease.owner) not in logged
+
+
+@on_each_database
+def test_unrelated_expired_locks_are_left_alone(alias: str) -> None:
+    """An acquisition touches its own row only (peer defect 7)."""
+    other = acquire(alias, "other", ttl=0.001)
+    while other.held:
+        pass
+    acquire(alias).release()
+    states = {lock.semaphore: lock.state for lock in lock_backends[alias].held()}
+    assert states == {"other": LockState.STALE}
+    assert list(lock_backends[alias].purge_released(timedelta(hours=1))) == []
+
+
+@on_each_database
+def test_names_that_a_hash_would_merge_are_different_locks(alias: str) -> None:
+    """They are compared whole; these two have one CRC-32 (peer defect 23)."""
+    assert zlib.crc32(b"plumless") == zlib.crc32(b"buckeroo")
+    acquire(alias, "plumless")
+    acquire(alias, "buckeroo")
