@@ -42,15 +42,16 @@ class StateFilter(admin.SimpleListFilter):
                 "display": title,
             }
 
-    def queryset(self, request: HttpRequest, queryset: LockQuerySet) -> LockQuerySet:
+    def queryset(self, request: HttpRequest, queryset: Any) -> LockQuerySet:
+        locks: LockQuerySet = queryset
         match self.value():
             case None | LockState.HELD:
-                return queryset.held()
+                return locks.held()
             case LockState.STALE:
-                return queryset.stale()
+                return locks.stale()
             case LockState.RELEASED:
-                return queryset.released()
-        return queryset
+                return locks.released()
+        return locks
 
 
 @admin.register(Lock)
@@ -67,13 +68,15 @@ class LockAdmin(_ModelAdmin):
     actions = None
 
     def get_queryset(self, request: HttpRequest) -> LockQuerySet:
-        locks: LockQuerySet = super().get_queryset(request)
-        return locks.defer("owner").with_state()
+        locks: Any = super().get_queryset(request)
+        found: LockQuerySet = locks.defer("owner").with_state()
+        return found
 
     def get_search_results(
-        self, request: HttpRequest, queryset: LockQuerySet, search_term: str
+        self, request: HttpRequest, queryset: Any, search_term: str
     ) -> tuple[LockQuerySet, bool]:
-        return queryset.with_prefix(search_term), False
+        locks: LockQuerySet = queryset
+        return locks.with_prefix(search_term), False
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -87,7 +90,7 @@ class LockAdmin(_ModelAdmin):
     @admin.display(description=_("state"))
     def state(self, lock: Lock) -> str:
         """What the database's clock says it is."""
-        return STATES[LockState(lock.state)]
+        return str(STATES[LockState(lock.state)])
 
     @admin.display(description=_("since"), ordering="acquired_at")
     def since(self, lock: Lock) -> Any:

@@ -11,4 +11,4 @@ class DistlockConfig(AppConfig):
     verbose_name = _("Distributed locks")
 
     def ready(self) -> None:
-        from . import checks  # noqa: F401, PLC0415 - registered when the apps are there
+        from . import checks  # noqa: F401 - registered when the apps are there

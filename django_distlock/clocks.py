@@ -1,4 +1,4 @@
-"""The clocks that count: this machine's monotonic one for leases here, the database's for the store.
+"""The clocks that count: this machine's monotonic one for leases, the database's for the store.
 
 The database's has to be volatile: read when it is evaluated, not when the statement or the
 transaction began, or else a statement that waited for a row would act on an old time.
@@ -67,6 +67,7 @@ def read_clock(connection: BaseDatabaseWrapper) -> datetime:
     sql, params = compiler.compile(now)
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {sql}{connection.features.bare_select_suffix}", params)
+        value: datetime
         (value,) = cursor.fetchone()
     for convert in [*connection.ops.get_db_converters(now), *now.get_db_converters(connection)]:
         value = convert(value, now, connection)

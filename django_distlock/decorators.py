@@ -50,7 +50,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         semaphore: str | Callable[..., str],
         *,
         timeout: float | None = 0,
-        ttl: float | None | BackendTtl = BackendTtl.DEFAULT,
+        ttl: float | BackendTtl | None = BackendTtl.DEFAULT,
         renew: bool = True,
         label: str = "",
         on_conflict: Callable[..., Any] | None = None,
@@ -67,7 +67,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
     def __enter__(self) -> Lease:
         if not isinstance(self.semaphore, str) or PLACEHOLDER.search(self.semaphore):
             raise TypeError(
-                f"{self.semaphore!r} is filled with the arguments of a decorated call, and a `with` "
+                f"{self.semaphore!r} is filled with the arguments of a decorated call; a `with` "
                 "block has none. Give the semaphore itself."
             )
         if self.on_conflict is not None:
@@ -188,7 +188,7 @@ def _answer_holding(
 
 
 def _instance(function: Callable[..., Any], args: tuple[Any, ...]) -> object:
-    """Return whose method this may be: of a bound one, as method_decorator gives it, or of a call."""
+    """Return whose method this may be; what method_decorator gives is bound already."""
     bound = function.func if isinstance(function, functools.partial) else function
     return getattr(bound, "__self__", args[0] if args else None)
 

@@ -37,8 +37,7 @@ class SemaphoreField(_CharField):
 
     def db_type(self, connection: BaseDatabaseWrapper) -> str | None:
         if connection.vendor == "mysql":
-            assert self.max_length is not None
-            return f"varbinary({4 * self.max_length})"  # UTF-8 has up to 4 bytes a character
+            return f"varbinary({4 * (self.max_length or 0)})"  # UTF-8: up to 4 bytes a character
         if connection.vendor == "postgresql":
             # Not "varchar": for that Django adds a second index, which collation "C" makes needless
             return f"character varying({self.max_length})"

@@ -38,9 +38,7 @@ class LockBackendHandler(_ConnectionHandler):
     def __getitem__(self, alias: str) -> BaseLockBackend:
         if alias not in self.settings:
             known = ", ".join(map(repr, self.settings)) or "no alias"
-            raise InvalidLockBackend(
-                f"DISTLOCK[{alias!r}]: not configured; DISTLOCK has {known}."
-            )
+            raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: not configured; DISTLOCK has {known}.")
         return super().__getitem__(alias)
 
     def reset(self) -> None:

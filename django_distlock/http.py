@@ -27,7 +27,7 @@ def unavailable(request: HttpRequest) -> HttpResponse:
 
 
 def _answer(request: HttpRequest, status: int, error: str, detail: str) -> HttpResponse:
-    """Answer in JSON if that is preferred, else by the site's template (`409.html`), else plainly."""
+    """Answer in JSON if that is preferred, else by the site's `409.html`, else plainly."""
     response: HttpResponse
     if request.get_preferred_type(["text/html", "text/plain", "application/json"]) == (
         "application/json"
@@ -56,7 +56,7 @@ def find_request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> HttpRequest |
 def is_resolved(
     request: HttpRequest, locked: Callable[..., HttpResponseBase], instance: object
 ) -> bool:
-    """Tell whether Django resolved this for the request, or the view whose class the instance is of.
+    """Tell whether Django resolved this for the request, or the view class of the instance.
 
     Only then its return value is the answer to the request: a helper that happens to get the
     request raises, so that its caller can't overlook the conflict.

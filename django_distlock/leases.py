@@ -7,7 +7,7 @@ import socket
 import threading
 from contextvars import ContextVar
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
 
 from django.utils.asyncio import async_unsafe
 
@@ -58,7 +58,7 @@ class Request(NamedTuple):
 class Lease:
     """The lock, for a time: until `ttl` seconds after it was acquired or renewed, or a release.
 
-    It may be used, and released, from another thread. It is true as long as it exists: ask `held`.
+    It may be used, and released, from another thread. It is always true: ask `held`.
     """
 
     __slots__ = (
@@ -162,11 +162,15 @@ class Lease:
             return "was lost"
         return "is held" if self.held else f"expired: its ttl of {self.ttl} seconds has passed"
 
+    def __bool__(self) -> Literal[True]:
+        return True
+
     def __str__(self) -> str:
         return f"The lease on {self.semaphore!r}"
 
     def __repr__(self) -> str:
-        return f"<Lease {self.semaphore!r} token={self.token} backend={self.backend!r} {self._state()}>"
+        what = f"{self.semaphore!r} token={self.token} backend={self.backend!r}"
+        return f"<Lease {what} {self._state()}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -212,12 +216,12 @@ class Flow:
         raise RuntimeError("The block was left in another thread or task than it was entered in.")
 
 
-_flow: ContextVar[Flow] = ContextVar("django_distlock_flow")
+_flow: ContextVar[Flow | None] = ContextVar("django_distlock_flow", default=None)
 
 
 def current_flow() -> Flow:
     """Return what the running thread acquired."""
-    flow: Any = _flow.get(None)
+    flow = _flow.get()
     if flow is None or flow.identity != _identity():
         flow = Flow()
         _flow.set(flow)

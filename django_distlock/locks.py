@@ -38,7 +38,7 @@ def acquire_lock(
     semaphore: str,
     *,
     timeout: float | None = 0,
-    ttl: float | None | BackendTtl = BackendTtl.DEFAULT,
+    ttl: float | BackendTtl | None = BackendTtl.DEFAULT,
     renew: bool = True,
     label: str = "",
     backend: str = "default",
@@ -91,7 +91,7 @@ def leave(lease: Lease, *, failed: bool) -> None:
     """Release at the end of a block. LockLost if it was lost, unless the block `failed` already.
 
     If the store is down then, the lease ends with its ttl: what was done under it stays done, and
-    the trouble is logged. Without a ttl it would stay for ever, and LockBackendUnavailable is raised.
+    the trouble is logged. Without a ttl it would stay for ever: LockBackendUnavailable is raised.
     """
     if lease.released:
         return
@@ -153,5 +153,5 @@ def waits(deadline: float) -> Iterator[float]:
     """
     longest = FIRST_PAUSE
     while (left := deadline - clocks.monotonic()) > 0:
-        yield min(left, random.uniform(longest / 2, longest))
+        yield min(left, random.uniform(longest / 2, longest))  # noqa: S311 - not for secrets
         longest = min(2 * longest, LONGEST_PAUSE)

@@ -1,6 +1,6 @@
 """The table of locks, for the database backend and for people."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
 from django.db import connections, models
@@ -85,6 +85,10 @@ class Lock(models.Model):
     holder = models.TextField(_("holder"), blank=True, default="")
     acquired_at = EpochMicrosecondsField(_("acquired at"), null=True, blank=True)
     expires_at = EpochMicrosecondsField(_("expires at"), null=True, blank=True)
+
+    if TYPE_CHECKING:  # with_state() adds them
+        state: str
+        seen_at: datetime
 
     objects = LockQuerySet.as_manager()
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from unittest import SkipTest, TestCase
@@ -42,7 +43,7 @@ class Held(NamedTuple):
 
 
 class LockBackendContract(_TestCase):
-    """Exclusion, own release, fencing and liveness of one store, as DISTLOCK[alias] configures it."""
+    """Exclusion, own release, fencing and liveness of the store that DISTLOCK[alias] names."""
 
     alias: ClassVar[str] = "default"
     clock_tick: ClassVar[float] = 0.002
@@ -64,6 +65,10 @@ class LockBackendContract(_TestCase):
         grant = self.backend.acquire(semaphore, owner, ttl, "contract")
         assert grant is not None, f"{semaphore!r} should have been free"
         return Held(semaphore, owner, ttl, grant, monotonic())
+
+    def try_once(self, semaphore: str) -> Grant | None:
+        """Try to acquire as a new owner."""
+        return self.backend.acquire(semaphore, new_owner(), 60, "another")
 
     def expired(self, semaphore: str, ttl: float = 0.05) -> Held:
         """Acquire, and return when the lease has expired by the store's clock."""
@@ -109,7 +114,9 @@ class LockBackendContract(_TestCase):
 
     # Own release
 
-    def test_expired_owner_can_neither_release_nor_renew_and_its_successor_is_untouched(self) -> None:
+    def test_expired_owner_can_neither_release_nor_renew_and_its_successor_is_untouched(
+        self,
+    ) -> None:
         semaphore = self.new_semaphore()
         expired = self.expired(semaphore)
         successor = self.grant(semaphore)
@@ -157,17 +164,13 @@ class LockBackendContract(_TestCase):
 
     def test_one_of_many_threads_gets_a_semaphore(self) -> None:
         for semaphore in (self.new_semaphore() for _ in range(5)):
-            grants = self.in_threads(
-                8, lambda name=semaphore: self.backend.acquire(name, new_owner(), 60, "thread")
-            )
+            grants = self.in_threads(8, partial(self.try_once, semaphore))
             self.assertEqual(sum(grant is not None for grant in grants), 1)
 
     def test_one_of_many_threads_gets_an_expired_semaphore(self) -> None:
         semaphore = self.new_semaphore()
         self.expired(semaphore)
-        grants = self.in_threads(
-            8, lambda: self.backend.acquire(semaphore, new_owner(), 60, "thread")
-        )
+        grants = self.in_threads(8, partial(self.try_once, semaphore))
         self.assertEqual(sum(grant is not None for grant in grants), 1)
 
     def test_different_semaphores_are_different_locks(self) -> None:
@@ -247,8 +250,7 @@ class LockBackendContract(_TestCase):
             self.backend.release(held)
             tokens.append(self.expired(semaphore, ttl=0.01).grant.token)
             if self.backend.supports_listing:
-                tokens.append(token := self.grant(semaphore).grant.token)
-                self.assertTrue(self.backend.force_release(semaphore, token))
+                tokens.append(self.force_released(semaphore))
         self.assert_rising(tokens)
 
     def test_tokens_follow_the_clock(self) -> None:
@@ -256,8 +258,16 @@ class LockBackendContract(_TestCase):
         self.require(self.backend.supports_fencing, "fencing tokens")
         tokens = [self.grant(self.new_semaphore()).grant.token for _ in range(3)]
         for token in tokens:
+            assert token is not None
             moment = datetime.fromtimestamp(token / 1_000_000, UTC)
             self.assertLess(abs(moment - datetime.now(UTC)), timedelta(minutes=5))
+
+    def force_released(self, semaphore: str) -> int | None:
+        """Acquire, take the lock away again, and return the token."""
+        token = self.grant(semaphore).grant.token
+        assert token is not None
+        self.assertTrue(self.backend.force_release(semaphore, token))
+        return token
 
     def assert_rising(self, tokens: list[Any]) -> None:
         """Fail unless each token is greater than the one before."""

@@ -25,7 +25,7 @@ class LockedExemptions(set[str]):
 
 def take_over_transactions(locked: Callable[..., Any], view: Callable[..., Any]) -> None:
     """Let no transaction be opened around the locked view; two locks share one set."""
-    exempt = getattr(view, "_non_atomic_requests", set())
+    exempt: set[str] = getattr(view, "_non_atomic_requests", set())
     if not isinstance(exempt, LockedExemptions):
         exempt = LockedExemptions(exempt)
     vars(locked)["_non_atomic_requests"] = exempt

@@ -17,8 +17,6 @@ from tests.plugin import SURROUNDINGS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_django import DjangoDbBlocker
-
     from tests.servers import Server
 
 DATABASES = [
@@ -76,7 +74,7 @@ class ScriptedBackend(BaseLockBackend):
 
     def release(self, lease: Any) -> bool:
         lost = self._scripted("release")
-        released = self.owner == lease.owner
+        released: bool = self.owner == lease.owner
         if released:
             self.owner = ""
         self._reply(lost)

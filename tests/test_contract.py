@@ -54,13 +54,10 @@ def shipped(base: type) -> set[type]:
     """Return the subclasses that the package has, in whatever module of it."""
     for module in pkgutil.walk_packages(django_distlock.__path__, "django_distlock."):
         importlib.import_module(module.name)
-    found, unvisited = set[type](), [base]
-    while unvisited:
-        for subclass in unvisited.pop().__subclasses__():
-            unvisited.append(subclass)
-            if subclass.__module__.startswith("django_distlock."):
-                found.add(subclass)
-    return found
+    classes: list[type] = [base]
+    for each in classes:  # grows while it is read
+        classes += each.__subclasses__()
+    return {each for each in classes[1:] if each.__module__.startswith("django_distlock.")}
 
 
 def test_every_shipped_backend_has_its_contract_tests(settings: Any) -> None:

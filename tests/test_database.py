@@ -11,8 +11,8 @@ from typing import Any, Self
 from unittest import mock
 
 import pytest
-from django.db import connection as default_connection
 from django.db import DatabaseError, connections, transaction
+from django.db import connection as default_connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import override_settings
 
@@ -125,7 +125,10 @@ def test_trouble_leaves_the_callers_transaction_usable(alias: str) -> None:
     with transaction.atomic(using=alias):
         assert acquire_lock("a", backend=alias) is None
         broken = mock.patch.object(DatabaseBackend, "statements", side_effect=_fail(alias))
-        with broken, mock.patch.dict("django_distlock.backends.database.backend._statements", clear=True):
+        with (
+            broken,
+            mock.patch.dict("django_distlock.backends.database.backend._statements", clear=True),
+        ):
             with pytest.raises(LockBackendUnavailable):
                 acquire_lock("b", backend=alias)
         assert Lock.objects.using(alias).count() == 1
@@ -249,11 +252,15 @@ def test_statements_are_prepared_unless_a_pooler_may_forget_them(behind_pooler: 
     """DISABLE_SERVER_SIDE_CURSORS says so."""
     settings = connections["postgresql"].settings_dict
     own.close_own_connections()
-    with mock.patch.dict(settings, DISABLE_SERVER_SIDE_CURSORS=behind_pooler, PORT=int(settings["PORT"])):
+    with mock.patch.dict(
+        settings, DISABLE_SERVER_SIDE_CURSORS=behind_pooler, PORT=int(settings["PORT"])
+    ):
         assert acquire("postgresql").release()
         with own.own_connections(connections["postgresql"], 2).lend() as connection:
             with connection.cursor() as cursor:
-                cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement ~ 'distlock'")
+                cursor.execute(
+                    "SELECT count(*) FROM pg_prepared_statements WHERE statement ~ 'distlock'"
+                )
                 [prepared] = cursor.fetchone()
         own.close_own_connections()
     assert (prepared > 0) is not behind_pooler
@@ -269,7 +276,9 @@ def test_refused_try_is_one_statement_that_writes_nothing_on_postgresql() -> Non
 
     def position() -> Any:
         with connections["postgresql"].cursor() as cursor:
-            cursor.execute("SELECT pg_current_wal_insert_lsn(), pg_snapshot_xmax(pg_current_snapshot())")
+            cursor.execute(
+                "SELECT pg_current_wal_insert_lsn(), pg_snapshot_xmax(pg_current_snapshot())"
+            )
             return cursor.fetchone()
 
     before = position()
@@ -376,9 +385,7 @@ def test_database_that_is_not_there_is_unavailable_and_not_busy(alias: str) -> N
 
 @on_each_database
 @pytest.mark.parametrize("debug", [True, False])
-def test_owner_reaches_no_log(
-    alias: str, debug: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_owner_reaches_no_log(alias: str, debug: bool, caplog: pytest.LogCaptureFixture) -> None:
     """Not even the SQL that DEBUG logs."""
     caplog.set_level(logging.DEBUG)
     with override_settings(DEBUG=debug):

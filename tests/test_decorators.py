@@ -162,7 +162,7 @@ def test_on_conflict_gets_the_calls_arguments(scripted: ScriptedBackend) -> None
         def never(a: int, b: int) -> None:
             pytest.fail("ran")
 
-        assert never(1, b=2) == value  # type: ignore[func-returns-value]
+        assert never(1, b=2) == value
 
 
 def test_failed_call_is_released_and_raises_its_own_error(scripted: ScriptedBackend) -> None:
@@ -204,7 +204,7 @@ def test_decorated_function_keeps_its_looks() -> None:
 
 def test_wrong_template_raises_at_import() -> None:
     """Not at the first call."""
-    with pytest.raises(ValueError, match="no argument 'custmer_id' .* has: customer_id"):
+    with pytest.raises(ValueError, match=r"no argument 'custmer_id' .* has: customer_id"):
 
         @distributed_lock("<custmer_id>collectPayment")
         def collect(customer_id: int) -> None: ...

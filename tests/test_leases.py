@@ -25,7 +25,7 @@ def lease(scripted: ScriptedBackend) -> Lease:
 
 def test_lease_is_true_and_held(lease: Lease) -> None:
     """With about its ttl left."""
-    assert lease
+    assert bool(lease) is True
     assert lease.held
     assert 50 < lease.remaining <= 60
     lease.check()

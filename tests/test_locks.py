@@ -2,9 +2,10 @@
 
 import asyncio
 import contextvars
+import inspect
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -34,8 +35,8 @@ def in_thread(action: Callable[[], Any]) -> Any:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """Let time pass only where somebody sleeps; yield the pauses."""
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let time pass only where somebody sleeps; return the pauses."""
     now, pauses = [1000.0], list[float]()
 
     def sleep(seconds: float) -> None:
@@ -44,7 +45,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
     monkeypatch.setattr(clocks, "monotonic", lambda: now[0])
     monkeypatch.setattr(time, "sleep", sleep)
-    yield pauses
+    return pauses
 
 
 def test_held_semaphore_is_contended_and_free_after_release(scripted: ScriptedBackend) -> None:
@@ -150,7 +151,9 @@ def test_no_timeout_means_one_try(scripted: ScriptedBackend, clock: list[float])
     assert clock == []
 
 
-def test_timeout_none_waits_until_the_lock_is_free(scripted: ScriptedBackend) -> None:
+def test_timeout_none_waits_until_the_lock_is_free(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As long as it takes: here, until another thread releases."""
     lease = acquire_lock("a")
     assert lease is not None
@@ -163,7 +166,7 @@ def test_timeout_none_waits_until_the_lock_is_free(scripted: ScriptedBackend) ->
             refused.set()
         return grant
 
-    scripted.acquire = tell  # type: ignore[method-assign]
+    monkeypatch.setattr(scripted, "acquire", tell)
 
     def release_once_refused() -> None:
         assert refused.wait(30)
@@ -218,7 +221,7 @@ def test_default_ttl_is_the_backends(scripted: ScriptedBackend) -> None:
     unlimited = acquire_lock("a", ttl=None)
     assert unlimited is not None
     assert unlimited.ttl is None
-    assert "<the backend's>" in str(__import__("inspect").signature(acquire_lock))
+    assert "<the backend's>" in str(inspect.signature(acquire_lock))
 
 
 def test_lost_reply_finds_its_own_grant(scripted: ScriptedBackend) -> None:
@@ -266,9 +269,7 @@ def test_release_with_a_lost_reply_is_tried_again(scripted: ScriptedBackend) -> 
 
 
 @pytest.mark.parametrize("errors", [[DOWN], [REPLY_LOST, DOWN]])
-def test_failed_release_can_be_repeated(
-    scripted: ScriptedBackend, errors: list[Exception]
-) -> None:
+def test_failed_release_can_be_repeated(scripted: ScriptedBackend, errors: list[Exception]) -> None:
     """The owner isn't forgotten before the store has answered (peer defect 13)."""
     lease = acquire_lock("a")
     assert lease is not None

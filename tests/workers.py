@@ -31,7 +31,7 @@ def grab(backend: str, keys: str) -> list[str]:
 
 
 def tokens(backend: str, grants: str) -> list[tuple[int, int]]:
-    """Acquire one contended lock so often; return when, by the machine's clock, with which token."""
+    """Acquire a contended lock so often; return when, by this machine, with which token."""
     from django_distlock import distributed_lock
 
     seen = []

@@ -95,9 +95,7 @@ class BaseLockBackend:
         """Tell whether what is done inside a transaction on that database takes effect with it."""
         return False
 
-    def acquire(
-        self, semaphore: str, owner: str, ttl: float | None, holder: str
-    ) -> Grant | None:
+    def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
         """Try once, without waiting; None means that somebody else holds the semaphore.
 
         The same owner again gets its own grant, with the stored token, for `ttl` from now.

@@ -1,4 +1,4 @@
-"""Ways of the database backend that are taken on databases which aren't here, taken on those that are."""
+"""Ways that the database backend takes on databases which aren't here."""
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 

@@ -1,7 +1,7 @@
 """The database backend: which connection, which statements, and what an error means."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, TypeVar
 
@@ -38,6 +38,8 @@ class DatabaseBackend(BaseLockBackend):
     It does not guarantee that a grant survives a failover to a replica that hasn't received it.
     """
 
+    own_connection_vendors: ClassVar[frozenset[str]] = frozenset({"postgresql", "mysql"})
+
     def __init__(
         self,
         alias: str,
@@ -47,14 +49,12 @@ class DatabaseBackend(BaseLockBackend):
         connections: int = 2,
     ) -> None:
         super().__init__(alias, ttl=ttl)
-        if isinstance(connections, bool) or not isinstance(connections, int) or connections < 1:
+        if type(connections) is not int or connections < 1:
             raise InvalidLockBackend(
                 f"DISTLOCK[{alias!r}]: connections is {connections!r}, but must be at least 1."
             )
         self.using = using
         self.connections = connections
-
-    own_connection_vendors: ClassVar[frozenset[str]] = frozenset({"postgresql", "mysql"})
 
     def joins_transaction(self, using: str) -> bool:
         return using == self.using and not self._has_own_connections(connections[using])
@@ -70,13 +70,12 @@ class DatabaseBackend(BaseLockBackend):
         return Grant(row.token, to_datetime(row.acquired_at), _end(row.expires_at))
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, datetime | None]:
-        ends = {}
-        for lease in leases:
-            parameters = _parameters(lease.semaphore, lease.owner, lease.ttl)
-            row = self._run(lambda lock, db: lock.renew(db, parameters))
-            if row:
-                ends[lease.owner] = _end(row[0])
-        return ends
+        rows = {lease.owner: self._renew(lease) for lease in leases}
+        return {owner: _end(row[0]) for owner, row in rows.items() if row}
+
+    def _renew(self, lease: Claim) -> tuple[int | None] | None:
+        parameters = _parameters(lease.semaphore, lease.owner, lease.ttl)
+        return self._run(lambda lock, db: lock.renew(db, parameters))
 
     def release(self, lease: Claim) -> bool:
         parameters = _parameters(lease.semaphore, lease.owner, lease.ttl)
@@ -197,7 +196,7 @@ _statements: dict[tuple[Any, ...], Statements] = {}
 
 def _in_testcase(connection: BaseDatabaseWrapper) -> bool:
     """Tell whether a TestCase holds this connection in the transaction that it will roll back."""
-    return any(block._from_testcase for block in connection.atomic_blocks)
+    return any(vars(block)["_from_testcase"] for block in connection.atomic_blocks)
 
 
 def _parameters(semaphore: str, owner: str, ttl: float | None, holder: str = "") -> Parameters:

@@ -62,7 +62,7 @@ class OwnConnections:
         connection.ensure_connection()
         if connection.vendor == "mysql":
             with connection.cursor() as cursor:
-                # Seconds, and 1 is MySQL's shortest. UTC: the clock must not jump with a zone's DST.
+                # In seconds, 1 is MySQL's shortest. UTC, so that no DST makes the clock jump.
                 cursor.execute("SET innodb_lock_wait_timeout = 1, time_zone = '+00:00'")
         # The driver's own cursors: nobody's debug log, which the owner has no place in, and quick.
         vars(connection)["cursor"] = connection.connection.cursor
@@ -123,7 +123,7 @@ def close_own_connections() -> None:
 
 
 def _close_before_drop(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-    """Let go of a database that is about to be dropped: only then Django connects to no database."""
+    """Let go of a database that may be about to be dropped: Django connects to none for that."""
     if connection.alias == NO_DB_ALIAS:
         close_own_connections()
 

@@ -16,10 +16,16 @@ HARMLESS = (RowLocked, Conflict)
 
 # SQLSTATE: lock_not_available; deadlock_detected, serialization_failure
 POSTGRESQL: dict[str, type[RowLocked] | type[Conflict]] = {
-    "55P03": RowLocked, "40P01": Conflict, "40001": Conflict,
+    "55P03": RowLocked,
+    "40P01": Conflict,
+    "40001": Conflict,
 }
 # ER_LOCK_WAIT_TIMEOUT; ER_LOCK_DEADLOCK, ER_CHECKREAD (MariaDB: the row changed since it was read)
-MYSQL: dict[int, type[RowLocked] | type[Conflict]] = {1205: RowLocked, 1213: Conflict, 1020: Conflict}
+MYSQL: dict[int, type[RowLocked] | type[Conflict]] = {
+    1205: RowLocked,
+    1213: Conflict,
+    1020: Conflict,
+}
 
 
 def translate(vendor: str, error: Error) -> type[RowLocked] | type[Conflict] | None:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...clocks import NOW
@@ -18,8 +17,8 @@ T = TypeVar("T")
 PARAMETER: Final = re.compile(r"%\(\w+\)s")
 UNKNOWN_STATEMENT: Final = 1243  # ER_UNKNOWN_STMT_HANDLER
 
-# The assignments take place from left to right: @free is decided first, and once, after the wait for
-# the row, which a timeout of 0 rules out anyway. `token` in VALUES is the clock, read once too.
+# The assignments take place from left to right: @free is decided first, and once. `token` in VALUES
+# is the clock, read once too; there is no wait for the row, with its timeout of 0, to make it old.
 ACQUIRE_RETURNING = """
 SET STATEMENT innodb_lock_wait_timeout = 0 FOR
 INSERT INTO {table} (semaphore, owner, token, holder, acquired_at, expires_at)
@@ -139,8 +138,8 @@ class PreparedStatement:
         """Run it by `execute` or `fetch`."""
         try:
             return how(connection, self.execute_sql, parameters)
-        except (OperationalError, connection.Database.OperationalError) as error:
-            if error.args[0] != UNKNOWN_STATEMENT:
+        except Exception as error:  # the driver's own on an own connection, else Django's
+            if error.args[:1] != (UNKNOWN_STATEMENT,):
                 raise
         with connection.cursor() as cursor:
             cursor.execute(self.prepare_sql, [self.text])
@@ -149,6 +148,4 @@ class PreparedStatement:
 
 def encoded(parameters: Parameters) -> Parameters:
     """Return the parameters with the semaphore as its column has it, in bytes."""
-    semaphore = parameters["semaphore"]
-    assert isinstance(semaphore, str)
-    return {**parameters, "semaphore": semaphore.encode()}
+    return parameters | {"semaphore": parameters["semaphore"].encode()}

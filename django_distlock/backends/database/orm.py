@@ -4,6 +4,8 @@ The database's clock is read first. An old time is a safe one: it only refuses w
 expired, and shortens the lease by the time that the statements took.
 """
 
+from typing import Any
+
 from django.db import IntegrityError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import BigIntegerField, Case, F, Q, Value, When
@@ -26,20 +28,25 @@ class ORMStatements(Statements):
         now = to_microseconds(read_clock(connection))
         expires_at = None if ttl is None else now + ttl
         row = self.locks.filter(semaphore=semaphore)
-        values = {"owner": owner, "holder": parameters["holder"], "acquired_at": now}
+        values: dict[str, Any] = {
+            "owner": owner,
+            "holder": parameters["holder"],
+            "acquired_at": now,
+            "expires_at": expires_at,
+        }
         free = Q(owner__in=["", owner]) | Q(expires_at__lte=now)
         token = Case(
             When(owner=owner, then=F("token")),
             default=Greatest(F("token") + 1, Value(now), output_field=BigIntegerField()),
         )
-        if row.filter(free).update(**values, expires_at=expires_at, token=token):
+        if row.filter(free).update(**values, token=token):
             granted = row.filter(owner=owner).values_list("token", flat=True).first()
             return None if granted is None else Row(granted, now, expires_at)
         if row.exists():
             return None
         try:
             with transaction.atomic(using=self.locks.db):
-                row.create(semaphore=semaphore, **values, expires_at=expires_at, token=now)
+                row.create(semaphore=semaphore, **values, token=now)
         except IntegrityError:  # another was faster
             return None
         return Row(now, now, expires_at)

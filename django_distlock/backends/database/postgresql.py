@@ -15,7 +15,9 @@ from .statements import Statements
 # Each clock in the DO UPDATE is read after the wait for the row, `excluded` has an older one.
 ACQUIRE = """
 INSERT INTO {table} AS lock (semaphore, owner, token, holder, acquired_at, expires_at)
-SELECT %(semaphore)s::varchar, %(owner)s::varchar, {now}, %(holder)s::text, {now}, {now} + %(ttl)s::bigint
+SELECT
+    %(semaphore)s::varchar, %(owner)s::varchar, {now}, %(holder)s::text,
+    {now}, {now} + %(ttl)s::bigint
 FROM set_config('lock_timeout', '50ms', true)
 WHERE NOT EXISTS (
     SELECT FROM {table}

@@ -1,17 +1,11 @@
 """The three actions on a lock's row, as each database does them best."""
 
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-
-class Parameters(TypedDict):
-    """What the statements are told; the ttl is in microseconds, None for unlimited."""
-
-    semaphore: str | bytes
-    owner: str
-    ttl: int | None
-    holder: str
+Parameters = dict[str, Any]
+"""What the statements are told: semaphore, owner, holder, and ttl, in microseconds or None."""
 
 
 class Row(NamedTuple):
@@ -50,11 +44,13 @@ def execute(connection: BaseDatabaseWrapper, sql: str, parameters: Parameters) -
     """Run a statement and return how many rows it found."""
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
-        return cursor.rowcount
+        found: int = cursor.rowcount
+    return found
 
 
 def fetch(connection: BaseDatabaseWrapper, sql: str, parameters: Parameters) -> list[Any]:
     """Run a statement and return all rows: SQLite commits it only when the last one is read."""
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
-        return cursor.fetchall()
+        rows: list[Any] = cursor.fetchall()
+    return rows

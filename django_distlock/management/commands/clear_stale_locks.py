@@ -1,6 +1,7 @@
 """Tidy up after crashed workers, and keep the table small: a job for cron."""
 
 from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -44,19 +45,22 @@ class Command(BaseCommand):
         would = "would be " if dry_run else ""
         try:
             store = lock_backends[backend]
-            stale = 0
-            for stale, lock in enumerate(store.clear_stale(prefix, dry_run=dry_run), 1):
-                self.stdout.write(_describe(lock, "expired"))
-            purged = 0
+            stale = self._print(store.clear_stale(prefix, dry_run=dry_run), "expired")
+            self.stdout.write(f"{stale} stale {_locks(stale)} {would}released.")
             if purge_released is not None:
-                found = store.purge_released(purge_released, prefix, dry_run=dry_run)
-                for purged, lock in enumerate(found, 1):
-                    self.stdout.write(_describe(lock, "released"))
+                purgeable = store.purge_released(purge_released, prefix, dry_run=dry_run)
+                purged = self._print(purgeable, "released")
+                self.stdout.write(f"{purged} released {_locks(purged)} {would}deleted.")
         except (InvalidLockBackend, LockBackendUnavailable) as error:
             raise CommandError(str(error)) from error
-        self.stdout.write(f"{stale} stale {_locks(stale)} {would}released.")
-        if purge_released is not None:
-            self.stdout.write(f"{purged} released {_locks(purged)} {would}deleted.")
+
+    def _print(self, locks: Iterator[LockInfo], ended: str) -> int:
+        """Print each lock as it is dealt with, and return how many there were."""
+        count = 0
+        for lock in locks:
+            self.stdout.write(_describe(lock, ended))
+            count += 1
+        return count
 
 
 def _duration(text: str) -> timedelta:
