@@ -98,6 +98,7 @@ DISTLOCK = {
     alias: _lock_backend("django_distlock.backends.database.DatabaseBackend", alias)
     for alias in DATABASES
 }
+DISTLOCK["modest"] = {"BACKEND": "tests.app.backends.ModestBackend"}
 for name, backend, using in (
     ("orm", "ORMBackend", "default"),
     ("orm_postgresql", "ORMBackend", "postgresql"),
