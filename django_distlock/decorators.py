@@ -4,6 +4,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -67,8 +68,8 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
     def __enter__(self) -> Lease:
         if not isinstance(self.semaphore, str) or PLACEHOLDER.search(self.semaphore):
             raise TypeError(
-                f"{self.semaphore!r} is filled with the arguments of a decorated call; a `with` "
-                "block has none. Give the semaphore itself."
+                f"{self.semaphore!r} is filled with a decorated call's arguments; a `with` block "
+                "has none. Give the semaphore itself."
             )
         if self.on_conflict is not None:
             raise TypeError("on_conflict is for decorated calls; a `with` block raises.")
@@ -96,21 +97,19 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
 
         @functools.wraps(function)
         def locked(*args: P.args, **kwargs: P.kwargs) -> Any:
-            request = self._request_to_answer(function, locked, (args, kwargs))
-            if request is None:
-                return self._call(function, name, (args, kwargs))
+            request = self._served_request(function, locked, (args, kwargs))
+            if request is None or self.http is False:
+                return self._call(request, function, name, (args, kwargs))
             return self._answer(request, function, name, (args, kwargs))
 
         take_over_transactions(locked, function)
         return locked
 
-    def _request_to_answer(
+    def _served_request(
         self, function: Callable[..., Any], locked: Callable[..., Any], arguments: Arguments
     ) -> HttpRequest | None:
-        """Return the request whose answer this call returns, None for a call like any other."""
+        """Return the request if this is the call of a view by Django, None for any other call."""
         args, kwargs = arguments
-        if self.http is False:
-            return None
         request = find_request(args, kwargs)
         if self.http:
             if request is None:
@@ -121,7 +120,11 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         return request
 
     def _call(
-        self, function: Callable[..., Any], name: Callable[..., str], arguments: Arguments
+        self,
+        request: HttpRequest | None,
+        function: Callable[..., Any],
+        name: Callable[..., str],
+        arguments: Arguments,
     ) -> Any:
         """Call the function while holding its semaphore."""
         args, kwargs = arguments
@@ -131,13 +134,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             if self.on_conflict is None:
                 raise LockNotAcquired(f"Somebody else holds {semaphore!r}.")
             return self.on_conflict(*args, **kwargs)
-        try:
-            result = function(*args, **kwargs)
-        except BaseException:
-            leave(lease, failed=True)
-            raise
-        leave(lease, failed=False)
-        return result
+        return _call_holding(lease, request, function, arguments)
 
     def _answer(
         self,
@@ -161,7 +158,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             without_self = args[args.index(request) :] if request in args else args
             return self.on_conflict(*without_self, **kwargs)
         try:
-            return _answer_holding(lease, request, view, arguments)
+            return _call_holding(lease, request, view, arguments)
         except LockLost as error:
             if error.lease is not lease:
                 raise
@@ -169,22 +166,25 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             return unavailable(request)
 
 
-def _answer_holding(
-    lease: Lease, request: HttpRequest, view: Callable[..., Any], arguments: Arguments
+def _call_holding(
+    lease: Lease,
+    request: HttpRequest | None,
+    function: Callable[..., Any],
+    arguments: Arguments,
 ) -> Any:
-    """Call the view inside the lock, and its ATOMIC_REQUESTS transaction between the two."""
+    """Call the function inside the lock, and a request's transaction between the two."""
     args, kwargs = arguments
     try:
-        with request_transactions(request, view):
-            response = view(*args, **kwargs)
-            if not lease.released:
-                lease.check()
+        with request_transactions(request, function) if request else nullcontext():
+            result = function(*args, **kwargs)
+            if request and not lease.released:
+                lease.check()  # while there still is a transaction to roll back
     except BaseException:
         leave(lease, failed=True)
         raise
-    if not leave_after_commit(lease, request):
+    if not (request and leave_after_commit(lease, request)):
         leave(lease, failed=False)
-    return response
+    return result
 
 
 def _instance(function: Callable[..., Any], args: tuple[Any, ...]) -> object:

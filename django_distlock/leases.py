@@ -139,6 +139,7 @@ class Lease:
         After LockBackendUnavailable it can be tried again.
         """
         if self.released or self._lost:
+            self._flow.forget(self)
             return False
         store = lock_backends[self.backend]
         try:

@@ -111,18 +111,20 @@ def leave(lease: Lease, *, failed: bool) -> None:
 def _attempt(store: BaseLockBackend, request: Request) -> Lease | None:
     """Try once; if the reply is lost, ask once more as the same owner, and find our own grant."""
     _, semaphore, owner, ttl, holder = request
+    granted_unknown = True
     try:
         sent = clocks.monotonic()
         try:
             grant = store.acquire(semaphore, owner, ttl, holder)
         except LockBackendUnavailable as error:
-            if not error.reply_lost:
+            granted_unknown = error.reply_lost
+            if not granted_unknown:
                 raise
             sent = clocks.monotonic()
             grant = store.acquire(semaphore, owner, ttl, holder)
-    except BaseException as error:
+    except BaseException:
         # Whatever stopped us: what the store may have granted is of use to nobody.
-        if getattr(error, "reply_lost", True):
+        if granted_unknown:
             with suppress(Exception):
                 store.release(request)
         raise

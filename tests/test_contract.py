@@ -22,7 +22,7 @@ class ModestTests(LockBackendContract, SimpleTestCase):
 
     def test_what_it_lacks_is_refused_or_empty(self) -> None:
         """Not passed over in silence."""
-        with self.assertRaisesRegex(ValueError, "ModestBackend has no unlimited ttl"):
+        with pytest.raises(ValueError, match="ModestBackend has no unlimited ttl"):
             self.backend.validate_ttl(None)
         self.assertEqual(list(self.backend.clear_stale()), [])
         self.assertEqual(list(self.backend.purge_released(timedelta(0))), [])

@@ -1,14 +1,17 @@
 """Faults between a worker and its database, and what a user's own tests do to it."""
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
 import pytest
 from django.db import connections
+from django.views.debug import ExceptionReporter
 
 from django_distlock import LockBackendUnavailable, acquire_lock
 from django_distlock.backends.database import connections as own
+from django_distlock.leases import Owner
 from django_distlock.models import Lock
 from tests.conftest import SERVERS
 from tests.proxies import LossyProxy
@@ -56,6 +59,22 @@ def test_two_lost_replies_give_the_grant_back(alias: str) -> None:
         row = Lock.objects.using(alias).get(semaphore="lost reply")
         assert (row.owner, row.token > 0) == ("", True)
         assert acquire_lock("lost reply", backend=alias)
+
+
+SECRET = secrets.token_hex(16)
+
+
+@on_each_server
+def test_owner_is_on_no_error_page(alias: str) -> None:
+    """DEBUG's page shows every frame's variables, and a driver's frame has the statement."""
+    with through_proxy(alias) as proxy:
+        proxy.lose_replies(b"lost reply", 2)
+        with mock.patch("django_distlock.locks.new_owner", return_value=Owner(SECRET)):
+            with pytest.raises(LockBackendUnavailable) as caught:
+                acquire_lock("lost reply", backend=alias)
+    page = ExceptionReporter(None, caught.type, caught.value, caught.tb).get_traceback_html()
+    assert "lost reply" in page
+    assert SECRET not in page
 
 
 @on_each_server

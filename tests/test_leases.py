@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from django_distlock import Lease, LockBackendUnavailable, LockLost, acquire_lock, clocks
+from django_distlock import (
+    Lease,
+    LockBackendUnavailable,
+    LockLost,
+    LockNotHeld,
+    acquire_lock,
+    clocks,
+    release_lock,
+)
 from django_distlock.leases import Flow, describe_holder, new_owner
 from tests.conftest import ScriptedBackend
 
@@ -95,6 +103,9 @@ def test_lease_that_the_store_gave_away_is_lost(lease: Lease, scripted: Scripted
     scripted.owner = "somebody else"
     with pytest.raises(LockLost, match="was lost"):
         lease.renew()
+    assert release_lock("1234collectPayment") is False
+    with pytest.raises(LockNotHeld):
+        release_lock("1234collectPayment")
     assert lease.release() is False
     assert scripted.owner == "somebody else"
 

@@ -242,6 +242,16 @@ def test_second_lost_reply_gives_the_lock_back(scripted: ScriptedBackend) -> Non
     assert scripted.owner == ""
 
 
+def test_store_that_goes_down_meanwhile_is_asked_to_take_the_grant_back(
+    scripted: ScriptedBackend,
+) -> None:
+    """The first try may have been granted, whatever became of the second."""
+    scripted.answer("acquire", LOST, DOWN)
+    with pytest.raises(LockBackendUnavailable, match="down"):
+        acquire_lock("a")
+    assert scripted.calls == ["acquire", "acquire", "release"]
+
+
 def test_store_that_was_never_reached_is_not_asked_again(scripted: ScriptedBackend) -> None:
     """A refused connection is an answer: unavailable, not contended (peer defects 3 and 20)."""
     scripted.answer("acquire", DOWN)

@@ -105,7 +105,7 @@ def collect_by_http_helper(request: HttpRequest, customer_id: str) -> HttpRespon
 @distributed_lock("<customer_id>collectPayment", http=False)
 def collect_raising(request: HttpRequest, customer_id: str) -> HttpResponse:
     """Collect, and raise when contended."""
-    return HttpResponse("collected")
+    return JsonResponse({"atomic": connection.in_atomic_block})
 
 
 @distributed_lock("<customer_id>collectPayment")

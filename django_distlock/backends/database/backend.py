@@ -164,7 +164,7 @@ class DatabaseBackend(BaseLockBackend):
                     raise
         except Error as error:
             lost = sent and isinstance(error, InterfaceError | OperationalError)
-            raise self._error(error, reply_lost=lost) from error
+            raise self._error(error, reply_lost=lost) from _without_frames(error)
 
     def _has_own_connections(self, caller: BaseDatabaseWrapper) -> bool:
         return caller.vendor in self.own_connection_vendors and not _in_testcase(caller)
@@ -197,6 +197,14 @@ _statements: dict[tuple[Any, ...], Statements] = {}
 def _in_testcase(connection: BaseDatabaseWrapper) -> bool:
     """Tell whether a TestCase holds this connection in the transaction that it will roll back."""
     return any(vars(block)["_from_testcase"] for block in connection.atomic_blocks)
+
+
+def _without_frames(error: Error) -> Error:
+    """Drop the drivers' frames, which show the owner to whoever sees a traceback's variables."""
+    for each in (error, error.__cause__):
+        if each is not None:
+            each.__traceback__ = None
+    return error
 
 
 def _parameters(semaphore: str, owner: str, ttl: float | None, holder: str = "") -> Parameters:
