@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.http import HttpRequest
+from django.utils.formats import localize
+from django.utils.timezone import localtime
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -78,6 +80,10 @@ class LockAdmin(_ModelAdmin):
         locks: LockQuerySet = queryset
         return locks.with_prefix(search_term), False
 
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Refuse `?owner__startswith=…`, by which the owner could be guessed."""
+        return lookup.split("__")[0] != "owner" and super().lookup_allowed(lookup, value, request)
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
@@ -93,9 +99,9 @@ class LockAdmin(_ModelAdmin):
         return str(STATES[LockState(lock.state)])
 
     @admin.display(description=_("since"), ordering="acquired_at")
-    def since(self, lock: Lock) -> Any:
-        """When it was acquired."""
-        return lock.acquired_at
+    def since(self, lock: Lock) -> str:
+        """When it was acquired, in the viewer's time zone."""
+        return localize(localtime(lock.acquired_at)) if lock.acquired_at else ""
 
     @admin.display(description=_("time left"), ordering="expires_at")
     def time_left(self, lock: Lock) -> str:

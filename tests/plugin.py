@@ -29,6 +29,7 @@ NEEDS = {
     "postgresql": ("PostgreSQL", INSTALL),
     "mariadb": ("MariaDB", INSTALL),
     "chromium": ("the admin in a browser (Chromium)", INSTALL),
+    "example": ("the example", "run the tests through tox: python3 dev.py test"),
     "wheelhouse": ("packaging", "run the tests through tox: python3 dev.py test"),
 }
 STARTERS = {"postgresql": servers.start_postgresql, "mariadb": servers.start_mariadb}

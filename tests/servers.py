@@ -33,6 +33,8 @@ SERVER_PATHS = ("/usr/lib/postgresql/*/bin", "/usr/sbin", "/usr/local/sbin")
 # Below the range that outgoing connections take their ports from: a stopped server finds its
 # port free when it comes back.
 PORTS = range(20_000, 30_000)
+# What example_project imports; the distributions have the same names.
+EXAMPLE_MODULES = ("gunicorn", "httpx", "rich", "whitenoise")
 
 
 class DatabaseExecutor(Executor):
@@ -257,6 +259,7 @@ def missing() -> dict[str, str]:
         "postgresql": _lacks(("initdb", "postgres"), "psycopg", "psycopg"),
         "mariadb": _lacks(("mariadb-install-db", "mariadbd"), "MySQLdb", "mysqlclient"),
         "chromium": _lacks(() if find_chromium() else ("chromium",), "playwright", "playwright"),
+        "example": next(filter(None, (_lacks((), name, name) for name in EXAMPLE_MODULES)), None),
     }
     return {name: reason for name, reason in reasons.items() if reason}
 

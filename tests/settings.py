@@ -43,6 +43,9 @@ ROOT_URLCONF = "tests.app.urls"
 STATIC_URL = "static/"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+BAKER_CUSTOM_FIELDS_GEN = {
+    "django_distlock.fields.SemaphoreField": "model_bakery.random_gen.gen_string"
+}
 
 INSTALLED_APPS = [
     "django.contrib.admin",

@@ -280,7 +280,6 @@ def test_ambiguous_template_is_refused_at_decoration() -> None:
     [
         ("abc", "abc"),
         ("", ""),
-        (Shouting("quiet"), "quiet"),
         (0, "0"),
         (-12, "-12"),
         (10**30, "1" + "0" * 30),
@@ -296,6 +295,13 @@ def test_ambiguous_template_is_refused_at_decoration() -> None:
 def test_value_has_its_text(value: object, text: str) -> None:
     """Strings, numbers, ids, dates and enumerations of these stand for themselves."""
     assert render("<a>|", a=value) == f"{text}|"
+
+
+def test_str_counts_by_its_value() -> None:
+    """Whatever a subclass says when it is shown."""
+    value = Shouting("quiet")
+    assert str(value) == "SHOUTED"
+    assert render("<a>", a=value) == "quiet"
 
 
 def test_date_and_midnight_differ() -> None:

@@ -1,0 +1,80 @@
+"""A database of a benchmark's own, set as one for real data, and Django set up to use it."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import django
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connection, connections
+
+from tests import servers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STARTERS = {"postgresql": servers.start_postgresql, "mariadb": servers.start_mariadb}
+DATABASES = (*STARTERS, "sqlite")
+
+
+@contextmanager
+def database(name: str, *apps: str) -> Iterator[None]:
+    """Start the server, create the apps' tables in it, and stop it at the end of the block."""
+    with _database_settings(name) as database_settings:
+        settings.configure(
+            DATABASES={"default": database_settings},
+            DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+            DISTLOCK={
+                "default": {
+                    "BACKEND": "django_distlock.backends.database.DatabaseBackend",
+                    "OPTIONS": {"using": "default", "ttl": 60},
+                }
+            },
+            INSTALLED_APPS=["django_distlock", *apps],
+            USE_TZ=True,
+        )
+        django.setup()
+        call_command("migrate", verbosity=0)
+        try:
+            yield
+        finally:
+            connections.close_all()
+
+
+@contextmanager
+def _database_settings(name: str) -> Iterator[dict[str, Any]]:
+    if name in STARTERS:
+        with STARTERS[name](durable=True) as server:
+            yield server.database_settings
+    else:
+        with tempfile.TemporaryDirectory(prefix="distlock-benchmark-") as directory:
+            yield _sqlite_settings(Path(directory))
+
+
+def _sqlite_settings(directory: Path) -> dict[str, Any]:
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": str(directory / "benchmark.sqlite3"),
+        "OPTIONS": {
+            "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;",
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+        },
+    }
+
+
+def describe() -> str:
+    """Return the versions that the figures depend on."""
+    version = ".".join(map(str, connection.get_database_version()))
+    return f"{connection.display_name} {version}, Django {django.__version__}"
+
+
+def status(*names: str) -> dict[str, int]:
+    """Return counters of the MySQL family's server."""
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW GLOBAL STATUS WHERE Variable_name IN %s", [names])
+        return {name: int(value) for name, value in cursor.fetchall()}

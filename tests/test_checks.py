@@ -1,0 +1,99 @@
+"""What the system checks say about DISTLOCK."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.core import checks
+from django.core.management import CommandError, call_command
+from django.test import modify_settings, override_settings
+
+from django_distlock.backends.base import BaseLockBackend
+from django_distlock.checks import check_lock_backends
+
+DATABASE = "django_distlock.backends.database.DatabaseBackend"
+
+
+class WarningBackend(BaseLockBackend):
+    """A store that has something to say about its configuration."""
+
+    def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
+        return [checks.Warning(f"{self.alias} {sorted(kwargs)}", id="other.W001")]
+
+
+def messages(**distlock: Any) -> list[checks.CheckMessage]:
+    """Return what is said about this DISTLOCK."""
+    with override_settings(DISTLOCK=distlock):
+        return [*check_lock_backends(app_configs=None, databases=None)]
+
+
+def database(**options: Any) -> dict[str, Any]:
+    return {"BACKEND": DATABASE, "OPTIONS": options}
+
+
+def test_tests_settings_are_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    """`manage.py check` has nothing to say, not even a warning."""
+    call_command("check", fail_level="DEBUG")
+    assert "no issues (0 silenced)" in capsys.readouterr().out
+
+
+def test_check_is_registered() -> None:
+    """`manage.py check` says what is wrong."""
+    with (
+        override_settings(DISTLOCK={"jobs": {}}),
+        pytest.raises(CommandError, match=r"distlock\.E001.*DISTLOCK\['jobs'\]: must be a dict"),
+    ):
+        call_command("check")
+
+
+def test_good_settings_have_no_messages() -> None:
+    """A store on a database that is there."""
+    assert messages(default=database(), jobs=database(ttl=None)) == []
+
+
+def test_setting_that_is_no_dict_is_one_error() -> None:
+    """There are no aliases then to look at."""
+    with override_settings(DISTLOCK=["default"]):
+        (message,) = check_lock_backends()
+    assert message == checks.Error("DISTLOCK must be a dict of aliases.", id="distlock.E001")
+
+
+def test_each_alias_that_cannot_be_made_is_an_error() -> None:
+    """One wrong alias doesn't hide another."""
+    found = messages(
+        one=database(timeout=5), good=database(), two={"BACKEND": "nowhere.Backend"}, three={}
+    )
+    assert [message.id for message in found] == ["distlock.E001"] * 3
+    assert all(isinstance(message, checks.Error) for message in found)
+    starts = [str(message.msg).partition(": ")[0] for message in found]
+    assert starts == ["DISTLOCK['one']", "DISTLOCK['two']", "DISTLOCK['three']"]
+
+
+def test_database_that_is_not_configured_is_an_error() -> None:
+    """The hint names those that are."""
+    (message,) = messages(jobs=database(using="nowhere"))
+    assert (message.id, message.level) == ("distlock.E003", checks.ERROR)
+    assert message.msg == "DISTLOCK['jobs']: there is no database 'nowhere'."
+    assert "default" in str(message.hint)
+
+
+@modify_settings(INSTALLED_APPS={"remove": "django_distlock"})
+def test_missing_app_is_an_error() -> None:
+    """Without it there is no table; nothing else is said then."""
+    (message,) = messages(jobs=database(using="nowhere"))
+    assert (message.id, message.level) == ("distlock.E002", checks.ERROR)
+    assert message.msg == "DISTLOCK['jobs']: its table is not there."
+    assert "INSTALLED_APPS" in str(message.hint)
+
+
+def test_store_has_its_own_checks() -> None:
+    """A store's messages are passed on, and it is told what `check` was asked for."""
+    backend = {"BACKEND": f"{__name__}.WarningBackend"}
+    (message,) = messages(mine=backend)
+    assert message == checks.Warning("mine ['app_configs', 'databases']", id="other.W001")
+
+
+def test_store_without_checks_has_no_messages() -> None:
+    """The base class has nothing to check."""
+    assert BaseLockBackend("mine").check() == []

@@ -1,0 +1,238 @@
+"""The DISTLOCK setting: what it means, and what is said about a wrong one."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.test import override_settings
+
+from django_distlock import InvalidLockBackend, acquire_lock, lock_backends
+from django_distlock.backends.base import BaseLockBackend
+from django_distlock.backends.database import DatabaseBackend
+from django_distlock.handler import LockBackendHandler
+from tests.app.backends import ORMBackend
+
+DATABASE = "django_distlock.backends.database.DatabaseBackend"
+
+
+class LimitedBackend(BaseLockBackend):
+    """A store that has no unlimited ttl, as some have none."""
+
+    supports_unlimited_ttl = False
+
+
+def make(configured: Any, alias: str = "jobs") -> BaseLockBackend:
+    """Make the store that DISTLOCK[alias] would give."""
+    return LockBackendHandler({alias: configured})[alias]
+
+
+def make_database(**options: Any) -> DatabaseBackend:
+    store = make({"BACKEND": DATABASE, "OPTIONS": options})
+    assert isinstance(store, DatabaseBackend)
+    return store
+
+
+def refusal(configured: Any) -> str:
+    """Return what is said about DISTLOCK["jobs"], without the alias that has to be in front."""
+    with pytest.raises(InvalidLockBackend) as caught:
+        make(configured)
+    name, _, message = str(caught.value).partition(": ")
+    assert name == "DISTLOCK['jobs']"
+    return message
+
+
+def without_setting(settings: Any) -> LockBackendHandler:
+    del settings.DISTLOCK
+    return LockBackendHandler()
+
+
+# What is configured
+
+
+def test_no_setting_means_the_default_database_and_60_seconds(settings: Any) -> None:
+    """A site gets by without DISTLOCK."""
+    backends = without_setting(settings)
+    assert [*backends] == ["default"]
+    store = backends["default"]
+    assert type(store) is DatabaseBackend
+    assert (store.alias, store.using, store.ttl, store.connections) == ("default", "default", 60, 2)
+
+
+def test_backend_without_options_has_the_defaults() -> None:
+    """OPTIONS may be left out."""
+    store = make({"BACKEND": DATABASE})
+    assert isinstance(store, DatabaseBackend)
+    assert (store.using, store.ttl, store.connections) == ("default", 60, 2)
+
+
+def test_options_are_the_constructors_arguments() -> None:
+    """Each option arrives, and the store knows its alias."""
+    store = make_database(using="locks", ttl=2.5, connections=3)
+    assert (store.alias, store.using, store.ttl, store.connections) == ("jobs", "locks", 2.5, 3)
+
+
+def test_other_backends_are_named_by_their_path() -> None:
+    """A store of one's own is a class to import."""
+    assert type(make({"BACKEND": "tests.app.backends.ORMBackend"})) is ORMBackend
+
+
+@pytest.mark.parametrize("ttl", [None, 0.001, 1, 60, 86400.5, 315360000])
+def test_possible_ttl_is_kept(ttl: float | None) -> None:
+    """From a millisecond to ten years, or until released."""
+    assert make_database(ttl=ttl).ttl == ttl
+
+
+# What is refused
+
+
+def test_invalid_lock_backend_is_improperly_configured() -> None:
+    """Who catches Django's error for wrong settings catches it."""
+    assert issubclass(InvalidLockBackend, ImproperlyConfigured)
+
+
+def test_unknown_alias_is_named_beside_the_known_ones() -> None:
+    """A typing error in a decorator's `backend` is found quickly."""
+    backends = LockBackendHandler({"default": {"BACKEND": DATABASE}, "jobs": {"BACKEND": DATABASE}})
+    expected = "DISTLOCK['job']: not configured; DISTLOCK has 'default', 'jobs'."
+    with pytest.raises(InvalidLockBackend, match=f"^{re.escape(expected)}$"):
+        backends["job"]
+
+
+def test_empty_setting_has_no_alias() -> None:
+    """Not even a default: who configures DISTLOCK does so altogether."""
+    with pytest.raises(InvalidLockBackend, match=r"^DISTLOCK\['default'\]: .* has no alias\.$"):
+        LockBackendHandler({})["default"]
+
+
+def test_unknown_alias_in_a_call_is_refused() -> None:
+    """Not read as contended."""
+    with pytest.raises(InvalidLockBackend, match=r"^DISTLOCK\['nowhere'\]: not configured"):
+        acquire_lock("a", backend="nowhere")
+
+
+@pytest.mark.parametrize("configured", [[], "default", 0, ()])
+def test_setting_that_is_no_dict_is_refused(configured: Any) -> None:
+    """The whole setting is wrong, so that no alias can be named."""
+    with (
+        override_settings(DISTLOCK=configured),
+        pytest.raises(InvalidLockBackend, match=r"^DISTLOCK must be a dict of aliases\.$"),
+    ):
+        lock_backends["default"]
+
+
+@pytest.mark.parametrize("configured", [{}, {"OPTIONS": {}}, None, DATABASE, [DATABASE]])
+def test_entry_without_backend_is_refused(configured: Any) -> None:
+    """There is no store to fall back on."""
+    assert refusal(configured) == "must be a dict with a BACKEND."
+
+
+def test_unknown_keys_are_refused() -> None:
+    """An option that stands beside OPTIONS would otherwise be ignored."""
+    message = refusal({"BACKEND": DATABASE, "ttl": 5, "LOCATION": "x"})
+    assert message == "unknown 'LOCATION', 'ttl'; it has BACKEND and OPTIONS only."
+
+
+def test_unknown_option_is_named_beside_the_known_ones() -> None:
+    """No option is ignored, and the alias is none."""
+    message = refusal({"BACKEND": DATABASE, "OPTIONS": {"timeout": 5, "alias": "x"}})
+    expected = "unknown option 'alias', 'timeout'; DatabaseBackend takes using, ttl, connections."
+    assert message == expected
+
+
+@pytest.mark.parametrize("path", ["nowhere.Backend", "django_distlock.Nothing", "Backend", ""])
+def test_backend_that_cannot_be_imported_is_refused(path: str) -> None:
+    """The message has the path and the reason, and the cause is kept."""
+    with pytest.raises(InvalidLockBackend) as caught:
+        make({"BACKEND": path})
+    assert str(caught.value).startswith(f"DISTLOCK['jobs']: could not import BACKEND {path!r}: ")
+    assert isinstance(caught.value.__cause__, ImportError)
+    assert str(caught.value).endswith(str(caught.value.__cause__))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "django.core.cache.backends.locmem.LocMemCache",
+        "django_distlock.acquire_lock",
+        "django_distlock.lock_backends",
+    ],
+)
+def test_backend_that_is_no_lock_backend_is_refused(path: str) -> None:
+    """Another class, and what is no class at all."""
+    assert refusal({"BACKEND": path}) == f"BACKEND {path!r} is not a BaseLockBackend."
+
+
+@pytest.mark.parametrize("ttl", ["60", True, [1], b"1"])
+def test_ttl_that_is_no_number_is_refused(ttl: Any) -> None:
+    """A number in quotes is a mistake, and True is no second."""
+    message = refusal({"BACKEND": DATABASE, "OPTIONS": {"ttl": ttl}})
+    assert message == f"ttl is a number of seconds or None, not {ttl!r}."
+
+
+@pytest.mark.parametrize("ttl", [0, -1, 0.0009, 315360001, float("inf"), float("nan")])
+def test_ttl_out_of_range_is_refused(ttl: float) -> None:
+    """What would expire at once, and what no clock can hold."""
+    message = refusal({"BACKEND": DATABASE, "OPTIONS": {"ttl": ttl}})
+    assert message.startswith(f"ttl is {ttl!r}, but must be from 0.001 to 315360000 seconds")
+
+
+def test_unlimited_ttl_is_refused_by_a_store_that_has_none() -> None:
+    """The store's own rules are told with its alias, too."""
+    message = refusal({"BACKEND": f"{__name__}.LimitedBackend", "OPTIONS": {"ttl": None}})
+    assert message == "LimitedBackend has no unlimited ttl; give seconds."
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, "2", True, None])
+def test_number_of_connections_below_one_is_refused(number: Any) -> None:
+    """Without a connection nothing could be asked."""
+    message = refusal({"BACKEND": DATABASE, "OPTIONS": {"connections": number}})
+    assert message == f"connections is {number!r}, but must be at least 1."
+
+
+# Settings that change, and threads
+
+
+def test_override_settings_takes_effect_and_is_undone() -> None:
+    """Also on a store that was in use already."""
+    before, aliases = lock_backends["default"], [*lock_backends]
+    with override_settings(DISTLOCK={"default": {"BACKEND": DATABASE, "OPTIONS": {"ttl": 7}}}):
+        assert lock_backends["default"].ttl == 7
+        assert [*lock_backends] == ["default"]
+    after = lock_backends["default"]
+    assert after.ttl == before.ttl == 60
+    assert after is not before
+    assert [*lock_backends] == aliases
+
+
+def test_override_settings_takes_effect_in_threads_that_run() -> None:
+    """A store that another thread made before is not used any more."""
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(lambda: lock_backends["default"].ttl).result() == 60
+        with override_settings(DISTLOCK={"default": {"BACKEND": DATABASE, "OPTIONS": {"ttl": 7}}}):
+            assert thread.submit(lambda: lock_backends["default"].ttl).result() == 7
+        assert thread.submit(lambda: lock_backends["default"].ttl).result() == 60
+
+
+def test_other_settings_change_nothing() -> None:
+    """Stores are not made anew without need."""
+    before = lock_backends["default"]
+    setting_changed.send(sender=None, setting="DEBUG", value=True, enter=True)
+    assert lock_backends["default"] is before
+
+
+def test_thread_gets_the_same_store_each_time() -> None:
+    """It is made when it is first asked for."""
+    assert lock_backends["default"] is lock_backends["default"]
+
+
+def test_each_thread_has_its_own_store() -> None:
+    """A store need not be safe for threads."""
+    with ThreadPoolExecutor(1) as thread:
+        other = thread.submit(lambda: lock_backends["default"]).result()
+        assert other is not lock_backends["default"]
+        assert thread.submit(lambda: lock_backends["default"]).result() is other
