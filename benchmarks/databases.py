@@ -22,8 +22,11 @@ DATABASES = (*STARTERS, "sqlite")
 
 
 @contextmanager
-def database(name: str, *apps: str) -> Iterator[None]:
-    """Start the server, create the apps' tables in it, and stop it at the end of the block."""
+def database(name: str, *apps: str, **options: Any) -> Iterator[None]:
+    """Start the server, create the apps' tables in it, and stop it at the end of the block.
+
+    `options` are those of the lock backend.
+    """
     with _database_settings(name) as database_settings:
         settings.configure(
             DATABASES={"default": database_settings},
@@ -31,7 +34,7 @@ def database(name: str, *apps: str) -> Iterator[None]:
             DISTLOCK={
                 "default": {
                     "BACKEND": "django_distlock.backends.database.DatabaseBackend",
-                    "OPTIONS": {"using": "default", "ttl": 60},
+                    "OPTIONS": options,
                 }
             },
             INSTALLED_APPS=["django_distlock", *apps],

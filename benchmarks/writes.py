@@ -2,87 +2,101 @@
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
+import tempfile
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.db import connection
+from django.db.backends.signals import connection_created
+from django.dispatch import receiver
 
 from benchmarks.databases import status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+SENT = "statements sent"
+SETTLING_TRIES = 30
 MARIADB_COUNTERS = {
-    "Questions": "statements sent",
-    "Innodb_rows_inserted": "rows inserted",
-    "Innodb_rows_updated": "rows updated",
-    "Innodb_os_log_written": "bytes of redo log written",
+    "Questions": SENT,
+    "Handler_update": "rows updated",
+    "Innodb_lsn_current": "bytes of redo log",
+    "Innodb_os_log_written": "bytes of redo log that reached the disk",
 }
+# Each ends what the client sends before it waits for an answer.
+LAST_MESSAGES = ("Query", "Sync")
+
+opened: list[Any] = []
 
 
-def measure(call: Callable[[], None], times: int) -> dict[str, float]:
-    """Return what one of so many calls sends and writes, in the mean."""
-    call()  # What is done once, such as connecting, does not count.
-    before = _read()
-    with _driver_calls() as sent:
+@receiver(connection_created)
+def _remember(connection: Any, **kwargs: Any) -> None:
+    """Remember every connection: the locks have some of their own."""
+    opened.append(connection)
+
+
+def measure(call: Callable[[], None], times: int) -> dict[str, int]:
+    """Return what so many calls send and write in all."""
+    read = READERS[connection.vendor]
+    before = read()
+    with _round_trips() as round_trips:
         for _ in range(times):
             call()
-    after = _read()
-    counted = {name: (after[name] - before[name] - _OWN.get(name, 0)) / times for name in after}
-    return {
-        f"calls of the driver: {name}": number / times for name, number in sent.items()
-    } | counted
+    after = read()
+    if SENT in after:
+        after[SENT] -= 1  # the second reading
+    return round_trips | {name: after[name] - before[name] for name in after}
 
 
-def _read() -> dict[str, int]:
-    match connection.vendor:
-        case "postgresql":
-            return _postgresql()
-        case "mysql":
-            counters = status(*MARIADB_COUNTERS)
-            return {title: counters[name] for name, title in MARIADB_COUNTERS.items()}
-    return _sqlite()
-
-
-# Reading the counters is a statement too.
-_OWN = {"statements sent": 1}
+def _settled(read: Callable[[], dict[str, int]]) -> dict[str, int]:
+    """Return the counters once they stand still: servers tidy up after earlier writes."""
+    after = read()
+    for _ in range(SETTLING_TRIES):
+        before = after
+        time.sleep(1)
+        after = read()
+        if before | {SENT: 0} == after | {SENT: 0}:
+            break
+    return after
 
 
 def _postgresql() -> dict[str, int]:
+    """Return the position in the WAL: exact, while the counts in pg_stat_wal come late."""
     with connection.cursor() as cursor:
-        # The sessions' counts reach pg_stat_wal late; the position in the WAL is exact.
-        cursor.execute(
-            """
-            SELECT pg_current_wal_insert_lsn() - '0/0', wal_records
-            FROM pg_stat_wal
-            """
-        )
-        position, records = cursor.fetchone()
-    return {"bytes of WAL": int(position), "WAL records": records}
+        cursor.execute("SELECT pg_current_wal_insert_lsn() - '0/0'")
+        return {"bytes of WAL": int(cursor.fetchone()[0])}
+
+
+def _mariadb() -> dict[str, int]:
+    counters = status(*MARIADB_COUNTERS)
+    return {title: counters[name] for name, title in MARIADB_COUNTERS.items()}
 
 
 def _sqlite() -> dict[str, int]:
-    """Return the version of the file that this connection sees, which others' writes raise."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT total_changes()")
-        return {"rows changed": cursor.fetchone()[0]}
+        return {"rows written": cursor.fetchone()[0]}
+
+
+READERS = {"postgresql": _postgresql, "mysql": _mariadb, "sqlite": _sqlite}
 
 
 @contextmanager
-def _driver_calls() -> Iterator[Counter[str]]:
-    """Count the calls that make the driver send something and wait for the answer."""
-    names = {"execute", "executemany", "commit", "rollback", "query"}
-    found: Counter[str] = Counter()
-
-    def count(_frame: Any, event: str, function: Any) -> None:
-        name = getattr(function, "__name__", "") if event == "c_call" else ""
-        if name in names:
-            found[name] += 1
-
-    sys.setprofile(count)
-    try:
-        yield found
-    finally:
-        sys.setprofile(None)
+def _round_trips() -> Iterator[dict[str, int]]:
+    """Count PostgreSQL's round trips, by what libpq says that it sends."""
+    counted: dict[str, int] = {}
+    if connection.vendor != "postgresql":
+        yield counted
+        return
+    clients = [wrapper.connection.pgconn for wrapper in opened if wrapper.connection]
+    with tempfile.TemporaryFile("w+") as trace:
+        for client in clients:
+            client.trace(trace.fileno())
+        yield counted
+        for client in clients:
+            client.untrace()
+        trace.seek(0)
+        messages = [line.split("\t") for line in trace]
+    sent = [fields[3].strip() for fields in messages if fields[1] == "F"]
+    counted["round trips"] = sum(message in LAST_MESSAGES for message in sent)

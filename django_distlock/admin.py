@@ -82,7 +82,8 @@ class LockAdmin(_ModelAdmin):
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Refuse `?owner__startswith=…`, by which the owner could be guessed."""
-        return lookup.split("__")[0] != "owner" and super().lookup_allowed(lookup, value, request)
+        of_owner = lookup == "owner" or lookup.startswith("owner__")
+        return not of_owner and super().lookup_allowed(lookup, value, request)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -9,7 +9,7 @@ UNITS: Final = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 def parse_duration(text: str) -> timedelta:
     """Return the duration of a number with a unit, one of s, m, h, d; else a ValueError."""
-    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    match = re.fullmatch("([0-9]{1,6})([smhd])", text)
     if not match:
         raise ValueError(f"{text!r} is not a duration; write 90s, 15m, 12h or 1d.")
     return timedelta(seconds=int(match[1]) * UNITS[match[2]])

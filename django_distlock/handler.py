@@ -49,8 +49,8 @@ class LockBackendHandler(_ConnectionHandler):
 
     def create_connection(self, alias: str) -> BaseLockBackend:
         name, configured = f"DISTLOCK[{alias!r}]", self.settings[alias]
-        if not isinstance(configured, dict) or "BACKEND" not in configured:
-            raise InvalidLockBackend(f"{name}: must be a dict with a BACKEND.")
+        if not isinstance(configured, dict) or not isinstance(configured.get("BACKEND"), str):
+            raise InvalidLockBackend(f"{name}: must be a dict with a BACKEND, a dotted path.")
         if unknown := configured.keys() - {"BACKEND", "OPTIONS"}:
             raise InvalidLockBackend(
                 f"{name}: unknown {', '.join(sorted(map(repr, unknown)))}; it has BACKEND and "
@@ -58,6 +58,8 @@ class LockBackendHandler(_ConnectionHandler):
             )
         backend = _import_backend(name, configured["BACKEND"])
         options = configured.get("OPTIONS", {})
+        if not isinstance(options, dict):
+            raise InvalidLockBackend(f"{name}: OPTIONS must be a dict.")
         _check_options(name, backend, options)
         return backend(alias, **options)
 
@@ -65,7 +67,7 @@ class LockBackendHandler(_ConnectionHandler):
 def _import_backend(name: str, path: str) -> type[BaseLockBackend]:
     try:
         backend = import_string(path)
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # RuntimeError: its models' app isn't installed
         raise InvalidLockBackend(f"{name}: could not import BACKEND {path!r}: {error}") from error
     if not (isinstance(backend, type) and issubclass(backend, BaseLockBackend)):
         raise InvalidLockBackend(f"{name}: BACKEND {path!r} is not a BaseLockBackend.")
@@ -74,10 +76,10 @@ def _import_backend(name: str, path: str) -> type[BaseLockBackend]:
 
 def _check_options(name: str, backend: type[BaseLockBackend], options: dict[str, Any]) -> None:
     known = list(inspect.signature(backend).parameters)[1:]  # without the alias
-    if unknown := sorted(set(options) - set(known)):
+    if unknown := options.keys() - set(known):
         raise InvalidLockBackend(
-            f"{name}: unknown option {', '.join(map(repr, unknown))}; {backend.__name__} takes "
-            f"{', '.join(known)}."
+            f"{name}: unknown option {', '.join(sorted(map(repr, unknown)))}; "
+            f"{backend.__name__} takes {', '.join(known)}."
         )
 
 

@@ -157,7 +157,8 @@ def bind_arguments(
     arguments = dict(bound.arguments)
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
-            arguments |= arguments.pop(parameter.name)
+            # Beside a positional-only argument of the same name, a member of **kwargs yields.
+            arguments = arguments.pop(parameter.name) | arguments
     return arguments
 
 

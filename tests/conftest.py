@@ -6,7 +6,6 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.db import connections
 
 from django_distlock.backends.base import BaseLockBackend, Grant
 from django_distlock.exceptions import LockBackendUnavailable
@@ -91,10 +90,3 @@ def scripted() -> Iterator[ScriptedBackend]:
     lock_backends["default"] = store
     yield store
     del lock_backends["default"]
-
-
-@pytest.fixture
-def other_connections() -> Iterator[None]:
-    """Close what a test opened in this thread to databases that it has no fixture for."""
-    yield
-    connections.close_all()

@@ -102,10 +102,12 @@ DISTLOCK = {
     for alias in DATABASES
 }
 DISTLOCK["modest"] = {"BACKEND": "tests.app.backends.ModestBackend"}
-for name, backend, using in (
-    ("orm", "ORMBackend", "default"),
-    ("orm_postgresql", "ORMBackend", "postgresql"),
-    ("mysql", "MySQLBackend", "mariadb"),
-):
-    if using in DATABASES:
-        DISTLOCK[name] = _lock_backend(f"tests.app.backends.{backend}", using)
+DISTLOCK |= {
+    name: _lock_backend(f"tests.app.backends.{backend}", using)
+    for name, backend, using in (
+        ("orm", "ORMBackend", "default"),
+        ("orm_postgresql", "ORMBackend", "postgresql"),
+        ("mysql", "MySQLBackend", "mariadb"),
+    )
+    if using in DATABASES
+}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.django_db(databases="__all__")
-on_each_database = pytest.mark.parametrize("alias", DATABASES)
+on_each_database = pytest.mark.parametrize("alias", DATABASES, indirect=True)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -119,14 +119,14 @@ def _without_tags(html: str) -> str:
 # The list
 
 
-@pytest.mark.parametrize("alias", DATABASES, indirect=True)
+@on_each_database
 def test_list_has_held_locks_unless_another_state_is_asked_for(alias: str, viewer: Client) -> None:
     """They are what somebody looks for."""
     make_all_states()
     assert listed(viewer) == ["held", "held without end"]
 
 
-@pytest.mark.parametrize("alias", DATABASES, indirect=True)
+@on_each_database
 @pytest.mark.parametrize(
     ("state", "semaphores"),
     [
@@ -168,7 +168,7 @@ def test_filter_shows_which_state_is_listed(
     ]
 
 
-@pytest.mark.parametrize("alias", DATABASES, indirect=True)
+@on_each_database
 def test_search_finds_semaphores_by_their_beginning(alias: str, viewer: Client) -> None:
     """Literally: % and _ are no wildcards, case counts, blanks are kept apart."""
     for semaphore in ("a%b", "a_b", "axb", "Axb", "ä", "ba%"):
@@ -227,7 +227,7 @@ def test_times_can_be_sorted_by(viewer: Client, column: str, semaphores: list[st
     assert listed(viewer, o=column) == semaphores
 
 
-@pytest.mark.parametrize("alias", DATABASES, indirect=True)
+@on_each_database
 def test_number_of_queries_does_not_grow_with_the_number_of_locks(
     alias: str, viewer: Client
 ) -> None:
@@ -251,7 +251,7 @@ def test_number_of_queries_does_not_grow_with_the_number_of_locks(
 # The page of a lock
 
 
-@pytest.mark.parametrize("alias", DATABASES, indirect=True)
+@on_each_database
 @pytest.mark.parametrize(
     "semaphore", ["1234collectPayment", "a/b?c=d&e #f_g", "a ", "ä<b>\U0001f512"]
 )

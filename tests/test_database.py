@@ -21,6 +21,10 @@ from django_distlock.backends.base import LockState
 from django_distlock.backends.database import connections as own
 from django_distlock.backends.database.backend import TRIES, DatabaseBackend
 from django_distlock.backends.database.errors import Conflict
+from django_distlock.backends.database.mysql import MariaDBStatements, MySQLStatements
+from django_distlock.backends.database.orm import ORMStatements
+from django_distlock.backends.database.sqlite import SQLiteStatements
+from django_distlock.backends.database.statements import Statements
 from django_distlock.handler import lock_backends
 from django_distlock.leases import Lease
 from django_distlock.models import Lock
@@ -415,3 +419,22 @@ def test_names_that_a_hash_would_merge_are_different_locks(alias: str) -> None:
     assert zlib.crc32(b"plumless") == zlib.crc32(b"buckeroo")
     acquire(alias, "plumless")
     acquire(alias, "buckeroo")
+
+
+@pytest.mark.parametrize(
+    ("vendor", "returning", "statements"),
+    [
+        ("sqlite", True, SQLiteStatements),
+        ("sqlite", False, ORMStatements),
+        ("mysql", True, MariaDBStatements),
+        ("mysql", False, MySQLStatements),
+        ("oracle", True, ORMStatements),
+    ],
+)
+def test_statements_are_what_the_database_can_do(
+    vendor: str, returning: bool, statements: type[Statements]
+) -> None:
+    """Those with RETURNING where there is RETURNING, and the ORM on databases we don't know."""
+    features = mock.Mock(can_return_columns_from_insert=returning)
+    connection = mock.Mock(vendor=vendor, features=features, alias="default")
+    assert type(DatabaseBackend("default").statements(connection)) is statements

@@ -1,5 +1,6 @@
 """distributed_lock around blocks and plain functions."""
 
+import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -230,6 +231,16 @@ async def async_generator() -> AsyncIterator[int]:
     yield 1
 
 
+async def drained() -> list[int]:
+    await coroutine()
+    return [number async for number in async_generator()]
+
+
+def test_what_is_refused_works_without_the_lock() -> None:
+    """It is not refused for being broken."""
+    assert asyncio.run(drained()) == list(generator())
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
@@ -246,6 +257,16 @@ def test_what_can_not_be_locked_is_refused(function: Any, message: str) -> None:
     """With the reason, when it is decorated."""
     with pytest.raises(TypeError, match=message):
         distributed_lock("a")(function)
+
+
+def test_blocks_may_be_left_in_another_order() -> None:
+    """As an ExitStack that is taken over by another may do."""
+    first, second = (distributed_lock(name, backend="modest") for name in ("left", "right"))
+    leases = [first.__enter__(), second.__enter__()]
+    first.__exit__(None, None, None)
+    assert [lease.released for lease in leases] == [True, False]
+    second.__exit__(None, None, None)
+    assert leases[1].released
 
 
 def test_http_true_needs_a_request(scripted: ScriptedBackend) -> None:

@@ -119,9 +119,8 @@ def page() -> Iterator[Page]:
 
 def complaint(message: ConsoleMessage) -> list[str]:
     """Return what is wrong, if anything: 409 is what the losers of a race are answered."""
-    if message.type != "error" or "status of 409" in message.text:
-        return []
-    return [f"{message.location['url']}: {message.text}"]
+    is_wrong = message.type == "error" and "status of 409" not in message.text
+    return [f"{message.location['url']}: {message.text}"] if is_wrong else []
 
 
 def sign_in(page: Page) -> None:

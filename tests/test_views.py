@@ -12,6 +12,9 @@ from django_distlock.exceptions import LockLost
 from tests.app import views
 from tests.conftest import ScriptedBackend
 
+FREE = ["collect", "method", "dispatch", "not-atomic", "release", "or-202", "or-202-method"]
+FREE += ["helper", "http-helper", "raising"]
+
 
 @pytest.fixture(autouse=True)
 def store(scripted: ScriptedBackend) -> ScriptedBackend:
@@ -25,7 +28,7 @@ def held() -> None:
     assert acquire_lock("1234collectPayment")
 
 
-@pytest.mark.parametrize("path", ["collect", "method", "dispatch", "not-atomic", "release"])
+@pytest.mark.parametrize("path", FREE)
 def test_free_view_works_and_releases(client: Client, scripted: ScriptedBackend, path: str) -> None:
     """As if it weren't locked."""
     assert client.get(f"/{path}/1234/").status_code == 200

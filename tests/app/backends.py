@@ -12,47 +12,52 @@ from django_distlock.backends.database import DatabaseBackend
 from django_distlock.backends.database.mysql import MySQLStatements
 from django_distlock.backends.database.orm import ORMStatements
 from django_distlock.backends.database.statements import Statements
+from django_distlock.fields import to_microseconds
 from django_distlock.models import Lock
 
 
 class ModestBackend(BaseLockBackend):
     """A third party's store that can do the least: a dict of this process."""
 
-    supports_fencing = False
     supports_listing = False
     supports_unlimited_ttl = False
 
-    held_by: ClassVar[dict[str, tuple[str, datetime]]] = {}
+    rows: ClassVar[dict[str, tuple[str, Grant]]] = {}
     one_at_a_time: ClassVar[threading.Lock] = threading.Lock()
 
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
         with self.one_at_a_time:
             now = datetime.now(UTC)
-            other, end = self.held_by.get(semaphore, ("", now))
-            if other != owner and end > now:
+            other, grant = self.rows.get(semaphore, ("", Grant(0, now, now)))
+            assert grant.expires_at is not None
+            assert grant.token is not None
+            if other != owner and grant.expires_at > now:
                 return None
-            self.held_by[semaphore] = owner, now + timedelta(seconds=ttl or 0)
-            return Grant(None, now, now + timedelta(seconds=ttl or 0))
+            token = grant.token if other == owner else max(grant.token + 1, to_microseconds(now))
+            granted = Grant(token, now, now + timedelta(seconds=ttl or 0))
+            self.rows[semaphore] = owner, granted
+            return granted
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, datetime | None]:
-        with self.one_at_a_time:
-            ends: dict[str, datetime | None] = {}
-            for lease in filter(self._owned, leases):
-                end = datetime.now(UTC) + timedelta(seconds=lease.ttl or 0)
-                self.held_by[lease.semaphore] = lease.owner, end
-                ends[lease.owner] = end
-            return ends
+        return {lease.owner: self._end(lease, lease.ttl) for lease in leases if self._owned(lease)}
 
     def release(self, lease: Claim) -> bool:
         with self.one_at_a_time:
             owned = self._owned(lease)
             if owned:
-                del self.held_by[lease.semaphore]
+                self._end(lease, 0)
             return owned
 
     def _owned(self, lease: Claim) -> bool:
-        owner, end = self.held_by.get(lease.semaphore, ("", datetime.now(UTC)))
-        return owner == lease.owner and end > datetime.now(UTC)
+        now = datetime.now(UTC)
+        owner, grant = self.rows.get(lease.semaphore, ("", Grant(0, now, now)))
+        return owner == lease.owner and grant.expires_at is not None and grant.expires_at > now
+
+    def _end(self, lease: Claim, ttl: float | None) -> datetime:
+        _, grant = self.rows[lease.semaphore]
+        end = datetime.now(UTC) + timedelta(seconds=ttl or 0)
+        self.rows[lease.semaphore] = lease.owner, grant._replace(expires_at=end)
+        return end
 
 
 class ORMBackend(DatabaseBackend):

@@ -7,6 +7,3 @@ class Counter(models.Model):
     """A number that views read and write back: without a lock, increments get lost."""
 
     value = models.IntegerField(default=0)
-
-    def __str__(self) -> str:
-        return str(self.value)

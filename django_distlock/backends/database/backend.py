@@ -5,9 +5,8 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, TypeVar
 
-from django.apps import apps
-from django.core import checks
-from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, OperationalError, connections
+from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, OperationalError
+from django.db import connections as connections_by_alias
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
@@ -53,11 +52,16 @@ class DatabaseBackend(BaseLockBackend):
             raise InvalidLockBackend(
                 f"DISTLOCK[{alias!r}]: connections is {connections!r}, but must be at least 1."
             )
+        if using not in connections_by_alias:
+            raise InvalidLockBackend(
+                f"DISTLOCK[{alias!r}]: there is no database {using!r}; DATABASES has: "
+                f"{', '.join(connections_by_alias)}."
+            )
         self.using = using
         self.connections = connections
 
     def joins_transaction(self, using: str) -> bool:
-        return using == self.using and not self._has_own_connections(connections[using])
+        return using == self.using and not self._has_own_connections(connections_by_alias[using])
 
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
         parameters = _parameters(semaphore, owner, ttl, holder)
@@ -108,17 +112,6 @@ class DatabaseBackend(BaseLockBackend):
                 if dry_run or purgeable.filter(pk=lock.pk).delete()[0]:
                     yield _info(lock)
 
-    def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
-        name = f"DISTLOCK[{self.alias!r}]"
-        if not apps.is_installed("django_distlock"):
-            hint = "Add 'django_distlock' to INSTALLED_APPS, and run manage.py migrate."
-            return [checks.Error(f"{name}: its table is not there.", hint, id="distlock.E002")]
-        if self.using not in connections:
-            hint = f"DATABASES has: {', '.join(connections)}."
-            message = f"{name}: there is no database {self.using!r}."
-            return [checks.Error(message, hint, id="distlock.E003")]
-        return []
-
     def statements(self, connection: BaseDatabaseWrapper) -> Statements:
         """Return the statements for the connection's database; a subclass may choose others."""
         table = connection.ops.quote_name(Lock._meta.db_table)
@@ -147,7 +140,7 @@ class DatabaseBackend(BaseLockBackend):
         raise self._error(last)
 
     def _once(self, action: Callable[[Statements, BaseDatabaseWrapper], T]) -> T:
-        caller = connections[self.using]
+        caller = connections_by_alias[self.using]
         own = self._has_own_connections(caller)
         sent = False
         try:

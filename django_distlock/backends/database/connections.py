@@ -92,10 +92,9 @@ def hidden_parameters(connection: BaseDatabaseWrapper) -> Iterator[BaseDatabaseW
 
 def _close(connection: BaseDatabaseWrapper) -> None:
     """Close without Django's check that this isn't an event loop: a fork may happen in one."""
-    if connection.connection is not None:
-        with suppress(Exception):  # broken already
-            connection.connection.close()
-        connection.connection = None
+    with suppress(Exception):  # broken already
+        connection.connection.close()
+    connection.connection = None
 
 
 _pools: dict[tuple[Any, ...], OwnConnections] = {}
