@@ -45,7 +45,7 @@ def test_tests_settings_are_clean(capsys: pytest.CaptureFixture[str]) -> None:
 def test_check_is_registered() -> None:
     """`manage.py check` says what is wrong."""
     with (
-        override_settings(DISTLOCK={"jobs": {}),
+        override_settings(DISTLOCK={"jobs": {}}),
         pytest.raises(CommandError, match=r"distlock\.E001.*DISTLOCK\['jobs'\]: must be a dict"),
     ):
         call_command("check")
