@@ -80,7 +80,7 @@ def count_deadlocks() -> int:
             cursor.execute(
                 "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
             )
-            return cursor.fetchone()[0]
+            return int(cursor.fetchone()[0])
     return 0  # SQLite has one writer at a time.
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from contextlib import contextmanager
@@ -24,8 +25,8 @@ MARIADB_COUNTERS = {
     "Innodb_lsn_current": "bytes of redo log",
     "Innodb_os_log_written": "bytes of redo log that reached the disk",
 }
-# Each ends what the client sends before it waits for an answer.
-LAST_MESSAGES = ("Query", "Sync")
+# In libpq's trace: what the client sends before it waits for an answer ends with either.
+LAST_MESSAGE = re.compile(r"^[^\t\n]+\tF\t\d+\t(?:Query|Sync)\b", re.MULTILINE)
 
 opened: list[Any] = []
 
@@ -39,7 +40,8 @@ def _remember(connection: Any, **kwargs: Any) -> None:
 def measure(call: Callable[[], None], times: int) -> dict[str, int]:
     """Return what so many calls send and write in all."""
     read = READERS[connection.vendor]
-    before = read()
+    call()  # What is done once, such as connecting, does not count.
+    before = _settled(read)
     with _round_trips() as round_trips:
         for _ in range(times):
             call()
@@ -97,6 +99,4 @@ def _round_trips() -> Iterator[dict[str, int]]:
         for client in clients:
             client.untrace()
         trace.seek(0)
-        messages = [line.split("\t") for line in trace]
-    sent = [fields[3].strip() for fields in messages if fields[1] == "F"]
-    counted["round trips"] = sum(message in LAST_MESSAGES for message in sent)
+        counted["round trips"] = len(LAST_MESSAGE.findall(trace.read()))

@@ -72,8 +72,8 @@ def test_backend_without_options_has_the_defaults() -> None:
 
 def test_options_are_the_constructors_arguments() -> None:
     """Each option arrives, and the store knows its alias."""
-    store = make_database(using="locks", ttl=2.5, connections=3)
-    assert (store.alias, store.using, store.ttl, store.connections) == ("jobs", "locks", 2.5, 3)
+    store = make_database(using="default", ttl=2.5, connections=3)
+    assert (store.alias, store.using, store.ttl, store.connections) == ("jobs", "default", 2.5, 3)
 
 
 def test_other_backends_are_named_by_their_path() -> None:
@@ -93,6 +93,12 @@ def test_possible_ttl_is_kept(ttl: float | None) -> None:
 def test_invalid_lock_backend_is_improperly_configured() -> None:
     """Who catches Django's error for wrong settings catches it."""
     assert issubclass(InvalidLockBackend, ImproperlyConfigured)
+
+
+@pytest.mark.parametrize("options", [None, ["ttl"], "ttl"])
+def test_options_that_are_no_dict_are_refused(options: Any) -> None:
+    """They are keyword arguments."""
+    assert refusal({"BACKEND": DATABASE, "OPTIONS": options}) == "OPTIONS must be a dict."
 
 
 def test_unknown_alias_is_named_beside_the_known_ones() -> None:
@@ -125,10 +131,12 @@ def test_setting_that_is_no_dict_is_refused(configured: Any) -> None:
         lock_backends["default"]
 
 
-@pytest.mark.parametrize("configured", [{}, {"OPTIONS": {}}, None, DATABASE, [DATABASE]])
+@pytest.mark.parametrize(
+    "configured", [{}, {"OPTIONS": {}}, {"BACKEND": None}, None, DATABASE, [DATABASE]]
+)
 def test_entry_without_backend_is_refused(configured: Any) -> None:
     """There is no store to fall back on."""
-    assert refusal(configured) == "must be a dict with a BACKEND."
+    assert refusal(configured) == "must be a dict with a BACKEND, a dotted path."
 
 
 def test_unknown_keys_are_refused() -> None:

@@ -168,6 +168,15 @@ def test_semaphores_are_in_the_order_of_code_points(alias: str) -> None:
     assert found(Lock.objects.using(alias)) == semaphores == sorted(semaphores)
 
 
+@pytest.mark.needs("postgresql")
+def test_postgresql_compares_semaphores_by_code_points_in_any_locale() -> None:
+    """By the column's own collation: the order of a database's language would break prefixes."""
+    connection = connections["postgresql"]
+    with connection.cursor() as cursor:
+        columns = connection.introspection.get_table_description(cursor, Lock._meta.db_table)
+    assert {column.name: column.collation for column in columns}["semaphore"] == "C"
+
+
 @on_each_database
 def test_longest_semaphore_is_kept_whole(alias: str) -> None:
     """255 characters, of four bytes each."""
@@ -428,6 +437,23 @@ def test_mariadb_sessions_time_zone_changes_nothing(alias: str) -> None:
             assert_clock_is_right(alias)
         finally:
             cursor.execute("SET time_zone = @before")
+
+
+@pytest.mark.parametrize(
+    ("alias", "sleep"),
+    [
+        pytest.param("postgresql", "pg_sleep(0.02)", marks=pytest.mark.needs("postgresql")),
+        pytest.param("mariadb", "sleep(0.02)", marks=pytest.mark.needs("mariadb")),
+    ],
+)
+def test_servers_clock_goes_on_within_a_statement(alias: str, sleep: str) -> None:
+    """A statement that waited for a row must not act on the time at which it began."""
+    connection = connections[alias]
+    now = clocks.NOW[connection.vendor]
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {now}, {sleep}, {now}")
+        before, _, after = cursor.fetchone()
+    assert after - before >= 20_000
 
 
 @pytest.mark.parametrize("alias", DATABASES[:2])  # for want of one, on two that keep zones apart
