@@ -80,8 +80,6 @@ class MySQLStatements(Statements):
         self.update_sql, self.insert_sql = complete(ACQUIRE_UPDATE), complete(ACQUIRE_INSERT)
         self.granted_sql = complete(GRANTED)
         self.renew_sql, self.release_sql = complete(RENEW), complete(RELEASE)
-        self.prepared_acquire = PreparedStatement("acquire", complete(ACQUIRE_RETURNING))
-        self.prepared_release = PreparedStatement("release", self.release_sql)
 
     def acquire(self, connection: BaseDatabaseWrapper, parameters: Parameters) -> Row | None:
         parameters = encoded(parameters)
@@ -101,11 +99,17 @@ class MySQLStatements(Statements):
         return (Row(*rows[0]).expires_at,) if rows else None
 
     def release(self, connection: BaseDatabaseWrapper, parameters: Parameters) -> bool:
-        return execute(connection, self.release_sql, encoded(parameters)) == 1
+        return super().release(connection, encoded(parameters))
 
 
 class MariaDBStatements(MySQLStatements):
     """Acquire in one statement: MariaDB can return what INSERT … ON DUPLICATE KEY UPDATE left."""
+
+    def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
+        super().__init__(connection, table)
+        acquire_sql = ACQUIRE_RETURNING.format(table=table, now=NOW["mysql"])
+        self.prepared_acquire = PreparedStatement("acquire", acquire_sql)
+        self.prepared_release = PreparedStatement("release", self.release_sql)
 
     def acquire(self, connection: BaseDatabaseWrapper, parameters: Parameters) -> Row | None:
         rows = self.prepared_acquire.run(fetch, connection, encoded(parameters))
