@@ -2,11 +2,11 @@
 
 import math
 import os
-import secrets
 import socket
 import threading
 from contextvars import ContextVar
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
 
 from django.utils.asyncio import async_unsafe
@@ -33,16 +33,21 @@ class Owner(str):
 
 def new_owner() -> Owner:
     """Return an id that nobody can guess, 128 random bits, for one acquisition."""
-    return Owner(secrets.token_hex(16))
+    return Owner(os.urandom(16).hex())
 
 
 def describe_holder(label: str = "") -> str:
     """Return who is asking, for people: the label, host, process and thread."""
-    holder = f"{socket.gethostname()} pid {os.getpid()} {threading.current_thread().name}"
+    holder = f"{_process(os.getpid())} {threading.current_thread().name}"
     if label:
         holder = f"{label} ({holder})"
     # Not every store can keep a NUL or a lone surrogate.
     return holder if holder.isprintable() else holder.encode("unicode_escape").decode()
+
+
+@cache
+def _process(pid: int) -> str:
+    return f"{socket.gethostname()} pid {pid}"
 
 
 class Request(NamedTuple):

@@ -59,14 +59,14 @@ def acquire_lock(
         ttl=store.ttl if isinstance(ttl, BackendTtl) else store.validate_ttl(ttl),
         holder=describe_holder(label),
     )
-    pauses = waits(clocks.monotonic() + validate_timeout(timeout))
-    while True:
-        if lease := _attempt(store, request):
-            return lease
-        pause = next(pauses, None)
-        if pause is None:
-            return None
-        time.sleep(pause)
+    deadline = clocks.monotonic() + validate_timeout(timeout)
+    lease = _attempt(store, request)
+    if lease is None:
+        for pause in waits(deadline):
+            time.sleep(pause)
+            if lease := _attempt(store, request):
+                break
+    return lease
 
 
 @async_unsafe(ASYNC_UNSAFE)

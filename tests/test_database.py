@@ -92,11 +92,22 @@ class SpyingCursor:
 def statements_sent(alias: str, action: Callable[[], object]) -> list[str]:
     """Return the statements that the action sends on the idle own connection."""
     sent: list[str] = []
-    with own.own_connections(connections[alias], 2).lend() as connection:
-        cursor = connection.cursor
-    with mock.patch.dict(vars(connection), cursor=lambda: SpyingCursor(cursor(), sent)):
+    with pool_of(alias).lend() as lent:
+        cursor = lent.cursor
+
+    def spying_cursor() -> SpyingCursor:
+        return SpyingCursor(cursor(), sent)
+
+    with mock.patch.object(lent, "cursor", spying_cursor):
         action()
     return sent
+
+
+def pool_of(alias: str) -> own.OwnConnections:
+    """Return the connections that the lock backend has of its own."""
+    backend = lock_backends[alias]
+    assert isinstance(backend, DatabaseBackend)
+    return own.own_connections(backend.using, 2, backend.statements)
 
 
 # Apart from the caller's transaction
@@ -130,12 +141,8 @@ def test_trouble_leaves_the_callers_transaction_usable(alias: str) -> None:
     with transaction.atomic(using=alias):
         assert acquire_lock("a", backend=alias) is None
         broken = mock.patch.object(DatabaseBackend, "statements", side_effect=_fail(alias))
-        with (
-            broken,
-            mock.patch.dict("django_distlock.backends.database.backend._statements", clear=True),
-        ):
-            with pytest.raises(LockBackendUnavailable):
-                acquire_lock("b", backend=alias)
+        with broken, pytest.raises(LockBackendUnavailable):
+            acquire_lock("b", backend=alias)
         assert Lock.objects.using(alias).count() == 1
 
 
@@ -210,7 +217,7 @@ def test_forked_child_has_connections_of_its_own(alias: str) -> None:
 def test_own_connections_are_closed_before_a_test_database_is_dropped(alias: str) -> None:
     """What Django does first to drop one is to connect to none."""
     acquire(alias).release()
-    pool = own.own_connections(connections[alias], 2)
+    pool = pool_of(alias)
     assert pool._idle
     with connections[alias]._nodb_cursor():
         assert not pool._idle
@@ -261,8 +268,8 @@ def test_statements_are_prepared_unless_a_pooler_may_forget_them(behind_pooler: 
         settings, DISABLE_SERVER_SIDE_CURSORS=behind_pooler, PORT=int(settings["PORT"])
     ):
         assert acquire("postgresql").release()
-        with own.own_connections(connections["postgresql"], 2).lend() as connection:
-            with connection.cursor() as cursor:
+        with pool_of("postgresql").lend() as lent:
+            with lent.cursor() as cursor:
                 cursor.execute(
                     "SELECT count(*) FROM pg_prepared_statements WHERE statement ~ 'distlock'"
                 )
@@ -297,14 +304,13 @@ def test_refused_try_is_one_statement_that_writes_nothing_on_sqlite() -> None:
     acquire("default")
     with second_session("default") as other, other.cursor() as cursor:
         version = cursor.execute("PRAGMA data_version").fetchone()
+        default_connection.ensure_connection()
         sent: list[str] = []
-
-        def spy(execute: Any, sql: str, *arguments: Any) -> Any:
-            sent.append(sql)
-            return execute(sql, *arguments)
-
-        with default_connection.execute_wrapper(spy):
+        default_connection.connection.set_trace_callback(sent.append)
+        try:
             assert acquire_lock("a") is None
+        finally:
+            default_connection.connection.set_trace_callback(None)
         assert len(sent) == 1
         assert cursor.execute("PRAGMA data_version").fetchone() == version
 
@@ -315,7 +321,7 @@ def test_refused_try_takes_at_most_two_round_trips_on_mariadb(alias: str, most: 
     """One where there is RETURNING."""
     acquire(alias)
     acquire_lock("a", backend=alias)
-    sent = statements_sent("mariadb", lambda: acquire_lock("a", backend=alias))
+    sent = statements_sent(alias, lambda: acquire_lock("a", backend=alias))
     assert len(sent) == most
 
 
@@ -365,15 +371,14 @@ def test_deadlock_is_tried_again(alias: str) -> None:
 def test_missing_table_is_unavailable(alias: str) -> None:
     """And the message has the table's name."""
     table = "django_distlock_lock"
-    caches = mock.patch.dict("django_distlock.backends.database.backend._statements", clear=True)
+    own.close_own_connections()
     with connections[alias].cursor() as cursor:
         cursor.execute(f"ALTER TABLE {table} RENAME TO elsewhere")
         try:
-            with caches:
-                with pytest.raises(LockBackendUnavailable, match=table):
-                    acquire_lock("a", backend=alias)
-                with pytest.raises(LockBackendUnavailable, match="DISTLOCK"):
-                    list(lock_backends[alias].held())
+            with pytest.raises(LockBackendUnavailable, match=table):
+                acquire_lock("a", backend=alias)
+            with pytest.raises(LockBackendUnavailable, match="DISTLOCK"):
+                list(lock_backends[alias].held())
         finally:
             cursor.execute(f"ALTER TABLE elsewhere RENAME TO {table}")
 

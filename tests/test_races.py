@@ -113,7 +113,7 @@ def test_clock_does_not_follow_the_sessions_zone(statements: type[MySQLStatement
             parameters = Parameters(
                 semaphore="zones", owner=next(owners), ttl=60_000_000, holder=""
             )
-            row = lock.acquire(connection, parameters)
+            row = lock.acquire(parameters)
             assert (row is not None) == (parameters["owner"] == "a")
             if row:
                 assert abs(row.token / 1e6 - time.time()) < 60

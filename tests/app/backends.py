@@ -65,12 +65,14 @@ class ORMBackend(DatabaseBackend):
 
     own_connection_vendors = frozenset()
 
-    def statements(self, connection: BaseDatabaseWrapper) -> Statements:
+    @classmethod
+    def statements(cls, connection: BaseDatabaseWrapper) -> Statements:
         return ORMStatements(connection, Lock._meta.db_table)
 
 
 class MySQLBackend(DatabaseBackend):
     """MySQL, which has no RETURNING."""
 
-    def statements(self, connection: BaseDatabaseWrapper) -> Statements:
+    @classmethod
+    def statements(cls, connection: BaseDatabaseWrapper) -> Statements:
         return MySQLStatements(connection, connection.ops.quote_name(Lock._meta.db_table))

@@ -1,8 +1,10 @@
 """The database backend: which connection, which statements, and what an error means."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, OperationalError
@@ -13,7 +15,7 @@ from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ...fields import to_datetime
 from ...models import Lock, LockQuerySet
 from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState
-from .connections import database_key, hidden_parameters, own_connections
+from .connections import own_connections
 from .errors import Conflict, RowLocked, translate
 from .mysql import MariaDBStatements, MySQLStatements
 from .orm import ORMStatements
@@ -59,14 +61,15 @@ class DatabaseBackend(BaseLockBackend):
             )
         self.using = using
         self.connections = connections
+        self._callers: Statements | None = None
 
     def joins_transaction(self, using: str) -> bool:
-        return using == self.using and not self._has_own_connections(connections_by_alias[using])
+        return using == self.using and not self._uses_own_connections()
 
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
         parameters = _parameters(semaphore, owner, ttl, holder)
         try:
-            row = self._run(lambda lock, db: lock.acquire(db, parameters), (Conflict,))
+            row = self._run(lambda lock: lock.acquire(parameters), (Conflict,))
         except RowLocked:
             return None
         if row is None:
@@ -79,11 +82,11 @@ class DatabaseBackend(BaseLockBackend):
 
     def _renew(self, lease: Claim) -> tuple[int | None] | None:
         parameters = _parameters(lease.semaphore, lease.owner, lease.ttl)
-        return self._run(lambda lock, db: lock.renew(db, parameters))
+        return self._run(lambda lock: lock.renew(parameters))
 
     def release(self, lease: Claim) -> bool:
         parameters = _parameters(lease.semaphore, lease.owner, lease.ttl)
-        return self._run(lambda lock, db: lock.release(db, parameters))
+        return self._run(lambda lock: lock.release(parameters))
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
         locks = self._locks(prefix).exclude(owner="").with_state()[:limit]
@@ -112,8 +115,9 @@ class DatabaseBackend(BaseLockBackend):
                 if dry_run or purgeable.filter(pk=lock.pk).delete()[0]:
                     yield _info(lock)
 
-    def statements(self, connection: BaseDatabaseWrapper) -> Statements:
-        """Return the statements for the connection's database; a subclass may choose others."""
+    @classmethod
+    def statements(cls, connection: BaseDatabaseWrapper) -> Statements:
+        """Return what is to be sent on this connection; a subclass may choose other statements."""
         table = connection.ops.quote_name(Lock._meta.db_table)
         match connection.vendor:
             case "postgresql":
@@ -128,7 +132,7 @@ class DatabaseBackend(BaseLockBackend):
 
     def _run(
         self,
-        action: Callable[[Statements, BaseDatabaseWrapper], T],
+        action: Callable[[Statements], T],
         retried: tuple[type[Exception], ...] = (Conflict, RowLocked),
     ) -> T:
         """Do the action on the right connection, again after these errors, and translate others."""
@@ -139,35 +143,30 @@ class DatabaseBackend(BaseLockBackend):
                 last = error
         raise self._error(last)
 
-    def _once(self, action: Callable[[Statements, BaseDatabaseWrapper], T]) -> T:
-        caller = connections_by_alias[self.using]
-        own = self._has_own_connections(caller)
+    def _once(self, action: Callable[[Statements], T]) -> T:
         sent = False
         try:
-            lent = own_connections(caller, self.connections).lend if own else None
-            with lent() if lent else hidden_parameters(caller) as connection:
-                statements = self._statements(connection)
-                sent = own
-                try:
-                    with connection.wrap_database_errors:
-                        return action(statements, connection)
-                except Error as error:
-                    if kind := translate(connection.vendor, error):
-                        raise kind(str(error)) from error
-                    raise
+            if not self._uses_own_connections():
+                return _do(action, self._on_caller())
+            with own_connections(self.using, self.connections, self.statements).lend() as lent:
+                sent = True
+                return _do(action, lent)
         except Error as error:
             lost = sent and isinstance(error, InterfaceError | OperationalError)
             raise self._error(error, reply_lost=lost) from _without_frames(error)
 
-    def _has_own_connections(self, caller: BaseDatabaseWrapper) -> bool:
-        return caller.vendor in self.own_connection_vendors and not _in_testcase(caller)
+    def _uses_own_connections(self) -> bool:
+        return self._may_have_own_connections and not _in_testcase(self.using)
 
-    def _statements(self, connection: BaseDatabaseWrapper) -> Statements:
-        key = (type(self), *database_key(connection))
-        found = _statements.get(key)
-        if found is None:
-            found = _statements[key] = self.statements(connection)
-        return found
+    @cached_property
+    def _may_have_own_connections(self) -> bool:
+        return connections_by_alias[self.using].vendor in self.own_connection_vendors
+
+    def _on_caller(self) -> Statements:
+        caller = connections_by_alias[self.using]
+        if self._callers is None or self._callers.connection is not caller:
+            self._callers = self.statements(caller)
+        return self._callers
 
     def _locks(self, prefix: str = "") -> LockQuerySet:
         return Lock.objects.using(self.using).defer("owner").with_prefix(prefix)
@@ -184,11 +183,26 @@ class DatabaseBackend(BaseLockBackend):
         return LockBackendUnavailable(message, reply_lost=reply_lost)
 
 
-_statements: dict[tuple[Any, ...], Statements] = {}
+def _do(action: Callable[[Statements], T], statements: Statements) -> T:
+    """Do the action; raise what its error says about the row, or it as an error of Django's."""
+    connection: Any = statements.connection
+    try:
+        return action(statements)
+    except (Error, connection.Database.Error) as failure:
+        try:
+            with connection.wrap_database_errors:
+                raise failure
+        except Error as error:
+            if kind := translate(connection.vendor, error):
+                raise kind(str(error)) from error
+            raise
 
 
-def _in_testcase(connection: BaseDatabaseWrapper) -> bool:
-    """Tell whether a TestCase holds this connection in the transaction that it will roll back."""
+def _in_testcase(using: str) -> bool:
+    """Tell whether a TestCase holds the caller's connection in a transaction for its rollback."""
+    if "django.test.testcases" not in sys.modules:
+        return False  # without looking the connection up, which takes longer than anything here
+    connection = connections_by_alias[using]
     return any(vars(block)["_from_testcase"] for block in connection.atomic_blocks)
 
 

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...clocks import NOW
-from .statements import Parameters, Row, Statements, execute, fetch
+from .statements import Parameters, Row, Statements
 
 T = TypeVar("T")
 
@@ -74,6 +74,8 @@ class MySQLStatements(Statements):
     """UPDATE what is there and free, else INSERT; then read what was written."""
 
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
+        super().__init__(connection, table)
+
         def complete(sql: str) -> str:
             return sql.format(table=table, now=NOW["mysql"])
 
@@ -81,25 +83,23 @@ class MySQLStatements(Statements):
         self.granted_sql = complete(GRANTED)
         self.renew_sql, self.release_sql = complete(RENEW), complete(RELEASE)
 
-    def acquire(self, connection: BaseDatabaseWrapper, parameters: Parameters) -> Row | None:
+    def acquire(self, parameters: Parameters) -> Row | None:
         parameters = encoded(parameters)
         for sql in (self.update_sql, self.insert_sql):
-            if execute(connection, sql, parameters):
-                rows = fetch(connection, self.granted_sql, parameters)
+            if self.execute(sql, parameters):
+                rows = self.fetch(self.granted_sql, parameters)
                 return Row(*rows[0]) if rows else None
         return None
 
-    def renew(
-        self, connection: BaseDatabaseWrapper, parameters: Parameters
-    ) -> tuple[int | None] | None:
+    def renew(self, parameters: Parameters) -> tuple[int | None] | None:
         parameters = encoded(parameters)
-        if not execute(connection, self.renew_sql, parameters):
+        if not self.execute(self.renew_sql, parameters):
             return None
-        rows = fetch(connection, self.granted_sql, parameters)
+        rows = self.fetch(self.granted_sql, parameters)
         return (Row(*rows[0]).expires_at,) if rows else None
 
-    def release(self, connection: BaseDatabaseWrapper, parameters: Parameters) -> bool:
-        return super().release(connection, encoded(parameters))
+    def release(self, parameters: Parameters) -> bool:
+        return super().release(encoded(parameters))
 
 
 class MariaDBStatements(MySQLStatements):
@@ -111,13 +111,27 @@ class MariaDBStatements(MySQLStatements):
         self.prepared_acquire = PreparedStatement("acquire", acquire_sql)
         self.prepared_release = PreparedStatement("release", self.release_sql)
 
-    def acquire(self, connection: BaseDatabaseWrapper, parameters: Parameters) -> Row | None:
-        rows = self.prepared_acquire.run(fetch, connection, encoded(parameters))
+    def acquire(self, parameters: Parameters) -> Row | None:
+        rows = self._run(self.prepared_acquire, self.fetch, encoded(parameters))
         granted, *row = rows[0]
         return Row(*row) if granted else None
 
-    def release(self, connection: BaseDatabaseWrapper, parameters: Parameters) -> bool:
-        return self.prepared_release.run(execute, connection, encoded(parameters)) == 1
+    def release(self, parameters: Parameters) -> bool:
+        return self._run(self.prepared_release, self.execute, encoded(parameters)) == 1
+
+    def _run(
+        self,
+        statement: "PreparedStatement",
+        how: Callable[[str, Parameters], T],
+        parameters: Parameters,
+    ) -> T:
+        try:
+            return how(statement.execute_sql, parameters)
+        except Exception as error:  # the driver's own on an own connection, else Django's
+            if error.args[:1] != (UNKNOWN_STATEMENT,):
+                raise
+        self.cursor().execute(statement.prepare_sql, [statement.text])
+        return how(statement.execute_sql, parameters)
 
 
 class PreparedStatement:
@@ -132,22 +146,6 @@ class PreparedStatement:
         self.prepare_sql = f"PREPARE distlock_{name} FROM %s"
         values = ", ".join(match[0] for match in PARAMETER.finditer(sql))
         self.execute_sql = f"EXECUTE distlock_{name} USING {values}"
-
-    def run(
-        self,
-        how: Callable[[BaseDatabaseWrapper, str, Parameters], T],
-        connection: BaseDatabaseWrapper,
-        parameters: Parameters,
-    ) -> T:
-        """Run it by `execute` or `fetch`."""
-        try:
-            return how(connection, self.execute_sql, parameters)
-        except Exception as error:  # the driver's own on an own connection, else Django's
-            if error.args[:1] != (UNKNOWN_STATEMENT,):
-                raise
-        with connection.cursor() as cursor:
-            cursor.execute(self.prepare_sql, [self.text])
-        return how(connection, self.execute_sql, parameters)
 
 
 def encoded(parameters: Parameters) -> Parameters:

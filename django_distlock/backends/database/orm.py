@@ -4,7 +4,9 @@ The database's clock is read first. An old time is a safe one: it only refuses w
 expired, and shortens the lease by the time that the statements took.
 """
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
 
 from django.db import IntegrityError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -16,16 +18,35 @@ from ...fields import to_microseconds
 from ...models import Lock, LockQuerySet
 from .statements import Parameters, Row, Statements
 
+T = TypeVar("T")
+
+
+def unlogged(action: Callable[["ORMStatements", Parameters], T]) -> Callable[..., T]:
+    """Keep the owner, a parameter, out of Django's debug log."""
+
+    @wraps(action)
+    def hidden(statements: "ORMStatements", parameters: Parameters) -> T:
+        connection = statements.connection
+        vars(connection)["make_debug_cursor"] = connection.make_cursor
+        try:
+            return action(statements, parameters)
+        finally:
+            del vars(connection)["make_debug_cursor"]
+
+    return hidden
+
 
 class ORMStatements(Statements):
     """A conditional update, else an insert; on the caller's connection."""
 
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
+        super().__init__(connection, table)
         self.locks: LockQuerySet = Lock.objects.using(connection.alias)
 
-    def acquire(self, connection: BaseDatabaseWrapper, parameters: Parameters) -> Row | None:
+    @unlogged
+    def acquire(self, parameters: Parameters) -> Row | None:
         semaphore, owner, ttl = parameters["semaphore"], parameters["owner"], parameters["ttl"]
-        now = to_microseconds(read_clock(connection))
+        now = to_microseconds(read_clock(self.connection))
         expires_at = None if ttl is None else now + ttl
         row = self.locks.filter(semaphore=semaphore)
         values: dict[str, Any] = {
@@ -51,16 +72,16 @@ class ORMStatements(Statements):
             return None
         return Row(now, now, expires_at)
 
-    def renew(
-        self, connection: BaseDatabaseWrapper, parameters: Parameters
-    ) -> tuple[int | None] | None:
+    @unlogged
+    def renew(self, parameters: Parameters) -> tuple[int | None] | None:
         ttl = parameters["ttl"]
-        now = to_microseconds(read_clock(connection))
+        now = to_microseconds(read_clock(self.connection))
         expires_at = None if ttl is None else now + ttl
         return (expires_at,) if self._own(parameters, now).update(expires_at=expires_at) else None
 
-    def release(self, connection: BaseDatabaseWrapper, parameters: Parameters) -> bool:
-        now = to_microseconds(read_clock(connection))
+    @unlogged
+    def release(self, parameters: Parameters) -> bool:
+        now = to_microseconds(read_clock(self.connection))
         return bool(self._own(parameters, now).update(owner="", expires_at=now))
 
     def _own(self, parameters: Parameters, now: int) -> LockQuerySet:

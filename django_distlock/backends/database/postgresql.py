@@ -71,6 +71,7 @@ class PostgreSQLStatements(Statements):
     """
 
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
+        super().__init__(connection, table)
         with connection.cursor() as cursor:
             cursor.execute(QUALIFIED_NAME, [table])
             found = cursor.fetchone()

@@ -4,18 +4,23 @@ A database file has one writer at a time, so a connection of our own would only 
 caller's. What the caller's transaction writes to the locks, others see when it commits.
 """
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...clocks import NOW
-from .statements import Statements
+from .statements import Parameters, Statements
 
 # Within one statement the clock stands still, and it is read after the wait for the file.
 ACQUIRE = """
 INSERT INTO {table} AS lock (semaphore, owner, token, holder, acquired_at, expires_at)
-SELECT %(semaphore)s, %(owner)s, {now}, %(holder)s, {now}, {now} + %(ttl)s
+SELECT :semaphore, :owner, {now}, :holder, {now}, {now} + :ttl
 WHERE NOT EXISTS (
     SELECT 1 FROM {table}
-    WHERE semaphore = %(semaphore)s AND owner NOT IN ('', %(owner)s)
+    WHERE semaphore = :semaphore AND owner NOT IN ('', :owner)
         AND (expires_at IS NULL OR expires_at > {now})
 )
 ON CONFLICT (semaphore) DO UPDATE SET
@@ -31,23 +36,71 @@ RETURNING token, acquired_at, expires_at
 """
 
 RENEW = """
-UPDATE {table} SET expires_at = {now} + %(ttl)s
-WHERE semaphore = %(semaphore)s AND owner = %(owner)s
+UPDATE {table} SET expires_at = {now} + :ttl
+WHERE semaphore = :semaphore AND owner = :owner
     AND (expires_at IS NULL OR expires_at > {now})
 RETURNING expires_at
 """
 
 RELEASE = """
 UPDATE {table} SET owner = '', expires_at = {now}
-WHERE semaphore = %(semaphore)s AND owner = %(owner)s
+WHERE semaphore = :semaphore AND owner = :owner
     AND (expires_at IS NULL OR expires_at > {now})
 """
 
 
+NORMAL = 1
+
+
 class SQLiteStatements(Statements):
-    """INSERT … ON CONFLICT with RETURNING (SQLite 3.35)."""
+    """INSERT … ON CONFLICT with RETURNING (SQLite 3.35), sent by the driver.
+
+    So the owner is in nobody's debug log, and the parameters are in SQLite's own style.
+    """
 
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
+        super().__init__(connection, table)
         self.acquire_sql, self.renew_sql, self.release_sql = (
             sql.format(table=table, now=NOW["sqlite"]) for sql in (ACQUIRE, RENEW, RELEASE)
         )
+
+    def release(self, parameters: Parameters) -> bool:
+        # A release that a power failure loses is made good by the end of the ttl, if there is one.
+        if parameters["ttl"] is None:
+            return super().release(parameters)
+        self.connection.ensure_connection()
+        with not_flushed(self.connection.connection):
+            return super().release(parameters)
+
+    def execute(self, sql: str, parameters: Parameters) -> int:
+        return self._send(sql, parameters).rowcount
+
+    def fetch(self, sql: str, parameters: Parameters) -> list[Any]:
+        return self._send(sql, parameters).fetchall()
+
+    def _send(self, sql: str, parameters: Parameters) -> sqlite3.Cursor:
+        # Not by way of Django's cursor, which takes parameters in another style.
+        cursor: sqlite3.Cursor = self.cursor()
+        return sqlite3.Cursor.execute(cursor, sql, parameters)
+
+
+@contextmanager
+def not_flushed(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let commits in this block not wait for the disk, if that can't do harm.
+
+    With a write-ahead log a power failure can then lose the last commits, but no more than that,
+    and the next commit that waits makes them durable too. A transaction can't change the setting.
+    """
+    [level] = connection.execute("PRAGMA synchronous").fetchone()
+    if (
+        level <= NORMAL
+        or connection.in_transaction
+        or connection.execute("PRAGMA journal_mode").fetchone() != ("wal",)
+    ):
+        yield
+        return
+    connection.execute(f"PRAGMA synchronous = {NORMAL}")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA synchronous = {level}")

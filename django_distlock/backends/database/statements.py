@@ -1,11 +1,12 @@
 """The three actions on a lock's row, as each database does them best."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 Parameters = dict[str, Any]
-"""What the statements are told: semaphore, owner, holder, and ttl, in microseconds or None."""
+"""What a statement is told: semaphore, owner, holder, and ttl, in microseconds or None."""
 
 
 class Row(NamedTuple):
@@ -17,40 +18,49 @@ class Row(NamedTuple):
 
 
 class Statements:
-    """Statements that say by RETURNING whether, and what, they wrote."""
+    """What is sent on one connection, by SQL that says by RETURNING what it wrote."""
 
     acquire_sql: str
     renew_sql: str
     release_sql: str
 
-    def acquire(self, connection: BaseDatabaseWrapper, parameters: Parameters) -> Row | None:
+    cursor: Callable[[], Any]
+    """Give a cursor of the driver's: the owner, a parameter, has no place in Django's debug log."""
+
+    def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
+        self.connection = connection
+        self.cursor = self._checked_cursor
+
+    def acquire(self, parameters: Parameters) -> Row | None:
         """Write the row and return it, or None if another owner has an unexpired lease."""
-        rows = fetch(connection, self.acquire_sql, parameters)
+        rows = self.fetch(self.acquire_sql, parameters)
         return Row(*rows[0]) if rows else None
 
-    def renew(
-        self, connection: BaseDatabaseWrapper, parameters: Parameters
-    ) -> tuple[int | None] | None:
+    def renew(self, parameters: Parameters) -> tuple[int | None] | None:
         """Write a new end of the lease and return it as a row, or None if the lease was lost."""
-        rows = fetch(connection, self.renew_sql, parameters)
+        rows = self.fetch(self.renew_sql, parameters)
         return rows[0] if rows else None
 
-    def release(self, connection: BaseDatabaseWrapper, parameters: Parameters) -> bool:
+    def release(self, parameters: Parameters) -> bool:
         """Empty the owner if it is still this one and the lease has not expired."""
-        return execute(connection, self.release_sql, parameters) == 1
+        return self.execute(self.release_sql, parameters) == 1
 
+    def _checked_cursor(self) -> Any:
+        """Let Django see to it that the connection is there, and usable here and now."""
+        checked = self.connection.cursor()
+        self.connection.validate_no_broken_transaction()
+        return checked.cursor
 
-def execute(connection: BaseDatabaseWrapper, sql: str, parameters: Parameters) -> int:
-    """Run a statement and return how many rows it found."""
-    with connection.cursor() as cursor:
+    def execute(self, sql: str, parameters: Parameters) -> int:
+        """Run a statement and return how many rows it found."""
+        cursor = self.cursor()
         cursor.execute(sql, parameters)
         found: int = cursor.rowcount
-    return found
+        return found
 
-
-def fetch(connection: BaseDatabaseWrapper, sql: str, parameters: Parameters) -> list[Any]:
-    """Run a statement and return all rows: SQLite commits it only when the last one is read."""
-    with connection.cursor() as cursor:
+    def fetch(self, sql: str, parameters: Parameters) -> list[Any]:
+        """Run a statement and return all rows: SQLite commits it only when the last one is read."""
+        cursor = self.cursor()
         cursor.execute(sql, parameters)
         rows: list[Any] = cursor.fetchall()
-    return rows
+        return rows
