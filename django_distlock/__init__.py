@@ -1,5 +1,6 @@
 """A distributed lock for Django: one thing happens once at a time, on every host of a site."""
 
+from . import checks  # noqa: F401 - registered here, to say so if the app is not installed
 from .decorators import distributed_lock, skip
 from .exceptions import (
     InvalidLockBackend,

@@ -5,10 +5,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class DistlockConfig(AppConfig):
-    """Registers the system checks."""
+    """The app: a table, its admin, and a command."""
 
     name = "django_distlock"
     verbose_name = _("Distributed locks")
-
-    def ready(self) -> None:
-        from . import checks  # noqa: F401 - registered when the apps are there

@@ -1,9 +1,9 @@
 """The only reader of the DISTLOCK setting."""
 
 import inspect
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from asgiref.local import Local
 from django.conf import settings
 from django.core.signals import setting_changed
 from django.utils.connection import BaseConnectionHandler
@@ -28,6 +28,11 @@ class LockBackendHandler(_ConnectionHandler):
     settings_name = "DISTLOCK"
     exception_class = InvalidLockBackend
 
+    def __init__(self, configured: dict[str, Any] | None = None) -> None:
+        super().__init__(configured)
+        # A store keeps no state of a lock, so it needn't follow a context from thread to thread.
+        self._connections = threading.local()
+
     def configure_settings(self, configured: dict[str, Any] | None) -> dict[str, Any]:
         if configured is None:
             configured = getattr(settings, "DISTLOCK", DEFAULT)
@@ -45,7 +50,7 @@ class LockBackendHandler(_ConnectionHandler):
         """Forget the settings and the stores made by them."""
         vars(self).pop("settings", None)
         self._settings = None
-        self._connections = Local(self.thread_critical)
+        self._connections = threading.local()
 
     def create_connection(self, alias: str) -> BaseLockBackend:
         name, configured = f"DISTLOCK[{alias!r}]", self.settings[alias]
@@ -60,27 +65,32 @@ class LockBackendHandler(_ConnectionHandler):
         options = configured.get("OPTIONS", {})
         if not isinstance(options, dict):
             raise InvalidLockBackend(f"{name}: OPTIONS must be a dict.")
-        _check_options(name, backend, options)
+        _check_options(name, backend, alias, options)
         return backend(alias, **options)
 
 
 def _import_backend(name: str, path: str) -> type[BaseLockBackend]:
     try:
         backend = import_string(path)
-    except (ImportError, RuntimeError) as error:  # RuntimeError: its models' app isn't installed
+    # ValueError: a module's name is empty; RuntimeError: the app of its models isn't installed
+    except (ImportError, ValueError, RuntimeError) as error:
         raise InvalidLockBackend(f"{name}: could not import BACKEND {path!r}: {error}") from error
     if not (isinstance(backend, type) and issubclass(backend, BaseLockBackend)):
         raise InvalidLockBackend(f"{name}: BACKEND {path!r} is not a BaseLockBackend.")
     return backend
 
 
-def _check_options(name: str, backend: type[BaseLockBackend], options: dict[str, Any]) -> None:
-    known = list(inspect.signature(backend).parameters)[1:]  # without the alias
-    if unknown := options.keys() - set(known):
+def _check_options(
+    name: str, backend: type[BaseLockBackend], alias: str, options: dict[str, Any]
+) -> None:
+    signature = inspect.signature(backend)
+    try:
+        signature.bind(alias, **options)
+    except TypeError as error:
+        known = ", ".join([*signature.parameters][1:]) or "no options"  # without the alias
         raise InvalidLockBackend(
-            f"{name}: unknown option {', '.join(sorted(map(repr, unknown)))}; "
-            f"{backend.__name__} takes {', '.join(known)}."
-        )
+            f"{name}: wrong OPTIONS: {error}; {backend.__name__} takes {known}."
+        ) from error
 
 
 lock_backends = LockBackendHandler()

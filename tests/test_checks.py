@@ -86,16 +86,21 @@ import django
 from django.conf import settings
 settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3"}})
 django.setup()
+from django.core.management import CommandError, call_command
 from django_distlock import InvalidLockBackend, lock_backends
 try:
     lock_backends["default"]
 except InvalidLockBackend as error:
     print(error)
+try:
+    call_command("check")
+except CommandError as error:
+    print(error)
 """
 
 
 def test_missing_app_is_an_error() -> None:
-    """Without it in INSTALLED_APPS there is no table."""
+    """Without it in INSTALLED_APPS there is no table; `manage.py check` says so."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": ""}
     told = subprocess.run(
         [sys.executable, "-c", MISSING_APP],
@@ -106,7 +111,10 @@ def test_missing_app_is_an_error() -> None:
         check=True,
     ).stdout
     assert told.startswith(f"DISTLOCK['default']: could not import BACKEND '{DATABASE}': ")
-    assert "INSTALLED_APPS" in told
+    at_use, _, at_check = told.partition("\n")
+    assert "INSTALLED_APPS" in at_use
+    assert at_use in at_check
+    assert "distlock.E001" in at_check
 
 
 def test_store_has_its_own_checks() -> None:

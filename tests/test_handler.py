@@ -26,6 +26,14 @@ class LimitedBackend(BaseLockBackend):
     supports_unlimited_ttl = False
 
 
+class DemandingBackend(BaseLockBackend):
+    """A store that can't do without an option, and takes more than it names."""
+
+    def __init__(self, alias: str, *, url: str, **others: Any) -> None:
+        super().__init__(alias)
+        self.url, self.others = url, others
+
+
 def make(configured: Any, alias: str = "jobs") -> BaseLockBackend:
     """Make the store that DISTLOCK[alias] would give."""
     return LockBackendHandler({alias: configured})[alias]
@@ -147,18 +155,43 @@ def test_unknown_keys_are_refused() -> None:
 
 def test_unknown_option_is_named_beside_the_known_ones() -> None:
     """No option is ignored, and the alias is none."""
-    message = refusal({"BACKEND": DATABASE, "OPTIONS": {"timeout": 5, "alias": "x"}})
-    expected = "unknown option 'alias', 'timeout'; DatabaseBackend takes using, ttl, connections."
-    assert message == expected
+    message = refusal({"BACKEND": DATABASE, "OPTIONS": {"timeout": 5}})
+    assert message == (
+        "wrong OPTIONS: got an unexpected keyword argument 'timeout'; "
+        "DatabaseBackend takes using, ttl, connections."
+    )
 
 
-@pytest.mark.parametrize("path", ["nowhere.Backend", "django_distlock.Nothing", "Backend", ""])
+def test_alias_and_what_is_no_name_are_no_options() -> None:
+    """The constructor's first argument is the handler's to give."""
+    assert "'alias'" in refusal({"BACKEND": DATABASE, "OPTIONS": {"alias": "x"}})
+    assert "strings" in refusal({"BACKEND": DATABASE, "OPTIONS": {1: "x"}})
+
+
+def test_option_that_a_store_needs_is_asked_for() -> None:
+    """By a message of DISTLOCK's, which the system check can show."""
+    assert refusal({"BACKEND": f"{__name__}.DemandingBackend"}) == (
+        "wrong OPTIONS: missing a required argument: 'url'; DemandingBackend takes url, others."
+    )
+
+
+def test_store_may_take_options_that_it_does_not_name() -> None:
+    """By `**others`."""
+    options = {"url": "u", "more": 1}
+    store = make({"BACKEND": f"{__name__}.DemandingBackend", "OPTIONS": options})
+    assert isinstance(store, DemandingBackend)
+    assert (store.url, store.others) == ("u", {"more": 1})
+
+
+@pytest.mark.parametrize(
+    "path", ["nowhere.Backend", "django_distlock.Nothing", "Backend", "", ".x"]
+)
 def test_backend_that_cannot_be_imported_is_refused(path: str) -> None:
     """The message has the path and the reason, and the cause is kept."""
     with pytest.raises(InvalidLockBackend) as caught:
         make({"BACKEND": path})
     assert str(caught.value).startswith(f"DISTLOCK['jobs']: could not import BACKEND {path!r}: ")
-    assert isinstance(caught.value.__cause__, ImportError)
+    assert isinstance(caught.value.__cause__, ImportError | ValueError)
     assert str(caught.value).endswith(str(caught.value.__cause__))
 
 
