@@ -78,7 +78,10 @@ class EpochMicrosecondsField(_Field):
 
     def to_python(self, value: Any) -> datetime | None:
         if isinstance(value, str):
-            parsed = parse_datetime(value)
+            try:
+                parsed = parse_datetime(value)
+            except ValueError:  # well-formed, but there is no 30th of February
+                parsed = None
             if parsed is None:
                 raise ValidationError(f"{value!r} is not a date and time in ISO 8601.")
             return parsed

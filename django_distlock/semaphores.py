@@ -75,8 +75,10 @@ class SemaphoreTemplate:
             for name in names
             for root, _, path in [name.partition(".")]
         ]
-        if not names:
-            validate_semaphore(text)
+        # What no value can make valid.
+        fixed = "".join(literals)
+        if fixed or not names:
+            validate_semaphore(fixed)
 
     def for_calls_of(self, function: Callable[..., Any]) -> Callable[..., str]:
         """Return what makes the semaphore of a call's arguments.
@@ -86,11 +88,12 @@ class SemaphoreTemplate:
         signature = call_signature(function)
         parameters = signature.parameters
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        named = [p.name for p in parameters.values() if p.kind is not p.VAR_POSITIONAL]
         for name, root, _ in self._getters:
-            if root not in parameters and not takes_any:
+            if root not in named and not takes_any:
                 raise ValueError(
                     f"Template {self.text!r}: the callable has no argument {root!r} for <{name}>; "
-                    f"it has: {', '.join(parameters) or 'none'}."
+                    f"it has: {', '.join(named) or 'none'}."
                 )
         return lambda *args, **kwargs: self.render(bind_arguments(signature, args, kwargs))
 
@@ -151,12 +154,14 @@ def _quote(text: str) -> str:
 def bind_arguments(
     signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the call's arguments by name, defaults and the members of **kwargs included."""
+    """Return the call's arguments that have a name, with defaults and the members of **kwargs."""
     bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
     arguments = dict(bound.arguments)
     for parameter in signature.parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            del arguments[parameter.name]
+        elif parameter.kind is parameter.VAR_KEYWORD:
             # Beside a positional-only argument of the same name, a member of **kwargs yields.
             arguments = arguments.pop(parameter.name) | arguments
     return arguments

@@ -27,8 +27,8 @@ pytestmark = pytest.mark.django_db(databases="__all__")
 on_each_database = pytest.mark.parametrize("alias", DATABASES)
 
 HOUR = timedelta(hours=1)
-# Half a unit off, so that the seconds which a test takes don't change what is shown.
-HALF = timedelta(minutes=30)
+# Between two minutes, so that the seconds which a test takes don't change what is shown.
+HALF = timedelta(minutes=30, seconds=30)
 SECRET = "5ec2e7" * 5
 
 
@@ -328,6 +328,13 @@ def test_unknown_backend_is_a_command_error() -> None:
     """A message, not a traceback."""
     with pytest.raises(CommandError, match=r"^DISTLOCK\['nowhere'\]: not configured"):
         run("nowhere")
+
+
+@pytest.mark.parametrize("prefix", ["\udcff", "a\n", "x" * 256])
+def test_prefix_that_no_semaphore_has_is_a_command_error(prefix: str) -> None:
+    """Such as a shell's bytes that are no text."""
+    with pytest.raises(CommandError, match="argument --prefix: A semaphore has"):
+        run("default", f"--prefix={prefix}")
 
 
 def unreachable(alias: str) -> dict[str, str]:

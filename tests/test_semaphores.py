@@ -201,6 +201,13 @@ def test_template_without_placeholders_is_validated_at_once(text: str) -> None:
         SemaphoreTemplate(text)
 
 
+@pytest.mark.parametrize("text", ["<a>" + "x" * 256, "<a>\n", "\x7f<a>", "<a>\ud800", "\0<a>:<b>"])
+def test_template_that_no_value_makes_valid_is_refused_at_once(text: str) -> None:
+    """What stands beside the placeholders stays in every semaphore."""
+    with pytest.raises(InvalidSemaphore):
+        SemaphoreTemplate(text)
+
+
 @pytest.mark.parametrize("literal", ["%", "%s", "%%", "%(a)s", "{a}", "{}", "\\1", "$a"])
 def test_literal_text_is_kept_as_it_is(literal: str) -> None:
     """No formatting language but <name> is understood."""
@@ -218,6 +225,18 @@ def test_root_of_a_dotted_name_is_what_the_callable_must_have() -> None:
     """Attributes are known at the call only, the argument before."""
     with pytest.raises(ValueError, match=r"no argument 'request' for <request\.user\.pk>"):
         SemaphoreTemplate("<request.user.pk>").for_calls_of(collect)
+
+
+def test_further_positional_arguments_are_none_to_name() -> None:
+    """A tuple has no text; what is passed by keyword has a name."""
+
+    def collect_all(first: int, *others: int) -> None: ...
+
+    def collect_any(*args: int, **kwargs: int) -> None: ...
+
+    with pytest.raises(ValueError, match="no argument 'others' for <others>; it has: first"):
+        SemaphoreTemplate("<others>").for_calls_of(collect_all)
+    assert SemaphoreTemplate("<args>").for_calls_of(collect_any)(args=1) == "1"
 
 
 def test_callable_without_arguments_has_none_to_name() -> None:
@@ -405,17 +424,13 @@ def test_call_that_python_would_refuse_is_refused_likewise() -> None:
 
 
 def test_bound_arguments_hold_defaults_and_the_members_of_kwargs() -> None:
-    """All that a template may name, and **kwargs itself no more."""
+    """All that a template may name, and neither *args nor **kwargs itself."""
 
     def view(request: str, page: int = 1, *rest: int, **options: str) -> None: ...
 
     bound = bind_arguments(call_signature(view), ("r", 2, 3), {"sort": "up"})
-    assert bound == {"request": "r", "page": 2, "rest": (3,), "sort": "up"}
-    assert bind_arguments(call_signature(view), ("r",), {}) == {
-        "request": "r",
-        "page": 1,
-        "rest": (),
-    }
+    assert bound == {"request": "r", "page": 2, "sort": "up"}
+    assert bind_arguments(call_signature(view), ("r",), {}) == {"request": "r", "page": 1}
 
 
 # Prefixes

@@ -11,6 +11,7 @@ from ...backends.base import LockInfo
 from ...durations import format_duration, parse_duration
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ...handler import lock_backends
+from ...semaphores import validate_semaphore
 
 
 class Command(BaseCommand):
@@ -27,7 +28,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--backend", default="default", help="alias in DISTLOCK")
-        parser.add_argument("--prefix", default="", help="only semaphores that begin with this")
+        parser.add_argument(
+            "--prefix", type=_prefix, default="", help="only semaphores that begin with this"
+        )
         parser.add_argument(
             "--purge-released",
             type=_duration,
@@ -69,6 +72,13 @@ class Command(BaseCommand):
 def _duration(text: str) -> timedelta:
     try:
         return parse_duration(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from error
+
+
+def _prefix(text: str) -> str:
+    try:
+        return text and validate_semaphore(text)
     except ValueError as error:
         raise ArgumentTypeError(str(error)) from error
 
