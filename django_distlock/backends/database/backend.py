@@ -36,7 +36,8 @@ class DatabaseBackend(BaseLockBackend):
     that a grant doesn't depend on the caller's transaction. On SQLite and other databases it uses
     the caller's: what is acquired inside a transaction is visible, and kept, when that commits.
 
-    It does not guarantee that a grant survives a failover to a replica that hasn't received it.
+    It does not guarantee that a grant survives a failover to a replica that hasn't received it,
+    nor that a release survives a power failure: the lock then ends with its ttl.
     """
 
     own_connection_vendors: ClassVar[frozenset[str]] = frozenset({"postgresql", "mysql"})

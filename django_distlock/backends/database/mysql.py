@@ -127,7 +127,7 @@ class MariaDBStatements(MySQLStatements):
     ) -> T:
         try:
             return how(statement.execute_sql, parameters)
-        except Exception as error:  # the driver's own on an own connection, else Django's
+        except Exception as error:  # the driver's, whichever driver that is
             if error.args[:1] != (UNKNOWN_STATEMENT,):
                 raise
         self.cursor().execute(statement.prepare_sql, [statement.text])

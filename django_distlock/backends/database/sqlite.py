@@ -7,7 +7,7 @@ caller's. What the caller's transaction writes to the locks, others see when it 
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -48,15 +48,12 @@ WHERE semaphore = :semaphore AND owner = :owner
     AND (expires_at IS NULL OR expires_at > {now})
 """
 
-
-NORMAL = 1
+NORMAL: Final = 1
+"""Of PRAGMA synchronous: the log is flushed before it is written back, not at every commit."""
 
 
 class SQLiteStatements(Statements):
-    """INSERT … ON CONFLICT with RETURNING (SQLite 3.35), sent by the driver.
-
-    So the owner is in nobody's debug log, and the parameters are in SQLite's own style.
-    """
+    """INSERT … ON CONFLICT with RETURNING (SQLite 3.35)."""
 
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
         super().__init__(connection, table)
@@ -79,8 +76,8 @@ class SQLiteStatements(Statements):
         return self._send(sql, parameters).fetchall()
 
     def _send(self, sql: str, parameters: Parameters) -> sqlite3.Cursor:
-        # Not by way of Django's cursor, which takes parameters in another style.
         cursor: sqlite3.Cursor = self.cursor()
+        # Django's subclass takes parameters in another style.
         return sqlite3.Cursor.execute(cursor, sql, parameters)
 
 
