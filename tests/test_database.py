@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -81,12 +81,6 @@ class SpyingCursor:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.cursor, name)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.cursor.close()
 
 
 def statements_sent(alias: str, action: Callable[[], object]) -> list[str]:

@@ -170,9 +170,9 @@ def test_alias_and_what_is_no_name_are_no_options() -> None:
 
 def test_option_that_a_store_needs_is_asked_for() -> None:
     """By a message of DISTLOCK's, which the system check can show."""
-    assert refusal({"BACKEND": f"{__name__}.DemandingBackend"}) == (
-        "wrong OPTIONS: missing a required argument: 'url'; DemandingBackend takes url, others."
-    )
+    message = refusal({"BACKEND": f"{__name__}.DemandingBackend"})
+    assert message.startswith("wrong OPTIONS: missing a required ")
+    assert message.endswith("argument: 'url'; DemandingBackend takes url, others.")
 
 
 def test_store_may_take_options_that_it_does_not_name() -> None:
