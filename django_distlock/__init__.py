@@ -1,6 +1,7 @@
 """A distributed lock for Django: one thing happens once at a time, on every host of a site."""
 
-from . import checks  # noqa: F401 - registered here, to say so if the app is not installed
+# The checks are registered here, to say so if the app is not installed; commits are guarded by it.
+from . import checks, guard  # noqa: F401
 from .decorators import distributed_lock, skip
 from .exceptions import (
     InvalidLockBackend,

@@ -12,12 +12,12 @@ from asgiref.sync import iscoroutinefunction
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest
 
+from .atomic_requests import request_transactions, roll_back_requests, take_over_transactions
 from .exceptions import LockBackendUnavailable, LockLost, LockNotAcquired
 from .http import contended, find_request, is_resolved, unavailable
 from .leases import Lease, current_flow
 from .locks import BackendTtl, acquire_lock, leave
 from .semaphores import PLACEHOLDER, InvalidSemaphore, SemaphoreTemplate
-from .transactions import leave_after_commit, request_transactions, take_over_transactions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -151,9 +151,11 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             raise BadRequest(str(error)) from error
         except LockBackendUnavailable:
             logger.exception("A locked view was not called: its lock's store is unavailable.")
+            roll_back_requests()
             return unavailable(request)
         if lease is None:
             if self.on_conflict is None:
+                roll_back_requests()
                 return contended(request)
             without_self = args[args.index(request) :] if request in args else args
             return self.on_conflict(*without_self, **kwargs)
@@ -163,6 +165,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             if error.lease is not lease:
                 raise
             logger.exception("A locked view's work may have been done twice, or not at all.")
+            roll_back_requests()
             return unavailable(request)
 
 
@@ -174,16 +177,17 @@ def _call_holding(
 ) -> Any:
     """Call the function inside the lock, and a request's transaction between the two."""
     args, kwargs = arguments
+    flow = current_flow()
+    flow.entered.append((lease, lease))
     try:
         with request_transactions(request, function) if request else nullcontext():
             result = function(*args, **kwargs)
             if request and not lease.released:
                 lease.check()  # while there still is a transaction to roll back
     except BaseException:
-        leave(lease, failed=True)
+        leave(flow.leave(lease), failed=True)
         raise
-    if not (request and leave_after_commit(lease, request)):
-        leave(lease, failed=False)
+    leave(flow.leave(lease), failed=False)
     return result
 
 

@@ -1,5 +1,6 @@
 """The lease: what a holder has; and which task or thread acquired which."""
 
+import logging
 import math
 import os
 import socket
@@ -9,12 +10,17 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.asyncio import async_unsafe
 
 from . import clocks
 from .backends.base import Claim, Grant
+from .background import background
 from .exceptions import LockBackendUnavailable, LockLost
 from .handler import lock_backends
+from .transactions import AfterTransactions, open_transactions
+
+logger = logging.getLogger("django_distlock")
 
 ASYNC_UNSAFE = (
     "django_distlock's calls wait for the store and can't be made in a running event loop; "
@@ -132,7 +138,7 @@ class Lease:
         sent = clocks.monotonic()
         ends = lock_backends[self.backend].renew([self])
         if self.owner not in ends:
-            self._lost = True
+            self.lose()
             self.check()
         self.expires_at = ends[self.owner]
         self._deadline = self._end(sent)
@@ -141,11 +147,21 @@ class Lease:
     def release(self) -> bool:
         """Give the lock back; False if it was not ours any more, lost or released before.
 
-        After LockBackendUnavailable it can be tried again.
+        Inside a transaction that is done when the outermost atomic block has ended, however it
+        ends. After LockBackendUnavailable it can be tried again.
         """
         if self.released or self._lost:
             self._flow.forget(self)
             return False
+        if self.held and (transactions := open_transactions()):
+            self._flow.forget(self)
+            PutOffRelease(self, current_flow(), transactions)
+            self.released = True
+            return True
+        return self.release_now()
+
+    def release_now(self) -> bool:
+        """Give the lock back without regard to transactions. See release()."""
         store = lock_backends[self.backend]
         try:
             released = store.release(self)
@@ -157,6 +173,10 @@ class Lease:
         self.released, self._lost = released, not released
         self._flow.forget(self)
         return released
+
+    def lose(self) -> None:
+        """Take note that the lease isn't ours any more."""
+        self._lost, self.released = True, False
 
     def _end(self, sent: float) -> float:
         return math.inf if self.ttl is None else sent + self.ttl
@@ -191,6 +211,54 @@ if TYPE_CHECKING:
         return lease
 
 
+class PutOffRelease:
+    """The release of a lease that waits for the end of the transactions that are open."""
+
+    def __init__(self, lease: Lease, flow: "Flow", transactions: list[BaseDatabaseWrapper]) -> None:
+        self.lease = lease
+        self.transactions_ended = False
+        self._flow = flow
+        self._done = False
+        flow.put_off[lease.backend, lease.semaphore] = self
+        background.expect(self)
+        AfterTransactions(transactions, self._end)
+
+    def take_back(self) -> Lease:
+        """Return the lease, not to be released yet."""
+        self._done = True
+        self._forget()
+        self.lease.released = False
+        self._flow.remember(self.lease)
+        return self.lease
+
+    def finish(self) -> None:
+        """Release now, if it isn't done. If the store is down, the lease ends by itself.
+
+        Two threads may do that at once: the owner is the same, and one of them finds nothing.
+        """
+        try:
+            if not self._done:
+                self.lease.release_now()
+        except LockBackendUnavailable:
+            if not self._done:
+                logger.exception("%s could not be released after a transaction.", self.lease)
+        self._done = True
+        self._forget()
+
+    def _end(self, committed: bool) -> None:
+        self.transactions_ended = True
+        if committed:
+            self.finish()
+        elif not self._done:
+            background.do(self.finish)
+
+    def _forget(self) -> None:
+        background.over(self)
+        key = self.lease.backend, self.lease.semaphore
+        if self._flow.put_off.get(key) is self:
+            del self._flow.put_off[key]
+
+
 class Flow:
     """The leases that one thread acquired, by name, and the `with` blocks that it is in.
 
@@ -198,12 +266,13 @@ class Flow:
     by a forked child, brings along a flow that isn't theirs.
     """
 
-    __slots__ = ("entered", "identity", "leases")
+    __slots__ = ("entered", "identity", "leases", "put_off")
 
     def __init__(self) -> None:
         self.identity = _identity()
         self.leases: dict[tuple[str, str], Lease] = {}
         self.entered: list[tuple[object, Lease]] = []
+        self.put_off: dict[tuple[str, str], PutOffRelease] = {}
 
     def remember(self, lease: Lease) -> None:
         """Let this lease be found by its name, in place of an earlier one that was lost."""
@@ -213,6 +282,12 @@ class Flow:
         """Find this lease by its name no more."""
         if self.leases.get((lease.backend, lease.semaphore)) is lease:
             del self.leases[lease.backend, lease.semaphore]
+
+    def at_work(self) -> list[Lease]:
+        """Return the leases of its blocks, and those whose release waits for a transaction."""
+        entered = [lease for _, lease in self.entered if not lease.released]
+        waiting = [each.lease for each in self.put_off.values() if not each.transactions_ended]
+        return entered + waiting
 
     def leave(self, block: object) -> Lease:
         """Return the lease with which this thread entered the block last."""

@@ -15,8 +15,17 @@ from . import clocks
 from .backends.base import BaseLockBackend
 from .exceptions import LockBackendUnavailable, LockLost, LockNotHeld
 from .handler import lock_backends
-from .leases import ASYNC_UNSAFE, Lease, Request, current_flow, describe_holder, new_owner
+from .leases import (
+    ASYNC_UNSAFE,
+    Lease,
+    PutOffRelease,
+    Request,
+    current_flow,
+    describe_holder,
+    new_owner,
+)
 from .semaphores import validate_semaphore
+from .transactions import open_transactions, refuse_endless_transactions, refuse_older_snapshots
 
 logger = logging.getLogger("django_distlock")
 
@@ -52,13 +61,20 @@ def acquire_lock(
     LockBackendUnavailable means that the store couldn't be asked: nothing was acquired.
     """
     store = lock_backends[backend]
+    transactions = open_transactions()
+    put_off = current_flow().put_off.get((backend, semaphore))
+    if put_off and (taken_back := _take_back(put_off, store, ttl)):
+        return taken_back
+    refuse_endless_transactions()
     request = Request(
         backend=backend,
         semaphore=validate_semaphore(semaphore),
         owner=new_owner(),
-        ttl=store.ttl if isinstance(ttl, BackendTtl) else store.validate_ttl(ttl),
+        ttl=_ttl(store, ttl),
         holder=describe_holder(label),
     )
+    if transactions:
+        refuse_older_snapshots(transactions)
     deadline = clocks.monotonic() + validate_timeout(timeout)
     lease = _attempt(store, request)
     if lease is None:
@@ -106,6 +122,31 @@ def leave(lease: Lease, *, failed: bool) -> None:
         logger.error("%s was lost before a block that failed ended.", lease)
     elif lost:
         raise LockLost(f"{lease} was lost before its block ended.", lease)
+
+
+def _ttl(store: BaseLockBackend, ttl: float | BackendTtl | None) -> float | None:
+    return store.ttl if isinstance(ttl, BackendTtl) else store.validate_ttl(ttl)
+
+
+def _take_back(
+    put_off: PutOffRelease, store: BaseLockBackend, ttl: float | BackendTtl | None
+) -> Lease | None:
+    """Return the lease that an earlier block of the same transaction had; None if that is over.
+
+    LockLost means that somebody else may have had the lock in between.
+    """
+    if put_off.transactions_ended:
+        put_off.finish()  # what noticed it, a finalizer, couldn't
+        return None
+    lease = put_off.take_back()
+    lease.ttl = _ttl(store, ttl)
+    try:
+        lease.renew()
+    except LockLost:
+        if store.joins_transaction():
+            return None  # a savepoint's rollback undid the grant, with all that was done under it
+        raise
+    return lease
 
 
 def _attempt(store: BaseLockBackend, request: Request) -> Lease | None:

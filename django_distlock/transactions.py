@@ -1,73 +1,137 @@
-"""The lock has to outlast the transaction that ATOMIC_REQUESTS puts around a view."""
+"""The user's transactions in this thread: which are open, and what is done when they end."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
 
-from django.db import connections, transaction
-from django.http import HttpRequest
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 
-from .handler import lock_backends
-from .leases import Lease
-from .locks import leave
+from .exceptions import LockError
 
-
-class LockedExemptions(set[str]):
-    """The `_non_atomic_requests` of a locked view.
-
-    Django finds every alias in it, and so opens no transaction around the lock: that is done inside
-    it. What it really holds are the aliases that `transaction.non_atomic_requests` put there.
-    """
-
-    def __contains__(self, alias: object) -> bool:
-        return True
+_thread = threading.local()
 
 
-def take_over_transactions(locked: Callable[..., Any], view: Callable[..., Any]) -> None:
-    """Let no transaction be opened around the locked view; two locks share one set."""
-    exempt: set[str] = getattr(view, "_non_atomic_requests", set())
-    if not isinstance(exempt, LockedExemptions):
-        exempt = LockedExemptions(exempt)
-    vars(locked)["_non_atomic_requests"] = exempt
+def _opened() -> list[weakref.ref[BaseDatabaseWrapper]]:
+    """Return the connections that this thread opened; some may be gone or closed."""
+    try:
+        opened: list[weakref.ref[BaseDatabaseWrapper]] = _thread.opened
+    except AttributeError:
+        opened = _thread.opened = []
+    return opened
 
 
-@contextmanager
-def request_transactions(request: HttpRequest, view: Callable[..., Any]) -> Iterator[None]:
-    """Open what ATOMIC_REQUESTS asks for, if Django left it to us and no lock is further inside."""
-    exempt = _resolved_exemptions(request)
-    with ExitStack() as stack:
-        if isinstance(exempt, LockedExemptions) and not _is_locked(view):
-            for alias in reversed(_atomic_aliases()):
-                if alias not in set(exempt):
-                    stack.enter_context(transaction.atomic(using=alias))
-        yield
+def _remember(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+    # Asking Django for the connection of every alias takes longer than a refused try on SQLite.
+    opened = [ref for ref in _opened() if ref() not in (None, connection)]
+    _thread.opened = [*opened, weakref.ref(connection)]
 
 
-def leave_after_commit(lease: Lease, request: HttpRequest) -> bool:
-    """Put the release off to the commit, if Django's transaction for the request is around us.
+connection_created.connect(_remember, dispatch_uid="django_distlock.transactions")
 
-    It is there when a single method of a class-based view is locked. After a rollback the lease
-    ends with its ttl. A store whose release takes effect with the commit needs no delay.
-    """
-    exempt = _resolved_exemptions(request)
-    store = lock_backends[lease.backend]
-    for alias in reversed(_atomic_aliases()):
-        if alias in exempt or store.joins_transaction(alias):
+
+def open_transactions() -> list[BaseDatabaseWrapper]:
+    """Return this thread's connections that are in an atomic block; a TestCase's doesn't count."""
+    return [
+        connection
+        for ref in _opened()
+        if (connection := ref()) is not None
+        and connection.in_atomic_block
+        and not vars(connection.atomic_blocks[0])["_from_testcase"]
+    ]
+
+
+def refuse_endless_transactions() -> None:
+    """Raise LockError where a transaction is open that no atomic block will end."""
+    for ref in _opened():
+        connection = ref()
+        if connection is None or connection.connection is None or connection.autocommit:
             continue
-        if connections[alias].in_atomic_block:
-            transaction.on_commit(lambda: leave(lease, failed=True), using=alias)
-            return True
+        if connection.in_atomic_block and connection.commit_on_exit:
+            continue
+        if connection is connections[connection.alias]:  # not a copy that somebody made of it
+            raise LockError(
+                f"Autocommit is off on the database {connection.alias!r}, so when what is done "
+                "under a lock is committed can't be known. Use transaction.atomic() instead of "
+                "set_autocommit(False) or AUTOCOMMIT = False."
+            )
+
+
+def refuse_older_snapshots(transactions: list[BaseDatabaseWrapper]) -> None:
+    """Raise LockError where a transaction can't see what the last holder committed."""
+    for connection in transactions:
+        if not connection.needs_rollback and _reads_a_snapshot(connection):
+            raise LockError(
+                f"The transaction on the database {connection.alias!r} began to read before this "
+                "lock was acquired, and at its isolation level (REPEATABLE READ or stricter) goes "
+                "on to see the data as of then. Acquire the lock before transaction.atomic()."
+            )
+
+
+IN_TRANSACTION: Final = 2  # libpq's PQTRANS_INTRANS
+
+
+def _reads_a_snapshot(connection: Any) -> bool:
+    if connection.vendor == "postgresql":
+        # IDLE: Django has begun the transaction, but the server hasn't been told anything yet.
+        if connection.connection.info.transaction_status != IN_TRANSACTION:
+            return False
+        return _ask(connection, "SHOW transaction_isolation") in SNAPSHOTS
+    if connection.vendor == "mysql":
+        level = connection.isolation_level or _ask(connection, "SELECT @@tx_isolation")
+        return level.lower().replace("-", " ") in SNAPSHOTS
     return False
 
 
-def _resolved_exemptions(request: HttpRequest) -> set[str]:
-    match = request.resolver_match
-    return getattr(match.func, "_non_atomic_requests", set()) if match else set()
+SNAPSHOTS: Final = {"repeatable read", "serializable"}
 
 
-def _is_locked(view: Callable[..., Any]) -> bool:
-    return isinstance(getattr(view, "_non_atomic_requests", None), LockedExemptions)
+def _ask(connection: BaseDatabaseWrapper, sql: str) -> str:
+    with connection.cursor() as cursor, connection.wrap_database_errors:
+        cursor.cursor.execute(sql)  # in nobody's log of queries
+        answer: str = cursor.fetchone()[0]
+    return answer
 
 
-def _atomic_aliases() -> list[str]:
-    return [alias for alias in connections if connections.settings[alias]["ATOMIC_REQUESTS"]]
+class AfterTransactions:
+    """Calls `action(committed)` once, when all of these open transactions have ended.
+
+    `committed` means that the last of them did so here and now, on a commit. Else it was rolled
+    back, or its connection closed or forgotten: that is noticed when Django drops what it would
+    have called, maybe in another thread, and in the midst of anything.
+    """
+
+    def __init__(
+        self, transactions: list[BaseDatabaseWrapper], action: Callable[[bool], None]
+    ) -> None:
+        self._action = action
+        self._pid = os.getpid()
+        self._open = [None] * len(transactions)
+        for connection in transactions:
+            # Without savepoints, so that no inner block's rollback drops it; and before all other
+            # callbacks, so that none of their errors does.
+            callbacks: list[Any] = connection.run_on_commit
+            callbacks.insert(0, (set(), _Callback(self), True))
+
+    def ended(self, committed: bool) -> None:
+        """Count one of the transactions as ended."""
+        if os.getpid() == self._pid:  # in a forked child the parent's transaction goes on
+            self._open.pop()
+            if not self._open:
+                self._action(committed)
+
+
+class _Callback:
+    """What Django calls after the commit of a transaction, or drops."""
+
+    def __init__(self, after: AfterTransactions) -> None:
+        self._after = after
+        self._dropped = weakref.finalize(self, after.ended, False)
+        self._dropped.atexit = False
+
+    def __call__(self) -> None:
+        if self._dropped.detach():
+            self._after.ended(True)

@@ -99,13 +99,13 @@ def test_locked_method_is_released_after_the_commit_of_djangos_transaction(
     """Which is outside the lock then; here the data and the lock have different databases."""
     settings.DISTLOCK = {"default": settings.DISTLOCK[alias]}
     released_in_transaction: list[bool] = []
-    release = Lease.release
+    release = Lease.release_now
 
     def spy(lease: Lease) -> bool:
         released_in_transaction.append(connections["default"].in_atomic_block)
         return release(lease)
 
-    monkeypatch.setattr(Lease, "release", spy)
+    monkeypatch.setattr(Lease, "release_now", spy)
     for _ in range(2):
         assert client.get("/method/1234/").status_code == 200
     assert released_in_transaction == [False, False]

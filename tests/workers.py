@@ -4,9 +4,13 @@ Each says "ready" and waits for a line on its standard input, so that all start 
 """
 
 import json
+import os
+import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import django
 
@@ -51,6 +55,35 @@ def hold(backend: str, ttl: str) -> list[str]:
     print(json.dumps([lease.token]), flush=True)
     sys.stdin.readline()
     return []
+
+
+def stop(backend: str, where: str) -> str:
+    """Write under a lock, and stop before the "commit", or before the "guard" that precedes it."""
+    from django.db import connections, transaction
+
+    from django_distlock import LockLost, distributed_lock
+    from tests.app.models import Counter
+
+    def stop_here() -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    database: Any = type(connections[backend])
+    commit = database._commit
+
+    def stop_and_commit(connection: Any) -> None:
+        if where == "commit":
+            stop_here()
+        commit(connection)
+
+    outcome = "lost"
+    with suppress(LockLost), distributed_lock("stopped", backend=backend, ttl=1):
+        with transaction.atomic(using=backend):
+            Counter.objects.using(backend).create()
+            database._commit = stop_and_commit
+            if where == "guard":
+                stop_here()
+        outcome = "committed"
+    return outcome
 
 
 def visit(path: str, requests: str) -> list[int]:

@@ -91,9 +91,16 @@ class BaseLockBackend:
             )
         return ttl
 
-    def joins_transaction(self, using: str) -> bool:
-        """Tell whether what is done inside a transaction on that database takes effect with it."""
+    def joins_transaction(self) -> bool:
+        """Tell whether what is done now is committed or undone with the caller's transaction."""
         return False
+
+    def guard(self, lease: Claim, using: str) -> bool | None:
+        """Keep others out until the end of the caller's transaction on that database.
+
+        False means that the lease was lost; None that the store has no part in the transaction.
+        """
+        return None
 
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
         """Try once, without waiting; None means that somebody else holds the semaphore.

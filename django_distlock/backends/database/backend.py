@@ -64,8 +64,20 @@ class DatabaseBackend(BaseLockBackend):
         self.connections = connections
         self._callers: Statements | None = None
 
-    def joins_transaction(self, using: str) -> bool:
-        return using == self.using and not self._uses_own_connections()
+    def joins_transaction(self) -> bool:
+        if self._uses_own_connections():
+            return False
+        return connections_by_alias[self.using].in_atomic_block
+
+    def guard(self, lease: Claim, using: str) -> bool | None:
+        if using != self.using:
+            return None
+        parameters = _parameters(lease.semaphore, lease.owner, lease.ttl)
+        if not self._uses_own_connections():
+            return _do(lambda lock: lock.guard(parameters), self._on_caller())
+        with own_connections(self.using, self.connections, self.statements).lend() as lent:
+            on_caller = lent.on(connections_by_alias[using])
+        return _do(lambda lock: lock.guard(parameters), on_caller)
 
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
         parameters = _parameters(semaphore, owner, ttl, holder)

@@ -70,6 +70,16 @@ WHERE semaphore = %(semaphore)s AND owner = %(owner)s
 """
 
 
+# FOR SHARE in MariaDB's words, which MySQL understands too.
+GUARD = (
+    GRANTED.rstrip()
+    + """
+    AND (expires_at IS NULL OR expires_at > {now})
+LOCK IN SHARE MODE
+"""
+)
+
+
 class MySQLStatements(Statements):
     """UPDATE what is there and free, else INSERT; then read what was written."""
 
@@ -82,6 +92,7 @@ class MySQLStatements(Statements):
         self.update_sql, self.insert_sql = complete(ACQUIRE_UPDATE), complete(ACQUIRE_INSERT)
         self.granted_sql = complete(GRANTED)
         self.renew_sql, self.release_sql = complete(RENEW), complete(RELEASE)
+        self.guard_sql = complete(GUARD)
 
     def acquire(self, parameters: Parameters) -> Row | None:
         parameters = encoded(parameters)
@@ -100,6 +111,9 @@ class MySQLStatements(Statements):
 
     def release(self, parameters: Parameters) -> bool:
         return super().release(encoded(parameters))
+
+    def guard(self, parameters: Parameters) -> bool:
+        return super().guard(encoded(parameters))
 
 
 class MariaDBStatements(MySQLStatements):

@@ -84,6 +84,14 @@ class ORMStatements(Statements):
         now = to_microseconds(read_clock(self.connection))
         return bool(self._own(parameters, now).update(owner="", expires_at=now))
 
+    @unlogged
+    def guard(self, parameters: Parameters) -> bool:
+        now = to_microseconds(read_clock(self.connection))
+        own = self._own(parameters, now)
+        if self.connection.features.has_select_for_update:
+            own = own.select_for_update()
+        return bool(own.values_list("token"))
+
     def _own(self, parameters: Parameters, now: int) -> LockQuerySet:
         """Select the row if its owner still has an unexpired lease on it."""
         own = self.locks.filter(semaphore=parameters["semaphore"], owner=parameters["owner"])

@@ -57,6 +57,13 @@ WHERE semaphore = %(semaphore)s::varchar AND owner = %(owner)s::varchar
     AND (expires_at IS NULL OR expires_at > {now})
 """
 
+GUARD = """
+SELECT 1 FROM {table}
+WHERE semaphore = %(semaphore)s AND owner = %(owner)s
+    AND (expires_at IS NULL OR expires_at > {now})
+FOR SHARE
+"""
+
 QUALIFIED_NAME = """
 SELECT quote_ident(nspname) || '.' || quote_ident(relname)
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
@@ -77,6 +84,7 @@ class PostgreSQLStatements(Statements):
             found = cursor.fetchone()
         if not found:
             raise ProgrammingError(f"there is no table {table}: run manage.py migrate")
-        self.acquire_sql, self.renew_sql, self.release_sql = (
-            sql.format(table=found[0], now=NOW["postgresql"]) for sql in (ACQUIRE, RENEW, RELEASE)
+        self.acquire_sql, self.renew_sql, self.release_sql, self.guard_sql = (
+            sql.format(table=found[0], now=NOW["postgresql"])
+            for sql in (ACQUIRE, RENEW, RELEASE, GUARD)
         )

@@ -48,6 +48,12 @@ WHERE semaphore = :semaphore AND owner = :owner
     AND (expires_at IS NULL OR expires_at > {now})
 """
 
+# A transaction that wrote keeps all others from writing until it ends.
+GUARD = """
+SELECT 1 FROM {table}
+WHERE semaphore = :semaphore AND owner = :owner AND (expires_at IS NULL OR expires_at > {now})
+"""
+
 NORMAL: Final = 1
 """Of PRAGMA synchronous: the log is flushed before it is written back, not at every commit."""
 
@@ -57,8 +63,8 @@ class SQLiteStatements(Statements):
 
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
         super().__init__(connection, table)
-        self.acquire_sql, self.renew_sql, self.release_sql = (
-            sql.format(table=table, now=NOW["sqlite"]) for sql in (ACQUIRE, RENEW, RELEASE)
+        self.acquire_sql, self.renew_sql, self.release_sql, self.guard_sql = (
+            sql.format(table=table, now=NOW["sqlite"]) for sql in (ACQUIRE, RENEW, RELEASE, GUARD)
         )
 
     def release(self, parameters: Parameters) -> bool:

@@ -1,7 +1,8 @@
 """The three actions on a lock's row, as each database does them best."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from copy import copy
+from typing import Any, NamedTuple, Self
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -23,6 +24,7 @@ class Statements:
     acquire_sql: str
     renew_sql: str
     release_sql: str
+    guard_sql: str
 
     cursor: Callable[[], Any]
     """Give a cursor of the driver's: the owner, a parameter, has no place in Django's debug log."""
@@ -44,6 +46,16 @@ class Statements:
     def release(self, parameters: Parameters) -> bool:
         """Empty the owner if it is still this one and the lease has not expired."""
         return self.execute(self.release_sql, parameters) == 1
+
+    def guard(self, parameters: Parameters) -> bool:
+        """Tell whether the lease is ours, and keep others out till the end of the transaction."""
+        return bool(self.fetch(self.guard_sql, parameters))
+
+    def on(self, connection: BaseDatabaseWrapper) -> Self:
+        """Return the same statements for another connection."""
+        other = copy(self)
+        other.connection, other.cursor = connection, other._checked_cursor
+        return other
 
     def _checked_cursor(self) -> Any:
         """Let Django see to it that the connection is there, and usable here and now."""
