@@ -1,6 +1,7 @@
 """A distributed lock for Django: one thing happens once at a time, on every host of a site."""
 
-# The checks are registered here, to say so if the app is not installed; commits are guarded by it.
+# Checks are registered by the import, so that one can say that the app is not in INSTALLED_APPS;
+# and commits are guarded from then on.
 from . import checks, guard  # noqa: F401
 from .decorators import distributed_lock, skip
 from .exceptions import (

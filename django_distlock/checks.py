@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from django.apps import apps
+from django.conf import settings
 from django.core import checks
 
 from .exceptions import InvalidLockBackend
@@ -11,7 +13,16 @@ from .handler import lock_backends
 
 @checks.register
 def check_lock_backends(**kwargs: Any) -> Iterator[checks.CheckMessage]:
-    """Yield an error for each alias that can't be made, and the messages of those that can."""
+    """Yield an error for each alias that can't be made, and the messages of those that can.
+
+    Where neither the app nor DISTLOCK is there, nobody may mean to lock: that is a warning.
+    """
+    if not (apps.is_installed("django_distlock") or hasattr(settings, "DISTLOCK")):
+        yield checks.Warning(
+            "django_distlock is imported, but not in INSTALLED_APPS: its table isn't there.",
+            id="distlock.W001",
+        )
+        return
     try:
         aliases = list(lock_backends)
     except InvalidLockBackend as error:

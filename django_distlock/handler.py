@@ -30,7 +30,7 @@ class LockBackendHandler(_ConnectionHandler):
 
     def __init__(self, configured: dict[str, Any] | None = None) -> None:
         super().__init__(configured)
-        # A store keeps no state of a lock, so it needn't follow a context from thread to thread.
+        # What a store keeps is its thread's: it needn't follow a context from thread to thread.
         self._connections = threading.local()
 
     def configure_settings(self, configured: dict[str, Any] | None) -> dict[str, Any]:

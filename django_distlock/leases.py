@@ -5,6 +5,7 @@ import math
 import os
 import socket
 import threading
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import datetime
 from functools import cache
@@ -14,7 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.asyncio import async_unsafe
 
 from . import clocks
-from .backends.base import Claim, Grant
+from .backends.base import BaseLockBackend, Claim, Grant
 from .background import background
 from .exceptions import LockBackendUnavailable, LockLost
 from .handler import lock_backends
@@ -153,23 +154,17 @@ class Lease:
         if self.released or self._lost:
             self._flow.forget(self)
             return False
-        if self.held and (transactions := open_transactions()):
-            self._flow.forget(self)
-            PutOffRelease(self, current_flow(), transactions)
-            self.released = True
-            return True
-        return self.release_now()
-
-    def release_now(self) -> bool:
-        """Give the lock back without regard to transactions. See release()."""
         store = lock_backends[self.backend]
-        try:
-            released = store.release(self)
-        except LockBackendUnavailable as error:
-            if not error.reply_lost:
-                raise
-            # If the first request was carried out the second finds nothing; its time tells which.
-            released = store.release(self) or self.held
+        transactions = open_transactions() if self.held else []
+        if transactions:
+            # Where nobody can have the lock before this transaction ends, it may be given up in it.
+            tentative = len(transactions) == 1 and store.joins_transaction()
+            PutOffRelease(self, current_flow(), transactions, tentative=tentative)
+            if not tentative:
+                self.released = True
+                self._flow.forget(self)
+                return True
+        released = _release(store, self)
         self.released, self._lost = released, not released
         self._flow.forget(self)
         return released
@@ -212,21 +207,36 @@ if TYPE_CHECKING:
 
 
 class PutOffRelease:
-    """The release of a lease that waits for the end of the transactions that are open."""
+    """The release of a lease that is to be done when the transactions that are open have ended.
 
-    def __init__(self, lease: Lease, flow: "Flow", transactions: list[BaseDatabaseWrapper]) -> None:
+    A `tentative` one was done, in the only open transaction; it has to be done again if that is
+    rolled back.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        flow: "Flow",
+        transactions: list[BaseDatabaseWrapper],
+        *,
+        tentative: bool,
+    ) -> None:
         self.lease = lease
+        self.tentative = tentative
         self.transactions_ended = False
         self._flow = flow
         self._done = False
-        flow.put_off[lease.backend, lease.semaphore] = self
+        flow.put_off.append(self)
         background.expect(self)
         AfterTransactions(transactions, self._end)
 
+    def is_for(self, backend: str, semaphore: str) -> bool:
+        """Tell whether it is this semaphore's."""
+        return (self.lease.backend, self.lease.semaphore) == (backend, semaphore)
+
     def take_back(self) -> Lease:
         """Return the lease, not to be released yet."""
-        self._done = True
-        self._forget()
+        self._end_with()
         self.lease.released = False
         self._flow.remember(self.lease)
         return self.lease
@@ -238,25 +248,37 @@ class PutOffRelease:
         """
         try:
             if not self._done:
-                self.lease.release_now()
+                _release(lock_backends[self.lease.backend], self.lease)
         except LockBackendUnavailable:
             if not self._done:
                 logger.exception("%s could not be released after a transaction.", self.lease)
-        self._done = True
-        self._forget()
+        self._end_with()
 
     def _end(self, committed: bool) -> None:
         self.transactions_ended = True
-        if committed:
+        if committed and self.tentative:
+            self._end_with()
+        elif committed:
             self.finish()
         elif not self._done:
             background.do(self.finish)
 
-    def _forget(self) -> None:
+    def _end_with(self) -> None:
+        self._done = True
         background.over(self)
-        key = self.lease.backend, self.lease.semaphore
-        if self._flow.put_off.get(key) is self:
-            del self._flow.put_off[key]
+        with suppress(ValueError):
+            self._flow.put_off.remove(self)
+
+
+def _release(store: BaseLockBackend, lease: Lease) -> bool:
+    """Release; if the reply is lost, ask once more. True if it was ours at the first asking."""
+    try:
+        return store.release(lease)
+    except LockBackendUnavailable as error:
+        if not error.reply_lost:
+            raise
+        # If the first request was carried out the second finds nothing; its time tells which.
+        return store.release(lease) or lease.held
 
 
 class Flow:
@@ -272,7 +294,7 @@ class Flow:
         self.identity = _identity()
         self.leases: dict[tuple[str, str], Lease] = {}
         self.entered: list[tuple[object, Lease]] = []
-        self.put_off: dict[tuple[str, str], PutOffRelease] = {}
+        self.put_off: list[PutOffRelease] = []
 
     def remember(self, lease: Lease) -> None:
         """Let this lease be found by its name, in place of an earlier one that was lost."""
@@ -286,7 +308,9 @@ class Flow:
     def at_work(self) -> list[Lease]:
         """Return the leases of its blocks, and those whose release waits for a transaction."""
         entered = [lease for _, lease in self.entered if not lease.released]
-        waiting = [each.lease for each in self.put_off.values() if not each.transactions_ended]
+        waiting = [
+            each.lease for each in self.put_off if not (each.tentative or each.transactions_ended)
+        ]
         return entered + waiting
 
     def leave(self, block: object) -> Lease:

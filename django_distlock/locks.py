@@ -62,9 +62,10 @@ def acquire_lock(
     """
     store = lock_backends[backend]
     transactions = open_transactions()
-    put_off = current_flow().put_off.get((backend, semaphore))
-    if put_off and (taken_back := _take_back(put_off, store, ttl)):
-        return taken_back
+    if put_off := current_flow().put_off:
+        for each in [each for each in put_off if each.is_for(backend, semaphore)]:
+            if lease := _take_back(each, _ttl(store, ttl)):
+                return lease
     refuse_endless_transactions()
     request = Request(
         backend=backend,
@@ -128,9 +129,7 @@ def _ttl(store: BaseLockBackend, ttl: float | BackendTtl | None) -> float | None
     return store.ttl if isinstance(ttl, BackendTtl) else store.validate_ttl(ttl)
 
 
-def _take_back(
-    put_off: PutOffRelease, store: BaseLockBackend, ttl: float | BackendTtl | None
-) -> Lease | None:
+def _take_back(put_off: PutOffRelease, ttl: float | None) -> Lease | None:
     """Return the lease that an earlier block of the same transaction had; None if that is over.
 
     LockLost means that somebody else may have had the lock in between.
@@ -138,14 +137,11 @@ def _take_back(
     if put_off.transactions_ended:
         put_off.finish()  # what noticed it, a finalizer, couldn't
         return None
+    if put_off.tentative:
+        return None
     lease = put_off.take_back()
-    lease.ttl = _ttl(store, ttl)
-    try:
-        lease.renew()
-    except LockLost:
-        if store.joins_transaction():
-            return None  # a savepoint's rollback undid the grant, with all that was done under it
-        raise
+    lease.ttl = ttl
+    lease.renew()
     return lease
 
 

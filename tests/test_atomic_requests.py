@@ -10,6 +10,8 @@ from django.test import Client, RequestFactory
 from django.urls import resolve
 
 from django_distlock import acquire_lock
+from django_distlock.backends.base import Claim
+from django_distlock.backends.database import DatabaseBackend
 from django_distlock.handler import lock_backends
 from django_distlock.leases import Lease
 from tests.app.models import Counter
@@ -99,13 +101,13 @@ def test_locked_method_is_released_after_the_commit_of_djangos_transaction(
     """Which is outside the lock then; here the data and the lock have different databases."""
     settings.DISTLOCK = {"default": settings.DISTLOCK[alias]}
     released_in_transaction: list[bool] = []
-    release = Lease.release_now
+    release = DatabaseBackend.release
 
-    def spy(lease: Lease) -> bool:
+    def spy(store: DatabaseBackend, lease: Claim) -> bool:
         released_in_transaction.append(connections["default"].in_atomic_block)
-        return release(lease)
+        return release(store, lease)
 
-    monkeypatch.setattr(Lease, "release_now", spy)
+    monkeypatch.setattr(DatabaseBackend, "release", spy)
     for _ in range(2):
         assert client.get("/method/1234/").status_code == 200
     assert released_in_transaction == [False, False]

@@ -333,7 +333,7 @@ def test_unknown_backend_is_a_command_error() -> None:
 @pytest.mark.parametrize("prefix", ["\udcff", "a\n", "x" * 256])
 def test_prefix_that_no_semaphore_has_is_a_command_error(prefix: str) -> None:
     """Such as a shell's bytes that are no text."""
-    with pytest.raises(CommandError, match="argument --prefix: A semaphore has"):
+    with pytest.raises(CommandError, match="--prefix: A semaphore has"):
         run("default", f"--prefix={prefix}")
 
 

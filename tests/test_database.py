@@ -27,7 +27,7 @@ from django_distlock.backends.database.orm import ORMStatements
 from django_distlock.backends.database.sqlite import SQLiteStatements
 from django_distlock.backends.database.statements import Statements
 from django_distlock.handler import lock_backends
-from django_distlock.leases import Lease
+from django_distlock.leases import Lease, Owner
 from django_distlock.models import Lock
 from tests.conftest import DATABASES, SERVERS
 
@@ -86,13 +86,8 @@ class SpyingCursor:
 def statements_sent(alias: str, action: Callable[[], object]) -> list[str]:
     """Return the statements that the action sends on the idle own connection."""
     sent: list[str] = []
-    with pool_of(alias).lend() as lent:
-        cursor = lent.cursor
-
-    def spying_cursor() -> SpyingCursor:
-        return SpyingCursor(cursor(), sent)
-
-    with mock.patch.object(lent, "cursor", spying_cursor):
+    statements = pool_of(alias).all[0].statements()
+    with mock.patch.object(statements, "_cursor", SpyingCursor(statements.cursor(), sent)):
         action()
     return sent
 
@@ -101,7 +96,7 @@ def pool_of(alias: str) -> own.OwnConnections:
     """Return the connections that the lock backend has of its own."""
     backend = lock_backends[alias]
     assert isinstance(backend, DatabaseBackend)
-    return own.own_connections(backend.using, 2, backend.statements)
+    return own.own_connections(backend.using, 2, type(backend).statements)
 
 
 # Apart from the caller's transaction
@@ -212,9 +207,9 @@ def test_own_connections_are_closed_before_a_test_database_is_dropped(alias: str
     """What Django does first to drop one is to connect to none."""
     acquire(alias).release()
     pool = pool_of(alias)
-    assert pool._idle
+    assert any(each._opened for each in pool.all)
     with connections[alias]._nodb_cursor():
-        assert not pool._idle
+        assert not any(each._opened for each in pool.all)
 
 
 @on_each_server
@@ -262,14 +257,56 @@ def test_statements_are_prepared_unless_a_pooler_may_forget_them(behind_pooler: 
         settings, DISABLE_SERVER_SIDE_CURSORS=behind_pooler, PORT=int(settings["PORT"])
     ):
         assert acquire("postgresql").release()
-        with pool_of("postgresql").lend() as lent:
-            with lent.cursor() as cursor:
-                cursor.execute(
-                    "SELECT count(*) FROM pg_prepared_statements WHERE statement ~ 'distlock'"
-                )
-                [prepared] = cursor.fetchone()
+        cursor = pool_of("postgresql").all[0].statements().cursor()
+        cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement ~ 'distlock'")
+        [prepared] = cursor.fetchone()
         own.close_own_connections()
     assert (prepared > 0) is not behind_pooler
+
+
+class Interrupted(BaseException):
+    """What a signal's handler raises."""
+
+
+@on_each_server
+def test_interrupted_call_leaves_its_connection_to_others(alias: str) -> None:
+    """Opened anew, since it may be in the midst of an answer."""
+    acquire(alias).release()
+    pool = pool_of(alias)
+    before = pool.all[0].statements()
+    for _ in range(3):
+        with mock.patch.object(type(before), "acquire", side_effect=Interrupted):
+            with pytest.raises(Interrupted):
+                acquire_lock("a", backend=alias)
+    assert not any(each.lock.locked() for each in pool.all)
+    assert acquire(alias).release()
+    assert pool.all[0].statements() is not before
+
+
+@on_each_server
+def test_connection_that_could_not_be_prepared_is_closed(alias: str) -> None:
+    """Not when the garbage is collected."""
+    own.close_own_connections()
+    before = sessions(alias)
+    with mock.patch.object(Statements, "use", side_effect=DatabaseError("no")):
+        for _ in range(3):
+            with pytest.raises(LockBackendUnavailable):
+                acquire_lock("a", backend=alias)
+        assert sessions(alias) == before
+
+
+@pytest.mark.needs("postgresql")
+def test_owner_is_not_in_the_message_of_an_error() -> None:
+    """PostgreSQL's second line has the whole row when a constraint of the site's refuses it."""
+    with connections["postgresql"].cursor() as cursor:
+        cursor.execute("ALTER TABLE django_distlock_lock ADD CONSTRAINT no CHECK (token = 0)")
+        try:
+            with mock.patch("django_distlock.locks.new_owner", return_value=Owner("5ec2e7" * 5)):
+                with pytest.raises(LockBackendUnavailable, match="constraint") as caught:
+                    acquire_lock("a", backend="postgresql")
+        finally:
+            cursor.execute("ALTER TABLE django_distlock_lock DROP CONSTRAINT no")
+    assert "5ec2e7" not in str(caught.value)
 
 
 # Round trips

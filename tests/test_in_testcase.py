@@ -27,7 +27,7 @@ class InTestCase(TestCase):
                 with distributed_lock("a", backend=alias):
                     pass
                 self.assertTrue(acquire_lock("a", backend=alias))
-        self.assertFalse(any(pool._idle for pool in own._pools.values()))
+        self.assertFalse(any(each._opened for pool in own._pools.values() for each in pool.all))
 
     test_again_with_nothing_left = test_locks_work_and_are_rolled_back_with_the_test
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 from django.db import connections, transaction
@@ -14,7 +16,7 @@ from django_distlock.backends.database.statements import Parameters
 from django_distlock.models import Lock
 
 FULL = 2
-NEITHER_WAITS = ["PRAGMA synchronous = 1", "PRAGMA synchronous = 2"]
+LOWERED_AND_RESTORED = ["PRAGMA synchronous = 1", "PRAGMA synchronous = 2"]
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def level(connection: BaseDatabaseWrapper) -> int:
 @pytest.mark.django_db
 def test_release_does_not_wait_for_the_disk(connection: BaseDatabaseWrapper) -> None:
     """With a write-ahead log; what the caller commits afterwards does."""
-    assert levels_set_by_release(connection) == NEITHER_WAITS
+    assert levels_set_by_release(connection) == LOWERED_AND_RESTORED
     assert level(connection) == FULL
 
 
@@ -88,10 +90,10 @@ def test_release_in_a_transaction_leaves_the_commit_alone(connection: BaseDataba
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("chosen", [0, 1])
-def test_caller_who_waits_for_nothing_is_asked_nothing(
+def test_level_that_is_low_already_is_left_alone(
     connection: BaseDatabaseWrapper, chosen: int
 ) -> None:
-    """PRAGMA synchronous = OFF or NORMAL stays as it is."""
+    """PRAGMA synchronous = OFF or NORMAL is the caller's choice."""
     with connection.cursor() as cursor:
         cursor.execute(f"PRAGMA synchronous = {chosen}")
     assert levels_set_by_release(connection) == []
@@ -113,3 +115,70 @@ def test_failed_release_leaves_the_callers_commits_durable(
     other.close()
     assert level(connection) == FULL
     assert lock.release(parameters())
+
+
+@pytest.mark.django_db
+def test_autocommit_off_leaves_the_callers_commits_durable(
+    connection: BaseDatabaseWrapper,
+) -> None:
+    """The release begins a transaction then, in which the level couldn't be restored."""
+    lock = SQLiteStatements(connection, "django_distlock_lock")
+    assert lock.acquire(parameters())
+    connection.set_autocommit(False)
+    assert lock.release(parameters())
+    connection.commit()
+    connection.set_autocommit(True)
+    assert level(connection) == FULL
+
+
+@pytest.mark.django_db
+def test_shared_cache_shares_the_level(connection: BaseDatabaseWrapper) -> None:
+    """So it isn't lowered: another connection's commit would not wait either."""
+    connection.close()
+    connection.settings_dict["NAME"] = f"file:{connection.settings_dict['NAME']}?cache=shared"
+    connection.settings_dict["OPTIONS"]["uri"] = True
+    assert levels_set_by_release(connection) == []
+
+
+class Interrupted(BaseException):
+    """What a signal's handler raises."""
+
+
+@pytest.mark.django_db
+def test_interrupted_acquire_leaves_the_file_unlocked(connection: BaseDatabaseWrapper) -> None:
+    """Though whoever keeps the traceback keeps the cursor."""
+    lock = SQLiteStatements(connection, "django_distlock_lock")
+    cursor = lock.cursor()
+    interrupted = mock.Mock(wraps=cursor)
+    interrupted.fetchall.side_effect = Interrupted
+    with (
+        mock.patch.object(lock, "cursor", return_value=interrupted),
+        pytest.raises(Interrupted) as kept,
+    ):
+        lock.acquire(parameters())
+    assert kept.value.__traceback__
+    other = connection.copy()
+    with other.cursor() as writer:
+        writer.execute("BEGIN IMMEDIATE")
+    other.close()
+
+
+class TracedCursor:
+    """A cursor in an instrument's wrapping, which isn't sqlite3's own class."""
+
+    def __init__(self, cursor: Any) -> None:
+        self.cursor = cursor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cursor, name)
+
+
+@pytest.mark.django_db
+def test_instruments_may_wrap_the_drivers_cursor(connection: BaseDatabaseWrapper) -> None:
+    """As OpenTelemetry does."""
+    lock = SQLiteStatements(connection, "django_distlock_lock")
+    driver = mock.Mock(wraps=connection.connection)
+    driver.cursor = lambda *args, **kwargs: TracedCursor(connection.connection.cursor())
+    with mock.patch.object(connection, "create_cursor", driver.cursor):
+        assert lock.acquire(parameters())
+        assert lock.release(parameters())

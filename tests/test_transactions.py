@@ -278,7 +278,7 @@ def test_store_that_is_down_after_the_commit_harms_no_other_callback(
 # Again in the same transaction
 
 
-@on_each_database
+@on_each_server
 def test_sequential_blocks_in_one_transaction_have_one_lease(alias: str) -> None:
     """Nobody else had the lock in between."""
     with transaction.atomic(using=alias):
@@ -435,15 +435,55 @@ def test_commit_after_a_release_of_a_lost_lock_is_rolled_back(alias: str) -> Non
     assert free_for_others(alias)
 
 
-def test_lease_that_a_savepoint_undid_on_sqlite_does_not_guard_a_commit() -> None:
-    """The grant shares the file's transaction with the data."""
-    with pytest.raises(LockLost, match="before the commit"), transaction.atomic():
+@on_each_database
+def test_sequential_blocks_whose_transaction_fails_leave_nothing_behind(alias: str) -> None:
+    """What was acquired before it, too, on SQLite as elsewhere."""
+    lease = acquire(alias)
+    for _ in range(5):
+        with suppress(ZeroDivisionError), transaction.atomic(using=alias):
+            lease.release()
+            for _ in range(2):
+                with distributed_lock("a", backend=alias) as lease:
+                    pass
+            raise ZeroDivisionError
+        lease = acquire(alias)
+    assert lease.release()
+    assert free_for_others(alias)
+
+
+def test_release_of_a_grant_that_a_savepoint_undid_is_false_on_sqlite() -> None:
+    """There the grant is in the transaction, as the data is."""
+    with transaction.atomic():
         with suppress(ZeroDivisionError), transaction.atomic():
             acquire("default")
             raise ZeroDivisionError
         Counter.objects.create()
-        release_lock("a")
+        assert release_lock("a") is False
+    assert Counter.objects.exists()
+
+
+def test_commit_under_a_lock_that_the_row_denies_is_rolled_back_on_sqlite() -> None:
+    """The last statement of the transaction sees what it is about to commit."""
+    with pytest.raises(LockLost, match="before the commit"), distributed_lock("a"):
+        with transaction.atomic():
+            Counter.objects.create()
+            Lock.objects.update(owner="somebody else")
     assert not Counter.objects.exists()
+
+
+@on_each_server
+def test_connection_that_leads_elsewhere_is_not_guarded(alias: str) -> None:
+    """Such as a tenant's under the same alias: the lock is where DATABASES says."""
+
+    def work() -> None:
+        connections[alias] = tenant = connections[alias].copy()
+        tenant.settings_dict["PORT"] = int(tenant.settings_dict["PORT"])  # another text, at least
+        with distributed_lock("a", backend=alias), transaction.atomic(using=alias):
+            Counter.objects.using(alias).create()
+
+    elsewhere(work)
+    assert Counter.objects.using(alias).exists()
+    assert free_for_others(alias)
 
 
 @on_each_database

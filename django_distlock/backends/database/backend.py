@@ -15,8 +15,8 @@ from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ...fields import to_datetime
 from ...models import Lock, LockQuerySet
 from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState
-from .connections import own_connections
-from .errors import Conflict, RowLocked, translate
+from .connections import OwnConnections, own_connections, place
+from .errors import HARMLESS, Conflict, RowLocked, translate
 from .mysql import MariaDBStatements, MySQLStatements
 from .orm import ORMStatements
 from .postgresql import PostgreSQLStatements
@@ -36,8 +36,10 @@ class DatabaseBackend(BaseLockBackend):
     that a grant doesn't depend on the caller's transaction. On SQLite and other databases it uses
     the caller's: what is acquired inside a transaction is visible, and kept, when that commits.
 
-    It does not guarantee that a grant survives a failover to a replica that hasn't received it,
-    nor that a release survives a power failure: the lock then ends with its ttl.
+    It does not guarantee that a grant survives a failover to a replica that hasn't received it. On
+    PostgreSQL and SQLite a power failure may undo a release; the lock then ends with its ttl.
+
+    What it sends is in no log and passes no `execute_wrapper`: it has the owner in it.
     """
 
     own_connection_vendors: ClassVar[frozenset[str]] = frozenset({"postgresql", "mysql"})
@@ -75,8 +77,12 @@ class DatabaseBackend(BaseLockBackend):
         parameters = _parameters(lease.semaphore, lease.owner, lease.ttl)
         if not self._uses_own_connections():
             return _do(lambda lock: lock.guard(parameters), self._on_caller())
-        with own_connections(self.using, self.connections, self.statements).lend() as lent:
-            on_caller = lent.on(connections_by_alias[using])
+        caller = connections_by_alias[using]
+        if place(caller.settings_dict) != place(connections_by_alias.settings[using]):
+            return None  # somebody has it lead elsewhere, to a tenant's database perhaps
+        own = self._own_connections().choose()
+        with own.lock:
+            on_caller = own.statements().on(caller)  # it knows the schema
         return _do(lambda lock: lock.guard(parameters), on_caller)
 
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
@@ -161,12 +167,24 @@ class DatabaseBackend(BaseLockBackend):
         try:
             if not self._uses_own_connections():
                 return _do(action, self._on_caller())
-            with own_connections(self.using, self.connections, self.statements).lend() as lent:
-                sent = True
-                return _do(action, lent)
+            pool = self._own_connections()
+            own = pool.choose()
+            with own.lock:
+                try:
+                    lent = own.statements()
+                    sent = True
+                    return _do(action, lent)
+                except HARMLESS:
+                    raise
+                except BaseException:
+                    pool.suspect()
+                    raise
         except Error as error:
             lost = sent and isinstance(error, InterfaceError | OperationalError)
             raise self._error(error, reply_lost=lost) from _without_frames(error)
+
+    def _own_connections(self) -> OwnConnections:
+        return own_connections(self.using, self.connections, type(self).statements)
 
     def _uses_own_connections(self) -> bool:
         return self._may_have_own_connections and not _in_testcase(self.using)
@@ -177,9 +195,10 @@ class DatabaseBackend(BaseLockBackend):
 
     def _on_caller(self) -> Statements:
         caller = connections_by_alias[self.using]
-        if self._callers is None or self._callers.connection is not caller:
-            self._callers = self.statements(caller)
-        return self._callers
+        found = self._callers
+        if found is None or found.connection is not caller:
+            found = self._callers = self.statements(caller)
+        return found
 
     def _locks(self, prefix: str = "") -> LockQuerySet:
         return Lock.objects.using(self.using).defer("owner").with_prefix(prefix)
@@ -192,7 +211,9 @@ class DatabaseBackend(BaseLockBackend):
             raise self._error(error) from error
 
     def _error(self, error: Exception, *, reply_lost: bool = False) -> LockBackendUnavailable:
-        message = f"DISTLOCK[{self.alias!r}]: {str(error).strip()}"
+        # PostgreSQL's second line, the detail, may have the row with the owner.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        message = f"DISTLOCK[{self.alias!r}]: {reason}"
         return LockBackendUnavailable(message, reply_lost=reply_lost)
 
 

@@ -6,112 +6,101 @@ visible at once, to survive the caller's rollback, and to leave the caller's tra
 
 import atexit
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
+from itertools import cycle
 from typing import Any
 
 from django.db import connections
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from .errors import HARMLESS
 from .statements import Statements
 
 
-class OwnConnections:
-    """At most `size` autocommit connections to one database, lent to one thread at a time.
+class OwnConnection:
+    """A connection to the database that the alias has in DATABASES, for one thread at a time.
 
-    `statements` makes what is lent: the statements of one connection.
+    Whoever uses it has its `lock`, by `with`: no signal's exception then leaves it taken.
     """
+
+    def __init__(self, alias: str, statements: Callable[[BaseDatabaseWrapper], Statements]) -> None:
+        self.lock = threading.Lock()
+        self._alias = alias
+        self._make = statements
+        self._opened: Statements | None = None
+        self._suspect = False
+
+    def statements(self) -> Statements:
+        """Return what can be sent on it, opened anew if need be."""
+        if self._suspect:
+            self.close()
+        if self._opened is None:
+            self._opened = self._open()
+            self._suspect = False
+        return self._opened
+
+    def suspect(self) -> None:
+        """Have it closed before its next use: it may be broken."""
+        self._suspect = True
+
+    def close(self) -> None:
+        """Close it; the next use opens it."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            _close(opened.connection)
+
+    def close_if_idle(self) -> None:
+        """Close it unless a thread uses it."""
+        if self.lock.acquire(blocking=False):
+            try:
+                self.close()
+            finally:
+                self.lock.release()
+
+    def _open(self) -> Statements:
+        connection = connections.create_connection(self._alias).copy()
+        settings = connection.settings_dict
+        settings["AUTOCOMMIT"] = True
+        settings["OPTIONS"].pop("pool", None)
+        if connection.vendor == "postgresql" and _can_prepare(settings):
+            settings["OPTIONS"] |= {"server_side_binding": True, "prepare_threshold": 0}
+        connection.inc_thread_sharing()
+        try:
+            connection.ensure_connection()
+            if connection.vendor == "mysql":
+                with connection.cursor() as cursor:
+                    # In seconds, 1 is MySQL's shortest. UTC, so that no DST makes the clock jump.
+                    cursor.execute("SET innodb_lock_wait_timeout = 1, time_zone = '+00:00'")
+            opened = self._make(connection)
+            opened.use(connection.connection.cursor())
+        except BaseException:
+            _close(connection)
+            raise
+        return opened
+
+
+class OwnConnections:
+    """The few connections of this process to one database that are for locks alone."""
 
     def __init__(
         self, alias: str, size: int, statements: Callable[[BaseDatabaseWrapper], Statements]
     ) -> None:
-        self.alias = alias
-        self.statements = statements
-        self._idle: list[Statements] = []
-        # One item for each that may be lent: a counting semaphore, without threading's overhead.
-        self._free: SimpleQueue[None] = SimpleQueue()
-        for _ in range(size):
-            self._free.put(None)
+        self.all = [OwnConnection(alias, statements) for _ in range(size)]
+        self._turns = cycle(self.all)
 
-    def lend(self) -> "Loan":
-        """Lend a connection to a `with` block, when one is free."""
-        return Loan(self)
+    def choose(self) -> OwnConnection:
+        """Return the first that is free; if all are in use, each in turn, to wait for."""
+        for each in self.all:
+            if not each.lock.locked():
+                return each
+        return next(self._turns)
 
-    def take(self) -> Statements:
-        """Wait for an idle connection, or for leave to open one."""
-        self._free.get()
-        try:
-            return self._idle.pop()
-        except IndexError:
-            pass
-        try:
-            return self._open()
-        except BaseException:
-            self._free.put(None)
-            raise
-
-    def take_back(self, lent: Statements) -> None:
-        """Let others have the connection."""
-        self._idle.append(lent)
-        self._free.put(None)
-
-    def close(self) -> None:
-        """Close the idle connections; the next ones are opened when they are needed."""
-        while self._idle:
-            with suppress(IndexError):  # another thread was faster
-                _close(self._idle.pop().connection)
-
-    def _open(self) -> Statements:
-        connection = _connect(self.alias)
-        try:
-            opened = self.statements(connection)
-        except BaseException:
-            _close(connection)
-            raise
-        # Nobody else uses the connection, and there is nothing that Django would have to check.
-        cursor = connection.connection.cursor()
-        opened.cursor = lambda: cursor
-        return opened
-
-
-class Loan:
-    """A block that has a connection; after an error that may have broken it, idle ones are closed.
-
-    A class, since a generator would take longer than all the rest.
-    """
-
-    __slots__ = ("lent", "pool")
-
-    def __init__(self, pool: OwnConnections) -> None:
-        self.pool = pool
-
-    def __enter__(self) -> Statements:
-        self.lent = self.pool.take()
-        return self.lent
-
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        self.pool.take_back(self.lent)
-        if kind is not None and not issubclass(kind, HARMLESS):
-            self.pool.close()
-
-
-def _connect(alias: str) -> BaseDatabaseWrapper:
-    connection = connections[alias].copy()
-    settings = connection.settings_dict
-    settings["AUTOCOMMIT"] = True
-    settings["OPTIONS"].pop("pool", None)
-    if connection.vendor == "postgresql" and _can_prepare(settings):
-        settings["OPTIONS"] |= {"server_side_binding": True, "prepare_threshold": 0}
-    connection.inc_thread_sharing()
-    connection.ensure_connection()
-    if connection.vendor == "mysql":
-        with connection.cursor() as cursor:
-            # In seconds, 1 is MySQL's shortest. UTC, so that no DST makes the clock jump.
-            cursor.execute("SET innodb_lock_wait_timeout = 1, time_zone = '+00:00'")
-    return connection
+    def suspect(self) -> None:
+        """Have all closed before their next use."""
+        for each in self.all:
+            each.suspect()
 
 
 def _can_prepare(settings: dict[str, Any]) -> bool:
@@ -138,20 +127,25 @@ _pools: dict[tuple[Any, ...], OwnConnections] = {}
 def own_connections(
     alias: str, size: int, statements: Callable[[BaseDatabaseWrapper], Statements]
 ) -> OwnConnections:
-    """Return this process's connections to the database that the alias leads to now."""
-    settings = connections.settings[alias]
+    """Return this process's connections to the database that DATABASES has now for the alias."""
     # A test's database has another name under the same alias.
-    key = (alias, settings["NAME"], settings["HOST"], settings["PORT"], size, statements)
+    key = (alias, *place(connections.settings[alias]), size, statements)
     pool = _pools.get(key)
     if pool is None:
         pool = _pools.setdefault(key, OwnConnections(alias, size, statements))
     return pool
 
 
+def place(settings: dict[str, Any]) -> tuple[Any, ...]:
+    """Return where a connection with these settings leads."""
+    return settings["NAME"], settings["HOST"], settings["PORT"]
+
+
 def close_own_connections() -> None:
     """Close all idle own connections of this process."""
     for pool in list(_pools.values()):
-        pool.close()
+        for each in pool.all:
+            each.close_if_idle()
 
 
 def _close_before_drop(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:

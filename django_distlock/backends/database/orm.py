@@ -26,12 +26,13 @@ def unlogged(action: Callable[["ORMStatements", Parameters], T]) -> Callable[...
 
     @wraps(action)
     def hidden(statements: "ORMStatements", parameters: Parameters) -> T:
-        connection = statements.connection
-        vars(connection)["make_debug_cursor"] = connection.make_cursor
+        connection: Any = statements.connection
+        logging = connection.make_debug_cursor
+        connection.make_debug_cursor = connection.make_cursor
         try:
             return action(statements, parameters)
         finally:
-            del vars(connection)["make_debug_cursor"]
+            connection.make_debug_cursor = logging
 
     return hidden
 

@@ -4,9 +4,8 @@ A database file has one writer at a time, so a connection of our own would only 
 caller's. What the caller's transaction writes to the locks, others see when it commits.
 """
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -72,38 +71,51 @@ class SQLiteStatements(Statements):
         if parameters["ttl"] is None:
             return super().release(parameters)
         self.connection.ensure_connection()
-        with not_flushed(self.connection.connection):
+        with not_flushed(self.connection):
             return super().release(parameters)
 
     def execute(self, sql: str, parameters: Parameters) -> int:
-        return self._send(sql, parameters).rowcount
+        with closing(self.cursor()) as cursor:
+            cursor.execute(sql, parameters)
+            found: int = cursor.rowcount
+        return found
 
     def fetch(self, sql: str, parameters: Parameters) -> list[Any]:
-        return self._send(sql, parameters).fetchall()
+        # Closed at once: a statement whose rows are not all read keeps the file locked.
+        with closing(self.cursor()) as cursor:
+            cursor.execute(sql, parameters)
+            rows: list[Any] = cursor.fetchall()
+        return rows
 
-    def _send(self, sql: str, parameters: Parameters) -> sqlite3.Cursor:
-        cursor: sqlite3.Cursor = self.cursor()
-        # Django's subclass takes parameters in another style.
-        return sqlite3.Cursor.execute(cursor, sql, parameters)
+    def _checked_cursor(self) -> Any:
+        super()._checked_cursor()
+        # Not Django's kind of cursor, which takes parameters in another style.
+        return self.connection.connection.cursor()
 
 
 @contextmanager
-def not_flushed(connection: sqlite3.Connection) -> Iterator[None]:
-    """Let commits in this block not wait for the disk, if that can't do harm.
+def not_flushed(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Let a commit in this block not wait for the disk, if that can't do harm.
 
     With a write-ahead log a power failure can then lose the last commits, but no more than that,
-    and the next commit that waits makes them durable too. A transaction can't change the setting.
+    and the next commit that waits makes them durable too. The setting can be changed only outside a
+    transaction, which begins by itself where autocommit is off. Connections with a shared cache
+    share it.
     """
-    [level] = connection.execute("PRAGMA synchronous").fetchone()
+    driver = connection.connection
+    [level] = driver.execute("PRAGMA synchronous").fetchone()
     if (
         level <= NORMAL
-        or connection.in_transaction
-        or connection.execute("PRAGMA journal_mode").fetchone() != ("wal",)
+        or connection.in_atomic_block
+        or not connection.autocommit
+        or driver.in_transaction
+        or "cache=shared" in str(connection.settings_dict["NAME"])
+        or driver.execute("PRAGMA journal_mode").fetchone() != ("wal",)
     ):
         yield
         return
-    connection.execute(f"PRAGMA synchronous = {NORMAL}")
     try:
+        driver.execute(f"PRAGMA synchronous = {NORMAL}")
         yield
     finally:
-        connection.execute(f"PRAGMA synchronous = {level}")
+        driver.execute(f"PRAGMA synchronous = {level}")

@@ -1,6 +1,5 @@
 """The three actions on a lock's row, as each database does them best."""
 
-from collections.abc import Callable
 from copy import copy
 from typing import Any, NamedTuple, Self
 
@@ -26,12 +25,9 @@ class Statements:
     release_sql: str
     guard_sql: str
 
-    cursor: Callable[[], Any]
-    """Give a cursor of the driver's: the owner, a parameter, has no place in Django's debug log."""
-
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
         self.connection = connection
-        self.cursor = self._checked_cursor
+        self._cursor: Any = None
 
     def acquire(self, parameters: Parameters) -> Row | None:
         """Write the row and return it, or None if another owner has an unexpired lease."""
@@ -54,8 +50,16 @@ class Statements:
     def on(self, connection: BaseDatabaseWrapper) -> Self:
         """Return the same statements for another connection."""
         other = copy(self)
-        other.connection, other.cursor = connection, other._checked_cursor
+        other.connection, other._cursor = connection, None
         return other
+
+    def use(self, cursor: Any) -> None:
+        """Send everything by this cursor, of a connection that nobody else uses."""
+        self._cursor = cursor
+
+    def cursor(self) -> Any:
+        """Return a cursor of the driver's: the owner has no place in Django's debug log."""
+        return self._cursor or self._checked_cursor()
 
     def _checked_cursor(self) -> Any:
         """Let Django see to it that the connection is there, and usable here and now."""
@@ -71,7 +75,7 @@ class Statements:
         return found
 
     def fetch(self, sql: str, parameters: Parameters) -> list[Any]:
-        """Run a statement and return all rows: SQLite commits it only when the last one is read."""
+        """Run a statement and return all rows."""
         cursor = self.cursor()
         cursor.execute(sql, parameters)
         rows: list[Any] = cursor.fetchall()

@@ -11,7 +11,7 @@ from ...backends.base import LockInfo
 from ...durations import format_duration, parse_duration
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ...handler import lock_backends
-from ...semaphores import validate_semaphore
+from ...semaphores import InvalidSemaphore, validate_semaphore
 
 
 class Command(BaseCommand):
@@ -28,9 +28,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--backend", default="default", help="alias in DISTLOCK")
-        parser.add_argument(
-            "--prefix", type=_prefix, default="", help="only semaphores that begin with this"
-        )
+        parser.add_argument("--prefix", default="", help="only semaphores that begin with this")
         parser.add_argument(
             "--purge-released",
             type=_duration,
@@ -50,6 +48,8 @@ class Command(BaseCommand):
     ) -> None:
         would = "would be " if dry_run else ""
         try:
+            if prefix:
+                validate_semaphore(prefix)
             store = lock_backends[backend]
             stale = self._print(store.clear_stale(prefix, dry_run=dry_run), "expired")
             self.stdout.write(f"{stale} stale {_locks(stale)} {would}released.")
@@ -57,6 +57,8 @@ class Command(BaseCommand):
                 purgeable = store.purge_released(purge_released, prefix, dry_run=dry_run)
                 purged = self._print(purgeable, "released")
                 self.stdout.write(f"{purged} released {_locks(purged)} {would}deleted.")
+        except InvalidSemaphore as error:
+            raise CommandError(f"--prefix: {error}") from error
         except (InvalidLockBackend, LockBackendUnavailable) as error:
             raise CommandError(str(error)) from error
 
@@ -72,13 +74,6 @@ class Command(BaseCommand):
 def _duration(text: str) -> timedelta:
     try:
         return parse_duration(text)
-    except ValueError as error:
-        raise ArgumentTypeError(str(error)) from error
-
-
-def _prefix(text: str) -> str:
-    try:
-        return text and validate_semaphore(text)
     except ValueError as error:
         raise ArgumentTypeError(str(error)) from error
 
