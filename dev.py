@@ -57,6 +57,7 @@ def missing_server_packages() -> list[str]:
     """Return the Debian packages that the tests need and this machine lacks."""
     present = {
         "postgresql": any(Path("/usr/lib/postgresql").glob("*/bin/postgres")) or has("postgres"),
+        "pgbouncer": has("pgbouncer"),
         "mariadb-server": has("mariadbd"),
         # mysqlclient is compiled, from here on to python3-dev.
         "libmariadb-dev": has("mariadb_config"),

@@ -27,6 +27,7 @@ INSTALL = "install with: python3 dev.py test --install-servers"
 # What a test can need: its name for people, and how to get it.
 NEEDS = {
     "postgresql": ("PostgreSQL", INSTALL),
+    "pgbouncer": ("PgBouncer", INSTALL),
     "mariadb": ("MariaDB", INSTALL),
     "chromium": ("the admin in a browser (Chromium)", INSTALL),
     "example": ("the example", "run the tests through tox: python3 dev.py test"),

@@ -153,8 +153,9 @@ class Home:
         connect: Callable[[], Any],
         database_settings: dict[str, Any],
         stop_signal: int,
+        has_databases: bool = True,
     ) -> Server:
-        """Start the server and create the database in it."""
+        """Start the server and, if it is one that has databases, create ours in it."""
         log = (self.directory / "log").open("ab")
         executor = DatabaseExecutor(
             command,
@@ -170,7 +171,8 @@ class Home:
         server = Server(executor, self.directory, log, database_settings | place)
         try:
             server.start()
-            _create_database(connect())
+            if has_databases:
+                _create_database(connect())
         except BaseException:
             server.remove()
             raise
@@ -212,6 +214,45 @@ def start_postgresql(*, durable: bool = False) -> Server:
         connect=connect,
         database_settings={"ENGINE": "django.db.backends.postgresql", "USER": "postgres"},
         stop_signal=signal.SIGINT,  # SIGTERM would wait for the clients to leave
+    )
+
+
+PGBOUNCER = """
+[databases]
+* = host={HOST} port={PORT}
+
+[pgbouncer]
+listen_addr = {HOST}
+listen_port = {port}
+unix_socket_dir =
+pool_mode = transaction
+default_pool_size = 20
+max_client_conn = 200
+auth_type = trust
+auth_file = users
+"""
+
+
+def start_pgbouncer(behind: dict[str, Any]) -> Server:
+    """Start a pooler in transaction mode in front of the PostgreSQL of these Django settings."""
+    home = Home.create("pgbouncer", "postgres", "nobody")
+    (home.directory / "pgbouncer.ini").write_text(PGBOUNCER.format(**behind, port=home.port))
+    (home.directory / "users").write_text('"{USER}" ""\n'.format(**behind))
+
+    def connect() -> Any:
+        import psycopg
+
+        return psycopg.connect(
+            host=HOST, port=home.port, user=behind["USER"], dbname=behind["NAME"]
+        )
+
+    return home.serve(
+        [_find("pgbouncer"), "pgbouncer.ini"],
+        connect=connect,
+        # What Django asks for behind a pooler in this mode.
+        database_settings=behind | {"DISABLE_SERVER_SIDE_CURSORS": True},
+        stop_signal=signal.SIGINT,  # SIGTERM would end with an error
+        has_databases=False,
     )
 
 
@@ -257,6 +298,7 @@ def missing() -> dict[str, str]:
     """Say what is not installed on this machine, and why that matters."""
     reasons = {
         "postgresql": _lacks(("initdb", "postgres"), "psycopg", "psycopg"),
+        "pgbouncer": _lacks(("pgbouncer",), "psycopg", "psycopg"),
         "mariadb": _lacks(("mariadb-install-db", "mariadbd"), "MySQLdb", "mysqlclient"),
         "chromium": _lacks(() if find_chromium() else ("chromium",), "playwright", "playwright"),
         "example": next(filter(None, (_lacks((), name, name) for name in EXAMPLE_MODULES)), None),

@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 from django.db import connections
@@ -12,9 +13,11 @@ from django.test import SimpleTestCase, TransactionTestCase
 import django_distlock
 from django_distlock.backends.base import BaseLockBackend
 from django_distlock.backends.database import DatabaseBackend
+from django_distlock.backends.database.connections import close_own_connections
 from django_distlock.backends.database.statements import Statements
 from django_distlock.handler import lock_backends
 from django_distlock.testing import LockBackendContract
+from tests.servers import start_pgbouncer
 
 
 class ModestTests(LockBackendContract, SimpleTestCase):
@@ -49,6 +52,31 @@ class PostgreSQLTests(LockBackendContract, TransactionTestCase):
 class PostgreSQLORMTests(LockBackendContract, TransactionTestCase):
     databases = {"postgresql"}
     alias = "orm_postgresql"
+
+
+@pytest.mark.needs("postgresql", "pgbouncer")
+class PgBouncerTests(LockBackendContract, TransactionTestCase):
+    """Each statement may get another session, and so may each transaction."""
+
+    databases = {"postgresql"}
+    alias = "postgresql"
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        settings = connections.settings["postgresql"]
+        pooler = cls.enterClassContext(start_pgbouncer(settings))
+        place = {key: pooler.database_settings[key] for key in ("HOST", "PORT")}
+        cls.enterClassContext(mock.patch.dict(settings, place, DISABLE_SERVER_SIDE_CURSORS=True))
+        connections["postgresql"].close()
+        cls.addClassCleanup(connections["postgresql"].close)
+        cls.addClassCleanup(close_own_connections)
+        super().setUpClass()
+
+    def test_it_is_in_between(self) -> None:
+        """Or else the other tests show nothing."""
+        with connections["postgresql"].cursor() as cursor:
+            port = cursor.connection.info.port
+        self.assertEqual(str(port), connections.settings["postgresql"]["PORT"])
 
 
 @pytest.mark.needs("mariadb")
