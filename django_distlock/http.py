@@ -46,10 +46,14 @@ def _answer(request: HttpRequest, status: int, error: str, detail: str) -> HttpR
 
 
 def find_request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> HttpRequest | None:
-    """Return the request that a view, or a method of a view's class, is called with."""
+    """Return the request that a view, or a method of a view's class, is called with.
+
+    Django REST framework's request has Django's inside.
+    """
     for argument in (*args[:2], kwargs.get("request")):
-        if isinstance(argument, HttpRequest):
-            return argument
+        request = getattr(argument, "_request", argument)
+        if isinstance(request, HttpRequest):
+            return request
     return None
 
 

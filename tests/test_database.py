@@ -6,15 +6,18 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from unittest import mock
 
 import pytest
+from django.core.signals import request_finished, request_started
 from django.db import DatabaseError, connections, transaction
 from django.db import connection as default_connection
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model
 from django.test import override_settings
 
 from django_distlock import LockBackendUnavailable, acquire_lock, clocks, distributed_lock
@@ -154,12 +157,12 @@ def test_database_error_inside_a_block_releases_the_lock(alias: str) -> None:
 
 @on_each_server
 def test_fifty_threads_share_two_connections(alias: str) -> None:
-    """Counted on the server."""
+    """10,000 acquisitions later, too; counted on the server."""
     own.close_own_connections()
     before = sessions(alias)
 
     def work(number: int) -> None:
-        for _ in range(5):
+        for _ in range(200):
             acquire(alias, f"thread {number}").release()
         connections.close_all()
 
@@ -262,6 +265,82 @@ def test_statements_are_prepared_unless_a_pooler_may_forget_them(behind_pooler: 
         [prepared] = cursor.fetchone()
         own.close_own_connections()
     assert (prepared > 0) is not behind_pooler
+
+
+@on_each_server
+@pytest.mark.parametrize("max_age", [0, None])
+def test_own_connections_outlast_the_requests(alias: str, max_age: int | None) -> None:
+    """Whether the caller's are persistent or not: each acquisition by a new one would be slow."""
+    own.close_own_connections()
+    with mock.patch.dict(connections.settings[alias], CONN_MAX_AGE=max_age):
+        for _ in range(3):
+            request_started.send(sender=None)
+            assert acquire(alias).release()
+            request_finished.send(sender=None)
+            opened = pool_of(alias).all[0]._opened
+            assert opened is not None
+            assert opened is pool_of(alias).all[0].statements()
+
+
+@pytest.mark.needs("postgresql")
+def test_lock_needs_none_of_the_callers_pool() -> None:
+    """Two threads that have all of its connections in transactions get their locks."""
+    settings = connections.settings["postgresql"]
+    barrier = threading.Barrier(2)
+
+    def work(number: int) -> bool:
+        try:
+            with transaction.atomic(using="postgresql"):
+                Lock.objects.using("postgresql").count()
+                barrier.wait(60)
+                lease = acquire("postgresql", f"thread {number}")
+                barrier.wait(60)
+                return lease.release()
+        finally:
+            connections.close_all()
+
+    options = settings["OPTIONS"] | {"pool": {"min_size": 1, "max_size": 2, "timeout": 5}}
+    with mock.patch.dict(settings, OPTIONS=options):
+        connections["postgresql"].close()
+        try:
+            with ThreadPoolExecutor(2) as threads:
+                assert list(threads.map(work, range(2))) == [True, True]
+        finally:
+            pooled: Any = connections["postgresql"]
+            pooled.close_pool()
+
+
+class Elsewhere:
+    """A router that has all models on another database."""
+
+    def db_for_read(self, model: type[Model], **hints: Any) -> str:
+        return "default"
+
+    db_for_write = db_for_read
+
+
+@on_each_server
+def test_routers_do_not_lead_locks_astray(alias: str, settings: Any) -> None:
+    """The option `using` says where they are."""
+    settings.DATABASE_ROUTERS = [Elsewhere()]
+    assert acquire(alias)
+    assert acquire_lock("a", backend=alias) is None
+    assert Lock.objects.using(alias).held().count() == 1
+    assert not Lock.objects.using("default").exists()
+
+
+@pytest.mark.needs("postgresql")
+def test_replica_is_refused() -> None:
+    """It can't keep a lock, whatever it has copied: that is "down", not "busy"."""
+    entry = connections.settings["postgresql"]
+    options = entry["OPTIONS"] | {"options": "-c default_transaction_read_only=on"}
+    acquire("postgresql", "b")
+    own.close_own_connections()
+    with mock.patch.dict(entry, OPTIONS=options):
+        for semaphore in "ab":
+            with pytest.raises(LockBackendUnavailable, match="read-only"):
+                acquire_lock(semaphore, backend="postgresql")
+        own.close_own_connections()
 
 
 class Interrupted(BaseException):

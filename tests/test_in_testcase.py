@@ -1,7 +1,7 @@
 """A user's own tests see plain, immediate behaviour, and leave nothing behind."""
 
 import pytest
-from django.db import connections
+from django.db import connections, transaction
 from django.test import Client, TestCase, TransactionTestCase
 
 from django_distlock import acquire_lock, distributed_lock, release_lock
@@ -42,6 +42,23 @@ class InTestCase(TestCase):
                             self.assertEqual(Client().get(f"/{path}/1/").status_code, 200)
                 finally:
                     connections.settings["default"]["ATOMIC_REQUESTS"] = False
+
+    def test_transactions_of_the_tested_code_change_nothing(self) -> None:
+        """A lock that is released in atomic() is free at once, and calls nothing back."""
+        for alias in connections:
+            with self.subTest(alias):
+                with (
+                    self.captureOnCommitCallbacks(using=alias, execute=True) as callbacks,
+                    transaction.atomic(using=alias),
+                ):
+                    transaction.on_commit(lambda: None, using=alias)
+                    for _ in range(2):
+                        with distributed_lock("a", backend=alias):
+                            pass
+                    self.assertTrue(acquire_lock("a", backend=alias))
+                    self.assertTrue(release_lock("a", backend=alias))
+                    self.assertFalse(Lock.objects.using(alias).held().exists())
+                self.assertEqual(len(callbacks), 1)
 
 
 class InTransactionTestCase(TransactionTestCase):

@@ -66,7 +66,10 @@ def test_killed_holders_lock_is_free_after_its_ttl(alias: str) -> None:
 
 
 @databases
-@pytest.mark.parametrize("path", ["/increment/1234/", "/increment-method/1234/"])
+@pytest.mark.parametrize(
+    "path",
+    ["/increment/1234/", "/increment-method/1234/", "/increment-in-block/1234/"],
+)
 def test_view_under_atomic_requests_loses_no_increment(alias: str, path: str) -> None:
     """The lock outlasts the commit: 160 of 160 (peer defect 26)."""
     Counter.objects.using(alias).create()

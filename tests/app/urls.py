@@ -22,5 +22,13 @@ urlpatterns = [
     path("increment/<customer_id>/", views.increment),
     path("increment-method/<customer_id>/", views.IncrementOnMethod.as_view()),
     path("increment-unlocked/<customer_id>/", views.increment_unlocked),
+    path("writing-first/<customer_id>/", views.WritingFirst.as_view()),
+    path("below-login/<customer_id>/", views.collect_below_login),
+    path("above-login/<customer_id>/", views.collect_above_login),
+    path("rest-method/<customer_id>/", views.RESTOnMethod.as_view()),
+    path("rest-dispatch/<customer_id>/", views.RESTOnDispatch.as_view()),
+    path("rest-function/<customer_id>/", views.rest_function),
+    path("async/<customer_id>/", views.collect_async),
+    path("increment-in-block/<customer_id>/", views.increment_in_block),
     path("fail/<customer_id>/", views.collect_and_fail),
 ]

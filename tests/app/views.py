@@ -2,11 +2,15 @@
 
 from typing import Any
 
+from django.contrib.auth.decorators import login_required
 from django.db import connection, transaction
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
+from rest_framework.decorators import api_view
+from rest_framework.response import Response
+from rest_framework.views import APIView
 
 from django_distlock import distributed_lock, release_lock
 from tests.app.models import Counter
@@ -113,6 +117,70 @@ def collect_and_release(request: HttpRequest, customer_id: str) -> HttpResponse:
     """Release early."""
     release_lock(f"{customer_id}collectPayment")
     return HttpResponse("collected")
+
+
+class WritingFirst(View):
+    """Something is written before the method that is locked."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Write, and go on."""
+        Counter.objects.create(value=13)
+        return super().dispatch(request, *args, **kwargs)
+
+    @distributed_lock("<customer_id>collectPayment")
+    def get(self, request: HttpRequest, customer_id: str) -> HttpResponse:
+        """Collect."""
+        return HttpResponse("collected")
+
+
+@login_required
+@distributed_lock("<customer_id>collectPayment")
+def collect_below_login(request: HttpRequest, customer_id: str) -> HttpResponse:
+    """Collect for who is logged in: strangers don't get to the lock."""
+    return JsonResponse({"atomic": connection.in_atomic_block})
+
+
+@distributed_lock("<customer_id>collectPayment")
+@login_required
+def collect_above_login(request: HttpRequest, customer_id: str) -> HttpResponse:
+    """Collect with the check inside the lock."""
+    return JsonResponse({"atomic": connection.in_atomic_block})
+
+
+class RESTOnMethod(APIView):  # type: ignore[misc]
+    """A view of Django REST framework's with a locked method."""
+
+    @distributed_lock("<customer_id>collectPayment")
+    def get(self, request: Any, customer_id: str) -> Response:
+        """Collect."""
+        return Response({"atomic": connection.in_atomic_block})
+
+
+@method_decorator(distributed_lock("<customer_id>collectPayment"), name="dispatch")
+class RESTOnDispatch(APIView):  # type: ignore[misc]
+    """The same, locked as a whole."""
+
+    def get(self, request: Any, customer_id: str) -> Response:
+        """Collect."""
+        return Response({"atomic": connection.in_atomic_block})
+
+
+@distributed_lock("<customer_id>collectPayment")
+@api_view(["GET"])  # type: ignore[untyped-decorator]
+def rest_function(request: Any, customer_id: str) -> Response:
+    """Collect by Django REST framework's function view."""
+    return Response({"atomic": connection.in_atomic_block})
+
+
+async def collect_async(request: HttpRequest, customer_id: str) -> HttpResponse:
+    """Which Django refuses under ATOMIC_REQUESTS."""
+    return HttpResponse("never")
+
+
+def increment_in_block(request: HttpRequest, customer_id: str) -> HttpResponse:
+    """Read and write under a lock that is acquired and released inside Django's transaction."""
+    with distributed_lock(f"{customer_id}collectPayment", timeout=30):
+        return _increment()
 
 
 @distributed_lock("<customer_id>collectPayment", timeout=30)
