@@ -62,7 +62,7 @@ def main() -> None:
         # First: a server goes on tidying up for long after many writes, and that would count.
         console.print(costs(writes.measure(kinds[REFUSAL], REFUSED)))
         batches = measure(kinds, options.rounds)
-        console.print(times(batches), ratios(batches))
+        console.print(times(batches), ratios(batches, RATIOS))
 
 
 def make_kinds() -> dict[str, Callable[[], None]]:
@@ -132,23 +132,24 @@ def time_batch(call: Callable[[], None]) -> float:
 
 def times(batches: dict[str, list[float]]) -> Table:
     """Lay out how long each kind of call takes."""
-    table = _table("microseconds a call")
+    table = spreads("microseconds a call")
     for name, values in batches.items():
         table.add_row(name, *Spread.of(values).cells(1_000_000, 0))
     return table
 
 
-def ratios(batches: dict[str, list[float]]) -> Table:
+def ratios(batches: dict[str, list[float]], compared: list[tuple[str, str]]) -> Table:
     """Lay out how many times as long as another each kind of call takes."""
-    table = _table("times as long")
-    for name, other in RATIOS:
+    table = spreads("times as long")
+    for name, other in compared:
         pairs = zip(batches[name], batches[other], strict=True)
         spread = Spread.of([one / another for one, another in pairs])
         table.add_row(f"{name} / {other}", *spread.cells(1, 2))
     return table
 
 
-def _table(title: str) -> Table:
+def spreads(title: str) -> Table:
+    """Begin a table of medians and quartiles."""
     table = Table(title=title)
     table.add_column(no_wrap=True)
     for heading in ("median", "lower quartile", "upper quartile"):
