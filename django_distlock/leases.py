@@ -246,12 +246,12 @@ class PutOffRelease:
 
         Two threads may do that at once: the owner is the same, and one of them finds nothing.
         """
+        if self._done:
+            return
         try:
-            if not self._done:
-                _release(lock_backends[self.lease.backend], self.lease)
+            _release(lock_backends[self.lease.backend], self.lease)
         except LockBackendUnavailable:
-            if not self._done:
-                logger.exception("%s could not be released after a transaction.", self.lease)
+            logger.exception("%s could not be released after a transaction.", self.lease)
         self._end_with()
 
     def _end(self, committed: bool) -> None:
@@ -260,7 +260,7 @@ class PutOffRelease:
             self._end_with()
         elif committed:
             self.finish()
-        elif not self._done:
+        else:
             background.do(self.finish)
 
     def _end_with(self) -> None:

@@ -34,13 +34,17 @@ connection_created.connect(_remember, dispatch_uid="django_distlock.transactions
 
 
 def open_transactions() -> list[BaseDatabaseWrapper]:
-    """Return this thread's connections that are in an atomic block; a TestCase's doesn't count."""
+    """Return this thread's connections that are in an atomic block.
+
+    A TestCase's doesn't count, and neither does one that is over since the connection was closed.
+    """
     return [
         connection
         for ref in _opened()
         if (connection := ref()) is not None
         and connection.in_atomic_block
-        and not vars(connection.atomic_blocks[0])["_from_testcase"]
+        and not connection.closed_in_transaction
+        and not any(vars(block)["_from_testcase"] for block in connection.atomic_blocks[:1])
     ]
 
 
@@ -133,5 +137,5 @@ class _Callback:
         self._dropped.atexit = False
 
     def __call__(self) -> None:
-        if self._dropped.detach():
-            self._after.ended(True)
+        self._dropped.detach()
+        self._after.ended(True)

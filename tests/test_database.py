@@ -320,13 +320,23 @@ class Elsewhere:
 
 
 @on_each_server
+def test_connection_in_use_is_not_closed_by_another_thread(alias: str) -> None:
+    """Before a fork, say: the parent's thread goes on with it."""
+    acquire(alias).release()
+    used = pool_of(alias).all[0]
+    with used.lock:
+        own.close_own_connections()
+        assert used._opened is not None
+
+
+@on_each_server
 def test_routers_do_not_lead_locks_astray(alias: str, settings: Any) -> None:
     """The option `using` says where they are."""
     settings.DATABASE_ROUTERS = [Elsewhere()]
     assert acquire(alias)
     assert acquire_lock("a", backend=alias) is None
     assert Lock.objects.using(alias).held().count() == 1
-    assert not Lock.objects.using("default").exists()
+    assert not Lock.objects.exists()
 
 
 @pytest.mark.needs("postgresql")

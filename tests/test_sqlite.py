@@ -166,19 +166,24 @@ def test_interrupted_acquire_leaves_the_file_unlocked(connection: BaseDatabaseWr
 class TracedCursor:
     """A cursor in an instrument's wrapping, which isn't sqlite3's own class."""
 
-    def __init__(self, cursor: Any) -> None:
-        self.cursor = cursor
+    def __init__(self, wrapped: Any) -> None:
+        self.wrapped = wrapped
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.cursor, name)
+        return getattr(self.wrapped, name)
+
+
+class TracedConnection(TracedCursor):
+    """A connection that wraps its cursors."""
+
+    def cursor(self, *args: Any, **kwargs: Any) -> TracedCursor:
+        return TracedCursor(self.wrapped.cursor(*args, **kwargs))
 
 
 @pytest.mark.django_db
 def test_instruments_may_wrap_the_drivers_cursor(connection: BaseDatabaseWrapper) -> None:
     """As OpenTelemetry does."""
     lock = SQLiteStatements(connection, "django_distlock_lock")
-    driver = mock.Mock(wraps=connection.connection)
-    driver.cursor = lambda *args, **kwargs: TracedCursor(connection.connection.cursor())
-    with mock.patch.object(connection, "create_cursor", driver.cursor):
+    with mock.patch.object(connection, "connection", TracedConnection(connection.connection)):
         assert lock.acquire(parameters())
         assert lock.release(parameters())

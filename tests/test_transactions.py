@@ -25,7 +25,7 @@ from django_distlock import (
     lock_backends,
     release_lock,
 )
-from django_distlock.background import background
+from django_distlock.background import Background, background
 from django_distlock.models import Lock
 from tests.app.models import Counter
 from tests.conftest import DATABASES, SERVERS
@@ -165,6 +165,16 @@ def test_connection_closed_in_a_transaction_releases(alias: str) -> None:
         acquire(alias).release()
         connections[alias].close()
         assert free_for_others(alias, timeout=30)
+
+
+@on_each_server
+def test_release_after_the_connection_was_closed_waits_for_nothing(alias: str) -> None:
+    """The server has rolled the transaction back."""
+    with suppress(DatabaseError), transaction.atomic(using=alias):
+        lease = acquire(alias)
+        connections[alias].close()
+        lease.release()
+        assert free_for_others(alias)
 
 
 @on_each_server
@@ -408,6 +418,48 @@ def test_servers_own_level_counts_where_the_settings_name_none() -> None:
             acquire_lock("a", backend="mariadb")
 
 
+# The background
+
+
+def test_background_thread_goes_when_nothing_is_expected(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And no failure of some work ends it before."""
+    monkeypatch.setattr("django_distlock.background.IDLE", 0.01)
+    thread_of = Background()
+    occasion, done = object(), threading.Event()
+    thread_of.expect(occasion)
+    thread = thread_of.thread
+    assert thread is not None
+    assert thread.daemon
+    thread_of.do(lambda: 1 // 0)  # type: ignore[arg-type]
+    thread_of.do(done.set)
+    assert done.wait(60)
+    assert "What was left to the background failed." in caplog.text
+    thread.join(0.1)
+    assert thread.is_alive()
+    thread_of.over(occasion)
+    thread.join(60)
+    assert not thread.is_alive()
+    thread_of.expect(occasion)
+    assert thread_of.thread is not thread
+    thread_of.over(occasion)
+
+
+@on_each_server
+def test_release_left_to_the_background_is_done_once(alias: str) -> None:
+    """Even if the thread that wanted the lock again was faster."""
+    with mock.patch.object(background, "do") as do:
+        with suppress(ZeroDivisionError), transaction.atomic(using=alias):
+            acquire(alias).release()
+            raise ZeroDivisionError
+    lease = acquire(alias)
+    [[finish]] = [call.args for call in do.call_args_list]
+    finish()
+    assert not free_for_others(alias)
+    assert lease.release()
+
+
 # The guard of the commit
 
 
@@ -495,6 +547,25 @@ def test_expired_lease_lets_no_database_commit(alias: str, monkeypatch: pytest.M
             Counter.objects.using(other).create()
             monkeypatch.setattr(lease, "_deadline", 0.0)
     assert not Counter.objects.using(other).exists()
+
+
+@pytest.mark.parametrize(
+    ("backend", "using"),
+    [
+        ("modest", "default"),
+        ("orm", "default"),
+        pytest.param("orm_postgresql", "postgresql", marks=pytest.mark.needs("postgresql")),
+        pytest.param("mysql", "mariadb", marks=pytest.mark.needs("mariadb")),
+    ],
+)
+def test_every_store_lets_its_holder_commit(backend: str, using: str) -> None:
+    """Whether or not it has a part in the transaction; inside of it, too."""
+    with distributed_lock("a", backend=backend), transaction.atomic(using=using):
+        Counter.objects.using(using).create()
+    with transaction.atomic(using=using), distributed_lock("a", backend=backend):
+        Counter.objects.using(using).create()
+    assert Counter.objects.using(using).count() == 2
+    assert acquire(backend).release()
 
 
 @on_each_server

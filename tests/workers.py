@@ -71,17 +71,16 @@ def stop(backend: str, where: str) -> str:
     commit = database._commit
 
     def stop_and_commit(connection: Any) -> None:
-        if where == "commit":
-            stop_here()
+        stop_here()
         commit(connection)
 
     outcome = "lost"
     with suppress(LockLost), distributed_lock("stopped", backend=backend, ttl=1):
         with transaction.atomic(using=backend):
             Counter.objects.using(backend).create()
-            database._commit = stop_and_commit
             if where == "guard":
                 stop_here()
+            database._commit = stop_and_commit
         outcome = "committed"
     return outcome
 

@@ -173,8 +173,8 @@ def rest_function(request: Any, customer_id: str) -> Response:
 
 
 async def collect_async(request: HttpRequest, customer_id: str) -> HttpResponse:
-    """Which Django refuses under ATOMIC_REQUESTS."""
-    return HttpResponse("never")
+    """Do what Django refuses under ATOMIC_REQUESTS."""
+    raise NotImplementedError
 
 
 def increment_in_block(request: HttpRequest, customer_id: str) -> HttpResponse:
