@@ -25,11 +25,11 @@ DATABASES = (*STARTERS, "sqlite")
 def database(name: str, *apps: str, **options: Any) -> Iterator[None]:
     """Start the server, create the apps' tables in it, and stop it at the end of the block.
 
-    `options` are those of the lock backend.
+    `options` are those of the lock backend; `using="locks"` is a second SQLite file.
     """
-    with _database_settings(name) as database_settings:
+    with _databases(name) as databases:
         settings.configure(
-            DATABASES={"default": database_settings},
+            DATABASES=databases,
             DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
             DISTLOCK={
                 "default": {
@@ -41,7 +41,8 @@ def database(name: str, *apps: str, **options: Any) -> Iterator[None]:
             USE_TZ=True,
         )
         django.setup()
-        call_command("migrate", verbosity=0)
+        for alias in databases:
+            call_command("migrate", database=alias, verbosity=0)
         try:
             yield
         finally:
@@ -49,19 +50,22 @@ def database(name: str, *apps: str, **options: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _database_settings(name: str) -> Iterator[dict[str, Any]]:
+def _databases(name: str) -> Iterator[dict[str, Any]]:
     if name in STARTERS:
         with STARTERS[name](durable=True) as server:
-            yield server.database_settings
+            yield {"default": server.database_settings}
     else:
         with tempfile.TemporaryDirectory(prefix="distlock-benchmark-") as directory:
-            yield _sqlite_settings(Path(directory))
+            yield {
+                alias: _sqlite_settings(Path(directory, f"{alias}.sqlite3"))
+                for alias in ("default", "locks")
+            }
 
 
-def _sqlite_settings(directory: Path) -> dict[str, Any]:
+def _sqlite_settings(file: Path) -> dict[str, Any]:
     return {
         "ENGINE": "django.db.backends.sqlite3",
-        "NAME": str(directory / "benchmark.sqlite3"),
+        "NAME": str(file),
         "OPTIONS": {
             "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;",
             "transaction_mode": "IMMEDIATE",

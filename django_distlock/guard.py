@@ -4,6 +4,7 @@ A holder that is stopped for longer than its ttl must not commit what it did und
 successor may be at work. Every connection's `commit` asks for that first.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -18,13 +19,17 @@ from .leases import Lease, current_flow
 
 
 def _install(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-    vars(connection)["commit"] = partial(commit_guarded, connection)
+    instrument = vars(connection).get("commit")  # somebody else's; or ours, after a reconnection
+    if getattr(instrument, "func", None) is not commit_guarded:
+        vars(connection)["commit"] = partial(commit_guarded, connection, instrument)
 
 
 connection_created.connect(_install, dispatch_uid="django_distlock.guard")
 
 
-def commit_guarded(connection: BaseDatabaseWrapper) -> None:
+def commit_guarded(
+    connection: BaseDatabaseWrapper, instrument: Callable[[], None] | None = None
+) -> None:
     """Commit if this thread still has the leases of the locked blocks that it is in, or was.
 
     "Was" means in this transaction. Else roll back, and raise LockLost.
@@ -35,7 +40,10 @@ def commit_guarded(connection: BaseDatabaseWrapper) -> None:
     except BaseException:
         _roll_back(connection)
         raise
-    type(connection).commit(connection)
+    if instrument:
+        instrument()
+    else:
+        type(connection).commit(connection)
 
 
 def _guard(lease: Lease, connection: BaseDatabaseWrapper) -> None:

@@ -29,7 +29,7 @@ def _database_variables() -> dict[str, str]:
         name = str(connection.settings_dict["NAME"])
         if connection.alias == "default":
             variables["DISTLOCK_TEST_SQLITE"] = name
-        else:
+        elif connection.vendor != "sqlite":
             variable = f"DISTLOCK_TEST_{connection.alias.upper()}"
             entry = json.loads(os.environ[variable])
             variables[variable] = json.dumps({**entry, "NAME": name})

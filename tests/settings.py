@@ -80,10 +80,11 @@ TEMPLATES = [
     }
 ]
 
+FILE = Path(os.environ.get("DISTLOCK_TEST_SQLITE", f"{tempfile.gettempdir()}/distlock.sqlite3"))
+
 DATABASES = {
-    "default": _sqlite(
-        Path(os.environ.get("DISTLOCK_TEST_SQLITE", f"{tempfile.gettempdir()}/distlock.sqlite3"))
-    ),
+    "default": _sqlite(FILE),
+    "locks": _sqlite(FILE.with_name(f"locks_{FILE.name}")),  # a file of their own
     **_servers(),
 }
 

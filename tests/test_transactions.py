@@ -285,6 +285,32 @@ def test_store_that_is_down_after_the_commit_harms_no_other_callback(
     assert not free_for_others(alias)
 
 
+# SQLite, with a file for the locks
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_release_waits_for_the_data_in_another_file(failing: bool) -> None:
+    """There a grant is visible at once, as on a server."""
+    with suppress(ZeroDivisionError), transaction.atomic():
+        Counter.objects.create()
+        with distributed_lock("a", backend="locks"):
+            assert not free_for_others("locks")
+        assert not free_for_others("locks")
+        if failing:
+            raise ZeroDivisionError
+    assert free_for_others("locks", timeout=30)
+
+
+def test_release_waits_for_the_data_beside_a_transaction_of_the_locks() -> None:
+    """Two transactions: what the inner one commits is not to be seen before the outer one's."""
+    with transaction.atomic():
+        Counter.objects.create()
+        with transaction.atomic(using="locks"):
+            acquire("locks").release()
+        assert not free_for_others("locks")
+    assert free_for_others("locks")
+
+
 # Again in the same transaction
 
 
@@ -601,6 +627,27 @@ def stopped_holder(alias: str, where: str) -> Iterator[Workers]:
         _, status = os.waitpid(workers.processes[0].pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
         yield workers
+
+
+@on_each_server
+def test_guard_leaves_other_instruments_of_a_connection_alone(alias: str) -> None:
+    """And is there once, however often the connection is opened."""
+    connection = connections[alias]
+    connection.close()
+    commit = type(connection).commit
+    instrument = mock.Mock(side_effect=lambda: commit(connection))
+    with mock.patch.dict(vars(connection)):
+        vars(connection)["commit"] = instrument
+        for _ in range(2):
+            connection.ensure_connection()
+            with distributed_lock("a", backend=alias), transaction.atomic(using=alias):
+                Counter.objects.using(alias).create()
+            with pytest.raises(LockLost), distributed_lock("a", backend=alias) as lease:
+                with transaction.atomic(using=alias):
+                    take_away(lease)
+            connection.close()
+        assert instrument.call_count == 2
+    assert Counter.objects.using(alias).count() == 2
 
 
 def test_guard_that_fails_rolls_back(monkeypatch: pytest.MonkeyPatch) -> None:
