@@ -227,7 +227,10 @@ def test_forked_child_leaves_the_parents_release_alone(alias: str) -> None:
         if not (pid := os.fork()):
             try:
                 connections[alias].run_on_commit = []
-                background.thread = None
+                worked_off = threading.Event()
+                background.expect(worked_off)
+                background.do(worked_off.set)
+                worked_off.wait(60)
             finally:
                 os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
