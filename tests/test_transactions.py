@@ -476,6 +476,22 @@ def test_background_thread_goes_when_nothing_is_expected(
 
 
 @on_each_server
+def test_release_left_to_the_background_concerns_no_later_transaction(alias: str) -> None:
+    """The lock of one that was rolled back may well be lost."""
+    with mock.patch.object(background, "do") as do:
+        with suppress(ZeroDivisionError), transaction.atomic(using=alias):
+            lease = acquire(alias)
+            lease.release()
+            raise ZeroDivisionError
+    take_away(lease)
+    with transaction.atomic(using=alias):
+        Counter.objects.using(alias).create()
+    assert Counter.objects.using(alias).exists()
+    [[finish]] = [call.args for call in do.call_args_list]
+    finish()
+
+
+@on_each_server
 def test_release_left_to_the_background_is_done_once(alias: str) -> None:
     """Even if the thread that wanted the lock again was faster."""
     with mock.patch.object(background, "do") as do:
