@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from django.db import connections, transaction
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 
 from .transactions import open_transactions
 
@@ -41,13 +41,15 @@ def request_transactions(request: HttpRequest, view: Callable[..., Any]) -> Iter
         yield
 
 
-def roll_back_requests() -> None:
+def rolled_back(response: HttpResponse) -> HttpResponse:
     """Let what the request did be undone by the transactions around a locked method.
 
-    They are Django's own: only of a whole view are they opened inside the lock.
+    They are Django's own: only of a whole view are they opened inside the lock. The response is
+    rendered by now, since nothing can be asked of the database any more.
     """
     for connection in open_transactions():
         connection.set_rollback(True)
+    return response
 
 
 def _resolved_exemptions(request: HttpRequest) -> set[str]:

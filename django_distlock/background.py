@@ -28,7 +28,8 @@ class Background:
         """Begin anew, as a forked child does: the parent's thread isn't here."""
         self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._expected: set[object] = set()
-        self._changing = threading.Lock()
+        # Reentrant: what is collected in between may leave a locked block that was abandoned.
+        self._changing = threading.RLock()
         self.thread: threading.Thread | None = None
 
     def expect(self, occasion: object) -> None:
@@ -36,10 +37,15 @@ class Background:
         with self._changing:
             self._expected.add(occasion)
             if self.thread is None:
-                self.thread = threading.Thread(
-                    target=self._run, name="django_distlock", daemon=True
-                )
-                self.thread.start()
+                thread = threading.Thread(target=self._run, name="django_distlock", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # no more threads, or the interpreter is about to end
+                    logger.exception(
+                        "Locks that lose their transaction unnoticed end by themselves."
+                    )
+                else:
+                    self.thread = thread
 
     def over(self, occasion: object) -> None:
         """Expect no more work from this occasion. Safe in a finalizer."""
@@ -59,12 +65,11 @@ class Background:
                         self.thread = None
                         return
                 continue
-            try:
-                work()
-            except Exception:
-                logger.exception("What was left to the background failed.")
-            finally:
-                connections.close_all()
+            for step in (work, connections.close_all):
+                try:
+                    step()
+                except Exception:
+                    logger.exception("What was left to the background failed.")
 
 
 background = Background()

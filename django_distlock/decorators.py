@@ -12,7 +12,7 @@ from asgiref.sync import iscoroutinefunction
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest
 
-from .atomic_requests import request_transactions, roll_back_requests, take_over_transactions
+from .atomic_requests import request_transactions, rolled_back, take_over_transactions
 from .exceptions import LockBackendUnavailable, LockLost, LockNotAcquired
 from .http import contended, find_request, is_resolved, unavailable
 from .leases import Lease, current_flow
@@ -151,12 +151,10 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             raise BadRequest(str(error)) from error
         except LockBackendUnavailable:
             logger.exception("A locked view was not called: its lock's store is unavailable.")
-            roll_back_requests()
-            return unavailable(request)
+            return rolled_back(unavailable(request))
         if lease is None:
             if self.on_conflict is None:
-                roll_back_requests()
-                return contended(request)
+                return rolled_back(contended(request))
             without_self = args[args.index(request) :] if request in args else args
             return self.on_conflict(*without_self, **kwargs)
         try:
@@ -165,8 +163,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             if error.lease is not lease:
                 raise
             logger.exception("A locked view's work may have been done twice, or not at all.")
-            roll_back_requests()
-            return unavailable(request)
+            return rolled_back(unavailable(request))
 
 
 def _call_holding(

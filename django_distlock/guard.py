@@ -1,7 +1,8 @@
-"""The last statement before a commit: is the lock still ours, and until the commit is done?
+"""What is done before a commit, and after a rollback: every connection's two methods are wrapped.
 
 A holder that is stopped for longer than its ttl must not commit what it did under the lock, since a
-successor may be at work. Every connection's `commit` asks for that first.
+successor may be at work. So the last statement before a commit asks whether the lock is still ours,
+and, where it can, keeps it ours until the commit is done.
 """
 
 from collections.abc import Callable
@@ -19,36 +20,52 @@ from .leases import Lease, current_flow
 
 
 def _install(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-    instrument = vars(connection).get("commit")  # somebody else's; or ours, after a reconnection
-    if getattr(instrument, "func", None) is not commit_guarded:
-        vars(connection)["commit"] = partial(commit_guarded, connection, instrument)
+    for name, wrapper in (("commit", commit_guarded), ("rollback", roll_back_and_release)):
+        instrument = vars(connection).get(name)  # somebody else's; or ours, after a reconnection
+        if getattr(instrument, "func", None) is not wrapper:
+            wrapped = instrument or partial(getattr(type(connection), name), connection)
+            vars(connection)[name] = partial(wrapper, connection, wrapped)
 
 
 connection_created.connect(_install, dispatch_uid="django_distlock.guard")
 
 
-def commit_guarded(
-    connection: BaseDatabaseWrapper, instrument: Callable[[], None] | None = None
-) -> None:
-    """Commit if this thread still has the leases of the locked blocks that it is in, or was.
+def commit_guarded(connection: BaseDatabaseWrapper, commit: Callable[[], None]) -> None:
+    """Commit if this thread still has the locks that what it did depends on.
 
-    "Was" means in this transaction. Else roll back, and raise LockLost.
+    These are those of the blocks that it is in, and those that it released in transactions that are
+    open still. Else roll back, and raise LockLost.
     """
+    leases = current_flow().at_work()
+    if leases:
+        connection.validate_thread_sharing()
+        connection.validate_no_atomic_block()
+        try:
+            for lease in leases:
+                _guard(lease, connection)
+        except BaseException:
+            _roll_back(connection)
+            raise
+    commit()
+
+
+def roll_back_and_release(connection: BaseDatabaseWrapper, rollback: Callable[[], None]) -> None:
+    """Roll back, and do the releases that waited for it, before anything else is done."""
+    waiting = [each for each in current_flow().put_off if not each.over]
+    for each in waiting:
+        each.noticed_here = True
     try:
-        for lease in current_flow().at_work():
-            _guard(lease, connection)
-    except BaseException:
-        _roll_back(connection)
-        raise
-    if instrument:
-        instrument()
-    else:
-        type(connection).commit(connection)
+        rollback()
+    finally:
+        for each in waiting:
+            each.noticed_here = False
+            if each.over:
+                each.finish()
 
 
 def _guard(lease: Lease, connection: BaseDatabaseWrapper) -> None:
     store = lock_backends[lease.backend]
-    if lease.remaining <= 0 or store.guard(lease, connection.alias) is False:
+    if lease.lost or lease.remaining <= 0 or store.guard(lease, connection.alias) is False:
         lease.lose()
         raise LockLost(
             f"{lease} was lost before the commit on the database {connection.alias!r}, "

@@ -1,27 +1,24 @@
 """The lease: what a holder has; and which task or thread acquired which."""
 
-import logging
 import math
 import os
 import socket
 import threading
-from contextlib import suppress
 from contextvars import ContextVar
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, NoReturn
+from weakref import WeakValueDictionary
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.asyncio import async_unsafe
 
 from . import clocks
 from .backends.base import BaseLockBackend, Claim, Grant
-from .background import background
-from .exceptions import LockBackendUnavailable, LockLost
+from .exceptions import LockLost
 from .handler import lock_backends
-from .transactions import AfterTransactions, open_transactions
-
-logger = logging.getLogger("django_distlock")
+from .put_off import PutOffRelease, State, release
+from .transactions import open_transactions
 
 ASYNC_UNSAFE = (
     "django_distlock's calls wait for the store and can't be made in a running event loop; "
@@ -76,10 +73,10 @@ class Lease:
     __slots__ = (
         "_deadline",
         "_flow",
-        "_lost",
         "acquired_at",
         "backend",
         "expires_at",
+        "lost",
         "owner",
         "released",
         "semaphore",
@@ -99,7 +96,9 @@ class Lease:
     """By the store's clock; None means not before it is released."""
 
     released: bool
-    """Whether it was given back by release()."""
+    """Whether it was given back by release(), or will be when the open transactions have ended."""
+    lost: bool
+    """Whether it is known not to be ours any more; one that has expired may yet turn out to be."""
 
     def __init__(self, request: Request, grant: Grant, sent: float, flow: "Flow") -> None:
         self.backend = request.backend
@@ -109,12 +108,12 @@ class Lease:
         self.token, self.acquired_at, self.expires_at = grant
         self._deadline = self._end(sent)
         self._flow = flow
-        self.released = self._lost = False
+        self.released = self.lost = False
 
     @property
     def held(self) -> bool:
         """Whether the lease is ours as far as is known here: no round trip is made."""
-        return not (self.released or self._lost) and self.remaining > 0
+        return not (self.released or self.lost) and self.remaining > 0
 
     @property
     def remaining(self) -> float:
@@ -151,27 +150,41 @@ class Lease:
         Inside a transaction that is done when the outermost atomic block has ended, however it
         ends. After LockBackendUnavailable it can be tried again.
         """
-        if self.released or self._lost:
+        if self.released or self.lost:
             self._flow.forget(self)
             return False
         store = lock_backends[self.backend]
-        transactions = open_transactions() if self.held else []
-        if transactions:
-            # Where nobody can have the lock before this transaction ends, it may be given up in it.
-            tentative = len(transactions) == 1 and store.joins_transaction()
-            PutOffRelease(self, current_flow(), transactions, tentative=tentative)
-            if not tentative:
-                self.released = True
-                self._flow.forget(self)
-                return True
-        released = _release(store, self)
-        self.released, self._lost = released, not released
+        if transactions := open_transactions():
+            return self._release_in(transactions, store)
+        return self._release_now(store)
+
+    def _release_now(self, store: BaseLockBackend) -> bool:
+        released = release(store, self)
+        self.released, self.lost = released, not released
         self._flow.forget(self)
         return released
 
+    def _release_in(self, transactions: list[BaseDatabaseWrapper], store: BaseLockBackend) -> bool:
+        """Release when the transactions have ended.
+
+        Or at once and in the only one, if nobody can have the lock before that ends. If the lease
+        is lost, none of them may be committed.
+        """
+        [first, *others] = transactions
+        put_off = PutOffRelease(self, current_flow(), transactions, State.GUARDING)
+        if not self.held:
+            self.lose()
+        elif others or first.needs_rollback or not store.joins_transaction():
+            put_off.state = State.WAITING
+            self.released = True
+        elif self._release_now(store):
+            put_off.state = State.TENTATIVE
+        self._flow.forget(self)
+        return self.released
+
     def lose(self) -> None:
         """Take note that the lease isn't ours any more."""
-        self._lost, self.released = True, False
+        self.lost, self.released = True, False
 
     def _end(self, sent: float) -> float:
         return math.inf if self.ttl is None else sent + self.ttl
@@ -179,7 +192,7 @@ class Lease:
     def _state(self) -> str:
         if self.released:
             return "was released"
-        if self._lost:
+        if self.lost:
             return "was lost"
         return "is held" if self.held else f"expired: its ttl of {self.ttl} seconds has passed"
 
@@ -206,81 +219,6 @@ if TYPE_CHECKING:
         return lease
 
 
-class PutOffRelease:
-    """The release of a lease that is to be done when the transactions that are open have ended.
-
-    A `tentative` one was done, in the only open transaction; it has to be done again if that is
-    rolled back.
-    """
-
-    def __init__(
-        self,
-        lease: Lease,
-        flow: "Flow",
-        transactions: list[BaseDatabaseWrapper],
-        *,
-        tentative: bool,
-    ) -> None:
-        self.lease = lease
-        self.tentative = tentative
-        self.transactions_ended = False
-        self._flow = flow
-        self._done = False
-        flow.put_off.append(self)
-        background.expect(self)
-        AfterTransactions(transactions, self._end)
-
-    def is_for(self, backend: str, semaphore: str) -> bool:
-        """Tell whether it is this semaphore's."""
-        return (self.lease.backend, self.lease.semaphore) == (backend, semaphore)
-
-    def take_back(self) -> Lease:
-        """Return the lease, not to be released yet."""
-        self._end_with()
-        self.lease.released = False
-        self._flow.remember(self.lease)
-        return self.lease
-
-    def finish(self) -> None:
-        """Release now, if it isn't done. If the store is down, the lease ends by itself.
-
-        Two threads may do that at once: the owner is the same, and one of them finds nothing.
-        """
-        if self._done:
-            return
-        try:
-            _release(lock_backends[self.lease.backend], self.lease)
-        except LockBackendUnavailable:
-            logger.exception("%s could not be released after a transaction.", self.lease)
-        self._end_with()
-
-    def _end(self, committed: bool) -> None:
-        self.transactions_ended = True
-        if committed and self.tentative:
-            self._end_with()
-        elif committed:
-            self.finish()
-        else:
-            background.do(self.finish)
-
-    def _end_with(self) -> None:
-        self._done = True
-        background.over(self)
-        with suppress(ValueError):
-            self._flow.put_off.remove(self)
-
-
-def _release(store: BaseLockBackend, lease: Lease) -> bool:
-    """Release; if the reply is lost, ask once more. True if it was ours at the first asking."""
-    try:
-        return store.release(lease)
-    except LockBackendUnavailable as error:
-        if not error.reply_lost:
-            raise
-        # If the first request was carried out the second finds nothing; its time tells which.
-        return store.release(lease) or lease.held
-
-
 class Flow:
     """The leases that one thread acquired, by name, and the `with` blocks that it is in.
 
@@ -288,10 +226,13 @@ class Flow:
     by a forked child, brings along a flow that isn't theirs.
     """
 
-    __slots__ = ("entered", "identity", "leases", "put_off")
+    __slots__ = ("__weakref__", "entered", "identity", "leases", "put_off")
+
+    everybodys: ClassVar["WeakValueDictionary[int, Flow]"] = WeakValueDictionary()
 
     def __init__(self) -> None:
         self.identity = _identity()
+        self.everybodys[id(self)] = self
         self.leases: dict[tuple[str, str], Lease] = {}
         self.entered: list[tuple[object, Lease]] = []
         self.put_off: list[PutOffRelease] = []
@@ -308,17 +249,24 @@ class Flow:
     def at_work(self) -> list[Lease]:
         """Return the leases of its blocks, and those whose release waits for a transaction."""
         entered = [lease for _, lease in self.entered if not lease.released]
-        waiting = [
-            each.lease for each in self.put_off if not (each.tentative or each.transactions_ended)
-        ]
+        waiting = [each.lease for each in self.put_off if each.guards]
         return entered + waiting
 
     def leave(self, block: object) -> Lease:
-        """Return the lease with which this thread entered the block last."""
+        """Return the lease with which this thread entered the block last.
+
+        Or another thread, which may have begun a generator that is closed in this one.
+        """
+        for flow in (self, *(ref() for ref in self.everybodys.valuerefs())):
+            if flow and (lease := flow._left(block)):
+                return lease
+        raise RuntimeError("The block was left more often than it was entered.")
+
+    def _left(self, block: object) -> Lease | None:
         for index in reversed(range(len(self.entered))):
             if self.entered[index][0] is block:
                 return self.entered.pop(index)[1]
-        raise RuntimeError("The block was left in another thread or task than it was entered in.")
+        return None
 
 
 _flow: ContextVar[Flow | None] = ContextVar("django_distlock_flow", default=None)

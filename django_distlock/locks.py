@@ -18,12 +18,12 @@ from .handler import lock_backends
 from .leases import (
     ASYNC_UNSAFE,
     Lease,
-    PutOffRelease,
     Request,
     current_flow,
     describe_holder,
     new_owner,
 )
+from .put_off import PutOffRelease, State
 from .semaphores import validate_semaphore
 from .transactions import open_transactions, refuse_endless_transactions, refuse_older_snapshots
 
@@ -62,10 +62,6 @@ def acquire_lock(
     """
     store = lock_backends[backend]
     transactions = open_transactions()
-    if put_off := current_flow().put_off:
-        for each in [each for each in put_off if each.is_for(backend, semaphore)]:
-            if lease := _take_back(each, _ttl(store, ttl)):
-                return lease
     refuse_endless_transactions()
     request = Request(
         backend=backend,
@@ -74,9 +70,11 @@ def acquire_lock(
         ttl=_ttl(store, ttl),
         holder=describe_holder(label),
     )
+    deadline = clocks.monotonic() + validate_timeout(timeout)
+    if (put_off := current_flow().put_off) and (taken := _take_back(store, request, put_off)):
+        return taken
     if transactions:
         refuse_older_snapshots(transactions)
-    deadline = clocks.monotonic() + validate_timeout(timeout)
     lease = _attempt(store, request)
     if lease is None:
         for pause in waits(deadline):
@@ -129,20 +127,30 @@ def _ttl(store: BaseLockBackend, ttl: float | BackendTtl | None) -> float | None
     return store.ttl if isinstance(ttl, BackendTtl) else store.validate_ttl(ttl)
 
 
-def _take_back(put_off: PutOffRelease, ttl: float | None) -> Lease | None:
-    """Return the lease that an earlier block of the same transaction had; None if that is over.
+def _take_back(
+    store: BaseLockBackend, request: Request, put_off: list[PutOffRelease]
+) -> Lease | None:
+    """Acquire once more what an earlier block of the same transaction had; None if there is none.
 
-    LockLost means that somebody else may have had the lock in between.
+    LockLost if somebody else may have had the lock in between: no such transaction is committed.
     """
-    if put_off.transactions_ended:
-        put_off.finish()  # what noticed it, a finalizer, couldn't
-        return None
-    if put_off.tentative:
-        return None
-    lease = put_off.take_back()
-    lease.ttl = ttl
-    lease.renew()
-    return lease
+    for each in [*put_off]:
+        lease = each.lease
+        if (lease.backend, lease.semaphore) != (request.backend, request.semaphore):
+            continue
+        if each.over:
+            each.finish()  # what noticed that, a finalizer, couldn't
+        elif each.guards:
+            # The same owner gets its own grant, unless it is gone.
+            again = None if lease.lost else _attempt(store, request._replace(owner=lease.owner))
+            if again is None or again.token != lease.token:
+                lease.lose()
+                raise LockLost(
+                    f"{lease} was lost since an earlier block of this transaction.", lease
+                )
+            each.lease, each.state = again, State.GUARDING
+            return again
+    return None
 
 
 def _attempt(store: BaseLockBackend, request: Request) -> Lease | None:

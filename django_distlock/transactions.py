@@ -56,7 +56,8 @@ def refuse_endless_transactions() -> None:
             continue
         if connection.in_atomic_block and connection.commit_on_exit:
             continue
-        if connection is connections[connection.alias]:  # not a copy that somebody made of it
+        # Not a copy that somebody made of it.
+        if connection in connections.all(initialized_only=True):
             raise LockError(
                 f"Autocommit is off on the database {connection.alias!r}, so when what is done "
                 "under a lock is committed can't be known. Use transaction.atomic() instead of "
@@ -69,9 +70,9 @@ def refuse_older_snapshots(transactions: list[BaseDatabaseWrapper]) -> None:
     for connection in transactions:
         if not connection.needs_rollback and _reads_a_snapshot(connection):
             raise LockError(
-                f"The transaction on the database {connection.alias!r} began to read before this "
-                "lock was acquired, and at its isolation level (REPEATABLE READ or stricter) goes "
-                "on to see the data as of then. Acquire the lock before transaction.atomic()."
+                f"The transaction on the database {connection.alias!r} began before this lock was "
+                "acquired, and at its isolation level (REPEATABLE READ or stricter) it may go on "
+                "to see the data as of then. Acquire the lock before transaction.atomic()."
             )
 
 
@@ -85,7 +86,8 @@ def _reads_a_snapshot(connection: Any) -> bool:
             return False
         return _ask(connection, "SHOW transaction_isolation") in SNAPSHOTS
     if connection.vendor == "mysql":
-        level = connection.isolation_level or _ask(connection, "SELECT @@tx_isolation")
+        variable = "tx_isolation" if connection.mysql_is_mariadb else "transaction_isolation"
+        level = connection.isolation_level or _ask(connection, f"SELECT @@{variable}")
         return level.lower().replace("-", " ") in SNAPSHOTS
     return False
 
@@ -118,7 +120,7 @@ class AfterTransactions:
             # Without savepoints, so that no inner block's rollback drops it; and before all other
             # callbacks, so that none of their errors does.
             callbacks: list[Any] = connection.run_on_commit
-            callbacks.insert(0, (set(), _Callback(self), True))
+            callbacks.insert(0, (set(), _Callback(self), False))
 
     def ended(self, committed: bool) -> None:
         """Count one of the transactions as ended."""

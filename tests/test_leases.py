@@ -150,6 +150,6 @@ def test_holder_says_who_it_is() -> None:
 
 
 def test_block_is_left_by_who_entered_it() -> None:
-    """A flow that is not in the block says so."""
-    with pytest.raises(RuntimeError, match="another thread"):
+    """When nobody is in the block, that is said."""
+    with pytest.raises(RuntimeError, match="more often than it was entered"):
         Flow().leave(object())

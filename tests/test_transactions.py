@@ -4,14 +4,14 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeVar
 from unittest import mock
 
 import pytest
-from django.db import DatabaseError, connections, transaction
+from django.db import DatabaseError, OperationalError, connections, transaction
 
 from django_distlock import (
     Lease,
@@ -25,6 +25,7 @@ from django_distlock import (
     lock_backends,
     release_lock,
 )
+from django_distlock.backends.database import connections as own
 from django_distlock.background import Background, background
 from django_distlock.models import Lock
 from tests.app.models import Counter
@@ -109,12 +110,14 @@ def test_commit_releases_in_this_thread(alias: str) -> None:
 
 
 @on_each_database
-def test_rollback_releases(alias: str) -> None:
-    """Though Django calls nothing then."""
-    with suppress(ZeroDivisionError), transaction.atomic(using=alias):
-        acquire(alias).release()
-        raise ZeroDivisionError
-    assert free_for_others(alias, timeout=30)
+def test_rollback_releases_in_this_thread(alias: str) -> None:
+    """Though Django calls nothing then; a script that fails may end before another thread runs."""
+    with mock.patch.object(background, "do") as do:
+        with suppress(SystemExit), transaction.atomic(using=alias):
+            acquire(alias).release()
+            raise SystemExit
+    assert not do.called
+    assert free_for_others(alias)
 
 
 @on_each_database
@@ -145,6 +148,17 @@ def test_release_outlasts_an_inner_rollback(alias: str) -> None:
             acquire(alias).release()
             raise ZeroDivisionError
         assert not free_for_others(alias)
+    assert free_for_others(alias)
+
+
+@on_each_database
+def test_commit_releases_what_an_inner_rollback_kept(alias: str) -> None:
+    """On SQLite the inner block's rollback undid the release."""
+    with transaction.atomic(using=alias):
+        lease = acquire(alias)
+        with suppress(ZeroDivisionError), transaction.atomic(using=alias):
+            lease.release()
+            raise ZeroDivisionError
     assert free_for_others(alias)
 
 
@@ -288,6 +302,36 @@ def test_store_that_is_down_after_the_commit_harms_no_other_callback(
     assert not free_for_others(alias)
 
 
+@on_each_database
+def test_error_of_the_store_after_the_commit_harms_no_other_callback(
+    alias: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever error it is."""
+    called = []
+    broken = mock.patch.object(type(lock_backends[alias]), "release", side_effect=RuntimeError)
+    with suppress(ZeroDivisionError), transaction.atomic(using=alias):
+        with transaction.atomic(using=alias):  # on SQLite, too, it is released after the commit
+            acquire(alias).release()
+        transaction.on_commit(lambda: called.append(True), using=alias)
+        broken.start()
+    broken.stop()
+    assert called == [True]
+    assert "could not be released after a transaction; it ends by itself" in caplog.text
+
+
+@on_each_database
+def test_error_of_the_database_in_a_block_is_no_error_of_the_lock(
+    alias: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The transaction is broken, so the release waits for its rollback, on SQLite too."""
+    with suppress(DatabaseError), transaction.atomic(using=alias):
+        with distributed_lock("a", backend=alias):
+            Counter.objects.using(alias).create(pk=1)
+            Counter.objects.using(alias).create(pk=1)
+    assert not [record for record in caplog.records if record.name == "django_distlock"]
+    assert free_for_others(alias)
+
+
 # SQLite, with a file for the locks
 
 
@@ -328,6 +372,51 @@ def test_sequential_blocks_in_one_transaction_have_one_lease(alias: str) -> None
                 assert ttl - 5 < lease.remaining <= ttl
                 tokens.add(lease.token)
     assert len(tokens) == 1
+    assert free_for_others(alias)
+
+
+@on_each_server
+def test_earlier_lease_of_a_transaction_has_no_part_in_the_later_one(alias: str) -> None:
+    """It was released, and does nothing more."""
+    with transaction.atomic(using=alias):
+        first = acquire(alias)
+        first.release()
+        second = acquire(alias, label="second")
+        assert first.release() is False
+        assert second.held
+        assert Lock.objects.using(alias).get(pk="a").holder.startswith("second (")
+    assert not free_for_others(alias)
+    assert second.release()
+
+
+@on_each_server
+@pytest.mark.parametrize("tries", [1, 2])
+def test_loss_between_two_blocks_is_not_committed_whoever_catches_it(
+    alias: str, tries: int
+) -> None:
+    """Nor by who tries again: what the first block wrote depends on the lock."""
+    with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
+        with distributed_lock("a", backend=alias) as lease:
+            Counter.objects.using(alias).create()
+        take_away(lease)
+        for _ in range(tries):
+            with pytest.raises(LockLost, match="since an earlier block"):
+                acquire_lock("a", backend=alias)
+    assert not Counter.objects.using(alias).exists()
+    assert free_for_others(alias)
+
+
+@on_each_server
+def test_store_that_is_down_between_two_blocks_leaves_the_commit_guarded(alias: str) -> None:
+    """It is not known then whether the lease is still there."""
+    down = LockBackendUnavailable("down", reply_lost=True)
+    with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
+        with distributed_lock("a", backend=alias):
+            Counter.objects.using(alias).create()
+        with mock.patch.object(type(lock_backends[alias]), "acquire", side_effect=down):
+            with pytest.raises(LockBackendUnavailable):
+                acquire_lock("a", backend=alias)
+    assert not Counter.objects.using(alias).exists()
     assert free_for_others(alias)
 
 
@@ -475,14 +564,50 @@ def test_background_thread_goes_when_nothing_is_expected(
     thread_of.over(occasion)
 
 
+def test_background_does_without_a_thread_where_there_can_be_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And tries again the next time."""
+    thread_of = Background()
+    with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("no more threads")):
+        thread_of.expect("a")
+    assert "end by themselves" in caplog.text
+    done = threading.Event()
+    thread_of.do(done.set)
+    assert not done.is_set()
+    thread_of.expect("b")
+    assert done.wait(60)
+    thread_of.over("a")
+    thread_of.over("b")
+
+
+def test_background_may_be_needed_while_it_starts() -> None:
+    """When the garbage collector closes a generator with a locked block in between."""
+    thread_of = Background()
+    start = threading.Thread.start
+
+    def interrupted_start(thread: threading.Thread) -> None:
+        with mock.patch.object(threading.Thread, "start", start):
+            thread_of.expect("collected")
+        start(thread)
+
+    with mock.patch.object(threading.Thread, "start", interrupted_start):
+        thread_of.expect("a")
+    done = threading.Event()
+    thread_of.do(done.set)
+    assert done.wait(60)
+    thread_of.over("a")
+    thread_of.over("collected")
+
+
 @on_each_server
 def test_release_left_to_the_background_concerns_no_later_transaction(alias: str) -> None:
     """The lock of one that was rolled back may well be lost."""
     with mock.patch.object(background, "do") as do:
-        with suppress(ZeroDivisionError), transaction.atomic(using=alias):
+        with suppress(DatabaseError), transaction.atomic(using=alias):
             lease = acquire(alias)
             lease.release()
-            raise ZeroDivisionError
+            connections[alias].close()
     take_away(lease)
     with transaction.atomic(using=alias):
         Counter.objects.using(alias).create()
@@ -495,9 +620,9 @@ def test_release_left_to_the_background_concerns_no_later_transaction(alias: str
 def test_release_left_to_the_background_is_done_once(alias: str) -> None:
     """Even if the thread that wanted the lock again was faster."""
     with mock.patch.object(background, "do") as do:
-        with suppress(ZeroDivisionError), transaction.atomic(using=alias):
+        with suppress(DatabaseError), transaction.atomic(using=alias):
             acquire(alias).release()
-            raise ZeroDivisionError
+            connections[alias].close()
     lease = acquire(alias)
     [[finish]] = [call.args for call in do.call_args_list]
     finish()
@@ -549,14 +674,14 @@ def test_sequential_blocks_whose_transaction_fails_leave_nothing_behind(alias: s
 
 
 def test_release_of_a_grant_that_a_savepoint_undid_is_false_on_sqlite() -> None:
-    """There the grant is in the transaction, as the data is."""
-    with transaction.atomic():
+    """There the grant is in the transaction, as the data is; what was done since is not kept."""
+    with pytest.raises(LockLost, match="before the commit"), transaction.atomic():
         with suppress(ZeroDivisionError), transaction.atomic():
             acquire("default")
             raise ZeroDivisionError
         Counter.objects.create()
         assert release_lock("a") is False
-    assert Counter.objects.exists()
+    assert not Counter.objects.exists()
 
 
 def test_commit_under_a_lock_that_the_row_denies_is_rolled_back_on_sqlite() -> None:
@@ -566,6 +691,89 @@ def test_commit_under_a_lock_that_the_row_denies_is_rolled_back_on_sqlite() -> N
             Counter.objects.create()
             Lock.objects.update(owner="somebody else")
     assert not Counter.objects.exists()
+
+
+@on_each_server
+def test_commit_on_another_database_under_a_lock_that_is_known_to_be_lost_is_rolled_back(
+    alias: str,
+) -> None:
+    """Though its time is not up yet."""
+    with pytest.raises(LockLost, match="commit on the database 'default'"):
+        with distributed_lock("a", backend=alias) as lease, transaction.atomic():
+            Counter.objects.create()
+            take_away(lease)
+            with suppress(LockLost):
+                lease.renew()
+    assert not Counter.objects.exists()
+
+
+@on_each_database
+def test_commit_after_a_failed_block_that_lost_its_lock_is_rolled_back(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever catches the block's own error may not know of the loss."""
+    with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
+        with suppress(ZeroDivisionError), distributed_lock("a", backend=alias) as lease:
+            Counter.objects.using(alias).create()
+            monkeypatch.setattr(lease, "_deadline", 0.0)
+            raise ZeroDivisionError
+    assert not Counter.objects.using(alias).exists()
+
+
+@pytest.mark.needs("postgresql")
+def test_transaction_that_only_reads_is_committed() -> None:
+    """PostgreSQL lets it lock no row, and there is nothing to be guarded."""
+    called = []
+    with distributed_lock("a", backend="postgresql"), transaction.atomic(using="postgresql"):
+        with connections["postgresql"].cursor() as cursor:
+            cursor.execute("SET TRANSACTION READ ONLY")
+            cursor.execute("SELECT 1")
+        transaction.on_commit(lambda: called.append(True), using="postgresql")
+    assert called == [True]
+
+
+@pytest.mark.needs("postgresql")
+def test_guards_own_error_is_one_of_the_databases() -> None:
+    """So that who tries a transaction again does so: here the row was renewed since it began."""
+    with isolated("postgresql", "repeatable read"), pytest.raises(OperationalError, match="serial"):
+        with distributed_lock("a", backend="postgresql") as lease:
+            with transaction.atomic(using="postgresql"):
+                Counter.objects.using("postgresql").create()
+                lease.renew()
+
+
+@on_each_server
+def test_guard_waits_for_no_connection_of_the_locks(alias: str) -> None:
+    """They may all be in use."""
+    acquire(alias, "b").release()
+    with distributed_lock("a", backend=alias):
+        with transaction.atomic(using=alias):
+            Counter.objects.using(alias).create()
+        with ExitStack() as busy, transaction.atomic(using=alias):
+            for pool in own._pools.values():
+                for each in pool.all:
+                    busy.enter_context(each.lock)
+            Counter.objects.using(alias).create()
+    assert Counter.objects.using(alias).count() == 2
+
+
+@on_each_database
+def test_block_that_is_left_in_another_thread_guards_nothing_more(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a generator that is closed there."""
+
+    def locked() -> Generator[Lease]:
+        with distributed_lock("a", backend=alias) as lease:
+            yield lease
+
+    generator = locked()
+    lease = next(generator)
+    elsewhere(generator.close)
+    monkeypatch.setattr(lease, "_deadline", 0.0)
+    with transaction.atomic(using=alias):
+        Counter.objects.using(alias).create()
+    assert free_for_others(alias)
 
 
 @on_each_server

@@ -16,7 +16,7 @@ from ...fields import to_datetime
 from ...models import Lock, LockQuerySet
 from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState
 from .connections import OwnConnections, own_connections, place
-from .errors import HARMLESS, Conflict, RowLocked, translate
+from .errors import HARMLESS, Conflict, RowLocked, is_read_only, translate
 from .mysql import MariaDBStatements, MySQLStatements
 from .orm import ORMStatements
 from .postgresql import PostgreSQLStatements
@@ -75,15 +75,21 @@ class DatabaseBackend(BaseLockBackend):
         if using != self.using:
             return None
         parameters = _parameters(lease.semaphore, lease.owner, lease.ttl)
-        if not self._uses_own_connections():
-            return _do(lambda lock: lock.guard(parameters), self._on_caller())
         caller = connections_by_alias[using]
-        if place(caller.settings_dict) != place(connections_by_alias.settings[using]):
+        if not self._uses_own_connections():
+            statements = self._on_caller()
+        elif place(caller.settings_dict) == place(connections_by_alias.settings[using]):
+            statements = self._own_connections().known().on(caller)
+        else:
             return None  # somebody has it lead elsewhere, to a tenant's database perhaps
-        own = self._own_connections().choose()
-        with own.lock:
-            on_caller = own.statements().on(caller)  # it knows the schema
-        return _do(lambda lock: lock.guard(parameters), on_caller)
+        try:
+            with caller.wrap_database_errors:
+                return statements.guard(parameters)
+        except Error as error:
+            if is_read_only(caller.vendor, error):
+                return None  # nothing was written under the lock
+            _without_frames(error)
+            raise
 
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
         parameters = _parameters(semaphore, owner, ttl, holder)

@@ -89,6 +89,7 @@ class OwnConnections:
     ) -> None:
         self.all = [OwnConnection(alias, statements) for _ in range(size)]
         self._turns = cycle(self.all)
+        self._known: Statements | None = None
 
     def choose(self) -> OwnConnection:
         """Return the first that is free; if all are in use, each in turn, to wait for."""
@@ -96,6 +97,14 @@ class OwnConnections:
             if not each.lock.locked():
                 return each
         return next(self._turns)
+
+    def known(self) -> Statements:
+        """Return statements that are complete, though their connection may be closed by now."""
+        if self._known is None:
+            own = self.choose()
+            with own.lock:
+                self._known = own.statements()
+        return self._known
 
     def suspect(self) -> None:
         """Have all closed before their next use."""

@@ -31,9 +31,17 @@ MYSQL: dict[int, type[RowLocked] | type[Conflict]] = {
 def translate(vendor: str, error: Error) -> type[RowLocked] | type[Conflict] | None:
     """Return what the driver's error says about the row, None if it is about something else."""
     if vendor == "postgresql":
-        cause = error.__cause__
-        code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)  # psycopg 3, 2
-        return POSTGRESQL.get(code) if code else None
+        return POSTGRESQL.get(_sqlstate(error))
     if vendor == "mysql" and error.args:
         return MYSQL.get(error.args[0])
     return None
+
+
+def is_read_only(vendor: str, error: Error) -> bool:
+    """Tell whether the error says that the transaction may not write, and so, lock rows."""
+    return vendor == "postgresql" and _sqlstate(error) == "25006"  # read_only_sql_transaction
+
+
+def _sqlstate(error: Error) -> str:
+    cause = error.__cause__
+    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""  # psycopg 3, 2

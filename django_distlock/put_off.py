@@ -1,0 +1,101 @@
+"""Releases that wait for the end of transactions."""
+
+import logging
+from contextlib import suppress
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from .backends.base import BaseLockBackend
+from .background import background
+from .exceptions import LockBackendUnavailable
+from .handler import lock_backends
+from .transactions import AfterTransactions
+
+if TYPE_CHECKING:
+    from .leases import Flow, Lease
+
+logger = logging.getLogger("django_distlock")
+
+
+class State(Enum):
+    """What is to be done about the lease when its transactions have ended."""
+
+    WAITING = auto()
+    """Release it."""
+    TENTATIVE = auto()
+    """It was released in the only open transaction: again, if that is undone."""
+    GUARDING = auto()
+    """Nothing: it was acquired again, or is lost. But what was done under it is uncommitted yet."""
+    DONE = auto()
+
+
+class PutOffRelease:
+    """The release of a lease inside transactions, of which some are open still."""
+
+    def __init__(
+        self,
+        lease: "Lease",
+        flow: "Flow",
+        transactions: list[BaseDatabaseWrapper],
+        state: State,
+    ) -> None:
+        self.lease = lease
+        self.state = state
+        self.over = False
+        """Whether the transactions have ended."""
+        self.noticed_here = False
+        """Whether who ends them now sees to the release."""
+        self._flow = flow
+        self._in_savepoint = any(connection.savepoint_ids for connection in transactions)
+        AfterTransactions(transactions, self._transactions_ended)
+        flow.put_off.append(self)
+        background.expect(self)
+
+    @property
+    def guards(self) -> bool:
+        """Whether a commit still depends on the lease."""
+        return not self.over and self.state in (State.WAITING, State.GUARDING)
+
+    def finish(self) -> None:
+        """Release now, if that is to be done and wasn't yet. What hinders it is logged.
+
+        Two threads may do it at once: the owner is the same, and one of them finds nothing.
+        """
+        try:
+            if self.state in (State.WAITING, State.TENTATIVE):
+                release(lock_backends[self.lease.backend], self.lease)
+        except Exception:
+            end = "by itself" if self.lease.ttl else "only by `Lock.objects` or the admin's help"
+            logger.exception(
+                "%s could not be released after a transaction; it ends %s.", self.lease, end
+            )
+        finally:
+            self._close()
+
+    def _transactions_ended(self, committed: bool) -> None:
+        self.over = True
+        if committed and self.state is State.TENTATIVE and not self._in_savepoint:
+            self._close()
+        elif committed:
+            self.finish()
+        elif not self.noticed_here:
+            background.do(self.finish)
+
+    def _close(self) -> None:
+        self.state = State.DONE
+        background.over(self)
+        with suppress(ValueError):
+            self._flow.put_off.remove(self)
+
+
+def release(store: BaseLockBackend, lease: "Lease") -> bool:
+    """Release; if the reply is lost, ask once more. True if it was ours at the first asking."""
+    try:
+        return store.release(lease)
+    except LockBackendUnavailable as error:
+        if not error.reply_lost:
+            raise
+        # If the first request was carried out the second finds nothing; its time tells which.
+        return store.release(lease) or lease.held
