@@ -24,6 +24,13 @@ DATABASES = [
     pytest.param("mariadb", marks=pytest.mark.needs("mariadb")),
 ]
 SERVERS = DATABASES[1:]
+committed = pytest.mark.django_db(
+    databases="__all__",
+    transaction=True,
+    # What Django tidies up after each test: its own apps' tables, and what it keeps in them, would
+    # take most of the time.
+    available_apps=["django_distlock", "tests.app"],
+)
 
 
 @pytest.fixture(scope="session")

@@ -32,30 +32,36 @@ class ModestTests(LockBackendContract, SimpleTestCase):
         self.assertEqual(self.backend.check(), [])
 
 
-class SQLiteTests(LockBackendContract, TransactionTestCase):
+class CommittedTestCase(TransactionTestCase):
+    """Tidies up nothing but the locks."""
+
+    available_apps = ["django_distlock"]
+
+
+class SQLiteTests(LockBackendContract, CommittedTestCase):
     databases = {"default"}
     alias = "default"
 
 
-class SQLiteORMTests(LockBackendContract, TransactionTestCase):
+class SQLiteORMTests(LockBackendContract, CommittedTestCase):
     databases = {"default"}
     alias = "orm"
 
 
 @pytest.mark.needs("postgresql")
-class PostgreSQLTests(LockBackendContract, TransactionTestCase):
+class PostgreSQLTests(LockBackendContract, CommittedTestCase):
     databases = {"postgresql"}
     alias = "postgresql"
 
 
 @pytest.mark.needs("postgresql")
-class PostgreSQLORMTests(LockBackendContract, TransactionTestCase):
+class PostgreSQLORMTests(LockBackendContract, CommittedTestCase):
     databases = {"postgresql"}
     alias = "orm_postgresql"
 
 
 @pytest.mark.needs("postgresql", "pgbouncer")
-class PgBouncerTests(LockBackendContract, TransactionTestCase):
+class PgBouncerTests(LockBackendContract, CommittedTestCase):
     """Each statement may get another session, and so may each transaction."""
 
     databases = {"postgresql"}
@@ -80,13 +86,13 @@ class PgBouncerTests(LockBackendContract, TransactionTestCase):
 
 
 @pytest.mark.needs("mariadb")
-class MariaDBTests(LockBackendContract, TransactionTestCase):
+class MariaDBTests(LockBackendContract, CommittedTestCase):
     databases = {"mariadb"}
     alias = "mariadb"
 
 
 @pytest.mark.needs("mariadb")
-class MySQLTests(LockBackendContract, TransactionTestCase):
+class MySQLTests(LockBackendContract, CommittedTestCase):
     databases = {"mariadb"}
     alias = "mysql"
 

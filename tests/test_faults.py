@@ -13,11 +13,11 @@ from django_distlock import LockBackendUnavailable, acquire_lock
 from django_distlock.backends.database import connections as own
 from django_distlock.leases import Owner
 from django_distlock.models import Lock
-from tests.conftest import SERVERS
+from tests.conftest import SERVERS, committed
 from tests.proxies import LossyProxy
 from tests.servers import Server
 
-pytestmark = pytest.mark.django_db(databases="__all__", transaction=True)
+pytestmark = committed
 on_each_server = pytest.mark.parametrize("alias", SERVERS)
 
 

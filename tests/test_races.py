@@ -13,10 +13,10 @@ from django_distlock import acquire_lock, clocks
 from django_distlock.backends.database.mysql import MariaDBStatements, MySQLStatements
 from django_distlock.backends.database.statements import Parameters
 from tests.app.models import Counter
-from tests.conftest import DATABASES
+from tests.conftest import DATABASES, committed
 from tests.processes import Workers
 
-pytestmark = pytest.mark.django_db(databases="__all__", transaction=True)
+pytestmark = committed
 databases = pytest.mark.parametrize("alias", DATABASES)
 
 

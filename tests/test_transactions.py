@@ -29,12 +29,12 @@ from django_distlock.backends.database import connections as own
 from django_distlock.background import Background, background
 from django_distlock.models import Lock
 from tests.app.models import Counter
-from tests.conftest import DATABASES, SERVERS
+from tests.conftest import DATABASES, SERVERS, committed
 from tests.processes import Workers
 
 T = TypeVar("T")
 
-pytestmark = pytest.mark.django_db(databases="__all__", transaction=True)
+pytestmark = committed
 on_each_database = pytest.mark.parametrize("alias", DATABASES)
 on_each_server = pytest.mark.parametrize("alias", SERVERS)
 
