@@ -171,14 +171,14 @@ class Lease:
         is lost, none of them may be committed.
         """
         [first, *others] = transactions
-        put_off = PutOffRelease(self, current_flow(), transactions, State.GUARDING)
+        put_off = PutOffRelease(self, current_flow(), transactions)
         if not self.held:
+            put_off.state = State.GUARDING
             self.lose()
         elif others or first.needs_rollback or not store.joins_transaction():
-            put_off.state = State.WAITING
             self.released = True
-        elif self._release_now(store):
-            put_off.state = State.TENTATIVE
+        else:
+            put_off.state = State.TENTATIVE if self._release_now(store) else State.GUARDING
         self._flow.forget(self)
         return self.released
 
@@ -250,7 +250,7 @@ class Flow:
         """Return the leases of its blocks, and those whose release waits for a transaction."""
         entered = [lease for _, lease in self.entered if not lease.released]
         waiting = [each.lease for each in self.put_off if each.guards]
-        return entered + waiting
+        return [*dict.fromkeys(entered + waiting)]
 
     def leave(self, block: object) -> Lease:
         """Return the lease with which this thread entered the block last.

@@ -134,23 +134,25 @@ def _take_back(
 
     LockLost if somebody else may have had the lock in between: no such transaction is committed.
     """
-    for each in [*put_off]:
-        lease = each.lease
-        if (lease.backend, lease.semaphore) != (request.backend, request.semaphore):
-            continue
+    key = request.backend, request.semaphore
+    matching = [each for each in put_off if (each.lease.backend, each.lease.semaphore) == key]
+    for each in matching:
         if each.over:
             each.finish()  # what noticed that, a finalizer, couldn't
-        elif each.guards:
-            # The same owner gets its own grant, unless it is gone.
-            again = None if lease.lost else _attempt(store, request._replace(owner=lease.owner))
-            if again is None or again.token != lease.token:
-                lease.lose()
-                raise LockLost(
-                    f"{lease} was lost since an earlier block of this transaction.", lease
-                )
-            each.lease, each.state = again, State.GUARDING
-            return again
-    return None
+    guarding = [each for each in matching if each.guards]
+    if not guarding:
+        return None
+    first, *others = guarding
+    lease = first.lease
+    # The same owner gets its own grant, unless it is gone.
+    again = None if lease.lost else _attempt(store, request._replace(owner=lease.owner))
+    if again is None or again.token != lease.token:
+        lease.lose()
+        raise LockLost(f"{lease} was lost since an earlier block of this transaction.", lease)
+    first.lease, first.state = again, State.GUARDING
+    for each in others:
+        each.drop()
+    return again
 
 
 def _attempt(store: BaseLockBackend, request: Request) -> Lease | None:

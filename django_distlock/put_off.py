@@ -39,10 +39,9 @@ class PutOffRelease:
         lease: "Lease",
         flow: "Flow",
         transactions: list[BaseDatabaseWrapper],
-        state: State,
     ) -> None:
         self.lease = lease
-        self.state = state
+        self.state = State.WAITING
         self.over = False
         """Whether the transactions have ended."""
         self.noticed_here = False
@@ -72,18 +71,19 @@ class PutOffRelease:
                 "%s could not be released after a transaction; it ends %s.", self.lease, end
             )
         finally:
-            self._close()
+            self.drop()
 
     def _transactions_ended(self, committed: bool) -> None:
         self.over = True
         if committed and self.state is State.TENTATIVE and not self._in_savepoint:
-            self._close()
+            self.drop()
         elif committed:
             self.finish()
         elif not self.noticed_here:
             background.do(self.finish)
 
-    def _close(self) -> None:
+    def drop(self) -> None:
+        """Have nothing more to do."""
         self.state = State.DONE
         background.over(self)
         with suppress(ValueError):
