@@ -382,9 +382,7 @@ def test_connection_that_could_not_be_prepared_is_closed(alias: str) -> None:
             with pytest.raises(LockBackendUnavailable) as kept:
                 acquire_lock("a", backend=alias)
         assert kept.value.__cause__
-        deadline = clocks.monotonic() + 30
-        while sessions(alias) > before:  # the server may take a moment
-            assert clocks.monotonic() < deadline
+        assert any(sessions(alias) <= before for _ in range(1000))  # the server may take a moment
 
 
 @pytest.mark.needs("postgresql")
