@@ -695,6 +695,16 @@ def test_commit_under_a_lock_that_the_row_denies_is_rolled_back_on_sqlite() -> N
 
 
 @on_each_server
+def test_commit_under_a_lock_that_was_acquired_again_and_lost_is_rolled_back(alias: str) -> None:
+    """What the first block wrote depends on it still, though it is held by name only."""
+    with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
+        with distributed_lock("a", backend=alias):
+            Counter.objects.using(alias).create()
+        take_away(acquire(alias))
+    assert not Counter.objects.using(alias).exists()
+
+
+@on_each_server
 def test_commit_on_another_database_under_a_lock_that_is_known_to_be_lost_is_rolled_back(
     alias: str,
 ) -> None:
@@ -779,16 +789,17 @@ def test_block_that_is_left_in_another_thread_guards_nothing_more(
 
 @on_each_server
 def test_connection_that_leads_elsewhere_is_not_guarded(alias: str) -> None:
-    """Such as a tenant's under the same alias: the lock is where DATABASES says."""
+    """Such as to a tenant's database: the locks are where DATABASES says."""
 
     def work() -> None:
         connections[alias] = tenant = connections[alias].copy()
-        tenant.settings_dict["PORT"] = int(tenant.settings_dict["PORT"])  # another text, at least
+        tenant.settings_dict["NAME"] = "postgres" if tenant.vendor == "postgresql" else "mysql"
         with distributed_lock("a", backend=alias), transaction.atomic(using=alias):
-            Counter.objects.using(alias).create()
+            with tenant.cursor() as cursor:
+                cursor.execute("SELECT 1")
+            assert not free_for_others(alias)
 
     elsewhere(work)
-    assert Counter.objects.using(alias).exists()
     assert free_for_others(alias)
 
 
