@@ -30,20 +30,14 @@ from django_distlock.backends.database.orm import ORMStatements
 from django_distlock.backends.database.sqlite import SQLiteStatements
 from django_distlock.backends.database.statements import Statements
 from django_distlock.handler import lock_backends
-from django_distlock.leases import Lease, Owner
+from django_distlock.leases import Owner
 from django_distlock.models import Lock
 from tests.conftest import DATABASES, SERVERS, committed
+from tests.others import acquire
 
 pytestmark = committed
 on_each_database = pytest.mark.parametrize("alias", DATABASES)
 on_each_server = pytest.mark.parametrize("alias", SERVERS)
-
-
-def acquire(alias: str, semaphore: str = "a", **arguments: Any) -> Lease:
-    """Acquire what must be free."""
-    lease = acquire_lock(semaphore, backend=alias, **arguments)
-    assert lease is not None
-    return lease
 
 
 @contextmanager

@@ -1,0 +1,87 @@
+"""What tests of transactions do in the place of others: of threads, operators and servers."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django.db import connections
+
+from django_distlock import Lease, acquire_lock, lock_backends
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+def acquire(alias: str, semaphore: str = "a", **arguments: Any) -> Lease:
+    """Acquire what must be free."""
+    lease = acquire_lock(semaphore, backend=alias, **arguments)
+    assert lease is not None
+    return lease
+
+
+def elsewhere(call: Callable[[], T]) -> T:
+    """Call in another thread, as another request would."""
+
+    def work() -> T:
+        try:
+            return call()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result(60)
+
+
+def free_for_others(alias: str, *, timeout: float = 0) -> bool:
+    """Tell whether another thread gets the lock, and let it give it back."""
+
+    def take_and_return() -> bool:
+        lease = acquire_lock("a", backend=alias, timeout=timeout)
+        return lease is not None and lease.release()
+
+    return elsewhere(take_and_return)
+
+
+def take_away(lease: Lease) -> None:
+    """Force the release, as an operator would."""
+    token = lease.token
+    assert token is not None
+    assert elsewhere(lambda: lock_backends[lease.backend].force_release(lease.semaphore, token))
+
+
+def kill_session(alias: str) -> None:
+    """Let another session end this thread's."""
+    own, kill = {
+        "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend(%s)"),
+        "mysql": ("SELECT connection_id()", "KILL %s"),
+    }[connections[alias].vendor]
+    with connections[alias].cursor() as cursor:
+        cursor.execute(own)
+        (session,) = cursor.fetchone()
+    other = connections[alias].copy()
+    with other.cursor() as cursor:
+        cursor.execute(kill, [session])
+    other.close()
+
+
+class isolated:  # noqa: N801 - a block
+    """Connect with another isolation level in the block."""
+
+    def __init__(self, alias: str, level: str) -> None:
+        self.connection = connections[alias]
+        self.level: Any = level
+        if self.connection.vendor == "postgresql":
+            from django.db.backends.postgresql.psycopg_any import IsolationLevel
+
+            self.level = IsolationLevel[level.upper().replace(" ", "_")]
+
+    def __enter__(self) -> None:
+        self.connection.close()
+        self.connection.settings_dict["OPTIONS"]["isolation_level"] = self.level
+
+    def __exit__(self, *exception: object) -> None:
+        self.connection.close()
+        del self.connection.settings_dict["OPTIONS"]["isolation_level"]
