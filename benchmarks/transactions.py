@@ -82,6 +82,7 @@ def make_kinds(update: Callable[[], None]) -> dict[str, Callable[[], None]]:
     def unguarded() -> AbstractContextManager[object]:
         return mock.patch.object(DatabaseBackend, "guard", return_none)
 
+    # By itself, so that both pay for the patch.
     def guarded() -> AbstractContextManager[object]:
         return mock.patch.object(DatabaseBackend, "guard", DatabaseBackend.guard)
 

@@ -257,8 +257,10 @@ class Flow:
 
         Or another thread, which may have begun a generator that is closed in this one.
         """
-        for flow in (self, *(ref() for ref in self.everybodys.valuerefs())):
-            if flow and (lease := flow._left(block)):
+        if lease := self._left(block):
+            return lease
+        for ref in self.everybodys.valuerefs():
+            if (flow := ref()) and (lease := flow._left(block)):
                 return lease
         raise RuntimeError("The block was left more often than it was entered.")
 

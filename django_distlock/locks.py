@@ -15,14 +15,7 @@ from . import clocks
 from .backends.base import BaseLockBackend
 from .exceptions import LockBackendUnavailable, LockLost, LockNotHeld
 from .handler import lock_backends
-from .leases import (
-    ASYNC_UNSAFE,
-    Lease,
-    Request,
-    current_flow,
-    describe_holder,
-    new_owner,
-)
+from .leases import ASYNC_UNSAFE, Lease, Request, current_flow, describe_holder, new_owner
 from .put_off import PutOffRelease, State
 from .semaphores import validate_semaphore
 from .transactions import open_transactions, refuse_endless_transactions, refuse_older_snapshots
@@ -61,20 +54,18 @@ def acquire_lock(
     LockBackendUnavailable means that the store couldn't be asked: nothing was acquired.
     """
     store = lock_backends[backend]
-    transactions = open_transactions()
     refuse_endless_transactions()
     request = Request(
         backend=backend,
         semaphore=validate_semaphore(semaphore),
         owner=new_owner(),
-        ttl=_ttl(store, ttl),
+        ttl=store.ttl if isinstance(ttl, BackendTtl) else store.validate_ttl(ttl),
         holder=describe_holder(label),
     )
     deadline = clocks.monotonic() + validate_timeout(timeout)
     if (put_off := current_flow().put_off) and (taken := _take_back(store, request, put_off)):
         return taken
-    if transactions:
-        refuse_older_snapshots(transactions)
+    refuse_older_snapshots(open_transactions())
     lease = _attempt(store, request)
     if lease is None:
         for pause in waits(deadline):
@@ -121,10 +112,6 @@ def leave(lease: Lease, *, failed: bool) -> None:
         logger.error("%s was lost before a block that failed ended.", lease)
     elif lost:
         raise LockLost(f"{lease} was lost before its block ended.", lease)
-
-
-def _ttl(store: BaseLockBackend, ttl: float | BackendTtl | None) -> float | None:
-    return store.ttl if isinstance(ttl, BackendTtl) else store.validate_ttl(ttl)
 
 
 def _take_back(

@@ -66,7 +66,7 @@ class PutOffRelease:
             if self.state in (State.WAITING, State.TENTATIVE):
                 release(lock_backends[self.lease.backend], self.lease)
         except Exception:
-            end = "by itself" if self.lease.ttl else "only by `Lock.objects` or the admin's help"
+            end = "by itself" if self.lease.ttl else "only by its store's force_release()"
             logger.exception(
                 "%s could not be released after a transaction; it ends %s.", self.lease, end
             )

@@ -12,6 +12,9 @@ from django.db.backends.signals import connection_created
 
 from .exceptions import LockError
 
+IN_TRANSACTION: Final = 2  # libpq's PQTRANS_INTRANS
+SNAPSHOTS: Final = {"repeatable read", "serializable"}
+
 _thread = threading.local()
 
 
@@ -44,8 +47,13 @@ def open_transactions() -> list[BaseDatabaseWrapper]:
         if (connection := ref()) is not None
         and connection.in_atomic_block
         and not connection.closed_in_transaction
-        and not any(vars(block)["_from_testcase"] for block in connection.atomic_blocks[:1])
+        and not in_testcase(connection)
     ]
+
+
+def in_testcase(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether a TestCase has the connection in a transaction that it will roll back."""
+    return any(vars(block)["_from_testcase"] for block in connection.atomic_blocks)
 
 
 def refuse_endless_transactions() -> None:
@@ -76,9 +84,6 @@ def refuse_older_snapshots(transactions: list[BaseDatabaseWrapper]) -> None:
             )
 
 
-IN_TRANSACTION: Final = 2  # libpq's PQTRANS_INTRANS
-
-
 def _reads_a_snapshot(connection: Any) -> bool:
     if connection.vendor == "postgresql":
         # IDLE: Django has begun the transaction, but the server hasn't been told anything yet.
@@ -90,9 +95,6 @@ def _reads_a_snapshot(connection: Any) -> bool:
         level = connection.isolation_level or _ask(connection, f"SELECT @@{variable}")
         return level.lower().replace("-", " ") in SNAPSHOTS
     return False
-
-
-SNAPSHOTS: Final = {"repeatable read", "serializable"}
 
 
 def _ask(connection: BaseDatabaseWrapper, sql: str) -> str:
@@ -115,7 +117,7 @@ class AfterTransactions:
     ) -> None:
         self._action = action
         self._pid = os.getpid()
-        self._open = [None] * len(transactions)
+        self._open = [None] * len(transactions)  # a counter that two threads can count down
         for connection in transactions:
             # Without savepoints, so that no inner block's rollback drops it; and before all other
             # callbacks, so that none of their errors does.

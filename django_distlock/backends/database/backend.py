@@ -14,6 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ...fields import to_datetime
 from ...models import Lock, LockQuerySet
+from ...transactions import in_testcase
 from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState
 from .connections import OwnConnections, own_connections, place
 from .errors import HARMLESS, Conflict, RowLocked, is_read_only, translate
@@ -193,7 +194,11 @@ class DatabaseBackend(BaseLockBackend):
         return own_connections(self.using, self.connections, type(self).statements)
 
     def _uses_own_connections(self) -> bool:
-        return self._may_have_own_connections and not _in_testcase(self.using)
+        if not self._may_have_own_connections:
+            return False
+        if "django.test.testcases" not in sys.modules:
+            return True  # without looking the connection up, which takes longer than anything here
+        return not in_testcase(connections_by_alias[self.using])
 
     @cached_property
     def _may_have_own_connections(self) -> bool:
@@ -236,14 +241,6 @@ def _do(action: Callable[[Statements], T], statements: Statements) -> T:
             if kind := translate(connection.vendor, error):
                 raise kind(str(error)) from error
             raise
-
-
-def _in_testcase(using: str) -> bool:
-    """Tell whether a TestCase holds the caller's connection in a transaction for its rollback."""
-    if "django.test.testcases" not in sys.modules:
-        return False  # without looking the connection up, which takes longer than anything here
-    connection = connections_by_alias[using]
-    return any(vars(block)["_from_testcase"] for block in connection.atomic_blocks)
 
 
 def _without_frames(error: Error) -> Error:

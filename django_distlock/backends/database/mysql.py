@@ -69,15 +69,13 @@ WHERE semaphore = %(semaphore)s AND owner = %(owner)s
     AND (expires_at IS NULL OR expires_at > {now})
 """
 
-
 # FOR SHARE in MariaDB's words, which MySQL understands too.
-GUARD = (
-    GRANTED.rstrip()
-    + """
+GUARD = """
+SELECT 1 FROM {table}
+WHERE semaphore = %(semaphore)s AND owner = %(owner)s
     AND (expires_at IS NULL OR expires_at > {now})
 LOCK IN SHARE MODE
 """
-)
 
 
 class MySQLStatements(Statements):
