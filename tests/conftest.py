@@ -24,6 +24,8 @@ DATABASES = [
     pytest.param("mariadb", marks=pytest.mark.needs("mariadb")),
 ]
 SERVERS = DATABASES[1:]
+on_each_database = pytest.mark.parametrize("alias", DATABASES)
+on_each_server = pytest.mark.parametrize("alias", SERVERS)
 committed = pytest.mark.django_db(
     databases="__all__",
     transaction=True,

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class Interrupted(BaseException):
+    """What a signal's handler raises."""
+
+
 def acquire(alias: str, semaphore: str = "a", **arguments: Any) -> Lease:
     """Acquire what must be free."""
     lease = acquire_lock(semaphore, backend=alias, **arguments)

@@ -9,12 +9,10 @@ from django.db import DatabaseError, connections, transaction
 
 from django_distlock.background import Background, background
 from tests.app.models import Counter
-from tests.conftest import DATABASES, SERVERS, committed
+from tests.conftest import committed, on_each_server
 from tests.others import acquire, free_for_others, take_away
 
 pytestmark = committed
-on_each_database = pytest.mark.parametrize("alias", DATABASES)
-on_each_server = pytest.mark.parametrize("alias", SERVERS)
 
 
 def test_background_thread_goes_when_nothing_is_expected(

@@ -20,11 +20,10 @@ from django_distlock import LockBackendUnavailable, acquire_lock, lock_backends
 from django_distlock.fields import to_microseconds
 from django_distlock.leases import new_owner
 from django_distlock.models import Lock
-from tests.conftest import DATABASES
+from tests.conftest import on_each_database
 from tests.processes import worker_environment
 
 pytestmark = pytest.mark.django_db(databases="__all__")
-on_each_database = pytest.mark.parametrize("alias", DATABASES)
 
 HOUR = timedelta(hours=1)
 # Between two minutes, so that the seconds which a test takes don't change what is shown.

@@ -32,12 +32,10 @@ from django_distlock.backends.database.statements import Statements
 from django_distlock.handler import lock_backends
 from django_distlock.leases import Owner
 from django_distlock.models import Lock
-from tests.conftest import DATABASES, SERVERS, committed
-from tests.others import acquire
+from tests.conftest import committed, on_each_database, on_each_server
+from tests.others import Interrupted, acquire
 
 pytestmark = committed
-on_each_database = pytest.mark.parametrize("alias", DATABASES)
-on_each_server = pytest.mark.parametrize("alias", SERVERS)
 
 
 @contextmanager
@@ -345,10 +343,6 @@ def test_replica_is_refused() -> None:
             with pytest.raises(LockBackendUnavailable, match="read-only"):
                 acquire_lock(semaphore, backend="postgresql")
         own.close_own_connections()
-
-
-class Interrupted(BaseException):
-    """What a signal's handler raises."""
 
 
 @on_each_server

@@ -13,12 +13,11 @@ from django_distlock import LockBackendUnavailable, acquire_lock
 from django_distlock.backends.database import connections as own
 from django_distlock.leases import Owner
 from django_distlock.models import Lock
-from tests.conftest import SERVERS, committed
+from tests.conftest import committed, on_each_server
 from tests.proxies import LossyProxy
 from tests.servers import Server
 
 pytestmark = committed
-on_each_server = pytest.mark.parametrize("alias", SERVERS)
 
 
 @contextmanager

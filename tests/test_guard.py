@@ -21,13 +21,11 @@ from django_distlock import (
 from django_distlock.backends.database import connections as own
 from django_distlock.models import Lock
 from tests.app.models import Counter
-from tests.conftest import DATABASES, SERVERS, committed
+from tests.conftest import committed, on_each_database, on_each_server
 from tests.others import acquire, elsewhere, free_for_others, isolated, kill_session, take_away
 from tests.processes import Workers
 
 pytestmark = committed
-on_each_database = pytest.mark.parametrize("alias", DATABASES)
-on_each_server = pytest.mark.parametrize("alias", SERVERS)
 
 
 @on_each_server

@@ -23,14 +23,13 @@ from django_distlock import clocks
 from django_distlock.backends.base import LockState
 from django_distlock.fields import EPOCH, EpochMicrosecondsField, to_datetime, to_microseconds
 from django_distlock.models import Lock
-from tests.conftest import DATABASES
+from tests.conftest import DATABASES, on_each_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.django_db(databases="__all__")
-on_each_database = pytest.mark.parametrize("alias", DATABASES)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 MILLISECONDS = NOW.replace(microsecond=678000)

@@ -14,6 +14,7 @@ from django.db.utils import OperationalError
 from django_distlock.backends.database.sqlite import SQLiteStatements
 from django_distlock.backends.database.statements import Parameters
 from django_distlock.models import Lock
+from tests.others import Interrupted
 
 FULL = 2
 LOWERED_AND_RESTORED = ["PRAGMA synchronous = 1", "PRAGMA synchronous = 2"]
@@ -138,10 +139,6 @@ def test_shared_cache_shares_the_level(connection: BaseDatabaseWrapper) -> None:
     connection.settings_dict["NAME"] = f"file:{connection.settings_dict['NAME']}?cache=shared"
     connection.settings_dict["OPTIONS"]["uri"] = True
     assert levels_set_by_release(connection) == []
-
-
-class Interrupted(BaseException):
-    """What a signal's handler raises."""
 
 
 @pytest.mark.django_db

@@ -18,12 +18,10 @@ from django_distlock import (
 )
 from django_distlock.background import background
 from tests.app.models import Counter
-from tests.conftest import DATABASES, SERVERS, committed
+from tests.conftest import committed, on_each_database, on_each_server
 from tests.others import acquire, free_for_others, kill_session
 
 pytestmark = committed
-on_each_database = pytest.mark.parametrize("alias", DATABASES)
-on_each_server = pytest.mark.parametrize("alias", SERVERS)
 
 
 @on_each_server

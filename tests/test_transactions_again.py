@@ -16,12 +16,10 @@ from django_distlock import (
 )
 from django_distlock.models import Lock
 from tests.app.models import Counter
-from tests.conftest import DATABASES, SERVERS, committed
+from tests.conftest import committed, on_each_database, on_each_server
 from tests.others import acquire, free_for_others, isolated, take_away
 
 pytestmark = committed
-on_each_database = pytest.mark.parametrize("alias", DATABASES)
-on_each_server = pytest.mark.parametrize("alias", SERVERS)
 
 
 # Again in the same transaction
@@ -160,7 +158,7 @@ def test_transaction_that_reads_an_older_snapshot_is_refused(alias: str, level: 
 def test_transaction_that_has_read_nothing_yet_is_not_refused() -> None:
     """PostgreSQL takes the snapshot at the first statement."""
     with isolated("postgresql", "serializable"), transaction.atomic(using="postgresql"):
-        acquire("postgresql").release()
+        assert acquire("postgresql").release()
 
 
 @pytest.mark.needs("postgresql")
