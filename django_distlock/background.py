@@ -1,76 +1,147 @@
-"""One thread of a process, for what must not be done where its occasion arises."""
+"""The thread that a store has in each process that holds leases in it.
+
+It renews them, and does what must not be done where its occasion arises. Each store has one of its
+own, so that one that hangs costs nobody what he holds in another.
+"""
 
 import logging
+import math
 import os
+import sys
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from django.db import connections
+
+from . import clocks
+from .renewal import Renewals
+
+if TYPE_CHECKING:
+    from .leases import Lease
 
 logger = logging.getLogger("django_distlock")
 
 IDLE: Final = 10.0
-"""Seconds after which the thread ends if no work is expected."""
+"""Seconds after which the thread ends if there is nothing to renew and no work is expected."""
+
+ASLEEP: Final = math.inf
+AWAKE: Final = -math.inf
 
 
 class Background:
-    """A queue of work, and a daemon thread that is there as long as some is expected.
+    """A daemon thread that is there as long as leases are to be renewed or work is expected.
 
-    Where threads can't run, as in uWSGI without --enable-threads, the work is not done.
+    Where threads can't run, as in uWSGI without --enable-threads, none of that is done.
     """
 
-    def __init__(self) -> None:
-        self.reset()
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        self._begin()
 
-    def reset(self) -> None:
-        """Begin anew, as a forked child does: the parent's thread isn't here."""
-        self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self.renewals = Renewals(self.alias)
+        self._work: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._expected: set[object] = set()
         # Reentrant: what is collected in between may leave a locked block that was abandoned.
         self._changing = threading.RLock()
         self.thread: threading.Thread | None = None
+        # When the thread looks at the leases next. It says ASLEEP before it looks at which there
+        # are, so whoever adds one meanwhile wakes it; and nobody has to take a lock for that.
+        self._looks_at = ASLEEP
+
+    def renew(self, lease: "Lease") -> None:
+        """Renew the lease until it is given up or lost, or nobody refers to it."""
+        if lease.pid != self._pid:  # forked by somebody who doesn't call Python's hooks
+            self._begin()
+        self.renewals.add(lease)
+        if lease.due < self._looks_at:
+            with self._changing:
+                self._wake()
+
+    def give_up(self, lease: "Lease") -> bool:
+        """Renew the lease no more; False if that is so already. Safe in a finalizer."""
+        return self.renewals.remove(lease)
 
     def expect(self, occasion: object) -> None:
         """See to it that the thread is there until the occasion is `over`."""
         with self._changing:
             self._expected.add(occasion)
             if self.thread is None:
-                thread = threading.Thread(target=self._run, name="django_distlock", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # no more threads, or the interpreter is about to end
-                    logger.exception(
-                        "Locks that lose their transaction unnoticed end by themselves."
-                    )
-                else:
-                    self.thread = thread
+                self._wake()
 
     def over(self, occasion: object) -> None:
         """Expect no more work from this occasion. Safe in a finalizer."""
         self._expected.discard(occasion)
 
-    def do(self, work: Callable[[], None]) -> None:
+    def do(self, work: Callable[[], object]) -> None:
         """Let the thread do it. Safe in a finalizer: no lock is waited for, no thread started."""
         self._work.put(work)
 
+    def _wake(self) -> None:
+        if self.thread is not None:
+            self._work.put(None)
+            return
+        if _lacks_threads():
+            logger.error("uWSGI needs --enable-threads: without it no lease is renewed.")
+        name = f"django_distlock {self.alias}"
+        thread = threading.Thread(target=self._run, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads, or the interpreter is about to end
+            logger.exception("No thread could be started: leases end without being renewed.")
+        else:
+            self.thread = thread
+
     def _run(self) -> None:
-        while True:
+        idle = False
+        while not (idle and self._end()):
+            self._looks_at = ASLEEP
+            due = self.renewals.next_due()
+            idle = due == math.inf
+            now = clocks.monotonic()
+            self._looks_at = now + IDLE if idle else due
             try:
-                work = self._work.get(timeout=IDLE)
+                work = self._work.get(timeout=max(0, self._looks_at - now))
+                idle = False
             except Empty:
-                with self._changing:
-                    if not self._expected:
-                        self.thread = None
-                        return
-                continue
-            for step in (work, connections.close_all):
-                try:
-                    step()
-                except Exception:
-                    logger.exception("What was left to the background failed.")
+                work = None
+            self._looks_at = AWAKE
+            for step in (work, self.renewals.renew_due, connections.close_all):
+                if step is not None:
+                    _survive(step)
+
+    def _end(self) -> bool:
+        with self._changing:
+            self._looks_at = ASLEEP
+            if self._expected or len(self.renewals) or not self._work.empty():
+                return False
+            self.thread = None
+            return True
 
 
-background = Background()
-os.register_at_fork(after_in_child=background.reset)
+def _survive(step: Callable[[], object]) -> None:
+    try:
+        step()
+    except BaseException:  # even sys.exit() in a signal's receiver
+        logger.exception("What was left to the background failed.")
+
+
+def _lacks_threads() -> bool:
+    """Tell whether uWSGI runs us, and other threads than its own never."""
+    options: dict[str, Any] = getattr(sys.modules.get("uwsgi"), "opt", {})
+    return bool(options) and not {"threads", "enable-threads"} & options.keys()
+
+
+_backgrounds: dict[str, Background] = {}
+
+
+def background(alias: str) -> Background:
+    """Return the thread of the store, which need not run yet."""
+    found = _backgrounds.get(alias)
+    return found or _backgrounds.setdefault(alias, Background(alias))
+
+
+os.register_at_fork(after_in_child=_backgrounds.clear)

@@ -14,8 +14,9 @@ from django.http import HttpRequest
 
 from .atomic_requests import request_transactions, rolled_back, take_over_transactions
 from .exceptions import LockBackendUnavailable, LockLost, LockNotAcquired
+from .flows import current_flow
 from .http import contended, find_request, is_resolved, unavailable
-from .leases import Lease, current_flow
+from .leases import Lease
 from .locks import BackendTtl, acquire_lock, leave
 from .semaphores import PLACEHOLDER, InvalidSemaphore, SemaphoreTemplate
 
@@ -57,12 +58,23 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         on_conflict: Callable[..., Any] | None = None,
         backend: str = "default",
         http: bool | None = None,
+        reentrant: bool = False,
+        min_hold: float | None = None,
+        max_hold: float | None = None,
     ) -> None:
         self.semaphore = semaphore
         self.on_conflict = on_conflict
         self.http = http
         self._acquire = functools.partial(
-            acquire_lock, timeout=timeout, ttl=ttl, renew=renew, label=label, backend=backend
+            acquire_lock,
+            timeout=timeout,
+            ttl=ttl,
+            renew=renew,
+            label=label,
+            backend=backend,
+            reentrant=reentrant,
+            min_hold=min_hold,
+            max_hold=max_hold,
         )
 
     def __enter__(self) -> Lease:

@@ -15,8 +15,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from .exceptions import LockLost
+from .flows import current_flow
 from .handler import lock_backends
-from .leases import Lease, current_flow
+from .leases import Lease
 
 
 def _install(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:

@@ -1,24 +1,30 @@
-"""The lease: what a holder has; and which task or thread acquired which."""
+"""The lease: what a holder has."""
 
+import logging
 import math
 import os
 import socket
 import threading
-from contextvars import ContextVar
+import warnings
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, NoReturn
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.asyncio import async_unsafe
 
 from . import clocks
 from .backends.base import BaseLockBackend, Claim, Grant
-from .exceptions import LockLost
+from .background import Background, background
+from .exceptions import LockBackendUnavailable, LockLost
+from .flows import Flow, current_flow
 from .handler import lock_backends
 from .put_off import PutOffRelease, State, release
+from .renewal import PERIOD, RETRY, SHORTEST, TAKEN
+from .signals import lock_lost, lock_released
 from .transactions import open_transactions
+
+logger = logging.getLogger("django_distlock")
 
 ASYNC_UNSAFE = (
     "django_distlock's calls wait for the store and can't be made in a running event loop; "
@@ -55,29 +61,51 @@ def _process(pid: int) -> str:
 
 
 class Request(NamedTuple):
-    """What one acquisition asks a store for."""
+    """What one acquisition asks a store for, and what is to become of the lease."""
 
     backend: str
     semaphore: str
     owner: Owner
     ttl: float | None
     holder: str
+    renewed: bool
+    min_hold: float
+    max_hold: float
+
+
+class Extension(NamedTuple):
+    """The claim to a lease for another time than its own ttl."""
+
+    semaphore: str
+    owner: str
+    ttl: float
 
 
 class Lease:
     """The lock, for a time: until `ttl` seconds after it was acquired or renewed, or a release.
 
-    It may be used, and released, from another thread. It is always true: ask `held`.
+    It may be used, and released, from another thread, but not by a forked child. It is always true:
+    ask `held`.
     """
 
     __slots__ = (
+        "__weakref__",
+        "_background",
         "_deadline",
         "_flow",
+        "_kept_until",
+        "_last",
+        "_period",
+        "_reason",
+        "_reentries",
         "acquired_at",
         "backend",
+        "due",
         "expires_at",
+        "holder",
         "lost",
         "owner",
+        "pid",
         "released",
         "semaphore",
         "token",
@@ -88,113 +116,224 @@ class Lease:
     """The alias of its store."""
     owner: Owner
     """The secret by which the store knows it."""
+    holder: str
+    """Who has it, for people."""
     token: int | None
     """The fencing token: greater than that of every earlier grant of this semaphore."""
     acquired_at: datetime
     """By the store's clock."""
     expires_at: datetime | None
     """By the store's clock; None means not before it is released."""
+    pid: int
+    """The process that acquired it."""
 
     released: bool
     """Whether it was given back by release(), or will be when the open transactions have ended."""
     lost: bool
     """Whether it is known not to be ours any more; one that has expired may yet turn out to be."""
+    due: float
+    """When it is to be renewed in the background, by the local monotonic clock; or is over."""
 
-    def __init__(self, request: Request, grant: Grant, sent: float, flow: "Flow") -> None:
+    def __init__(self, request: Request, grant: Grant, sent: float, flow: Flow) -> None:
         self.backend = request.backend
         self.semaphore = request.semaphore
         self.owner = request.owner
         self.ttl = request.ttl
+        self.holder = request.holder
         self.token, self.acquired_at, self.expires_at = grant
-        self._deadline = self._end(sent)
-        self._flow = flow
+        self.pid, _ = flow.identity
         self.released = self.lost = False
+        self._flow = flow.ref
+        self._reentries = 0
+        self._last = sent + request.max_hold
+        self._kept_until = request.min_hold and clocks.monotonic() + request.min_hold
+        ttl = math.inf if request.ttl is None else request.ttl
+        self._deadline = sent + ttl
+        self._period = ttl * PERIOD
+        self.due = sent + self._period
+        self._background: Background | None = None
+        if request.renewed:
+            self._background = background(request.backend)
+            self._background.renew(self)
 
     @property
     def held(self) -> bool:
         """Whether the lease is ours as far as is known here: no round trip is made."""
-        return not (self.released or self.lost) and self.remaining > 0
+        given_up = self.released or self.lost
+        return not given_up and self.remaining > 0 and self.pid == os.getpid()
 
     @property
     def remaining(self) -> float:
-        """Seconds until it expires, by the local monotonic clock, never more than the store's.
+        """Seconds until it expires unless renewed, by the local monotonic clock.
 
-        They are counted from before the request was sent. Infinite for an unlimited ttl.
+        Never more than by the store's: they are counted from before the request was sent. Infinite
+        for an unlimited ttl.
         """
         return max(0.0, self._deadline - clocks.monotonic())
 
     def check(self) -> None:
         """Raise LockLost unless the lease is held."""
-        if not self.held:
-            raise LockLost(f"{self} {self._state()}.", self)
+        if self.held:
+            return
+        if not self.released and self.pid == os.getpid():
+            self.lose()
+        raise LockLost(f"{self} {self._state()}.", self)
 
     @async_unsafe(ASYNC_UNSAFE)
     def renew(self) -> None:
         """Let the lease end `ttl` seconds from now; LockLost if it isn't ours any more.
 
-        After LockBackendUnavailable it is unknown which end is true; `remaining` has the earlier.
+        It never lasts longer than `max_hold`. After LockBackendUnavailable it is unknown which end
+        is true; `remaining` has the earlier.
         """
         self.check()
         sent = clocks.monotonic()
-        ends = lock_backends[self.backend].renew([self])
+        ends = lock_backends[self.backend].renew([self.claim(sent)])
         if self.owner not in ends:
             self.lose()
-            self.check()
-        self.expires_at = ends[self.owner]
-        self._deadline = self._end(sent)
+        extended = not self.lost and self.extend(ends[self.owner], sent)
+        self.check()
+        if not extended:
+            raise LockBackendUnavailable(
+                f"{self} could not be renewed: a transaction has its row locked."
+            )
+
+    def claim(self, now: float) -> Claim:
+        """Return what to ask the store for: the ttl from now, within `max_hold`."""
+        if self.ttl is None or self._last - now >= self.ttl:
+            return self
+        return Extension(self.semaphore, self.owner, self._last - now)
+
+    def extend(self, expires_at: datetime | None, sent: float) -> bool:
+        """Take note of an end that the store answered; False if that is the old one.
+
+        An answer that comes after the old end is too late: who asked meanwhile was told so.
+        """
+        if self.ttl is None:
+            return True
+        if self.remaining <= 0 or expires_at == self.expires_at:
+            return False
+        self.expires_at = expires_at
+        self._deadline = max(self._deadline, min(sent + self.ttl, self._last))
+        self.due = self._deadline if self._deadline >= self._last else sent + self._period
+        return True
+
+    def is_nearly_due(self, now: float) -> bool:
+        """Tell whether to renew it now if others are renewed anyway."""
+        return self._deadline < self._last and now >= self.due - self._period / 2
+
+    def retry(self, now: float) -> None:
+        """Be due again soon, after a renewal that failed."""
+        self.due = min(now + max(self._period * RETRY, SHORTEST), self._deadline)
+
+    def reenter(self) -> "Lease":
+        """Let one more release be needed."""
+        self._reentries += 1
+        return self
 
     @async_unsafe(ASYNC_UNSAFE)
     def release(self) -> bool:
         """Give the lock back; False if it was not ours any more, lost or released before.
 
         Inside a transaction that is done when the outermost atomic block has ended, however it
-        ends. After LockBackendUnavailable it can be tried again.
+        ends. With `min_hold`, others get it when that has passed. After LockBackendUnavailable it
+        can be tried again.
         """
-        if self.released or self.lost:
-            self._flow.forget(self)
+        return self.give_back()
+
+    def give_back(self, *, failed: bool = False) -> bool:
+        """Release, at once if what was done under it `failed`: then `min_hold` doesn't count."""
+        if self._reentries:
+            self._reentries -= 1
+            return self.held
+        if self.released or self.lost or self.pid != os.getpid():
+            self._forget()
             return False
         store = lock_backends[self.backend]
         if transactions := open_transactions():
-            return self._release_in(transactions, store)
-        return self._release_now(store)
+            return self._release_in(transactions, store, failed)
+        return self._release_now(store, failed)
 
-    def _release_now(self, store: BaseLockBackend) -> bool:
-        released = release(store, self)
-        self.released, self.lost = released, not released
-        self._flow.forget(self)
+    def _release_now(self, store: BaseLockBackend, failed: bool) -> bool:
+        renewed = self._background
+        if renewed and not renewed.give_up(self):
+            self._forget()  # it is being told that it was lost
+            return False
+        try:
+            released = release(store, self, failed)
+        except BaseException:
+            if renewed:
+                renewed.renew(self)
+            raise
+        if released:
+            self.tell_released()
+        else:
+            self.lose()
+        self._forget()
         return released
 
-    def _release_in(self, transactions: list[BaseDatabaseWrapper], store: BaseLockBackend) -> bool:
+    def _release_in(
+        self, transactions: list[BaseDatabaseWrapper], store: BaseLockBackend, failed: bool
+    ) -> bool:
         """Release when the transactions have ended.
 
         Or at once and in the only one, if nobody can have the lock before that ends. If the lease
         is lost, none of them may be committed.
         """
         [first, *others] = transactions
-        put_off = PutOffRelease(self, current_flow(), transactions)
+        put_off = PutOffRelease(self, current_flow(), transactions, failed)
         if not self.held:
             put_off.state = State.GUARDING
             self.lose()
         elif others or first.needs_rollback or not store.joins_transaction():
             self.released = True
         else:
-            put_off.state = State.TENTATIVE if self._release_now(store) else State.GUARDING
-        self._flow.forget(self)
+            released = self._release_now(store, failed)
+            put_off.state = State.TENTATIVE if released else State.GUARDING
+        self._forget()
         return self.released
 
-    def lose(self) -> None:
-        """Take note that the lease isn't ours any more."""
-        self.lost, self.released = True, False
+    def kept_for(self) -> float:
+        """Return for how many seconds nobody may get the semaphore after a release now."""
+        return max(0.0, self._kept_until - clocks.monotonic()) if self._kept_until else 0.0
 
-    def _end(self, sent: float) -> float:
-        return math.inf if self.ttl is None else sent + self.ttl
+    def give_up(self) -> None:
+        """Be renewed no more in the background."""
+        if self._background:
+            self._background.give_up(self)
+
+    def tell_released(self) -> None:
+        """Take note that the store has been given the lock back, and tell who wants to know."""
+        self.released = True
+        lock_released.send_robust(sender=Lease, lease=self)
+
+    def lose(self, reason: str = "") -> None:
+        """Take note that the lease isn't ours any more, and tell who wants to know, once."""
+        reason = reason or (TAKEN if self.remaining else self._expiry())
+        with _losing:
+            before, self.lost, self.released = self.lost, True, False
+            if not before:
+                self._reason = reason
+        self.give_up()
+        if not before:
+            logger.warning("%s, of %s, was lost: %s.", self, self.holder, reason)
+            lock_lost.send_robust(sender=Lease, lease=self, reason=reason)
+
+    def _forget(self) -> None:
+        if flow := self._flow():
+            flow.forget(self)
 
     def _state(self) -> str:
+        if self.pid != os.getpid():
+            return f"is process {self.pid}'s, which has forked this one"
         if self.released:
             return "was released"
         if self.lost:
-            return "was lost"
-        return "is held" if self.held else f"expired: its ttl of {self.ttl} seconds has passed"
+            return f"was lost: {self._reason}"
+        return "is held" if self.held else f"expired: {self._expiry()}"
+
+    def _expiry(self) -> str:
+        return f"its ttl of {self.ttl} seconds has passed"
 
     def __bool__(self) -> Literal[True]:
         return True
@@ -206,6 +345,16 @@ class Lease:
         what = f"{self.semaphore!r} token={self.token} backend={self.backend!r}"
         return f"<Lease {what} {self._state()}>"
 
+    def __del__(self) -> None:
+        if self.held:
+            warnings.warn(
+                f"{self} was never released. It ends in {self.remaining:.0f} seconds, or, without "
+                "a ttl, when an operator releases it.",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             "A lease can't be pickled: it is this process's. To check late writes elsewhere, "
@@ -213,75 +362,11 @@ class Lease:
         )
 
 
+# Reentrant: what is collected in between may lose a lease, too.
+_losing = threading.RLock()
+
+
 if TYPE_CHECKING:
 
     def _lease_is_a_claim(lease: Lease) -> Claim:
         return lease
-
-
-class Flow:
-    """The leases that one thread acquired, by name, and the `with` blocks that it is in.
-
-    It is found through a context variable. A context that is copied to another thread, or inherited
-    by a forked child, brings along a flow that isn't theirs.
-    """
-
-    __slots__ = ("__weakref__", "entered", "identity", "leases", "put_off")
-
-    everybodys: ClassVar["WeakValueDictionary[int, Flow]"] = WeakValueDictionary()
-
-    def __init__(self) -> None:
-        self.identity = _identity()
-        self.everybodys[id(self)] = self
-        self.leases: dict[tuple[str, str], Lease] = {}
-        self.entered: list[tuple[object, Lease]] = []
-        self.put_off: list[PutOffRelease] = []
-
-    def remember(self, lease: Lease) -> None:
-        """Let this lease be found by its name, in place of an earlier one that was lost."""
-        self.leases[lease.backend, lease.semaphore] = lease
-
-    def forget(self, lease: Lease) -> None:
-        """Find this lease by its name no more."""
-        if self.leases.get((lease.backend, lease.semaphore)) is lease:
-            del self.leases[lease.backend, lease.semaphore]
-
-    def at_work(self) -> list[Lease]:
-        """Return the leases of its blocks, and those whose release waits for a transaction."""
-        entered = [lease for _, lease in self.entered if not lease.released]
-        waiting = [each.lease for each in self.put_off if each.guards]
-        return [*dict.fromkeys(entered + waiting)]
-
-    def leave(self, block: object) -> Lease:
-        """Return the lease with which this thread entered the block last.
-
-        Or another thread, which may have begun a generator that is closed in this one.
-        """
-        if lease := self._left(block):
-            return lease
-        for ref in self.everybodys.valuerefs():
-            if (flow := ref()) and (lease := flow._left(block)):
-                return lease
-        raise RuntimeError("The block was left more often than it was entered.")
-
-    def _left(self, block: object) -> Lease | None:
-        for index in reversed(range(len(self.entered))):
-            if self.entered[index][0] is block:
-                return self.entered.pop(index)[1]
-        return None
-
-
-_flow: ContextVar[Flow | None] = ContextVar("django_distlock_flow", default=None)
-
-
-def current_flow() -> Flow:
-    """Return what the running thread acquired."""
-    flow = _flow.get()
-    if flow is None or flow.identity != _identity():
-        flow = Flow()
-        _flow.set(flow)
-    return flow
-
-
-def _identity() -> tuple[int, int]:
-    return os.getpid(), threading.get_ident()

@@ -12,12 +12,14 @@ from typing import Final
 from django.utils.asyncio import async_unsafe
 
 from . import clocks
-from .backends.base import BaseLockBackend
-from .exceptions import LockBackendUnavailable, LockLost, LockNotHeld
+from .backends.base import LONGEST_TTL, BaseLockBackend
+from .exceptions import LockBackendUnavailable, LockError, LockLost, LockNotHeld
+from .flows import Flow, current_flow
 from .handler import lock_backends
-from .leases import ASYNC_UNSAFE, Lease, Request, current_flow, describe_holder, new_owner
+from .leases import ASYNC_UNSAFE, Lease, Request, describe_holder, new_owner
 from .put_off import PutOffRelease, State
 from .semaphores import validate_semaphore
+from .signals import lock_acquired, lock_contended
 from .transactions import open_transactions, refuse_endless_transactions, refuse_older_snapshots
 
 logger = logging.getLogger("django_distlock")
@@ -44,34 +46,56 @@ def acquire_lock(
     renew: bool = True,
     label: str = "",
     backend: str = "default",
+    reentrant: bool = False,
+    min_hold: float | None = None,
+    max_hold: float | None = None,
 ) -> Lease | None:
     """Acquire the semaphore, or return None if somebody else holds it until the timeout.
 
     `timeout` is how long to wait, in seconds: 0 tries once, None waits as long as it takes.
     `ttl` is how long the lease lasts, in seconds by the store's clock, None until it is released;
-    the default is the backend's. `renew` has no effect yet: a lease ends with its ttl unless its
-    `renew()` is called. `label` tells people who look at held locks what it is for.
+    the default is the backend's. It is renewed in the background until it is released, unless
+    `renew` is False, but ends `max_hold` seconds after the grant at the latest, so that a holder
+    that hangs does not keep it. `label` tells people who look at held locks what it is for.
+
+    After a release nobody else gets the semaphore until `min_hold` seconds have passed since the
+    grant: what is quickly done is then not done again by who comes a little later.
+
+    What this very thread holds is contended for it, too; waiting for it is a LockError. With
+    `reentrant` it gets its lease once more, as it is, and the last of as many releases counts.
+
     LockBackendUnavailable means that the store couldn't be asked: nothing was acquired.
     """
     store = lock_backends[backend]
     refuse_endless_transactions()
+    flow = current_flow()
+    ttl = store.ttl if isinstance(ttl, BackendTtl) else store.validate_ttl(ttl)
+    at_least, at_most = validate_holds(min_hold, max_hold)
+    if at_most < math.inf:
+        ttl = store.validate_ttl(at_most if ttl is None else min(ttl, at_most))
     request = Request(
         backend=backend,
         semaphore=validate_semaphore(semaphore),
         owner=new_owner(),
-        ttl=store.ttl if isinstance(ttl, BackendTtl) else store.validate_ttl(ttl),
+        ttl=ttl,
         holder=describe_holder(label),
+        renewed=renew and ttl is not None and store.can_renew(),
+        min_hold=at_least,
+        max_hold=at_most,
     )
     deadline = clocks.monotonic() + validate_timeout(timeout)
-    if (put_off := current_flow().put_off) and (taken := _take_back(store, request, put_off)):
+    if (put_off := flow.put_off) and (taken := _take_back(store, request, put_off)):
         return taken
+    if reentrant and (lease := _reenter(store, request, flow)):
+        return lease
     refuse_older_snapshots(open_transactions())
-    lease = _attempt(store, request)
+    lease = _attempt(store, request, flow)
+    if lease is None and timeout != 0:
+        lease = _wait(store, request, flow, deadline)
     if lease is None:
-        for pause in waits(deadline):
-            time.sleep(pause)
-            if lease := _attempt(store, request):
-                break
+        lock_contended.send_robust(sender=Lease, semaphore=semaphore, backend=backend)
+    else:
+        lock_acquired.send_robust(sender=Lease, lease=lease)
     return lease
 
 
@@ -102,7 +126,7 @@ def leave(lease: Lease, *, failed: bool) -> None:
     if lease.released:
         return
     try:
-        lost = not lease.release()
+        lost = not lease.give_back(failed=failed)
     except LockBackendUnavailable:
         if lease.ttl is None and not failed:
             raise
@@ -132,7 +156,8 @@ def _take_back(
     first, *others = guarding
     lease = first.lease
     # The same owner gets its own grant, unless it is gone.
-    again = None if lease.lost else _attempt(store, request._replace(owner=lease.owner))
+    request = request._replace(owner=lease.owner)
+    again = None if lease.lost else _attempt(store, request, current_flow())
     if again is None or again.token != lease.token:
         lease.lose()
         raise LockLost(f"{lease} was lost since an earlier block of this transaction.", lease)
@@ -142,9 +167,38 @@ def _take_back(
     return again
 
 
-def _attempt(store: BaseLockBackend, request: Request) -> Lease | None:
+def _reenter(store: BaseLockBackend, request: Request, flow: Flow) -> Lease | None:
+    """Return the lease that this thread holds by that name, None if there is none."""
+    earlier = flow.leases.get((request.backend, request.semaphore))
+    if earlier is None or not earlier.held:
+        return None
+    if not store.can_renew():
+        # Nobody watches it in the background: it may have gone with an earlier test's transaction.
+        try:
+            earlier.renew()
+        except LockLost:
+            return None
+    return earlier.reenter()
+
+
+def _wait(store: BaseLockBackend, request: Request, flow: Flow, deadline: float) -> Lease | None:
+    """Try until the deadline; LockError if only this thread can let go of the lock."""
+    earlier = flow.leases.get((request.backend, request.semaphore))
+    if earlier and earlier.held:
+        raise LockError(
+            f"This thread holds {request.semaphore!r} already, and would wait for itself; "
+            "reentrant=True gives it the same lease once more."
+        )
+    for pause in waits(deadline):
+        time.sleep(pause)
+        if lease := _attempt(store, request, flow):
+            return lease
+    return None
+
+
+def _attempt(store: BaseLockBackend, request: Request, flow: Flow) -> Lease | None:
     """Try once; if the reply is lost, ask once more as the same owner, and find our own grant."""
-    _, semaphore, owner, ttl, holder = request
+    _, semaphore, owner, ttl, holder, *_ = request
     granted_unknown = True
     try:
         sent = clocks.monotonic()
@@ -164,7 +218,6 @@ def _attempt(store: BaseLockBackend, request: Request) -> Lease | None:
         raise
     if grant is None:
         return None
-    flow = current_flow()
     lease = Lease(request, grant, sent, flow)
     flow.remember(lease)
     return lease
@@ -179,6 +232,24 @@ def validate_timeout(timeout: float | None) -> float:
     if math.isnan(timeout) or timeout < 0:
         raise ValueError(f"timeout is {timeout!r}, but must be 0 or more; None waits for ever.")
     return timeout
+
+
+def validate_holds(min_hold: float | None, max_hold: float | None) -> tuple[float, float]:
+    """Return the two in seconds, 0 and infinite for None, or raise for what they can't be."""
+    for name, seconds in (("min_hold", min_hold), ("max_hold", max_hold)):
+        if seconds is None:
+            continue
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise TypeError(f"{name} is a number of seconds or None, not {seconds!r}.")
+        if not 0 <= seconds <= LONGEST_TTL.total_seconds():
+            raise ValueError(
+                f"{name} is {seconds!r}, but must be from 0 to "
+                f"{LONGEST_TTL.total_seconds():.0f} seconds."
+            )
+    at_least, at_most = min_hold or 0, math.inf if max_hold is None else max_hold
+    if at_least > at_most:
+        raise ValueError(f"min_hold, {min_hold!r}, can't be more than max_hold, {max_hold!r}.")
+    return at_least, at_most
 
 
 def waits(deadline: float) -> Iterator[float]:

@@ -15,7 +15,8 @@ from .semaphores import MAX_LENGTH, first_after
 if TYPE_CHECKING:
     from django.db.models import Expression
 
-RELEASED = Q(owner="")
+KEPT = "kept"
+"""The owner of a lock that was released, but that nobody gets until it expires (`min_hold`)."""
 
 
 class LockQuerySet(models.QuerySet["Lock"]):
@@ -23,17 +24,21 @@ class LockQuerySet(models.QuerySet["Lock"]):
 
     def held(self) -> Self:
         """Locks with an unexpired lease."""
-        return self.exclude(RELEASED).filter(
+        return self.exclude(owner="").filter(
             Q(expires_at=None) | Q(expires_at__gt=self.database_now())
         )
 
     def stale(self) -> Self:
         """Locks whose lease expired and was never released: the holder died, or took too long."""
-        return self.exclude(RELEASED).filter(expires_at__lte=self.database_now())
+        return self.exclude(owner__in=["", KEPT]).filter(expires_at__lte=self.database_now())
 
     def released(self) -> Self:
         """Locks that nobody holds; their rows keep the token and the time of release."""
-        return self.filter(RELEASED)
+        return self.filter(self._released())
+
+    def unreleased(self) -> Self:
+        """Locks that are held or stale."""
+        return self.exclude(self._released())
 
     def with_prefix(self, prefix: str) -> Self:
         """Locks whose semaphore begins with exactly this.
@@ -58,7 +63,7 @@ class LockQuerySet(models.QuerySet["Lock"]):
         return self.annotate(
             seen_at=now,
             state=Case(
-                When(RELEASED, then=Value(LockState.RELEASED.value)),
+                When(self._released(), then=Value(LockState.RELEASED.value)),
                 When(expires_at__lte=now, then=Value(LockState.STALE.value)),
                 default=Value(LockState.HELD.value),
             ),
@@ -67,6 +72,9 @@ class LockQuerySet(models.QuerySet["Lock"]):
     def mark_released(self) -> bool:
         """Release these locks, whoever owns them; tell whether there was one."""
         return self.update(owner="", expires_at=self.database_now()) > 0
+
+    def _released(self) -> Q:
+        return Q(owner="") | Q(owner=KEPT, expires_at__lte=self.database_now())
 
     def database_now(self) -> "Expression":
         """Return the clock of the database that this query will run on."""

@@ -14,7 +14,8 @@ from .handler import lock_backends
 from .transactions import AfterTransactions
 
 if TYPE_CHECKING:
-    from .leases import Flow, Lease
+    from .flows import Flow
+    from .leases import Lease
 
 logger = logging.getLogger("django_distlock")
 
@@ -39,8 +40,11 @@ class PutOffRelease:
         lease: "Lease",
         flow: "Flow",
         transactions: list[BaseDatabaseWrapper],
+        failed: bool,
     ) -> None:
         self.lease = lease
+        self.failed = failed
+        """Whether what was done under the lock did, or was undone."""
         self.state = State.WAITING
         self.over = False
         """Whether the transactions have ended."""
@@ -50,7 +54,8 @@ class PutOffRelease:
         self._in_savepoint = any(connection.savepoint_ids for connection in transactions)
         AfterTransactions(transactions, self._transactions_ended)
         flow.put_off.append(self)
-        background.expect(self)
+        self._background = background(lease.backend)
+        self._background.expect(self)
 
     @property
     def guards(self) -> bool:
@@ -64,7 +69,7 @@ class PutOffRelease:
         """
         try:
             if self.state in (State.WAITING, State.TENTATIVE):
-                release(lock_backends[self.lease.backend], self.lease)
+                self._release()
         except Exception:
             end = "by itself" if self.lease.ttl else "only by its store's force_release()"
             logger.exception(
@@ -73,29 +78,40 @@ class PutOffRelease:
         finally:
             self.drop()
 
+    def _release(self) -> None:
+        self.lease.give_up()
+        released = release(lock_backends[self.lease.backend], self.lease, self.failed)
+        if released and self.state is State.WAITING:
+            self.lease.tell_released()
+
     def _transactions_ended(self, committed: bool) -> None:
         self.over = True
+        self.failed = self.failed or not committed
         if committed and self.state is State.TENTATIVE and not self._in_savepoint:
             self.drop()
         elif committed:
             self.finish()
         elif not self.noticed_here:
-            background.do(self.finish)
+            self._background.do(self.finish)
 
     def drop(self) -> None:
         """Have nothing more to do."""
         self.state = State.DONE
-        background.over(self)
+        self._background.over(self)
         with suppress(ValueError):
             self._flow.put_off.remove(self)
 
 
-def release(store: BaseLockBackend, lease: "Lease") -> bool:
-    """Release; if the reply is lost, ask once more. True if it was ours at the first asking."""
+def release(store: BaseLockBackend, lease: "Lease", failed: bool) -> bool:
+    """Release; if the reply is lost, ask once more. True if it was ours at the first asking.
+
+    If it `failed`, what was done under the lock may be done again before its `min_hold` is over.
+    """
+    keep = 0.0 if failed else lease.kept_for()
     try:
-        return store.release(lease)
+        return store.release(lease, keep)
     except LockBackendUnavailable as error:
         if not error.reply_lost:
             raise
         # If the first request was carried out the second finds nothing; its time tells which.
-        return store.release(lease) or lease.held
+        return store.release(lease, keep) or lease.held

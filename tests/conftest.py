@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pytest
 from django_distlock.backends.base import BaseLockBackend, Grant
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.fields import EPOCH
+from django_distlock.flows import current_flow
 from django_distlock.handler import lock_backends
 from tests.plugin import SURROUNDINGS
 
@@ -47,6 +49,7 @@ class ScriptedBackend(BaseLockBackend):
     def __init__(self, alias: str) -> None:
         super().__init__(alias)
         self.owner = ""
+        self.ends = EPOCH
         self.tokens = count(1)
         self.calls: list[str] = []
         self.answers: dict[str, list[Any]] = {}
@@ -78,9 +81,10 @@ class ScriptedBackend(BaseLockBackend):
 
     def renew(self, leases: Any) -> dict[str, Any]:
         self._reply(self._scripted("renew"))
-        return {lease.owner: EPOCH for lease in leases if lease.owner == self.owner}
+        self.ends += timedelta(seconds=1)
+        return {lease.owner: self.ends for lease in leases if lease.owner == self.owner}
 
-    def release(self, lease: Any) -> bool:
+    def release(self, lease: Any, keep: float = 0) -> bool:
         lost = self._scripted("release")
         released: bool = self.owner == lease.owner
         if released:
@@ -90,6 +94,16 @@ class ScriptedBackend(BaseLockBackend):
 
 
 LOST = object()
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """Let no test's leases outlast it: most are gone with their rows."""
+    yield
+    for lease in [*current_flow().leases.values()]:
+        lease.give_up()
+        lease.lost = True
+    current_flow().leases.clear()
 
 
 @pytest.fixture

@@ -196,9 +196,9 @@ def test_locked_method_is_released_after_the_commit_of_djangos_transaction(
     released_in_transaction: list[bool] = []
     release = DatabaseBackend.release
 
-    def spy(store: DatabaseBackend, lease: Claim) -> bool:
+    def spy(store: DatabaseBackend, lease: Claim, keep: float) -> bool:
         released_in_transaction.append(connections["default"].in_atomic_block)
-        return release(store, lease)
+        return release(store, lease, keep)
 
     monkeypatch.setattr(DatabaseBackend, "release", spy)
     for _ in range(2):

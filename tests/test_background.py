@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 from django.db import DatabaseError, connections, transaction
 
-from django_distlock.background import Background, background
+from django_distlock.background import Background
 from tests.app.models import Counter
 from tests.conftest import committed, on_each_server
 from tests.others import acquire, free_for_others, take_away
@@ -20,13 +20,13 @@ def test_background_thread_goes_when_nothing_is_expected(
 ) -> None:
     """And no failure of some work ends it before."""
     monkeypatch.setattr("django_distlock.background.IDLE", 0.01)
-    thread_of = Background()
+    thread_of = Background("default")
     occasion, done = object(), threading.Event()
     thread_of.expect(occasion)
     thread = thread_of.thread
     assert thread is not None
     assert thread.daemon
-    thread_of.do(lambda: 1 // 0)  # type: ignore[arg-type]
+    thread_of.do(lambda: 1 // 0)
     thread_of.do(done.set)
     assert done.wait(60)
     assert "What was left to the background failed." in caplog.text
@@ -44,10 +44,10 @@ def test_background_does_without_a_thread_where_there_can_be_none(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """And tries again the next time."""
-    thread_of = Background()
+    thread_of = Background("default")
     with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("no more threads")):
         thread_of.expect("a")
-    assert "end by themselves" in caplog.text
+    assert "without being renewed" in caplog.text
     done = threading.Event()
     thread_of.do(done.set)
     assert not done.is_set()
@@ -59,7 +59,7 @@ def test_background_does_without_a_thread_where_there_can_be_none(
 
 def test_background_may_be_needed_while_it_starts() -> None:
     """When the garbage collector closes a generator with a locked block in between."""
-    thread_of = Background()
+    thread_of = Background("default")
     start = threading.Thread.start
 
     def interrupted_start(thread: threading.Thread) -> None:
@@ -79,7 +79,7 @@ def test_background_may_be_needed_while_it_starts() -> None:
 @on_each_server
 def test_release_left_to_the_background_concerns_no_later_transaction(alias: str) -> None:
     """The lock of one that was rolled back may well be lost."""
-    with mock.patch.object(background, "do") as do:
+    with mock.patch.object(Background, "do") as do:
         with suppress(DatabaseError), transaction.atomic(using=alias):
             lease = acquire(alias)
             lease.release()
@@ -95,7 +95,7 @@ def test_release_left_to_the_background_concerns_no_later_transaction(alias: str
 @on_each_server
 def test_release_left_to_the_background_is_done_once(alias: str) -> None:
     """Even if the thread that wanted the lock again was faster."""
-    with mock.patch.object(background, "do") as do:
+    with mock.patch.object(Background, "do") as do:
         with suppress(DatabaseError), transaction.atomic(using=alias):
             acquire(alias).release()
             connections[alias].close()

@@ -19,7 +19,8 @@ from django_distlock import (
     clocks,
     release_lock,
 )
-from django_distlock.leases import Flow, describe_holder, new_owner
+from django_distlock.flows import Flow
+from django_distlock.leases import describe_holder, new_owner
 from tests.conftest import ScriptedBackend
 
 
@@ -54,10 +55,11 @@ def test_expired_lease_knows_it_by_the_local_clock(
     monkeypatch.setattr(clocks, "monotonic", lambda: later)
     assert not lease.held
     assert lease.remaining == 0
-    with pytest.raises(LockLost, match="60 seconds has passed") as caught:
+    assert "expired: its ttl of 60 seconds has passed" in repr(lease)
+    with pytest.raises(LockLost, match="was lost: its ttl of 60 seconds") as caught:
         lease.check()
     assert caught.value.lease is lease
-    assert "expired" in repr(lease)
+    assert "was lost: its ttl" in repr(lease)
 
 
 def test_remaining_counts_from_before_the_request(

@@ -16,7 +16,7 @@ from django_distlock import (
     lock_backends,
     release_lock,
 )
-from django_distlock.background import background
+from django_distlock.background import Background, background
 from tests.app.models import Counter
 from tests.conftest import committed, on_each_database, on_each_server
 from tests.others import acquire, free_for_others, kill_session
@@ -57,7 +57,7 @@ def test_commit_releases_in_this_thread(alias: str) -> None:
 @on_each_database
 def test_rollback_releases_in_this_thread(alias: str) -> None:
     """Though Django calls nothing then; a script that fails may end before another thread runs."""
-    with mock.patch.object(background, "do") as do:
+    with mock.patch.object(Background, "do") as do:
         with suppress(SystemExit), transaction.atomic(using=alias):
             acquire(alias).release()
             raise SystemExit
@@ -172,8 +172,8 @@ def test_forked_child_leaves_the_parents_release_alone(alias: str) -> None:
             try:
                 connections[alias].run_on_commit = []
                 worked_off = threading.Event()
-                background.expect(worked_off)
-                background.do(worked_off.set)
+                background(alias).expect(worked_off)
+                background(alias).do(worked_off.set)
                 worked_off.wait(60)
             finally:
                 os._exit(0)

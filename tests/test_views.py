@@ -125,7 +125,7 @@ def test_lease_lost_meanwhile_is_503(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The answer of a view that may have worked beside another is not given."""
-    monkeypatch.setattr(scripted, "release", lambda lease: False)
+    monkeypatch.setattr(scripted, "release", lambda lease, keep: False)
     assert client.get(f"/{path}/1234/").status_code == 503
     assert "done twice" in caplog.text
 

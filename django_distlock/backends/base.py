@@ -1,5 +1,6 @@
 """What a lock store is to the rest of the package."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,6 +10,9 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from django.core.checks import CheckMessage
 
 from ..exceptions import InvalidLockBackend
+from ..signals import lock_force_released
+
+logger = logging.getLogger("django_distlock")
 
 LONGEST_TTL = timedelta(days=3650)
 
@@ -95,6 +99,10 @@ class BaseLockBackend:
         """Tell whether what is done now is committed or undone with the caller's transaction."""
         return False
 
+    def can_renew(self) -> bool:
+        """Tell whether another thread can renew what is acquired now."""
+        return True
+
     def guard(self, lease: Claim, using: str) -> bool | None:
         """Keep others out until the end of the caller's transaction on that database.
 
@@ -112,12 +120,16 @@ class BaseLockBackend:
     def renew(self, leases: Sequence[Claim]) -> dict[str, datetime | None]:
         """Let each lease end its ttl from now; return the new ends, by owner, of those still held.
 
-        An expired lease is lost, even if nobody else took the semaphore.
+        An expired lease is lost, even if nobody else took the semaphore. One that is held, but
+        can't be renewed at the moment without a wait, keeps its end.
         """
         raise NotImplementedError
 
-    def release(self, lease: Claim) -> bool:
-        """Give the semaphore back if this owner still holds it; False means it was lost already."""
+    def release(self, lease: Claim, keep: float = 0) -> bool:
+        """Give the semaphore back if this owner still holds it; False means it was lost already.
+
+        Nobody gets it for `keep` seconds from now; it is no owner's then, and its end no loss.
+        """
         raise NotImplementedError
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
@@ -125,8 +137,18 @@ class BaseLockBackend:
         raise NotImplementedError
 
     def force_release(self, semaphore: str, token: int) -> bool:
-        """Take the lock from its holder, if it still is the one that was granted this token."""
+        """Take the lock from its holder, if it still is the one that was granted this token.
+
+        If so, call tell_force_released().
+        """
         raise NotImplementedError
+
+    def tell_force_released(self, semaphore: str, token: int) -> None:
+        """Tell whoever wants to know that this was taken from its holder."""
+        logger.warning("The lock on %r, with token %s, was force-released.", semaphore, token)
+        lock_force_released.send_robust(
+            sender=type(self), semaphore=semaphore, backend=self.alias, token=token
+        )
 
     def clear_stale(self, prefix: str = "", *, dry_run: bool = False) -> Iterator[LockInfo]:
         """Release locks whose lease expired without release; yield each. Nothing by default."""

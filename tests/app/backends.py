@@ -41,11 +41,12 @@ class ModestBackend(BaseLockBackend):
     def renew(self, leases: Sequence[Claim]) -> dict[str, datetime | None]:
         return {lease.owner: self._end(lease, lease.ttl) for lease in leases if self._owned(lease)}
 
-    def release(self, lease: Claim) -> bool:
+    def release(self, lease: Claim, keep: float = 0) -> bool:
         with self.one_at_a_time:
             owned = self._owned(lease)
             if owned:
-                self._end(lease, 0)
+                self._end(lease, keep)
+                self.rows[lease.semaphore] = "", self.rows[lease.semaphore][1]
             return owned
 
     def _owned(self, lease: Claim) -> bool:

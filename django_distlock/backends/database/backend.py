@@ -1,5 +1,6 @@
 """The database backend: which connection, which statements, and what an error means."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ...fields import to_datetime
-from ...models import Lock, LockQuerySet
+from ...models import KEPT, Lock, LockQuerySet
 from ...transactions import in_testcase
 from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState
 from .connections import OwnConnections, own_connections, place
@@ -25,6 +26,9 @@ from .sqlite import SQLiteStatements
 from .statements import Parameters, Statements
 
 T = TypeVar("T")
+
+BATCH = 1_000
+"""How many leases are renewed by one statement."""
 
 TRIES = 10
 """How often a statement is sent that a deadlock, or another's lock on the row, keeps stopping."""
@@ -102,27 +106,42 @@ class DatabaseBackend(BaseLockBackend):
             return None
         return Grant(row.token, to_datetime(row.acquired_at), _end(row.expires_at))
 
+    def can_renew(self) -> bool:
+        if self._may_have_own_connections:
+            return self._uses_own_connections()
+        caller = connections_by_alias[self.using]
+        # A row that isn't committed yet is not there for another thread. On SQLite that has to wait
+        # until it is, unless that is never.
+        return not caller.in_atomic_block or (caller.vendor == "sqlite" and not in_testcase(caller))
+
     def renew(self, leases: Sequence[Claim]) -> dict[str, datetime | None]:
-        rows = {lease.owner: self._renew(lease) for lease in leases}
-        return {owner: _end(row[0]) for owner, row in rows.items() if row}
+        ends: dict[str, datetime | None] = {}
+        for first in range(0, len(leases), BATCH):
+            batch = leases[first : first + BATCH]
+            ends |= self._renew({"leases": json.dumps([_lease(lease) for lease in batch])})
+        return ends
 
-    def _renew(self, lease: Claim) -> tuple[int | None] | None:
-        parameters = _parameters(lease.semaphore, lease.owner, lease.ttl)
-        return self._run(lambda lock: lock.renew(parameters))
+    def _renew(self, parameters: Parameters) -> dict[str, datetime | None]:
+        rows = self._run(lambda lock: lock.renew(parameters))
+        return {owner: _end(end) for owner, end in rows}
 
-    def release(self, lease: Claim) -> bool:
+    def release(self, lease: Claim, keep: float = 0) -> bool:
         parameters = _parameters(lease.semaphore, lease.owner, lease.ttl)
+        parameters["after"], parameters["keep"] = KEPT if keep else "", _microseconds(keep)
         return self._run(lambda lock: lock.release(parameters))
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
-        locks = self._locks(prefix).exclude(owner="").with_state()[:limit]
+        locks = self._locks(prefix).unreleased().with_state()[:limit]
         with self._unavailable():
             yield from map(_info, locks.iterator())
 
     def force_release(self, semaphore: str, token: int) -> bool:
         held = self._locks().held().filter(semaphore=semaphore, token=token)
         with self._unavailable():
-            return held.mark_released()
+            released = held.mark_released()
+        if released:
+            self.tell_force_released(semaphore, token)
+        return released
 
     def clear_stale(self, prefix: str = "", *, dry_run: bool = False) -> Iterator[LockInfo]:
         stale = self._locks(prefix).stale()
@@ -252,8 +271,15 @@ def _without_frames(error: Error) -> Error:
 
 
 def _parameters(semaphore: str, owner: str, ttl: float | None, holder: str = "") -> Parameters:
-    microseconds = None if ttl is None else round(ttl * 1_000_000)
-    return {"semaphore": semaphore, "owner": owner, "ttl": microseconds, "holder": holder}
+    return {"semaphore": semaphore, "owner": owner, "ttl": _microseconds(ttl), "holder": holder}
+
+
+def _lease(lease: Claim) -> dict[str, Any]:
+    return {"semaphore": lease.semaphore, "owner": lease.owner, "ttl": _microseconds(lease.ttl)}
+
+
+def _microseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1_000_000)
 
 
 def _end(microseconds: int | None) -> datetime | None:

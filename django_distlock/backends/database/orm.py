@@ -4,6 +4,7 @@ The database's clock is read first. An old time is a safe one: it only refuses w
 expired, and shortens the lease by the time that the statements took.
 """
 
+import json
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
@@ -74,16 +75,20 @@ class ORMStatements(Statements):
         return Row(now, now, expires_at)
 
     @unlogged
-    def renew(self, parameters: Parameters) -> tuple[int | None] | None:
-        ttl = parameters["ttl"]
+    def renew(self, parameters: Parameters) -> list[tuple[str, int | None]]:
         now = to_microseconds(read_clock(self.connection))
-        expires_at = None if ttl is None else now + ttl
-        return (expires_at,) if self._own(parameters, now).update(expires_at=expires_at) else None
+        ends: list[tuple[str, int | None]] = []
+        for lease in json.loads(parameters["leases"]):
+            end = None if lease["ttl"] is None else now + lease["ttl"]
+            if self._own(lease, now).update(expires_at=end):
+                ends.append((lease["owner"], end))
+        return ends
 
     @unlogged
     def release(self, parameters: Parameters) -> bool:
         now = to_microseconds(read_clock(self.connection))
-        return bool(self._own(parameters, now).update(owner="", expires_at=now))
+        rest = {"owner": parameters["after"], "expires_at": now + parameters["keep"]}
+        return bool(self._own(parameters, now).update(**rest))
 
     @unlogged
     def guard(self, parameters: Parameters) -> bool:

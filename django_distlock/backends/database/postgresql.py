@@ -37,17 +37,31 @@ WHERE lock.owner IN ('', excluded.owner) OR lock.expires_at <= {now}
 RETURNING lock.token, lock.acquired_at, lock.expires_at
 """
 
+# `mine` is what was committed when the statement began, locked or not.
 RENEW = """
-UPDATE {table} SET expires_at = {now} + %(ttl)s::bigint
-FROM set_config('lock_timeout', '50ms', true)
-WHERE semaphore = %(semaphore)s::varchar AND owner = %(owner)s::varchar
-    AND (expires_at IS NULL OR expires_at > {now})
-RETURNING expires_at
+WITH lease AS (
+    SELECT semaphore, owner, ttl
+    FROM set_config('lock_timeout', '50ms', true), jsonb_to_recordset(%(leases)s::jsonb)
+        AS lease (semaphore varchar, owner varchar, ttl bigint)
+), mine AS (
+    SELECT owner, expires_at FROM {table} JOIN lease USING (semaphore, owner)
+    WHERE expires_at IS NULL OR expires_at > {now}
+), unlocked AS (
+    SELECT semaphore, ttl FROM {table} AS lock JOIN lease USING (semaphore, owner)
+    WHERE expires_at IS NULL OR expires_at > {now}
+    FOR NO KEY UPDATE OF lock SKIP LOCKED
+), renewed AS (
+    UPDATE {table} AS lock SET expires_at = {now} + ttl
+    FROM unlocked WHERE lock.semaphore = unlocked.semaphore
+    RETURNING owner, expires_at
+)
+SELECT owner, coalesce(renewed.expires_at, mine.expires_at)
+FROM mine LEFT JOIN renewed USING (owner)
 """
 
 # A release that a crash of the server loses is made good by the end of the ttl, if there is one.
 RELEASE = """
-UPDATE {table} SET owner = '', expires_at = {now}
+UPDATE {table} SET owner = %(after)s::varchar, expires_at = {now} + %(keep)s::bigint
 FROM set_config('lock_timeout', '50ms', true) AS wait, set_config(
     'synchronous_commit',
     CASE WHEN %(ttl)s::bigint IS NULL THEN current_setting('synchronous_commit') ELSE 'off' END,

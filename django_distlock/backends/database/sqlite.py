@@ -34,15 +34,23 @@ ON CONFLICT (semaphore) DO UPDATE SET
 RETURNING token, acquired_at, expires_at
 """
 
+# CROSS JOIN, so that each lease is looked up by its semaphore, and not the other way round.
 RENEW = """
-UPDATE {table} SET expires_at = {now} + :ttl
-WHERE semaphore = :semaphore AND owner = :owner
-    AND (expires_at IS NULL OR expires_at > {now})
-RETURNING expires_at
+WITH lease AS MATERIALIZED (
+    SELECT
+        lock.semaphore, {now} + json_extract(value, '$.ttl') AS expires_at
+    FROM json_each(:leases) CROSS JOIN {table} AS lock
+    ON lock.semaphore = json_extract(value, '$.semaphore')
+        AND lock.owner = json_extract(value, '$.owner')
+    WHERE lock.expires_at IS NULL OR lock.expires_at > {now}
+)
+UPDATE {table} AS lock SET expires_at = lease.expires_at
+FROM lease WHERE lock.semaphore = lease.semaphore
+RETURNING owner, expires_at
 """
 
 RELEASE = """
-UPDATE {table} SET owner = '', expires_at = {now}
+UPDATE {table} SET owner = :after, expires_at = {now} + :keep
 WHERE semaphore = :semaphore AND owner = :owner
     AND (expires_at IS NULL OR expires_at > {now})
 """

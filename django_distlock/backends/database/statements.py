@@ -6,7 +6,11 @@ from typing import Any, NamedTuple, Self
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 Parameters = dict[str, Any]
-"""What a statement is told: semaphore, owner, holder, and ttl, in microseconds or None."""
+"""What a statement is told: semaphore, owner, holder, and ttl, in microseconds or None.
+
+A release is told for how many microseconds to `keep` the semaphore from others, by the owner that
+is in the row `after` it. A renewal is told the `leases`: JSON of a list of semaphore, owner, ttl.
+"""
 
 
 class Row(NamedTuple):
@@ -34,13 +38,15 @@ class Statements:
         rows = self.fetch(self.acquire_sql, parameters)
         return Row(*rows[0]) if rows else None
 
-    def renew(self, parameters: Parameters) -> tuple[int | None] | None:
-        """Write a new end of the lease and return it as a row, or None if the lease was lost."""
-        rows = self.fetch(self.renew_sql, parameters)
-        return rows[0] if rows else None
+    def renew(self, parameters: Parameters) -> list[tuple[str, int | None]]:
+        """Write new ends of the leases; return the owner and the end of each that is still held.
+
+        One whose row is locked is not waited for: it keeps its end.
+        """
+        return self.fetch(self.renew_sql, parameters)
 
     def release(self, parameters: Parameters) -> bool:
-        """Empty the owner if it is still this one and the lease has not expired."""
+        """Replace the owner if it is still this one and the lease has not expired."""
         return self.execute(self.release_sql, parameters) == 1
 
     def guard(self, parameters: Parameters) -> bool:

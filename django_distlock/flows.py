@@ -1,0 +1,86 @@
+"""Which thread acquired which leases, and which blocks it is in."""
+
+import os
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, ClassVar
+from weakref import WeakValueDictionary, ref
+
+if TYPE_CHECKING:
+    from .leases import Lease
+    from .put_off import PutOffRelease
+
+
+class Flow:
+    """The leases that one thread acquired, by name, and the `with` blocks that it is in.
+
+    It is found through a context variable. A context that is copied to another thread, or inherited
+    by a forked child, brings along a flow that isn't theirs. It ends with its thread, so leases
+    refer to it weakly.
+    """
+
+    __slots__ = ("__weakref__", "begun", "entered", "identity", "leases", "put_off", "ref")
+
+    everybodys: ClassVar["WeakValueDictionary[int, Flow]"] = WeakValueDictionary()
+
+    def __init__(self) -> None:
+        self.identity = _identity()
+        self.everybodys[id(self)] = self
+        self.ref = ref(self)
+        self.leases: dict[tuple[str, str], Lease] = {}
+        self.entered: list[tuple[object, Lease]] = []
+        self.put_off: list[PutOffRelease] = []
+        self.begun: list[set[Lease]] = []
+        """For each request or task that is under way, the leases that were there before it."""
+
+    def remember(self, lease: "Lease") -> None:
+        """Let this lease be found by its name, in place of an earlier one, which is lost then."""
+        name = lease.backend, lease.semaphore
+        if earlier := self.leases.get(name):
+            earlier.lose()
+        self.leases[name] = lease
+
+    def forget(self, lease: "Lease") -> None:
+        """Find this lease by its name no more."""
+        if self.leases.get((lease.backend, lease.semaphore)) is lease:
+            del self.leases[lease.backend, lease.semaphore]
+
+    def at_work(self) -> list["Lease"]:
+        """Return the leases of its blocks, and those whose release waits for a transaction."""
+        entered = [lease for _, lease in self.entered if not lease.released]
+        waiting = [each.lease for each in self.put_off if each.guards]
+        return [*dict.fromkeys(entered + waiting)]
+
+    def leave(self, block: object) -> "Lease":
+        """Return the lease with which this thread entered the block last.
+
+        Or another thread, which may have begun a generator that is closed in this one.
+        """
+        if lease := self._left(block):
+            return lease
+        for weakly in self.everybodys.valuerefs():
+            if (flow := weakly()) and (lease := flow._left(block)):
+                return lease
+        raise RuntimeError("The block was left more often than it was entered.")
+
+    def _left(self, block: object) -> "Lease | None":
+        for index in reversed(range(len(self.entered))):
+            if self.entered[index][0] is block:
+                return self.entered.pop(index)[1]
+        return None
+
+
+_flow: ContextVar[Flow | None] = ContextVar("django_distlock_flow", default=None)
+
+
+def current_flow() -> Flow:
+    """Return what the running thread acquired."""
+    flow = _flow.get()
+    if flow is None or flow.identity != _identity():
+        flow = Flow()
+        _flow.set(flow)
+    return flow
+
+
+def _identity() -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()
