@@ -198,7 +198,7 @@ def _wait(store: BaseLockBackend, request: Request, flow: Flow, deadline: float)
 
 def _attempt(store: BaseLockBackend, request: Request, flow: Flow) -> Lease | None:
     """Try once; if the reply is lost, ask once more as the same owner, and find our own grant."""
-    _, semaphore, owner, ttl, holder, *_ = request
+    _, semaphore, owner, ttl, holder, _, _, _ = request
     granted_unknown = True
     try:
         sent = clocks.monotonic()
@@ -236,6 +236,8 @@ def validate_timeout(timeout: float | None) -> float:
 
 def validate_holds(min_hold: float | None, max_hold: float | None) -> tuple[float, float]:
     """Return the two in seconds, 0 and infinite for None, or raise for what they can't be."""
+    if min_hold is max_hold is None:
+        return 0, math.inf
     for name, seconds in (("min_hold", min_hold), ("max_hold", max_hold)):
         if seconds is None:
             continue

@@ -6,23 +6,28 @@
 What a store says it doesn't support is left out; nothing else is.
 """
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from unittest import SkipTest, TestCase
 
+from django.core.signals import request_finished, request_started
 from django.db import connections
 
 from .backends.base import BaseLockBackend, Grant, LockState
 from .clocks import monotonic
+from .exceptions import LockLost, LockNotHeld
 from .handler import lock_backends
-from .leases import new_owner
+from .leases import Lease, new_owner
 from .locks import acquire_lock, release_lock
+from .signals import lock_lost
 
 if TYPE_CHECKING:
     _TestCase = TestCase
@@ -92,6 +97,18 @@ class LockBackendContract(_TestCase):
     def assert_free(self, semaphore: str) -> None:
         """Fail unless anybody can have the semaphore."""
         self.backend.release(self.grant(semaphore))
+
+    def assert_free_soon(self, semaphore: str) -> None:
+        """Fail unless anybody can have the semaphore when the store's clock has caught up."""
+        time.sleep(self.clock_tick)
+        self.assert_free(semaphore)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Return as soon as the condition holds; fail after half a minute."""
+        deadline = monotonic() + 30
+        while not condition():
+            self.assertLess(monotonic(), deadline, "waited for half a minute")
+            time.sleep(0.005)
 
     def require(self, supported: bool, what: str) -> None:
         """Leave the test out for a store that declares that it can't do this."""
@@ -222,6 +239,31 @@ class LockBackendContract(_TestCase):
         self.assertTrue(self.backend.release(held))
         self.assert_free(held.semaphore)
 
+    def test_release_can_keep_others_out_for_a_while(self) -> None:
+        held = self.grant(self.new_semaphore())
+        self.assertTrue(self.backend.release(held, 0.3))
+        kept = held._replace(ttl=0.3, received=monotonic())
+        self.assertIsNone(self.try_once(held.semaphore))
+        self.assertFalse(self.backend.release(held))
+        self.assertEqual(self.backend.renew([held]), {})
+        if self.backend.supports_listing:
+            states = [lock.state for lock in self.backend.held(held.semaphore)]
+            self.assertEqual(states, [LockState.HELD])
+        self.let_pass(kept)
+        if self.backend.supports_listing:
+            self.assertEqual(list(self.backend.held(held.semaphore)), [])
+            self.assertEqual(list(self.backend.clear_stale(held.semaphore)), [])
+        successor = self.grant(held.semaphore)
+        if self.backend.supports_fencing:
+            self.assert_rising([held.grant.token, successor.grant.token])
+
+    def test_only_the_owner_can_release_and_keep_others_out(self) -> None:
+        held = self.grant(self.new_semaphore())
+        self.assertFalse(self.backend.release(held._replace(owner=new_owner()), 60))
+        self.assert_held(held)
+        self.assertTrue(self.backend.release(held))
+        self.assert_free(held.semaphore)
+
     # Renewal
 
     def test_renewed_lease_ends_its_ttl_after_the_renewal(self) -> None:
@@ -238,6 +280,63 @@ class LockBackendContract(_TestCase):
         lost = self.expired(self.new_semaphore())
         ends = self.backend.renew([held[0], lost, *held[1:]])
         self.assertEqual(set(ends), {one.owner for one in held})
+
+    def test_many_leases_are_renewed_at_once(self) -> None:
+        held = [self.grant(self.new_semaphore(), ttl=10 + number) for number in range(1100)]
+        lost = self.expired(self.new_semaphore())
+        longer = [one._replace(ttl=(one.ttl or 0) + 50) for one in [*held, lost]]
+        ends = self.backend.renew(longer)
+        self.assertEqual(set(ends), {one.owner for one in held})
+        for one in held:
+            end = ends[one.owner]
+            assert end is not None and one.grant.expires_at is not None
+            self.assertGreater(end - one.grant.expires_at, timedelta(seconds=49))
+
+    def test_nothing_to_renew_is_nothing_renewed(self) -> None:
+        self.assertEqual(self.backend.renew([]), {})
+
+    def test_lease_is_renewed_in_the_background(self) -> None:
+        semaphore = self.new_semaphore()
+        lease = acquire_lock(semaphore, backend=self.alias, ttl=0.5)
+        assert lease is not None
+        end = lease.acquired_at + timedelta(seconds=1)
+        self.wait_until(lambda: lease.expires_at is not None and lease.expires_at > end)
+        self.assertTrue(lease.held)
+        self.assertIsNone(self.try_once(semaphore))
+        self.assertTrue(lease.release())
+
+    def test_lease_that_is_not_renewed_ends_with_its_ttl(self) -> None:
+        semaphore = self.new_semaphore()
+        lease = acquire_lock(semaphore, backend=self.alias, ttl=0.1, renew=False)
+        assert lease is not None
+        self.wait_until(lambda: not lease.held)
+        with self.assertRaises(LockLost):
+            lease.check()
+        with self.assertRaises(LockLost):
+            lease.renew()
+        self.assertFalse(lease.release())
+        self.assert_free_soon(semaphore)
+
+    def test_holder_is_told_that_its_lease_was_taken_away(self) -> None:
+        self.require(self.backend.supports_listing, "listing")
+        told: list[Any] = []
+
+        def receive(*, lease: Lease, reason: str, **kwargs: Any) -> None:
+            told.append((lease, reason))
+
+        semaphore = self.new_semaphore()
+        lease = acquire_lock(semaphore, backend=self.alias, ttl=0.5)
+        assert lease is not None and lease.token is not None
+        lock_lost.connect(receive)
+        try:
+            self.assertTrue(self.backend.force_release(semaphore, lease.token))
+            self.wait_until(lambda: lease.lost)
+            successor = self.grant(semaphore)
+            self.assertFalse(lease.release())
+        finally:
+            lock_lost.disconnect(receive)
+        self.assertEqual([each for each, _ in told], [lease])
+        self.assert_held(successor)
 
     # Fencing
 
@@ -349,6 +448,55 @@ class LockBackendContract(_TestCase):
         self.assertEqual([lock.semaphore for lock in purged], [semaphore])
         self.assert_rising([held.grant.token, self.grant(semaphore).grant.token])
         self.assertEqual(list(self.backend.purge_released(timedelta(0), semaphore)), [])
+
+    # Ownership
+
+    def test_name_is_its_threads_and_the_lease_is_everybodys(self) -> None:
+        semaphore = self.new_semaphore()
+        lease = acquire_lock(semaphore, backend=self.alias)
+        assert lease is not None
+        copied = copy_context()
+        for elsewhere in (
+            lambda: release_lock(semaphore, backend=self.alias),
+            lambda: copied.run(release_lock, semaphore, backend=self.alias),
+        ):
+            with self.assertRaises(LockNotHeld):
+                self.in_threads(1, elsewhere)
+        self.assertTrue(lease.held)
+        self.assertEqual(self.in_threads(1, lease.release), [True])
+        with self.assertRaises(LockNotHeld):
+            release_lock(semaphore, backend=self.alias)
+        self.assert_free(semaphore)
+
+    def test_name_is_not_a_child_tasks(self) -> None:
+        semaphore = self.new_semaphore()
+
+        async def release_in_task() -> bool:
+            def release() -> bool:
+                try:
+                    return release_lock(semaphore, backend=self.alias)
+                finally:
+                    connections.close_all()
+
+            return await asyncio.to_thread(release)
+
+        lease = acquire_lock(semaphore, backend=self.alias)
+        assert lease is not None
+        with self.assertRaises(LockNotHeld):
+            asyncio.run(release_in_task())
+        self.assertTrue(release_lock(semaphore, backend=self.alias))
+
+    def test_request_leaves_nothing_behind(self) -> None:
+        before, within = self.new_semaphore(), self.new_semaphore()
+        earlier = acquire_lock(before, backend=self.alias)
+        request_started.send(sender=None)
+        acquire_lock(within, backend=self.alias)
+        with self.assertWarns(ResourceWarning):
+            request_finished.send(sender=None)
+        self.assert_free(within)
+        assert earlier is not None
+        self.assertTrue(earlier.held)
+        self.assertTrue(earlier.release())
 
     # The public calls
 
