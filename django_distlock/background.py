@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django.db import connections
 
 from . import clocks
+from .handler import lock_backends
 from .renewal import Renewals
 
 if TYPE_CHECKING:
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django_distlock")
 
-IDLE: Final = 10.0
-"""Seconds after which the thread ends if there is nothing to renew and no work is expected."""
+IDLE: Final = 60.0
+"""Seconds after which the thread ends if there is nothing to renew and no work is expected.
+
+What the store keeps open is closed then: an idle process needs no connection for locks.
+"""
 
 ASLEEP: Final = math.inf
 AWAKE: Final = -math.inf
@@ -112,6 +116,10 @@ class Background:
             for step in (work, self.renewals.renew_due, connections.close_all):
                 if step is not None:
                     _survive(step)
+        _survive(self._close)
+
+    def _close(self) -> None:
+        lock_backends[self.alias].close()
 
     def _end(self) -> bool:
         with self._changing:

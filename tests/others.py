@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +25,14 @@ def acquire(alias: str, semaphore: str = "a", **arguments: Any) -> Lease:
     lease = acquire_lock(semaphore, backend=alias, **arguments)
     assert lease is not None
     return lease
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what no event tells of."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def elsewhere(call: Callable[[], T]) -> T:

@@ -57,6 +57,30 @@ def hold(backend: str, ttl: str) -> list[str]:
     return []
 
 
+def pause(backend: str) -> dict[str, object]:
+    """Acquire for a second, let oneself be paused, and then try everything a holder can do."""
+    from django_distlock import Lease, LockLost, acquire_lock
+    from django_distlock.signals import lock_lost
+
+    told: list[str] = []
+
+    def receive(*, lease: Lease, reason: str, **kwargs: object) -> None:
+        told.append(reason)
+
+    lock_lost.connect(receive)
+    lease = acquire_lock("paused", ttl=1, backend=backend)
+    assert lease is not None
+    print(json.dumps([lease.held]), flush=True)
+    sys.stdin.readline()
+    outcome: dict[str, object] = {"held": lease.held}
+    for action in (lease.check, lease.renew):
+        try:
+            action()
+        except LockLost:
+            outcome[action.__name__] = "lost"
+    return outcome | {"release": lease.release(), "told": told}
+
+
 def stop(backend: str, where: str) -> str:
     """Write under a lock, and stop before the "commit", or before the "guard" that precedes it."""
     from django.db import connections, transaction

@@ -160,6 +160,9 @@ class BaseLockBackend:
         """Forget locks that were released longer ago than that; yield each. Nothing by default."""
         return iter(())
 
+    def close(self) -> None:
+        """Close what is kept open and not in use; the next use opens it."""
+
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         """Return the system checks' messages on this store's configuration."""
         return []

@@ -61,6 +61,16 @@ class ModestBackend(BaseLockBackend):
         return end
 
 
+class HangingBackend(ModestBackend):
+    """A store that answers no renewal until it is let go on."""
+
+    may_go_on: ClassVar[threading.Event] = threading.Event()
+
+    def renew(self, leases: Sequence[Claim]) -> dict[str, datetime | None]:
+        self.may_go_on.wait(60)
+        return super().renew(leases)
+
+
 class ORMBackend(DatabaseBackend):
     """Any other database."""
 

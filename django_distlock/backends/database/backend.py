@@ -160,6 +160,10 @@ class DatabaseBackend(BaseLockBackend):
                 if dry_run or purgeable.filter(pk=lock.pk).delete()[0]:
                     yield _info(lock)
 
+    def close(self) -> None:
+        if self._may_have_own_connections:
+            self._own_connections().close_idle()
+
     @classmethod
     def statements(cls, connection: BaseDatabaseWrapper) -> Statements:
         """Return what is to be sent on this connection; a subclass may choose other statements."""

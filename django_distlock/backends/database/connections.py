@@ -106,6 +106,11 @@ class OwnConnections:
                 self._known = own.statements()
         return self._known
 
+    def close_idle(self) -> None:
+        """Close those that no thread uses."""
+        for each in self.all:
+            each.close_if_idle()
+
     def suspect(self) -> None:
         """Have all closed before their next use."""
         for each in self.all:
@@ -153,8 +158,7 @@ def place(settings: dict[str, Any]) -> tuple[Any, ...]:
 def close_own_connections() -> None:
     """Close all idle own connections of this process."""
     for pool in list(_pools.values()):
-        for each in pool.all:
-            each.close_if_idle()
+        pool.close_idle()
 
 
 def _close_before_drop(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
