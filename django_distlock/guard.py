@@ -14,6 +14,7 @@ from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from . import clocks
 from .exceptions import LockLost
 from .flows import current_flow
 from .handler import lock_backends
@@ -66,7 +67,8 @@ def roll_back_and_release(connection: BaseDatabaseWrapper, rollback: Callable[[]
 
 def _guard(lease: Lease, connection: BaseDatabaseWrapper) -> None:
     store = lock_backends[lease.backend]
-    if lease.lost or lease.remaining <= 0 or store.guard(lease, connection.alias) is False:
+    claim = lease.claim(clocks.monotonic())
+    if lease.lost or lease.remaining <= 0 or store.guard(claim, connection.alias) is False:
         lease.lose()
         raise LockLost(
             f"{lease} was lost before the commit on the database {connection.alias!r}, "

@@ -333,7 +333,8 @@ class Lease:
         return "is held" if self.held else f"expired: {self._expiry()}"
 
     def _expiry(self) -> str:
-        return f"its ttl of {self.ttl} seconds has passed"
+        ended = "max_hold" if self._deadline >= self._last else f"ttl of {self.ttl} seconds"
+        return f"its {ended} has passed"
 
     def __bool__(self) -> Literal[True]:
         return True

@@ -97,6 +97,13 @@ def _reads_a_snapshot(connection: Any) -> bool:
     return False
 
 
+def has_snapshots(connection: Any) -> bool:
+    """Tell whether this is PostgreSQL, set to REPEATABLE READ or stricter for the connection."""
+    if connection.vendor != "postgresql":
+        return False
+    return connection.isolation_level.name.lower().replace("_", " ") in SNAPSHOTS
+
+
 def _ask(connection: BaseDatabaseWrapper, sql: str) -> str:
     with connection.cursor() as cursor, connection.wrap_database_errors:
         cursor.cursor.execute(sql)  # in nobody's log of queries

@@ -140,11 +140,33 @@ def test_transaction_that_only_reads_is_committed() -> None:
 @pytest.mark.needs("postgresql")
 def test_guards_own_error_is_one_of_the_databases() -> None:
     """So that who tries a transaction again does so: here the row was renewed since it began."""
-    with isolated("postgresql", "repeatable read"), pytest.raises(OperationalError, match="serial"):
+    with pytest.raises(OperationalError, match="serial"):
         with distributed_lock("a", backend="postgresql") as lease:
             with transaction.atomic(using="postgresql"):
+                with connections["postgresql"].cursor() as cursor:
+                    cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 Counter.objects.using("postgresql").create()
                 lease.renew()
+
+
+@pytest.mark.needs("postgresql")
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_transaction_with_a_snapshot_outlasts_renewals(level: str) -> None:
+    """Though it can't lock the row any more; and who lost the lock doesn't commit there either."""
+    counters = Counter.objects.using("postgresql")
+    with isolated("postgresql", level):
+        with distributed_lock("a", backend="postgresql") as lease:
+            with transaction.atomic(using="postgresql"):
+                counters.create()
+                lease.renew()
+        assert counters.count() == 1
+        with pytest.raises(LockLost, match="before the commit"):
+            with distributed_lock("a", backend="postgresql") as lease:
+                with transaction.atomic(using="postgresql"):
+                    counters.create()
+                    lease.renew()
+                    take_away(lease)
+        assert counters.count() == 1
 
 
 @on_each_server

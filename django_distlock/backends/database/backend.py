@@ -15,7 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ...fields import to_datetime
 from ...models import KEPT, Lock, LockQuerySet
-from ...transactions import in_testcase
+from ...transactions import has_snapshots, in_testcase
 from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState
 from .connections import OwnConnections, own_connections, place
 from .errors import HARMLESS, Conflict, RowLocked, is_read_only, translate
@@ -84,6 +84,9 @@ class DatabaseBackend(BaseLockBackend):
         if not self._uses_own_connections():
             statements = self._on_caller()
         elif place(caller.settings_dict) == place(connections_by_alias.settings[using]):
+            if has_snapshots(caller):
+                # Its transactions can't lock a row that was renewed since they began.
+                return lease.owner in self.renew([lease])
             statements = self._own_connections().known().on(caller)
         else:
             return None  # somebody has it lead elsewhere, to a tenant's database perhaps
