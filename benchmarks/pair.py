@@ -25,9 +25,10 @@ BATCH = 100
 REFUSED = 1_000
 UPDATES = "two bare UPDATEs"
 LOCK = "acquire_lock + release"
+NOT_RENEWED = "the same, renew=False"
 MUTEX = "django-db-mutex"
 REFUSAL = "a refused try"
-RATIOS = [(LOCK, UPDATES), (LOCK, MUTEX), (REFUSAL, UPDATES)]
+RATIOS = [(LOCK, UPDATES), (LOCK, MUTEX), (LOCK, NOT_RENEWED), (REFUSAL, UPDATES)]
 
 console = Console()
 
@@ -84,6 +85,11 @@ def make_kinds() -> dict[str, Callable[[], None]]:
         assert lease
         assert lease.release()
 
+    def lock_without_renewal() -> None:
+        lease = acquire_lock("benchmark", renew=False)
+        assert lease
+        assert lease.release()
+
     def mutex() -> None:
         with db_mutex("benchmark"):
             pass
@@ -91,7 +97,13 @@ def make_kinds() -> dict[str, Callable[[], None]]:
     def refuse() -> None:
         assert acquire_lock("held") is None
 
-    return {UPDATES: update_twice, LOCK: lock, MUTEX: mutex, REFUSAL: refuse}
+    return {
+        UPDATES: update_twice,
+        LOCK: lock,
+        NOT_RENEWED: lock_without_renewal,
+        MUTEX: mutex,
+        REFUSAL: refuse,
+    }
 
 
 def make_update() -> Callable[[], None]:

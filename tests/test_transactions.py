@@ -4,6 +4,7 @@ import gc
 import os
 import threading
 from contextlib import suppress
+from datetime import timedelta
 from unittest import mock
 
 import pytest
@@ -19,7 +20,7 @@ from django_distlock import (
 from django_distlock.background import Background, background
 from tests.app.models import Counter
 from tests.conftest import committed, on_each_database, on_each_server
-from tests.others import acquire, free_for_others, kill_session
+from tests.others import acquire, free_for_others, kill_session, until
 
 pytestmark = committed
 
@@ -161,6 +162,19 @@ def test_thread_that_ends_in_a_transaction_releases(alias: str) -> None:
     thread.join()
     gc.collect()
     assert free_for_others(alias, timeout=30)
+
+
+@on_each_server
+def test_lease_whose_release_waits_is_renewed(alias: str) -> None:
+    """So a transaction may outlast the ttl, and be committed."""
+    with transaction.atomic(using=alias):
+        with distributed_lock("a", backend=alias, ttl=0.6) as lease:
+            Counter.objects.using(alias).create()
+        end = lease.acquired_at + timedelta(seconds=1.2)
+        until(lambda: lease.expires_at is not None and lease.expires_at > end)
+        assert not free_for_others(alias)
+    assert Counter.objects.using(alias).exists()
+    assert free_for_others(alias)
 
 
 @on_each_server

@@ -37,7 +37,8 @@ WHERE lock.owner IN ('', excluded.owner) OR lock.expires_at <= {now}
 RETURNING lock.token, lock.acquired_at, lock.expires_at
 """
 
-# `mine` is what was committed when the statement began, locked or not.
+# `mine` is what was committed when the statement began, locked or not. Grouped, not joined: the
+# planner takes a CTE for a row or two, and would compare each with each.
 RENEW = """
 WITH lease AS (
     SELECT semaphore, owner, ttl
@@ -55,8 +56,12 @@ WITH lease AS (
     FROM unlocked WHERE lock.semaphore = unlocked.semaphore
     RETURNING owner, expires_at
 )
-SELECT owner, coalesce(renewed.expires_at, mine.expires_at)
-FROM mine LEFT JOIN renewed USING (owner)
+SELECT owner, coalesce(max(renewed_until), max(until))
+FROM (
+    SELECT owner, expires_at AS until, NULL::bigint AS renewed_until FROM mine
+    UNION ALL SELECT owner, NULL, expires_at FROM renewed
+) AS both_ends
+GROUP BY owner
 """
 
 # A release that a crash of the server loses is made good by the end of the ttl, if there is one.
