@@ -13,11 +13,13 @@ from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.fields import EPOCH
 from django_distlock.flows import current_flow
 from django_distlock.handler import lock_backends
+from django_distlock.signals import lock_lost
 from tests.plugin import SURROUNDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from django_distlock.leases import Lease
     from tests.servers import Server
 
 DATABASES = [
@@ -94,6 +96,20 @@ class ScriptedBackend(BaseLockBackend):
 
 
 LOST = object()
+
+
+@pytest.fixture
+def lost() -> Iterator[dict[Lease, str]]:
+    """Return the leases that are told to be lost, each once, and why."""
+    told: dict[Lease, str] = {}
+
+    def receive(*, lease: Lease, reason: str, **kwargs: Any) -> None:
+        assert lease not in told
+        told[lease] = reason
+
+    lock_lost.connect(receive)
+    yield told
+    lock_lost.disconnect(receive)
 
 
 @pytest.fixture(autouse=True)

@@ -206,6 +206,17 @@ def test_locked_method_is_released_after_the_commit_of_djangos_transaction(
     assert released_in_transaction == [False, False]
 
 
+@pytest.mark.parametrize("alias", SERVERS)
+def test_view_whose_lease_is_lost_is_rolled_back_and_503(
+    alias: str, client: Client, settings: Any, lost: dict[Lease, str]
+) -> None:
+    """It hears of that by the renewal in the background; what it says itself doesn't count."""
+    settings.DISTLOCK = {"default": settings.DISTLOCK[alias]}
+    assert client.get("/until-lost/1234/").status_code == 503
+    assert not Counter.objects.exists()
+    assert len(lost) == 1
+
+
 def test_view_that_no_url_led_to_is_answered_if_it_says_so(scripted: ScriptedBackend) -> None:
     """By http=True; there is no transaction that Django would have opened."""
     response = charge_http(RequestFactory().get("/"), customer_id="1234")

@@ -1,5 +1,6 @@
 """Views under the lock, in all the ways that they are written."""
 
+from contextlib import suppress
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
@@ -12,8 +13,9 @@ from rest_framework.decorators import api_view
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from django_distlock import distributed_lock, release_lock
+from django_distlock import LockLost, distributed_lock, release_lock
 from tests.app.models import Counter
+from tests.others import take_away, until
 
 
 @distributed_lock("<customer_id>collectPayment")
@@ -207,6 +209,17 @@ def _increment(**kwargs: Any) -> HttpResponse:
     counter = Counter.objects.get()
     Counter.objects.update(value=counter.value + 1)
     return HttpResponse(counter.value + 1)
+
+
+@distributed_lock("<customer_id>collectPayment", ttl=1)
+def collect_until_lost(request: HttpRequest, customer_id: str) -> HttpResponse:
+    """Write, and work until an operator's intervention is noticed, but don't care about it."""
+    Counter.objects.create(value=13)
+    with suppress(LockLost):
+        with distributed_lock(f"{customer_id}collectPayment", reentrant=True) as lease:
+            take_away(lease)
+            until(lambda: lease.lost)
+    return HttpResponse("collected")
 
 
 @distributed_lock("<customer_id>collectPayment")
