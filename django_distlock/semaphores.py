@@ -3,11 +3,11 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from operator import attrgetter
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 from uuid import UUID
 
 MAX_LENGTH: Final = 255
@@ -69,6 +69,9 @@ class SemaphoreTemplate:
                     "':', '/' or '|', or else two different calls could get one lock."
                 )
         self.text = text
+        self.names = names
+        # No value has what stands between two placeholders, so there is one way to match at most.
+        self._pattern = re.compile(f"({ENCODED.pattern})".join(map(re.escape, literals)))
         self._format = "%s".join(literal.replace("%", "%%") for literal in literals)
         self._getters = [
             (name, root, attrgetter(path) if path else None)
@@ -99,13 +102,26 @@ class SemaphoreTemplate:
 
     def render(self, arguments: Mapping[str, Any]) -> str:
         """Return the semaphore for these arguments; one that is missing is a ValueError."""
-        texts = []
-        for name, root, getter in self._getters:
+        values = []
+        for _, root, getter in self._getters:
             if root not in arguments:
                 raise ValueError(f"Template {self.text!r}: this call has no argument {root!r}.")
             value = arguments[root]
-            texts.append(encode(getter(value) if getter else value, name))
-        return self._format % tuple(texts)
+            values.append(getter(value) if getter else value)
+        return self.fill(values)
+
+    def render_for(self, instance: object) -> str:
+        """Return the semaphore that the instance's own attributes make."""
+        return self.fill(attrgetter(name)(instance) for name in self.names)
+
+    def fill(self, values: Iterable[object]) -> str:
+        """Return the semaphore with these values in the placeholders' places."""
+        return self._format % tuple(map(encode, values, self.names))
+
+    def read(self, semaphore: str) -> list[str] | None:
+        """Return the texts in the placeholders' places; None if the template can't make this."""
+        found = self._pattern.fullmatch(semaphore)
+        return [unquote(text) for text in found.groups()] if found else None
 
 
 def _parse(text: str) -> tuple[list[str], list[str]]:

@@ -1,0 +1,146 @@
+"""The fence of a row: a token, and the semaphore that the row belongs to."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from django.core import checks
+from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured, ValidationError
+from django.db import models
+from django.db.models import F, Q
+
+from ..leases import Lease
+from ..semaphores import SemaphoreTemplate
+from .refusals import check_held, check_token, name_of
+
+if TYPE_CHECKING:
+    _BigIntegerField = models.BigIntegerField[int, int]
+else:
+    _BigIntegerField = models.BigIntegerField
+
+
+class FenceField(_BigIntegerField):
+    """The token of the lease under which the row was written last.
+
+    `semaphore` is the template of the lock that a row belongs to, filled with the row's own
+    attributes: `"<pk>collectPayment"`, `"<customer_id>collectPayment"`.
+    """
+
+    non_db_attrs = (*models.BigIntegerField.non_db_attrs, "semaphore")
+    fixed: Final[dict[str, Any]] = {"default": 0, "editable": False, "null": False}
+
+    def __init__(self, semaphore: str, verbose_name: str | None = None, **kwargs: Any) -> None:
+        if given := self.fixed.keys() & kwargs:
+            raise TypeError(f"A FenceField's {', '.join(sorted(given))} can't be chosen.")
+        self.semaphore = semaphore
+        self.template = SemaphoreTemplate(semaphore)
+        super().__init__(verbose_name, **kwargs, **self.fixed)
+
+    def deconstruct(self) -> Any:
+        name, path, args, kwargs = super().deconstruct()
+        kwargs = {key: kwargs[key] for key in kwargs if key not in self.fixed}
+        path = path.replace("django_distlock.fencing.fields", "django_distlock.fencing")
+        # By keyword, where non_db_attrs is looked for: another template alters no table.
+        return name, path, args, kwargs | {"semaphore": self.semaphore}
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        """Leave the row's fence alone when a migration, whose models are plain ones, saves it."""
+        if add or _is_fenced(type(model_instance)):
+            return super().pre_save(model_instance, add)
+        return F(self.attname)
+
+    def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
+        return [*super().check(**kwargs), *self._check_model(), *self._check_template()]
+
+    def _check_model(self) -> Iterator[checks.CheckMessage]:
+        if not _is_fenced(self.model):
+            yield checks.Error(
+                f"{self.model._meta.label} has a FenceField, but is no FencedModel: nothing looks "
+                "at the fence.",
+                obj=self,
+                id="distlock.E002",
+            )
+
+    def _check_template(self) -> Iterator[checks.CheckMessage]:
+        for name in self.template.names:
+            try:
+                find_field(self.model, name)
+            except ValueError as error:
+                text = f"Template {self.semaphore!r}: {error}"
+                yield checks.Error(text, obj=self, id="distlock.E003")
+
+    def admit(self, instance: models.Model, lease: Lease) -> None:
+        """Raise unless the lease is on the instance's semaphore, and held as far as is known."""
+        semaphore = self.template.render_for(instance)
+        if semaphore != lease.semaphore:
+            raise ValueError(
+                f"{name_of(instance)} belongs to {semaphore!r}, but the lease is on "
+                f"{lease.semaphore!r}."
+            )
+        check_token(lease)
+        check_held(lease, name_of(instance))
+
+    def passed(self, lease: Lease) -> Q:
+        """Return the condition that the lease's token passes the fence."""
+        return Q(**{f"{self.name}__lte": lease.token})
+
+    def values_in(self, semaphore: str, model: type[models.Model]) -> dict[str, Any]:
+        """Return the values that the model's rows of this semaphore have, by their lookups.
+
+        ValueError if no row can have it, or if it is made of other things than fields.
+        """
+        values: dict[str, Any] = {}
+        template = self.template
+        try:
+            for name, text in zip(template.names, template.read(semaphore) or (), strict=False):
+                field = find_field(model, name)
+                if field is None:
+                    raise ValueError(
+                        f"Template {template.text!r}: <{name}> is not a field, so fenced() finds "
+                        "no rows by it; save each with its lease."
+                    )
+                values[name] = field.to_python(text)
+            made = template.fill([values[name] for name in template.names])
+        except (KeyError, ValidationError):
+            made = ""
+        if made != semaphore:  # "01" would be found by the number that belongs to "1"
+            raise ValueError(
+                f"No {model._meta.label} belongs to {semaphore!r}: its semaphores are made like "
+                f"{template.text!r}."
+            )
+        return {name.replace(".", "__"): value for name, value in values.items()}
+
+
+def find_field(model: Any, name: str) -> "models.Field[Any, Any] | None":
+    """Return the field that a placeholder leads to, or None for a property, or the like.
+
+    ValueError if the model has no such attribute, or if it is a whole object.
+    """
+    first, _, rest = name.partition(".")
+    try:
+        field = model._meta.pk if first == "pk" else model._meta.get_field(first)
+    except FieldDoesNotExist:
+        if not hasattr(model, first):
+            raise ValueError(f"{model._meta.label} has no {first!r}.") from None
+        return None
+    is_object = field.is_relation and first == field.name
+    if rest:
+        return find_field(field.related_model, rest) if is_object else None
+    if is_object:
+        raise ValueError(f"<{name}> is a whole object; write <{name}.pk>.")
+    return field if field.concrete else None
+
+
+def find_fence(model: type[models.Model]) -> FenceField:
+    """Return the model's fence."""
+    fences = [field for field in model._meta.concrete_fields if isinstance(field, FenceField)]
+    if len(fences) != 1:
+        raise ImproperlyConfigured(
+            f"{model._meta.label} has {len(fences)} FenceFields, but a fenced model has one."
+        )
+    return fences[0]
+
+
+def _is_fenced(model: type[models.Model]) -> bool:
+    from .models import FencedModel  # which is made of this module
+
+    return issubclass(model, FencedModel)
