@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import connections
@@ -11,7 +12,7 @@ from django.db import connections
 from django_distlock import Lease, acquire_lock, lock_backends
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 
@@ -98,3 +99,32 @@ class isolated:  # noqa: N801 - a block
     def __exit__(self, *exception: object) -> None:
         self.connection.close()
         del self.connection.settings_dict["OPTIONS"]["isolation_level"]
+
+
+@contextmanager
+def holding(alias: str, semaphore: str = "a", **arguments: Any) -> Iterator[Lease]:
+    """Hold what must be free; at the end it is, though the lease may be thought to be lost."""
+    lease = acquire(alias, semaphore, **arguments)
+    try:
+        yield lease
+    finally:
+        if not lease.release():
+            lock_backends[alias].release(lease)
+
+
+@contextmanager
+def paused_before_writing(alias: str, meanwhile: Callable[[], object]) -> Iterator[None]:
+    """Let another thread do this right before the block's first UPDATE is sent.
+
+    Or BEGIN, where others can't write from then on, as on SQLite.
+    """
+    pauses = [meanwhile]
+
+    def pause(execute: Any, sql: str, *arguments: Any) -> Any:
+        if pauses and sql.startswith(("BEGIN", "UPDATE")):
+            elsewhere(pauses.pop())
+        return execute(sql, *arguments)
+
+    with connections[alias].execute_wrapper(pause):
+        yield
+    assert not pauses

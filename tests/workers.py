@@ -109,6 +109,30 @@ def stop(backend: str, where: str) -> str:
     return outcome
 
 
+def write_late(backend: str, ttl: str) -> str:
+    """Write an invoice under its lock, and stop between the last check and the UPDATE."""
+    from django.db import connections
+
+    from django_distlock import LockLost
+    from tests.app.models import Invoice
+    from tests.others import holding
+
+    def stop_before_update(execute: Any, sql: str, *arguments: Any) -> Any:
+        if sql.startswith("UPDATE"):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return execute(sql, *arguments)
+
+    invoice = Invoice.objects.using(backend).get()
+    with holding(backend, f"{invoice.customer_id}collectPayment", ttl=float(ttl)) as lease:
+        lease.check()
+        with connections[backend].execute_wrapper(stop_before_update):
+            try:
+                invoice.save(lease=lease)
+            except LockLost as error:
+                return str(error)
+    return ""
+
+
 def visit(path: str, requests: str) -> list[int]:
     """Send so many requests to a view under ATOMIC_REQUESTS; return their statuses."""
     from django.test import Client
