@@ -524,3 +524,24 @@ def test_separator_is_accepted_only_if_it_has_a_character_that_no_value_has(text
         assert not separates
     else:
         assert separates
+
+
+def test_template_is_filled_with_an_instances_attributes() -> None:
+    """Dotted names follow them."""
+    invoice = SimpleNamespace(pk=7, customer=SimpleNamespace(name="Ada/L"))
+    template = SemaphoreTemplate("<pk>:<customer.name>")
+    assert template.render_for(invoice) == "7:Ada%2FL"
+
+
+@given(st.text(), st.text())
+@settings(deadline=None)
+def test_texts_are_read_out_of_what_they_made(first: str, second: str) -> None:
+    """Wherever the separator and the encoding have the same characters."""
+    template = SemaphoreTemplate("a%<one>.:.<two>%41")
+    assert template.read(template.fill([first, second])) == [first, second]
+
+
+@pytest.mark.parametrize("semaphore", ["1234", "1234collectPayments", "1:2collectPayment"])
+def test_nothing_is_read_out_of_what_the_template_cannot_make(semaphore: str) -> None:
+    """None, not an error: another template may have made it."""
+    assert SemaphoreTemplate("<customer_id>collectPayment").read(semaphore) is None

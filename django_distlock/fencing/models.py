@@ -138,9 +138,9 @@ class FencedModel(models.Model):
     def _refuse_later(self, rows: models.QuerySet[Any], lease: Lease) -> None:
         """Raise LockLost if it was the fence that kept the write off the row."""
         fence = find_fence(type(self))
-        for token in as_it_is(rows).values_list(fence.name, flat=True):
-            if token > (lease.token or 0):
-                raise refuse(lease, name_of(self), token)
+        later = as_it_is(rows.exclude(fence.passed(lease)))
+        for token in later.values_list(fence.name, flat=True):
+            raise refuse(lease, name_of(self), token)
 
     @classmethod
     def check(cls, **kwargs: Any) -> list[checks.CheckMessage]:
