@@ -86,6 +86,18 @@ def test_race_collects_twice_only_without_the_lock(project: Path) -> None:
     assert 1 <= refused <= requests - once
 
 
+@pytest.mark.needs("example")
+def test_paused_workers_late_write_is_refused(project: Path) -> None:
+    """`manage.py race --pause` stops a real worker beyond its lease; its invoice says no."""
+    with manage(project, "race", "--pause") as process:
+        told, _ = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, told
+    first, second = map(int, re.findall(r"holds 1collectPayment, token (\d+)", told))
+    assert first < second
+    assert re.search(rf"payments\.Invoice with pk 1 was not written: .* token {second}", told), told
+    assert f"its row has the fence {second}; collected 1 time(s)" in told
+
+
 @contextmanager
 def demo(project: Path) -> Iterator[str]:
     """Serve the example as `manage.py demo` does, on a port that it takes itself."""

@@ -3,41 +3,45 @@
 import os
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from decimal import Decimal
 
 from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
 
+from django_distlock import Lease
 from payments.models import Customer, Invoice, Payment
 
 
-def collect_payment(customer: Customer) -> bool:
+def collect_payment(customer: Customer, lease: Lease | None = None) -> bool:
     """Collect the customer's open invoices. Return False if there are none.
 
     Between reading the status and writing it there is time for others to read it too. Which of
-    the two views calls this, the one with the lock or the one without, is all that matters.
+    the two views calls this, the one with the lock or the one without, is all that matters. Under
+    a lease, invoices that a later holder has collected meanwhile are left alone: LockLost.
     """
     invoices = list(Invoice.objects.filter(customer=customer, status=Invoice.Status.OPEN))
     if not invoices:
         return False
-    charge(sum((invoice.amount for invoice in invoices), Decimal()))
-    record_payments(invoices)
+    authorize(sum((invoice.amount for invoice in invoices), Decimal()))
+    # A commit under a lock asks for it by itself; writes outside of transactions bring their lease.
+    with nullcontext() if lease else transaction.atomic():
+        record_payments(invoices, lease)
     return True
 
 
-def charge(amount: Decimal) -> None:
-    """Take the customer's money. Pretended: only the provider's latency is real."""
+def authorize(amount: Decimal) -> None:
+    """Ask the payment provider for the money. Pretended: only the provider's latency is real."""
     time.sleep(settings.PAYMENT_PROVIDER_LATENCY)
 
 
-@transaction.atomic
-def record_payments(invoices: Iterable[Invoice]) -> None:
-    """Write down the payments and the invoices' new status."""
+def record_payments(invoices: Iterable[Invoice], lease: Lease | None) -> None:
+    """Write down the invoices' new status, which may be refused, and then take the money."""
     for invoice in invoices:
-        Payment.objects.create(invoice=invoice, amount=invoice.amount, worker=os.getpid())
         invoice.status = Invoice.Status.COLLECTED
-        invoice.save(update_fields=["status"])
+        invoice.save(update_fields=["status"], lease=lease)
+        Payment.objects.create(invoice=invoice, amount=invoice.amount, worker=os.getpid())
 
 
 @transaction.atomic

@@ -2,6 +2,8 @@
 
 from django.db import models
 
+from django_distlock.fencing import FencedModel, FenceField
+
 
 class Customer(models.Model):
     """Somebody who pays invoices."""
@@ -15,7 +17,7 @@ class Customer(models.Model):
         return self.name
 
 
-class Invoice(models.Model):
+class Invoice(FencedModel):
     """What a customer owes, until its status says that it was collected."""
 
     class Status(models.TextChoices):
@@ -28,6 +30,7 @@ class Invoice(models.Model):
     number = models.CharField(max_length=20, unique=True)
     amount = models.DecimalField(max_digits=10, decimal_places=2)
     status = models.CharField(max_length=10, choices=Status, default=Status.OPEN)
+    fence = FenceField("<customer_id>collectPayment")
 
     class Meta:
         ordering = ("number",)

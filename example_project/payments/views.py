@@ -28,7 +28,10 @@ def customers(request: HttpRequest) -> HttpResponse:
 @staff_member_required
 @distributed_lock("<customer_id>collectPayment")
 def collect(request: HttpRequest, customer_id: int) -> HttpResponse:
-    """Collect what a customer owes, unless somebody else is at it: that is answered with 409."""
+    """Collect what a customer owes, unless somebody else is at it: that is answered with 409.
+
+    The payments are one transaction, whose commit asks for the lock: no lease is handed on.
+    """
     return _collect(request, customer_id)
 
 

@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.table import Table
 
-from payments import demo_data, server
+from payments import demo_data, pausing, server
 from payments.models import Customer
 from payments.racing import Outcome, connect, race, sign_in
 
@@ -39,10 +39,21 @@ class Command(BaseCommand):
         parser.add_argument(
             "--workers", type=positive, default=4, help="gunicorn's processes, default: %(default)s"
         )
+        parser.add_argument(
+            "--pause",
+            action="store_true",
+            help="instead, pause a worker for longer than its lease, right before it writes",
+        )
 
-    def handle(self, *, customers: int, requests: int, workers: int, **options: Any) -> None:
+    def handle(
+        self, *, customers: int, requests: int, workers: int, pause: bool, **options: Any
+    ) -> None:
         """Run the race, print the table, and fail if it does not show what it should."""
         demo_data.prepare(customers)
+        if pause:
+            for line in pausing.pause(Customer.objects.filter(invoices__isnull=False)[:1].get()):
+                self.stdout.write(line)
+            return
         racers = Customer.objects.filter(invoices__isnull=False).distinct()[:customers]
         self.stdout.write(
             f"Collecting from {customers} customers, {requests} requests at once for each ..."
