@@ -26,7 +26,7 @@ from tests.app.models import (
 )
 from tests.conftest import committed, on_each_database
 from tests.fenced import LATE, create, lock_of, stored
-from tests.others import Interrupted, holding, isolated, paused_before_writing, take_away
+from tests.others import Interrupted, elsewhere, holding, isolated, paused_before_writing, take_away
 
 pytestmark = committed
 
@@ -417,16 +417,21 @@ def test_taken_over_holder_is_refused_by_the_row(alias: str) -> None:
     """Though nobody told it, and its own check passes."""
     invoice = create(alias)
     stale = stored(invoice)
-    with lock_of(invoice) as lease:
-        take_away(lease)
+
+    def write_later() -> int | None:
         with lock_of(invoice) as later:
             invoice.amount = 13
             invoice.save(lease=later)
+            return later.token
+
+    with lock_of(invoice) as lease:
+        take_away(lease)
+        token = elsewhere(write_later)
         lease.check()
         stale.amount = 14
-        with pytest.raises(LockLost):
+        with pytest.raises(LockLost, match="a later holder of"):
             stale.save(lease=lease)
-    assert (stored(invoice).amount, stored(invoice).fence) == (13, later.token)
+    assert (stored(invoice).amount, stored(invoice).fence) == (13, token)
 
 
 @on_each_database

@@ -170,3 +170,5 @@ def test_of_racing_writers_the_last_holder_has_the_last_word(alias: str) -> None
         for done in [threads.submit(save_all, half) for half in (halves[:5], halves[5:])]:
             done.result(60)
     assert (stored(invoice).amount, stored(invoice).fence) == (9, leases[-1].token)
+    for lease in leases:
+        lease.released = True  # as it was
