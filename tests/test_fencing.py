@@ -11,9 +11,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections, models, transaction
 from django.db.migrations.state import ProjectState
 from django.db.models.signals import post_save, pre_save
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext, isolate_apps
 
-from django_distlock import Lease, LockLost
+from django_distlock import Lease, LockLost, distributed_lock
 from django_distlock.fencing import FencedModel, FenceField
 from tests.app.models import (
     Customer,
@@ -432,6 +434,23 @@ def test_taken_over_holder_is_refused_by_the_row(alias: str) -> None:
         with pytest.raises(LockLost, match="a later holder of"):
             stale.save(lease=lease)
     assert (stored(invoice).amount, stored(invoice).fence) == (13, token)
+
+
+@on_each_database
+def test_view_whose_write_is_refused_answers_503(alias: str) -> None:
+    """Its own lease is what it gets when it acquires the lock once more."""
+    invoice = create(alias)
+    semaphore = f"{invoice.customer_id}collectPayment"
+
+    @distributed_lock(lambda request: semaphore, backend=alias, http=True)
+    def view(request: HttpRequest) -> HttpResponse:
+        with distributed_lock(semaphore, backend=alias, reentrant=True) as lease:
+            Invoice.objects.using(alias).update(fence=LATE)
+            invoice.save(lease=lease)
+        return HttpResponse("written")
+
+    response = view(RequestFactory().get("/"))
+    assert response.status_code == 503
 
 
 @on_each_database
