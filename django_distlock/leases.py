@@ -150,7 +150,7 @@ class Lease:
         ttl = math.inf if request.ttl is None else request.ttl
         self._deadline = sent + ttl
         self._period = ttl * PERIOD
-        self.due = sent + self._period
+        self.due = self._next_due(sent)
         self._background: Background | None = None
         if request.renewed:
             self._background = background(request.backend)
@@ -215,8 +215,11 @@ class Lease:
             return False
         self.expires_at = expires_at
         self._deadline = max(self._deadline, min(sent + self.ttl, self._last))
-        self.due = self._deadline if self._deadline >= self._last else sent + self._period
+        self.due = self._next_due(sent)
         return True
+
+    def _next_due(self, sent: float) -> float:
+        return self._deadline if self._deadline >= self._last else sent + self._period
 
     def is_nearly_due(self, now: float) -> bool:
         """Tell whether to renew it now if others are renewed anyway."""
