@@ -223,7 +223,7 @@ class Lease:
 
     def is_nearly_due(self, now: float) -> bool:
         """Tell whether to renew it now if others are renewed anyway."""
-        return self._deadline < self._last and now >= self.due - self._period / 2
+        return now < self._deadline < self._last and now >= self.due - self._period / 2
 
     def retry(self, now: float) -> None:
         """Be due again soon, after a renewal that failed."""
