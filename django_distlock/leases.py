@@ -234,6 +234,10 @@ class Lease:
         self._reentries += 1
         return self
 
+    def leave_behind(self) -> None:
+        """Let one release be enough, however often it was reentered."""
+        self._reentries = 0
+
     @async_unsafe(ASYNC_UNSAFE)
     def release(self) -> bool:
         """Give the lock back; False if it was not ours any more, lost or released before.

@@ -23,6 +23,7 @@ def end(**kwargs: Any) -> None:
     earlier = flow.begun.pop() if flow.begun else set(flow.leases.values())
     left = [lease for lease in flow.leases.values() if lease not in earlier]
     for lease in left:
+        lease.leave_behind()
         try:
             lease.release()
         except Exception:
