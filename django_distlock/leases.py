@@ -272,11 +272,11 @@ class Lease:
             if renewed:
                 renewed.renew(self)
             raise
+        self._forget()  # first: a receiver may acquire it again
         if released:
             self.tell_released()
         else:
             self.lose()
-        self._forget()
         return released
 
     def _release_in(
