@@ -156,6 +156,8 @@ def _take_back(
         return None
     first, *others = guarding
     lease = first.lease
+    if not (lease.released or lease.lost):
+        return None  # it is this thread's again, as any that it holds
     # The same owner gets its own grant, unless it is gone.
     request = request._replace(owner=lease.owner)
     again = None if lease.lost else _attempt(store, request, current_flow())
