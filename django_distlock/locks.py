@@ -17,7 +17,7 @@ from .exceptions import LockBackendUnavailable, LockError, LockLost, LockNotHeld
 from .flows import Flow, current_flow
 from .handler import lock_backends
 from .leases import ASYNC_UNSAFE, Lease, Request, describe_holder, new_owner
-from .put_off import PutOffRelease, State
+from .put_off import PutOffRelease, State, release
 from .semaphores import validate_semaphore
 from .signals import lock_acquired, lock_contended
 from .transactions import open_transactions, refuse_endless_transactions, refuse_older_snapshots
@@ -163,11 +163,21 @@ def _take_back(
     again = None if lease.lost else _attempt(store, request, current_flow())
     if again is None or again.token != lease.token:
         lease.lose()
+        if again:
+            _give_up_new(again, store)
         raise LockLost(f"{lease} was lost since an earlier block of this transaction.", lease)
     first.lease, first.state = again, State.GUARDING
     for each in others:
         each.drop()
     return again
+
+
+def _give_up_new(lease: Lease, store: BaseLockBackend) -> None:
+    """Release a grant that was asked for as the continuation of another, and isn't."""
+    current_flow().forget(lease)
+    lease.released = True
+    with suppress(LockBackendUnavailable):
+        release(store, lease, failed=True)
 
 
 def _reenter(store: BaseLockBackend, request: Request, flow: Flow) -> Lease | None:
