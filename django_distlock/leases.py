@@ -8,7 +8,7 @@ import threading
 import warnings
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, NoReturn
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.asyncio import async_unsafe
@@ -30,6 +30,10 @@ ASYNC_UNSAFE = (
     "django_distlock's calls wait for the store and can't be made in a running event loop; "
     "use sync_to_async()."
 )
+
+
+TICK: Final = 0.002
+"""Seconds in which a store's clock may stand still: SQLite's counts milliseconds."""
 
 
 class Owner(str):
@@ -90,6 +94,7 @@ class Lease:
 
     __slots__ = (
         "__weakref__",
+        "_answered",
         "_background",
         "_deadline",
         "_flow",
@@ -151,6 +156,7 @@ class Lease:
         self._deadline = sent + ttl
         self._period = ttl * PERIOD
         self.due = self._next_due(sent)
+        self._answered = clocks.monotonic()
         self._background: Background | None = None
         if request.renewed:
             self._background = background(request.backend)
@@ -211,9 +217,11 @@ class Lease:
         """
         if self.ttl is None:
             return True
-        if self.remaining <= 0 or expires_at == self.expires_at:
+        if self.remaining <= 0:
             return False
-        self.expires_at = expires_at
+        if expires_at == self.expires_at:
+            return sent - self._answered < TICK
+        self.expires_at, self._answered = expires_at, clocks.monotonic()
         self._deadline = max(self._deadline, min(sent + self.ttl, self._last))
         self.due = self._next_due(sent)
         return True
