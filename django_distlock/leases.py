@@ -269,7 +269,9 @@ class Lease:
             return self._release_in(transactions, store, failed)
         return self._release_now(store, failed)
 
-    def _release_now(self, store: BaseLockBackend, failed: bool) -> bool:
+    def _release_now(
+        self, store: BaseLockBackend, failed: bool, *, tentative: bool = False
+    ) -> bool:
         renewed = self._background
         if renewed and not renewed.give_up(self):
             self._forget()  # it is being told that it was lost
@@ -281,10 +283,12 @@ class Lease:
                 renewed.renew(self)
             raise
         self._forget()  # first: a receiver may acquire it again
-        if released:
-            self.tell_released()
-        else:
+        if not released:
             self.lose()
+        elif tentative:
+            self.released = True
+        else:
+            self.tell_released()
         return released
 
     def _release_in(
@@ -303,7 +307,7 @@ class Lease:
         elif others or first.needs_rollback or not store.joins_transaction():
             self.released = True
         else:
-            released = self._release_now(store, failed)
+            released = self._release_now(store, failed, tentative=True)
             put_off.state = State.TENTATIVE if released else State.GUARDING
         self._forget()
         return self.released

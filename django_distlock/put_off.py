@@ -1,6 +1,7 @@
 """Releases that wait for the end of transactions."""
 
 import logging
+import threading
 from contextlib import suppress
 from enum import Enum, auto
 from typing import TYPE_CHECKING
@@ -51,6 +52,10 @@ class PutOffRelease:
         self.noticed_here = False
         """Whether who ends them now sees to the release."""
         self._flow = flow
+        self._finishing = threading.RLock()
+        self._joined = lock_backends[lease.backend].joins_transaction()
+        self._undone = False
+        """Whether the grant may have been rolled back with what was done under it."""
         self._in_savepoint = any(connection.savepoint_ids for connection in transactions)
         AfterTransactions(transactions, self._transactions_ended)
         flow.put_off.append(self)
@@ -65,11 +70,19 @@ class PutOffRelease:
     def finish(self) -> None:
         """Release now, if that is to be done and wasn't yet. What hinders it is logged.
 
-        Two threads may do it at once: the owner is the same, and one of them finds nothing.
+        Two threads may want to at once: one of them waits for the other.
         """
         try:
-            if self.state in (State.WAITING, State.TENTATIVE):
-                self._release()
+            with self._finishing:
+                state, released = self.state, self._release()
+                self.state = State.DONE
+            # Not sooner: a receiver may acquire it again.
+            if state in (State.GUARDING, State.DONE):
+                return
+            if released or state is State.TENTATIVE or self._undone:
+                self.lease.tell_released()
+            else:
+                self.lease.lose()
         except Exception:
             end = "by itself" if self.lease.ttl else "only by its store's force_release()"
             logger.exception(
@@ -78,17 +91,19 @@ class PutOffRelease:
         finally:
             self.drop()
 
-    def _release(self) -> None:
+    def _release(self) -> bool:
+        if self.state not in (State.WAITING, State.TENTATIVE):
+            return False
         self.lease.give_up()
-        released = release(lock_backends[self.lease.backend], self.lease, self.failed)
-        if released and self.state is State.WAITING:
-            self.lease.tell_released()
+        return release(lock_backends[self.lease.backend], self.lease, self.failed)
 
     def _transactions_ended(self, committed: bool) -> None:
         self.over = True
         self.failed = self.failed or not committed
+        self._undone = self._joined and not committed
         if committed and self.state is State.TENTATIVE and not self._in_savepoint:
             self.drop()
+            self.lease.tell_released()
         elif committed:
             self.finish()
         elif not self.noticed_here:
