@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import warnings
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, NoReturn
@@ -73,6 +74,7 @@ class Request(NamedTuple):
     ttl: float | None
     holder: str
     renewed: bool
+    joins_transaction: bool
     min_hold: float
     max_hold: float
 
@@ -98,6 +100,7 @@ class Lease:
         "_background",
         "_deadline",
         "_flow",
+        "_joins_transaction",
         "_kept_until",
         "_last",
         "_period",
@@ -150,6 +153,7 @@ class Lease:
         self.released = self.lost = False
         self._flow = flow.ref
         self._reentries = 0
+        self._joins_transaction = request.joins_transaction
         self._last = sent + request.max_hold
         self._kept_until = request.min_hold and clocks.monotonic() + request.min_hold
         ttl = math.inf if request.ttl is None else request.ttl
@@ -236,6 +240,13 @@ class Lease:
     def retry(self, now: float) -> None:
         """Be due again soon, after a renewal that failed."""
         self.due = min(now + max(self._period * RETRY, SHORTEST), self._deadline)
+
+    def verify(self) -> bool:
+        """Tell whether it is ours, by the store if it may have gone with a transaction."""
+        if self.held and self._joins_transaction:
+            with suppress(LockLost):
+                self.renew()
+        return self.held
 
     def reenter(self) -> "Lease":
         """Let one more release be needed."""

@@ -80,17 +80,24 @@ def acquire_lock(
         ttl=ttl,
         holder=describe_holder(label),
         renewed=renew and ttl is not None and store.can_renew(),
+        joins_transaction=store.joins_transaction(),
         min_hold=at_least,
         max_hold=at_most,
     )
     deadline = clocks.monotonic() + validate_timeout(timeout)
     if (put_off := flow.put_off) and (taken := _take_back(store, request, put_off)):
         return taken
-    if reentrant and (lease := _reenter(store, request, flow)):
-        return lease
+    name = request.backend, request.semaphore
+    if reentrant and (earlier := flow.leases.get(name)) and earlier.verify():
+        return earlier.reenter()
     refuse_older_snapshots(open_transactions())
     lease = _attempt(store, request, flow)
     if lease is None and timeout != 0:
+        if (earlier := flow.leases.get(name)) and earlier.verify():
+            raise LockError(
+                f"This thread holds {semaphore!r} already, and would wait for itself; "
+                "reentrant=True gives it the same lease once more."
+            )
         lease = _wait(store, request, flow, deadline)
     if lease is None:
         lock_contended.send_robust(sender=Lease, semaphore=semaphore, backend=backend)
@@ -180,28 +187,8 @@ def _give_up_new(lease: Lease, store: BaseLockBackend) -> None:
         release(store, lease, failed=True)
 
 
-def _reenter(store: BaseLockBackend, request: Request, flow: Flow) -> Lease | None:
-    """Return the lease that this thread holds by that name, None if there is none."""
-    earlier = flow.leases.get((request.backend, request.semaphore))
-    if earlier is None or not earlier.held:
-        return None
-    if not store.can_renew():
-        # Nobody watches it in the background: it may have gone with an earlier test's transaction.
-        try:
-            earlier.renew()
-        except LockLost:
-            return None
-    return earlier.reenter()
-
-
 def _wait(store: BaseLockBackend, request: Request, flow: Flow, deadline: float) -> Lease | None:
-    """Try until the deadline; LockError if only this thread can let go of the lock."""
-    earlier = flow.leases.get((request.backend, request.semaphore))
-    if earlier and earlier.held:
-        raise LockError(
-            f"This thread holds {request.semaphore!r} already, and would wait for itself; "
-            "reentrant=True gives it the same lease once more."
-        )
+    """Try until the deadline."""
     for pause in waits(deadline):
         time.sleep(pause)
         if lease := _attempt(store, request, flow):
