@@ -378,6 +378,7 @@ class Lease:
 
     def __del__(self) -> None:
         if self.held:
+            self.give_up()  # who keeps the warning has a reference again
             warnings.warn(
                 f"{self} was never released. It ends in {self.remaining:.0f} seconds, or, without "
                 "a ttl, when an operator releases it.",
