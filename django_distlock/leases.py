@@ -332,6 +332,11 @@ class Lease:
         if self._background:
             self._background.give_up(self)
 
+    def let_end(self) -> None:
+        """Be renewed no more, after a release that failed: it ends by itself, or by another try."""
+        self.give_up()
+        self._background = None
+
     def tell_released(self) -> None:
         """Take note that the store has been given the lock back, and tell who wants to know."""
         self.released = True

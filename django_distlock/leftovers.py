@@ -27,7 +27,7 @@ def end(**kwargs: Any) -> None:
         try:
             lease.release()
         except Exception:
-            lease.give_up()  # or else it would be renewed for ever
+            lease.let_end()  # or else it would be renewed for ever
             logger.exception("%s, which was left behind, could not be released.", lease)
     for lease in left:
         warnings.warn(

@@ -137,7 +137,7 @@ def leave(lease: Lease, *, failed: bool) -> None:
     except LockBackendUnavailable:
         if lease.ttl is None and not failed:
             raise
-        lease.give_up()  # or else it would be renewed for ever
+        lease.let_end()  # or else it would be renewed for ever
         logger.exception("%s could not be released; it ends by itself.", lease)
         lost = not lease.held
     if lost and failed:
