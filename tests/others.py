@@ -59,6 +59,12 @@ def free_for_others(alias: str, *, timeout: float = 0) -> bool:
     return elsewhere(take_and_return)
 
 
+def outlast(lease: Lease) -> None:
+    """Wait until the lease has expired by the local clock."""
+    while lease.remaining:
+        time.sleep(lease.remaining)
+
+
 def take_away(lease: Lease) -> None:
     """Force the release, as an operator would."""
     token = lease.token
