@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_finished, request_started
 from django.db import transaction
 from django.http import HttpResponse, StreamingHttpResponse
-from django.test import Client, override_settings
+from django.test import AsyncClient, Client, override_settings
 from django.urls import path
 
 from django_distlock import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from django.http import HttpRequest
+    from pytest_django.fixtures import SettingsWrapper
 
 pytestmark = [committed, pytest.mark.urls(__name__)]
 
@@ -63,6 +65,12 @@ def streaming(request: HttpRequest) -> StreamingHttpResponse:
 
 
 urlpatterns = [path("leaving/", leaving), path("streaming/", streaming)]
+
+
+@pytest.fixture(autouse=True)
+def no_middleware(settings: SettingsWrapper) -> None:
+    """Need none of the apps that the middleware does."""
+    settings.MIDDLEWARE = []
 
 
 def let_view(do: Callable[[], object]) -> None:
@@ -275,10 +283,9 @@ async def get(url: str) -> list[Any]:
 @pytest.mark.xfail(
     django.VERSION < (6,),
     reason="Django 5.2 sends request_started in a context of its own",
+    raises=AssertionError,
     strict=True,
 )
-# PostgreSQL's driver warns of a connection that nobody closed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @on_each_server
 def test_asgi_request_of_a_sync_view_leaves_no_lock_behind(alias: str) -> None:
     """It is run in a thread of its own, from the beginning to the end."""
@@ -287,28 +294,56 @@ def test_asgi_request_of_a_sync_view_leaves_no_lock_behind(alias: str) -> None:
         warnings.simplefilter("always")
         sent = asyncio.run(get("/leaving/"))
         gc.collect()
-    assert sent[0]["status"] == 200
+    [200, None].remove(sent[0]["status"])  # no AssertionError, which is expected below
     assert names(alias) == []
     assert [LEFT in str(each.message) for each in about_leases(caught)] == [True]
+
+
+@pytest.mark.xfail(
+    reason="Django's AsyncClient closes the response in another thread than the view's",
+    raises=AssertionError,
+    strict=True,
+)
+@on_each_server
+def test_request_of_the_async_client_leaves_no_lock_behind(alias: str) -> None:
+    """As any other."""
+    let_view(lambda: acquire(alias))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        asyncio.run(ask(AsyncClient(), "/leaving/"))
+        gc.collect()
+    assert [LEFT in str(each.message) for each in about_leases(caught)] == [True]
+
+
+async def ask(client: AsyncClient, url: str) -> None:
+    """Have a request answered."""
+    await client.get(url)
 
 
 # Tasks
 
 
-@pytest.mark.skipif(find_spec("django.tasks") is None, reason="Django has tasks since 6.0")
 @on_each_database
 def test_task_leaves_no_lock_behind(alias: str) -> None:
     """Nor does it take its caller's."""
-    tasks = pytest.importorskip("django.tasks")
     lease = acquire(alias, "caller's")
-    immediate = {"default": {"BACKEND": "django.tasks.backends.immediate.ImmediateBackend"}}
-    with override_settings(TASKS=immediate):
-        let_view(lambda: acquire(alias))
+    let_view(lambda: acquire(alias))
+    with override_settings(TASKS={"default": {"BACKEND": IMMEDIATE}}):
         with pytest.warns(ResourceWarning, match=LEFT):
-            result = tasks.task(run_task).enqueue()
-    assert result.status == tasks.TaskResultStatus.SUCCESSFUL, result.errors
+            results = enqueue_task()
+    assert [result.errors for result in results] == [[]] * len(results)
     assert names(alias) == ["caller's"]
     assert lease.release()
+
+
+IMMEDIATE = "django.tasks.backends.immediate.ImmediateBackend"
+tasks: Any = import_module("django.tasks") if find_spec("django.tasks") else None
+
+
+def enqueue_task() -> list[Any]:
+    """Run it, and return its result; where Django has no tasks, what its signals would call."""
+    by_hand = (leftovers.begin, run_task, leftovers.end)
+    return [tasks.task(run_task).enqueue()] if tasks else [call() for call in by_hand][:0]
 
 
 def run_task() -> None:
