@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from django.http import HttpRequest
-    from pytest_django.fixtures import SettingsWrapper
 
 pytestmark = [committed, pytest.mark.urls(__name__)]
 
@@ -68,9 +67,10 @@ urlpatterns = [path("leaving/", leaving), path("streaming/", streaming)]
 
 
 @pytest.fixture(autouse=True)
-def no_middleware(settings: SettingsWrapper) -> None:
+def no_middleware() -> Iterator[None]:
     """Need none of the apps that the middleware does."""
-    settings.MIDDLEWARE = []
+    with override_settings(MIDDLEWARE=[]):
+        yield
 
 
 def let_view(do: Callable[[], object]) -> None:
