@@ -198,7 +198,7 @@ def _wait(store: BaseLockBackend, request: Request, flow: Flow, deadline: float)
 
 def _attempt(store: BaseLockBackend, request: Request, flow: Flow) -> Lease | None:
     """Try once; if the reply is lost, ask once more as the same owner, and find our own grant."""
-    _, semaphore, owner, ttl, holder, _, _, _ = request
+    _, semaphore, owner, ttl, holder, *_ = request
     granted_unknown = True
     try:
         sent = clocks.monotonic()
