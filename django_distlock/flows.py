@@ -30,14 +30,14 @@ class Flow:
         self.leases: dict[tuple[str, str], Lease] = {}
         self.entered: list[tuple[object, Lease]] = []
         self.put_off: list[PutOffRelease] = []
-        self.begun: list[set[Lease]] = []
-        """For each request or task that is under way, the leases that were there before it."""
+        self.begun: list[set[str]] = []
+        """For each request or task that is under way, the owners that were there before it."""
 
     def remember(self, lease: "Lease") -> None:
         """Let this lease be found by its name, in place of an earlier one, which is lost then."""
         name = lease.backend, lease.semaphore
         if earlier := self.leases.get(name):
-            earlier.lose()
+            earlier.be_superseded()
         self.leases[name] = lease
 
     def forget(self, lease: "Lease") -> None:

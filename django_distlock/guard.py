@@ -62,7 +62,7 @@ def roll_back_and_release(connection: BaseDatabaseWrapper, rollback: Callable[[]
         for each in waiting:
             each.noticed_here = False
             if each.over:
-                each.finish()
+                each.finish(in_rollback=True)
 
 
 def _guard(lease: Lease, connection: BaseDatabaseWrapper) -> None:

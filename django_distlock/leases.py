@@ -151,6 +151,7 @@ class Lease:
         self.token, self.acquired_at, self.expires_at = grant
         self.pid, _ = flow.identity
         self.released = self.lost = False
+        self._reason = ""
         self._flow = flow.ref
         self._reentries = 0
         self._joins_transaction = request.joins_transaction
@@ -353,6 +354,11 @@ class Lease:
         if not before:
             logger.warning("%s, of %s, was lost: %s.", self, self.holder, reason)
             lock_lost.send_robust(sender=Lease, lease=self, reason=reason)
+
+    def be_superseded(self) -> None:
+        """Be lost to a later grant, unless another thread is just giving this one back."""
+        if self._background is None or self._background.give_up(self):
+            self.lose()
 
     def _forget(self) -> None:
         if flow := self._flow():

@@ -2,26 +2,34 @@
 
 import logging
 import warnings
-from typing import Any
+from importlib import import_module
+from typing import Any, Final
 
-from django.core.signals import request_finished, request_started
+import django
 
 from .flows import current_flow
 
 logger = logging.getLogger("django_distlock")
 
+BEGINNINGS_AND_ENDS: Final = [
+    ("django.core.signals", "request_started", "request_finished"),
+    *[("django.tasks.signals", "task_started", "task_finished")] * (django.VERSION >= (6,)),
+]
+
 
 def begin(**kwargs: Any) -> None:
     """Take note of what this thread holds already: that isn't this request's or task's."""
     flow = current_flow()
-    flow.begun.append(set(flow.leases.values()))
+    flow.begun.append({lease.owner for lease in flow.leases.values()})
 
 
 def end(**kwargs: Any) -> None:
     """Release what was acquired since it began, and warn of each."""
     flow = current_flow()
-    earlier = flow.begun.pop() if flow.begun else set(flow.leases.values())
-    left = [lease for lease in flow.leases.values() if lease not in earlier]
+    if not flow.begun:
+        return
+    earlier = flow.begun.pop()
+    left = [lease for lease in flow.leases.values() if lease.owner not in earlier]
     for lease in left:
         lease.leave_behind()
         try:
@@ -31,19 +39,14 @@ def end(**kwargs: Any) -> None:
             logger.exception("%s, which was left behind, could not be released.", lease)
     for lease in left:
         warnings.warn(
-            f"{lease} was left behind by a request or task, and released at its end.",
+            f"{lease} was left behind by a request or task, and ended with it: release it there.",
             ResourceWarning,
             source=lease,
             stacklevel=2,
         )
 
 
-request_started.connect(begin, dispatch_uid="django_distlock.leftovers")
-request_finished.connect(end, dispatch_uid="django_distlock.leftovers")
-try:
-    from django.tasks.signals import task_finished, task_started
-except ImportError:  # Django 5.2
-    pass
-else:
-    task_started.connect(begin, dispatch_uid="django_distlock.leftovers")
-    task_finished.connect(end, dispatch_uid="django_distlock.leftovers")
+for module, started, finished in BEGINNINGS_AND_ENDS:
+    for name, receiver in ((started, begin), (finished, end)):
+        signal = getattr(import_module(module), name)
+        signal.connect(receiver, dispatch_uid="django_distlock.leftovers")

@@ -69,10 +69,13 @@ def acquire_lock(
     store = lock_backends[backend]
     refuse_endless_transactions()
     flow = current_flow()
-    ttl = store.ttl if isinstance(ttl, BackendTtl) else store.validate_ttl(ttl)
     at_least, at_most = validate_holds(min_hold, max_hold)
-    if at_most < math.inf:
-        ttl = store.validate_ttl(at_most if ttl is None else min(ttl, at_most))
+    if isinstance(ttl, BackendTtl):
+        ttl = store.ttl
+    elif ttl is not None or max_hold is None:
+        ttl = store.validate_ttl(ttl)
+    if max_hold is not None:
+        ttl = max_hold if ttl is None else min(ttl, max_hold)
     request = Request(
         backend=backend,
         semaphore=validate_semaphore(semaphore),
@@ -102,7 +105,7 @@ def acquire_lock(
     if lease is None:
         lock_contended.send_robust(sender=Lease, semaphore=semaphore, backend=backend)
     else:
-        lock_acquired.send_robust(sender=Lease, lease=lease)
+        _tell_acquired(lease)
     return lease
 
 
@@ -179,6 +182,14 @@ def _take_back(
     return again
 
 
+def _tell_acquired(lease: Lease) -> None:
+    try:
+        lock_acquired.send_robust(sender=Lease, lease=lease)
+    except BaseException:  # which a receiver may raise to end the process
+        lease.give_back(failed=True)
+        raise
+
+
 def _give_up_new(lease: Lease, store: BaseLockBackend) -> None:
     """Release a grant that was asked for as the continuation of another, and isn't."""
     current_flow().forget(lease)
@@ -243,9 +254,10 @@ def validate_holds(min_hold: float | None, max_hold: float | None) -> tuple[floa
             continue
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
             raise TypeError(f"{name} is a number of seconds or None, not {seconds!r}.")
-        if not 0 <= seconds <= LONGEST_TTL.total_seconds():
+        least = 0.001 if name == "max_hold" else 0
+        if not least <= seconds <= LONGEST_TTL.total_seconds():
             raise ValueError(
-                f"{name} is {seconds!r}, but must be from 0 to "
+                f"{name} is {seconds!r}, but must be from {least} to "
                 f"{LONGEST_TTL.total_seconds():.0f} seconds."
             )
     at_least, at_most = min_hold or 0, math.inf if max_hold is None else max_hold

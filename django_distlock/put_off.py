@@ -67,10 +67,11 @@ class PutOffRelease:
         """Whether a commit still depends on the lease."""
         return not self.over and self.state in (State.WAITING, State.GUARDING)
 
-    def finish(self) -> None:
+    def finish(self, *, in_rollback: bool = False) -> None:
         """Release now, if that is to be done and wasn't yet. What hinders it is logged.
 
-        Two threads may want to at once: one of them waits for the other.
+        Two threads may want to at once: one of them waits for the other. In the midst of a rollback
+        Django's connection is of no use to a signal's receivers: they are called elsewhere.
         """
         try:
             with self._finishing:
@@ -79,10 +80,12 @@ class PutOffRelease:
             # Not sooner: a receiver may acquire it again.
             if state in (State.GUARDING, State.DONE):
                 return
-            if released or state is State.TENTATIVE or self._undone:
-                self.lease.tell_released()
+            given_back = released or state is State.TENTATIVE or self._undone
+            tell = self.lease.tell_released if given_back else self.lease.lose
+            if in_rollback:
+                self._background.do(tell)
             else:
-                self.lease.lose()
+                tell()
         except Exception:
             end = "by itself" if self.lease.ttl else "only by its store's force_release()"
             logger.exception(

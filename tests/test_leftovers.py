@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 pytestmark = [committed, pytest.mark.urls(__name__)]
 
-LEFT = "The lease on 'a' was left behind by a request or task, and released at its end"
+LEFT = "The lease on 'a' was left behind by a request or task, and ended with it"
 
 views_work: list[Callable[[], object]] = []
 
