@@ -53,6 +53,8 @@ class LockBackendContract(_TestCase):
     alias: ClassVar[str] = "default"
     clock_tick: ClassVar[float] = 0.002
     """Seconds by which the store's clock may lag behind: its granularity."""
+    many: ClassVar[int] = 1100
+    """Leases to renew at once: more than fit into one round trip, or as many as is sensible."""
     semaphores: ClassVar["count[int]"] = count()
 
     @property
@@ -97,11 +99,6 @@ class LockBackendContract(_TestCase):
     def assert_free(self, semaphore: str) -> None:
         """Fail unless anybody can have the semaphore."""
         self.backend.release(self.grant(semaphore))
-
-    def assert_free_soon(self, semaphore: str) -> None:
-        """Fail unless anybody can have the semaphore when the store's clock has caught up."""
-        time.sleep(self.clock_tick)
-        self.assert_free(semaphore)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Return as soon as the condition holds; fail after half a minute."""
@@ -253,9 +250,7 @@ class LockBackendContract(_TestCase):
         if self.backend.supports_listing:
             self.assertEqual(list(self.backend.held(held.semaphore)), [])
             self.assertEqual(list(self.backend.clear_stale(held.semaphore)), [])
-        successor = self.grant(held.semaphore)
-        if self.backend.supports_fencing:
-            self.assert_rising([held.grant.token, successor.grant.token])
+        self.assert_free(held.semaphore)
 
     def test_only_the_owner_can_release_and_keep_others_out(self) -> None:
         held = self.grant(self.new_semaphore())
@@ -282,7 +277,7 @@ class LockBackendContract(_TestCase):
         self.assertEqual(set(ends), {one.owner for one in held})
 
     def test_many_leases_are_renewed_at_once(self) -> None:
-        held = [self.grant(self.new_semaphore(), ttl=10 + number) for number in range(1100)]
+        held = [self.grant(self.new_semaphore(), ttl=10 + n) for n in range(self.many)]
         lost = self.expired(self.new_semaphore())
         longer = [one._replace(ttl=(one.ttl or 0) + 50) for one in [*held, lost]]
         ends = self.backend.renew(longer)
@@ -315,7 +310,7 @@ class LockBackendContract(_TestCase):
         with self.assertRaises(LockLost):
             lease.renew()
         self.assertFalse(lease.release())
-        self.assert_free_soon(semaphore)
+        self.wait_until(lambda: self.try_once(semaphore) is not None)
 
     def test_holder_is_told_that_its_lease_was_taken_away(self) -> None:
         self.require(self.backend.supports_listing, "listing")

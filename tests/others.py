@@ -87,6 +87,18 @@ def kill_session(alias: str) -> None:
     other.close()
 
 
+def sessions(alias: str) -> int:
+    """Return how many sessions the server has; SQLite has none."""
+    query = {
+        "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'",
+        "mysql": "SELECT count(*) FROM information_schema.processlist WHERE user = 'root'",
+        "sqlite": "SELECT 0",
+    }
+    with connections[alias].cursor() as cursor:
+        cursor.execute(query[connections[alias].vendor])
+        return int(cursor.fetchone()[0])
+
+
 class isolated:  # noqa: N801 - a block
     """Connect with another isolation level in the block."""
 

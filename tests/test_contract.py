@@ -46,6 +46,7 @@ class SQLiteTests(LockBackendContract, CommittedTestCase):
 class SQLiteORMTests(LockBackendContract, CommittedTestCase):
     databases = {"default"}
     alias = "orm"
+    many = 50  # it renews one by one
 
 
 @pytest.mark.needs("postgresql")
@@ -58,6 +59,7 @@ class PostgreSQLTests(LockBackendContract, CommittedTestCase):
 class PostgreSQLORMTests(LockBackendContract, CommittedTestCase):
     databases = {"postgresql"}
     alias = "orm_postgresql"
+    many = 50
 
 
 @pytest.mark.needs("postgresql", "pgbouncer")

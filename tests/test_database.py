@@ -33,7 +33,7 @@ from django_distlock.handler import lock_backends
 from django_distlock.leases import Owner
 from django_distlock.models import Lock
 from tests.conftest import committed, on_each_database, on_each_server
-from tests.others import Interrupted, acquire
+from tests.others import Interrupted, acquire, sessions
 
 pytestmark = committed
 
@@ -145,36 +145,6 @@ def test_database_error_inside_a_block_releases_the_lock(alias: str) -> None:
         with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
             cursor.execute("SELECT nonsense")
     assert acquire(alias).release()
-
-
-@on_each_server
-def test_fifty_threads_share_two_connections(alias: str) -> None:
-    """10,000 acquisitions later, too; counted on the server."""
-    own.close_own_connections()
-    before = sessions(alias)
-
-    def work(number: int) -> None:
-        for _ in range(200):
-            acquire(alias, f"thread {number}").release()
-        connections.close_all()
-
-    threads = [threading.Thread(target=work, args=[number]) for number in range(50)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sessions(alias) - before <= 2
-
-
-def sessions(alias: str) -> int:
-    """Return how many sessions the server has."""
-    query = {
-        "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'",
-        "mysql": "SELECT count(*) FROM information_schema.processlist WHERE user = 'root'",
-    }
-    with connections[alias].cursor() as cursor:
-        cursor.execute(query[connections[alias].vendor])
-        return int(cursor.fetchone()[0])
 
 
 @on_each_server

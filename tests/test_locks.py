@@ -24,6 +24,7 @@ from django_distlock import (
     release_lock,
 )
 from django_distlock.handler import lock_backends
+from django_distlock.signals import lock_acquired
 from tests.conftest import LOST, ScriptedBackend
 
 DOWN = LockBackendUnavailable("down")
@@ -267,6 +268,21 @@ def test_interrupted_acquisition_gives_the_lock_back(scripted: ScriptedBackend) 
     scripted.answer("release", DOWN)
     with pytest.raises(SystemExit):
         acquire_lock("a")
+    assert scripted.calls == ["acquire", "release"]
+
+
+def test_receiver_that_ends_the_process_leaves_no_grant_behind(scripted: ScriptedBackend) -> None:
+    """It interrupts the acquisition, though this is over."""
+
+    def end(**kwargs: Any) -> None:
+        raise SystemExit(1)
+
+    lock_acquired.connect(end)
+    try:
+        with pytest.raises(SystemExit):
+            acquire_lock("a")
+    finally:
+        lock_acquired.disconnect(end)
     assert scripted.calls == ["acquire", "release"]
 
 

@@ -8,12 +8,12 @@ import threading
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
 
 import pytest
-from django.db import connections
+from django.db import connections, transaction
 from django.test import TestCase
 
 from django_distlock import (
@@ -25,9 +25,14 @@ from django_distlock import (
     lock_backends,
 )
 from django_distlock.backends.base import Grant
+from django_distlock.backends.database.connections import close_own_connections
+from django_distlock.backends.database.mysql import MySQLStatements
 from django_distlock.backends.database.statements import Statements
 from django_distlock.background import Background, background
 from django_distlock.fields import EPOCH
+from django_distlock.flows import current_flow
+from django_distlock.leases import Request, describe_holder, new_owner
+from django_distlock.models import Lock
 from django_distlock.renewal import Renewals
 from tests.app.backends import HangingBackend
 from tests.conftest import ScriptedBackend, committed, on_each_database, on_each_server
@@ -147,7 +152,7 @@ def test_ten_thousand_leases_cost_few_round_trips_and_little_memory(
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        leases = hold(MANY, alias)
+        leases = [acquired(alias, number) for number in range(MANY)]
         for lease in leases:
             renewals.add(lease)
         gc.collect()
@@ -155,12 +160,36 @@ def test_ten_thousand_leases_cost_few_round_trips_and_little_memory(
     finally:
         tracemalloc.stop()
     assert (after - before) / MANY < 2048
-    clock[0] = 50
+    Lock.objects.using(alias).bulk_create(
+        Lock(semaphore=each.semaphore, owner=each.owner, expires_at=each.expires_at)
+        for each in leases
+    )
+    clock[0] = 3000
     with counted() as sent:
         renewals.renew_due()
-        assert renewals.next_due() - clocks.monotonic() > 10
+        assert renewals.next_due() - clocks.monotonic() > 600
     assert len(sent) <= 20
-    assert min(lease.remaining for lease in leases) > 30
+    assert min(lease.remaining for lease in leases) > 3000
+
+
+def acquired(alias: str, number: int) -> Lease:
+    """Return a lease of an hour as this thread would have it; its row is written with others'."""
+    request = Request(
+        alias,
+        f"{number}collectPayment",
+        new_owner(),
+        3600,
+        describe_holder(),
+        False,
+        False,
+        0,
+        99999,
+    )
+    now = datetime.now(UTC)
+    grant = Grant(number, now, now + timedelta(hours=1))
+    lease = Lease(request, grant, clocks.monotonic(), current_flow())
+    current_flow().remember(lease)
+    return lease
 
 
 @committed
@@ -441,14 +470,72 @@ class InATestCase(TestCase):
 @committed
 def test_lease_of_a_transaction_that_sqlite_will_commit_is_renewed() -> None:
     """What other databases would not see until then, it waits for."""
-    from django.db import transaction
-
     with transaction.atomic():
         assert lock_backends["default"].can_renew()
-        if "orm_postgresql" in lock_backends.settings:
-            with transaction.atomic(using="postgresql"):
-                assert not lock_backends["orm_postgresql"].can_renew()
-    assert lock_backends["orm"].can_renew()
+
+
+@committed
+@pytest.mark.needs("postgresql")
+def test_lease_of_a_transaction_that_others_do_not_see_is_not_renewed() -> None:
+    """It would be taken for lost."""
+    with transaction.atomic(using="postgresql"):
+        assert not lock_backends["orm_postgresql"].can_renew()
+    assert lock_backends["orm_postgresql"].can_renew()
+
+
+@committed
+@pytest.mark.needs("mariadb")
+@pytest.mark.parametrize("store", ["mariadb", "mysql"])
+def test_database_that_can_not_skip_locked_rows_renews_one_by_one(store: str) -> None:
+    """MariaDB before 10.6."""
+    close_own_connections()
+    features = type(connections["mariadb"].features)
+    with mock.patch.object(features, "has_select_for_update_skip_locked", False):
+        leases = [acquire(store, name) for name in "abc"]
+        taken, *others = leases
+        take_away(taken)
+        ends = lock_backends[store].renew(leases)
+        close_own_connections()
+    assert ends.keys() == {lease.owner for lease in others}
+    for lease in others:
+        end = ends[lease.owner]
+        assert end is not None
+        assert lease.expires_at is not None
+        assert end > lease.expires_at
+
+
+@committed
+@pytest.mark.needs("mariadb")
+def test_deadlock_in_the_midst_of_a_renewal_is_tried_again() -> None:
+    """MySQL's way takes several statements, which are undone as one."""
+    from MySQLdb import OperationalError
+
+    lease = acquire("mysql")
+    end = lease.expires_at
+    errors = [OperationalError(1213, "Deadlock found")]
+    execute = MySQLStatements.execute
+
+    def fail_once(statements: MySQLStatements, sql: str, parameters: Any) -> int:
+        if errors and sql.strip().startswith("UPDATE"):
+            raise errors.pop()
+        return execute(statements, sql, parameters)
+
+    with mock.patch.object(MySQLStatements, "execute", fail_once):
+        lease.renew()
+    assert not errors
+    assert lease.expires_at != end
+
+
+@pytest.mark.needs("mariadb")
+@pytest.mark.django_db(databases=["mariadb"])
+def test_renewal_in_a_testcase_leaves_its_transaction_alone() -> None:
+    """MySQL would commit it at the beginning of another."""
+    lease = acquire("mysql")
+    end = lease.expires_at
+    lease.renew()
+    assert lease.expires_at != end
+    transaction.set_rollback(False, using="mariadb")  # an error if there were none
+    assert lease.release()
 
 
 def test_uwsgi_without_threads_is_told(

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import django
@@ -62,10 +63,10 @@ def pause(backend: str) -> dict[str, object]:
     from django_distlock import Lease, LockLost, acquire_lock
     from django_distlock.signals import lock_lost
 
-    told: list[str] = []
+    told: SimpleQueue[str] = SimpleQueue()
 
     def receive(*, lease: Lease, reason: str, **kwargs: object) -> None:
-        told.append(reason)
+        told.put(reason)
 
     lock_lost.connect(receive)
     lease = acquire_lock("paused", ttl=1, backend=backend)
@@ -78,7 +79,7 @@ def pause(backend: str) -> dict[str, object]:
             action()
         except LockLost:
             outcome[action.__name__] = "lost"
-    return outcome | {"release": lease.release(), "told": told}
+    return outcome | {"release": lease.release(), "told": told.get(timeout=60)}
 
 
 def stop(backend: str, where: str) -> str:

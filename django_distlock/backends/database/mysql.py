@@ -6,7 +6,7 @@ Rows are updated, never inserted and deleted in turn: that gave 2,497 deadlocks 
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -165,7 +165,8 @@ class MySQLStatements(Statements):
         try:
             yield
         except BaseException:
-            self.execute("ROLLBACK", {})
+            with suppress(Exception):  # the connection may be gone
+                self.execute("ROLLBACK", {})
             raise
         self.execute("COMMIT", {})
 
