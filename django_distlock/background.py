@@ -30,8 +30,8 @@ IDLE: Final = 60.0
 What the store keeps open is closed then: an idle process needs no connection for locks.
 """
 
-ASLEEP: Final = math.inf
-AWAKE: Final = -math.inf
+WAKE_ME: Final = math.inf
+WILL_LOOK: Final = -math.inf
 
 
 class Background:
@@ -52,12 +52,12 @@ class Background:
         # Reentrant: what is collected in between may leave a locked block that was abandoned.
         self._changing = threading.RLock()
         self.thread: threading.Thread | None = None
-        # When the thread looks at the leases next. It says ASLEEP before it looks at which there
-        # are, so whoever adds one meanwhile wakes it; and nobody has to take a lock for that.
-        self._looks_at = ASLEEP
+        # When the thread looks at the leases next. Before it looks at which there are, it wants to
+        # be woken by whoever adds one meanwhile; so nobody has to take a lock for that.
+        self._looks_at = WAKE_ME
 
     def renew(self, lease: "Lease") -> None:
-        """Renew the lease until it is given up or lost, or nobody refers to it."""
+        """Renew the lease until that is stopped, or nobody refers to it."""
         if lease.pid != self._pid:  # forked by somebody who doesn't call Python's hooks
             self._begin()
         self.renewals.add(lease)
@@ -65,15 +65,15 @@ class Background:
             with self._changing:
                 self._wake()
 
-    def give_up(self, lease: "Lease") -> bool:
-        """Renew the lease no more; False if that is so already. Safe in a finalizer."""
-        return self.renewals.remove(lease)
+    def stop_renewal(self, lease: "Lease") -> None:
+        """Renew the lease no more. Safe in a finalizer."""
+        self.renewals.remove(lease)
 
     def expect(self, occasion: object) -> None:
         """See to it that the thread is there until the occasion is `over`."""
         with self._changing:
             self._expected.add(occasion)
-            if self.thread is None:
+            if self.thread is None or not self.thread.is_alive():
                 self._wake()
 
     def over(self, occasion: object) -> None:
@@ -85,7 +85,7 @@ class Background:
         self._work.put(work)
 
     def _wake(self) -> None:
-        if self.thread is not None:
+        if self.thread is not None and self.thread.is_alive():
             self._work.put(None)
             return
         if _lacks_threads():
@@ -100,9 +100,15 @@ class Background:
             self.thread = thread
 
     def _run(self) -> None:
+        try:
+            self._work_and_renew()
+        finally:
+            self._looks_at = WAKE_ME  # another thread, if this one was killed by an error
+
+    def _work_and_renew(self) -> None:
         idle = False
         while not (idle and self._end()):
-            self._looks_at = ASLEEP
+            self._looks_at = WAKE_ME
             due = self.renewals.next_due()
             idle = due == math.inf
             now = clocks.monotonic()
@@ -112,7 +118,7 @@ class Background:
                 idle = False
             except Empty:
                 work = None
-            self._looks_at = AWAKE
+            self._looks_at = WILL_LOOK
             for step in (work, self.renewals.renew_due, connections.close_all):
                 if step is not None:
                     _survive(step)
@@ -123,7 +129,7 @@ class Background:
 
     def _end(self) -> bool:
         with self._changing:
-            self._looks_at = ASLEEP
+            self._looks_at = WAKE_ME
             if self._expected or len(self.renewals) or not self._work.empty():
                 return False
             self.thread = None

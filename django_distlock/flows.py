@@ -30,14 +30,14 @@ class Flow:
         self.leases: dict[tuple[str, str], Lease] = {}
         self.entered: list[tuple[object, Lease]] = []
         self.put_off: list[PutOffRelease] = []
-        self.begun: list[set[str]] = []
-        """For each request or task that is under way, the owners that were there before it."""
+        self.begun: list[dict[str, int]] = []
+        """For each request or task under way, the owners that were there before, and reentries."""
 
     def remember(self, lease: "Lease") -> None:
         """Let this lease be found by its name, in place of an earlier one, which is lost then."""
         name = lease.backend, lease.semaphore
         if earlier := self.leases.get(name):
-            earlier.be_superseded()
+            earlier.lose()
         self.leases[name] = lease
 
     def forget(self, lease: "Lease") -> None:
@@ -50,6 +50,10 @@ class Flow:
         entered = [lease for _, lease in self.entered if not lease.released]
         waiting = [each.lease for each in self.put_off if each.guards]
         return [*dict.fromkeys(entered + waiting)]
+
+    def is_in_block_of(self, lease: "Lease") -> bool:
+        """Tell whether it is in a block that has this lease."""
+        return any(entered is lease for _, entered in self.entered)
 
     def leave(self, block: object) -> "Lease":
         """Return the lease with which this thread entered the block last.

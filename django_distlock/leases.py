@@ -9,19 +9,20 @@ import warnings
 from contextlib import suppress
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
+from weakref import ref
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.asyncio import async_unsafe
 
 from . import clocks
-from .backends.base import BaseLockBackend, Claim, Grant
+from .backends.base import BaseLockBackend, Claim, Grant, Owner, Renewal
 from .background import Background, background
 from .exceptions import LockBackendUnavailable, LockLost
 from .flows import Flow, current_flow
 from .handler import lock_backends
 from .put_off import PutOffRelease, State, release
-from .renewal import PERIOD, RETRY, SHORTEST, TAKEN
+from .renewal import LONGEST, PERIOD, RETRY, SHORTEST, TAKEN
 from .signals import lock_lost, lock_released
 from .transactions import open_transactions
 
@@ -31,19 +32,6 @@ ASYNC_UNSAFE = (
     "django_distlock's calls wait for the store and can't be made in a running event loop; "
     "use sync_to_async()."
 )
-
-
-TICK: Final = 0.002
-"""Seconds in which a store's clock may stand still: SQLite's counts milliseconds."""
-
-
-class Owner(str):
-    """A secret that whoever has it can release the lock by: shown to nobody by accident."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "<owner>"
 
 
 def new_owner() -> Owner:
@@ -74,7 +62,7 @@ class Request(NamedTuple):
     ttl: float | None
     holder: str
     renewed: bool
-    joins_transaction: bool
+    caller: BaseDatabaseWrapper | None
     min_hold: float
     max_hold: float
 
@@ -96,18 +84,19 @@ class Lease:
 
     __slots__ = (
         "__weakref__",
-        "_answered",
         "_background",
+        "_caller",
         "_deadline",
         "_flow",
-        "_joins_transaction",
         "_kept_until",
         "_last",
         "_period",
         "_reason",
         "_reentries",
+        "_unsettled",
         "acquired_at",
         "backend",
+        "doubtful",
         "due",
         "expires_at",
         "holder",
@@ -139,6 +128,8 @@ class Lease:
     """Whether it was given back by release(), or will be when the open transactions have ended."""
     lost: bool
     """Whether it is known not to be ours any more; one that has expired may yet turn out to be."""
+    doubtful: bool
+    """Whether a release may have been carried out, but the store didn't answer."""
     due: float
     """When it is to be renewed in the background, by the local monotonic clock; or is over."""
 
@@ -150,18 +141,18 @@ class Lease:
         self.holder = request.holder
         self.token, self.acquired_at, self.expires_at = grant
         self.pid, _ = flow.identity
-        self.released = self.lost = False
+        self.released = self.lost = self.doubtful = False
+        self._unsettled = [self.pid]
         self._reason = ""
         self._flow = flow.ref
         self._reentries = 0
-        self._joins_transaction = request.joins_transaction
+        self._caller = None if request.caller is None else ref(request.caller)
         self._last = sent + request.max_hold
         self._kept_until = request.min_hold and clocks.monotonic() + request.min_hold
         ttl = math.inf if request.ttl is None else request.ttl
         self._deadline = sent + ttl
         self._period = ttl * PERIOD
-        self.due = self._next_due(sent)
-        self._answered = clocks.monotonic()
+        self.due = self._next_due(sent + self._period)
         self._background: Background | None = None
         if request.renewed:
             self._background = background(request.backend)
@@ -170,8 +161,8 @@ class Lease:
     @property
     def held(self) -> bool:
         """Whether the lease is ours as far as is known here: no round trip is made."""
-        given_up = self.released or self.lost
-        return not given_up and self.remaining > 0 and self.pid == os.getpid()
+        ours = self._unsettled and not self.released and not self.doubtful
+        return bool(ours) and self.remaining > 0 and self.pid == os.getpid()
 
     @property
     def remaining(self) -> float:
@@ -186,7 +177,7 @@ class Lease:
         """Raise LockLost unless the lease is held."""
         if self.held:
             return
-        if not self.released and self.pid == os.getpid():
+        if not self.remaining and not self.released and self.pid == os.getpid():
             self.lose()
         raise LockLost(f"{self} {self._state()}.", self)
 
@@ -195,68 +186,95 @@ class Lease:
         """Let the lease end `ttl` seconds from now; LockLost if it isn't ours any more.
 
         It never lasts longer than `max_hold`. After LockBackendUnavailable it is unknown which end
-        is true; `remaining` has the earlier.
+        is true; `remaining` has the earlier, as it has in a transaction that could undo this.
         """
         self.check()
+        store = lock_backends[self.backend]
         sent = clocks.monotonic()
-        ends = lock_backends[self.backend].renew([self.claim(sent)])
-        if self.owner not in ends:
+        renewal = store.renew([self.claim(sent)]).get(self.owner)
+        if renewal is None:
             self.lose()
-        extended = not self.lost and self.extend(ends[self.owner], sent)
+            raise LockLost(f"{self} {self._state()}.", self)
+        if not (store.joins_transaction() and open_transactions()):
+            self.extend(renewal, sent)
         self.check()
-        if not extended:
+        if not renewal.renewed:
             raise LockBackendUnavailable(
                 f"{self} could not be renewed: a transaction has its row locked."
             )
 
     def claim(self, now: float) -> Claim:
         """Return what to ask the store for: the ttl from now, within `max_hold`."""
-        if self.ttl is None or self._last - now >= self.ttl:
+        if self._last - now >= (self.ttl or 0):
             return self
         return Extension(self.semaphore, self.owner, self._last - now)
 
-    def extend(self, expires_at: datetime | None, sent: float) -> bool:
-        """Take note of an end that the store answered; False if that is the old one.
+    def within_max_hold(self, ttl: float | None) -> float | None:
+        """Return the ttl, or what `max_hold` leaves of it."""
+        left = self._last - clocks.monotonic()
+        return ttl if left >= (math.inf if ttl is None else ttl) else max(left, 0.001)
 
-        An answer that comes after the old end is too late: who asked meanwhile was told so.
+    def extend(self, renewal: Renewal, sent: float) -> None:
+        """Take note of what the store answered to a claim that was sent then.
+
+        An answer that comes after the end is too late: who asked meanwhile was told so.
         """
-        if self.ttl is None:
-            return True
-        if self.remaining <= 0:
-            return False
-        if expires_at == self.expires_at:
-            return sent - self._answered < TICK
-        self.expires_at, self._answered = expires_at, clocks.monotonic()
-        self._deadline = max(self._deadline, min(sent + self.ttl, self._last))
-        self.due = self._next_due(sent)
-        return True
+        if not renewal.renewed or not self.remaining:
+            return
+        self.expires_at = renewal.expires_at
+        ttl = math.inf if self.ttl is None else self.ttl
+        self._deadline = max(self._deadline, min(sent + ttl, self._last))
+        self.due = self._next_due(sent + self._period)
 
-    def _next_due(self, sent: float) -> float:
-        return self._deadline if self._deadline >= self._last else sent + self._period
+    def retry(self, now: float) -> None:
+        """Be due again soon: it was not renewed, or may turn out not to be."""
+        self.due = self._next_due(now + min(max(self._period * RETRY, SHORTEST), LONGEST))
+
+    def _next_due(self, at: float) -> float:
+        """Return that time, but when it ends if nothing can be done about that, or it is sooner."""
+        return self._deadline if self._deadline >= self._last else min(at, self._deadline)
 
     def is_nearly_due(self, now: float) -> bool:
         """Tell whether to renew it now if others are renewed anyway."""
         return now < self._deadline < self._last and now >= self.due - self._period / 2
 
-    def retry(self, now: float) -> None:
-        """Be due again soon, after a renewal that failed."""
-        self.due = min(now + max(self._period * RETRY, SHORTEST), self._deadline)
+    def is_in_the_way(self) -> bool:
+        """Tell whether a renewal now could break a transaction of who acquired it.
+
+        On SQLite one that has read can't write any more when somebody else has written. If it is
+        urgent, that is no reason.
+        """
+        caller = None if self._caller is None else self._caller()
+        urgent = self.remaining < self._period
+        return caller is not None and caller.in_atomic_block and not urgent
 
     def verify(self) -> bool:
         """Tell whether it is ours, by the store if it may have gone with a transaction."""
-        if self.held and self._joins_transaction:
+        if self.held and self._caller:
             with suppress(LockLost):
                 self.renew()
         return self.held
+
+    def continue_from(self, earlier: "Lease") -> None:
+        """Be bound by what was said when the semaphore was acquired first."""
+        self._last = min(self._last, earlier._last)
+        self._kept_until = max(self._kept_until, earlier._kept_until)
+        self._deadline = min(self._deadline, self._last)
+        self.due = self._next_due(self.due)
 
     def reenter(self) -> "Lease":
         """Let one more release be needed."""
         self._reentries += 1
         return self
 
-    def leave_behind(self) -> None:
-        """Let one release be enough, however often it was reentered."""
-        self._reentries = 0
+    @property
+    def reentries(self) -> int:
+        """How often it was reentered, and not given back since."""
+        return self._reentries
+
+    def drop_reentries(self, to: int = 0) -> None:
+        """Take all but so many as given back."""
+        self._reentries = max(0, min(self._reentries, to))
 
     @async_unsafe(ASYNC_UNSAFE)
     def release(self) -> bool:
@@ -284,19 +302,20 @@ class Lease:
     def _release_now(
         self, store: BaseLockBackend, failed: bool, *, tentative: bool = False
     ) -> bool:
-        renewed = self._background
-        if renewed and not renewed.give_up(self):
-            self._forget()  # it is being told that it was lost
+        if not self.settle():  # another thread releases it, or tells that it was lost
+            self._forget()
             return False
+        self.stop_renewal()
         try:
             released = release(store, self, failed)
         except BaseException:
-            if renewed:
-                renewed.renew(self)
+            self._unsettled.append(self.pid)
+            if self._background and not self.doubtful:
+                self._background.renew(self)
             raise
         self._forget()  # first: a receiver may acquire it again
         if not released:
-            self.lose()
+            self.tell_lost()
         elif tentative:
             self.released = True
         else:
@@ -328,37 +347,41 @@ class Lease:
         """Return for how many seconds nobody may get the semaphore after a release now."""
         return max(0.0, self._kept_until - clocks.monotonic()) if self._kept_until else 0.0
 
-    def give_up(self) -> None:
+    def settle(self) -> bool:
+        """Take the last word on what becomes of it; False if somebody has that already."""
+        try:
+            self._unsettled.pop()
+        except IndexError:
+            return False
+        return True
+
+    def stop_renewal(self) -> None:
         """Be renewed no more in the background."""
         if self._background:
-            self._background.give_up(self)
+            self._background.stop_renewal(self)
 
     def let_end(self) -> None:
         """Be renewed no more, after a release that failed: it ends by itself, or by another try."""
-        self.give_up()
+        self.stop_renewal()
         self._background = None
 
+    def lose(self, reason: str = "") -> None:
+        """Take note that it isn't ours any more, unless somebody else has the last word."""
+        if self.settle():
+            self.tell_lost(reason)
+
     def tell_released(self) -> None:
-        """Take note that the store has been given the lock back, and tell who wants to know."""
+        """Tell that the store has been given the lock back."""
         self.released = True
         lock_released.send_robust(sender=Lease, lease=self)
 
-    def lose(self, reason: str = "") -> None:
-        """Take note that the lease isn't ours any more, and tell who wants to know, once."""
-        reason = reason or (TAKEN if self.remaining else self._expiry())
-        with _losing:
-            before, self.lost, self.released = self.lost, True, False
-            if not before:
-                self._reason = reason
-        self.give_up()
-        if not before:
-            logger.warning("%s, of %s, was lost: %s.", self, self.holder, reason)
-            lock_lost.send_robust(sender=Lease, lease=self, reason=reason)
-
-    def be_superseded(self) -> None:
-        """Be lost to a later grant, unless another thread is just giving this one back."""
-        if self._background is None or self._background.give_up(self):
-            self.lose()
+    def tell_lost(self, reason: str = "") -> None:
+        """Tell that it isn't ours any more."""
+        self._reason = reason or (TAKEN if self.remaining else self._expiry())
+        self.lost, self.released = True, False
+        self.stop_renewal()
+        logger.warning("%s, of %s, was lost: %s.", self, self.holder, self._reason)
+        lock_lost.send_robust(sender=Lease, lease=self, reason=self._reason)
 
     def _forget(self) -> None:
         if flow := self._flow():
@@ -371,6 +394,10 @@ class Lease:
             return "was released"
         if self.lost:
             return f"was lost: {self._reason}"
+        if self.doubtful:
+            return "may have been released: the store did not answer"
+        if not self._unsettled:
+            return "is being released, or lost"
         return "is held" if self.held else f"expired: {self._expiry()}"
 
     def _expiry(self) -> str:
@@ -389,7 +416,7 @@ class Lease:
 
     def __del__(self) -> None:
         if self.held:
-            self.give_up()  # who keeps the warning has a reference again
+            self.stop_renewal()  # who keeps the warning has a reference again
             warnings.warn(
                 f"{self} was never released. It ends in {self.remaining:.0f} seconds, or, without "
                 "a ttl, when an operator releases it.",
@@ -403,10 +430,6 @@ class Lease:
             "A lease can't be pickled: it is this process's. To check late writes elsewhere, "
             "send its token."
         )
-
-
-# Reentrant: what is collected in between may lose a lease, too.
-_losing = threading.RLock()
 
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ BEGINNINGS_AND_ENDS: Final = [
 def begin(**kwargs: Any) -> None:
     """Take note of what this thread holds already: that isn't this request's or task's."""
     flow = current_flow()
-    flow.begun.append({lease.owner for lease in flow.leases.values()})
+    flow.begun.append({lease.owner: lease.reentries for lease in flow.leases.values()})
 
 
 def end(**kwargs: Any) -> None:
@@ -29,9 +29,12 @@ def end(**kwargs: Any) -> None:
     if not flow.begun:
         return
     earlier = flow.begun.pop()
-    left = [lease for lease in flow.leases.values() if lease.owner not in earlier]
+    left = []
+    for lease in flow.leases.values():
+        lease.drop_reentries(earlier.get(lease.owner, 0))
+        if lease.owner not in earlier:
+            left.append(lease)
     for lease in left:
-        lease.leave_behind()
         try:
             lease.release()
         except Exception:

@@ -83,7 +83,7 @@ def acquire_lock(
         ttl=ttl,
         holder=describe_holder(label),
         renewed=renew and ttl is not None and store.can_renew(),
-        joins_transaction=store.joins_transaction(),
+        caller=store.caller(),
         min_hold=at_least,
         max_hold=at_most,
     )
@@ -136,13 +136,18 @@ def leave(lease: Lease, *, failed: bool) -> None:
     if lease.released:
         return
     try:
-        lost = not lease.give_back(failed=failed)
+        if current_flow().is_in_block_of(lease):
+            # Whatever this block did about it, the lease is the outer one's.
+            lease.drop_reentries(lease.reentries - 1)
+            lost = not lease.held
+        else:
+            lost = not lease.give_back(failed=failed)
     except LockBackendUnavailable:
         if lease.ttl is None and not failed:
             raise
         lease.let_end()  # or else it would be renewed for ever
         logger.exception("%s could not be released; it ends by itself.", lease)
-        lost = not lease.held
+        lost = not lease.remaining
     if lost and failed:
         logger.error("%s was lost before a block that failed ended.", lease)
     elif lost:
@@ -169,13 +174,14 @@ def _take_back(
     if not (lease.released or lease.lost):
         return None  # it is this thread's again, as any that it holds
     # The same owner gets its own grant, unless it is gone.
-    request = request._replace(owner=lease.owner)
+    request = request._replace(owner=lease.owner, ttl=lease.within_max_hold(request.ttl))
     again = None if lease.lost else _attempt(store, request, current_flow())
     if again is None or again.token != lease.token:
         lease.lose()
         if again:
             _give_up_new(again, store)
         raise LockLost(f"{lease} was lost since an earlier block of this transaction.", lease)
+    again.continue_from(lease)
     first.lease, first.state = again, State.GUARDING
     for each in others:
         each.drop()
@@ -193,6 +199,8 @@ def _tell_acquired(lease: Lease) -> None:
 def _give_up_new(lease: Lease, store: BaseLockBackend) -> None:
     """Release a grant that was asked for as the continuation of another, and isn't."""
     current_flow().forget(lease)
+    lease.settle()
+    lease.stop_renewal()
     lease.released = True
     with suppress(LockBackendUnavailable):
         release(store, lease, failed=True)

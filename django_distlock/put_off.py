@@ -75,13 +75,14 @@ class PutOffRelease:
         """
         try:
             with self._finishing:
-                state, released = self.state, self._release()
-                self.state = State.DONE
-            # Not sooner: a receiver may acquire it again.
-            if state in (State.GUARDING, State.DONE):
+                state, self.state = self.state, State.DONE
+                # A tentative release has settled it.
+                ours = state is State.TENTATIVE or (state is State.WAITING and self.lease.settle())
+                released = ours and self._release()
+            if not ours:
                 return
             given_back = released or state is State.TENTATIVE or self._undone
-            tell = self.lease.tell_released if given_back else self.lease.lose
+            tell = self.lease.tell_released if given_back else self.lease.tell_lost
             if in_rollback:
                 self._background.do(tell)
             else:
@@ -95,9 +96,7 @@ class PutOffRelease:
             self.drop()
 
     def _release(self) -> bool:
-        if self.state not in (State.WAITING, State.TENTATIVE):
-            return False
-        self.lease.give_up()
+        self.lease.stop_renewal()
         return release(lock_backends[self.lease.backend], self.lease, self.failed)
 
     def _transactions_ended(self, committed: bool) -> None:
@@ -127,9 +126,11 @@ def release(store: BaseLockBackend, lease: "Lease", failed: bool) -> bool:
     """
     keep = 0.0 if failed else lease.kept_for()
     try:
-        return store.release(lease, keep)
+        released = store.release(lease, keep)
     except LockBackendUnavailable as error:
         if not error.reply_lost:
             raise
-        # If the first request was carried out the second finds nothing; its time tells which.
-        return store.release(lease, keep) or lease.held
+        lease.doubtful = True
+        released = store.release(lease, keep)
+    # If an earlier request was carried out this one found nothing; the time tells which.
+    return released or (lease.doubtful and lease.remaining > 0)

@@ -18,7 +18,8 @@ PERIOD: Final = 1 / 3
 RETRY: Final = 1 / 7
 """Of that period, after which a renewal that failed is tried again."""
 SHORTEST: Final = 0.005
-"""Seconds between two tries, whatever the ttl."""
+LONGEST: Final = 5.0
+"""Seconds between two tries, at least and at most, whatever the ttl."""
 
 TAKEN: Final = "its store has it no more: it expired there, or an operator took it away"
 
@@ -26,32 +27,28 @@ TAKEN: Final = "its store has it no more: it expired there, or an operator took 
 class Renewals:
     """The leases of a process in one store that are to be renewed.
 
-    They are referred to weakly. Adding and removing one is safe at any time, in any thread: a dict
+    They are referred to weakly. Adding and removing one is safe at any time, in any thread: a set
     does each in one step, and is copied in one.
     """
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
-        self._leases: dict[str, ref[Lease]] = {}
+        self._leases: set[ref[Lease]] = set()
 
     def __len__(self) -> int:
         return len(self._leases)
 
     def add(self, lease: "Lease") -> None:
         """Let the lease be renewed from now on."""
-        self._leases[lease.owner] = ref(lease)
+        self._leases.add(ref(lease))
 
-    def remove(self, lease: "Lease") -> bool:
-        """Let the lease be renewed no more; False if it isn't anyway.
-
-        Who removes it has the last word on what became of it: a renewal that was under way finds
-        a released lease gone, and that is no loss.
-        """
-        return self._leases.pop(lease.owner, None) is not None
+    def remove(self, lease: "Lease") -> None:
+        """Let the lease be renewed no more."""
+        self._leases.discard(ref(lease))
 
     def next_due(self) -> float:
         """Return when a lease is to be renewed, or is over, by the local monotonic clock."""
-        return min((lease.due for lease in self._all()), default=math.inf)
+        return min((lease.due for lease in self._referenced()), default=math.inf)
 
     def renew_due(self) -> None:
         """Renew what is due, and with it what is about to be; tell of what is lost.
@@ -59,51 +56,57 @@ class Renewals:
         So leases that were acquired at different times come to be renewed together.
         """
         now = clocks.monotonic()
-        leases = self._all()
+        leases = self._referenced()
         if not any(lease.due <= now for lease in leases):
             return
-        over = [lease for lease in leases if lease.remaining <= 0]
-        taken = self._renew([lease for lease in leases if lease.is_nearly_due(now)])
+        for lease in leases:
+            if lease.due <= now:
+                lease.retry(now)  # whatever comes in between
+        over = [lease for lease in leases if not lease.remaining]
+        due = [lease for lease in leases if lease.is_nearly_due(now) and not lease.is_in_the_way()]
+        taken = self._renew(due) if due else []
         # First all is renewed: a receiver of the signal may take its time.
         for lease in over + taken:
-            if self.remove(lease):
-                lease.lose()
+            lease.lose()
+            self.remove(lease)
 
     def _renew(self, leases: list["Lease"]) -> list["Lease"]:
-        """Renew all, and return those that turn out to be lost."""
-        if not leases:
-            return []
+        """Renew all, and return those that the store has no more."""
         sent = clocks.monotonic()
         try:
-            ends = lock_backends[self._alias].renew([lease.claim(sent) for lease in leases])
+            renewals = lock_backends[self._alias].renew([lease.claim(sent) for lease in leases])
         except Exception as error:  # noqa: BLE001 - whatever a store raises: it is tried again
-            self._retry(leases, str(error))
+            self._warn(leases, str(error))
             return []
-        kept = [lease for lease in leases if lease.owner in ends]
-        locked = [lease for lease in kept if not lease.extend(ends[lease.owner], sent)]
-        if locked:
-            self._retry(locked, "transactions have their rows locked")
-        return [lease for lease in leases if lease.owner not in ends]
-
-    def _retry(self, leases: list["Lease"], reason: str) -> None:
-        now = clocks.monotonic()
+        taken, locked = [], []
         for lease in leases:
-            lease.retry(now)
-        first, *others = leases
-        logger.warning(
-            "%s, of %s, and %d others could not be renewed; it will be tried again: %s",
-            first,
-            first.holder,
-            len(others),
-            reason,
-        )
+            renewal = renewals.get(lease.owner)
+            if renewal is None:
+                taken.append(lease)
+            elif renewal.renewed:
+                lease.extend(renewal, sent)
+            elif lease.held or lease.released:
+                locked.append(lease)
+        self._warn(locked, "transactions have their rows locked")
+        return taken
 
-    def _all(self) -> list["Lease"]:
-        """Return the leases that somebody still refers to."""
+    def _warn(self, leases: list["Lease"], reason: str) -> None:
+        if leases:
+            first, *others = leases
+            logger.warning(
+                "%s, of %s, and %d others could not be renewed; it will be tried again: %s",
+                first,
+                first.holder,
+                len(others),
+                reason,
+            )
+
+    def _referenced(self) -> list["Lease"]:
+        """Return the leases that somebody else refers to; let go of the others."""
         found = []
-        for owner, weakly in list(self._leases.items()):
+        for weakly in list(self._leases):
             if lease := weakly():
                 found.append(lease)
             else:
-                self._leases.pop(owner, None)
+                self._leases.discard(weakly)
         return found

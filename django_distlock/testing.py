@@ -21,7 +21,7 @@ from unittest import SkipTest, TestCase
 from django.core.signals import request_finished, request_started
 from django.db import connections
 
-from .backends.base import BaseLockBackend, Grant, LockState
+from .backends.base import BaseLockBackend, Grant, LockState, Renewal
 from .clocks import monotonic
 from .exceptions import LockLost, LockNotHeld
 from .handler import lock_backends
@@ -232,7 +232,7 @@ class LockBackendContract(_TestCase):
         held = self.grant(self.new_semaphore(), ttl=None)
         self.assertIsNone(held.grant.expires_at)
         self.assert_held(held)
-        self.assertEqual(self.backend.renew([held]), {held.owner: None})
+        self.assertEqual(self.backend.renew([held]), {held.owner: Renewal(True, None)})
         self.assertTrue(self.backend.release(held))
         self.assert_free(held.semaphore)
 
@@ -264,7 +264,8 @@ class LockBackendContract(_TestCase):
     def test_renewed_lease_ends_its_ttl_after_the_renewal(self) -> None:
         held = self.grant(self.new_semaphore(), ttl=0.3)
         longer = held._replace(ttl=60.0)
-        end = self.backend.renew([longer])[held.owner]
+        renewed, end = self.backend.renew([longer])[held.owner]
+        self.assertTrue(renewed)
         assert end is not None and held.grant.expires_at is not None
         self.assertGreater(end - held.grant.expires_at, timedelta(seconds=59))
         self.let_pass(held)
@@ -280,10 +281,11 @@ class LockBackendContract(_TestCase):
         held = [self.grant(self.new_semaphore(), ttl=10 + n) for n in range(self.many)]
         lost = self.expired(self.new_semaphore())
         longer = [one._replace(ttl=(one.ttl or 0) + 50) for one in [*held, lost]]
-        ends = self.backend.renew(longer)
-        self.assertEqual(set(ends), {one.owner for one in held})
+        renewals = self.backend.renew(longer)
+        self.assertEqual(set(renewals), {one.owner for one in held})
         for one in held:
-            end = ends[one.owner]
+            renewed, end = renewals[one.owner]
+            self.assertTrue(renewed)
             assert end is not None and one.grant.expires_at is not None
             self.assertGreater(end - one.grant.expires_at, timedelta(seconds=49))
 

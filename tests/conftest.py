@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from django_distlock.backends.base import BaseLockBackend, Grant
+from django_distlock.backends.base import BaseLockBackend, Grant, Renewal
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.fields import EPOCH
 from django_distlock.flows import current_flow
@@ -84,7 +84,8 @@ class ScriptedBackend(BaseLockBackend):
     def renew(self, leases: Any) -> dict[str, Any]:
         self._reply(self._scripted("renew"))
         self.ends += timedelta(seconds=1)
-        return {lease.owner: self.ends for lease in leases if lease.owner == self.owner}
+        renewal = Renewal(True, self.ends)
+        return {lease.owner: renewal for lease in leases if lease.owner == self.owner}
 
     def release(self, lease: Any, keep: float = 0) -> bool:
         lost = self._scripted("release")
@@ -117,8 +118,8 @@ def forgotten() -> Iterator[None]:
     """Let no test's leases outlast it: most are gone with their rows."""
     yield
     for lease in [*current_flow().leases.values()]:
-        lease.give_up()
-        lease.lost = True
+        lease.settle()
+        lease.stop_renewal()
     current_flow().leases.clear()
 
 

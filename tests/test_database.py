@@ -21,7 +21,7 @@ from django.db.models import Model
 from django.test import override_settings
 
 from django_distlock import LockBackendUnavailable, acquire_lock, clocks, distributed_lock
-from django_distlock.backends.base import LockState
+from django_distlock.backends.base import LockState, Owner
 from django_distlock.backends.database import connections as own
 from django_distlock.backends.database.backend import TRIES, DatabaseBackend
 from django_distlock.backends.database.errors import Conflict
@@ -30,7 +30,6 @@ from django_distlock.backends.database.orm import ORMStatements
 from django_distlock.backends.database.sqlite import SQLiteStatements
 from django_distlock.backends.database.statements import Statements
 from django_distlock.handler import lock_backends
-from django_distlock.leases import Owner
 from django_distlock.models import Lock
 from tests.conftest import committed, on_each_database, on_each_server
 from tests.others import Interrupted, acquire, sessions

@@ -10,8 +10,8 @@ from django.db import connections
 from django.views.debug import ExceptionReporter
 
 from django_distlock import LockBackendUnavailable, acquire_lock
+from django_distlock.backends.base import Owner
 from django_distlock.backends.database import connections as own
-from django_distlock.leases import Owner
 from django_distlock.models import Lock
 from tests.conftest import committed, on_each_server
 from tests.proxies import LossyProxy

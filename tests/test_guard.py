@@ -11,6 +11,7 @@ from django.db import DatabaseError, OperationalError, connections, transaction
 
 from django_distlock import (
     Lease,
+    LockBackendUnavailable,
     LockLost,
     acquire_lock,
     clocks,
@@ -167,6 +168,25 @@ def test_transaction_with_a_snapshot_outlasts_renewals(level: str) -> None:
                     lease.renew()
                     take_away(lease)
         assert counters.count() == 1
+
+
+@pytest.mark.needs("postgresql")
+def test_transaction_with_a_snapshot_is_not_committed_on_a_locked_row() -> None:
+    """The lease couldn't be renewed, so how long it lasts isn't known to be enough."""
+    other = connections["postgresql"].copy()
+    try:
+        with isolated("postgresql", "repeatable read"):
+            with distributed_lock("a", backend="postgresql"):
+                other.set_autocommit(False)
+                with other.cursor() as cursor:
+                    cursor.execute("SELECT 1 FROM django_distlock_lock FOR UPDATE")
+                with pytest.raises(LockBackendUnavailable, match="locked the lock's row"):
+                    with transaction.atomic(using="postgresql"):
+                        Counter.objects.using("postgresql").create()
+                other.rollback()
+    finally:
+        other.close()
+    assert not Counter.objects.using("postgresql").exists()
 
 
 @on_each_server

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from django.core.signals import request_finished, request_started
 from django.db import connections, transaction
 from django.http import HttpResponse
 from django.test import RequestFactory, TestCase
@@ -370,3 +371,37 @@ class InTestCase(TestCase):
 
 
 leases: dict[str, Lease] = {}
+
+
+@on_each_database
+def test_early_release_in_an_inner_block_leaves_the_outer_ones_lock(alias: str) -> None:
+    """However often it is given back in there."""
+    with distributed_lock("a", backend=alias) as lease:
+        with distributed_lock("a", backend=alias, reentrant=True):
+            assert lease.release() is True
+        assert lease.held
+        assert not free_for_others(alias)
+    assert free_for_others(alias)
+
+
+def test_request_that_reenters_and_forgets_leaves_the_earlier_lease_as_it_was(
+    scripted: ScriptedBackend,
+) -> None:
+    """One release is enough for it afterwards."""
+    lease = acquire("default")
+    request_started.send(sender=None)
+    assert acquire_lock("a", reentrant=True) is lease
+    request_finished.send(sender=None)
+    assert lease.release() is True
+    assert lease.released
+
+
+@on_each_server
+def test_max_hold_is_counted_from_the_first_block_of_a_transaction(alias: str) -> None:
+    """The same grant is not prolonged by being taken back."""
+    with transaction.atomic(using=alias):
+        with distributed_lock("a", backend=alias, ttl=5, max_hold=10) as first:
+            pass
+        with distributed_lock("a", backend=alias, ttl=60, max_hold=60) as again:
+            assert again.token == first.token
+            assert again.remaining <= 10

@@ -7,14 +7,16 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
+from weakref import ref
 
 import pytest
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, transaction
 from django.test import TestCase
+from django.views.debug import ExceptionReporter
 
 from django_distlock import (
     Lease,
@@ -24,9 +26,10 @@ from django_distlock import (
     clocks,
     lock_backends,
 )
-from django_distlock.backends.base import Grant
+from django_distlock.backends.base import Grant, Renewal
 from django_distlock.backends.database.connections import close_own_connections
 from django_distlock.backends.database.mysql import MySQLStatements
+from django_distlock.backends.database.sqlite import SQLiteStatements
 from django_distlock.backends.database.statements import Statements
 from django_distlock.background import Background, background
 from django_distlock.fields import EPOCH
@@ -95,7 +98,7 @@ def test_leases_of_different_times_come_to_be_renewed_together(
 
     def renew(claims: Any) -> dict[str, Any]:
         asked.append((clock[0], len(claims)))
-        return {claim.owner: EPOCH + timedelta(seconds=clock[0]) for claim in claims}
+        return {claim.owner: Renewal(True, EPOCH) for claim in claims}
 
     monkeypatch.setattr(scripted, "renew", renew)
     while clock[0] < 120:
@@ -175,21 +178,37 @@ def test_ten_thousand_leases_cost_few_round_trips_and_little_memory(
 def acquired(alias: str, number: int) -> Lease:
     """Return a lease of an hour as this thread would have it; its row is written with others'."""
     request = Request(
-        alias,
-        f"{number}collectPayment",
-        new_owner(),
-        3600,
-        describe_holder(),
-        False,
-        False,
-        0,
-        99999,
+        backend=alias,
+        semaphore=f"{number}collectPayment",
+        owner=new_owner(),
+        ttl=3600,
+        holder=describe_holder(),
+        renewed=False,
+        caller=None,
+        min_hold=0,
+        max_hold=math.inf,
     )
     now = datetime.now(UTC)
     grant = Grant(number, now, now + timedelta(hours=1))
     lease = Lease(request, grant, clocks.monotonic(), current_flow())
     current_flow().remember(lease)
     return lease
+
+
+@contextmanager
+def locked_row(alias: str, semaphore: str) -> Iterator[None]:
+    """Let another transaction have the row locked in the block."""
+    other = connections[alias].copy()
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute(
+                "SELECT 1 FROM django_distlock_lock WHERE semaphore = %s FOR UPDATE",
+                [semaphore.encode() if alias == "mariadb" else semaphore],
+            )
+        yield
+    finally:
+        other.close()
 
 
 @committed
@@ -201,14 +220,7 @@ def test_locked_row_stalls_no_other_renewal(
     leases = hold(1_000, alias)
     renewals = renewals_of(*leases)
     ends = [lease.expires_at for lease in leases]
-    other = connections[alias].copy()
-    try:
-        other.set_autocommit(False)
-        with other.cursor() as cursor:
-            cursor.execute(
-                "SELECT 1 FROM django_distlock_lock WHERE semaphore = %s FOR UPDATE",
-                [f"{alias} 500".encode()] if alias == "mariadb" else [f"{alias} 500"],
-            )
+    with locked_row(alias, f"{alias} 500"):
         clock[0] = 30
         renewals.renew_due()
         moved = [lease.expires_at != end for lease, end in zip(leases, ends, strict=True)]
@@ -218,8 +230,6 @@ def test_locked_row_stalls_no_other_renewal(
         assert leases[500].held
         with pytest.raises(LockBackendUnavailable, match="has its row locked"):
             leases[500].renew()
-    finally:
-        other.close()
     clock[0] = 40
     renewals.renew_due()
     assert leases[500].expires_at != ends[500]
@@ -362,12 +372,15 @@ def test_lease_that_is_released_while_it_is_renewed_is_not_lost(
 def test_lease_that_is_being_told_lost_is_not_released(
     scripted: ScriptedBackend, lost: dict[Lease, str]
 ) -> None:
-    """Who takes it off the list has the last word."""
+    """Who settles it first has the last word."""
     lease = acquire("default", ttl=60)
-    assert background("default").give_up(lease)
+    assert lease.settle()
+    assert not lease.held
+    assert "is being released, or lost" in repr(lease)
     assert lease.release() is False
     assert scripted.calls == ["acquire"]
-    lease.lose()
+    lease.tell_lost()
+    assert list(lost) == [lease]
 
 
 def test_failed_release_goes_on_being_renewed(scripted: ScriptedBackend) -> None:
@@ -376,9 +389,159 @@ def test_failed_release_goes_on_being_renewed(scripted: ScriptedBackend) -> None
     scripted.answer("release", LockBackendUnavailable("down"))
     with pytest.raises(LockBackendUnavailable):
         lease.release()
-    assert lease.owner in background("default").renewals._leases
+    assert ref(lease) in background("default").renewals._leases
     assert lease.release() is True
-    assert lease.owner not in background("default").renewals._leases
+    assert ref(lease) not in background("default").renewals._leases
+
+
+@committed
+@on_each_server
+def test_end_that_somebody_else_wrote_is_no_renewal(alias: str, clock: list[float]) -> None:
+    """A row that is skipped may have an end that this lease never heard of."""
+    lease = acquire(alias, ttl=60, renew=False)
+    lock_backends[alias].renew([lease])  # whose answer was lost, say
+    deadline = lease.remaining + clocks.monotonic()
+    clock[0] = 20
+    with locked_row(alias, "a"):
+        renewals_of(lease).renew_due()
+        with pytest.raises(LockBackendUnavailable):
+            lease.renew()
+    assert lease.remaining + clocks.monotonic() == pytest.approx(deadline, abs=1)
+
+
+@committed
+def test_renewal_that_is_rolled_back_is_none() -> None:
+    """On SQLite it is part of the transaction; so `remaining` doesn't count on it."""
+    lease = acquire("default", ttl=60, renew=False)
+    end, deadline = lease.expires_at, lease.remaining + clocks.monotonic()
+    until(lambda: lease.remaining + clocks.monotonic() > 0 and lease.remaining < 59.9)
+    with suppress(ZeroDivisionError), transaction.atomic():
+        lease.renew()
+        raise ZeroDivisionError
+    assert lease.expires_at == end
+    assert lease.remaining + clocks.monotonic() == pytest.approx(deadline, abs=0.05)
+
+
+@committed
+def test_renewal_spares_a_transaction_that_has_read() -> None:
+    """On SQLite it couldn't write any more; when it is urgent the lease comes first."""
+    lease = acquire("default", ttl=60, renew=False)
+    with transaction.atomic():
+        assert lease.is_in_the_way()
+        lease._deadline = clocks.monotonic() + 19
+        assert not lease.is_in_the_way()
+    assert not lease.is_in_the_way()
+    lease.release()
+
+
+@pytest.mark.parametrize("trouble", [SystemExit(1), ["no", "dict"]])
+def test_store_that_misbehaves_is_not_asked_all_the_time(
+    scripted: ScriptedBackend,
+    clock: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: Any,
+) -> None:
+    """It is tried again after a while, as after any failure."""
+    [lease] = hold(1)
+    renewals = renewals_of(lease)
+
+    def misbehave(claims: Any) -> Any:
+        if isinstance(trouble, BaseException):
+            raise trouble
+        return trouble
+
+    monkeypatch.setattr(scripted, "renew", misbehave)
+    clock[0] = 30
+    with suppress(SystemExit, AttributeError):
+        renewals.renew_due()
+    assert renewals.next_due() > clocks.monotonic() + 1
+
+
+def test_lease_that_can_last_no_longer_is_looked_at_when_it_ends(
+    scripted: ScriptedBackend, clock: list[float]
+) -> None:
+    """Whatever failed before."""
+    lease = acquire("default", ttl=60, max_hold=70, renew=False)
+    renewals = renewals_of(lease)
+    clock[0] = 30
+    lease.renew()
+    assert lease.remaining == pytest.approx(40, abs=1)
+    lease.retry(clocks.monotonic())
+    assert renewals.next_due() == pytest.approx(clocks.monotonic() + 40, abs=1)
+
+
+def test_release_and_loss_are_settled_once(
+    scripted: ScriptedBackend, lost: dict[Lease, str]
+) -> None:
+    """Who releases and who renews in two threads don't both tell what became of it."""
+    lease = acquire("default", renew=False)
+    release = scripted.release
+
+    def renew_meanwhile(claim: Any, keep: float) -> bool:
+        released = release(claim, keep)
+        with pytest.raises(LockLost, match="is being released"):
+            lease.check()
+        lease.lose()
+        assert lease.release() is False
+        return released
+
+    with mock.patch.object(scripted, "release", renew_meanwhile):
+        assert lease.release() is True
+    assert lease.released
+    assert not lease.lost
+    assert not lost
+
+
+def test_renewal_that_finds_nothing_while_it_is_released_is_no_loss(
+    scripted: ScriptedBackend, lost: dict[Lease, str]
+) -> None:
+    """But the lease is not held any more."""
+    lease = acquire("default", renew=False)
+    renew = scripted.renew
+
+    def after_the_release(claims: Any) -> Any:
+        assert lease.release() is True
+        return renew(claims)
+
+    with mock.patch.object(scripted, "renew", after_the_release):
+        with pytest.raises(LockLost, match="was released"):
+            lease.renew()
+    assert not lost
+
+
+@committed
+@pytest.mark.parametrize("store", ["default", "orm"])
+def test_no_traceback_of_a_renewal_has_the_owner(store: str) -> None:
+    """Debug pages and error reports show every frame's variables."""
+    check_that_tracebacks_are_clean(store)
+
+
+@committed
+@pytest.mark.needs("postgresql", "mariadb")
+@pytest.mark.parametrize("store", ["postgresql", "mariadb", "mysql"])
+def test_no_traceback_of_a_renewal_by_a_server_has_the_owner(store: str) -> None:
+    """Likewise."""
+    check_that_tracebacks_are_clean(store)
+
+
+def check_that_tracebacks_are_clean(store: str) -> None:
+    """Let a renewal fail in the statements, and look through the frames."""
+    lease = acquire(store)
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise DatabaseError("no such table")
+
+    kinds = (Statements, SQLiteStatements)
+    with ExitStack() as broken:
+        for kind in kinds:
+            for name in ("fetch", "execute"):
+                broken.enter_context(mock.patch.object(kind, name, fail))
+        broken.enter_context(mock.patch("django_distlock.models.LockQuerySet.update", fail))
+        with pytest.raises(LockBackendUnavailable) as caught:
+            lease.renew()
+    page = ExceptionReporter(None, caught.type, caught.value, caught.tb).get_traceback_html()
+    assert "no such table" in page
+    assert str(lease.owner) not in page
 
 
 # The thread
@@ -432,6 +595,28 @@ def test_thread_survives_what_a_receiver_does_to_it(
         assert alone.thread.is_alive()
         assert "What was left to the background failed" in caplog.text
         lease.release()
+
+
+def test_thread_that_was_killed_is_replaced(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an error of the logging itself, for instance (peer defect 22)."""
+    alone = Background("default")
+    with mock.patch("django_distlock.leases.background", return_value=alone):
+        first = acquire("default", "a")
+        thread = alone.thread
+        assert thread is not None
+        with (
+            mock.patch("django_distlock.background.logger.exception", side_effect=ValueError),
+            mock.patch.object(threading, "excepthook"),
+        ):
+            alone.do(lambda: 1 // 0)
+            thread.join(60)
+        assert not thread.is_alive()
+        first.release()
+        second = acquire("default", "a")
+        assert alone.thread is not thread
+        second.release()
 
 
 def test_store_that_hangs_costs_no_lease_in_another(settings: Any) -> None:
@@ -498,7 +683,8 @@ def test_database_that_can_not_skip_locked_rows_renews_one_by_one(store: str) ->
         close_own_connections()
     assert ends.keys() == {lease.owner for lease in others}
     for lease in others:
-        end = ends[lease.owner]
+        renewed, end = ends[lease.owner]
+        assert renewed
         assert end is not None
         assert lease.expires_at is not None
         assert end > lease.expires_at

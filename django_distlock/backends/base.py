@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from django.core.checks import CheckMessage
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..exceptions import InvalidLockBackend
 from ..signals import lock_force_released
@@ -15,6 +16,15 @@ from ..signals import lock_force_released
 logger = logging.getLogger("django_distlock")
 
 LONGEST_TTL = timedelta(days=3650)
+
+
+class Owner(str):
+    """A secret that whoever has it can release the lock by: shown to nobody by accident."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<owner>"
 
 
 class LockState(StrEnum):
@@ -41,6 +51,16 @@ class Grant(NamedTuple):
 
     token: int | None
     acquired_at: datetime
+    expires_at: datetime | None
+
+
+class Renewal(NamedTuple):
+    """What a store answers of a lease that is still held, and was renewed unless its row is locked.
+
+    `expires_at` is by the store's clock.
+    """
+
+    renewed: bool
     expires_at: datetime | None
 
 
@@ -99,6 +119,10 @@ class BaseLockBackend:
         """Tell whether what is done now is committed or undone with the caller's transaction."""
         return False
 
+    def caller(self) -> BaseDatabaseWrapper | None:
+        """Return the caller's connection, if that is what an acquisition now is made on."""
+        return None
+
     def can_renew(self) -> bool:
         """Tell whether another thread can renew what is acquired now."""
         return True
@@ -117,8 +141,8 @@ class BaseLockBackend:
         """
         raise NotImplementedError
 
-    def renew(self, leases: Sequence[Claim]) -> dict[str, datetime | None]:
-        """Let each lease end its ttl from now; return the new ends, by owner, of those still held.
+    def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
+        """Let each lease end its ttl from now; return what became of those still held, by owner.
 
         An expired lease is lost, even if nobody else took the semaphore. One that is held, but
         can't be renewed at the moment without a wait, keeps its end.

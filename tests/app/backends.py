@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_distlock.backends.base import BaseLockBackend, Claim, Grant
+from django_distlock.backends.base import BaseLockBackend, Claim, Grant, Renewal
 from django_distlock.backends.database import DatabaseBackend
 from django_distlock.backends.database.mysql import MySQLStatements
 from django_distlock.backends.database.orm import ORMStatements
@@ -38,8 +38,12 @@ class ModestBackend(BaseLockBackend):
             self.rows[semaphore] = owner, granted
             return granted
 
-    def renew(self, leases: Sequence[Claim]) -> dict[str, datetime | None]:
-        return {lease.owner: self._end(lease, lease.ttl) for lease in leases if self._owned(lease)}
+    def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
+        return {
+            lease.owner: Renewal(True, self._end(lease, lease.ttl))
+            for lease in leases
+            if self._owned(lease)
+        }
 
     def release(self, lease: Claim, keep: float = 0) -> bool:
         with self.one_at_a_time:
@@ -66,7 +70,7 @@ class HangingBackend(ModestBackend):
 
     may_go_on: ClassVar[threading.Event] = threading.Event()
 
-    def renew(self, leases: Sequence[Claim]) -> dict[str, datetime | None]:
+    def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
         self.may_go_on.wait(60)
         return super().renew(leases)
 

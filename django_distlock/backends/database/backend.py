@@ -1,6 +1,5 @@
 """The database backend: which connection, which statements, and what an error means."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,14 +15,14 @@ from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ...fields import to_datetime
 from ...models import KEPT, Lock, LockQuerySet
 from ...transactions import has_snapshots, in_testcase
-from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState
+from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState, Owner, Renewal
 from .connections import OwnConnections, own_connections, place
 from .errors import HARMLESS, Conflict, RowLocked, is_read_only, translate
 from .mysql import MariaDBStatements, MySQLStatements
 from .orm import ORMStatements
 from .postgresql import PostgreSQLStatements
 from .sqlite import SQLiteStatements
-from .statements import Parameters, Statements
+from .statements import Parameters, Statements, pack
 
 T = TypeVar("T")
 
@@ -85,8 +84,7 @@ class DatabaseBackend(BaseLockBackend):
             statements = self._on_caller()
         elif place(caller.settings_dict) == place(connections_by_alias.settings[using]):
             if has_snapshots(caller):
-                # Its transactions can't lock a row that was renewed since they began.
-                return lease.owner in self.renew([lease])
+                return self._guard_by_renewal(lease)
             statements = self._own_connections().known().on(caller)
         else:
             return None  # somebody has it lead elsewhere, to a tenant's database perhaps
@@ -99,6 +97,16 @@ class DatabaseBackend(BaseLockBackend):
             _without_frames(error)
             raise
 
+    def _guard_by_renewal(self, lease: Claim) -> bool:
+        """Let the lease last its ttl from now: a transaction with a snapshot can't lock its row.
+
+        Not if that was renewed since it began.
+        """
+        renewal = self.renew([lease]).get(lease.owner)
+        if renewal and not renewal.renewed:
+            raise self._error(RowLocked("another transaction has locked the lock's row"))
+        return renewal is not None
+
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
         parameters = _parameters(semaphore, owner, ttl, holder)
         try:
@@ -109,6 +117,9 @@ class DatabaseBackend(BaseLockBackend):
             return None
         return Grant(row.token, to_datetime(row.acquired_at), _end(row.expires_at))
 
+    def caller(self) -> BaseDatabaseWrapper | None:
+        return None if self._uses_own_connections() else connections_by_alias[self.using]
+
     def can_renew(self) -> bool:
         if self._may_have_own_connections:
             return self._uses_own_connections()
@@ -117,16 +128,15 @@ class DatabaseBackend(BaseLockBackend):
         # until it is, unless that is never.
         return not caller.in_atomic_block or (caller.vendor == "sqlite" and not in_testcase(caller))
 
-    def renew(self, leases: Sequence[Claim]) -> dict[str, datetime | None]:
-        ends: dict[str, datetime | None] = {}
+    def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
+        renewals: dict[str, Renewal] = {}
         for first in range(0, len(leases), BATCH):
-            batch = leases[first : first + BATCH]
-            ends |= self._renew({"leases": json.dumps([_lease(lease) for lease in batch])})
-        return ends
+            renewals |= self._renew(pack(map(_lease, leases[first : first + BATCH])))
+        return renewals
 
-    def _renew(self, parameters: Parameters) -> dict[str, datetime | None]:
+    def _renew(self, parameters: Parameters) -> dict[str, Renewal]:
         rows = self._run(lambda lock: lock.renew(parameters))
-        return {owner: _end(end) for owner, end in rows}
+        return {Owner(owner): Renewal(bool(renewed), _end(end)) for owner, renewed, end in rows}
 
     def release(self, lease: Claim, keep: float = 0) -> bool:
         parameters = _parameters(lease.semaphore, lease.owner, lease.ttl)

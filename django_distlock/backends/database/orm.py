@@ -4,7 +4,6 @@ The database's clock is read first. An old time is a safe one: it only refuses w
 expired, and shortens the lease by the time that the statements took.
 """
 
-import json
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
@@ -17,7 +16,7 @@ from django.db.models.functions import Greatest
 from ...clocks import read_clock
 from ...fields import to_microseconds
 from ...models import Lock, LockQuerySet
-from .statements import Parameters, Row, Statements
+from .statements import Parameters, Row, Statements, unpack
 
 T = TypeVar("T")
 
@@ -75,13 +74,13 @@ class ORMStatements(Statements):
         return Row(now, now, expires_at)
 
     @unlogged
-    def renew(self, parameters: Parameters) -> list[tuple[str, int | None]]:
+    def renew(self, parameters: Parameters) -> list[tuple[str, bool, int | None]]:
         now = to_microseconds(read_clock(self.connection))
-        ends: list[tuple[str, int | None]] = []
-        for lease in json.loads(parameters["leases"]):
+        ends: list[tuple[str, bool, int | None]] = []
+        for lease in unpack(parameters):
             end = None if lease["ttl"] is None else now + lease["ttl"]
             if self._own(lease, now).update(expires_at=end):
-                ends.append((lease["owner"], end))
+                ends.append((lease["owner"], True, end))
         return ends
 
     @unlogged

@@ -56,10 +56,10 @@ WITH lease AS (
     FROM unlocked WHERE lock.semaphore = unlocked.semaphore
     RETURNING owner, expires_at
 )
-SELECT owner, coalesce(max(renewed_until), max(until))
+SELECT owner, bool_or(renewed), coalesce(max(renewed_until), max(until))
 FROM (
-    SELECT owner, expires_at AS until, NULL::bigint AS renewed_until FROM mine
-    UNION ALL SELECT owner, NULL, expires_at FROM renewed
+    SELECT owner, false AS renewed, expires_at AS until, NULL::bigint AS renewed_until FROM mine
+    UNION ALL SELECT owner, true, NULL, expires_at FROM renewed
 ) AS both_ends
 GROUP BY owner
 """

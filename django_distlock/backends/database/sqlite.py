@@ -46,7 +46,7 @@ WITH lease AS MATERIALIZED (
 )
 UPDATE {table} AS lock SET expires_at = lease.expires_at
 FROM lease WHERE lock.semaphore = lease.semaphore
-RETURNING owner, expires_at
+RETURNING owner, 1, expires_at
 """
 
 RELEASE = """

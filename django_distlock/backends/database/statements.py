@@ -1,9 +1,13 @@
 """The three actions on a lock's row, as each database does them best."""
 
+import json
+from collections.abc import Iterable
 from copy import copy
 from typing import Any, NamedTuple, Self
 
 from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..base import Owner
 
 Parameters = dict[str, Any]
 """What a statement is told: semaphore, owner, holder, and ttl, in microseconds or None.
@@ -11,6 +15,25 @@ Parameters = dict[str, Any]
 A release is told for how many microseconds to `keep` the semaphore from others, by the owner that
 is in the row `after` it. A renewal is told the `leases`: JSON of a list of semaphore, owner, ttl.
 """
+
+
+class Hidden(str):
+    """A text that has owners in it: no traceback shows it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
+def pack(leases: Iterable[Parameters]) -> Parameters:
+    """Return what a renewal of these leases is told."""
+    return {"leases": Hidden(json.dumps([*leases]))}
+
+
+def unpack(parameters: Parameters) -> list[Parameters]:
+    """Return the leases that a renewal is told."""
+    return [one | {"owner": Owner(one["owner"])} for one in json.loads(parameters["leases"])]
 
 
 class Row(NamedTuple):
@@ -38,10 +61,10 @@ class Statements:
         rows = self.fetch(self.acquire_sql, parameters)
         return Row(*rows[0]) if rows else None
 
-    def renew(self, parameters: Parameters) -> list[tuple[str, int | None]]:
-        """Write new ends of the leases; return the owner and the end of each that is still held.
+    def renew(self, parameters: Parameters) -> list[tuple[str, bool, int | None]]:
+        """Write new ends of the leases; return the owner of each that is still held, and its end.
 
-        One whose row is locked is not waited for: it keeps its end.
+        And, between them, whether it was renewed: one whose row is locked is not waited for.
         """
         return self.fetch(self.renew_sql, parameters)
 
