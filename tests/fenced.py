@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
+from django_distlock.semaphores import SemaphoreTemplate
 from tests.app.models import Customer, Invoice
 from tests.others import holding
 
@@ -30,3 +32,8 @@ def lock_of(row: Any, **arguments: Any) -> AbstractContextManager[Lease]:
 def stored(row: Any) -> Any:
     """Read the row as it is in the database now."""
     return type(row).objects.using(row._state.db).get(pk=row.pk)
+
+
+def another_template(text: str, model: type[Any] = Invoice) -> Any:
+    """Let the model's rows belong to other locks."""
+    return mock.patch.object(model._meta.get_field("fence"), "template", SemaphoreTemplate(text))

@@ -6,12 +6,12 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, transaction
 from django.db.models import Count, F
 from django.test.utils import CaptureQueriesContext
 
 from django_distlock import LockLost
-from django_distlock.semaphores import SemaphoreTemplate
 from tests.app.models import (
     Counter,
     Customer,
@@ -23,8 +23,8 @@ from tests.app.models import (
     Payment,
 )
 from tests.conftest import committed, on_each_database
-from tests.fenced import LATE, create, lock_of, stored
-from tests.others import holding
+from tests.fenced import LATE, another_template, create, lock_of, stored
+from tests.others import holding, paused_before_writing
 
 pytestmark = committed
 amounts = pytest.mark.parametrize("model", [Invoice, InvoiceOnScreen, DunnedInvoice])
@@ -57,12 +57,12 @@ def test_update_is_one_statement(alias: str) -> None:
 @on_each_database
 @amounts
 def test_update_of_several_rows(alias: str, model: type[Any]) -> None:
-    """With whatever else a queryset can do: expressions, several fields, inherited ones."""
+    """With whatever else a queryset can do: expressions, inherited fields."""
     first, _ = sisters(alias, model)
     with lock_of(first) as lease:
         rows = model.objects.using(alias).filter(amount__gt=0).fenced(lease)
         assert len(rows) == 2
-        assert rows.update(amount=F("amount") + 1, customer_id=first.customer_id) == 2
+        assert rows.update(amount=F("amount") + 1) == 2
     assert written(alias) == [(2, lease.token), (3, lease.token)]
 
 
@@ -173,14 +173,21 @@ def test_all_rows_are_written(alias: str, way: str) -> None:
 
 
 @on_each_database
-def test_refusal_leaves_the_transaction_around_it_usable(alias: str) -> None:
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("way", ["update", "delete", "delete of an object"])
+def test_refusal_leaves_the_transaction_around_it_usable(alias: str, way: str, known: bool) -> None:
     """It is rolled back that far."""
     invoice = create(alias)
-    Invoice.objects.using(alias).update(fence=LATE)
-    with transaction.atomic(using=alias):
+    if not known:
+        Invoice.objects.using(alias).update(fence=LATE)
+    with lock_of(invoice) as lease, transaction.atomic(using=alias):
+        if known:
+            lease.lose()
+        rows = Invoice.objects.using(alias).fenced(lease)
+        ways = writes_of(rows, alias) | {"delete of an object": lambda: invoice.delete(lease=lease)}
         Counter.objects.using(alias).create()
-        with lock_of(invoice) as lease, pytest.raises(LockLost):
-            Invoice.objects.using(alias).fenced(lease).update(amount=13)
+        with pytest.raises(LockLost):
+            ways[way]()
         Counter.objects.using(alias).create()
     assert Counter.objects.using(alias).count() == 2
 
@@ -250,9 +257,73 @@ def test_one_lock_may_be_all_rows() -> None:
         assert Invoice.objects.fenced(lease).update(amount=13) == 2
 
 
-def another_template(text: str) -> Any:
-    """Let invoices belong to other locks."""
-    return mock.patch.object(Invoice._meta.get_field("fence"), "template", SemaphoreTemplate(text))
+@on_each_database
+@amounts
+@pytest.mark.parametrize("way", ["customer", "customer_id", "bulk_update"])
+def test_rows_are_not_moved_to_another_lock(alias: str, model: type[Any], way: str) -> None:
+    """They would take a foreign token along."""
+    first, _ = sisters(alias, model)
+    other = Customer.objects.using(alias).create(name="Bob")
+    rows = model.objects.using(alias).filter(customer_id=first.customer_id)
+    with lock_of(first) as lease:
+        first.customer = other
+        moves: dict[str, Callable[[], object]] = {
+            "customer": lambda: rows.fenced(lease).update(amount=13, customer=other),
+            "customer_id": lambda: rows.fenced(lease).update(customer_id=other.pk),
+            "bulk_update": lambda: rows.fenced(lease).bulk_update([first], ["amount", "customer"]),
+        }
+        with pytest.raises(ValueError, match=r"customer(_id)? tells which lock"):
+            moves[way]()
+        assert lease.held
+    assert rows.count() == 2
+    assert written(alias) == [(1, 0), (2, 0)]
+
+
+@on_each_database
+def test_rows_of_other_templates_are_not_moved_either(alias: str) -> None:
+    """Neither by a key, nor by what leads to another table; what the template lacks is free."""
+    parcel = Parcel.objects.using(alias).create()
+    greeting = create(alias, Greeting)
+    with lock_of(parcel) as lease, pytest.raises(ValueError, match="counter_ptr tells which lock"):
+        Parcel.objects.using(alias).fenced(lease).update(counter_ptr=7)
+    with lock_of(greeting) as lease:
+        rows = Greeting.objects.using(alias).fenced(lease)
+        with pytest.raises(ValueError, match="customer tells which lock"):
+            rows.update(customer=None)
+        with pytest.raises(FieldDoesNotExist):
+            rows.update(**{"nothing": 1})
+    assert stored(greeting).customer_id == greeting.customer_id
+
+
+@on_each_database
+def test_row_that_is_moved_while_it_is_claimed_keeps_its_fence(alias: str) -> None:
+    """The token is of the lock that it belongs to no more."""
+    first, second = sisters(alias)
+    other = Customer.objects.using(alias).create(name="Bob")
+    moved = Invoice.objects.using(alias).filter(pk=second.pk)
+    with lock_of(first) as lease:
+        rows = Invoice.objects.using(alias).filter(customer_id=first.customer_id)
+        with paused_before_writing(alias, lambda: moved.update(customer=other)):
+            assert rows.fenced(lease).delete() == (1, {"app.Invoice": 1})
+    assert (stored(second).customer_id, stored(second).fence) == (other.pk, 0)
+
+
+@on_each_database
+@pytest.mark.parametrize("known", [False, True])
+def test_refused_bulk_update_rolls_its_transaction_back(alias: str, known: bool) -> None:
+    """As Django's does when it fails; whether or not the lease was known to be lost."""
+    invoice = create(alias)
+    if not known:
+        Invoice.objects.using(alias).update(fence=LATE)
+    with lock_of(invoice) as lease:
+        if known:
+            lease.lose()
+        rows = Invoice.objects.using(alias).fenced(lease)
+        with transaction.atomic(using=alias):
+            Counter.objects.using(alias).create()
+            with pytest.raises(LockLost):
+                rows.bulk_update([invoice], ["amount"])
+    assert not Counter.objects.using(alias).exists()
 
 
 def test_fence_is_set_by_the_lease_alone() -> None:

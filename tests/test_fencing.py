@@ -27,7 +27,7 @@ from tests.app.models import (
     Payment,
 )
 from tests.conftest import committed, on_each_database
-from tests.fenced import LATE, create, lock_of, stored
+from tests.fenced import LATE, another_template, create, lock_of, stored
 from tests.others import Interrupted, elsewhere, holding, isolated, paused_before_writing, take_away
 
 pytestmark = committed
@@ -231,7 +231,7 @@ def test_update_fields_gets_the_fence(alias: str, receivers: Callable[..., None]
 @on_each_database
 @pytest.mark.parametrize("late", [False, True])
 def test_select_on_save_asks_for_the_fence_as_well(alias: str, late: bool) -> None:
-    """Whether the row is refused by the SELECT, or by the UPDATE that follows."""
+    """Whenever the row was written later."""
     invoice = create(alias)
     rows = Invoice.objects.using(alias)
     if not late:
@@ -358,12 +358,17 @@ def test_rolled_back_save_leaves_the_rows_fence(alias: str) -> None:
 
 
 @pytest.mark.needs("mariadb")
+@pytest.mark.parametrize("select_on_save", [False, True])
 @pytest.mark.parametrize("write", ["save", "delete", "update"])
-def test_later_write_is_seen_beyond_a_snapshot(write: str) -> None:
+def test_later_write_is_seen_beyond_a_snapshot(write: str, select_on_save: bool) -> None:
     """At REPEATABLE READ a SELECT still shows the row as it was before the later holder's write."""
     invoice = create("mariadb")
     rows = Invoice.objects.using("mariadb")
-    with isolated("mariadb", "repeatable read"), lock_of(invoice) as lease:
+    with (
+        isolated("mariadb", "repeatable read"),
+        lock_of(invoice) as lease,
+        mock.patch.object(Invoice._meta, "select_on_save", select_on_save),
+    ):
         writes: dict[str, Callable[[], object]] = {
             "save": lambda: invoice.save(lease=lease),
             "delete": lambda: invoice.delete(lease=lease),
@@ -374,6 +379,217 @@ def test_later_write_is_seen_beyond_a_snapshot(write: str) -> None:
             with paused_before_writing("mariadb", lambda: rows.update(fence=LATE)):
                 writes[write]()
     assert stored(invoice).fence == LATE
+
+
+@on_each_database
+@pytest.mark.parametrize("model", [Invoice, DunnedInvoice])
+def test_save_with_a_lost_lease_rolls_its_transaction_back(alias: str, model: type[Any]) -> None:
+    """Though nothing was sent, and though the error is caught."""
+    invoice = create(alias, model)
+    with lock_of(invoice) as lease, transaction.atomic(using=alias):
+        lease.lose()
+        Payment.objects.using(alias).create(invoice_id=invoice.pk)
+        with pytest.raises(LockLost):
+            invoice.save(lease=lease)
+    assert not Payment.objects.using(alias).exists()
+
+
+def move(row: Any, customer: Customer, fence: int | None = 0) -> None:
+    """Let the row belong to another customer, and so to another lock."""
+    rows = Invoice.objects.using(row._state.db).filter(pk=row.pk)
+    assert rows.update(customer=customer, fence=fence, amount=100) == 1
+
+
+@on_each_database
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("write", ["save", "save of a field", "delete"])
+@pytest.mark.parametrize("model", [Invoice, DunnedInvoice, InvoiceOnScreen])
+def test_row_that_belongs_to_another_lock_by_now_is_not_written(
+    alias: str, model: type[Any], write: str, late: bool
+) -> None:
+    """Whatever its fence says, and however late it was moved."""
+    row = create(alias, model)
+    other = Customer.objects.using(alias).create(name="Bob")
+    row.amount = 13
+    with lock_of(row) as lease:
+        writes: dict[str, Callable[[], object]] = {
+            "save": lambda: row.save(lease=lease),
+            "save of a field": lambda: row.save(lease=lease, update_fields=["amount"]),
+            "delete": lambda: row.delete(lease=lease),
+        }
+        mine, others = f"{row.customer_id}collectPayment", f"{other.pk}collectPayment"
+        message = f"The row of {row._meta.label} with pk {row.pk} .*'{others}'.*'{mine}'"
+        with pytest.raises(ValueError, match=message):
+            if late:
+                with paused_before_writing(alias, lambda: move(row, other)):
+                    writes[write]()
+            else:
+                move(row, other)
+                writes[write]()
+        assert lease.held
+    now = stored(row)
+    assert (now.customer_id, now.amount, now.fence, row.fence) == (other.pk, 100, 0, 0)
+
+
+@on_each_database
+@pytest.mark.parametrize("token", [0, LATE])
+def test_object_that_was_moved_in_memory_is_not_written(alias: str, token: int) -> None:
+    """Neither with a lease on the lock that the row belongs to, nor with one on the object's."""
+    row = create(alias)
+    Invoice.objects.using(alias).update(fence=token)
+    other = Customer.objects.using(alias).create(name="Bob")
+    with lock_of(row) as old:
+        row.customer = other
+        with lock_of(row) as new:
+            with pytest.raises(ValueError, match=f"'{other.pk}collectPayment', but the lease is"):
+                row.save(lease=old)
+            for write in (row.save, row.delete):
+                with pytest.raises(ValueError, match=f"The row of .* but .*'{other.pk}collectPay"):
+                    write(lease=new)
+    assert stored(row).customer_id != other.pk
+    assert stored(row).fence == token
+
+
+@on_each_database
+def test_receiver_does_not_move_the_row(alias: str, receivers: Callable[..., None]) -> None:
+    """The object was another lock's when save() began."""
+    row = create(alias)
+    other = Customer.objects.using(alias).create(name="Bob")
+
+    def receive(instance: Invoice, **kwargs: Any) -> None:
+        instance.customer = other
+
+    receivers(pre_save, receive)
+    with lock_of(row) as lease, pytest.raises(ValueError, match="but the lease is on"):
+        row.save(lease=lease)
+    assert stored(row).customer_id != other.pk
+    assert stored(row).fence == 0
+
+
+@on_each_database
+def test_moved_row_refuses_every_lease_but_its_new_holders(alias: str) -> None:
+    """As the documentation says how to move it."""
+    row = create(alias)
+    stale = stored(row)
+    other = Customer.objects.using(alias).create(name="Bob")
+    with holding(alias, f"{other.pk}collectPayment") as outdated:
+        pass
+    outdated.released = False  # as of a holder that doesn't know
+    with lock_of(row) as old, holding(alias, f"{other.pk}collectPayment") as new:
+        rows = Invoice.objects.using(alias).filter(pk=row.pk, customer=row.customer)
+        assert rows.filter(fence__lte=old.token).update(customer=other, fence=new.token) == 1
+        with pytest.raises(ValueError, match="The row of"):
+            stale.save(lease=old)
+        moved = stored(row)
+        with pytest.raises(LockLost):
+            moved.save(lease=outdated)
+        moved.amount = 13
+        moved.save(lease=new)
+    outdated.released = True  # as it was
+    with lock_of(moved) as next_one:
+        moved.save(lease=next_one)
+    assert (stored(row).amount, stored(row).fence) == (13, next_one.token)
+
+
+@on_each_database
+@pytest.mark.parametrize("write", ["save", "save of a field", "delete"])
+def test_lock_that_is_made_of_another_table_is_asked_for_as_well(alias: str, write: str) -> None:
+    """The row is claimed first; only then is it known whose it is."""
+    row = create(alias, Greeting)
+    other = Customer.objects.using(alias).create(name="ada")
+    row.sent = 13
+    writes: dict[str, Callable[[Lease], object]] = {
+        "save": lambda lease: row.save(lease=lease),
+        "save of a field": lambda lease: row.save(lease=lease, update_fields=["sent"]),
+        "delete": lambda lease: row.delete(lease=lease),
+    }
+    rows = Greeting.objects.using(alias)
+    with lock_of(row) as lease:
+        for customer, found in ((other, "'ada:greet'"), (None, "None")):
+            rows.update(customer=customer)
+            with pytest.raises(ValueError, match=f"belongs to {found}.*'Ada:greet'"):
+                writes[write](lease)
+        assert lease.held
+        assert list(rows.values_list("sent", "fence")) == [(0, 0)]
+        rows.update(customer=row.customer)
+        row.save(lease=lease, update_fields=[])
+        assert stored(row).fence == 0
+        writes[write](lease)
+        assert list(rows.values_list("sent", "fence")) in ([], [(13, lease.token)])
+    row = create(alias, Greeting)
+    rows.update(fence=LATE)
+    with lock_of(row) as lease, pytest.raises(LockLost):
+        writes[write](lease)
+
+
+@on_each_database
+def test_insert_under_a_lock_that_is_made_of_another_table(alias: str) -> None:
+    """There is nothing to be claimed."""
+    customer = Customer.objects.using(alias).create(name="Ada")
+    with holding(alias, "Ada:greet") as lease:
+        greeting = Greeting(customer=customer)
+        greeting.save(using=alias, lease=lease)
+        assert greeting.fence == stored(greeting).fence == lease.token
+        Greeting.objects.using(alias).all().delete()
+        with pytest.raises(DatabaseError, match="not there any more"):
+            greeting.save(lease=lease)
+
+
+@on_each_database
+def test_lock_that_is_made_of_the_parents_table_is_asked_for_before_that_is_written(
+    alias: str,
+) -> None:
+    """Or else the row would belong to whatever the object does."""
+    with another_template("<value>:send", Parcel):
+        parcel = Parcel.objects.using(alias).create(value=1, weight=2)
+        with lock_of(parcel) as lease:
+            Parcel.objects.using(alias).update(value=3)
+            with pytest.raises(ValueError, match="belongs to '3:send'.*'1:send'"):
+                parcel.save(lease=lease)
+            assert (stored(parcel).value, stored(parcel).fence) == (3, 0)
+            Parcel.objects.using(alias).update(value=1)
+            parcel.save(lease=lease)
+    assert stored(parcel).fence == lease.token
+
+
+@on_each_database
+def test_text_of_a_row_is_compared_byte_by_byte(alias: str) -> None:
+    """Locks are particular about case and blanks, where a column is not."""
+    with another_template("<customer.name>:<sent>", Greeting):
+        for name, other in (("Ada", "ada"), ("Ada", "Ada "), ("a%", "a")):
+            row = create(alias, Greeting, name=name)
+            with lock_of(row) as lease:
+                row.save(lease=lease)
+                Customer.objects.using(alias).filter(pk=row.customer_id).update(name=other)
+                with pytest.raises(ValueError, match="The row of"):
+                    row.save(lease=lease)
+
+
+@on_each_database
+def test_property_is_taken_at_the_objects_word(alias: str) -> None:
+    """No row can be asked for it; but for the rest of the template it is."""
+    row = create(alias)
+    other = Customer.objects.using(alias).create(name="Bob")
+    with (
+        mock.patch.object(Invoice, "owner", "A da", create=True),
+        another_template("<owner>:<customer_id>"),
+        lock_of(row) as lease,
+    ):
+        row.save(lease=lease)
+        assert stored(row).fence == lease.token
+        move(row, other)
+        with pytest.raises(ValueError, match=f"belongs to 'A%20da:{other.pk}'"):
+            row.save(lease=lease)
+
+
+def test_number_that_is_written_otherwise_is_another_lock() -> None:
+    """The row's own number has one way to be written."""
+    row = create("default")
+    row.customer_id = f"0{row.customer_id}"
+    with lock_of(row) as lease:
+        for write in (row.save, row.delete):
+            with pytest.raises(ValueError, match=r"No app\.Invoice belongs to '0"):
+                write(lease=lease)
 
 
 @on_each_database

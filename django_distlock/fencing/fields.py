@@ -1,12 +1,13 @@
 """The fence of a row: a token, and the semaphore that the row belongs to."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from django.core import checks
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured, ValidationError
-from django.db import models
+from django.db import connections, models
 from django.db.models import F, Q
+from django.db.models.lookups import Exact
 
 from ..leases import Lease
 from ..semaphores import SemaphoreTemplate
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     _BigIntegerField = models.BigIntegerField[int, int]
 else:
     _BigIntegerField = models.BigIntegerField
+
+
+class Bytes(models.Func):
+    """A text that MySQL's family compares byte by byte, whatever its column's collation."""
+
+    template = "CAST(CONVERT(%(expressions)s USING utf8mb4) AS BINARY)"
+    output_field: ClassVar[Any] = models.CharField()
 
 
 class FenceField(_BigIntegerField):
@@ -83,23 +91,65 @@ class FenceField(_BigIntegerField):
         """Return the condition that the lease's token passes the fence."""
         return Q(**{f"{self.name}__lte": lease.token})
 
-    def values_in(self, semaphore: str, model: type[models.Model]) -> dict[str, Any]:
+    def belonging(self, lease: Lease, rows: "models.QuerySet[Any]", *, strict: bool = True) -> Q:
+        """Return the condition that a row belongs to the lease's semaphore. See values_in()."""
+        values = self.values_in(lease.semaphore, rows.model, strict=strict)
+        condition = Q(**values)
+        if connections[rows.db].vendor == "mysql":
+            # There, `=` takes `a`, `A` and `a ` for the same, but their semaphores are not.
+            for lookup, value in values.items():
+                if isinstance(value, str):
+                    condition &= Q(Exact(Bytes(F(lookup)), value))
+        return condition
+
+    def writable(
+        self, rows: "models.QuerySet[Any]", lease: Lease
+    ) -> "tuple[models.QuerySet[Any], bool]":
+        """Return those of the table's rows that the lease may write, to be updated at once.
+
+        And whether that is all there is to ask: what a row's semaphore has of other tables would
+        make a subquery, whose answer may be outdated when the row is written.
+        """
+        passed = rows.filter(self.passed(lease))
+        mine = passed.filter(self.belonging(lease, rows, strict=False))
+        return (mine, True) if is_one_table(mine) else (passed, False)
+
+    def read(self, rows: "models.QuerySet[Any]", lease: Lease) -> Iterator[tuple[int, str | None]]:
+        """Yield each row's fence and semaphore, None for a row that can have none.
+
+        What is not a field counts as what the lease says.
+        """
+        names = self.template.names
+        given = dict(zip(names, self.template.read(lease.semaphore) or (), strict=True))
+        fields = [name for name in names if find_field(rows.model, name)]
+        for token, *values in rows.values_list(self.name, *map(_lookup, fields)):
+            found = given | dict(zip(fields, values, strict=True))
+            # No semaphore is made of None.
+            yield token, None if None in values else self.template.fill(found[n] for n in names)
+
+    def values_in(
+        self, semaphore: str, model: type[models.Model], *, strict: bool = True
+    ) -> dict[str, Any]:
         """Return the values that the model's rows of this semaphore have, by their lookups.
 
-        ValueError if no row can have it, or if it is made of other things than fields.
+        ValueError if no row can have it, or, if strict, if it is made of other things than fields.
         """
         values: dict[str, Any] = {}
+        others: dict[str, str] = {}
         template = self.template
         try:
             for name, text in zip(template.names, template.read(semaphore) or (), strict=False):
                 field = find_field(model, name)
-                if field is None:
+                if field is not None:
+                    values[name] = field.to_python(text)
+                elif strict:
                     raise ValueError(
                         f"Template {template.text!r}: <{name}> is not a field, so fenced() finds "
                         "no rows by it; save each with its lease."
                     )
-                values[name] = field.to_python(text)
-            made = template.fill([values[name] for name in template.names])
+                else:
+                    others[name] = text
+            made = template.fill([(values | others)[name] for name in template.names])
         except (KeyError, ValidationError):
             made = ""
         if made != semaphore:  # "01" would be found by the number that belongs to "1"
@@ -107,7 +157,15 @@ class FenceField(_BigIntegerField):
                 f"No {model._meta.label} belongs to {semaphore!r}: its semaphores are made like "
                 f"{template.text!r}."
             )
-        return {name.replace(".", "__"): value for name, value in values.items()}
+        return {_lookup(name): value for name, value in values.items()}
+
+    def moved_by(self, names: Iterable[str], model: type[models.Model]) -> str | None:
+        """Return the first of the fields that tell which lock a row belongs to, if there is one."""
+        meta: Any = model._meta
+        roots = {name.partition(".")[0] for name in self.template.names}
+        own = {meta.pk} if "pk" in roots else set()
+        own |= {field for field in meta.fields if roots & {field.name, field.attname}}
+        return next((name for name in names if meta.get_field(name) in own), None)
 
 
 def find_field(model: Any, name: str) -> "models.Field[Any, Any] | None":
@@ -138,6 +196,17 @@ def find_fence(model: type[models.Model]) -> FenceField:
             f"{model._meta.label} has {len(fences)} FenceFields, but a fenced model has one."
         )
     return fences[0]
+
+
+def is_one_table(rows: "models.QuerySet[Any]") -> bool:
+    """Tell whether all conditions are on the rows themselves."""
+    query = rows.query.chain()
+    query.get_initial_alias()
+    return query.count_active_tables() == 1
+
+
+def _lookup(name: str) -> str:
+    return name.replace(".", "__")
 
 
 def _is_fenced(model: type[models.Model]) -> bool:

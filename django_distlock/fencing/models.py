@@ -1,7 +1,7 @@
 """Write one row under a lease."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -52,15 +52,22 @@ class FencedModel(models.Model):
         """Save; under a lease, update the row only if no later holder has written it.
 
         LockLost if one has, or if the lease is known to be lost; ValueError if it is on another
-        semaphore than the object. What was read and is not there any more is not inserted again.
+        semaphore than the object, or than its row. What was read and is not there any more is not
+        inserted again.
         """
+        claim: AbstractContextManager[object] = nullcontext()
         if lease is not None:
             fence = find_fence(type(self))
-            fence.admit(self, lease)
+            using = using or router.db_for_write(type(self), instance=self)
+            with transaction.mark_for_rollback_on_error(using=using):
+                fence.admit(self, lease)
+                complete = fence.writable(self._fenced_rows(using), lease)[1]
             if update_fields:
                 update_fields = {*update_fields, fence.name}
+            if not complete and (update_fields is None or update_fields):
+                claim = self._claiming(using, lease)
         may_insert = self._state.adding or bool(force_insert) or self.pk is None
-        with self._saving(lease and Save(self, lease, may_insert)):
+        with self._saving(lease and Save(self, lease, may_insert)), claim:
             super().save(
                 force_insert=force_insert,
                 force_update=force_update,
@@ -84,27 +91,47 @@ class FencedModel(models.Model):
         finally:
             _save.reset(outer)
 
+    @contextmanager
+    def _claiming(self, using: str, lease: Lease) -> Iterator[None]:
+        """Claim the row before the block's first statement, and keep it until the last one."""
+        with transaction.atomic(using=using, savepoint=False):
+            self._claim(using, lease)
+            yield
+
     def _own_save(self) -> Save | None:
         save = _save.get()
         return save if save and save.instance is self else None
 
-    def _do_update(self, base_qs: Any, using: Any, pk_val: Any, values: Any, *rest: Any) -> Any:
+    def _do_update(
+        self,
+        base_qs: Any,
+        using: Any,
+        pk_val: Any,
+        values: Any,
+        update_fields: Any,
+        forced_update: Any,
+        *rest: Any,
+    ) -> Any:
         """Update one table's row: Django's save() calls this for each table of the model."""
         fence, save = find_fence(type(self)), self._own_save()
-        if base_qs.model is not fence.model:
-            return super()._do_update(base_qs, using, pk_val, values, *rest)
-        # What is in memory may be less than what is in the row by now.
-        values = [each for each in values if each[0] is not fence]
-        if save is None:
-            return super()._do_update(base_qs, using, pk_val, values, *rest)
-        lease = save.lease
-        values.append((fence, None, lease.token))
-        rows = base_qs.filter(fence.passed(lease))
-        updated = super()._do_update(rows, using, pk_val, values, *rest)
-        if updated:
-            setattr(self, fence.attname, lease.token)
-        else:
-            self._refuse_later(base_qs.filter(pk=pk_val), lease)
+        rows = base_qs
+        if base_qs.model is fence.model:
+            # What is in memory may be less than what is in the row by now.
+            values = [each for each in values if each[0] is not fence]
+            if save:
+                fence.admit(self, save.lease)  # once more, after the receivers of pre_save
+                values.append((fence, None, save.lease.token))
+                rows, _ = fence.writable(base_qs, save.lease)
+                # Without the SELECTs of select_on_save, which may see what isn't there any more.
+                forced_update = True
+        updated = super()._do_update(
+            rows, using, pk_val, values, update_fields, forced_update, *rest
+        )
+        if save and base_qs.model is fence.model:
+            if updated:
+                setattr(self, fence.attname, save.lease.token)
+            else:
+                self._refuse(base_qs.filter(pk=pk_val), save.lease)
         return updated
 
     def _do_insert(self, manager: Any, *args: Any) -> Any:
@@ -123,24 +150,38 @@ class FencedModel(models.Model):
         """Delete; under a lease, only if no later holder has written the row. See save()."""
         if lease is None or self.pk is None:  # Django has an error for that
             return super().delete(using, keep_parents)
-        fence = find_fence(type(self))
-        fence.admit(self, lease)
+        find_fence(type(self)).admit(self, lease)
         using = using or router.db_for_write(type(self), instance=self)
-        pk = self._get_pk_val(fence.model._meta)
-        rows = fence.model._base_manager.using(using).filter(pk=pk)
         with transaction.atomic(using=using):
             # This locks the row until all that depends on it is deleted, too.
-            if rows.filter(fence.passed(lease)).update(**{fence.name: lease.token}):
+            if self._claim(using, lease):
                 return super().delete(using, keep_parents)
-            self._refuse_later(rows, lease)
         return 0, {}
 
-    def _refuse_later(self, rows: models.QuerySet[Any], lease: Lease) -> None:
-        """Raise LockLost if it was the fence that kept the write off the row."""
-        fence = find_fence(type(self))
-        later = as_it_is(rows.exclude(fence.passed(lease)))
-        for token in later.values_list(fence.name, flat=True):
-            raise refuse(lease, name_of(self), token)
+    def _fenced_rows(self, using: str) -> models.QuerySet[Any]:
+        """Return the object's row in the table that has the fence."""
+        model = find_fence(type(self)).model
+        return model._base_manager.using(using).filter(pk=self._get_pk_val(model._meta))
+
+    def _claim(self, using: str, lease: Lease) -> bool:
+        """Set the row's fence, which locks it; tell whether it is there. See save()."""
+        fence, rows = find_fence(type(self)), self._fenced_rows(using)
+        mine, complete = fence.writable(rows, lease)
+        claimed = bool(mine.update(**{fence.name: lease.token}))
+        if not (claimed and complete):
+            self._refuse(rows, lease)
+        return claimed
+
+    def _refuse(self, rows: models.QuerySet[Any], lease: Lease) -> None:
+        """Raise if the row belongs to another semaphore, or was written later."""
+        for token, semaphore in find_fence(type(self)).read(as_it_is(rows), lease):
+            if semaphore != lease.semaphore:
+                raise ValueError(
+                    f"The row of {name_of(self)} belongs to {semaphore!r}, but the object and the "
+                    f"lease belong to {lease.semaphore!r}."
+                )
+            if token > (lease.token or 0):
+                raise refuse(lease, name_of(self), token)
 
     @classmethod
     def check(cls, **kwargs: Any) -> list[checks.CheckMessage]:

@@ -2,24 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, Self, TypeVar
 
-from django.db import connections, models, transaction
-from django.db.models import F, Q
-from django.db.models.lookups import Exact
+from django.db import models, transaction
+from django.db.models import Q
 
 from ..leases import Lease
-from .fields import find_fence
+from .fields import find_fence, is_one_table
 from .refusals import as_it_is, check_held, check_token, refuse
 
 M = TypeVar("M", bound=models.Model)
-
-
-class Bytes(models.Func):
-    """A text that MySQL's family compares byte by byte, whatever its column's collation."""
-
-    template = "CAST(CONVERT(%(expressions)s USING utf8mb4) AS BINARY)"
-    output_field: ClassVar[Any] = models.CharField()
 
 
 class FencedQuerySet(models.QuerySet[M]):
@@ -59,6 +51,12 @@ class FencedQuerySet(models.QuerySet[M]):
         fence = find_fence(self.model)
         if fence.name in kwargs:
             raise ValueError(f"{fence.name} is set by the lease.")
+        if moved := fence.moved_by(kwargs, self.model):
+            raise ValueError(
+                f"{moved} tells which lock a {self.model._meta.label} belongs to, by the template "
+                f"{fence.template.text!r}, so fenced() doesn't update it. Hold the other lock, too, "
+                f"and move the rows by an update(…, {fence.name}=…) with that lease's token."
+            )
         with self._writing(lease) as rows:
             mine = rows.filter(self._belonging(lease), fence.passed(lease))
             if _is_one_statement(mine):
@@ -89,14 +87,7 @@ class FencedQuerySet(models.QuerySet[M]):
 
     def _belonging(self, lease: Lease) -> Q:
         """Return the condition that a row belongs to the lease's semaphore."""
-        values = find_fence(self.model).values_in(lease.semaphore, self.model)
-        condition = Q(**values)
-        if connections[self.db].vendor == "mysql":
-            # There, `=` takes `a`, `A` and `a ` for the same, but their semaphores are not.
-            for lookup, value in values.items():
-                if isinstance(value, str):
-                    condition &= Q(Exact(Bytes(F(lookup)), value))
-        return condition
+        return find_fence(self.model).belonging(lease, self)
 
     def _claim(self, lease: Lease) -> Self:
         """Set the fence of all rows, which locks them until the end; return them, unfenced."""
@@ -104,7 +95,8 @@ class FencedQuerySet(models.QuerySet[M]):
         rows, key = self._under(None), _primary_key(fence.model).name
         keys = list(rows.filter(self._belonging(lease)).values_list(key, flat=True))
         claimed = fence.model._base_manager.using(self.db).filter(pk__in=keys)
-        claimed.filter(fence.passed(lease)).update(**{fence.name: lease.token})
+        mine, _ = fence.writable(claimed, lease)
+        mine.update(**{fence.name: lease.token})
         self._refuse_others(lease)
         return rows.filter(**{f"{key}__in": keys})
 
@@ -160,10 +152,8 @@ def _is_one_statement(rows: models.QuerySet[Any]) -> bool:
     Otherwise the fence would be looked at in a subquery or before: a row that is written meanwhile
     would be overwritten.
     """
-    query = rows.query.chain()
-    query.get_initial_alias()
     concrete = rows.model._meta.concrete_model
-    return query.count_active_tables() == 1 and not (concrete and concrete._meta.parents)
+    return is_one_table(rows) and not (concrete and concrete._meta.parents)
 
 
 def _primary_key(model: type[models.Model]) -> "models.Field[Any, Any]":
