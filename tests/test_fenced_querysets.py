@@ -287,11 +287,11 @@ def test_rows_of_other_templates_are_not_moved_either(alias: str) -> None:
     with lock_of(parcel) as lease, pytest.raises(ValueError, match="counter_ptr tells which lock"):
         Parcel.objects.using(alias).fenced(lease).update(counter_ptr=7)
     with lock_of(greeting) as lease:
-        rows = Greeting.objects.using(alias).fenced(lease)
+        rows: Any = Greeting.objects.using(alias).fenced(lease)
         with pytest.raises(ValueError, match="customer tells which lock"):
             rows.update(customer=None)
         with pytest.raises(FieldDoesNotExist):
-            rows.update(**{"nothing": 1})
+            rows.update(nothing=1)
     assert stored(greeting).customer_id == greeting.customer_id
 
 

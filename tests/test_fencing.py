@@ -544,7 +544,7 @@ def test_lock_that_is_made_of_the_parents_table_is_asked_for_before_that_is_writ
         parcel = Parcel.objects.using(alias).create(value=1, weight=2)
         with lock_of(parcel) as lease:
             Parcel.objects.using(alias).update(value=3)
-            with pytest.raises(ValueError, match="belongs to '3:send'.*'1:send'"):
+            with pytest.raises(ValueError, match=r"belongs to '3:send'.*'1:send'"):
                 parcel.save(lease=lease)
             assert (stored(parcel).value, stored(parcel).fence) == (3, 0)
             Parcel.objects.using(alias).update(value=1)

@@ -54,7 +54,7 @@ class FencedQuerySet(models.QuerySet[M]):
         if moved := fence.moved_by(kwargs, self.model):
             raise ValueError(
                 f"{moved} tells which lock a {self.model._meta.label} belongs to, by the template "
-                f"{fence.template.text!r}, so fenced() doesn't update it. Hold the other lock, too, "
+                f"{fence.template.text!r}, so fenced() doesn't update it. Hold the other lock too, "
                 f"and move the rows by an update(…, {fence.name}=…) with that lease's token."
             )
         with self._writing(lease) as rows:
