@@ -805,3 +805,33 @@ def test_example_models_are_clean() -> None:
     """The check has nothing to say of those that the tests use."""
     for model in (Invoice, DunnedInvoice, InvoiceOnScreen, Parcel, Greeting):
         assert problems(model) == []
+
+
+@isolate_apps("tests.app")
+@on_each_database
+def test_text_in_the_rows_own_table_is_compared_byte_by_byte(alias: str) -> None:
+    """In the one statement."""
+
+    class Named(FencedModel):
+        name = models.CharField(max_length=9)
+        fence = FenceField("<name>:greet")
+
+        class Meta:
+            app_label = "app"
+
+    with connections[alias].schema_editor() as editor:
+        editor.create_model(Named)
+    try:
+        row = Named.objects.using(alias).create(name="Ada")
+        with lock_of(row) as lease:
+            with CaptureQueriesContext(connections[alias]) as queries:
+                row.save(lease=lease)
+            assert len(queries) == 1
+            for other in ("ada", "Ada "):
+                Named.objects.using(alias).update(name=other)
+                for write in (row.save, row.delete):
+                    with pytest.raises(ValueError, match="The row of"):
+                        write(lease=lease)
+    finally:
+        with connections[alias].schema_editor() as editor:
+            editor.delete_model(Named)
