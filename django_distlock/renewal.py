@@ -85,7 +85,7 @@ class Renewals:
                 taken.append(lease)
             elif renewal.renewed:
                 lease.extend(renewal, sent)
-            elif lease.held or lease.released:
+            elif ref(lease) in self._leases:  # and not released meanwhile
                 locked.append(lease)
         self._warn(locked, "transactions have their rows locked")
         return taken

@@ -369,6 +369,25 @@ def test_lease_that_is_released_while_it_is_renewed_is_not_lost(
     assert lease.released
 
 
+def test_release_of_a_lease_that_was_not_renewed_is_no_trouble(
+    scripted: ScriptedBackend,
+    clock: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It may be the release that had the row locked."""
+    lease = acquire("default", ttl=60)
+
+    def after_the_release(claims: Any) -> Any:
+        assert lease.release() is True
+        return {lease.owner: Renewal(False, lease.expires_at)}
+
+    monkeypatch.setattr(scripted, "renew", after_the_release)
+    clock[0] = 30
+    background("default").renewals.renew_due()
+    assert caplog.text == ""
+
+
 def test_lease_that_is_being_told_lost_is_not_released(
     scripted: ScriptedBackend, lost: dict[Lease, str]
 ) -> None:

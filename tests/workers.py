@@ -126,12 +126,13 @@ def write_late(backend: str, ttl: str) -> str:
     invoice = Invoice.objects.using(backend).get()
     with holding(backend, f"{invoice.customer_id}collectPayment", ttl=float(ttl)) as lease:
         lease.check()
+        outcome = ""
         with connections[backend].execute_wrapper(stop_before_update):
             try:
                 invoice.save(lease=lease)
             except LockLost as error:
-                return str(error)
-    return ""
+                outcome = str(error)
+    return outcome
 
 
 def visit(path: str, requests: str) -> list[int]:
