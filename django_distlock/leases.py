@@ -3,12 +3,9 @@
 import logging
 import math
 import os
-import socket
-import threading
 import warnings
 from contextlib import suppress
 from datetime import datetime
-from functools import cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
 from weakref import ref
 
@@ -16,6 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.asyncio import async_unsafe
 
 from . import clocks
+from .acquisitions import Request
 from .backends.base import BaseLockBackend, Claim, Grant, Owner, Renewal
 from .background import Background, background
 from .exceptions import LockBackendUnavailable, LockLost
@@ -32,39 +30,6 @@ ASYNC_UNSAFE = (
     "django_distlock's calls wait for the store and can't be made in a running event loop; "
     "use sync_to_async()."
 )
-
-
-def new_owner() -> Owner:
-    """Return an id that nobody can guess, 128 random bits, for one acquisition."""
-    return Owner(os.urandom(16).hex())
-
-
-def describe_holder(label: str = "") -> str:
-    """Return who is asking, for people: the label, host, process and thread."""
-    holder = f"{_process(os.getpid())} {threading.current_thread().name}"
-    if label:
-        holder = f"{label} ({holder})"
-    # Not every store can keep a NUL or a lone surrogate.
-    return holder if holder.isprintable() else holder.encode("unicode_escape").decode()
-
-
-@cache
-def _process(pid: int) -> str:
-    return f"{socket.gethostname()} pid {pid}"
-
-
-class Request(NamedTuple):
-    """What one acquisition asks a store for, and what is to become of the lease."""
-
-    backend: str
-    semaphore: str
-    owner: Owner
-    ttl: float | None
-    holder: str
-    renewed: bool
-    caller: BaseDatabaseWrapper | None
-    min_hold: float
-    max_hold: float
 
 
 class Extension(NamedTuple):

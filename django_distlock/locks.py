@@ -12,11 +12,12 @@ from typing import Final
 from django.utils.asyncio import async_unsafe
 
 from . import clocks
+from .acquisitions import Request, describe_holder, new_owner
 from .backends.base import LONGEST_TTL, BaseLockBackend
 from .exceptions import LockBackendUnavailable, LockError, LockLost, LockNotHeld
 from .flows import Flow, current_flow
 from .handler import lock_backends
-from .leases import ASYNC_UNSAFE, Lease, Request, describe_holder, new_owner
+from .leases import ASYNC_UNSAFE, Lease
 from .put_off import PutOffRelease, State, release
 from .semaphores import validate_semaphore
 from .signals import lock_acquired, lock_contended

@@ -21,11 +21,12 @@ from unittest import SkipTest, TestCase
 from django.core.signals import request_finished, request_started
 from django.db import connections
 
+from .acquisitions import new_owner
 from .backends.base import BaseLockBackend, Grant, LockState, Renewal
 from .clocks import monotonic
 from .exceptions import LockLost, LockNotHeld
 from .handler import lock_backends
-from .leases import Lease, new_owner
+from .leases import Lease
 from .locks import acquire_lock, release_lock
 from .signals import lock_lost
 

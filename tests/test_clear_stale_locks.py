@@ -17,8 +17,8 @@ from django.test import override_settings
 from model_bakery import baker
 
 from django_distlock import LockBackendUnavailable, acquire_lock, lock_backends
+from django_distlock.acquisitions import new_owner
 from django_distlock.fields import to_microseconds
-from django_distlock.leases import new_owner
 from django_distlock.models import Lock
 from tests.conftest import on_each_database
 from tests.processes import worker_environment

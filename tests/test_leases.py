@@ -19,8 +19,8 @@ from django_distlock import (
     clocks,
     release_lock,
 )
+from django_distlock.acquisitions import describe_holder, new_owner
 from django_distlock.flows import Flow
-from django_distlock.leases import describe_holder, new_owner
 from tests.conftest import ScriptedBackend
 
 

@@ -26,6 +26,7 @@ from django_distlock import (
     clocks,
     lock_backends,
 )
+from django_distlock.acquisitions import Request, describe_holder, new_owner
 from django_distlock.backends.base import Grant, Renewal
 from django_distlock.backends.database.connections import close_own_connections
 from django_distlock.backends.database.mysql import MySQLStatements
@@ -34,7 +35,6 @@ from django_distlock.backends.database.statements import Statements
 from django_distlock.background import Background, background
 from django_distlock.fields import EPOCH
 from django_distlock.flows import current_flow
-from django_distlock.leases import Request, describe_holder, new_owner
 from django_distlock.models import Lock
 from django_distlock.renewal import Renewals
 from tests.app.backends import HangingBackend
