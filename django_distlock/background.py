@@ -73,7 +73,7 @@ class Background:
         """See to it that the thread is there until the occasion is `over`."""
         with self._changing:
             self._expected.add(occasion)
-            if self.thread is None or not self.thread.is_alive():
+            if not self._runs():
                 self._wake()
 
     def over(self, occasion: object) -> None:
@@ -84,8 +84,11 @@ class Background:
         """Let the thread do it. Safe in a finalizer: no lock is waited for, no thread started."""
         self._work.put(work)
 
+    def _runs(self) -> bool:
+        return self.thread is not None and self.thread.is_alive()
+
     def _wake(self) -> None:
-        if self.thread is not None and self.thread.is_alive():
+        if self._runs():
             self._work.put(None)
             return
         if _lacks_threads():

@@ -237,7 +237,7 @@ class Lease:
         """How often it was reentered, and not given back since."""
         return self._reentries
 
-    def drop_reentries(self, to: int = 0) -> None:
+    def drop_reentries(self, to: int) -> None:
         """Take all but so many as given back."""
         self._reentries = max(0, min(self._reentries, to))
 
@@ -330,19 +330,19 @@ class Lease:
         self.stop_renewal()
         self._background = None
 
-    def lose(self, reason: str = "") -> None:
+    def lose(self) -> None:
         """Take note that it isn't ours any more, unless somebody else has the last word."""
         if self.settle():
-            self.tell_lost(reason)
+            self.tell_lost()
 
     def tell_released(self) -> None:
         """Tell that the store has been given the lock back."""
         self.released = True
         lock_released.send_robust(sender=Lease, lease=self)
 
-    def tell_lost(self, reason: str = "") -> None:
+    def tell_lost(self) -> None:
         """Tell that it isn't ours any more."""
-        self._reason = reason or (TAKEN if self.remaining else self._expiry())
+        self._reason = TAKEN if self.remaining else self._expiry()
         self.lost, self.released = True, False
         self.stop_renewal()
         logger.warning("%s, of %s, was lost: %s.", self, self.holder, self._reason)

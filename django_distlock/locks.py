@@ -91,13 +91,12 @@ def acquire_lock(
     deadline = clocks.monotonic() + validate_timeout(timeout)
     if (put_off := flow.put_off) and (taken := _take_back(store, request, put_off)):
         return taken
-    name = request.backend, request.semaphore
-    if reentrant and (earlier := flow.leases.get(name)) and earlier.verify():
+    if reentrant and (earlier := _held_here(request, flow)):
         return earlier.reenter()
     refuse_older_snapshots(open_transactions())
     lease = _attempt(store, request, flow)
     if lease is None and timeout != 0:
-        if (earlier := flow.leases.get(name)) and earlier.verify():
+        if _held_here(request, flow):
             raise LockError(
                 f"This thread holds {semaphore!r} already, and would wait for itself; "
                 "reentrant=True gives it the same lease once more."
@@ -187,6 +186,12 @@ def _take_back(
     for each in others:
         each.drop()
     return again
+
+
+def _held_here(request: Request, flow: Flow) -> Lease | None:
+    """Return the lease that this thread holds by that name, None if there is none."""
+    lease = flow.leases.get((request.backend, request.semaphore))
+    return lease if lease and lease.verify() else None
 
 
 def _tell_acquired(lease: Lease) -> None:

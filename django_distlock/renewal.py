@@ -57,11 +57,11 @@ class Renewals:
         """
         now = clocks.monotonic()
         leases = self._referenced()
-        if not any(lease.due <= now for lease in leases):
+        overdue = [lease for lease in leases if lease.due <= now]
+        if not overdue:
             return
-        for lease in leases:
-            if lease.due <= now:
-                lease.retry(now)  # whatever comes in between
+        for lease in overdue:
+            lease.retry(now)  # whatever comes in between
         over = [lease for lease in leases if not lease.remaining]
         due = [lease for lease in leases if lease.is_nearly_due(now) and not lease.is_in_the_way()]
         taken = self._renew(due) if due else []

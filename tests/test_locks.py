@@ -326,10 +326,14 @@ def test_release_that_may_have_been_carried_out_ends_the_lease(
     assert not lease.lost
 
 
-def test_block_whose_release_got_no_answer_is_no_loss(scripted: ScriptedBackend) -> None:
+def test_block_whose_release_got_no_answer_is_no_loss(
+    scripted: ScriptedBackend, caplog: pytest.LogCaptureFixture
+) -> None:
     """What was done in it was done under the lock."""
-    with distributed_lock("a"):
+    with distributed_lock("a") as lease:
         scripted.answer("release", REPLY_LOST, DOWN)
+    assert not lease.lost
+    assert "could not be released; it ends by itself" in caplog.text
 
 
 def test_sync_calls_are_refused_in_a_running_loop(scripted: ScriptedBackend) -> None:

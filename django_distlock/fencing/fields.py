@@ -114,18 +114,21 @@ class FenceField(_BigIntegerField):
         mine = passed.filter(self.belonging(lease, rows, strict=False))
         return (mine, True) if is_one_table(mine) else (passed, False)
 
-    def read(self, rows: "models.QuerySet[Any]", lease: Lease) -> Iterator[tuple[int, str | None]]:
-        """Yield each row's fence and semaphore, None for a row that can have none.
+    def read(
+        self, rows: "models.QuerySet[Any]", lease: Lease
+    ) -> Iterator[tuple[Any, int, str | None]]:
+        """Yield each row's key, fence and semaphore, None for a row that can have none.
 
         What is not a field counts as what the lease says.
         """
         names = self.template.names
         given = dict(zip(names, self.template.read(lease.semaphore) or (), strict=True))
         fields = [name for name in names if find_field(rows.model, name)]
-        for token, *values in rows.values_list(self.name, *map(_lookup, fields)):
+        for pk, token, *values in rows.values_list("pk", self.name, *map(_lookup, fields)):
             found = given | dict(zip(fields, values, strict=True))
             # No semaphore is made of None.
-            yield token, None if None in values else self.template.fill(found[n] for n in names)
+            made = None if None in values else self.template.fill(found[n] for n in names)
+            yield pk, token, made
 
     def values_in(
         self, semaphore: str, model: type[models.Model], *, strict: bool = True

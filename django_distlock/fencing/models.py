@@ -174,7 +174,7 @@ class FencedModel(models.Model):
 
     def _refuse(self, rows: models.QuerySet[Any], lease: Lease) -> None:
         """Raise if the row belongs to another semaphore, or was written later."""
-        for token, semaphore in find_fence(type(self)).read(as_it_is(rows), lease):
+        for _, token, semaphore in find_fence(type(self)).read(as_it_is(rows), lease):
             if semaphore != lease.semaphore:
                 raise ValueError(
                     f"The row of {name_of(self)} belongs to {semaphore!r}, but the object and the "

@@ -102,14 +102,11 @@ class FencedQuerySet(models.QuerySet[M]):
 
     def _refuse_others(self, lease: Lease) -> None:
         """Raise if a row was left out, since it is another semaphore's or was written later."""
-        fence, template = find_fence(self.model), find_fence(self.model).template
-        lookups = [name.replace(".", "__") for name in template.names]
+        fence = find_fence(self.model)
         allowed = self._belonging(lease) & fence.passed(lease)
         others = as_it_is(self._under(None).exclude(allowed).order_by())
-        for pk, token, *values in others.values_list("pk", fence.name, *lookups)[:1]:
+        for pk, token, semaphore in fence.read(others[:1], lease):
             what = f"{self.model._meta.label} with pk {pk!r}"
-            # No semaphore is made of None.
-            semaphore = None if None in values else template.fill(values)
             if semaphore == lease.semaphore:
                 raise refuse(lease, what, token)
             raise ValueError(
