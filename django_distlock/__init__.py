@@ -14,7 +14,7 @@ from .exceptions import (
 )
 from .handler import lock_backends
 from .leases import Lease
-from .locks import acquire_lock, release_lock
+from .locks import aacquire_lock, acquire_lock, arelease_lock, release_lock
 
 __all__ = [
     "InvalidLockBackend",
@@ -24,7 +24,9 @@ __all__ = [
     "LockLost",
     "LockNotAcquired",
     "LockNotHeld",
+    "aacquire_lock",
     "acquire_lock",
+    "arelease_lock",
     "distributed_lock",
     "lock_backends",
     "release_lock",

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .backends.base import Owner
+from .borders import running_task
 
 
 def new_owner() -> Owner:
@@ -17,8 +18,10 @@ def new_owner() -> Owner:
 
 
 def describe_holder(label: str = "") -> str:
-    """Return who is asking, for people: the label, host, process and thread."""
-    holder = f"{_process(os.getpid())} {threading.current_thread().name}"
+    """Return who is asking, for people: the label, host, process, and thread or task."""
+    asking = running_task()
+    name = threading.current_thread().name if asking is None else asking.get_name()
+    holder = f"{_process(os.getpid())} {name}"
     if label:
         holder = f"{label} ({holder})"
     # Not every store can keep a NUL or a lone surrogate.

@@ -6,23 +6,23 @@ import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, cast
 
-from asgiref.sync import iscoroutinefunction
-from django.core.exceptions import BadRequest
-from django.http import HttpRequest
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.core.exceptions import BadRequest, SynchronousOnlyOperation
+from django.http import HttpRequest, HttpResponse
 
 from .atomic_requests import request_transactions, rolled_back, take_over_transactions
 from .exceptions import LockBackendUnavailable, LockLost, LockNotAcquired
 from .flows import current_flow
 from .http import contended, find_request, is_resolved, unavailable
 from .leases import Lease
-from .locks import BackendTtl, acquire_lock, leave
+from .locks import BackendTtl, aacquire_lock, acquire_lock, aleave, leave
 from .semaphores import PLACEHOLDER, InvalidSemaphore, SemaphoreTemplate
+from .streaming import keep_until_closed
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 logger = logging.getLogger("django_distlock")
 
@@ -34,7 +34,8 @@ def skip(*args: object, **kwargs: object) -> None:
 class distributed_lock:  # noqa: N801 - used like a function, as contextlib.suppress is
     """Hold a semaphore for a `with` block, or for each call of what is decorated.
 
-    As a context manager it yields the lease, and raises LockNotAcquired when contended.
+    As a context manager it yields the lease, and raises LockNotAcquired when contended. Async code
+    has `async with`, and what is decorated may be `async def`.
 
     As a decorator it takes a template that is filled with the call's own arguments, such as
     `"<customer_id>collectPayment"` or `"<request.user.pk>:export"`, or a callable that makes the
@@ -42,6 +43,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
     `on_conflict(*args, **kwargs)` does. A view that Django resolved for the request answers 409
     when contended (or what `on_conflict(request, …)` does), 503 when the store is down or the lease
     was lost, 400 when the semaphore is not valid; `http=True` or `False` says so whoever calls it.
+    Under a StreamingHttpResponse, but no FileResponse, the lock is held until that is closed.
 
     Leaving a block whose lease was lost raises LockLost, unless the block raises already. For the
     other arguments, see acquire_lock(). One object may serve many threads at once.
@@ -65,31 +67,20 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         self.semaphore = semaphore
         self.on_conflict = on_conflict
         self.http = http
-        self._acquire = functools.partial(
-            acquire_lock,
-            timeout=timeout,
-            ttl=ttl,
-            renew=renew,
-            label=label,
-            backend=backend,
-            reentrant=reentrant,
-            min_hold=min_hold,
-            max_hold=max_hold,
-        )
+        self._terms: dict[str, Any] = {
+            "timeout": timeout,
+            "ttl": ttl,
+            "renew": renew,
+            "label": label,
+            "backend": backend,
+            "reentrant": reentrant,
+            "min_hold": min_hold,
+            "max_hold": max_hold,
+        }
 
     def __enter__(self) -> Lease:
-        if not isinstance(self.semaphore, str) or PLACEHOLDER.search(self.semaphore):
-            raise TypeError(
-                f"{self.semaphore!r} is filled with a decorated call's arguments; a `with` block "
-                "has none. Give the semaphore itself."
-            )
-        if self.on_conflict is not None:
-            raise TypeError("on_conflict is for decorated calls; a `with` block raises.")
-        lease = self._acquire(self.semaphore)
-        if lease is None:
-            raise LockNotAcquired(f"Somebody else holds {self.semaphore!r}.")
-        current_flow().entered.append((self, lease))
-        return lease
+        semaphore = self._of_block()
+        return self._entered(semaphore, acquire_lock(semaphore, **self._terms))
 
     def __exit__(
         self,
@@ -100,6 +91,36 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         leave(current_flow().leave(self), failed=error is not None)
         return False
 
+    async def __aenter__(self) -> Lease:
+        semaphore = self._of_block()
+        return self._entered(semaphore, await aacquire_lock(semaphore, **self._terms))
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Literal[False]:
+        await aleave(current_flow().leave(self), failed=error is not None)
+        return False
+
+    def _of_block(self) -> str:
+        """Return the semaphore of a `with` block, which has no arguments to make one of."""
+        if not isinstance(self.semaphore, str) or PLACEHOLDER.search(self.semaphore):
+            raise TypeError(
+                f"{self.semaphore!r} is filled with a decorated call's arguments; a `with` block "
+                "has none. Give the semaphore itself."
+            )
+        if self.on_conflict is not None:
+            raise TypeError("on_conflict is for decorated calls; a `with` block raises.")
+        return self.semaphore
+
+    def _entered(self, semaphore: str, lease: Lease | None) -> Lease:
+        if lease is None:
+            raise _contention(semaphore)
+        current_flow().entered.append((self, lease))
+        return lease
+
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         _refuse(function)
         if isinstance(self.semaphore, str):
@@ -107,96 +128,179 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         else:
             name = self.semaphore
 
-        @functools.wraps(function)
-        def locked(*args: P.args, **kwargs: P.kwargs) -> Any:
-            request = self._served_request(function, locked, (args, kwargs))
-            if request is None or self.http is False:
-                return self._call(request, function, name, (args, kwargs))
-            return self._answer(request, function, name, (args, kwargs))
+        def call(*args: Any, **kwargs: Any) -> Call:
+            request = self._served_request(function, decorated, args, kwargs)
+            return Call(function, name, args, kwargs, request)
 
-        take_over_transactions(locked, function)
-        return locked
+        def locked(*args: Any, **kwargs: Any) -> Any:
+            this = call(*args, **kwargs)
+            return self._arun(this) if this.returns_coroutine() else self._run(this)
+
+        async def alocked(*args: Any, **kwargs: Any) -> Any:
+            return await self._arun(call(*args, **kwargs))
+
+        decorated: Callable[..., Any]
+        if iscoroutinefunction(function):
+            # Its _non_atomic_requests stay as they are: Django refuses to open transactions for it.
+            decorated = functools.wraps(function)(alocked)
+        else:
+            decorated = functools.wraps(function)(locked)
+            take_over_transactions(decorated, function)
+        return cast("Callable[P, R]", decorated)
 
     def _served_request(
-        self, function: Callable[..., Any], locked: Callable[..., Any], arguments: Arguments
+        self,
+        function: Callable[..., Any],
+        decorated: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> HttpRequest | None:
         """Return the request if this is the call of a view by Django, None for any other call."""
-        args, kwargs = arguments
         request = find_request(args, kwargs)
         if self.http:
             if request is None:
                 raise TypeError("http=True is for views, but this call has no HttpRequest.")
             return request
-        if request is None or not is_resolved(request, locked, _instance(function, args)):
+        if request is None or not is_resolved(request, decorated, _instance(function, args)):
             return None
         return request
 
-    def _call(
-        self,
-        request: HttpRequest | None,
-        function: Callable[..., Any],
-        name: Callable[..., str],
-        arguments: Arguments,
-    ) -> Any:
-        """Call the function while holding its semaphore."""
-        args, kwargs = arguments
-        semaphore = name(*args, **kwargs)
-        lease = self._acquire(semaphore)
-        if lease is None:
-            if self.on_conflict is None:
-                raise LockNotAcquired(f"Somebody else holds {semaphore!r}.")
-            return self.on_conflict(*args, **kwargs)
-        return _call_holding(lease, request, function, arguments)
+    def _answers(self, call: "Call") -> bool:
+        return call.request is not None and self.http is not False
 
-    def _answer(
-        self,
-        request: HttpRequest,
-        view: Callable[..., Any],
-        name: Callable[..., str],
-        arguments: Arguments,
-    ) -> Any:
-        """Answer the request while holding the view's semaphore, or say why that can't be."""
-        args, kwargs = arguments
+    def _run(self, call: "Call") -> Any:
+        """Call the function while holding its semaphore, or answer why not."""
+        semaphore = ""
         try:
-            lease = self._acquire(name(*args, **kwargs))
-        except InvalidSemaphore as error:
-            raise BadRequest(str(error)) from error
-        except LockBackendUnavailable:
-            logger.exception("A locked view was not called: its lock's store is unavailable.")
-            return rolled_back(unavailable(request))
-        if lease is None:
-            if self.on_conflict is None:
-                return rolled_back(contended(request))
-            without_self = args[args.index(request) :] if request in args else args
-            return self.on_conflict(*without_self, **kwargs)
-        try:
-            return _call_holding(lease, request, view, arguments)
-        except LockLost as error:
-            if error.lease is not lease:
+            semaphore = call.semaphore()
+            lease = acquire_lock(semaphore, **self._terms)
+        except (InvalidSemaphore, LockBackendUnavailable) as error:
+            if not self._answers(call):
                 raise
-            logger.exception("A locked view's work may have been done twice, or not at all.")
-            return rolled_back(unavailable(request))
+            return call.refusal(error)
+        if lease is None:
+            if self.on_conflict is not None:
+                return self.on_conflict(*call.arguments(self._answers(call)), **call.kwargs)
+            if not self._answers(call):
+                raise _contention(semaphore)
+            return call.contended()
+        try:
+            return _hold(call, lease)
+        except LockLost as error:
+            if not self._answers(call) or error.lease is not lease:
+                raise
+            return call.refusal(error)
+
+    async def _arun(self, call: "Call") -> Any:
+        """See _run(). What answers may need the database, so it is asked in a thread."""
+        semaphore = ""
+        try:
+            semaphore = await call.asemaphore()
+            lease = await aacquire_lock(semaphore, **self._terms)
+        except (InvalidSemaphore, LockBackendUnavailable) as error:
+            if not self._answers(call):
+                raise
+            return await sync_to_async(call.refusal)(error)
+        if lease is None:
+            if self.on_conflict is not None:
+                answer = self.on_conflict(*call.arguments(self._answers(call)), **call.kwargs)
+                return await answer if inspect.isawaitable(answer) else answer
+            if not self._answers(call):
+                raise _contention(semaphore)
+            return await sync_to_async(call.contended)()
+        try:
+            return await _ahold(call, lease)
+        except LockLost as error:
+            if not self._answers(call) or error.lease is not lease:
+                raise
+            return await sync_to_async(call.refusal)(error)
 
 
-def _call_holding(
-    lease: Lease,
-    request: HttpRequest | None,
-    function: Callable[..., Any],
-    arguments: Arguments,
-) -> Any:
+class Call(NamedTuple):
+    """A call of something decorated; of a view by Django, if it has a request."""
+
+    function: Callable[..., Any]
+    name: Callable[..., str]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    request: HttpRequest | None
+
+    def __call__(self) -> Any:
+        return self.function(*self.args, **self.kwargs)
+
+    def semaphore(self) -> str:
+        """Return the semaphore that its arguments make."""
+        return self.name(*self.args, **self.kwargs)
+
+    async def asemaphore(self) -> str:
+        """See semaphore(). An attribute of an argument may need a query, and so a thread."""
+        try:
+            return self.semaphore()
+        except SynchronousOnlyOperation:
+            return await sync_to_async(self.semaphore)()
+
+    def arguments(self, answered: bool) -> tuple[Any, ...]:
+        """Return the positional ones; if it is to be answered, those from the request on."""
+        for index, argument in enumerate(self.args):
+            if answered and getattr(argument, "_request", argument) is self.request:
+                return self.args[index:]
+        return self.args
+
+    def returns_coroutine(self) -> bool:
+        """Tell whether it is the `dispatch` of a class of async views, which isn't async itself."""
+        name = getattr(self.function, "__name__", "")
+        instance = _instance(self.function, self.args)
+        return name == "dispatch" and getattr(instance, "view_is_async", False)
+
+    def contended(self) -> HttpResponse:
+        """Answer that somebody else is working on this."""
+        return rolled_back(contended(cast("HttpRequest", self.request)))
+
+    def refusal(self, error: Exception) -> HttpResponse:
+        """Answer why the view was not called, or why what it did was undone."""
+        if isinstance(error, InvalidSemaphore):
+            raise BadRequest(str(error)) from error
+        if isinstance(error, LockLost):
+            what = "A locked view's work may have been done twice, or not at all."
+        else:
+            what = "A locked view was not called: its lock's store is unavailable."
+        logger.error(what, exc_info=error)
+        return rolled_back(unavailable(cast("HttpRequest", self.request)))
+
+
+def _hold(call: Call, lease: Lease) -> Any:
     """Call the function inside the lock, and a request's transaction between the two."""
-    args, kwargs = arguments
+    request = call.request
     flow = current_flow()
     flow.entered.append((lease, lease))
     try:
-        with request_transactions(request, function) if request else nullcontext():
-            result = function(*args, **kwargs)
+        with request_transactions(request, call.function) if request else nullcontext():
+            result = call()
             if request and not lease.released:
                 lease.check()  # while there still is a transaction to roll back
     except BaseException:
         leave(flow.leave(lease), failed=True)
         raise
-    leave(flow.leave(lease), failed=False)
+    flow.leave(lease)
+    if not keep_until_closed(result, lease):
+        leave(lease, failed=False)
+    return result
+
+
+async def _ahold(call: Call, lease: Lease) -> Any:
+    """See _hold(). Django opens no transaction around what is async."""
+    flow = current_flow()
+    flow.entered.append((lease, lease))
+    try:
+        result = await call()
+        if call.request and not lease.released:
+            await lease.acheck()
+    except BaseException:
+        await aleave(flow.leave(lease), failed=True)
+        raise
+    flow.leave(lease)
+    if not keep_until_closed(result, lease):
+        await aleave(lease, failed=False)
     return result
 
 
@@ -204,6 +308,10 @@ def _instance(function: Callable[..., Any], args: tuple[Any, ...]) -> object:
     """Return whose method this may be; what method_decorator gives is bound already."""
     bound = function.func if isinstance(function, functools.partial) else function
     return getattr(bound, "__self__", args[0] if args else None)
+
+
+def _contention(semaphore: str) -> LockNotAcquired:
+    return LockNotAcquired(f"Somebody else holds {semaphore!r}.")
 
 
 def _refuse(function: object) -> None:
@@ -218,10 +326,13 @@ def _refuse(function: object) -> None:
             f"{function!r} can't be decorated. Put distributed_lock below @classmethod and "
             "@staticmethod."
         )
-    if iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(f"{function!r} is async, which distributed_lock does not support yet.")
     if inspect.isgeneratorfunction(function):
         raise TypeError(
             f"{function!r} is a generator: its body runs after the call, when the lock would be "
             "released. Use `with distributed_lock(…)` inside it."
+        )
+    if inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{function!r} is an async generator: its body runs after the call, when the lock "
+            "would be released. Use `async with distributed_lock(…)` inside it."
         )

@@ -1,10 +1,12 @@
-"""Which thread acquired which leases, and which blocks it is in."""
+"""Which thread or task acquired which leases, and which blocks it is in."""
 
-import os
-import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, ClassVar
-from weakref import WeakValueDictionary, ref
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
+
+from asgiref.sync import SyncToAsync
+
+from .borders import current_party, has_ended
 
 if TYPE_CHECKING:
     from .leases import Lease
@@ -12,19 +14,19 @@ if TYPE_CHECKING:
 
 
 class Flow:
-    """The leases that one thread acquired, by name, and the `with` blocks that it is in.
+    """The leases that one thread or task acquired, by name, and the blocks that it is in.
 
     It is found through a context variable. A context that is copied to another thread, or inherited
-    by a forked child, brings along a flow that isn't theirs. It ends with its thread, so leases
-    refer to it weakly.
+    by a task's or a process's child, brings along a flow that isn't theirs. It ends with its thread
+    or task, so leases refer to it weakly.
     """
 
-    __slots__ = ("__weakref__", "begun", "entered", "identity", "leases", "put_off", "ref")
+    __slots__ = ("__weakref__", "begun", "entered", "leases", "party", "put_off", "ref")
 
     everybodys: ClassVar["WeakValueDictionary[int, Flow]"] = WeakValueDictionary()
 
     def __init__(self) -> None:
-        self.identity = _identity()
+        self.party = current_party()
         self.everybodys[id(self)] = self
         self.ref = ref(self)
         self.leases: dict[tuple[str, str], Lease] = {}
@@ -32,6 +34,8 @@ class Flow:
         self.put_off: list[PutOffRelease] = []
         self.begun: list[dict[str, int]] = []
         """For each request or task under way, the owners that were there before, and reentries."""
+        if (request := asgi_request()) is not None:
+            _of_requests.setdefault(request, []).append(self)
 
     def remember(self, lease: "Lease") -> None:
         """Let this lease be found by its name, in place of an earlier one, which is lost then."""
@@ -56,9 +60,9 @@ class Flow:
         return any(entered is lease for _, entered in self.entered)
 
     def leave(self, block: object) -> "Lease":
-        """Return the lease with which this thread entered the block last.
+        """Return the lease with which this thread or task entered the block last.
 
-        Or another thread, which may have begun a generator that is closed in this one.
+        Or another one, which may have begun a generator that is closed in this one.
         """
         if lease := self._left(block):
             return lease
@@ -74,17 +78,29 @@ class Flow:
         return None
 
 
+_of_requests: WeakKeyDictionary[object, list[Flow]] = WeakKeyDictionary()
 _flow: ContextVar[Flow | None] = ContextVar("django_distlock_flow", default=None)
 
 
 def current_flow() -> Flow:
-    """Return what the running thread acquired."""
+    """Return what was acquired by whom the running code works for."""
     flow = _flow.get()
-    if flow is None or flow.identity != _identity():
+    if flow is None or flow.party != current_party():
         flow = Flow()
         _flow.set(flow)
     return flow
 
 
-def _identity() -> tuple[int, int]:
-    return os.getpid(), threading.get_ident()
+def asgi_request() -> object | None:
+    """Return what Django keeps for as long as it handles this request, if that is by ASGI."""
+    return SyncToAsync.thread_sensitive_context.get(None)
+
+
+def flows_of(request: object) -> list[Flow]:
+    """Return this task's flow, and those of the request's tasks that have ended.
+
+    Before 6.1, Django calls a view in a child task of the one that begins and ends the request.
+    """
+    here = current_party()
+    flows = _of_requests.get(request, [])
+    return [flow for flow in flows if flow.party == here or has_ended(flow.party)]

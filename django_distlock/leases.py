@@ -22,6 +22,7 @@ from .handler import lock_backends
 from .put_off import PutOffRelease, State, release
 from .renewal import LONGEST, PERIOD, RETRY, SHORTEST, TAKEN
 from .signals import lock_lost, lock_released
+from .threads import in_thread, twin_of
 from .transactions import open_transactions
 
 logger = logging.getLogger("django_distlock")
@@ -43,8 +44,8 @@ class Extension(NamedTuple):
 class Lease:
     """The lock, for a time: until `ttl` seconds after it was acquired or renewed, or a release.
 
-    It may be used, and released, from another thread, but not by a forked child. It is always true:
-    ask `held`.
+    It may be used, and released, from another thread or task, but not by a forked child. It is
+    always true: ask `held`.
     """
 
     __slots__ = (
@@ -105,7 +106,7 @@ class Lease:
         self.ttl = request.ttl
         self.holder = request.holder
         self.token, self.acquired_at, self.expires_at = grant
-        self.pid, _ = flow.identity
+        self.pid, _ = flow.party
         self.released = self.lost = self.doubtful = False
         self._unsettled = [self.pid]
         self._reason = ""
@@ -146,6 +147,12 @@ class Lease:
             self.lose()
         raise LockLost(f"{self} {self._state()}.", self)
 
+    @twin_of(check)
+    async def acheck(self) -> None:
+        """See check()."""
+        if not self.held:
+            await in_thread(self.backend, self.check)
+
     @async_unsafe(ASYNC_UNSAFE)
     def renew(self) -> None:
         """Let the lease end `ttl` seconds from now; LockLost if it isn't ours any more.
@@ -153,6 +160,14 @@ class Lease:
         It never lasts longer than `max_hold`. After LockBackendUnavailable it is unknown which end
         is true; `remaining` has the earlier, as it has in a transaction that could undo this.
         """
+        self._renew()
+
+    @twin_of(renew)
+    async def arenew(self) -> None:
+        """See renew()."""
+        await in_thread(self.backend, self._renew)
+
+    def _renew(self) -> None:
         self.check()
         store = lock_backends[self.backend]
         sent = clocks.monotonic()
@@ -217,7 +232,7 @@ class Lease:
         """Tell whether it is ours, by the store if it may have gone with a transaction."""
         if self.held and self._caller:
             with suppress(LockLost):
-                self.renew()
+                self._renew()
         return self.held
 
     def continue_from(self, earlier: "Lease") -> None:
@@ -250,6 +265,11 @@ class Lease:
         can be tried again.
         """
         return self.give_back()
+
+    @twin_of(release)
+    async def arelease(self) -> bool:
+        """See release()."""
+        return await in_thread(self.backend, self.give_back)
 
     def give_back(self, *, failed: bool = False) -> bool:
         """Release, at once if what was done under it `failed`: then `min_hold` doesn't count."""

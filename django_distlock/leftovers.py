@@ -3,22 +3,17 @@
 import logging
 import warnings
 from importlib import import_module
-from typing import Any, Final
+from typing import Any
 
 import django
 
-from .flows import current_flow
+from .flows import Flow, asgi_request, current_flow, flows_of
 
 logger = logging.getLogger("django_distlock")
 
-BEGINNINGS_AND_ENDS: Final = [
-    ("django.core.signals", "request_started", "request_finished"),
-    *[("django.tasks.signals", "task_started", "task_finished")] * (django.VERSION >= (6,)),
-]
-
 
 def begin(**kwargs: Any) -> None:
-    """Take note of what this thread holds already: that isn't this request's or task's."""
+    """Take note of what is held already: that isn't this request's or task's."""
     flow = current_flow()
     flow.begun.append({lease.owner: lease.reentries for lease in flow.leases.values()})
 
@@ -26,9 +21,28 @@ def begin(**kwargs: Any) -> None:
 def end(**kwargs: Any) -> None:
     """Release what was acquired since it began, and warn of each."""
     flow = current_flow()
-    if not flow.begun:
-        return
-    earlier = flow.begun.pop()
+    if flow.begun:
+        _release(flow, flow.begun.pop())
+
+
+def begin_request(**kwargs: Any) -> None:
+    """See begin(). Under ASGI it has a task of its own, which holds nothing yet."""
+    if asgi_request() is None:
+        begin()
+
+
+def end_request(**kwargs: Any) -> None:
+    """See end()."""
+    request = asgi_request()
+    if request is None:
+        end()
+    else:
+        for flow in flows_of(request):
+            _release(flow, {})
+
+
+def _release(flow: Flow, earlier: dict[str, int]) -> None:
+    """Release what the flow has but these owners, with their reentries, had not."""
     left = []
     for lease in flow.leases.values():
         lease.drop_reentries(earlier.get(lease.owner, 0))
@@ -49,7 +63,12 @@ def end(**kwargs: Any) -> None:
         )
 
 
-for module, started, finished in BEGINNINGS_AND_ENDS:
+def _connect(module: str, started: str, begin: Any, finished: str, end: Any) -> None:
     for name, receiver in ((started, begin), (finished, end)):
         signal = getattr(import_module(module), name)
         signal.connect(receiver, dispatch_uid="django_distlock.leftovers")
+
+
+_connect("django.core.signals", "request_started", begin_request, "request_finished", end_request)
+if django.VERSION >= (6,):
+    _connect("django.tasks.signals", "task_started", begin, "task_finished", end)

@@ -1,13 +1,16 @@
 """Acquire and release: the waiting, and what is done about an answer that got lost."""
 
+import asyncio
 import logging
 import math
 import random
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from enum import Enum
+from functools import partial
 from typing import Final
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from django.utils.asyncio import async_unsafe
 
@@ -21,6 +24,7 @@ from .leases import ASYNC_UNSAFE, Lease
 from .put_off import PutOffRelease, State, release
 from .semaphores import validate_semaphore
 from .signals import lock_acquired, lock_contended
+from .threads import in_thread, twin_of
 from .transactions import open_transactions, refuse_endless_transactions, refuse_older_snapshots
 
 logger = logging.getLogger("django_distlock")
@@ -62,69 +66,160 @@ def acquire_lock(
     After a release nobody else gets the semaphore until `min_hold` seconds have passed since the
     grant: what is quickly done is then not done again by who comes a little later.
 
-    What this very thread holds is contended for it, too; waiting for it is a LockError. With
-    `reentrant` it gets its lease once more, as it is, and the last of as many releases counts.
+    What this very thread or task holds is contended for it, too; waiting for it is a LockError.
+    With `reentrant` it gets its lease once more, as it is, and the last of as many releases counts.
 
     LockBackendUnavailable means that the store couldn't be asked: nothing was acquired.
     """
-    store = lock_backends[backend]
-    refuse_endless_transactions()
-    flow = current_flow()
-    at_least, at_most = validate_holds(min_hold, max_hold)
-    if isinstance(ttl, BackendTtl):
-        ttl = store.ttl
-    elif ttl is not None or max_hold is None:
-        ttl = store.validate_ttl(ttl)
-    if max_hold is not None:
-        ttl = max_hold if ttl is None else min(ttl, max_hold)
-    request = Request(
-        backend=backend,
-        semaphore=validate_semaphore(semaphore),
-        owner=new_owner(),
-        ttl=ttl,
-        holder=describe_holder(label),
-        renewed=renew and ttl is not None and store.can_renew(),
-        caller=store.caller(),
-        min_hold=at_least,
-        max_hold=at_most,
+    acquisition = Acquisition(
+        semaphore, timeout, ttl, renew, label, backend, reentrant, min_hold, max_hold
     )
-    deadline = clocks.monotonic() + validate_timeout(timeout)
-    if (put_off := flow.put_off) and (taken := _take_back(store, request, put_off)):
-        return taken
-    if reentrant and (earlier := _held_here(request, flow)):
-        return earlier.reenter()
-    refuse_older_snapshots(open_transactions())
-    lease = _attempt(store, request, flow)
+    lease = acquisition.begin()
     if lease is None and timeout != 0:
-        if _held_here(request, flow):
-            raise LockError(
-                f"This thread holds {semaphore!r} already, and would wait for itself; "
-                "reentrant=True gives it the same lease once more."
-            )
-        lease = _wait(store, request, flow, deadline)
+        lease = _wait(acquisition)
     if lease is None:
         lock_contended.send_robust(sender=Lease, semaphore=semaphore, backend=backend)
-    else:
-        _tell_acquired(lease)
+    return lease
+
+
+@twin_of(acquire_lock)
+async def aacquire_lock(
+    semaphore: str,
+    *,
+    timeout: float | None = 0,  # noqa: ASYNC109 - as of its twin; who is cancelled holds nothing
+    ttl: float | BackendTtl | None = BackendTtl.DEFAULT,
+    renew: bool = True,
+    label: str = "",
+    backend: str = "default",
+    reentrant: bool = False,
+    min_hold: float | None = None,
+    max_hold: float | None = None,
+) -> Lease | None:
+    """See acquire_lock()."""
+    acquisition = Acquisition(
+        semaphore, timeout, ttl, renew, label, backend, reentrant, min_hold, max_hold
+    )
+    lease = await in_thread(backend, acquisition.begin, give_up)
+    if lease is None and timeout != 0:
+        lease = await _await(acquisition)
+    if lease is None:
+        await lock_contended.asend_robust(sender=Lease, semaphore=semaphore, backend=backend)
     return lease
 
 
 @async_unsafe(ASYNC_UNSAFE)
 def release_lock(semaphore: str | Lease, *, backend: str = "default") -> bool:
-    """Release a lease, or by its name what this thread or request acquired.
+    """Release a lease, or by its name what this thread, task or request acquired.
 
     False means that it had been lost already: it expired, or an operator took it away.
     LockNotHeld means that nothing by this name was acquired here, or it was released before.
     """
+    return _find(semaphore, backend).give_back()
+
+
+@twin_of(release_lock)
+async def arelease_lock(semaphore: str | Lease, *, backend: str = "default") -> bool:
+    """See release_lock()."""
+    return await _find(semaphore, backend).arelease()
+
+
+def _find(semaphore: str | Lease, backend: str) -> Lease:
+    """Return a lease, or by its name what was acquired here."""
     if isinstance(semaphore, Lease):
-        return semaphore.release()
+        return semaphore
     lease = current_flow().leases.get((backend, validate_semaphore(semaphore)))
     if lease is None:
         raise LockNotHeld(
-            f"This thread or request holds no lease on {semaphore!r} in DISTLOCK[{backend!r}]; "
-            "one that was acquired elsewhere is released through its Lease."
+            f"This thread, task or request holds no lease on {semaphore!r} in "
+            f"DISTLOCK[{backend!r}]; one that was acquired elsewhere is released through its Lease."
         )
-    return lease.release()
+    return lease
+
+
+class Acquisition:
+    """One acquisition under way: what its arguments come to, and its tries."""
+
+    __slots__ = (
+        "_flow",
+        "_max_hold",
+        "_min_hold",
+        "_reentrant",
+        "_renew",
+        "_request",
+        "_waits",
+        "backend",
+        "deadline",
+        "holder",
+        "semaphore",
+        "ttl",
+    )
+
+    def __init__(
+        self,
+        semaphore: str,
+        timeout: float | None,
+        ttl: float | BackendTtl | None,
+        renew: bool,
+        label: str,
+        backend: str,
+        reentrant: bool,
+        min_hold: float | None,
+        max_hold: float | None,
+    ) -> None:
+        """Raise for arguments that make no sense."""
+        store = lock_backends[backend]
+        self._min_hold, self._max_hold = validate_holds(min_hold, max_hold)
+        if isinstance(ttl, BackendTtl):
+            ttl = store.ttl
+        elif ttl is not None or max_hold is None:
+            ttl = store.validate_ttl(ttl)
+        if max_hold is not None:
+            ttl = max_hold if ttl is None else min(ttl, max_hold)
+        self.backend = backend
+        self.semaphore = validate_semaphore(semaphore)
+        self.ttl = ttl
+        self.holder = describe_holder(label)
+        self.deadline = clocks.monotonic() + validate_timeout(timeout)
+        self._waits = timeout != 0
+        self._renew = renew
+        self._reentrant = reentrant
+        self._flow = current_flow()
+
+    def begin(self) -> Lease | None:
+        """Try for the first time, where the caller's transactions are."""
+        flow = self._flow
+        store = lock_backends[self.backend]
+        refuse_endless_transactions()
+        self._request = request = Request(
+            backend=self.backend,
+            semaphore=self.semaphore,
+            owner=new_owner(),
+            ttl=self.ttl,
+            holder=self.holder,
+            renewed=self._renew and self.ttl is not None and store.can_renew(),
+            caller=store.caller(),
+            min_hold=self._min_hold,
+            max_hold=self._max_hold,
+        )
+        if (put_off := flow.put_off) and (taken := _take_back(store, request, put_off)):
+            return taken
+        if self._reentrant and (earlier := _held_here(request, flow)):
+            return earlier.reenter()
+        refuse_older_snapshots(open_transactions())
+        lease = self.try_again()
+        if lease is None and self._waits and _held_here(request, flow):
+            raise LockError(
+                f"This thread or task holds {self.semaphore!r} already, and would wait for "
+                "itself; reentrant=True gives it the same lease once more."
+            )
+        return lease
+
+    def try_again(self) -> Lease | None:
+        """Try once, and tell of success."""
+        lease = _attempt(lock_backends[self.backend], self._request, self._flow)
+        if lease is not None:
+            _tell_acquired(lease)
+        return lease
 
 
 def leave(lease: Lease, *, failed: bool) -> None:
@@ -133,24 +228,49 @@ def leave(lease: Lease, *, failed: bool) -> None:
     If the store is down then, the lease ends with its ttl: what was done under it stays done, and
     the trouble is logged. Without a ttl it would stay for ever: LockBackendUnavailable is raised.
     """
+    with _leaving(lease, failed) as ending:
+        if ending:
+            ending.lost = not lease.give_back(failed=failed)
+
+
+@twin_of(leave)
+async def aleave(lease: Lease, *, failed: bool) -> None:
+    """See leave()."""
+    with _leaving(lease, failed) as ending:
+        if ending:
+            give_back = partial(lease.give_back, failed=failed)
+            ending.lost = not await in_thread(lease.backend, give_back)
+
+
+class _Ending:
+    """What came of a release at the end of a block."""
+
+    lost = False
+
+
+@contextmanager
+def _leaving(lease: Lease, failed: bool) -> Iterator[_Ending | None]:
+    """Let the lease be released, if that is to be done, and see to what comes of it."""
+    ending = _Ending()
     if lease.released:
-        return
-    try:
-        if current_flow().is_in_block_of(lease):
-            # Whatever this block did about it, the lease is the outer one's.
-            lease.drop_reentries(lease.reentries - 1)
-            lost = not lease.held
-        else:
-            lost = not lease.give_back(failed=failed)
-    except LockBackendUnavailable:
-        if lease.ttl is None and not failed:
-            raise
-        lease.let_end()  # or else it would be renewed for ever
-        logger.exception("%s could not be released; it ends by itself.", lease)
-        lost = not lease.remaining
-    if lost and failed:
+        yield None
+    elif current_flow().is_in_block_of(lease):
+        # Whatever this block did about it, the lease is the outer one's.
+        lease.drop_reentries(lease.reentries - 1)
+        ending.lost = not lease.held
+        yield None
+    else:
+        try:
+            yield ending
+        except LockBackendUnavailable:
+            if lease.ttl is None and not failed:
+                raise
+            lease.let_end()  # or else it would be renewed for ever
+            logger.exception("%s could not be released; it ends by itself.", lease)
+            ending.lost = not lease.remaining
+    if ending.lost and failed:
         logger.error("%s was lost before a block that failed ended.", lease)
-    elif lost:
+    elif ending.lost:
         raise LockLost(f"{lease} was lost before its block ended.", lease)
 
 
@@ -212,13 +332,54 @@ def _give_up_new(lease: Lease, store: BaseLockBackend) -> None:
         release(store, lease, failed=True)
 
 
-def _wait(store: BaseLockBackend, request: Request, flow: Flow, deadline: float) -> Lease | None:
+def _wait(acquisition: Acquisition) -> Lease | None:
     """Try until the deadline."""
-    for pause in waits(deadline):
+    for pause in waits(acquisition.deadline):
         time.sleep(pause)
-        if lease := _attempt(store, request, flow):
+        if lease := acquisition.try_again():
             return lease
     return None
+
+
+async def _await(acquisition: Acquisition) -> Lease | None:
+    """Try until the deadline; of all tasks that wait in this loop, the first one alone does."""
+    deadline = acquisition.deadline
+    turn = _turn(acquisition)
+    try:
+        async with asyncio.timeout(None if deadline == math.inf else deadline - clocks.monotonic()):
+            await turn.acquire()
+    except TimeoutError:
+        return None
+    try:
+        for pause in waits(deadline):
+            await asyncio.sleep(pause)
+            if lease := await in_thread(acquisition.backend, acquisition.try_again, give_up):
+                return lease
+    finally:
+        turn.release()
+    return None
+
+
+_turns: WeakKeyDictionary[
+    asyncio.AbstractEventLoop, WeakValueDictionary[tuple[str, str], asyncio.Lock]
+] = WeakKeyDictionary()
+
+
+def _turn(acquisition: Acquisition) -> asyncio.Lock:
+    """Return what the tasks that wait for the same semaphore queue for, in their order."""
+    name = acquisition.backend, acquisition.semaphore
+    queues = _turns.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
+    return queues.setdefault(name, asyncio.Lock())
+
+
+def give_up(lease: Lease | None) -> None:
+    """Give back at once what nobody wants any more; if that can't be done, it ends by itself."""
+    if lease is not None:
+        try:
+            lease.give_back(failed=True)
+        except LockBackendUnavailable:
+            lease.let_end()
+            logger.exception("%s, which nobody waits for any more, could not be released.", lease)
 
 
 def _attempt(store: BaseLockBackend, request: Request, flow: Flow) -> Lease | None:

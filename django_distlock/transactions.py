@@ -16,6 +16,7 @@ IN_TRANSACTION: Final = 2  # libpq's PQTRANS_INTRANS
 SNAPSHOTS: Final = {"repeatable read", "serializable"}
 
 _thread = threading.local()
+_everywhere: set[weakref.ref[BaseDatabaseWrapper]] = set()
 
 
 def _opened() -> list[weakref.ref[BaseDatabaseWrapper]]:
@@ -31,6 +32,7 @@ def _remember(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     # Asking Django for the connection of every alias takes longer than a refused try on SQLite.
     opened = [ref for ref in _opened() if ref() not in (None, connection)]
     _thread.opened = [*opened, weakref.ref(connection)]
+    _everywhere.add(weakref.ref(connection, _everywhere.discard))
 
 
 connection_created.connect(_remember, dispatch_uid="django_distlock.transactions")
@@ -49,6 +51,12 @@ def open_transactions() -> list[BaseDatabaseWrapper]:
         and not connection.closed_in_transaction
         and not in_testcase(connection)
     ]
+
+
+def transactions_anywhere() -> bool:
+    """Tell whether a thread of this process is in an atomic block, be it a TestCase's."""
+    opened = [ref() for ref in list(_everywhere)]  # copied in one step: others add to it
+    return any(connection is not None and connection.in_atomic_block for connection in opened)
 
 
 def in_testcase(connection: BaseDatabaseWrapper) -> bool:

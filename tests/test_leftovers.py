@@ -281,31 +281,26 @@ async def get(url: str) -> list[Any]:
     return sent
 
 
-@pytest.mark.xfail(
-    django.VERSION < (6, 1),
-    reason="Django before 6.1 sends request_started in a context of its own",
-    raises=AssertionError,
-    strict=True,
-)
-@on_each_server
+@on_each_database
 def test_asgi_request_of_a_sync_view_leaves_no_lock_behind(alias: str) -> None:
-    """It is run in a thread of its own, from the beginning to the end."""
+    """It is run in a thread of its own, but the request is one task's."""
     let_view(lambda: acquire(alias))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         sent = asyncio.run(get("/leaving/"))
         gc.collect()
-    [200, None].remove(sent[0]["status"])  # no AssertionError, which is expected below
+    assert sent[0]["status"] == 200
     warned = [LEFT in str(each.message) for each in about_leases(caught)]
     assert (warned, names(alias)) == ([True], [])
 
 
 @pytest.mark.xfail(
-    reason="Django's AsyncClient closes the response in another thread than the view's",
+    django.VERSION < (6, 1),
+    reason="for this client, Django before 6.1 sends request_started in a child task",
     raises=AssertionError,
     strict=True,
 )
-@on_each_server
+@on_each_database
 def test_request_of_the_async_client_leaves_no_lock_behind(alias: str) -> None:
     """As any other."""
     let_view(lambda: acquire(alias))

@@ -92,6 +92,8 @@ class BaseLockBackend:
     """held(), force_release() and clear_stale() work."""
     supports_unlimited_ttl: ClassVar[bool] = True
     """A lease may last until it is released (`ttl=None`)."""
+    threads: int = 2
+    """How many of the calls of async code are made at once, in threads for them alone."""
 
     def __init__(self, alias: str, *, ttl: float | None = 60) -> None:
         self.alias = alias

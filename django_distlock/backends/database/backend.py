@@ -67,7 +67,7 @@ class DatabaseBackend(BaseLockBackend):
                 f"{', '.join(connections_by_alias)}."
             )
         self.using = using
-        self.connections = connections
+        self.connections = self.threads = connections
         self._callers: Statements | None = None
 
     def joins_transaction(self) -> bool:
