@@ -54,6 +54,13 @@ def has_ended(party: Party) -> bool:
     return task is None or task.done()
 
 
+def continue_in_task(work: Coroutine[Any, Any, object]) -> Task:
+    """Return a new task that works for the same thread or task as this one."""
+    task = asyncio.get_running_loop().create_task(work)
+    _callers[task] = current_party()
+    return task
+
+
 def _work_for(party: Party, handle: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     before = getattr(_thread, "party", None)
     _thread.party = party

@@ -16,20 +16,21 @@ from . import clocks
 from .acquisitions import Request
 from .backends.base import BaseLockBackend, Claim, Grant, Owner, Renewal
 from .background import Background, background
+from .borders import running_task
 from .exceptions import LockBackendUnavailable, LockLost
 from .flows import Flow, current_flow
 from .handler import lock_backends
 from .put_off import PutOffRelease, State, release
 from .renewal import LONGEST, PERIOD, RETRY, SHORTEST, TAKEN
 from .signals import lock_lost, lock_released
-from .threads import in_thread, twin_of
+from .threads import detach, in_thread, twin_of
 from .transactions import open_transactions
 
 logger = logging.getLogger("django_distlock")
 
 ASYNC_UNSAFE = (
-    "django_distlock's calls wait for the store and can't be made in a running event loop; "
-    "use sync_to_async()."
+    "This waits for the lock's store, and can't be called in a running event loop: use its async "
+    "twin (aacquire_lock(), arelease_lock(), async with …), or sync_to_async()."
 )
 
 
@@ -270,6 +271,25 @@ class Lease:
     async def arelease(self) -> bool:
         """See release()."""
         return await in_thread(self.backend, self.give_back)
+
+    def release_for_nobody(self) -> None:
+        """Release, though nobody is there to be told of a failure.
+
+        In a running event loop that isn't waited for.
+        """
+        self._forget()
+        if running_task():
+            detach(in_thread(self.backend, self.abandon))
+        else:
+            self.abandon()
+
+    def abandon(self, *, failed: bool = False) -> None:
+        """Release, or at least let it end by itself. What hinders that is logged."""
+        try:
+            self.give_back(failed=failed)
+        except Exception:
+            self.let_end()  # or else it would be renewed for ever
+            logger.exception("%s, which was left behind, could not be released.", self)
 
     def give_back(self, *, failed: bool = False) -> bool:
         """Release, at once if what was done under it `failed`: then `min_hold` doesn't count."""

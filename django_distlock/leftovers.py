@@ -1,6 +1,5 @@
 """What a request or a task leaves behind when it ends is released then."""
 
-import logging
 import warnings
 from importlib import import_module
 from typing import Any
@@ -8,8 +7,6 @@ from typing import Any
 import django
 
 from .flows import Flow, asgi_request, current_flow, flows_of
-
-logger = logging.getLogger("django_distlock")
 
 
 def begin(**kwargs: Any) -> None:
@@ -49,11 +46,7 @@ def _release(flow: Flow, earlier: dict[str, int]) -> None:
         if lease.owner not in earlier:
             left.append(lease)
     for lease in left:
-        try:
-            lease.release()
-        except Exception:
-            lease.let_end()  # or else it would be renewed for ever
-            logger.exception("%s, which was left behind, could not be released.", lease)
+        lease.release_for_nobody()
     for lease in left:
         warnings.warn(
             f"{lease} was left behind by a request or task, and ended with it: release it there.",

@@ -99,7 +99,7 @@ async def aacquire_lock(
     acquisition = Acquisition(
         semaphore, timeout, ttl, renew, label, backend, reentrant, min_hold, max_hold
     )
-    lease = await in_thread(backend, acquisition.begin, give_up)
+    lease = await in_thread(backend, acquisition.begin, _give_up)
     if lease is None and timeout != 0:
         lease = await _await(acquisition)
     if lease is None:
@@ -268,6 +268,9 @@ def _leaving(lease: Lease, failed: bool) -> Iterator[_Ending | None]:
             lease.let_end()  # or else it would be renewed for ever
             logger.exception("%s could not be released; it ends by itself.", lease)
             ending.lost = not lease.remaining
+        except asyncio.CancelledError:
+            lease.let_end()  # if it isn't released by now
+            raise
     if ending.lost and failed:
         logger.error("%s was lost before a block that failed ended.", lease)
     elif ending.lost:
@@ -353,7 +356,7 @@ async def _await(acquisition: Acquisition) -> Lease | None:
     try:
         for pause in waits(deadline):
             await asyncio.sleep(pause)
-            if lease := await in_thread(acquisition.backend, acquisition.try_again, give_up):
+            if lease := await in_thread(acquisition.backend, acquisition.try_again, _give_up):
                 return lease
     finally:
         turn.release()
@@ -372,14 +375,10 @@ def _turn(acquisition: Acquisition) -> asyncio.Lock:
     return queues.setdefault(name, asyncio.Lock())
 
 
-def give_up(lease: Lease | None) -> None:
-    """Give back at once what nobody wants any more; if that can't be done, it ends by itself."""
+def _give_up(lease: Lease | None) -> None:
+    """Give back at once what a task that was cancelled is granted."""
     if lease is not None:
-        try:
-            lease.give_back(failed=True)
-        except LockBackendUnavailable:
-            lease.let_end()
-            logger.exception("%s, which nobody waits for any more, could not be released.", lease)
+        lease.abandon(failed=True)
 
 
 def _attempt(store: BaseLockBackend, request: Request, flow: Flow) -> Lease | None:

@@ -1,21 +1,25 @@
 """Threads in which the calls of async code wait for the store, so that its event loop needn't."""
 
 import asyncio
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import connections
 
+from .borders import Task, continue_in_task
 from .handler import lock_backends
 from .transactions import transactions_anywhere
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-_cleaning: set[asyncio.Task[None]] = set()
+logger = logging.getLogger("django_distlock")
+
+_detached: set[Task] = set()
 _executors: dict[str, ThreadPoolExecutor] = {}
 # A child has none of its parent's threads.
 os.register_at_fork(after_in_child=_executors.clear)
@@ -34,11 +38,14 @@ def twin_of(sync: Callable[..., Any]) -> Callable[[F], F]:
 async def in_thread(
     backend: str, call: Callable[[], T], undo: Callable[[T], object] | None = None
 ) -> T:
-    """Call what asks this store, in a thread. If the task is cancelled meanwhile, `undo` it.
+    """Call what asks this store, in a thread.
 
     It is one of the store's own, so that it needn't wait for other sync code, nor the other way
     around. But what may be part of a transaction, or is asked on the caller's connection, belongs
     in the thread that asgiref has for the caller's sync code.
+
+    If the task is cancelled meanwhile, what came of the call is undone; if nothing can `undo` it,
+    it is done all the same. The task ends after that, or when it is cancelled again.
     """
     outcome: Future[T] = Future()
 
@@ -49,43 +56,53 @@ async def in_thread(
             except BaseException as error:  # noqa: BLE001 - raised by result()
                 outcome.set_exception(error)
 
-    if lock_backends[backend].caller() is not None or transactions_anywhere():
-        run = sync_to_async(work)
-    else:
-
-        def work_and_close() -> None:
-            try:
-                work()
-            finally:
-                connections.close_all()  # which receivers of signals may have opened
-
-        run = sync_to_async(work_and_close, thread_sensitive=False, executor=_executor(backend))
     try:
-        await run()
+        if lock_backends[backend].caller() is not None or transactions_anywhere():
+            await sync_to_async(work)()
+        else:
+            await _in_own_thread(backend, work)
     except asyncio.CancelledError:
-        if not outcome.cancel():  # it has begun
-            cleaning = asyncio.create_task(_clean(backend, outcome, undo))
-            _cleaning.add(cleaning)
-            cleaning.add_done_callback(_cleaning.discard)
-            await asyncio.shield(cleaning)
+        never_begun = outcome.cancel()
+        if undo is None or not never_begun:
+            await asyncio.shield(detach(_finish(backend, call, undo, outcome)))
         raise
     return outcome.result()
 
 
-async def _clean(backend: str, outcome: Future[T], undo: Callable[[T], object] | None) -> None:
-    """Wait for the end of a call that nobody wants any more, and undo what came of it."""
-    try:
-        result = await asyncio.wrap_future(outcome)
-    except Exception:  # noqa: BLE001 - nothing came of it
-        return
-    if undo is not None:
-        await in_thread(backend, lambda: undo(result))
+def detach(work: Coroutine[Any, Any, object]) -> Task:
+    """Let another task go on with what this one does, whether or not that is waited for."""
+    task = continue_in_task(work)
+    _detached.add(task)
+    task.add_done_callback(_detached.discard)
+    return task
 
 
-def _executor(backend: str) -> ThreadPoolExecutor:
-    found = _executors.get(backend)
-    if found is None:
+async def _in_own_thread(backend: str, work: Callable[[], None]) -> None:
+    def work_and_close() -> None:
+        try:
+            work()
+        finally:
+            connections.close_all()  # which receivers of signals may have opened
+
+    executor = _executors.get(backend)
+    if executor is None:
         size = lock_backends[backend].threads
         name = f"django_distlock {backend} async"
-        found = _executors.setdefault(backend, ThreadPoolExecutor(size, thread_name_prefix=name))
-    return found
+        executor = ThreadPoolExecutor(size, thread_name_prefix=name)
+        executor = _executors.setdefault(backend, executor)
+    await sync_to_async(work_and_close, thread_sensitive=False, executor=executor)()
+
+
+async def _finish(
+    backend: str, call: Callable[[], T], undo: Callable[[T], object] | None, outcome: Future[T]
+) -> None:
+    """See to what a task that was cancelled began, or must not leave undone."""
+    try:
+        if outcome.cancelled():
+            await in_thread(backend, call)
+        else:
+            result = await asyncio.wrap_future(outcome)
+            if undo is not None:
+                await in_thread(backend, lambda: undo(result))
+    except Exception:
+        logger.exception("A task was cancelled; what it asked a lock's store for failed.")

@@ -57,7 +57,7 @@ class ScriptedBackend(BaseLockBackend):
         self.answers: dict[str, list[Any]] = {}
 
     def answer(self, action: str, *answers: Any) -> None:
-        """Let the next calls raise these; `LOST` raises after the action was carried out."""
+        """Let the next calls raise or call these; `LOST` raises after all was carried out."""
         self.answers[action] = list(answers)
 
     def _scripted(self, action: str) -> bool:
@@ -67,6 +67,8 @@ class ScriptedBackend(BaseLockBackend):
         answer = answers.pop(0) if answers else None
         if isinstance(answer, BaseException):
             raise answer
+        if callable(answer):
+            answer()
         return answer is LOST
 
     def _reply(self, lost: bool) -> None:
@@ -124,9 +126,13 @@ def forgotten() -> Iterator[None]:
 
 
 @pytest.fixture
-def scripted() -> Iterator[ScriptedBackend]:
-    """Put a scripted store in the place of the default one."""
+def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
+    """Put a scripted store in the place of the default one, in every thread."""
     store = ScriptedBackend("default")
-    lock_backends["default"] = store
-    yield store
-    del lock_backends["default"]
+    find = type(lock_backends).__getitem__
+
+    def find_or_script(handler: Any, alias: str) -> BaseLockBackend:
+        return store if alias == "default" else find(handler, alias)
+
+    monkeypatch.setattr(type(lock_backends), "__getitem__", find_or_script)
+    return store

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from asgiref.sync import sync_to_async
 from django.db import connections
 
 from django_distlock import Lease, acquire_lock, lock_backends
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
 T = TypeVar("T")
 
@@ -47,6 +49,18 @@ def elsewhere(call: Callable[[], T]) -> T:
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(work).result(60)
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run async code, and close what it opened in the thread that asgiref has for sync code."""
+
+    async def run_and_close() -> T:
+        try:
+            return await main
+        finally:
+            await sync_to_async(connections.close_all)()
+
+    return asyncio.run(run_and_close())
 
 
 def free_for_others(alias: str, *, timeout: float = 0) -> bool:

@@ -15,7 +15,6 @@ from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 
 from django_distlock import (
-    Lease,
     LockBackendUnavailable,
     LockLost,
     LockNotHeld,
@@ -339,15 +338,11 @@ def test_block_whose_release_got_no_answer_is_no_loss(
 def test_sync_calls_are_refused_in_a_running_loop(scripted: ScriptedBackend) -> None:
     """They would block it; in a thread they work."""
 
-    def acquire_in_thread() -> Lease | None:
-        lock_backends["default"] = scripted  # a store is a thread's
-        return acquire_lock("a")
-
     async def main() -> None:
         for call in (lambda: acquire_lock("a"), lambda: release_lock("a")):
             with pytest.raises(SynchronousOnlyOperation, match="sync_to_async"):
                 call()
-        lease = await sync_to_async(acquire_in_thread)()
+        lease = await sync_to_async(acquire_lock)("a")
         assert lease is not None
         for action in (lease.release, lease.renew):
             with pytest.raises(SynchronousOnlyOperation, match="sync_to_async"):

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
+from asgiref.sync import sync_to_async
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, models, router, transaction
@@ -12,6 +13,7 @@ from django.db.models import DEFERRED
 from django.db.models.base import ModelBase
 
 from ..leases import Lease
+from ..threads import twin_of
 from .fields import find_fence
 from .querysets import FencedQuerySet
 from .refusals import as_it_is, name_of, refuse
@@ -74,6 +76,25 @@ class FencedModel(models.Model):
                 using=using,
                 update_fields=update_fields,
             )
+
+    @twin_of(save)
+    async def asave(
+        self,
+        *,
+        lease: Lease | None = None,
+        force_insert: bool | tuple[ModelBase, ...] = False,
+        force_update: bool = False,
+        using: str | None = None,
+        update_fields: Iterable[str] | None = None,
+    ) -> None:
+        """See save()."""
+        await sync_to_async(self.save)(
+            lease=lease,
+            force_insert=force_insert,
+            force_update=force_update,
+            using=using,
+            update_fields=update_fields,
+        )
 
     @contextmanager
     def _saving(self, save: Save | None) -> Iterator[None]:
@@ -157,6 +178,13 @@ class FencedModel(models.Model):
             if self._claim(using, lease):
                 return super().delete(using, keep_parents)
         return 0, {}
+
+    @twin_of(delete)
+    async def adelete(
+        self, using: str | None = None, keep_parents: bool = False, *, lease: Lease | None = None
+    ) -> tuple[int, dict[str, int]]:
+        """See delete()."""
+        return await sync_to_async(self.delete)(using, keep_parents, lease=lease)
 
     def _fenced_rows(self, using: str) -> models.QuerySet[Any]:
         """Return the object's row in the table that has the fence."""
