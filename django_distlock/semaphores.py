@@ -1,6 +1,5 @@
 """Semaphores: what names are allowed, and how a template makes one of a call's arguments."""
 
-import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -9,6 +8,8 @@ from operator import attrgetter
 from typing import Any, Final
 from urllib.parse import quote, unquote
 from uuid import UUID
+
+from .signatures import call_signature
 
 MAX_LENGTH: Final = 255
 CONTROL_OR_SURROGATE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -181,14 +182,3 @@ def bind_arguments(
             # Beside a positional-only argument of the same name, a member of **kwargs yields.
             arguments = arguments.pop(parameter.name) | arguments
     return arguments
-
-
-def call_signature(function: Callable[..., Any]) -> inspect.Signature:
-    """Return the signature by which the function is really called.
-
-    `method_decorator` hands over a partial of a bound method that claims, by `__wrapped__`, to
-    take `self`.
-    """
-    if isinstance(function, functools.partial) and hasattr(function, "__wrapped__"):
-        return inspect.signature(function.func)
-    return inspect.signature(function)

@@ -22,10 +22,10 @@ from django_distlock.semaphores import (
     InvalidSemaphore,
     SemaphoreTemplate,
     bind_arguments,
-    call_signature,
     first_after,
     validate_semaphore,
 )
+from django_distlock.signatures import call_signature
 
 if TYPE_CHECKING:
     import inspect

@@ -1,0 +1,76 @@
+"""Signatures: how a function is called, and how a decorated one tells others."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def call_signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature by which the function is really called."""
+    if bound := bound_for_a_call(function):
+        return inspect.signature(bound.func)
+    return inspect.signature(function)
+
+
+def bound_for_a_call(function: Callable[..., Any]) -> functools.partial[Any] | None:
+    """Return what `method_decorator` made of a method for one call, if this is that, or wraps it.
+
+    It is a partial of a bound method that claims, by `__wrapped__`, to take `self`.
+    """
+    innermost = inspect.unwrap(function, stop=_is_bound_for_a_call)
+    return innermost if _is_bound_for_a_call(innermost) else None
+
+
+def _is_bound_for_a_call(function: Callable[..., Any]) -> bool:
+    return isinstance(function, functools.partial) and hasattr(function, "__wrapped__")
+
+
+def take_over_signature(locked: Callable[..., Any], function: Callable[..., Any]) -> None:
+    """Let the decorated callable show the function's signature and annotations as its own.
+
+    `inspect.signature` would find them by `__wrapped__`; `inspect.getfullargspec`, and who
+    evaluates string annotations with a callable's `__globals__`, don't follow that.
+    """
+    if bound_for_a_call(function):
+        return  # nobody looks at it, and each call makes another
+    seen = seen_signature(function)
+    # Not of what takes anything: method_decorator tries a decorator on such a dummy, and copies its
+    # attributes to the method, whose own signature is another.
+    if any(p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in seen.parameters.values()):
+        vars(locked)["__signature__"] = seen
+    if annotations := getattr(function, "__annotations__", None):
+        locked.__annotations__ = _evaluated(annotations, function)
+
+
+def seen_signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature with string annotations evaluated, each one that can be by now."""
+    signature = inspect.signature(function)
+    annotations = {name: p.annotation for name, p in signature.parameters.items()}
+    evaluated = _evaluated({**annotations, "return": signature.return_annotation}, function)
+    returned = evaluated.pop("return")
+    parameters = [
+        parameter.replace(annotation=evaluated[name])
+        for name, parameter in signature.parameters.items()
+    ]
+    return signature.replace(parameters=parameters, return_annotation=returned)
+
+
+def _evaluated(annotations: Mapping[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations; a string is what it says where the function was defined."""
+    defined: Any = inspect.unwrap(function)
+    names = getattr(defined, "__globals__", {})
+    type_parameters = {kind.__name__: kind for kind in getattr(defined, "__type_params__", ())}
+    return {
+        name: _evaluate(annotation, names, type_parameters)
+        for name, annotation in annotations.items()
+    }
+
+
+def _evaluate(annotation: Any, names: dict[str, Any], type_parameters: dict[str, Any]) -> Any:
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, names, type_parameters)  # noqa: S307 - the module's own code
+    except Exception:  # noqa: BLE001 - whatever it is, who needs the annotation will say so
+        return annotation
