@@ -19,6 +19,7 @@ from .http import contended, find_request, is_resolved, unavailable
 from .leases import Lease
 from .locks import BackendTtl, aacquire_lock, acquire_lock, aleave, leave
 from .semaphores import PLACEHOLDER, InvalidSemaphore, SemaphoreTemplate
+from .signatures import take_over_signature
 from .streaming import keep_until_closed
 
 P = ParamSpec("P")
@@ -146,6 +147,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         else:
             decorated = functools.wraps(function)(locked)
             take_over_transactions(decorated, function)
+        take_over_signature(decorated, function)
         return cast("Callable[P, R]", decorated)
 
     def _served_request(
