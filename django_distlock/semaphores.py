@@ -99,7 +99,15 @@ class SemaphoreTemplate:
                     f"Template {self.text!r}: the callable has no argument {root!r} for <{name}>; "
                     f"it has: {', '.join(named) or 'none'}."
                 )
-        return lambda *args, **kwargs: self.render(bind_arguments(signature, args, kwargs))
+        # Another decorator below may take arguments that it doesn't show, and keep them to itself.
+        wraps = hasattr(function, "__wrapped__") and not takes_any
+
+        def name_call(*args: Any, **kwargs: Any) -> str:
+            if wraps:
+                kwargs = {name: value for name, value in kwargs.items() if name in parameters}
+            return self.render(bind_arguments(signature, args, kwargs))
+
+        return name_call
 
     def render(self, arguments: Mapping[str, Any]) -> str:
         """Return the semaphore for these arguments; one that is missing is a ValueError."""

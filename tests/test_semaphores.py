@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
@@ -421,6 +422,19 @@ def test_call_that_python_would_refuse_is_refused_likewise() -> None:
     name = SemaphoreTemplate("<customer_id>").for_calls_of(collect)
     with pytest.raises(TypeError, match="missing a required argument: 'customer_id'"):
         name()
+    with pytest.raises(TypeError, match="unexpected keyword argument 'page'"):
+        name(1, page=2)
+
+
+def test_arguments_of_a_decorator_below_are_its_own() -> None:
+    """One that shows the signature of what it wraps may take more than that, as paginators do."""
+
+    @functools.wraps(collect)
+    def paginated(*args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError
+
+    name = SemaphoreTemplate("<customer_id>").for_calls_of(paginated)
+    assert name(customer_id=1, page=2) == "1"
 
 
 def test_bound_arguments_hold_defaults_and_the_members_of_kwargs() -> None:
