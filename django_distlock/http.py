@@ -60,11 +60,18 @@ def find_request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> HttpRequest |
 
     Django REST framework's request has Django's inside.
     """
-    for argument in (*args[:2], kwargs.get("request")):
-        request = getattr(argument, "_request", argument)
-        if isinstance(request, HttpRequest):
-            return request
-    return None
+    requests = (_django_request(argument) for argument in (*args[:2], kwargs.get("request")))
+    return next(filter(None, requests), None)
+
+
+def without_self(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the arguments of a view, or of a method of a view's class, from the request on."""
+    return args[1:] if args and _django_request(args[0]) is None else args
+
+
+def _django_request(argument: Any) -> HttpRequest | None:
+    request = getattr(argument, "_request", argument)
+    return request if isinstance(request, HttpRequest) else None
 
 
 def is_resolved(
@@ -131,6 +138,7 @@ def _ninja_operations(view: Any, request: HttpRequest) -> Iterator[Any]:
     if type(path_view).__name__ == "PathView":
         for operation in path_view.operations:
             if request.method in operation.methods:
+                yield operation.run  # what decorate_view() wraps
                 yield operation.view_func
 
 

@@ -14,9 +14,10 @@ from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
+from rest_framework.request import Request
 
 from django_distlock import LockNotAcquired, acquire_lock, distributed_lock
-from django_distlock.http import is_resolved
+from django_distlock.http import invalid, is_resolved, without_self
 from tests.app.models import Counter
 
 if TYPE_CHECKING:
@@ -195,3 +196,32 @@ def test_class_as_a_view_is_looked_into_no_further() -> None:
     request = RequestFactory().get("/")
     request.resolver_match = ResolverMatch(HttpResponse, (), {})
     assert not is_resolved(request, collect, request)
+
+
+def test_invalid_semaphore_is_400_of_the_sites_own(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Django answers a BadRequest, and logs why."""
+    assert client.get(f"/function/{'a' * 250}/").status_code == 400
+    assert "at most 255 characters" in caplog.text
+    with override_settings(DEBUG=True):
+        response = client.get(f"/function/{'a' * 250}/")
+    assert response.status_code == 400
+    assert b"at most 255 characters" in response.content
+
+
+def test_bad_request_can_be_answered_without_raising_it(caplog: pytest.LogCaptureFixture) -> None:
+    """Where who calls a view takes all that is raised for an error of the server's."""
+    request = RequestFactory().get("/collect/")
+    response = invalid(request, ValueError("too long"))
+    assert response.status_code == 400
+    assert "too long: /collect/" in caplog.text
+
+
+def test_on_conflict_is_for_the_request_and_what_follows() -> None:
+    """A method's `self` is left out, and the request may be another framework's."""
+    request = RequestFactory().get("/")
+    another = Request(request)
+    assert without_self((Unlocked(), another, "1234")) == (another, "1234")
+    assert without_self((request, "1234")) == (request, "1234")
+    assert without_self(()) == ()
