@@ -18,6 +18,7 @@ from django_distlock import (
     distributed_lock,
     skip,
 )
+from tests.documents import example
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,6 +113,14 @@ def test_context_is_an_argument_as_others() -> None:
     assert outcome(collect_by_attempt.enqueue(customer_id=1234)) is None
     acquire_lock("1234collectPayment")
     assert outcome(collect_in_context.enqueue(1234)) == "busy"
+
+
+def test_documented_task_is_locked() -> None:
+    """That of docs/frameworks.md."""
+    documented = example("frameworks.md", "Tasks").collect_payment
+    assert outcome(documented.enqueue(1234)) == "collected from 1234"
+    acquire_lock("1234collectPayment")
+    assert outcome(documented.enqueue(1234)) is None
 
 
 def test_locked_task_is_found_by_its_name() -> None:

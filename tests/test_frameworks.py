@@ -1,0 +1,67 @@
+"""What docs/frameworks.md shows works."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.management import CommandError, call_command
+from django.test import RequestFactory
+from django.urls import resolve
+
+from django_distlock import acquire_lock
+from tests.documents import example
+
+if TYPE_CHECKING:
+    from tests.conftest import ScriptedBackend
+
+VIEWS = {
+    "Functions and classes": ["/function/1234/", "/method/1234/", "/class/1234/"],
+    "Django REST framework": ["/function/1234/", "/customers/1234/collect/"],
+    "Django Ninja": ["/collect/1234/"],
+}
+
+
+@pytest.fixture(scope="module")
+def views() -> dict[str, Any]:
+    """Return the modules that have views."""
+    return {heading: example("frameworks.md", heading) for heading in VIEWS}
+
+
+def ask(module: Any, url: str, user: User | AnonymousUser) -> int:
+    """Return the status that the module's view for the URL answers the user."""
+    request: Any = RequestFactory().post(url)
+    request.user = user
+    request._dont_enforce_csrf_checks = True
+    urlconf: Any = tuple(module.urlpatterns)
+    request.resolver_match = match = resolve(url, urlconf)
+    status: int = match.func(request, *match.args, **match.kwargs).status_code
+    return status
+
+
+@pytest.mark.parametrize(
+    ("heading", "url"), [(heading, url) for heading, urls in VIEWS.items() for url in urls]
+)
+def test_view_is_locked_and_strangers_are_kept_outside(
+    scripted: ScriptedBackend, views: dict[str, Any], heading: str, url: str
+) -> None:
+    """Each of the documented views."""
+    module, user = views[heading], User(username="collector")
+    assert ask(module, url, AnonymousUser()) in (302, 401, 403)
+    assert scripted.calls == []
+    assert ask(module, url, user) == 200
+    assert scripted.calls == ["acquire", "release"]
+    assert acquire_lock("1234collectPayment")
+    assert ask(module, url, user) == 409
+
+
+def test_command_is_locked(scripted: ScriptedBackend) -> None:
+    """The documented one, and refused in one line."""
+    command = example("frameworks.md", "Management commands").Command(stdout=StringIO())
+    call_command(command, 1234)
+    assert command.stdout.getvalue() == "collected\n"
+    acquire_lock("1234collectPayment")
+    with pytest.raises(CommandError, match=r"^Somebody is collecting from customer 1234\.$"):
+        call_command(command, 1234)
