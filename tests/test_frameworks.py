@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
+from django.core.handlers.base import BaseHandler
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import RequestFactory
 from django.urls import resolve
 
@@ -37,7 +39,8 @@ def ask(module: Any, url: str, user: User | AnonymousUser) -> int:
     request._dont_enforce_csrf_checks = True
     urlconf: Any = tuple(module.urlpatterns)
     request.resolver_match = match = resolve(url, urlconf)
-    status: int = match.func(request, *match.args, **match.kwargs).status_code
+    view: Any = BaseHandler().make_view_atomic(match.func)
+    status: int = view(request, *match.args, **match.kwargs).status_code
     return status
 
 
@@ -55,6 +58,40 @@ def test_view_is_locked_and_strangers_are_kept_outside(
     assert scripted.calls == ["acquire", "release"]
     assert acquire_lock("1234collectPayment")
     assert ask(module, url, user) == 409
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("heading", "url", "atomic"),
+    [
+        ("Functions and classes", "/function/1234/", False),
+        ("Functions and classes", "/class/1234/", False),
+        ("Functions and classes", "/method/1234/", True),
+        ("Django REST framework", "/function/1234/", True),
+        ("Django Ninja", "/collect/1234/", True),
+    ],
+)
+def test_request_transaction_is_where_it_is_said_to_be(
+    scripted: ScriptedBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    views: dict[str, Any],
+    heading: str,
+    url: str,
+    atomic: bool,
+) -> None:
+    """Around the lock or inside it; in any case it is over when the lock is released."""
+    seen: list[bool] = []
+    for action in ("acquire", "release"):
+        original = getattr(scripted, action)
+
+        def spy(*arguments: Any, original: Any = original) -> Any:
+            seen.append(connection.in_atomic_block)
+            return original(*arguments)
+
+        monkeypatch.setattr(scripted, action, spy)
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    assert ask(views[heading], url, User(username="collector")) == 200
+    assert seen == [atomic, False]
 
 
 def test_command_is_locked(scripted: ScriptedBackend) -> None:
