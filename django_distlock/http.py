@@ -138,8 +138,8 @@ def _ninja_operations(view: Any, request: HttpRequest) -> Iterator[Any]:
     if type(path_view).__name__ == "PathView":
         for operation in path_view.operations:
             if request.method in operation.methods:
-                yield operation.run  # what decorate_view() wraps
                 yield operation.view_func
+                yield operation.run  # what decorate_view() wraps
 
 
 def _owner(view: Any) -> Any:
