@@ -9,15 +9,16 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.core.exceptions import BadRequest, SynchronousOnlyOperation
+from django.core.exceptions import SynchronousOnlyOperation
 from django.http import HttpRequest, HttpResponse
 
 from .atomic_requests import request_transactions, rolled_back, take_over_transactions
 from .exceptions import LockBackendUnavailable, LockLost, LockNotAcquired
 from .flows import current_flow
-from .http import contended, find_request, is_resolved, unavailable
+from .http import contended, invalid, unavailable
 from .leases import Lease
 from .locks import BackendTtl, aacquire_lock, acquire_lock, aleave, leave
+from .recognition import find_request, is_resolved, without_self
 from .semaphores import PLACEHOLDER, InvalidSemaphore, SemaphoreTemplate
 from .signatures import take_over_signature
 from .streaming import keep_until_closed
@@ -170,6 +171,10 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
     def _answers(self, call: "Call") -> bool:
         return call.request is not None and self.http is not False
 
+    def _conflict(self, on_conflict: Callable[..., Any], call: "Call") -> Any:
+        args = without_self(call.args) if self._answers(call) else call.args
+        return on_conflict(*args, **call.kwargs)
+
     def _run(self, call: "Call") -> Any:
         """Call the function while holding its semaphore, or answer why not."""
         semaphore = ""
@@ -182,7 +187,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             return call.refusal(error)
         if lease is None:
             if self.on_conflict is not None:
-                return self.on_conflict(*call.arguments(self._answers(call)), **call.kwargs)
+                return self._conflict(self.on_conflict, call)
             if not self._answers(call):
                 raise _contention(semaphore)
             return call.contended()
@@ -205,7 +210,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             return await sync_to_async(call.refusal)(error)
         if lease is None:
             if self.on_conflict is not None:
-                answer = self.on_conflict(*call.arguments(self._answers(call)), **call.kwargs)
+                answer = self._conflict(self.on_conflict, call)
                 return await answer if inspect.isawaitable(answer) else answer
             if not self._answers(call):
                 raise _contention(semaphore)
@@ -241,13 +246,6 @@ class Call(NamedTuple):
         except SynchronousOnlyOperation:
             return await sync_to_async(self.semaphore)()
 
-    def arguments(self, answered: bool) -> tuple[Any, ...]:
-        """Return the positional ones; if it is to be answered, those from the request on."""
-        for index, argument in enumerate(self.args):
-            if answered and getattr(argument, "_request", argument) is self.request:
-                return self.args[index:]
-        return self.args
-
     def returns_coroutine(self) -> bool:
         """Tell whether it is the `dispatch` of a class of async views, which isn't async itself."""
         name = getattr(self.function, "__name__", "")
@@ -260,14 +258,15 @@ class Call(NamedTuple):
 
     def refusal(self, error: Exception) -> HttpResponse:
         """Answer why the view was not called, or why what it did was undone."""
+        request = cast("HttpRequest", self.request)
         if isinstance(error, InvalidSemaphore):
-            raise BadRequest(str(error)) from error
+            return rolled_back(invalid(request, error))
         if isinstance(error, LockLost):
             what = "A locked view's work may have been done twice, or not at all."
         else:
             what = "A locked view was not called: its lock's store is unavailable."
         logger.error(what, exc_info=error)
-        return rolled_back(unavailable(cast("HttpRequest", self.request)))
+        return rolled_back(unavailable(request))
 
 
 def _hold(call: Call, lease: Lease) -> Any:

@@ -1,19 +1,14 @@
-"""Which calls are answered with HTTP, and what a locked view answers instead of working."""
+"""What a locked view answers instead of working."""
 
-import functools
-from collections.abc import Callable, Iterable, Iterator
-from types import FunctionType, MethodType
-from typing import Any, Final
+from typing import Final
 
 from django.core.exceptions import BadRequest
 from django.core.handlers.exception import response_for_exception
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template import TemplateDoesNotExist
 from django.template.loader import render_to_string
 from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext as _
-
-from .signatures import bound_for_a_call
 
 RETRY_AFTER: Final = 1
 """Seconds after which a client may ask again."""
@@ -53,97 +48,3 @@ def _answer(request: HttpRequest, status: int, error: str, detail: str) -> HttpR
     response["Cache-Control"] = "no-store"
     patch_vary_headers(response, ["Accept"])
     return response
-
-
-def find_request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> HttpRequest | None:
-    """Return the request that a view, or a method of a view's class, is called with.
-
-    Django REST framework's request has Django's inside.
-    """
-    requests = (_django_request(argument) for argument in (*args[:2], kwargs.get("request")))
-    return next(filter(None, requests), None)
-
-
-def without_self(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the arguments of a view, or of a method of a view's class, from the request on."""
-    return args[1:] if args and _django_request(args[0]) is None else args
-
-
-def _django_request(argument: Any) -> HttpRequest | None:
-    request = getattr(argument, "_request", argument)
-    return request if isinstance(request, HttpRequest) else None
-
-
-def is_resolved(
-    request: HttpRequest, locked: Callable[..., HttpResponseBase], instance: object
-) -> bool:
-    """Tell whether Django resolved this for the request, or the view class of the instance.
-
-    Only then its return value is the answer to the request: a helper that happens to get the
-    request raises, so that its caller can't overlook the conflict.
-    """
-    match = request.resolver_match
-    if match is None:
-        return False
-    if bound := bound_for_a_call(locked):
-        instance = getattr(bound.func, "__self__", instance)
-    return any(
-        layer is locked or any(isinstance(instance, kind) for kind in _view_classes(layer))
-        for layer in _layers(match.func, request)
-    )
-
-
-def _layers(view: Any, request: HttpRequest) -> Iterator[Any]:
-    """Yield the view and what it calls for the request, as far as it can be seen from outside."""
-    while view is not None:
-        yield view
-        for hidden in (*_rest_functions(view), *_ninja_operations(view, request)):
-            yield from _layers(hidden, request)
-        view = _wrapped(view)
-
-
-def _wrapped(view: Any) -> Any:
-    """Return what a call of this leads to; None where that isn't told."""
-    if isinstance(view, MethodType):
-        return view.__func__
-    if isinstance(view, functools.partial):
-        return view.func
-    if isinstance(view, FunctionType) or hasattr(view, "__wrapped__"):
-        return getattr(view, "__wrapped__", None)
-    call = type(view).__call__
-    return call if isinstance(call, FunctionType) else None
-
-
-def _view_classes(view: Any) -> Iterable[type]:
-    """Yield the class whose `as_view()` made this; viewsets of REST framework call it `cls`."""
-    found = getattr(view, "view_class", None) or getattr(view, "cls", None)
-    if isinstance(found, type):
-        yield found
-
-
-def _rest_functions(view: Any) -> Iterator[Any]:
-    """Yield what REST framework's `api_view` made a class of, whose methods do nothing but call it.
-
-    No other method's closure is looked into: there may be helpers in it.
-    """
-    for view_class in _view_classes(view):
-        for handler in vars(view_class).values():
-            if isinstance(handler, FunctionType) and handler.__qualname__.startswith("api_view."):
-                yield from (cell.cell_contents for cell in handler.__closure__ or ())
-
-
-def _ninja_operations(view: Any, request: HttpRequest) -> Iterator[Any]:
-    """Yield what Django Ninja calls for the request: it resolves one view for a path's methods."""
-    path_view = _owner(view)
-    if type(path_view).__name__ == "PathView":
-        for operation in path_view.operations:
-            if request.method in operation.methods:
-                yield operation.view_func
-                yield operation.run  # what decorate_view() wraps
-
-
-def _owner(view: Any) -> Any:
-    """Return the `self` of a method, or of the method that a function was defined in."""
-    if isinstance(view, FunctionType) and "self" in (names := view.__code__.co_freevars):
-        return (view.__closure__ or ())[names.index("self")].cell_contents
-    return getattr(view, "__self__", None)

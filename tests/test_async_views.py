@@ -281,7 +281,7 @@ def test_coroutine_function_stays_one(scripted: ScriptedBackend) -> None:
 
     locked = collect_payment(work)
     assert iscoroutinefunction(locked)
-    assert inspect.signature(locked) == inspect.signature(work)
+    assert inspect.signature(locked) == inspect.signature(work, eval_str=True)
     assert (locked.__name__, locked.__doc__) == (work.__name__, work.__doc__)
     assert run(locked(7, urgent=True)) == "7 True"
     run(collect_payment(look)(7))

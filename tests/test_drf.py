@@ -254,7 +254,6 @@ def handle(error: Exception, context: Any) -> Response:
     return Response({"error": str(error)}, status=500)
 
 
-@pytest.mark.xfail(reason="BadRequest is raised", raises=AssertionError, strict=True)
 def test_invalid_semaphore_is_400_whoever_handles_exceptions(
     ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,7 +289,6 @@ def test_helper_raises_what_its_caller_would_overlook(ask: Callable[..., Any], v
         ask(view)
 
 
-@pytest.mark.xfail(reason="on_conflict is given self, too", raises=TypeError, strict=True)
 def test_on_conflict_may_answer_as_the_framework_does(ask: Callable[..., Any]) -> None:
     """A locked method's answer is rendered as any other."""
     assert ask("POST /answering/{}/").json() == {"collected": "1234"}
