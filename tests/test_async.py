@@ -33,7 +33,9 @@ from django_distlock import (
 from django_distlock.background import background
 from django_distlock.fencing import FencedModel
 from django_distlock.signals import lock_acquired, lock_contended
+from tests.app.models import Invoice
 from tests.conftest import ScriptedBackend, committed, on_each_database, on_each_server
+from tests.fenced import create
 from tests.others import (
     acquire,
     elsewhere,
@@ -372,6 +374,37 @@ def test_one_block_object_serves_many_tasks(scripted: ScriptedBackend) -> None:
 
     assert len({*run(main())}) == 20
     assert scripted.owner == ""
+
+
+# Fenced rows
+
+
+@on_each_database
+def test_fenced_writes(alias: str) -> None:
+    """They set the fence, and are refused to an earlier holder."""
+    invoice = create(alias)
+    rows = Invoice.objects.using(alias).filter(pk=invoice.pk)
+    semaphore = f"{invoice.customer_id}collectPayment"
+
+    async def main() -> None:
+        early = await abroad(acquire, alias, semaphore)
+        await abroad(take_away, early)
+        async with distributed_lock(semaphore, backend=alias) as lease:
+            invoice.amount = 13
+            await invoice.asave(lease=lease)
+            assert invoice.fence == lease.token
+            assert await rows.fenced(lease).aupdate(amount=14) == 1
+            with pytest.raises(LockLost, match="a later holder"):
+                await invoice.asave(lease=early)
+            with pytest.raises(LockLost, match="was not written"):
+                await invoice.adelete(lease=early)
+            with pytest.raises(LockLost, match="was not written"):
+                await rows.fenced(early).aupdate(amount=15)
+            assert await rows.aget() == invoice
+            assert await invoice.adelete(lease=lease) == (1, {"app.Invoice": 1})
+        assert not await rows.aexists()
+
+    run(main())
 
 
 # Transactions of sync code

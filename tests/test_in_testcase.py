@@ -4,7 +4,14 @@ import pytest
 from django.db import connections, transaction
 from django.test import Client, TestCase, TransactionTestCase
 
-from django_distlock import acquire_lock, distributed_lock, release_lock
+from django_distlock import (
+    aacquire_lock,
+    acquire_lock,
+    arelease_lock,
+    distributed_lock,
+    release_lock,
+    threads,
+)
 from django_distlock.backends.database import connections as own
 from django_distlock.models import Lock
 
@@ -30,6 +37,17 @@ class InTestCase(TestCase):
         self.assertFalse(any(each._opened for pool in own._pools.values() for each in pool.all))
 
     test_again_with_nothing_left = test_locks_work_and_are_rolled_back_with_the_test
+
+    async def test_async_code_is_part_of_it(self) -> None:
+        """Its calls go to the thread that has the test's connections."""
+        for alias in connections:
+            with self.subTest(alias):
+                async with distributed_lock("a", backend=alias) as lease:
+                    self.assertIsNone(await aacquire_lock("a", backend=alias))
+                    await lease.arenew()
+                self.assertTrue(await aacquire_lock("a", backend=alias))
+                self.assertTrue(await arelease_lock("a", backend=alias))
+        self.assertFalse(threads._executors)
 
     def test_views_release_at_once(self) -> None:
         """Also under ATOMIC_REQUESTS, on a single method, within the test's transaction."""
