@@ -206,7 +206,7 @@ class Acquisition:
         if self._reentrant and (earlier := _held_here(request, flow)):
             return earlier.reenter()
         refuse_older_snapshots(open_transactions())
-        lease = self.try_again()
+        lease = self._try(store)
         if lease is None and self._waits and _held_here(request, flow):
             raise LockError(
                 f"This thread or task holds {self.semaphore!r} already, and would wait for "
@@ -215,8 +215,11 @@ class Acquisition:
         return lease
 
     def try_again(self) -> Lease | None:
-        """Try once, and tell of success."""
-        lease = _attempt(lock_backends[self.backend], self._request, self._flow)
+        """Try once more, in whatever thread."""
+        return self._try(lock_backends[self.backend])
+
+    def _try(self, store: BaseLockBackend) -> Lease | None:
+        lease = _attempt(store, self._request, self._flow)
         if lease is not None:
             _tell_acquired(lease)
         return lease
