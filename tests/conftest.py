@@ -7,6 +7,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.db import connections
 
 from django_distlock.backends.base import BaseLockBackend, Grant, Renewal
 from django_distlock.exceptions import LockBackendUnavailable
@@ -37,6 +38,21 @@ committed = pytest.mark.django_db(
     # take most of the time.
     available_apps=["django_distlock", "tests.app"],
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_rows() -> Iterator[None]:
+    """Empty PostgreSQL's tables after a test by DELETE: TRUNCATE takes thirty times as long."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "postgresql" in connections:
+            operations = type(connections["postgresql"].ops)
+            patch.setattr(operations, "sql_flush", delete_from)
+        yield
+
+
+def delete_from(operations: Any, style: Any, tables: list[str], **options: bool) -> list[str]:
+    """Return what empties the tables."""
+    return ["; ".join(f"DELETE FROM {operations.quote_name(table)}" for table in tables)]
 
 
 @pytest.fixture(scope="session")
