@@ -59,6 +59,7 @@ def missing_server_packages() -> list[str]:
         "postgresql": any(Path("/usr/lib/postgresql").glob("*/bin/postgres")) or has("postgres"),
         "pgbouncer": has("pgbouncer"),
         "mariadb-server": has("mariadbd"),
+        "redis-server": has("redis-server"),
         # mysqlclient is compiled, from here on to python3-dev.
         "libmariadb-dev": has("mariadb_config"),
         "pkg-config": has("pkg-config"),

@@ -29,11 +29,16 @@ NEEDS = {
     "postgresql": ("PostgreSQL", INSTALL),
     "pgbouncer": ("PgBouncer", INSTALL),
     "mariadb": ("MariaDB", INSTALL),
+    "redis": ("Celery (Redis)", INSTALL),
     "chromium": ("the admin in a browser (Chromium)", INSTALL),
     "example": ("the example", "run the tests through tox: python3 dev.py test"),
     "wheelhouse": ("packaging", "run the tests through tox: python3 dev.py test"),
 }
-STARTERS = {"postgresql": servers.start_postgresql, "mariadb": servers.start_mariadb}
+STARTERS = {
+    "postgresql": servers.start_postgresql,
+    "mariadb": servers.start_mariadb,
+    "redis": servers.start_redis,
+}
 
 
 @dataclass
@@ -46,7 +51,7 @@ class Surroundings:
     creator: int = field(default_factory=os.getpid)
 
     def start(self) -> None:
-        """Start the servers, side by side, and export where their databases are."""
+        """Start the servers, side by side, and export where they are."""
         os.environ["DISTLOCK_TEST_SQLITE"] = str(self.directory / "default.sqlite3")
         with ThreadPoolExecutor() as threads:
             starting = {
@@ -83,7 +88,7 @@ SURROUNDINGS = pytest.StashKey[Surroundings]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--no-servers", action="store_true", help="start no database servers; skip what needs them"
+        "--no-servers", action="store_true", help="start no servers; skip what needs them"
     )
 
 

@@ -1,4 +1,4 @@
-"""Start database servers of our own: empty, on a free port, in a temporary directory.
+"""Start servers of our own: empty, on a free port, in a temporary directory.
 
 The benchmarks use it too, with `durable=True`: as a server for real data would be set.
 """
@@ -63,7 +63,7 @@ class DatabaseExecutor(Executor):
 
 @dataclass
 class Server:
-    """A running server, its data, and the Django DATABASES entry that leads to it."""
+    """A running server, its data, and where it is: as Django's DATABASES have that."""
 
     executor: DatabaseExecutor
     directory: Path
@@ -294,12 +294,34 @@ def start_mariadb(*, durable: bool = False) -> Server:
     )
 
 
+def start_redis() -> Server:
+    """Start a Redis server that keeps everything in memory. Django has no engine for it."""
+    home = Home.create("redis", "redis", "nobody")
+
+    def connect() -> Any:
+        import redis
+
+        client = redis.Redis(host=HOST, port=home.port)
+        client.ping()
+        return client
+
+    in_memory = ["--save", "", "--appendonly", "no"]
+    return home.serve(
+        [_find("redis-server"), "--bind", HOST, "--port", str(home.port), *in_memory],
+        connect=connect,
+        database_settings={},
+        stop_signal=signal.SIGTERM,
+        has_databases=False,
+    )
+
+
 def missing() -> dict[str, str]:
     """Say what is not installed on this machine, and why that matters."""
     reasons = {
         "postgresql": _lacks(("initdb", "postgres"), "psycopg", "psycopg"),
         "pgbouncer": _lacks(("pgbouncer",), "psycopg", "psycopg"),
         "mariadb": _lacks(("mariadb-install-db", "mariadbd"), "MySQLdb", "mysqlclient"),
+        "redis": _lacks(("redis-server",), "redis", "redis"),
         "chromium": _lacks(() if find_chromium() else ("chromium",), "playwright", "playwright"),
         "example": next(filter(None, (_lacks((), name, name) for name in EXAMPLE_MODULES)), None),
     }
