@@ -1,0 +1,65 @@
+"""A site for real servers: its views, and what WSGI and ASGI servers call."""
+
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+from unittest.mock import patch
+
+from django.core.asgi import get_asgi_application
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import path
+
+from django_distlock import distributed_lock
+from django_distlock.background import background
+
+BACKEND = os.environ["DISTLOCK_TEST_SERVED"]
+# So that a test sees the thread end, and with it what it keeps open.
+patch("django_distlock.background.IDLE", 0).start()
+
+
+@distributed_lock("counter", timeout=60, backend=BACKEND)
+def count(request: HttpRequest) -> HttpResponse:
+    """Increment the number in an unguarded file."""
+    file = Path(os.environ["DISTLOCK_TEST_COUNTER"])
+    number = int(file.read_text()) + 1
+    file.write_text(str(number))
+    return HttpResponse(number)
+
+
+@distributed_lock("hanging", ttl=1, backend=BACKEND)
+def hang(request: HttpRequest) -> HttpResponse:
+    """Wait for what never comes."""
+    while True:
+        threading.Event().wait()
+
+
+@distributed_lock("hanging", ttl=1, backend=BACKEND)
+def hang_on(request: HttpRequest) -> HttpResponse:
+    """Wait for what never comes, even if told to end."""
+    while True:
+        with suppress(SystemExit):
+            threading.Event().wait()
+
+
+def state(request: HttpRequest) -> HttpResponse:
+    """Tell what this worker has."""
+    renewed = background(BACKEND)
+    leases = len(renewed.renewals)
+    renewed.do(renewed.renewals.next_due)  # wakes the thread, to see whether it is still needed
+    threads = [thread.name for thread in threading.enumerate()]
+    # A server starts those of its pool as it needs them.
+    others = sorted(name for name in threads if not name.startswith("ThreadPoolExecutor"))
+    return JsonResponse({"pid": os.getpid(), "leases": leases, "threads": others})
+
+
+urlpatterns = [
+    path("count/", count),
+    path("hang/", hang),
+    path("hang-on/", hang_on),
+    path("state/", state),
+]
+
+wsgi = get_wsgi_application()
+asgi = get_asgi_application()
