@@ -1,6 +1,6 @@
 """Every error that this package raises on purpose."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -26,6 +26,10 @@ class LockLost(LockError):
     def __init__(self, message: str, lease: "Lease | None" = None) -> None:
         super().__init__(message)
         self.lease = lease
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A task queue carries it to another process; the lease is of no use there.
+        return type(self), self.args, {**self.__dict__, "lease": None}
 
 
 class LockBackendUnavailable(LockError):
