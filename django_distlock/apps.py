@@ -1,7 +1,11 @@
 """The app's place in Django."""
 
+import sys
+
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
+
+from . import leftovers
 
 
 class DistlockConfig(AppConfig):
@@ -9,3 +13,8 @@ class DistlockConfig(AppConfig):
 
     name = "django_distlock"
     verbose_name = _("Distributed locks")
+
+    def ready(self) -> None:
+        """See to Celery's tasks, if the site has imported Celery, as its workers have."""
+        if "celery" in sys.modules:
+            leftovers.connect_celery()

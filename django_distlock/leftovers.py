@@ -62,6 +62,14 @@ def _connect(module: str, started: str, begin: Any, finished: str, end: Any) -> 
         signal.connect(receiver, dispatch_uid="django_distlock.leftovers")
 
 
+def connect_celery() -> None:
+    """Do the same for the tasks of Celery, which is imported for that."""
+    from celery.signals import task_postrun, task_prerun
+
+    task_prerun.connect(begin, dispatch_uid="django_distlock.leftovers")
+    task_postrun.connect(end, dispatch_uid="django_distlock.leftovers")
+
+
 _connect("django.core.signals", "request_started", begin_request, "request_finished", end_request)
 if django.VERSION >= (6,):
     _connect("django.tasks.signals", "task_started", begin, "task_finished", end)
