@@ -1,6 +1,8 @@
 """A site for real servers: its views, and what WSGI and ASGI servers call."""
 
+import asyncio
 import os
+import re
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +16,7 @@ from django.urls import path
 from django_distlock import distributed_lock
 from django_distlock.background import background
 
+POOLS = re.compile("ThreadPoolExecutor|django_distlock .* async")
 BACKEND = os.environ["DISTLOCK_TEST_SERVED"]
 # So that a test sees the thread end, and with it what it keeps open.
 patch("django_distlock.background.IDLE", 0).start()
@@ -21,11 +24,23 @@ patch("django_distlock.background.IDLE", 0).start()
 
 @distributed_lock("counter", timeout=60, backend=BACKEND)
 def count(request: HttpRequest) -> HttpResponse:
-    """Increment the number in an unguarded file."""
+    """Increment the number in an unguarded file, under the lock."""
+    return increment()
+
+
+def increment() -> HttpResponse:
+    """Do it."""
     file = Path(os.environ["DISTLOCK_TEST_COUNTER"])
     number = int(file.read_text()) + 1
     file.write_text(str(number))
     return HttpResponse(number)
+
+
+@distributed_lock("counter", timeout=60, backend=BACKEND)
+async def count_async(request: HttpRequest) -> HttpResponse:
+    """Do the same in an async view."""
+    await asyncio.sleep(0)
+    return increment()
 
 
 @distributed_lock("hanging", ttl=1, backend=BACKEND)
@@ -49,13 +64,14 @@ def state(request: HttpRequest) -> HttpResponse:
     leases = len(renewed.renewals)
     renewed.do(renewed.renewals.next_due)  # wakes the thread, to see whether it is still needed
     threads = [thread.name for thread in threading.enumerate()]
-    # A server starts those of its pool as it needs them.
-    others = sorted(name for name in threads if not name.startswith("ThreadPoolExecutor"))
+    # A server starts those of its pool as it needs them, and so do the locks of async code.
+    others = sorted(name for name in threads if not POOLS.match(name))
     return JsonResponse({"pid": os.getpid(), "leases": leases, "threads": others})
 
 
 urlpatterns = [
     path("count/", count),
+    path("count-async/", count_async),
     path("hang/", hang),
     path("hang-on/", hang_on),
     path("state/", state),

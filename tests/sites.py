@@ -27,6 +27,8 @@ COMMANDS = {
     "uvicorn": ("uvicorn", "tests.served:asgi", f"--host={HOST}", "--port=0", "--no-access-log"),
 }
 CLIENTS = 8
+VIEWS = {"uvicorn": "/count-async/"}
+"""Which view counts, if it isn't the sync one."""
 
 
 class Site:
@@ -36,6 +38,7 @@ class Site:
         self.log = directory / "log"
         self.counter = directory / "counter"
         self.counter.write_text("0")
+        self.view = VIEWS.get(server, "/count/")
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *COMMANDS[server], "--workers=2", *options],

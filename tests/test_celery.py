@@ -173,11 +173,6 @@ def test_unavailable_is_pickled_with_what_it_knows() -> None:
     assert (copy.args, copy.reply_lost) == (("down",), True)
 
 
-@pytest.mark.xfail(
-    reason="Celery does not see the signature of what is decorated",
-    raises=pytest.fail.Exception,
-    strict=True,
-)
 def test_wrong_arguments_are_refused_at_once() -> None:
     """Before anything is sent."""
     with pytest.raises(TypeError, match="missing 1 required positional argument"):

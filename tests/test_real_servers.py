@@ -58,10 +58,11 @@ def site(
 def test_locked_view_loses_no_increment(site: Site) -> None:
     """Of 1,000, by two workers for eight clients; and each is answered well.
 
-    Each comes by a connection of its own: kept-alive ones may all be the same worker's.
+    Under Uvicorn it is an async view. Each request comes by a connection of its own: those that are
+    kept alive may all be the same worker's.
     """
     site.counter.write_text("0")
-    assert site.load("/count/", 1_000, Connection="close") == {200: 1_000}
+    assert site.load(site.view, 1_000, Connection="close") == {200: 1_000}
     assert site.counter.read_text() == "1000"
 
 
@@ -72,7 +73,7 @@ def test_reload_in_mid_load_loses_no_increment_and_leaks_nothing(
     until(site.is_idle)
     old = site.states()
     site.counter.write_text("0")
-    answers = site.load_and_reload("/count/", 300)
+    answers = site.load_and_reload(site.view, 300)
     assert answers.keys() <= {200, "dropped"}
     assert answers[200] == 300
     assert site.counter.read_text() == "300"
