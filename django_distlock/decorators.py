@@ -142,7 +142,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             return await self._arun(call(*args, **kwargs))
 
         decorated: Callable[..., Any]
-        if iscoroutinefunction(function):
+        if iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__):
             # Its _non_atomic_requests stay as they are: Django refuses to open transactions for it.
             decorated = functools.wraps(function)(alocked)
         else:
@@ -277,6 +277,12 @@ def _hold(call: Call, lease: Lease) -> Any:
     try:
         with request_transactions(request, call.function) if request else nullcontext():
             result = call()
+            if inspect.iscoroutine(result):
+                result.close()
+                raise TypeError(
+                    f"{call.function!r} returned a coroutine, but is no `async def`: it would run "
+                    "without the lock. Decorate what is `async def`."
+                )
             if request and not lease.released:
                 lease.check()  # while there still is a transaction to roll back
     except BaseException:

@@ -35,7 +35,9 @@ class Flow:
         self.begun: list[dict[str, int]] = []
         """For each request or task under way, the owners that were there before, and reentries."""
         if (request := asgi_request()) is not None:
-            _of_requests.setdefault(request, []).append(self)
+            flows = _of_requests.setdefault(request, [])
+            if flows is not None:
+                flows.append(self)
 
     def remember(self, lease: "Lease") -> None:
         """Let this lease be found by its name, in place of an earlier one, which is lost then."""
@@ -78,7 +80,8 @@ class Flow:
         return None
 
 
-_of_requests: WeakKeyDictionary[object, list[Flow]] = WeakKeyDictionary()
+_of_requests: WeakKeyDictionary[object, list[Flow] | None] = WeakKeyDictionary()
+"""For each request under ASGI its tasks' flows; None when it has ended, though tasks may go on."""
 _flow: ContextVar[Flow | None] = ContextVar("django_distlock_flow", default=None)
 
 
@@ -96,11 +99,12 @@ def asgi_request() -> object | None:
     return SyncToAsync.thread_sensitive_context.get(None)
 
 
-def flows_of(request: object) -> list[Flow]:
+def end_asgi_request(request: object) -> list[Flow]:
     """Return this task's flow, and those of the request's tasks that have ended.
 
     Before 6.1, Django calls a view in a child task of the one that begins and ends the request.
     """
     here = current_party()
-    flows = _of_requests.get(request, [])
+    flows = _of_requests.get(request) or []
+    _of_requests[request] = None
     return [flow for flow in flows if flow.party == here or has_ended(flow.party)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import django
 
-from .flows import Flow, asgi_request, current_flow, flows_of
+from .flows import Flow, asgi_request, current_flow, end_asgi_request
 
 
 def begin(**kwargs: Any) -> None:
@@ -34,7 +34,7 @@ def end_request(**kwargs: Any) -> None:
     if request is None:
         end()
     else:
-        for flow in flows_of(request):
+        for flow in end_asgi_request(request):
             _release(flow, {})
 
 

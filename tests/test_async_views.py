@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -286,6 +287,63 @@ def test_coroutine_function_stays_one(scripted: ScriptedBackend) -> None:
     assert run(locked(7, urgent=True)) == "7 True"
     run(collect_payment(look)(7))
     assert inside != [""]
+    assert scripted.owner == ""
+
+
+class Worker:
+    """An object that is called."""
+
+    async def __call__(self, customer: int) -> str:
+        """Do some work."""
+        return await work(customer)
+
+    async def unlocked(self, customer: int) -> str:
+        """Do some work."""
+        return await work(customer)
+
+    @collect_payment
+    async def method(self, customer: int) -> str:
+        """Do some work."""
+        return await work(customer)
+
+    @classmethod
+    @collect_payment
+    async def of_class(cls, customer: int) -> str:
+        """Do some work."""
+        return await work(customer)
+
+
+@pytest.mark.parametrize(
+    "locked",
+    [
+        collect_payment(Worker()),
+        collect_payment(Worker().unlocked),
+        collect_payment(functools.partial(work, urgent=False)),
+        Worker().method,
+        Worker.of_class,
+        distributed_lock("another", backend="modest")(collect_payment(work)),
+    ],
+    ids=["object", "bound", "partial", "method", "classmethod", "twice"],
+)
+def test_whatever_is_async_stays_so(
+    scripted: ScriptedBackend, locked: Callable[[int], Awaitable[str]]
+) -> None:
+    """And is locked."""
+    assert acquire_lock("7collectPayment")
+    with pytest.raises(LockNotAcquired):
+        run(locked(7))  # type: ignore[arg-type]
+    scripted.owner = ""
+    assert run(locked(7)) == "7 False"  # type: ignore[arg-type]
+
+
+def test_coroutine_of_what_is_not_async_is_refused(scripted: ScriptedBackend) -> None:
+    """It would run when the lock is released (peer defect 5)."""
+
+    def later(customer: int) -> object:
+        return work(customer)
+
+    with pytest.raises(TypeError, match="Decorate what is `async def`"):
+        collect_payment(later)(7)
     assert scripted.owner == ""
 
 

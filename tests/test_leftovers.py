@@ -15,6 +15,7 @@ from weakref import ref
 
 import django
 import pytest
+from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_finished, request_started
 from django.db import transaction
@@ -25,7 +26,9 @@ from django.urls import path
 from django_distlock import (
     Lease,
     LockBackendUnavailable,
+    aacquire_lock,
     distributed_lock,
+    flows,
     leftovers,
     lock_backends,
     release_lock,
@@ -33,7 +36,7 @@ from django_distlock import (
 from django_distlock.background import background
 from django_distlock.flows import current_flow
 from tests.conftest import ScriptedBackend, committed, on_each_database, on_each_server
-from tests.others import acquire, elsewhere, free_for_others, outlast, take_away
+from tests.others import acquire, elsewhere, free_for_others, outlast, run, take_away
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -64,7 +67,29 @@ def streaming(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(stream())
 
 
-urlpatterns = [path("leaving/", leaving), path("streaming/", streaming)]
+going_on: list[asyncio.Task[None]] = []
+
+
+async def starting(request: HttpRequest) -> HttpResponse:
+    """Start a task that goes on when the request has ended, and one that ends before it does."""
+    started = asyncio.Event()
+
+    async def go_on() -> None:
+        async with distributed_lock("mine"):
+            started.set()
+            await asyncio.Event().wait()
+
+    going_on.append(asyncio.create_task(go_on()))
+    await started.wait()
+    await asyncio.gather(aacquire_lock("left"))
+    return HttpResponse("started")
+
+
+urlpatterns = [
+    path("leaving/", leaving),
+    path("streaming/", streaming),
+    path("starting/", starting),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -292,6 +317,21 @@ def test_asgi_request_of_a_sync_view_leaves_no_lock_behind(alias: str) -> None:
     assert sent[0]["status"] == 200
     warned = [LEFT in str(each.message) for each in about_leases(caught)]
     assert (warned, names(alias)) == ([True], [])
+
+
+def test_tasks_that_outlast_their_request_keep_what_they_have() -> None:
+    """What ended before it did is released with it; and nothing of later tasks is kept for it."""
+
+    async def main() -> None:
+        with pytest.warns(ResourceWarning, match="'left' was left behind"):
+            await get("/starting/")
+        assert await sync_to_async(names)("default") == ["mine"]
+        assert [*flows._of_requests.values()] == [None]
+        task = going_on.pop()
+        task.cancel()
+        await asyncio.wait([task])
+
+    run(main())
 
 
 @pytest.mark.xfail(
