@@ -9,7 +9,7 @@ What a store says it doesn't support is left out; nothing else is.
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
@@ -18,16 +18,19 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from unittest import SkipTest, TestCase
 
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
 from django.core.signals import request_finished, request_started
 from django.db import connections
 
 from .acquisitions import new_owner
 from .backends.base import BaseLockBackend, Grant, LockState, Renewal
 from .clocks import monotonic
+from .decorators import distributed_lock
 from .exceptions import LockLost, LockNotHeld
 from .handler import lock_backends
 from .leases import Lease
-from .locks import acquire_lock, release_lock
+from .locks import aacquire_lock, acquire_lock, arelease_lock, release_lock
 from .signals import lock_lost
 
 if TYPE_CHECKING:
@@ -507,3 +510,52 @@ class LockBackendContract(_TestCase):
         self.assertTrue(release_lock(semaphore, backend=self.alias))
         self.assertFalse(lease.held)
         self.assert_free(semaphore)
+
+    def test_async_twins(self) -> None:
+        semaphore = self.new_semaphore()
+
+        async def use() -> None:
+            lease = await aacquire_lock(semaphore, backend=self.alias)
+            assert lease is not None
+            self.assertIsNone(await aacquire_lock(semaphore, backend=self.alias))
+            await lease.arenew()
+            await lease.acheck()
+            with self.assertRaises(LockNotHeld):
+                await asyncio.gather(arelease_lock(semaphore, backend=self.alias))
+            with self.assertRaises(SynchronousOnlyOperation):
+                acquire_lock(semaphore, backend=self.alias)
+            self.assertTrue(await arelease_lock(semaphore, backend=self.alias))
+            self.assertFalse(lease.held)
+            async with distributed_lock(semaphore, backend=self.alias) as lease:
+                self.assertTrue(lease.held)
+
+        self.run_async(use())
+        self.assert_free(semaphore)
+
+    def test_cancelled_tasks_leave_nothing_behind(self) -> None:
+        semaphore = self.new_semaphore()
+
+        async def hold() -> None:
+            async with distributed_lock(semaphore, backend=self.alias, timeout=60):
+                await asyncio.sleep(60)
+
+        async def cancel() -> None:
+            tasks = [asyncio.create_task(hold()) for _ in range(5)]
+            for task in tasks:
+                await asyncio.sleep(0.01)
+                task.cancel()
+                await asyncio.wait([task])
+
+        self.run_async(cancel())
+        self.assert_free(semaphore)
+
+    def run_async(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it, and close what it opened in asgiref's thread for sync code."""
+
+        async def run_and_close() -> None:
+            try:
+                await work
+            finally:
+                await sync_to_async(connections.close_all)()
+
+        asyncio.run(run_and_close())
