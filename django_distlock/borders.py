@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary, ref
 
 from asgiref.sync import AsyncToSync, SyncToAsync
@@ -70,8 +70,7 @@ def _work_for(party: Party, handle: Callable[..., T], *args: Any, **kwargs: Any)
 
 
 async def _run_for(party: Party, wrap: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    if task := running_task():
-        _callers[task] = party
+    _callers[cast("Task", running_task())] = party
     await wrap()
 
 

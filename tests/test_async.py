@@ -163,6 +163,11 @@ def test_block(alias: str) -> None:
             async with distributed_lock("a", backend=alias) as lease:
                 raise ZeroDivisionError
         assert lease.released
+        async with distributed_lock("a", backend=alias) as lease:
+            async with distributed_lock("a", backend=alias, reentrant=True) as inner:
+                assert inner is lease
+            assert lease.held
+            await lease.arelease()
 
     run(main())
 
@@ -508,6 +513,50 @@ def test_cancelled_while_acquiring_leaves_no_lock(scripted: ScriptedBackend, tim
     run(main())
     assert scripted.calls == ["acquire", "release"]
     assert scripted.owner == ""
+
+
+def test_cancelled_while_it_is_contended_has_nothing_to_give_back(
+    scripted: ScriptedBackend,
+) -> None:
+    """The lock is another's."""
+    scripted.owner = "another"
+    stall = Stall()
+    scripted.answer("acquire", stall)
+
+    async def main() -> None:
+        task = asyncio.create_task(aacquire_lock("a"))
+        await stall.has_begun()
+        task.cancel()
+        stall.ended.set()
+        await cancelled(task)
+
+    run(main())
+    assert scripted.calls == ["acquire"]
+    assert scripted.owner == "another"
+
+
+def test_call_whose_thread_comes_too_late_is_not_made(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task was cancelled between the thread's beginning and the call's."""
+    works: list[Callable[[], None]] = []
+
+    async def begin(backend: str, work: Callable[[], None]) -> None:
+        works.append(work)
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        task = asyncio.create_task(aacquire_lock("a"))
+        while not works:
+            await asyncio.sleep(0)
+        task.cancel()
+        await cancelled(task)
+
+    monkeypatch.setattr(threads, "_in_own_thread", begin)
+    run(main())
+    [work] = works
+    work()
+    assert scripted.calls == []
 
 
 def test_cancelled_before_the_store_is_asked_asks_it_nothing(scripted: ScriptedBackend) -> None:
