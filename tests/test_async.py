@@ -540,15 +540,16 @@ def test_call_whose_thread_comes_too_late_is_not_made(
 ) -> None:
     """The task was cancelled between the thread's beginning and the call's."""
     works: list[Callable[[], None]] = []
+    begun = asyncio.Event()
 
     async def begin(backend: str, work: Callable[[], None]) -> None:
         works.append(work)
+        begun.set()
         await asyncio.Event().wait()
 
     async def main() -> None:
         task = asyncio.create_task(aacquire_lock("a"))
-        while not works:
-            await asyncio.sleep(0)
+        await begun.wait()
         task.cancel()
         await cancelled(task)
 

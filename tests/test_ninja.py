@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse  # noqa: TC002 - evaluated by Ninja
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
 from ninja import NinjaAPI, Query, Router, Schema
