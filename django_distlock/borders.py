@@ -1,15 +1,15 @@
-"""Whose work it is that runs: a task's or a thread's, on both sides of the borders between the two.
+"""For whom code works: for a thread or a task, on both sides of the borders between sync and async.
 
-A context variable goes along over both, but a task hands it to its children, too, and so does who
-copies a context for a thread. Who is on the other side of a border is known to asgiref alone, so
-two of its methods are wrapped: the one that runs in the thread of a sync_to_async(), and the one
-that runs in the task of an async_to_sync().
+asgiref knows who is on the other side of a border, but tells nobody: a context variable goes along,
+but a task hands it to its children, too. So three of its methods are wrapped: the call of what
+sync_to_async() returns, what runs in its thread, and what runs in the task of an async_to_sync().
 """
 
 import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary, ref
@@ -18,11 +18,44 @@ from asgiref.sync import AsyncToSync, SyncToAsync
 
 T = TypeVar("T")
 Task = asyncio.Task[Any]
-Party = tuple[int, int | ref[Task]]
-"""A process, and its thread or task for which the work is done."""
 
-_thread = threading.local()
-_callers: WeakKeyDictionary[Task, Party] = WeakKeyDictionary()
+
+class Worker:
+    """A thread or a task of this process, with all that works for it on the other side."""
+
+    __slots__ = ("__weakref__", "flow", "pid", "task", "threads")
+
+    def __init__(self, task: Task | None) -> None:
+        self.pid = os.getpid()
+        self.task = None if task is None else ref(task)
+        self.threads = {threading.get_ident()} if task is None else set()
+        """Where its sync code has run."""
+        self.flow: Any = None
+
+    def has_ended(self) -> bool:
+        """Tell whether it is a task that is done."""
+        if self.task is None:
+            return False
+        task = self.task()
+        return task is None or task.done()
+
+    def may_have_left(self, thread: int) -> bool:
+        """Tell whether what is open in this thread may be its: not while that serves another."""
+        return thread in self.threads and _serving.get(thread) in (None, self)
+
+
+class _Thread(threading.local):
+    """What this thread is, and for whom it works at the moment."""
+
+    own: Worker | None = None
+    served: Worker | None = None
+
+
+_thread = _Thread()
+_serving: dict[int, Worker] = {}
+_of_tasks: WeakKeyDictionary[Task, Worker] = WeakKeyDictionary()
+# Weakly, since a task's children have it in their contexts as long as they live.
+_caller: ContextVar[ref[Worker]] = ContextVar("django_distlock_caller")
 
 
 def running_task() -> Task | None:
@@ -32,61 +65,75 @@ def running_task() -> Task | None:
     return None if loop is None else asyncio.current_task(loop)
 
 
-def current_party() -> Party:
-    """Return for whom this work is done: on the other side of a border, for who crossed it."""
+def current_worker() -> Worker:
+    """Return for whom this code works: on the other side of a border, for who crossed it."""
     task = running_task()
-    if task is not None:
-        return _callers.get(task) or (os.getpid(), ref(task))
-    party: Party | None = getattr(_thread, "party", None)
-    pid = os.getpid()
-    if party is not None and party[0] == pid:
-        return party
-    return pid, threading.get_ident()
-
-
-def has_ended(party: Party) -> bool:
-    """Tell whether it is a task that is done."""
-    _, worker = party
-    if isinstance(worker, int):
-        return False
-    task = worker()
-    return task is None or task.done()
+    if task is None:
+        worker = _thread.served or _thread.own
+        if worker is None or worker.pid != os.getpid():
+            worker = _thread.own = Worker(None)
+    else:
+        worker = _of_tasks.get(task)
+        if worker is None or worker.pid != os.getpid():
+            worker = _of_tasks[task] = Worker(task)
+    return worker
 
 
 def continue_in_task(work: Coroutine[Any, Any, object]) -> Task:
     """Return a new task that works for the same thread or task as this one."""
-    task = asyncio.get_running_loop().create_task(work)
-    _callers[task] = current_party()
-    return task
+    return asyncio.get_running_loop().create_task(_run_for(current_worker(), work))
 
 
-def _work_for(party: Party, handle: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    before = getattr(_thread, "party", None)
-    _thread.party = party
-    try:
-        return handle(*args, **kwargs)
-    finally:
-        _thread.party = before
+async def _run_for(worker: Worker, work: Coroutine[Any, Any, object]) -> None:
+    _of_tasks[cast("Task", running_task())] = worker
+    await work
 
 
-async def _run_for(party: Party, wrap: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    _callers[cast("Task", running_task())] = party
-    await wrap()
-
-
+_call = SyncToAsync.__call__
 _handle_in_thread = SyncToAsync.thread_handler
 _wrap_in_task = AsyncToSync.main_wrap
 
 
-def _thread_handler(self: SyncToAsync[Any, Any]) -> Callable[..., Any]:
-    """Return what asgiref is about to call in the thread; it asks for that in the task."""
-    return partial(_work_for, current_party(), _handle_in_thread, self)
+async def _call_from(self: SyncToAsync[Any, Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a thread, with a note of who does."""
+    note = partial(_caller.set, ref(current_worker()))
+    context = getattr(self, "context", None)  # if somebody else's is given
+    note() if context is None else context.run(note)
+    return await _call(self, *args, **kwargs)
 
 
-def _main_wrap(self: AsyncToSync[Any, Any], *args: Any) -> Coroutine[Any, Any, None]:
-    """Return what asgiref is about to await in a task; it asks for that in the thread."""
-    return _run_for(current_party(), partial(_wrap_in_task, self, *args))
+def _serve(call: Callable[[], T]) -> T:
+    """Call, in the thread and the context for it."""
+    thread, caller = threading.get_ident(), _caller.get()()
+    before = _thread.served, _serving.get(thread)
+    if caller is not None:
+        caller.threads.add(thread)
+        _serving[thread] = caller
+    _thread.served = caller
+    try:
+        return call()
+    finally:
+        _thread.served, earlier = before
+        if earlier is None:
+            _serving.pop(thread, None)
+        else:
+            _serving[thread] = earlier
 
 
-SyncToAsync.thread_handler = property(_thread_handler)  # type: ignore[assignment, method-assign]
-AsyncToSync.main_wrap = _main_wrap  # type: ignore[assignment, method-assign]
+def _handle_serving(self: SyncToAsync[Any, Any], *args: Any, **kwargs: Any) -> Any:
+    """Let asgiref handle in the thread what it is about to call there, its last argument."""
+    *others, call = args
+    handle: Any = _handle_in_thread
+    return handle(self, *others, partial(_serve, call), **kwargs)
+
+
+def _wrap_for_caller(
+    self: AsyncToSync[Any, Any], *args: Any, **kwargs: Any
+) -> Coroutine[Any, Any, None]:
+    """Return what asgiref is about to await in a task; it asks for that in the calling thread."""
+    return _run_for(current_worker(), _wrap_in_task(self, *args, **kwargs))
+
+
+SyncToAsync.__call__ = _call_from  # type: ignore[method-assign]
+SyncToAsync.thread_handler = _handle_serving  # type: ignore[method-assign]
+AsyncToSync.main_wrap = _wrap_for_caller  # type: ignore[method-assign]

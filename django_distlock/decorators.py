@@ -3,8 +3,8 @@
 import functools
 import inspect
 import logging
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, cast
 
@@ -25,6 +25,14 @@ from .streaming import keep_until_closed
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+RUN_LATER = (
+    Coroutine,
+    Generator,
+    AsyncGenerator,
+    _GeneratorContextManager,
+    _AsyncGeneratorContextManager,
+)
 
 logger = logging.getLogger("django_distlock")
 
@@ -120,7 +128,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
     def _entered(self, semaphore: str, lease: Lease | None) -> Lease:
         if lease is None:
             raise _contention(semaphore)
-        current_flow().entered.append((self, lease))
+        current_flow().enter(self, lease)
         return lease
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
@@ -273,22 +281,18 @@ def _hold(call: Call, lease: Lease) -> Any:
     """Call the function inside the lock, and a request's transaction between the two."""
     request = call.request
     flow = current_flow()
-    flow.entered.append((lease, lease))
+    flow.entered.append(lease)
     try:
         with request_transactions(request, call.function) if request else nullcontext():
             result = call()
-            if inspect.iscoroutine(result):
-                result.close()
-                raise TypeError(
-                    f"{call.function!r} returned a coroutine, but is no `async def`: it would run "
-                    "without the lock. Decorate what is `async def`."
-                )
+            _refuse_what_runs_later(result, call.function)
             if request and not lease.released:
                 lease.check()  # while there still is a transaction to roll back
     except BaseException:
-        leave(flow.leave(lease), failed=True)
+        flow.entered.remove(lease)
+        leave(lease, failed=True)
         raise
-    flow.leave(lease)
+    flow.entered.remove(lease)
     if not keep_until_closed(result, lease):
         leave(lease, failed=False)
     return result
@@ -297,15 +301,17 @@ def _hold(call: Call, lease: Lease) -> Any:
 async def _ahold(call: Call, lease: Lease) -> Any:
     """See _hold(). Django opens no transaction around what is async."""
     flow = current_flow()
-    flow.entered.append((lease, lease))
+    flow.entered.append(lease)
     try:
         result = await call()
+        _refuse_what_runs_later(result, call.function)
         if call.request and not lease.released:
             await lease.acheck()
     except BaseException:
-        await aleave(flow.leave(lease), failed=True)
+        flow.entered.remove(lease)
+        await aleave(lease, failed=True)
         raise
-    flow.leave(lease)
+    flow.entered.remove(lease)
     if not keep_until_closed(result, lease):
         await aleave(lease, failed=False)
     return result
@@ -333,13 +339,25 @@ def _refuse(function: object) -> None:
             f"{function!r} can't be decorated. Put distributed_lock below @classmethod and "
             "@staticmethod."
         )
-    if inspect.isgeneratorfunction(function):
+    # Of an object, it is __call__ that tells.
+    for called in (function, type(function).__call__):
+        if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+            is_async = inspect.isasyncgenfunction(called)
+            what, block = (
+                ("an async generator", "async with") if is_async else ("a generator", "with")
+            )
+            raise TypeError(
+                f"{function!r} is {what}: its body runs after the call, when the lock would be "
+                f"released. Use `{block} distributed_lock(…)` inside it."
+            )
+
+
+def _refuse_what_runs_later(result: object, function: object) -> None:
+    """Raise TypeError for a result whose body would run after the release."""
+    if isinstance(result, RUN_LATER):
+        if isinstance(result, Coroutine):
+            result.close()  # or else it would be warned of, too
         raise TypeError(
-            f"{function!r} is a generator: its body runs after the call, when the lock would be "
-            "released. Use `with distributed_lock(…)` inside it."
-        )
-    if inspect.isasyncgenfunction(function):
-        raise TypeError(
-            f"{function!r} is an async generator: its body runs after the call, when the lock "
-            "would be released. Use `async with distributed_lock(…)` inside it."
+            f"{function!r} returned a {type(result).__name__}, whose body would run without the "
+            "lock. Decorate what is `async def`; inside a generator, use a `with` block."
         )

@@ -1,12 +1,11 @@
 """Which thread or task acquired which leases, and which blocks it is in."""
 
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, ClassVar
-from weakref import WeakKeyDictionary, WeakValueDictionary, ref
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary, ref
 
 from asgiref.sync import SyncToAsync
 
-from .borders import current_party, has_ended
+from .borders import Worker, current_worker
 
 if TYPE_CHECKING:
     from .leases import Lease
@@ -16,28 +15,33 @@ if TYPE_CHECKING:
 class Flow:
     """The leases that one thread or task acquired, by name, and the blocks that it is in.
 
-    It is found through a context variable. A context that is copied to another thread, or inherited
-    by a task's or a process's child, brings along a flow that isn't theirs. It ends with its thread
-    or task, so leases refer to it weakly.
+    It ends with its thread or task, so leases refer to it weakly. What a block holds doesn't end
+    with it: a generator may go on in another task.
     """
 
-    __slots__ = ("__weakref__", "begun", "entered", "leases", "party", "put_off", "ref")
+    __slots__ = (
+        "__weakref__",
+        "_request",
+        "_worker",
+        "begun",
+        "entered",
+        "leases",
+        "pid",
+        "put_off",
+        "ref",
+    )
 
-    everybodys: ClassVar["WeakValueDictionary[int, Flow]"] = WeakValueDictionary()
-
-    def __init__(self) -> None:
-        self.party = current_party()
-        self.everybodys[id(self)] = self
+    def __init__(self, worker: Worker) -> None:
+        self.pid = worker.pid
         self.ref = ref(self)
         self.leases: dict[tuple[str, str], Lease] = {}
-        self.entered: list[tuple[object, Lease]] = []
+        self.entered: list[Lease] = []
         self.put_off: list[PutOffRelease] = []
         self.begun: list[dict[str, int]] = []
         """For each request or task under way, the owners that were there before, and reentries."""
-        if (request := asgi_request()) is not None:
-            flows = _of_requests.setdefault(request, [])
-            if flows is not None:
-                flows.append(self)
+        self._worker = ref(worker)
+        request = asgi_request()
+        self._request = None if request is None else ref(request)
 
     def remember(self, lease: "Lease") -> None:
         """Let this lease be found by its name, in place of an earlier one, which is lost then."""
@@ -45,52 +49,92 @@ class Flow:
         if earlier := self.leases.get(name):
             earlier.lose()
         self.leases[name] = lease
+        if flows := self._with_leases():
+            flows.add(self)
 
     def forget(self, lease: "Lease") -> None:
         """Find this lease by its name no more."""
         if self.leases.get((lease.backend, lease.semaphore)) is lease:
             del self.leases[lease.backend, lease.semaphore]
+            if not self.leases and (flows := self._with_leases()):
+                flows.discard(self)
+
+    def _with_leases(self) -> "RequestFlows | None":
+        """Return which flows of the same request have leases, if it is one under ASGI."""
+        request = self._request and self._request()
+        return None if request is None else _of_requests.setdefault(request, RequestFlows())
+
+    def belongs_to(self, worker: Worker) -> bool:
+        """Tell whether it is this worker's, or of one that has ended."""
+        own = self._worker()
+        return own is None or own is worker or own.has_ended()
 
     def at_work(self) -> list["Lease"]:
         """Return the leases of its blocks, and those whose release waits for a transaction."""
-        entered = [lease for _, lease in self.entered if not lease.released]
+        entered = [lease for lease in self.entered if not lease.released]
         waiting = [each.lease for each in self.put_off if each.guards]
         return [*dict.fromkeys(entered + waiting)]
 
     def is_in_block_of(self, lease: "Lease") -> bool:
         """Tell whether it is in a block that has this lease."""
-        return any(entered is lease for _, entered in self.entered)
+        return any(entered is lease for entered in self.entered)
+
+    def enter(self, block: object, lease: "Lease") -> None:
+        """Take note of a block that is entered with this lease."""
+        self.entered.append(lease)
+        _entrances.setdefault(block, []).append((self.ref, lease))
 
     def leave(self, block: object) -> "Lease":
         """Return the lease with which this thread or task entered the block last.
 
         Or another one, which may have begun a generator that is closed in this one.
         """
-        if lease := self._left(block):
-            return lease
-        for weakly in self.everybodys.valuerefs():
-            if (flow := weakly()) and (lease := flow._left(block)):
-                return lease
-        raise RuntimeError("The block was left more often than it was entered.")
+        entrances = _entrances.get(block, [])
+        mine = [each for each in entrances if each[0] is self.ref]
+        of_ended = [each for each in entrances if each[0]() is None]
+        for candidates in (mine, of_ended, entrances):
+            if candidates:
+                entrances.remove(entrance := candidates[-1])
+                break
+        else:
+            raise RuntimeError("The block was left more often than it was entered.")
+        weakly, lease = entrance
+        if flow := weakly():
+            flow.entered.remove(lease)
+        return lease
 
-    def _left(self, block: object) -> "Lease | None":
-        for index in reversed(range(len(self.entered))):
-            if self.entered[index][0] is block:
-                return self.entered.pop(index)[1]
-        return None
+
+_entrances: WeakKeyDictionary[object, list[tuple[ref[Flow], "Lease"]]] = WeakKeyDictionary()
 
 
-_of_requests: WeakKeyDictionary[object, list[Flow] | None] = WeakKeyDictionary()
-"""For each request under ASGI its tasks' flows; None when it has ended, though tasks may go on."""
-_flow: ContextVar[Flow | None] = ContextVar("django_distlock_flow", default=None)
+class RequestFlows(set[Flow]):
+    """The flows of one request that have leases; none any more when it has ended."""
+
+    ended = False
+
+    def __bool__(self) -> bool:
+        return not self.ended
+
+    def end(self, worker: Worker) -> list[Flow]:
+        """Return those of this worker and of tasks that have ended; others keep what they have.
+
+        Before 6.1, Django calls a view in a child task of the one that begins and ends the request.
+        """
+        flows = [flow for flow in self if flow.belongs_to(worker)]
+        self.ended = True
+        self.clear()
+        return flows
+
+
+_of_requests: WeakKeyDictionary[object, RequestFlows] = WeakKeyDictionary()
 
 
 def current_flow() -> Flow:
     """Return what was acquired by whom the running code works for."""
-    flow = _flow.get()
-    if flow is None or flow.party != current_party():
-        flow = Flow()
-        _flow.set(flow)
+    worker = current_worker()
+    flow: Flow | None = worker.flow
+    if flow is None:
+        flow = worker.flow = Flow(worker)
     return flow
 
 
@@ -100,11 +144,5 @@ def asgi_request() -> object | None:
 
 
 def end_asgi_request(request: object) -> list[Flow]:
-    """Return this task's flow, and those of the request's tasks that have ended.
-
-    Before 6.1, Django calls a view in a child task of the one that begins and ends the request.
-    """
-    here = current_party()
-    flows = _of_requests.get(request) or []
-    _of_requests[request] = None
-    return [flow for flow in flows if flow.party == here or has_ended(flow.party)]
+    """Return the flows whose leases end with the request."""
+    return _of_requests.setdefault(request, RequestFlows()).end(current_worker())

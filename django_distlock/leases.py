@@ -107,7 +107,7 @@ class Lease:
         self.ttl = request.ttl
         self.holder = request.holder
         self.token, self.acquired_at, self.expires_at = grant
-        self.pid, _ = flow.party
+        self.pid = flow.pid
         self.released = self.lost = self.doubtful = False
         self._unsettled = [self.pid]
         self._reason = ""
@@ -144,7 +144,9 @@ class Lease:
         """Raise LockLost unless the lease is held."""
         if self.held:
             return
-        if not self.remaining and not self.released and self.pid == os.getpid():
+        expired = not self.remaining and not self.released and self.pid == os.getpid()
+        # In a running event loop the signal's receivers can't be called.
+        if expired and running_task() is None:
             self.lose()
         raise LockLost(f"{self} {self._state()}.", self)
 

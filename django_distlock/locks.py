@@ -272,7 +272,8 @@ def _leaving(lease: Lease, failed: bool) -> Iterator[_Ending | None]:
             logger.exception("%s could not be released; it ends by itself.", lease)
             ending.lost = not lease.remaining
         except asyncio.CancelledError:
-            lease.let_end()  # if it isn't released by now
+            if not lease.released:
+                lease.let_end()
             raise
     if ending.lost and failed:
         logger.error("%s was lost before a block that failed ended.", lease)

@@ -25,7 +25,11 @@ def without_self(args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _django_request(argument: Any) -> HttpRequest | None:
-    request = getattr(argument, "_request", argument)
+    # Asked in a way that doesn't evaluate what is lazy, as request.user.
+    kind: type = type(argument)
+    request: Any = argument
+    if not issubclass(kind, HttpRequest):
+        request = getattr(argument, "__dict__", {}).get("_request")
     return request if isinstance(request, HttpRequest) else None
 
 

@@ -5,14 +5,15 @@ import logging
 import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from contextvars import ContextVar
+from typing import Any, Generic, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import connections
 
-from .borders import Task, continue_in_task
+from .borders import Task, continue_in_task, current_worker
 from .handler import lock_backends
-from .transactions import transactions_anywhere
+from .transactions import has_transactions
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -23,6 +24,7 @@ _detached: set[Task] = set()
 _executors: dict[str, ThreadPoolExecutor] = {}
 # A child has none of its parent's threads.
 os.register_at_fork(after_in_child=_executors.clear)
+_in_own_thread: ContextVar[bool] = ContextVar("django_distlock_in_own_thread", default=False)
 
 
 def twin_of(sync: Callable[..., Any]) -> Callable[[F], F]:
@@ -41,32 +43,28 @@ async def in_thread(
     """Call what asks this store, in a thread.
 
     It is one of the store's own, so that it needn't wait for other sync code, nor the other way
-    around. But what may be part of a transaction, or is asked on the caller's connection, belongs
-    in the thread that asgiref has for the caller's sync code.
+    around. But what may be part of the caller's transaction, or is asked on his connection, belongs
+    in the thread that asgiref has for his sync code.
 
     If the task is cancelled meanwhile, what came of the call is undone; if nothing can `undo` it,
     it is done all the same. The task ends after that, or when it is cancelled again.
     """
-    outcome: Future[T] = Future()
-
-    def work() -> None:
-        if outcome.set_running_or_notify_cancel():
-            try:
-                outcome.set_result(call())
-            except BaseException as error:  # noqa: BLE001 - raised by result()
-                outcome.set_exception(error)
-
+    work = Work(call, undo)
     try:
-        if lock_backends[backend].caller() is not None or transactions_anywhere():
-            await sync_to_async(work)()
+        if lock_backends[backend].caller() is not None or has_transactions(current_worker()):
+            await sync_to_async(work.do)()
         else:
-            await _in_own_thread(backend, work)
+            # A signal's receiver that asks for a lock has one of the store's threads already.
+            executor = None if _in_own_thread.get() else _executor(backend)
+            own = sync_to_async(work.do_in_own_thread, thread_sensitive=False, executor=executor)
+            await own()
     except asyncio.CancelledError:
-        never_begun = outcome.cancel()
-        if undo is None or not never_begun:
-            await asyncio.shield(detach(_finish(backend, call, undo, outcome)))
+        await _cancel(backend, work)
         raise
-    return outcome.result()
+    else:
+        return work.result()
+    finally:
+        del work  # an error in it has this frame in its traceback
 
 
 def detach(work: Coroutine[Any, Any, object]) -> Task:
@@ -77,32 +75,69 @@ def detach(work: Coroutine[Any, Any, object]) -> Task:
     return task
 
 
-async def _in_own_thread(backend: str, work: Callable[[], None]) -> None:
-    def work_and_close() -> None:
+class Work(Generic[T]):
+    """A call in a thread, for a task that may be cancelled meanwhile."""
+
+    def __init__(self, call: Callable[[], T], undo: Callable[[T], object] | None) -> None:
+        self.call = call
+        self.undo = undo
+        self.outcome: Future[T] = Future()
+        self._unsettled = [True]
+
+    def do(self) -> None:
+        """Call, and undo it if it has been disowned by then."""
+        if not self.outcome.set_running_or_notify_cancel():
+            return
         try:
-            work()
-        finally:
-            connections.close_all()  # which receivers of signals may have opened
-
-    executor = _executors.get(backend)
-    if executor is None:
-        size = lock_backends[backend].threads
-        name = f"django_distlock {backend} async"
-        executor = ThreadPoolExecutor(size, thread_name_prefix=name)
-        executor = _executors.setdefault(backend, executor)
-    await sync_to_async(work_and_close, thread_sensitive=False, executor=executor)()
-
-
-async def _finish(
-    backend: str, call: Callable[[], T], undo: Callable[[T], object] | None, outcome: Future[T]
-) -> None:
-    """See to what a task that was cancelled began, or must not leave undone."""
-    try:
-        if outcome.cancelled():
-            await in_thread(backend, call)
+            result = self.call()
+            if not self.settle() and self.undo is not None:
+                self.undo(result)
+        except BaseException as error:  # noqa: BLE001 - raised by result()
+            self.outcome.set_exception(error)
         else:
-            result = await asyncio.wrap_future(outcome)
-            if undo is not None:
-                await in_thread(backend, lambda: undo(result))
+            self.outcome.set_result(result)
+
+    def do_in_own_thread(self) -> None:
+        """Do it, and close what receivers of signals may have opened."""
+        nested = _in_own_thread.set(True)
+        try:
+            self.do()
+        finally:
+            _in_own_thread.reset(nested)
+            connections.close_all()
+
+    def settle(self) -> bool:
+        """Say that the outcome is wanted, or that it isn't; False if the opposite has been said."""
+        try:
+            return self._unsettled.pop()
+        except IndexError:
+            return False
+
+    def result(self) -> T:
+        """Return what the call did, or raise its error."""
+        return self.outcome.result()
+
+
+async def _cancel(backend: str, work: Work[T]) -> None:
+    """See to what the work comes to, for a task that is cancelled."""
+    call, undo = work.call, work.undo
+    try:
+        if work.outcome.cancel():  # it has not begun
+            if undo is None:
+                await asyncio.shield(detach(in_thread(backend, call)))
+        elif work.settle() or undo is None:  # it is under way
+            await asyncio.shield(asyncio.wrap_future(work.outcome))
+        else:
+            result = work.result()
+            await asyncio.shield(detach(in_thread(backend, lambda: undo(result))))
     except Exception:
         logger.exception("A task was cancelled; what it asked a lock's store for failed.")
+
+
+def _executor(backend: str) -> ThreadPoolExecutor:
+    found = _executors.get(backend)
+    if found is None:
+        size = lock_backends[backend].threads
+        name = f"django_distlock {backend} async"
+        found = _executors.setdefault(backend, ThreadPoolExecutor(size, thread_name_prefix=name))
+    return found

@@ -10,6 +10,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from .borders import Worker
 from .exceptions import LockError
 
 IN_TRANSACTION: Final = 2  # libpq's PQTRANS_INTRANS
@@ -53,10 +54,19 @@ def open_transactions() -> list[BaseDatabaseWrapper]:
     ]
 
 
-def transactions_anywhere() -> bool:
-    """Tell whether a thread of this process is in an atomic block, be it a TestCase's."""
-    opened = [ref() for ref in list(_everywhere)]  # copied in one step: others add to it
-    return any(connection is not None and connection.in_atomic_block for connection in opened)
+def has_transactions(worker: Worker) -> bool:
+    """Tell whether what a thread or task has begun may be open, in whatever thread.
+
+    A TestCase's counts, and so does autocommit that is off.
+    """
+    opened: list[Any] = [ref() for ref in list(_everywhere)]  # a copy: others add to it
+    return any(
+        connection is not None
+        and (connection.in_atomic_block or not connection.autocommit)
+        and connection.connection is not None
+        and worker.may_have_left(connection._thread_ident)
+        for connection in opened
+    )
 
 
 def in_testcase(connection: BaseDatabaseWrapper) -> bool:

@@ -535,29 +535,13 @@ def test_cancelled_while_it_is_contended_has_nothing_to_give_back(
     assert scripted.owner == "another"
 
 
-def test_call_whose_thread_comes_too_late_is_not_made(
-    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_call_whose_thread_comes_too_late_is_not_made() -> None:
     """The task was cancelled between the thread's beginning and the call's."""
-    works: list[Callable[[], None]] = []
-    begun = asyncio.Event()
-
-    async def begin(backend: str, work: Callable[[], None]) -> None:
-        works.append(work)
-        begun.set()
-        await asyncio.Event().wait()
-
-    async def main() -> None:
-        task = asyncio.create_task(aacquire_lock("a"))
-        await begun.wait()
-        task.cancel()
-        await cancelled(task)
-
-    monkeypatch.setattr(threads, "_in_own_thread", begin)
-    run(main())
-    [work] = works
-    work()
-    assert scripted.calls == []
+    calls: list[int] = []
+    work = threads.Work(lambda: calls.append(1), None)
+    assert work.outcome.cancel()
+    work.do()
+    assert calls == []
 
 
 def test_cancelled_before_the_store_is_asked_asks_it_nothing(scripted: ScriptedBackend) -> None:

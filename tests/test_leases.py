@@ -17,10 +17,11 @@ from django_distlock import (
     LockNotHeld,
     acquire_lock,
     clocks,
+    distributed_lock,
     release_lock,
 )
 from django_distlock.acquisitions import describe_holder, new_owner
-from django_distlock.flows import Flow
+from django_distlock.flows import current_flow
 from tests.conftest import ScriptedBackend
 
 
@@ -155,4 +156,4 @@ def test_holder_says_who_it_is() -> None:
 def test_block_is_left_by_who_entered_it() -> None:
     """When nobody is in the block, that is said."""
     with pytest.raises(RuntimeError, match="more often than it was entered"):
-        Flow().leave(object())
+        current_flow().leave(distributed_lock("a"))

@@ -327,7 +327,7 @@ def test_tasks_that_outlast_their_request_keep_what_they_have() -> None:
         with pytest.warns(ResourceWarning, match="'left' was left behind"):
             await get("/starting/")
         assert await sync_to_async(names)("default") == ["mine"]
-        assert [*flows._of_requests.values()] == [None]
+        assert [each.ended for each in flows._of_requests.values()] == [True]
         task = going_on.pop()
         task.cancel()
         await asyncio.wait([task])
@@ -482,7 +482,7 @@ assert handlers == {number: signal.getsignal(number) for number in signal.valid_
 assert not logging.getLogger("django_distlock").handlers
 assert "django_distlock.models" not in __import__("sys").modules
 from django_distlock import background, flows
-assert not background._backgrounds and not flows.Flow.everybodys
+assert not background._backgrounds and not flows._entrances and not flows._of_requests
 for name in vars(django_distlock.signals):
     if name.startswith("lock_"):
         assert not getattr(django_distlock.signals, name).receivers
