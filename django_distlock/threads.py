@@ -51,20 +51,14 @@ async def in_thread(
     """
     work = Work(call, undo)
     try:
-        if lock_backends[backend].caller() is not None or has_transactions(current_worker()):
-            await sync_to_async(work.do)()
-        else:
-            # A signal's receiver that asks for a lock has one of the store's threads already.
-            executor = None if _in_own_thread.get() else _executor(backend)
-            own = sync_to_async(work.do_in_own_thread, thread_sensitive=False, executor=executor)
-            await own()
+        await _do(backend, work)
     except asyncio.CancelledError:
         await _cancel(backend, work)
         raise
-    else:
-        return work.result()
+    try:
+        return work.outcome.result()
     finally:
-        del work  # an error in it has this frame in its traceback
+        vars(work).clear()  # an error has it in its traceback's frames: no cycle is left
 
 
 def detach(work: Coroutine[Any, Any, object]) -> Task:
@@ -92,7 +86,7 @@ class Work(Generic[T]):
             result = self.call()
             if not self.settle() and self.undo is not None:
                 self.undo(result)
-        except BaseException as error:  # noqa: BLE001 - raised by result()
+        except BaseException as error:  # noqa: BLE001 - raised by outcome.result()
             self.outcome.set_exception(error)
         else:
             self.outcome.set_result(result)
@@ -113,9 +107,14 @@ class Work(Generic[T]):
         except IndexError:
             return False
 
-    def result(self) -> T:
-        """Return what the call did, or raise its error."""
-        return self.outcome.result()
+
+async def _do(backend: str, work: Work[Any]) -> None:
+    if lock_backends[backend].caller() is not None or has_transactions(current_worker()):
+        await sync_to_async(work.do)()
+        return
+    # A signal's receiver that asks for a lock has one of the store's threads already.
+    executor = None if _in_own_thread.get() else _executor(backend)
+    await sync_to_async(work.do_in_own_thread, thread_sensitive=False, executor=executor)()
 
 
 async def _cancel(backend: str, work: Work[T]) -> None:
@@ -128,7 +127,7 @@ async def _cancel(backend: str, work: Work[T]) -> None:
         elif work.settle() or undo is None:  # it is under way
             await asyncio.shield(asyncio.wrap_future(work.outcome))
         else:
-            result = work.result()
+            result = work.outcome.result()
             await asyncio.shield(detach(in_thread(backend, lambda: undo(result))))
     except Exception:
         logger.exception("A task was cancelled; what it asked a lock's store for failed.")

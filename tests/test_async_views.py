@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpRe
 from django.test import AsyncClient, AsyncRequestFactory, Client, override_settings
 from django.urls import path
 from django.utils.decorators import method_decorator
+from django.utils.functional import SimpleLazyObject
 from django.views import View
 
 from django_distlock import (
@@ -336,15 +338,87 @@ def test_whatever_is_async_stays_so(
     assert run(locked(7)) == "7 False"  # type: ignore[arg-type]
 
 
-def test_coroutine_of_what_is_not_async_is_refused(scripted: ScriptedBackend) -> None:
+@contextmanager
+def block(customer: int) -> Iterator[None]:
+    """Be a block."""
+    yield
+
+
+@asynccontextmanager
+async def ablock(customer: int) -> AsyncIterator[None]:
+    """Be an async block."""
+    yield
+
+
+async def agenerate() -> AsyncIterator[int]:
+    """Generate."""
+    yield 1
+
+
+def test_what_runs_later_is_refused(scripted: ScriptedBackend) -> None:
     """It would run when the lock is released (peer defect 5)."""
 
-    def later(customer: int) -> object:
+    async def returning(customer: int) -> object:
+        return agenerate()
+
+    def returning_coroutine(customer: int) -> object:
         return work(customer)
 
-    with pytest.raises(TypeError, match="Decorate what is `async def`"):
-        collect_payment(later)(7)
+    for later in (
+        returning_coroutine,
+        lambda customer: (number for number in range(customer)),
+        lambda customer: agenerate(),
+        block,
+        ablock,
+    ):
+        with pytest.raises(TypeError, match="would run without the lock"):
+            collect_payment(later)(7)
+        assert scripted.owner == ""
+    with pytest.raises(TypeError, match="would run without the lock"):
+        run(collect_payment(returning)(7))
     assert scripted.owner == ""
+
+
+class Generating:
+    """An object whose call is a generator."""
+
+    def __call__(self) -> Iterator[int]:
+        """Generate."""
+        yield 1
+
+
+def test_object_whose_call_is_a_generator_is_refused() -> None:
+    """As a generator function is."""
+    with pytest.raises(TypeError, match="is a generator"):
+        distributed_lock("a")(Generating())
+
+
+def test_blocks_and_generators_work_without_the_lock() -> None:
+    """They are not refused for being broken."""
+
+    async def enter() -> list[int]:
+        async with ablock(7):
+            return [number async for number in agenerate()]
+
+    with block(7):
+        assert run(enter()) == [*Generating()()]
+
+
+def test_lazy_argument_is_evaluated_in_a_thread(scripted: ScriptedBackend) -> None:
+    """It may need a query."""
+
+    def find() -> LazyUser:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return LazyUser("7")
+        raise SynchronousOnlyOperation
+
+    @distributed_lock("<user.pk>x")
+    async def greet(user: Any) -> str:
+        return scripted.owner
+
+    assert run(greet(SimpleLazyObject(find)))
 
 
 @pytest.mark.parametrize(("on_conflict", "outcome"), [(skip, None), (work, "7 False")])
@@ -410,6 +484,59 @@ def test_streaming_response_keeps_the_lock_under_asgi(scripted: ScriptedBackend,
         return found
 
     assert run(main()) == b"onetwo"
+    assert scripted.owner == ""
+
+
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume synchronous iterators")
+@pytest.mark.parametrize("is_async", [False, True])
+def test_content_that_fails_releases(scripted: ScriptedBackend, is_async: bool) -> None:
+    """Under ASGI, Django doesn't close such a response."""
+
+    def fail() -> Iterator[str]:
+        yield "one"
+        raise ZeroDivisionError
+
+    async def afail() -> AsyncIterator[str]:
+        yield "one"
+        raise ZeroDivisionError
+
+    async def consume(response: StreamingHttpResponse) -> None:
+        with pytest.raises(ZeroDivisionError):
+            async for _ in response:
+                assert scripted.owner != ""
+        await asyncio.gather(*threads._detached)
+
+    @distributed_lock("a")
+    def make() -> StreamingHttpResponse:
+        return StreamingHttpResponse(afail() if is_async else fail())
+
+    response = make()
+    run(consume(response))
+    assert scripted.owner == ""
+    response.close()
+    assert scripted.calls == ["acquire", "release"]
+
+
+def test_content_is_closed_under_the_lock(scripted: ScriptedBackend) -> None:
+    """By a client that went away; of two locks the inner one goes first."""
+    holders = []
+
+    def content() -> Iterator[str]:
+        try:
+            yield "one"
+            yield "two"
+        finally:
+            holders.append(scripted.owner)
+
+    @distributed_lock("a")
+    def make() -> StreamingHttpResponse:
+        return StreamingHttpResponse(content())
+
+    response = make()
+    assert next(iter(response)) == b"one"
+    held = scripted.owner
+    response.close()
+    assert holders == [held]
     assert scripted.owner == ""
 
 
