@@ -1,10 +1,9 @@
 """What a request or a task leaves behind when it ends is released then."""
 
 import warnings
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
-
-import django
 
 from .flows import Flow, asgi_request, current_flow, end_asgi_request
 
@@ -71,5 +70,5 @@ def connect_celery() -> None:
 
 
 _connect("django.core.signals", "request_started", begin_request, "request_finished", end_request)
-if django.VERSION >= (6,):
+with suppress(ModuleNotFoundError):  # before Django 6.0
     _connect("django.tasks.signals", "task_started", begin, "task_finished", end)

@@ -523,8 +523,7 @@ def test_content_is_closed_under_the_lock(scripted: ScriptedBackend) -> None:
 
     def content() -> Iterator[str]:
         try:
-            yield "one"
-            yield "two"
+            yield from ("one", "two")
         finally:
             holders.append(scripted.owner)
 

@@ -213,6 +213,16 @@ def test_eager_tasks_are_no_exception(scripted: ScriptedBackend) -> None:
     run(main())
 
 
+def test_thread_whose_caller_has_ended_works_for_itself() -> None:
+    """The task may have been cancelled before the thread began."""
+
+    def serve() -> borders.Worker:
+        borders._caller.set(ref(borders.Worker(None)))
+        return borders._serve(borders.current_worker)
+
+    assert copy_context().run(serve) is borders.current_worker()
+
+
 # Transactions
 
 

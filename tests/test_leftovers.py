@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_finished, request_started
-from django.db import transaction
+from django.db import connections, transaction
 from django.http import HttpResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
@@ -68,6 +69,7 @@ def streaming(request: HttpRequest) -> StreamingHttpResponse:
 
 
 going_on: list[asyncio.Task[None]] = []
+threads_lease: list[Lease] = []
 
 
 async def starting(request: HttpRequest) -> HttpResponse:
@@ -82,7 +84,7 @@ async def starting(request: HttpRequest) -> HttpResponse:
     going_on.append(asyncio.create_task(go_on()))
     await started.wait()
     await asyncio.gather(aacquire_lock("left"))
-    await asyncio.to_thread(current_flow)  # a thread's part in the request is left alone, too
+    threads_lease.append(await asyncio.to_thread(acquire, "default", "a thread's"))
     return HttpResponse("started")
 
 
@@ -321,12 +323,15 @@ def test_asgi_request_of_a_sync_view_leaves_no_lock_behind(alias: str) -> None:
 
 
 def test_tasks_that_outlast_their_request_keep_what_they_have() -> None:
-    """What ended before it did is released with it; and nothing of later tasks is kept for it."""
+    """And threads. What ended before it did is released with it; nothing is kept for it then."""
 
     async def main() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
         with pytest.warns(ResourceWarning, match="'left' was left behind"):
             await get("/starting/")
-        assert await sync_to_async(names)("default") == ["mine"]
+        assert await sync_to_async(names)("default") == ["a thread's", "mine"]
+        await asyncio.to_thread(threads_lease.pop().release)
+        await asyncio.to_thread(connections.close_all)
         assert [each.ended for each in flows._of_requests.values()] == [True]
         task = going_on.pop()
         task.cancel()

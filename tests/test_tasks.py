@@ -89,8 +89,11 @@ def test_contended_task_is_skipped() -> None:
 
 def test_contended_task_fails_unless_told_what_to_do() -> None:
     """By the lock's own error, which a worker may try again after."""
-    acquire_lock("1234collectPayment")
+    lease = acquire_lock("1234collectPayment")
+    assert lease is not None
     assert outcome(collect_or_fail.enqueue(1234)) is LockNotAcquired
+    lease.release()
+    assert collect_or_fail.call(1234) == "from 1234"
 
 
 def test_store_that_is_down_is_no_conflict(scripted: ScriptedBackend) -> None:
