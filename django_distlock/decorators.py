@@ -3,9 +3,9 @@
 import functools
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import Callable
 from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager, nullcontext
-from types import TracebackType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
@@ -27,9 +27,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 RUN_LATER = (
-    Coroutine,
-    Generator,
-    AsyncGenerator,
+    CoroutineType,
+    GeneratorType,
+    AsyncGeneratorType,
     _GeneratorContextManager,
     _AsyncGeneratorContextManager,
 )
@@ -355,7 +355,7 @@ def _refuse(function: object) -> None:
 def _refuse_what_runs_later(result: object, function: object) -> None:
     """Raise TypeError for a result whose body would run after the release."""
     if isinstance(result, RUN_LATER):
-        if isinstance(result, Coroutine):
+        if isinstance(result, CoroutineType):
             result.close()  # or else it would be warned of, too
         raise TypeError(
             f"{function!r} returned a {type(result).__name__}, whose body would run without the "

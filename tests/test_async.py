@@ -46,7 +46,7 @@ from tests.others import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
 T = TypeVar("T")
 
@@ -484,6 +484,15 @@ class Stall:
         assert await asyncio.to_thread(self.begun.wait, 60)
 
 
+async def cancel_during(stall: Stall, work: Coroutine[Any, Any, object]) -> None:
+    """Cancel a task while this call of the store's is under way, and wait for the task's end."""
+    task = asyncio.create_task(work)
+    await stall.has_begun()
+    task.cancel()
+    stall.ended.set()
+    await cancelled(task)
+
+
 async def cancelled(task: asyncio.Task[Any]) -> None:
     """Wait for the end of a task that must have been cancelled."""
     with pytest.raises(asyncio.CancelledError):
@@ -523,14 +532,7 @@ def test_cancelled_while_it_is_contended_has_nothing_to_give_back(
     stall = Stall()
     scripted.answer("acquire", stall)
 
-    async def main() -> None:
-        task = asyncio.create_task(aacquire_lock("a"))
-        await stall.has_begun()
-        task.cancel()
-        stall.ended.set()
-        await cancelled(task)
-
-    run(main())
+    run(cancel_during(stall, aacquire_lock("a")))
     assert scripted.calls == ["acquire"]
     assert scripted.owner == "another"
 
@@ -577,14 +579,7 @@ def test_cancelled_while_the_store_fails_is_cancelled(scripted: ScriptedBackend)
 
     scripted.answer("acquire", fail)
 
-    async def main() -> None:
-        task = asyncio.create_task(aacquire_lock("a"))
-        await stall.has_begun()
-        task.cancel()
-        stall.ended.set()
-        await cancelled(task)
-
-    run(main())
+    run(cancel_during(stall, aacquire_lock("a")))
     assert scripted.calls == ["acquire"]
 
 
@@ -596,14 +591,7 @@ def test_what_was_granted_to_who_is_gone_and_can_not_be_released_ends_by_itself(
     scripted.answer("acquire", stall)
     scripted.answer("release", DOWN)
 
-    async def main() -> None:
-        task = asyncio.create_task(aacquire_lock("a"))
-        await stall.has_begun()
-        task.cancel()
-        stall.ended.set()
-        await cancelled(task)
-
-    run(main())
+    run(cancel_during(stall, aacquire_lock("a")))
     assert "which was left behind, could not be released" in caplog.text
 
 
@@ -716,14 +704,7 @@ def test_cancelled_while_the_release_fails_ends_by_itself(
         async with distributed_lock("a"):
             pass
 
-    async def main() -> None:
-        task = asyncio.create_task(hold())
-        await stall.has_begun()
-        task.cancel()
-        stall.ended.set()
-        await cancelled(task)
-
-    run(main())
+    run(cancel_during(stall, hold()))
     assert "what it asked a lock's store for failed" in caplog.text
     assert len(background("default").renewals) == 0
 
