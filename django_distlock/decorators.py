@@ -12,12 +12,14 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 from django.http import HttpRequest, HttpResponse
 
+from .acquiring import BackendTtl
 from .atomic_requests import request_transactions, rolled_back, take_over_transactions
+from .blocks import aleave, leave
 from .exceptions import LockBackendUnavailable, LockLost, LockNotAcquired
 from .flows import current_flow
 from .http import contended, invalid, unavailable
 from .leases import Lease
-from .locks import BackendTtl, aacquire_lock, acquire_lock, aleave, leave
+from .locks import aacquire_lock, acquire_lock
 from .recognition import find_request, is_resolved, without_self
 from .semaphores import PLACEHOLDER, InvalidSemaphore, SemaphoreTemplate
 from .signatures import take_over_signature

@@ -23,12 +23,13 @@ from django_distlock import (
     LockNotHeld,
     aacquire_lock,
     acquire_lock,
+    acquiring,
     arelease_lock,
     distributed_lock,
-    locks,
     release_lock,
     skip,
     threads,
+    waiting,
 )
 from django_distlock.background import background
 from django_distlock.fencing import FencedModel
@@ -718,7 +719,7 @@ def test_many_waiting_tasks_take_no_threads_and_hardly_ask(
 ) -> None:
     """Of those that wait in a loop for one lock, the first one asks."""
     asked: list[int] = []
-    attempt = locks._attempt
+    attempt = acquiring._attempt
 
     def counted(*arguments: Any) -> Lease | None:
         asked.append(1)
@@ -742,10 +743,10 @@ def test_many_waiting_tasks_take_no_threads_and_hardly_ask(
         await abroad(lease.release)
         await asyncio.gather(*first)
 
-    monkeypatch.setattr(locks, "_attempt", counted)
+    monkeypatch.setattr(acquiring, "_attempt", counted)
     run(main())
     assert sorted(order) == [*range(50)]
-    assert [name for queues in locks._turns.values() for name in queues] == []
+    assert [name for queues in waiting._turns.values() for name in queues] == []
 
 
 def test_who_gives_up_leaves_the_turn_to_the_next(scripted: ScriptedBackend) -> None:

@@ -348,7 +348,9 @@ def test_owner_is_not_in_the_message_of_an_error() -> None:
     with connections["postgresql"].cursor() as cursor:
         cursor.execute("ALTER TABLE django_distlock_lock ADD CONSTRAINT no CHECK (token = 0)")
         try:
-            with mock.patch("django_distlock.locks.new_owner", return_value=Owner("5ec2e7" * 5)):
+            with mock.patch(
+                "django_distlock.acquiring.new_owner", return_value=Owner("5ec2e7" * 5)
+            ):
                 with pytest.raises(LockBackendUnavailable, match="constraint") as caught:
                     acquire_lock("a", backend="postgresql")
         finally:

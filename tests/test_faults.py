@@ -68,7 +68,7 @@ def test_owner_is_on_no_error_page(alias: str) -> None:
     """DEBUG's page shows every frame's variables, and a driver's frame has the statement."""
     with through_proxy(alias) as proxy:
         proxy.lose_replies(b"lost reply", 2)
-        with mock.patch("django_distlock.locks.new_owner", return_value=Owner(SECRET)):
+        with mock.patch("django_distlock.acquiring.new_owner", return_value=Owner(SECRET)):
             with pytest.raises(LockBackendUnavailable) as caught:
                 acquire_lock("lost reply", backend=alias)
     page = ExceptionReporter(None, caught.type, caught.value, caught.tb).get_traceback_html()

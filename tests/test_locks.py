@@ -21,8 +21,8 @@ from django_distlock import (
     acquire_lock,
     clocks,
     distributed_lock,
-    locks,
     release_lock,
+    waiting,
 )
 from django_distlock.handler import lock_backends
 from django_distlock.signals import lock_acquired
@@ -143,8 +143,8 @@ def test_pauses_grow_from_a_millisecond_with_jitter(
     """Exponential back-off, bounded at both ends."""
     scripted.owner = "somebody else"
     acquire_lock("a", timeout=5)
-    assert 0.0005 <= clock[0] <= locks.FIRST_PAUSE
-    assert max(clock) <= locks.LONGEST_PAUSE
+    assert 0.0005 <= clock[0] <= waiting.FIRST_PAUSE
+    assert max(clock) <= waiting.LONGEST_PAUSE
     assert clock[6] > clock[0] * 4
     assert len(set(clock)) == len(clock)
 

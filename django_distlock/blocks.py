@@ -1,0 +1,69 @@
+"""What is done at the end of a block or of a decorated call."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from .exceptions import LockBackendUnavailable, LockLost
+from .flows import current_flow
+from .leases import Lease
+from .threads import in_thread
+
+logger = logging.getLogger("django_distlock")
+
+
+def leave(lease: Lease, *, failed: bool) -> None:
+    """Release at the end of a block. LockLost if it was lost, unless the block `failed` already.
+
+    If the store is down then, the lease ends with its ttl: what was done under it stays done, and
+    the trouble is logged. Without a ttl it would stay for ever: LockBackendUnavailable is raised.
+    """
+    with _leaving(lease, failed) as ending:
+        if ending:
+            ending.lost = not lease.give_back(failed=failed)
+
+
+async def aleave(lease: Lease, *, failed: bool) -> None:
+    """See leave()."""
+    with _leaving(lease, failed) as ending:
+        if ending:
+            give_back = partial(lease.give_back, failed=failed)
+            ending.lost = not await in_thread(lease.backend, give_back)
+
+
+class _Ending:
+    """What came of a release at the end of a block."""
+
+    lost = False
+
+
+@contextmanager
+def _leaving(lease: Lease, failed: bool) -> Iterator[_Ending | None]:
+    """Let the lease be released, if that is to be done, and see to what comes of it."""
+    ending = _Ending()
+    if lease.released:
+        yield None
+    elif current_flow().is_in_block_of(lease):
+        # Whatever this block did about it, the lease is the outer one's.
+        lease.drop_reentries(lease.reentries - 1)
+        ending.lost = not lease.held
+        yield None
+    else:
+        try:
+            yield ending
+        except LockBackendUnavailable:
+            if lease.ttl is None and not failed:
+                raise
+            lease.let_end()  # or else it would be renewed for ever
+            logger.exception("%s could not be released; it ends by itself.", lease)
+            ending.lost = not lease.remaining
+        except asyncio.CancelledError:
+            if not lease.released:
+                lease.let_end()
+            raise
+    if ending.lost and failed:
+        logger.error("%s was lost before a block that failed ended.", lease)
+    elif ending.lost:
+        raise LockLost(f"{lease} was lost before its block ended.", lease)
