@@ -16,6 +16,8 @@ from weakref import WeakKeyDictionary, ref
 
 from asgiref.sync import AsyncToSync, SyncToAsync
 
+from .transactions import note_what_is_left_open
+
 T = TypeVar("T")
 Task = asyncio.Task[Any]
 
@@ -23,13 +25,11 @@ Task = asyncio.Task[Any]
 class Worker:
     """A thread or a task of this process, with all that works for it on the other side."""
 
-    __slots__ = ("__weakref__", "flow", "pid", "task", "threads")
+    __slots__ = ("__weakref__", "flow", "pid", "task")
 
     def __init__(self, task: Task | None) -> None:
         self.pid = os.getpid()
         self.task = None if task is None else ref(task)
-        self.threads = {threading.get_ident()} if task is None else set()
-        """Where its sync code has run."""
         self.flow: Any = None
 
     def has_ended(self) -> bool:
@@ -38,10 +38,6 @@ class Worker:
             return False
         task = self.task()
         return task is None or task.done()
-
-    def may_have_left(self, thread: int) -> bool:
-        """Tell whether what is open in this thread may be its: not while that serves another."""
-        return thread in self.threads and _serving.get(thread) in (None, self)
 
 
 class _Thread(threading.local):
@@ -52,7 +48,6 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
-_serving: dict[int, Worker] = {}
 _of_tasks: WeakKeyDictionary[Task, Worker] = WeakKeyDictionary()
 # Weakly, since a task's children have it in their contexts as long as they live.
 _caller: ContextVar[ref[Worker]] = ContextVar("django_distlock_caller")
@@ -77,6 +72,23 @@ def current_worker() -> Worker:
         if worker is None or worker.pid != os.getpid():
             worker = _of_tasks[task] = Worker(task)
     return worker
+
+
+def sync_thread() -> tuple[int | None, bool]:
+    """Return the thread in which asgiref would run the caller's sync code, if it is there yet.
+
+    And whether that waits for the caller, having called async_to_sync() itself.
+    """
+    waiting = getattr(AsyncToSync.executors, "current", None)
+    context = SyncToAsync.thread_sensitive_context.get(None)
+    if waiting is None and context is None:
+        waiting = AsyncToSync.loop_thread_executors.get(asyncio.get_running_loop())
+    if waiting is not None:
+        return waiting._work_thread.ident, True
+    executor: Any = SyncToAsync.single_thread_executor
+    if context is not None:
+        executor = SyncToAsync.context_to_thread_executor.get(context)
+    return next((thread.ident for thread in getattr(executor, "_threads", ())), None), False
 
 
 def continue_in_task(work: Coroutine[Any, Any, object]) -> Task:
@@ -104,20 +116,12 @@ async def _call_from(self: SyncToAsync[Any, Any], *args: Any, **kwargs: Any) -> 
 
 def _serve(call: Callable[[], T]) -> T:
     """Call, in the thread and the context for it."""
-    thread, caller = threading.get_ident(), _caller.get()()
-    before = _thread.served, _serving.get(thread)
-    if caller is not None:
-        caller.threads.add(thread)
-        _serving[thread] = caller
-    _thread.served = caller
+    before, _thread.served = _thread.served, _caller.get()()
     try:
         return call()
     finally:
-        _thread.served, earlier = before
-        if earlier is None:
-            _serving.pop(thread, None)
-        else:
-            _serving[thread] = earlier
+        _thread.served = before
+        note_what_is_left_open()
 
 
 def _handle_serving(self: SyncToAsync[Any, Any], *args: Any, **kwargs: Any) -> Any:

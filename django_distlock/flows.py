@@ -120,7 +120,7 @@ class RequestFlows(set[Flow]):
 
         Before 6.1, Django calls a view in a child task of the one that begins and ends the request.
         """
-        flows = [flow for flow in self if flow.belongs_to(worker)]
+        flows = [flow for flow in list(self) if flow.belongs_to(worker)]  # a copy: others add to it
         self.ended = True
         self.clear()
         return flows

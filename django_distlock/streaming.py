@@ -23,7 +23,7 @@ def keep_until_closed(result: Any, lease: Lease) -> bool:
             lease.release_for_nobody()
 
     # Under ASGI, Django doesn't close a response whose content can't be made or sent to its end.
-    content: Any = result.streaming_content
+    content: Any = result._iterator  # type: ignore[attr-defined]
     wrap: Any = _until_its_end_async if result.is_async else _until_its_end
     result.streaming_content = wrap(content, give_back)
     closers: list[Any] = result._resource_closers  # type: ignore[attr-defined]
@@ -46,5 +46,9 @@ async def _until_its_end_async(
         async for chunk in content:
             yield chunk
     except BaseException:
-        give_back()
+        try:
+            if close := getattr(content, "aclose", None):
+                await close()
+        finally:
+            give_back()
         raise

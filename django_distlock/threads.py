@@ -5,15 +5,14 @@ import logging
 import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import connections
 
-from .borders import Task, continue_in_task, current_worker
+from .borders import Task, continue_in_task, sync_thread
 from .handler import lock_backends
-from .transactions import has_transactions
+from .transactions import is_open_in, left_open
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,7 +23,6 @@ _detached: set[Task] = set()
 _executors: dict[str, ThreadPoolExecutor] = {}
 # A child has none of its parent's threads.
 os.register_at_fork(after_in_child=_executors.clear)
-_in_own_thread: ContextVar[bool] = ContextVar("django_distlock_in_own_thread", default=False)
 
 
 def twin_of(sync: Callable[..., Any]) -> Callable[[F], F]:
@@ -93,11 +91,9 @@ class Work(Generic[T]):
 
     def do_in_own_thread(self) -> None:
         """Do it, and close what receivers of signals may have opened."""
-        nested = _in_own_thread.set(True)
         try:
             self.do()
         finally:
-            _in_own_thread.reset(nested)
             connections.close_all()
 
     def settle(self) -> bool:
@@ -109,11 +105,16 @@ class Work(Generic[T]):
 
 
 async def _do(backend: str, work: Work[Any]) -> None:
-    if lock_backends[backend].caller() is not None or has_transactions(current_worker()):
+    thread, waits = sync_thread()
+    # What is open in a thread that waits for us is our caller's. In another one it may be ours if
+    # it was left open; else it is of what is going on there at the moment.
+    may_be_ours = (waits or thread in left_open) and is_open_in(thread)
+    if may_be_ours or lock_backends[backend].caller() is not None:
         await sync_to_async(work.do)()
         return
-    # A signal's receiver that asks for a lock has one of the store's threads already.
-    executor = None if _in_own_thread.get() else _executor(backend)
+    executor: ThreadPoolExecutor | None = _executor(backend)
+    if any(thread == own.ident for each in [*_executors.values()] for own in [*each._threads]):
+        executor = None  # we are a signal's receiver, for which one of these waits already
     await sync_to_async(work.do_in_own_thread, thread_sensitive=False, executor=executor)()
 
 

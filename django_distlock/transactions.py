@@ -3,20 +3,21 @@
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from .borders import Worker
 from .exceptions import LockError
 
 IN_TRANSACTION: Final = 2  # libpq's PQTRANS_INTRANS
 SNAPSHOTS: Final = {"repeatable read", "serializable"}
 
 _thread = threading.local()
+left_open: set[int] = set()
+"""Threads in which a call for async code has left a transaction open."""
 _everywhere: set[weakref.ref[BaseDatabaseWrapper]] = set()
 
 
@@ -54,18 +55,33 @@ def open_transactions() -> list[BaseDatabaseWrapper]:
     ]
 
 
-def has_transactions(worker: Worker) -> bool:
-    """Tell whether what a thread or task has begun may be open, in whatever thread.
+def is_open_in(thread: int | None) -> bool:
+    """Tell whether a transaction is open in the thread. A TestCase's is, and autocommit off is one.
 
-    A TestCase's counts, and so does autocommit that is off.
+    This may be asked in another thread.
     """
     opened: list[Any] = [ref() for ref in list(_everywhere)]  # a copy: others add to it
     return any(
-        connection is not None
-        and (connection.in_atomic_block or not connection.autocommit)
-        and connection.connection is not None
-        and worker.may_have_left(connection._thread_ident)
+        connection is not None and connection._thread_ident == thread and _is_open(connection)
         for connection in opened
+    )
+
+
+def note_what_is_left_open() -> None:
+    """Remember whether this thread has a transaction open, after a call for async code."""
+    if any(connection is not None and _is_open(connection) for connection in _here()):
+        left_open.add(threading.get_ident())
+    else:
+        left_open.discard(threading.get_ident())
+
+
+def _here() -> Iterator[BaseDatabaseWrapper | None]:
+    return (ref() for ref in _opened())
+
+
+def _is_open(connection: BaseDatabaseWrapper) -> bool:
+    return connection.connection is not None and (
+        connection.in_atomic_block or not connection.autocommit
     )
 
 

@@ -562,9 +562,8 @@ def test_cancelled_before_the_store_is_asked_asks_it_nothing(scripted: ScriptedB
         await cancelled(task)
         for stall in stalls:
             stall.ended.set()
-        for lease in await asyncio.gather(*first):
-            if lease:
-                await lease.arelease()
+        leases = await asyncio.gather(*first)
+        await asyncio.gather(*(lease.arelease() for lease in leases if lease))
 
     run(main())
     assert scripted.calls == ["acquire", "acquire", "release"]
@@ -680,9 +679,8 @@ def test_cancelled_while_releasing_releases(scripted: ScriptedBackend, begun: bo
         for stall in stalls:
             stall.ended.set()
         await cancelled(task)
-        for lease in await asyncio.gather(*others):
-            if lease:
-                await lease.arelease()
+        leases = await asyncio.gather(*others)
+        await asyncio.gather(*(lease.arelease() for lease in leases if lease))
 
     run(main())
     assert scripted.owner == ""

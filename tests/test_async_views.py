@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -536,6 +536,61 @@ def test_content_is_closed_under_the_lock(scripted: ScriptedBackend) -> None:
     held = scripted.owner
     response.close()
     assert holders == [held]
+    assert scripted.owner == ""
+
+
+def test_async_content_is_closed_under_the_lock(scripted: ScriptedBackend) -> None:
+    """As Django does when the client goes away."""
+    holders = []
+
+    async def content() -> AsyncIterator[str]:
+        try:
+            yield "one"
+        finally:
+            await asyncio.sleep(0)
+            holders.append(scripted.owner)
+
+    @distributed_lock("a")
+    async def make() -> StreamingHttpResponse:
+        return StreamingHttpResponse(content())
+
+    async def main() -> str:
+        response: Any = await make()
+        held = scripted.owner
+        async with aclosing(response._iterator) as chunks:
+            assert await anext(chunks) == "one"
+        await asyncio.gather(*threads._detached)
+        return held
+
+    held = run(main())
+    assert holders == [held]
+    assert scripted.owner == ""
+
+
+class Chunks:
+    """Async content that can't be closed, and fails."""
+
+    def __aiter__(self) -> Chunks:
+        return self
+
+    async def __anext__(self) -> str:
+        raise ZeroDivisionError
+
+
+def test_async_content_need_not_be_a_generator(scripted: ScriptedBackend) -> None:
+    """It is only closed if it can be."""
+
+    @distributed_lock("a")
+    async def make() -> StreamingHttpResponse:
+        return StreamingHttpResponse(Chunks())
+
+    async def main() -> None:
+        response: Any = await make()
+        with pytest.raises(ZeroDivisionError):
+            await anext(response._iterator)
+        await asyncio.gather(*threads._detached)
+
+    run(main())
     assert scripted.owner == ""
 
 

@@ -260,6 +260,54 @@ def test_transactions_of_others_do_not_hold_up_a_release(alias: str) -> None:
     run(main())
 
 
+def write_in_child(alias: str) -> None:
+    """As a sync view: let a child task of async code write under a lock, in a transaction."""
+
+    def write() -> None:
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+    async def child() -> None:
+        async with distributed_lock("a", backend=alias):
+            await sync_to_async(write)()
+
+    async def work() -> bool:
+        await asyncio.gather(child(), asyncio.create_task(sync_to_async(write)()))
+        return await is_free(alias)
+
+    with transaction.atomic(using=alias):
+        assert async_to_sync(work)() is False
+    assert free_for_others(alias)
+
+
+@on_each_server
+def test_release_of_a_child_waits_for_the_transaction_that_it_writes_in(alias: str) -> None:
+    """It is the sync code's that all of this is called by, under WSGI and under ASGI."""
+    write_in_child(alias)
+    run(sync_to_async(write_in_child)(alias))
+
+
+@on_each_server
+def test_release_waits_for_a_transaction_left_open_while_its_thread_is_busy(alias: str) -> None:
+    """With the work of another task."""
+    stall = Stall()
+
+    async def main() -> None:
+        block = transaction.atomic(using=alias)
+        await sync_to_async(block.__enter__)()
+        lease = await get(alias)
+        busy = asyncio.create_task(sync_to_async(stall)())
+        await stall.has_begun()
+        releasing = borders.continue_in_task(lease.arelease())
+        stall.ended.set()
+        await asyncio.gather(busy, releasing)
+        assert not await is_free(alias)
+        await sync_to_async(block.__exit__)(None, None, None)
+        assert await is_free(alias)
+
+    run(main())
+
+
 @on_each_server
 def test_put_off_release_of_who_is_cancelled_is_renewed(
     alias: str, monkeypatch: pytest.MonkeyPatch
@@ -356,6 +404,32 @@ def test_check_in_a_loop_calls_no_receiver(scripted: ScriptedBackend) -> None:
 # Ends
 
 
+def test_call_after_a_cancelled_one_is_made_in_the_locks_threads(
+    scripted: ScriptedBackend,
+) -> None:
+    """The cancelled one leaves nothing in the task's context."""
+    names: list[str] = []
+    stall = Stall()
+    scripted.answer("acquire", stall, lambda: names.append(threading.current_thread().name))
+
+    async def main() -> None:
+        waiting = asyncio.create_task(release_when_begun())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await aacquire_lock("a")
+        await waiting
+        lease = await get("default")
+        await lease.arelease()
+
+    async def release_when_begun() -> None:
+        await stall.has_begun()
+        await asyncio.sleep(0.1)  # for longer than the timeout
+        stall.ended.set()
+
+    run(main())
+    assert [name.startswith("django_distlock default async") for name in names] == [True]
+
+
 @pytest.mark.parametrize("ttl", [60, None])
 def test_grant_that_comes_when_the_loop_has_ended_is_given_back(
     scripted: ScriptedBackend, ttl: float | None
@@ -439,7 +513,6 @@ def test_thousands_of_acquisitions_leave_nothing_behind(alias: str) -> None:
     gc.collect()
     assert len(background(alias).renewals) == 0
     assert not threads._detached
-    assert not borders._serving
     assert len(borders._of_tasks) < workers or workers <= 51
 
 
