@@ -27,6 +27,7 @@ COMMANDS = {
     "uvicorn": ("uvicorn", "tests.served:asgi", f"--host={HOST}", "--port=0", "--no-access-log"),
 }
 CLIENTS = 8
+DROPPED = "dropped"
 VIEWS = {"uvicorn": "/count-async/"}
 """Which view counts, if it isn't the sync one."""
 
@@ -114,9 +115,10 @@ class Site:
             for number in numbers:
                 if number == reload_at:
                     self.process.send_signal(signal.SIGHUP)
-                while (status := _status(connection, path, headers)) is None:
-                    seen["dropped"] += 1
-                seen[status] += 1
+                status: int | str = DROPPED
+                while status == DROPPED:
+                    status = _status(connection, path, headers)
+                    seen[status] += 1
             connection.close()
             return seen
 
@@ -149,8 +151,8 @@ class Site:
 
 def _status(
     connection: http.client.HTTPConnection, path: str, headers: dict[str, str]
-) -> int | None:
-    """Return the answer's status, None if the connection was closed without one."""
+) -> int | str:
+    """Return the answer's status, or that the connection was closed without one."""
     kept_alive = connection.sock is not None
     try:
         connection.request("GET", path, headers=headers)
@@ -160,4 +162,4 @@ def _status(
     except ConnectionError:
         assert kept_alive
         connection.close()
-        return None
+        return DROPPED
