@@ -63,10 +63,7 @@ def _connect(module: str, started: str, begin: Any, finished: str, end: Any) -> 
 
 def connect_celery() -> None:
     """Do the same for the tasks of Celery, which is imported for that."""
-    from celery.signals import task_postrun, task_prerun
-
-    task_prerun.connect(begin, dispatch_uid="django_distlock.leftovers")
-    task_postrun.connect(end, dispatch_uid="django_distlock.leftovers")
+    _connect("celery.signals", "task_prerun", begin, "task_postrun", end)
 
 
 _connect("django.core.signals", "request_started", begin_request, "request_finished", end_request)

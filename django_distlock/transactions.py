@@ -3,7 +3,7 @@
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 from django.db import connections
@@ -69,14 +69,11 @@ def is_open_in(thread: int | None) -> bool:
 
 def note_what_is_left_open() -> None:
     """Remember whether this thread has a transaction open, after a call for async code."""
-    if any(connection is not None and _is_open(connection) for connection in _here()):
+    here = (ref() for ref in _opened())
+    if any(connection is not None and _is_open(connection) for connection in here):
         left_open.add(threading.get_ident())
     else:
         left_open.discard(threading.get_ident())
-
-
-def _here() -> Iterator[BaseDatabaseWrapper | None]:
-    return (ref() for ref in _opened())
 
 
 def _is_open(connection: BaseDatabaseWrapper) -> bool:

@@ -359,9 +359,10 @@ def test_receivers_may_lock(alias: str) -> None:
     async def audit(*, lease: Lease, **kwargs: object) -> None:
         if not lease.semaphore.startswith("audit"):
             await together.wait()
-            async with distributed_lock(f"audit {lease.semaphore}", backend=alias):
-                pass
+            async with distributed_lock(f"audit {lease.semaphore}", backend=alias) as another:
+                audited.append(another.held)
 
+    audited: list[bool] = []
     together: Any = None
 
     async def main() -> None:
@@ -375,6 +376,7 @@ def test_receivers_may_lock(alias: str) -> None:
         run(main())
     finally:
         lock_acquired.disconnect(audit)
+    assert audited == [True] * 4
 
 
 def test_check_in_a_loop_calls_no_receiver(scripted: ScriptedBackend) -> None:
