@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import sys
 import threading
 import warnings
 from contextlib import suppress
@@ -44,6 +43,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 pytestmark = committed
+
+# None before Python 3.12.
+EAGER = getattr(asyncio, "eager_task_factory", None)
 
 
 class WithFreshConnections(SyncToAsync[Any, Any]):
@@ -193,7 +195,7 @@ def test_child_does_not_keep_its_parents_lease(scripted: ScriptedBackend) -> Non
     run(main())
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 has no eager tasks")
+@pytest.mark.skipif(EAGER is None, reason="Python 3.11 has no eager tasks")
 def test_eager_tasks_are_no_exception(scripted: ScriptedBackend) -> None:
     """They run before anybody can take note of them."""
     workers = []
@@ -202,7 +204,7 @@ def test_eager_tasks_are_no_exception(scripted: ScriptedBackend) -> None:
         workers.append(borders.current_worker())
 
     async def main() -> None:
-        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        asyncio.get_running_loop().set_task_factory(EAGER)
         await get("default")
         with pytest.raises(LockNotHeld):
             await asyncio.gather(arelease_lock("a"))
