@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -750,17 +751,22 @@ def test_many_waiting_tasks_take_no_threads_and_hardly_ask(
 def test_who_gives_up_leaves_the_turn_to_the_next(scripted: ScriptedBackend) -> None:
     """His timeout passes while another is asking."""
 
+    async def work() -> None:
+        found = await aacquire_lock("a", timeout=60)
+        assert found is not None
+        await found.arelease()
+
     async def main() -> None:
         lease = await get("default")
-        waiting = [
-            asyncio.create_task(aacquire_lock("a", timeout=timeout)) for timeout in (60, 0.02, 60)
-        ]
-        assert await waiting[1] is None
-        await lease.arelease()
-        for index in (0, 2):
-            found = await waiting[index]
-            assert found is not None
-            await found.arelease()
+        asks_again = asyncio.Event()  # when it has the turn
+        tell = partial(asyncio.get_running_loop().call_soon_threadsafe, asks_again.set)
+        scripted.answer("acquire", None, tell)
+        async with asyncio.TaskGroup() as others:
+            others.create_task(work())
+            await asks_again.wait()
+            assert await asyncio.create_task(aacquire_lock("a", timeout=0.02)) is None
+            others.create_task(work())
+            await lease.arelease()
 
     run(main())
 
