@@ -91,7 +91,7 @@ class Background:
         if self._runs():
             self._work.put(None)
             return
-        if _lacks_threads():
+        if lacks_threads():
             logger.error("uWSGI needs --enable-threads: without it no lease is renewed.")
         name = f"django_distlock {self.alias}"
         thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -146,7 +146,7 @@ def _survive(step: Callable[[], object]) -> None:
         logger.exception("What was left to the background failed.")
 
 
-def _lacks_threads() -> bool:
+def lacks_threads() -> bool:
     """Tell whether uWSGI runs us, and other threads than its own never."""
     options: dict[str, Any] = getattr(sys.modules.get("uwsgi"), "opt", {})
     return bool(options) and not {"threads", "enable-threads"} & options.keys()

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from .asking import aask
 from .exceptions import LockBackendUnavailable, LockLost
 from .flows import current_flow
 from .leases import Lease
-from .threads import in_thread
 
 logger = logging.getLogger("django_distlock")
 
@@ -29,8 +29,8 @@ async def aleave(lease: Lease, *, failed: bool) -> None:
     """See leave()."""
     with _leaving(lease, failed) as ending:
         if ending:
-            give_back = partial(lease.give_back, failed=failed)
-            ending.lost = not await in_thread(lease.backend, give_back)
+            give_back = partial(lease.giving_back, failed=failed)
+            ending.lost = not await aask(lease.backend, give_back)
 
 
 class _Ending:

@@ -53,10 +53,15 @@ _of_tasks: WeakKeyDictionary[Task, Worker] = WeakKeyDictionary()
 _caller: ContextVar[ref[Worker]] = ContextVar("django_distlock_caller")
 
 
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread, if there is one."""
+    # asyncio.get_running_loop() would raise, which takes longer than all else here.
+    return asyncio._get_running_loop()
+
+
 def running_task() -> Task | None:
     """Return the task that runs in this thread, if there is one."""
-    # Not by current_task() alone: without a loop it raises, which takes longer than all else here.
-    loop = asyncio._get_running_loop()
+    loop = running_loop()
     return None if loop is None else asyncio.current_task(loop)
 
 
@@ -91,14 +96,14 @@ def sync_thread() -> tuple[int | None, bool]:
     return next((thread.ident for thread in getattr(executor, "_threads", ())), None), False
 
 
-def continue_in_task(work: Coroutine[Any, Any, object]) -> Task:
+def continue_in_task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """Return a new task that works for the same thread or task as this one."""
     return asyncio.get_running_loop().create_task(_run_for(current_worker(), work))
 
 
-async def _run_for(worker: Worker, work: Coroutine[Any, Any, object]) -> None:
+async def _run_for(worker: Worker, work: Coroutine[Any, Any, T]) -> T:
     _of_tasks[cast("Task", running_task())] = worker
-    await work
+    return await work
 
 
 _call = SyncToAsync.__call__

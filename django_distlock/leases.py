@@ -14,6 +14,7 @@ from django.utils.asyncio import async_unsafe
 
 from . import clocks
 from .acquisitions import Request
+from .asking import Questions, aask, ask
 from .backends.base import BaseLockBackend, Claim, Grant, Owner, Renewal
 from .background import Background, background
 from .borders import running_task
@@ -21,6 +22,7 @@ from .exceptions import LockBackendUnavailable, LockLost
 from .flows import Flow, current_flow
 from .handler import lock_backends
 from .put_off import PutOffRelease, State, release
+from .queues import queues
 from .renewal import LONGEST, PERIOD, RETRY, SHORTEST, TAKEN
 from .signals import lock_lost, lock_released
 from .threads import detach, in_thread, twin_of
@@ -154,7 +156,7 @@ class Lease:
     async def acheck(self) -> None:
         """See check()."""
         if not self.held:
-            await in_thread(self.backend, self.check)
+            await in_thread(self.backend, self.check)  # for the sake of receivers
 
     @async_unsafe(ASYNC_UNSAFE)
     def renew(self) -> None:
@@ -163,22 +165,22 @@ class Lease:
         It never lasts longer than `max_hold`. After LockBackendUnavailable it is unknown which end
         is true; `remaining` has the earlier, as it has in a transaction that could undo this.
         """
-        self._renew()
+        ask(lock_backends[self.backend], self._renewing())
 
     @twin_of(renew)
     async def arenew(self) -> None:
         """See renew()."""
-        await in_thread(self.backend, self._renew)
+        await aask(self.backend, self._renewing)
 
-    def _renew(self) -> None:
+    def _renewing(self) -> Questions[None]:
         self.check()
-        store = lock_backends[self.backend]
         sent = clocks.monotonic()
-        renewal = store.renew([self.claim(sent)]).get(self.owner)
+        renewals = yield "renew", ([self.claim(sent)],)
+        renewal: Renewal | None = renewals.get(self.owner)
         if renewal is None:
             self.lose()
             raise LockLost(f"{self} {self._state()}.", self)
-        if not (store.joins_transaction() and open_transactions()):
+        if not (lock_backends[self.backend].joins_transaction() and open_transactions()):
             self.extend(renewal, sent)
         self.check()
         if not renewal.renewed:
@@ -235,7 +237,7 @@ class Lease:
         """Tell whether it is ours, by the store if it may have gone with a transaction."""
         if self.held and self._caller:
             with suppress(LockLost):
-                self._renew()
+                ask(lock_backends[self.backend], self._renewing())
         return self.held
 
     def continue_from(self, earlier: "Lease") -> None:
@@ -272,7 +274,7 @@ class Lease:
     @twin_of(release)
     async def arelease(self) -> bool:
         """See release()."""
-        return await in_thread(self.backend, self.give_back)
+        return await aask(self.backend, self.giving_back)
 
     def release_for_nobody(self) -> None:
         """Release, though nobody is there to be told of a failure.
@@ -281,19 +283,23 @@ class Lease:
         """
         self._forget()
         if running_task():
-            detach(in_thread(self.backend, self.abandon))
+            detach(aask(self.backend, self.abandoning))
         else:
-            self.abandon()
+            ask(lock_backends[self.backend], self.abandoning())
 
-    def abandon(self, *, failed: bool = False) -> None:
+    def abandoning(self, *, failed: bool = False) -> Questions[None]:
         """Release, or at least let it end by itself. What hinders that is logged."""
         try:
-            self.give_back(failed=failed)
+            yield from self.giving_back(failed=failed)
         except Exception:
             self.let_end()  # or else it would be renewed for ever
             logger.exception("%s, which was left behind, could not be released.", self)
 
     def give_back(self, *, failed: bool = False) -> bool:
+        """See giving_back()."""
+        return ask(lock_backends[self.backend], self.giving_back(failed=failed))
+
+    def giving_back(self, *, failed: bool = False) -> Questions[bool]:
         """Release, at once if what was done under it `failed`: then `min_hold` doesn't count."""
         if self._reentries:
             self._reentries -= 1
@@ -303,18 +309,16 @@ class Lease:
             return False
         store = lock_backends[self.backend]
         if transactions := open_transactions():
-            return self._release_in(transactions, store, failed)
-        return self._release_now(store, failed)
+            return (yield from self._release_in(transactions, store, failed))
+        return (yield from self._release_now(failed))
 
-    def _release_now(
-        self, store: BaseLockBackend, failed: bool, *, tentative: bool = False
-    ) -> bool:
+    def _release_now(self, failed: bool, *, tentative: bool = False) -> Questions[bool]:
         if not self.settle():  # another thread releases it, or tells that it was lost
             self._forget()
             return False
         self.stop_renewal()
         try:
-            released = release(store, self, failed)
+            released = yield from release(self, failed)
         except BaseException:
             self._unsettled.append(self.pid)
             if self._background and not self.doubtful:
@@ -331,7 +335,7 @@ class Lease:
 
     def _release_in(
         self, transactions: list[BaseDatabaseWrapper], store: BaseLockBackend, failed: bool
-    ) -> bool:
+    ) -> Questions[bool]:
         """Release when the transactions have ended.
 
         Or at once and in the only one, if nobody can have the lock before that ends. If the lease
@@ -345,7 +349,7 @@ class Lease:
         elif others or first.needs_rollback or not store.joins_transaction():
             self.released = True
         else:
-            released = self._release_now(store, failed, tentative=True)
+            released = yield from self._release_now(failed, tentative=True)
             put_off.state = State.TENTATIVE if released else State.GUARDING
         self._forget()
         return self.released
@@ -380,6 +384,7 @@ class Lease:
     def tell_released(self) -> None:
         """Tell that the store has been given the lock back."""
         self.released = True
+        queues.tell_free(self.backend, self.semaphore)
         lock_released.send_robust(sender=Lease, lease=self)
 
     def tell_lost(self) -> None:
@@ -387,6 +392,7 @@ class Lease:
         self._reason = TAKEN if self.remaining else self._expiry()
         self.lost, self.released = True, False
         self.stop_renewal()
+        queues.tell_free(self.backend, self.semaphore)
         logger.warning("%s, of %s, was lost: %s.", self, self.holder, self._reason)
         lock_lost.send_robust(sender=Lease, lease=self, reason=self._reason)
 

@@ -3,12 +3,14 @@
 from django.utils.asyncio import async_unsafe
 
 from .acquiring import Acquisition, BackendTtl
+from .asking import aask, ask
 from .exceptions import LockNotHeld
 from .flows import current_flow
+from .handler import lock_backends
 from .leases import ASYNC_UNSAFE, Lease
 from .semaphores import validate_semaphore
 from .signals import lock_contended
-from .threads import in_thread, twin_of
+from .threads import twin_of
 from .waiting import await_turn, give_up, wait
 
 
@@ -44,7 +46,7 @@ def acquire_lock(
     acquisition = Acquisition(
         semaphore, timeout, ttl, renew, label, backend, reentrant, min_hold, max_hold
     )
-    lease = acquisition.begin()
+    lease = ask(lock_backends[backend], acquisition.begin())
     if lease is None and timeout != 0:
         lease = wait(acquisition)
     if lease is None:
@@ -69,7 +71,7 @@ async def aacquire_lock(
     acquisition = Acquisition(
         semaphore, timeout, ttl, renew, label, backend, reentrant, min_hold, max_hold
     )
-    lease = await in_thread(backend, acquisition.begin, give_up)
+    lease = await aask(backend, acquisition.begin, give_up)
     if lease is None and timeout != 0:
         lease = await await_turn(acquisition)
     if lease is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from .backends.base import BaseLockBackend
+from .asking import Questions, ask
 from .background import background
 from .exceptions import LockBackendUnavailable
 from .handler import lock_backends
@@ -97,7 +97,7 @@ class PutOffRelease:
 
     def _release(self) -> bool:
         self.lease.stop_renewal()
-        return release(lock_backends[self.lease.backend], self.lease, self.failed)
+        return ask(lock_backends[self.lease.backend], release(self.lease, self.failed))
 
     def _transactions_ended(self, committed: bool) -> None:
         self.over = True
@@ -119,18 +119,18 @@ class PutOffRelease:
             self._flow.put_off.remove(self)
 
 
-def release(store: BaseLockBackend, lease: "Lease", failed: bool) -> bool:
+def release(lease: "Lease", failed: bool) -> Questions[bool]:
     """Release; if the reply is lost, ask once more. True if it was ours at the first asking.
 
     If it `failed`, what was done under the lock may be done again before its `min_hold` is over.
     """
     keep = 0.0 if failed else lease.kept_for()
     try:
-        released = store.release(lease, keep)
+        released = yield "release", (lease, keep)
     except LockBackendUnavailable as error:
         if not error.reply_lost:
             raise
         lease.doubtful = True
-        released = store.release(lease, keep)
+        released = yield "release", (lease, keep)
     # If an earlier request was carried out this one found nothing; the time tells which.
     return released or (lease.doubtful and lease.remaining > 0)

@@ -87,7 +87,7 @@ class Renewals:
                 lease.extend(renewal, sent)
             elif ref(lease) in self._leases:  # and not released meanwhile
                 locked.append(lease)
-        self._warn(locked, "transactions have their rows locked")
+        self._warn(locked, "transactions have their rows locked, or that server can't be asked")
         return taken
 
     def _warn(self, leases: list["Lease"], reason: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from asgiref.sync import sync_to_async
 from django.db import connections
 
-from .borders import Task, continue_in_task, sync_thread
+from .borders import continue_in_task, sync_thread
 from .handler import lock_backends
 from .transactions import is_open_in, left_open
 
@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 logger = logging.getLogger("django_distlock")
 
-_detached: set[Task] = set()
+_detached: set[asyncio.Task[Any]] = set()
 _executors: dict[str, ThreadPoolExecutor] = {}
 # A child has none of its parent's threads.
 os.register_at_fork(after_in_child=_executors.clear)
@@ -59,7 +59,7 @@ async def in_thread(
         vars(work).clear()  # an error has it in its traceback's frames: no cycle is left
 
 
-def detach(work: Coroutine[Any, Any, object]) -> Task:
+def detach(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """Let another task go on with what this one does, whether or not that is waited for."""
     task = continue_in_task(work)
     _detached.add(task)
@@ -104,15 +104,20 @@ class Work(Generic[T]):
             return False
 
 
-async def _do(backend: str, work: Work[Any]) -> None:
+def may_concern_transactions() -> bool:
+    """Tell whether the caller's sync code may have a transaction open."""
     thread, waits = sync_thread()
     # What is open in a thread that waits for us is our caller's. In another one it may be ours if
     # it was left open; else it is of what is going on there at the moment.
-    may_be_ours = (waits or thread in left_open) and is_open_in(thread)
-    if may_be_ours or lock_backends[backend].caller() is not None:
+    return (waits or thread in left_open) and is_open_in(thread)
+
+
+async def _do(backend: str, work: Work[Any]) -> None:
+    if may_concern_transactions() or lock_backends[backend].caller() is not None:
         await sync_to_async(work.do)()
         return
     executor: ThreadPoolExecutor | None = _executor(backend)
+    thread, _ = sync_thread()
     if any(thread == own.ident for each in [*_executors.values()] for own in [*each._threads]):
         executor = None  # we are a signal's receiver, for which one of these waits already
     await sync_to_async(work.do_in_own_thread, thread_sensitive=False, executor=executor)()

@@ -316,10 +316,10 @@ def test_put_off_release_of_who_is_cancelled_is_renewed(
 ) -> None:
     """Until the transaction has ended: it can still be committed."""
     stall = Stall()
-    give_back = Lease.give_back
+    giving_back = Lease.giving_back
 
-    def give_back_slowly(lease: Lease, **options: Any) -> bool:
-        released = give_back(lease, **options)
+    def give_back_slowly(lease: Lease, **options: Any) -> Any:
+        released = yield from giving_back(lease, **options)
         stall()
         return released
 
@@ -328,7 +328,7 @@ def test_put_off_release_of_who_is_cancelled_is_renewed(
     async def hold() -> None:
         async with distributed_lock("a", backend=alias, ttl=0.5) as lease:
             leases.append(lease)
-            monkeypatch.setattr(Lease, "give_back", give_back_slowly)
+            monkeypatch.setattr(Lease, "giving_back", give_back_slowly)
 
     async def work() -> None:
         task = borders.continue_in_task(hold())
@@ -389,7 +389,7 @@ def test_check_in_a_loop_calls_no_receiver(scripted: ScriptedBackend) -> None:
         told.append(lease)
 
     async def main() -> None:
-        lease = await get("default", ttl=0.05, renew=False)
+        lease = await get("default", ttl=0.5, renew=False)
         await asyncio.to_thread(outlast, lease)
         with pytest.raises(LockLost):
             lease.check()

@@ -423,7 +423,7 @@ def test_lease_that_has_ended_is_not_warned_of(alias: str, ending: str) -> None:
 
     def end() -> None:
         with transaction.atomic(using=alias) if ending == "put off" else distributed_lock("b"):
-            lease = acquire(alias, ttl=0.05 if ending == "expired" else 60, renew=False)
+            lease = acquire(alias, ttl=0.5 if ending == "expired" else 60, renew=False)
             if ending in ("released", "put off"):
                 lease.release()
         if ending == "lost":

@@ -40,15 +40,19 @@ def in_thread(action: Callable[[], Any]) -> Any:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let time pass only where somebody sleeps; return the pauses."""
+    """Let time pass only where somebody sleeps; return the pauses between two tries."""
     now, pauses = [1000.0], list[float]()
 
-    def sleep(seconds: float) -> None:
+    def pause(waiter: waiting.WaitingThread, seconds: float) -> None:
         pauses.append(seconds)
         now[0] += seconds
 
-    monkeypatch.setattr(clocks, "monotonic", lambda: now[0])
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
     monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(clocks, "monotonic", lambda: now[0])
+    monkeypatch.setattr(waiting.WaitingThread, "pause", pause)
     return pauses
 
 
@@ -253,6 +257,20 @@ def test_store_that_goes_down_meanwhile_is_asked_to_take_the_grant_back(
     with pytest.raises(LockBackendUnavailable, match="down"):
         acquire_lock("a")
     assert scripted.calls == ["acquire", "acquire", "release"]
+
+
+def test_grant_that_comes_after_its_ttl_is_none(
+    scripted: ScriptedBackend, clock: list[float]
+) -> None:
+    """Somebody else may have the lock by then; it is given back in any case."""
+    scripted.answer("acquire", lambda: time.sleep(2))
+    with pytest.raises(LockBackendUnavailable, match="too late"):
+        acquire_lock("a", ttl=2)
+    scripted.answer("acquire", lambda: time.sleep(2))
+    scripted.answer("release", DOWN)
+    with pytest.raises(LockBackendUnavailable, match="too late"):
+        acquire_lock("a", ttl=2)
+    assert scripted.calls == ["acquire", "release"] * 2
 
 
 def test_store_that_was_never_reached_is_not_asked_again(scripted: ScriptedBackend) -> None:

@@ -84,7 +84,7 @@ def test_wait_for_ones_own_lock_in_another_store_is_an_ordinary_one(
 @on_each_database
 def test_wait_is_worth_it_when_the_own_lease_has_expired(alias: str) -> None:
     """By the local clock, which is a little earlier than the store's."""
-    lease = acquire(alias, ttl=0.05, renew=False)
+    lease = acquire(alias, ttl=0.5, renew=False)
     outlast(lease)
     successor = acquire(alias, timeout=60)
     assert successor.token
@@ -245,7 +245,7 @@ def test_lost_lease_is_contended_when_others_have_the_lock(alias: str) -> None:
 @on_each_database
 def test_expired_lease_is_not_reentered(alias: str) -> None:
     """Whether or not anybody has noticed."""
-    lease = acquire(alias, ttl=0.02, renew=False)
+    lease = acquire(alias, ttl=0.5, renew=False)
     outlast(lease)
     successor = acquire(alias, reentrant=True, timeout=60)
     assert successor is not lease

@@ -395,7 +395,7 @@ def test_loss_is_told_by_whatever_notices_it_first(alias: str, told: Told, how: 
 @on_each_database
 def test_expiry_is_told_by_the_background(alias: str, told: Told) -> None:
     """With the reason, as soon as its time has passed."""
-    lease = acquire(alias, ttl=0.05, max_hold=0.05)
+    lease = acquire(alias, ttl=0.5, max_hold=0.5)
     assert told.lost.wait(60)
     assert told.about(lease) == ["acquired", "lost"]
     assert told.all[-1][1]["reason"] == "its max_hold has passed"
@@ -413,7 +413,7 @@ def test_loss_before_a_commit_is_told_once(alias: str, told: Told) -> None:
 
 def test_release_is_not_told_of_what_expired_here(scripted: ScriptedBackend, told: Told) -> None:
     """Its successor's grant is told, and its own loss."""
-    lease = acquire("default", renew=False, ttl=0.001)
+    lease = acquire("default", renew=False, ttl=0.5)
     scripted.owner = ""
     outlast(lease)
     successor = acquire("default")

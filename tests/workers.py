@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -143,10 +144,31 @@ def visit(path: str, requests: str) -> list[int]:
     return [client.get(path).status_code for _ in range(int(requests))]
 
 
+def stand_in_line(backend: str, threads: str) -> list[int | None]:
+    """Let so many threads wait for one lock, which each holds for a moment; return the tokens."""
+    from django.db import connections
+
+    from django_distlock import distributed_lock
+
+    def wait(_: int) -> int | None:
+        try:
+            with distributed_lock("a", timeout=60, backend=backend) as lease:
+                return lease.token
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(int(threads)) as pool:
+        return [*pool.map(wait, range(int(threads)))]
+
+
 def main() -> None:
     """Get ready, wait for the start, and print what came out of it."""
     what, *arguments = sys.argv[1:]
     django.setup()
+    if "DISTLOCK_TEST_LASTING_OFFERS" in os.environ:
+        from tests.redis_locks import let_offers_last
+
+        let_offers_last()
     print("ready", flush=True)
     sys.stdin.readline()
     print(json.dumps(globals()[what](*arguments)), flush=True)

@@ -1,7 +1,8 @@
 """What a lock store is to the rest of the package."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -15,6 +16,7 @@ from ..signals import lock_force_released
 
 logger = logging.getLogger("django_distlock")
 
+NO_BUDGET = nullcontext()
 LONGEST_TTL = timedelta(days=3650)
 
 
@@ -55,13 +57,30 @@ class Grant(NamedTuple):
 
 
 class Renewal(NamedTuple):
-    """What a store answers of a lease that is still held, and was renewed unless its row is locked.
+    """What a store answers of a lease that is still held, and was renewed if it could be just now.
 
     `expires_at` is by the store's clock.
     """
 
     renewed: bool
     expires_at: datetime | None
+
+
+class Place(Protocol):
+    """A waiter's place in a store's queue."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which to try again, unless woken."""
+        ...
+
+    def check(self) -> None:
+        """Raise LockBackendUnavailable if it is known that the store can't be asked."""
+        ...
+
+    def leave(self, *, granted: bool) -> None:
+        """Wait no more: having been granted the lock, or having given up."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +111,17 @@ class BaseLockBackend:
     """held(), force_release() and clear_stale() work."""
     supports_unlimited_ttl: ClassVar[bool] = True
     """A lease may last until it is released (`ttl=None`)."""
+    keeps_expired: ClassVar[bool] = True
+    """What expired without release is listed, and purged, until somebody sees to it."""
+    is_async: ClassVar[bool] = False
+    """aacquire(), arenew(), arelease(), ajoin() and aleave() ask in an event loop.
+
+    They are as their twins, with the `budget` that new_budget() made besides.
+    """
+    shortest_ttl: ClassVar[float] = 0.001
+    longest_ttl: ClassVar[float] = LONGEST_TTL.total_seconds()
+    """Seconds that a lease can last; nor can anything else that the store is to keep be longer."""
+
     threads: int = 2
     """How many of the calls of async code are made at once, in threads for them alone."""
 
@@ -102,6 +132,11 @@ class BaseLockBackend:
         except (TypeError, ValueError) as error:
             raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: {error}") from error
 
+    @property
+    def queues_all(self) -> bool:
+        """All who wait are in the store's queue; else the first one of each process waits there."""
+        return False
+
     def validate_ttl(self, ttl: float | None) -> float | None:
         """Return the ttl in seconds, or raise for what this store can't do."""
         if ttl is None:
@@ -110,12 +145,21 @@ class BaseLockBackend:
             return None
         if isinstance(ttl, bool) or not isinstance(ttl, int | float):
             raise TypeError(f"ttl is a number of seconds or None, not {ttl!r}.")
-        if not 0.001 <= ttl <= LONGEST_TTL.total_seconds():
+        if not self.shortest_ttl <= ttl <= self.longest_ttl:
+            unlimited = "; None means until released" if self.supports_unlimited_ttl else ""
             raise ValueError(
-                f"ttl is {ttl!r}, but must be from 0.001 to {LONGEST_TTL.total_seconds():.0f} "
-                "seconds; None means until released."
+                f"ttl is {ttl!r}, but must be from {self.shortest_ttl} to {self.longest_ttl:.0f} "
+                f"seconds{unlimited}."
             )
         return ttl
+
+    def in_time(self) -> AbstractContextManager[object]:
+        """Return in what one time budget holds for several calls, if the store has any."""
+        return NO_BUDGET
+
+    def new_budget(self) -> AbstractContextManager[Any]:
+        """Return what gives the calls of one task their time, of a store that `is_async`."""
+        raise NotImplementedError
 
     def joins_transaction(self) -> bool:
         """Tell whether what is done now is committed or undone with the caller's transaction."""
@@ -142,6 +186,25 @@ class BaseLockBackend:
         The same owner again gets its own grant, with the stored token, for `ttl` from now.
         """
         raise NotImplementedError
+
+    def join(
+        self,
+        semaphore: str,
+        owner: str,
+        holder: str,
+        wake: Callable[[], object],
+    ) -> Place | None:
+        """Let this owner wait for the semaphore; None means to try again and again, with back-off.
+
+        `wake` is called, in any thread and perhaps for nothing, when it is time to try again. To
+        make sure that the one who is woken gets the lock, the store may grant it to that owner,
+        for a moment: its try is then answered as if it were a second one.
+        """
+        return None
+
+    def leave(self, place: Place, granted: bool) -> None:
+        """Let who has this place wait no more."""
+        place.leave(granted=granted)
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
         """Let each lease end its ttl from now; return what became of those still held, by owner.
@@ -188,6 +251,10 @@ class BaseLockBackend:
 
     def close(self) -> None:
         """Close what is kept open and not in use; the next use opens it."""
+
+    def check_deployment(self) -> list[CheckMessage]:
+        """Return what `check --deploy` has to say besides: the store itself may be asked."""
+        return []
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         """Return the system checks' messages on this store's configuration."""

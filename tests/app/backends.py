@@ -1,9 +1,11 @@
 """A third party's store; and ways that the database backend takes where we have no server."""
 
+import json
+import os
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -91,3 +93,11 @@ class MySQLBackend(DatabaseBackend):
     @classmethod
     def statements(cls, connection: BaseDatabaseWrapper) -> Statements:
         return MySQLStatements(connection, connection.ops.quote_name(Lock._meta.db_table))
+
+
+def redis_cluster() -> Any:
+    """Return a client of the cluster that tests/plugin.py has started."""
+    from redis import RedisCluster
+
+    server = json.loads(os.environ["DISTLOCK_TEST_REDIS_CLUSTER"])
+    return RedisCluster(host=server["HOST"], port=int(server["PORT"]))
