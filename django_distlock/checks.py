@@ -1,13 +1,14 @@
 """System checks: the DISTLOCK setting, and what each store has to say of its own part of it."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from django.apps import apps
 from django.conf import settings
 from django.core import checks
 
-from .exceptions import InvalidLockBackend
+from .exceptions import InvalidLockBackend, LockBackendUnavailable
 from .handler import lock_backends
 
 
@@ -33,5 +34,16 @@ def check_lock_backends(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             backend = lock_backends[alias]
         except InvalidLockBackend as error:
             yield checks.Error(str(error), id="distlock.E001")
+        except LockBackendUnavailable:
+            continue  # it need not be there yet
         else:
             yield from backend.check(**kwargs)
+
+
+@checks.register(deploy=True)
+def check_deployment(**kwargs: Any) -> Iterator[checks.CheckMessage]:
+    """Yield what each store has to say of a deployment; one that can't be made is told of above."""
+    with suppress(InvalidLockBackend):
+        for alias in lock_backends:
+            with suppress(InvalidLockBackend, LockBackendUnavailable):
+                yield from lock_backends[alias].check_deployment()

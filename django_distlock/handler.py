@@ -5,11 +5,13 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
+from django.core.cache.backends.base import BaseCache
 from django.core.signals import setting_changed
 from django.utils.connection import BaseConnectionHandler
 from django.utils.module_loading import import_string
 
 from .backends.base import BaseLockBackend
+from .backends.caches import describe
 from .exceptions import InvalidLockBackend
 
 if TYPE_CHECKING:
@@ -75,6 +77,11 @@ def _import_backend(name: str, path: str) -> type[BaseLockBackend]:
     # ValueError: a module's name is empty; RuntimeError: the app of its models isn't installed
     except (ImportError, ValueError, RuntimeError) as error:
         raise InvalidLockBackend(f"{name}: could not import BACKEND {path!r}: {error}") from error
+    if isinstance(backend, type) and issubclass(backend, BaseCache):
+        raise InvalidLockBackend(
+            f"{name}: BACKEND {path!r} {describe(backend)} The cache itself goes into "
+            "OPTIONS['cache'], by its alias in CACHES."
+        )
     if not (isinstance(backend, type) and issubclass(backend, BaseLockBackend)):
         raise InvalidLockBackend(f"{name}: BACKEND {path!r} is not a BaseLockBackend.")
     return backend

@@ -16,6 +16,8 @@ from django_distlock.backends.base import BaseLockBackend
 from django_distlock.checks import check_lock_backends
 from tests.processes import ROOT
 
+# For the checks of models, Django asks MariaDB what it can store.
+connected = pytest.mark.django_db(databases="__all__")
 DATABASE = "django_distlock.backends.database.DatabaseBackend"
 
 
@@ -36,12 +38,14 @@ def database(**options: Any) -> dict[str, Any]:
     return {"BACKEND": DATABASE, "OPTIONS": options}
 
 
+@connected
 def test_tests_settings_are_clean(capsys: pytest.CaptureFixture[str]) -> None:
     """`manage.py check` has nothing to say, not even a warning."""
     call_command("check", fail_level="DEBUG")
     assert "no issues (0 silenced)" in capsys.readouterr().out
 
 
+@connected
 def test_check_is_registered() -> None:
     """`manage.py check` says what is wrong."""
     with (

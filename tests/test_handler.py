@@ -198,7 +198,7 @@ def test_backend_that_cannot_be_imported_is_refused(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "django.core.cache.backends.locmem.LocMemCache",
+        "collections.OrderedDict",
         "django_distlock.acquire_lock",
         "django_distlock.lock_backends",
     ],
