@@ -107,3 +107,37 @@ class Lock(models.Model):
 
     def __str__(self) -> str:
         return self.semaphore
+
+
+class WaitingProcess(models.Model):
+    """A process that waits for locks, on PostgreSQL: alive as long as it vouches for itself."""
+
+    id = models.BigIntegerField(primary_key=True)
+    seen_at = EpochMicrosecondsField()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.id:x}"
+
+
+class LockWaiter(models.Model):
+    """Who waits for a lock, on PostgreSQL, in the order of the ids.
+
+    The process knows the waiter by its number there. Who is offered the lock has no row any more.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    semaphore = SemaphoreField(max_length=MAX_LENGTH)
+    owner = models.CharField(max_length=32)
+    holder = models.TextField()
+    process = models.BigIntegerField()
+    number = models.BigIntegerField()
+
+    class Meta:
+        default_permissions = ()
+        indexes = [models.Index(fields=["semaphore", "id"], name="distlock_waiters_in_order")]
+
+    def __str__(self) -> str:
+        return f"{self.semaphore}, {self.holder}"

@@ -3,7 +3,6 @@
 import logging
 import os
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +31,7 @@ from django_distlock.backends.database.statements import Statements
 from django_distlock.handler import lock_backends
 from django_distlock.models import Lock
 from tests.conftest import committed, on_each_database, on_each_server
-from tests.others import Interrupted, acquire, sessions
+from tests.others import Interrupted, acquire, outlast, sessions
 
 pytestmark = committed
 
@@ -411,7 +410,7 @@ def test_refused_try_takes_at_most_two_round_trips_on_mariadb(alias: str, most: 
 @on_each_server
 def test_locked_row_is_contended_at_once_and_not_down(alias: str) -> None:
     """An operator's transaction, say; nobody waits for it longer than 50 ms plus the round trip."""
-    acquire(alias, ttl=0.001)
+    outlast(acquire(alias, ttl=0.5, renew=False))
     before = clocks.monotonic()
     with locked_row(alias, "a"):
         assert acquire_lock("a", backend=alias) is None
@@ -490,8 +489,7 @@ def test_owner_reaches_no_log(alias: str, debug: bool, caplog: pytest.LogCapture
 @on_each_database
 def test_unrelated_expired_locks_are_left_alone(alias: str) -> None:
     """An acquisition touches its own row only (peer defect 7)."""
-    other = acquire(alias, "other", ttl=0.001)
-    time.sleep(other.remaining + 0.002)
+    outlast(acquire(alias, "other", ttl=0.5, renew=False))
     acquire(alias).release()
     states = {lock.semaphore: lock.state for lock in lock_backends[alias].held()}
     assert states == {"other": LockState.STALE}

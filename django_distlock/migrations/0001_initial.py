@@ -43,4 +43,31 @@ class Migration(migrations.Migration):
                 "ordering": ["semaphore"],
             },
         ),
+        migrations.CreateModel(
+            name="WaitingProcess",
+            fields=[
+                ("id", models.BigIntegerField(primary_key=True, serialize=False)),
+                ("seen_at", django_distlock.fields.EpochMicrosecondsField()),
+            ],
+            options={
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
+            name="LockWaiter",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("semaphore", django_distlock.fields.SemaphoreField(max_length=255)),
+                ("owner", models.CharField(max_length=32)),
+                ("holder", models.TextField()),
+                ("process", models.BigIntegerField()),
+                ("number", models.BigIntegerField()),
+            ],
+            options={
+                "default_permissions": (),
+                "indexes": [
+                    models.Index(fields=["semaphore", "id"], name="distlock_waiters_in_order")
+                ],
+            },
+        ),
     ]

@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import cached_property
+from operator import attrgetter, methodcaller
 from typing import Any, ClassVar, TypeVar
 
 from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, OperationalError
@@ -14,15 +15,18 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ...fields import to_datetime
 from ...models import KEPT, Lock, LockQuerySet
+from ...queues import contended
 from ...transactions import has_snapshots, in_testcase
-from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState, Owner, Renewal
-from .connections import OwnConnections, own_connections, place
+from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState, Owner, Place, Renewal
+from .connections import OwnConnections, is_behind_pooler, own_connections, place
 from .errors import HARMLESS, Conflict, RowLocked, is_read_only, translate
+from .listening import Listener, listener
 from .mysql import MariaDBStatements, MySQLStatements
 from .orm import ORMStatements
-from .postgresql import PostgreSQLStatements
+from .places import QueuedPlace, had_to_wait, places
+from .postgresql import ALIVE, LAST, PostgreSQLStatements
 from .sqlite import SQLiteStatements
-from .statements import Parameters, Statements, pack
+from .statements import Parameters, Released, Statements, pack
 
 T = TypeVar("T")
 
@@ -109,13 +113,58 @@ class DatabaseBackend(BaseLockBackend):
 
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
         parameters = _parameters(semaphore, owner, ttl, holder)
+        waiting = places.get(owner) if places else None
+        if waiting is not None:
+            parameters["place"] = waiting.id
         try:
-            row = self._run(lambda lock: lock.acquire(parameters), (Conflict,))
+            row = waiting.take(parameters) if waiting is not None else None
+            if row is None:
+                row = self._run(lambda lock: lock.acquire(parameters), (Conflict,))
         except RowLocked:
             return None
         if row is None:
+            if waiting is not None:
+                waiting.join_again()
             return None
         return Grant(row.token, to_datetime(row.acquired_at), _end(row.expires_at))
+
+    @property
+    def queues_all(self) -> bool:
+        return self._listener() is not None
+
+    def join(
+        self,
+        semaphore: str,
+        owner: str,
+        holder: str,
+        wake: Callable[[], object],
+    ) -> Place | None:
+        listening = self._listener()
+        if listening is None:
+            return None
+        if not self._run(attrgetter("queues_waiters")):
+            listening.be_deaf()
+            return None
+        waiting = QueuedPlace(listening, self._run, semaphore, owner, holder, wake)
+        return waiting if waiting.join() else None
+
+    def _listener(self) -> Listener | None:
+        """Return who hears of what is offered to the waiters of this process, if that is heard."""
+        if not self._can_listen or not self._uses_own_connections():
+            return None
+        if is_behind_pooler(connections_by_alias.settings[self.using]):
+            return None
+        found = listener(self.using, self.connections, type(self).statements)
+        return found if found.may_hear() else None
+
+    @cached_property
+    def _can_listen(self) -> bool:
+        """Tell whether the database sends notifications, and the driver has them at hand."""
+        if connections_by_alias[self.using].vendor != "postgresql":
+            return False
+        from django.db.backends.postgresql.psycopg_any import is_psycopg3
+
+        return is_psycopg3
 
     def caller(self) -> BaseDatabaseWrapper | None:
         return None if self._uses_own_connections() else connections_by_alias[self.using]
@@ -141,7 +190,21 @@ class DatabaseBackend(BaseLockBackend):
     def release(self, lease: Claim, keep: float = 0) -> bool:
         parameters = _parameters(lease.semaphore, lease.owner, lease.ttl)
         parameters["after"], parameters["keep"] = KEPT if keep else "", _microseconds(keep)
-        return self._run(lambda lock: lock.release(parameters))
+        others_wait = had_to_wait(lease.owner) and not keep
+        if not others_wait and self._run(lambda lock: lock.release(parameters)):
+            return True
+        return not keep and self._hand_over(parameters)
+
+    def _hand_over(self, parameters: Parameters) -> bool:
+        """Release what others wait for, if it is the owner's."""
+        released = self._run(lambda lock: lock.hand_over(parameters))
+        if released is Released.TO_WAITER:
+            contended.add(self.alias, parameters["semaphore"])
+        elif released is Released.PAST_THE_DEAD:
+            # So that the next release is as fast as any; this one is done, whatever comes of it.
+            with suppress(LockBackendUnavailable):
+                self._run(methodcaller("sweep", ALIVE))
+        return released is not Released.NOT
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
         locks = self._locks(prefix).unreleased().with_state()[:limit]
@@ -288,7 +351,13 @@ def _without_frames(error: Error) -> Error:
 
 
 def _parameters(semaphore: str, owner: str, ttl: float | None, holder: str = "") -> Parameters:
-    return {"semaphore": semaphore, "owner": owner, "ttl": _microseconds(ttl), "holder": holder}
+    return {
+        "semaphore": semaphore,
+        "owner": owner,
+        "ttl": _microseconds(ttl),
+        "holder": holder,
+        "place": LAST,
+    }
 
 
 def _lease(lease: Claim) -> dict[str, Any]:

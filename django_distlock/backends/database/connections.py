@@ -118,14 +118,18 @@ class OwnConnections:
 
 
 def _can_prepare(settings: dict[str, Any]) -> bool:
-    """Tell whether PostgreSQL's prepared statements will be there the next time.
-
-    DISABLE_SERVER_SIDE_CURSORS is what Django wants set behind a pooler in transaction mode, which
-    hands each statement another session.
-    """
+    """Tell whether PostgreSQL's prepared statements will be there the next time."""
     from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
-    return is_psycopg3 and not settings.get("DISABLE_SERVER_SIDE_CURSORS")
+    return is_psycopg3 and not is_behind_pooler(settings)
+
+
+def is_behind_pooler(settings: dict[str, Any]) -> bool:
+    """Tell whether each statement may get another session.
+
+    DISABLE_SERVER_SIDE_CURSORS is what Django wants set behind a pooler in transaction mode.
+    """
+    return bool(settings.get("DISABLE_SERVER_SIDE_CURSORS"))
 
 
 def _close(connection: BaseDatabaseWrapper) -> None:

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterable
 from copy import copy
-from typing import Any, NamedTuple, Self
+from enum import Enum
+from typing import Any, ClassVar, NamedTuple, Self
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -14,6 +15,10 @@ Parameters = dict[str, Any]
 
 A release is told for how many microseconds to `keep` the semaphore from others, by the owner that
 is in the row `after` it. A renewal is told the `leases`: JSON of a list of semaphore, owner, ttl.
+
+Where waiters have a queue, an acquisition is told the `place` before which nobody may wait. Joining
+is told the `process` and its `number` for the waiter, the former `place` or None, whether to
+`vouch` for the process, and whether it is done `again`, since the reply was lost.
 """
 
 
@@ -44,8 +49,20 @@ class Row(NamedTuple):
     expires_at: int | None
 
 
+class Released(Enum):
+    """What became of a lock that was to be released, though others may wait for it."""
+
+    NOT = "it was not this owner's"
+    TO_WAITER = "it was handed over"
+    TO_NOBODY = "nobody waits for it"
+    PAST_THE_DEAD = "only processes that are not heard of wait for it"
+
+
 class Statements:
     """What is sent on one connection, by SQL that says by RETURNING what it wrote."""
+
+    queues_waiters: ClassVar[bool] = False
+    """There is a table of those who wait, and what a release offers them is heard of."""
 
     acquire_sql: str
     renew_sql: str
@@ -71,6 +88,10 @@ class Statements:
     def release(self, parameters: Parameters) -> bool:
         """Replace the owner if it is still this one and the lease has not expired."""
         return self.execute(self.release_sql, parameters) == 1
+
+    def hand_over(self, parameters: Parameters) -> Released:
+        """Release it to who waits first: a plain release was refused since somebody waits."""
+        return Released.NOT
 
     def guard(self, parameters: Parameters) -> bool:
         """Tell whether the lease is ours, and keep others out till the end of the transaction."""
