@@ -2,7 +2,10 @@
 """Run the tests or the example, from nothing but a checkout and Python 3.11 or later.
 
     python3 dev.py test [--install-servers] [pytest arguments ...]
-    python3 dev.py example [--exit-after-race]
+    python3 dev.py example [--exit-after-race] [--store redis]
+
+--store redis keeps the example's locks in Redis: the one at REDIS_URL, or, if that is not set, a
+redis-server that the example starts and stops itself (apt install redis-server).
 
 Everything that Python needs goes into .venv and .tox. Only --install-servers touches the system.
 """
@@ -60,7 +63,10 @@ def missing_server_packages() -> list[str]:
         "pgbouncer": has("pgbouncer"),
         "mariadb-server": has("mariadbd"),
         "redis-server": has("redis-server"),
-        # mysqlclient is compiled, from here on to python3-dev.
+        "memcached": has("memcached"),
+        # mysqlclient and pylibmc are compiled, from here on to python3-dev.
+        "libmemcached-dev": has_header("libmemcached/memcached.h"),
+        "zlib1g-dev": has_header("zlib.h"),
         "libmariadb-dev": has("mariadb_config"),
         "pkg-config": has("pkg-config"),
         "gcc": has("gcc"),
@@ -74,6 +80,11 @@ def has(*names: str) -> bool:
     """Tell whether one of the programs is installed, be it among the administrator's."""
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
     return any(shutil.which(name, path=path) for name in names)
+
+
+def has_header(path: str) -> bool:
+    """Tell whether a C compiler finds the header."""
+    return any(Path(root, path).exists() for root in ("/usr/include", "/usr/local/include"))
 
 
 def install(packages: list[str]) -> None:

@@ -16,12 +16,13 @@ from django_distlock.flows import current_flow
 from django_distlock.handler import lock_backends
 from django_distlock.signals import lock_lost
 from tests.plugin import SURROUNDINGS
+from tests.redis_servers import Cluster, connect
+from tests.servers import Server, start_redis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from django_distlock.leases import Lease
-    from tests.servers import Server
 
 DATABASES = [
     pytest.param("default", id="sqlite"),
@@ -57,8 +58,37 @@ def delete_from(operations: Any, style: Any, tables: list[str], **options: bool)
 
 @pytest.fixture(scope="session")
 def servers(pytestconfig: pytest.Config) -> dict[str, Server]:
-    """Return the database servers that run, by name: to be stopped, killed and restarted."""
-    return pytestconfig.stash[SURROUNDINGS].servers
+    """Return the servers that run, by name: to be stopped, killed and restarted."""
+    running = pytestconfig.stash[SURROUNDINGS].servers
+    return {name: server for name, server in running.items() if isinstance(server, Server)}
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(pytestconfig: pytest.Config) -> Cluster:
+    """Return the Redis Cluster that runs: mark the test with `needs("redis_cluster")`."""
+    cluster = pytestconfig.stash[SURROUNDINGS].servers["redis_cluster"]
+    assert isinstance(cluster, Cluster)
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def own_redis() -> Iterator[Server]:
+    """Run a Redis server that tests may fill, pause and kill."""
+    with start_redis() as running:
+        yield running
+
+
+@pytest.fixture
+def server(own_redis: Server) -> Server:
+    """Return it as it was at first: mark the test with `needs("redis")`."""
+    with connect(own_redis) as client:
+        client.flushall()
+        client.script_flush()
+        for kind in ("normal", "pubsub"):
+            client.client_kill_filter(_type=kind, skipme=True)
+        client.config_set("maxmemory", 0)
+        client.config_set("maxmemory-policy", "noeviction")
+    return own_redis
 
 
 class ScriptedBackend(BaseLockBackend):

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import servers
+from tests import redis_servers, servers
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
 INSTALL = "install with: python3 dev.py test --install-servers"
 # What a test can need: its name for people, and how to get it.
@@ -29,15 +29,22 @@ NEEDS = {
     "postgresql": ("PostgreSQL", INSTALL),
     "pgbouncer": ("PgBouncer", INSTALL),
     "mariadb": ("MariaDB", INSTALL),
-    "redis": ("Celery (Redis)", INSTALL),
+    "redis": ("Redis", INSTALL),
+    "redis_cluster": ("Redis Cluster", INSTALL),
+    "memcached": ("Memcached", INSTALL),
+    "pylibmc": ("Memcached by pylibmc", INSTALL),
     "chromium": ("the admin in a browser (Chromium)", INSTALL),
     "example": ("the example", "run the tests through tox: python3 dev.py test"),
     "wheelhouse": ("packaging", "run the tests through tox: python3 dev.py test"),
 }
-STARTERS = {
+STARTERS: dict[str, Callable[[], servers.Server | redis_servers.Cluster]] = {
     "postgresql": servers.start_postgresql,
     "mariadb": servers.start_mariadb,
     "redis": servers.start_redis,
+    "redis_cluster": redis_servers.start_redis_cluster,
+    # One for each of its clients: a cache for locks shares its server with no other.
+    "memcached": servers.start_memcached,
+    "pylibmc": servers.start_memcached,
 }
 
 
@@ -47,7 +54,7 @@ class Surroundings:
 
     missing: dict[str, str]
     directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="distlock-")))
-    servers: dict[str, servers.Server] = field(default_factory=dict)
+    servers: dict[str, servers.Server | redis_servers.Cluster] = field(default_factory=dict)
     creator: int = field(default_factory=os.getpid)
 
     def start(self) -> None:

@@ -18,8 +18,6 @@ from django_distlock.background import background
 
 POOLS = re.compile("ThreadPoolExecutor|django_distlock .* async")
 BACKEND = os.environ["DISTLOCK_TEST_SERVED"]
-# So that a test sees the thread end, and with it what it keeps open.
-patch("django_distlock.background.IDLE", 0).start()
 
 
 @distributed_lock("counter", timeout=60, backend=BACKEND)
@@ -79,3 +77,7 @@ urlpatterns = [
 
 wsgi = get_wsgi_application()
 asgi = get_asgi_application()
+
+# So that a test sees the threads end, and with them what they keep open.
+patch("django_distlock.background.IDLE", 0).start()
+patch("django_distlock.backends.database.listening.IDLE", 0.2).start()

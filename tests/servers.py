@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -23,7 +24,7 @@ import psutil
 from mirakuru import Executor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 HOST = "127.0.0.1"
 DATABASE = "distlock"
@@ -90,12 +91,23 @@ class Server:
 
     def kill(self) -> None:
         """Kill the server and every process of it, as a power failure would."""
-        if self.executor.process is None:
-            return
-        children = psutil.Process(self.executor.process.pid).children(recursive=True)
+        processes = self._processes()
         self.executor.kill()
-        for child in children:
-            _kill(child)
+        for process in processes:
+            _kill(process)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let nothing of the server run in the block: it keeps connections and answers nothing."""
+        processes = self._processes()
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):  # killed meanwhile
+                    process.resume()
 
     def restart(self) -> None:
         """Stop the server, unless it is stopped or killed, and start it on the same port."""
@@ -109,6 +121,12 @@ class Server:
         finally:
             self.log.close()
             shutil.rmtree(self.directory)
+
+    def _processes(self) -> list[psutil.Process]:
+        if self.executor.process is None:
+            return []
+        main = psutil.Process(self.executor.process.pid)
+        return [main, *main.children(recursive=True)]
 
     def _log_lines(self) -> list[str]:
         return Path(self.log.name).read_text(errors="replace").splitlines()
@@ -131,7 +149,7 @@ class Home:
             entry = _first_account(accounts)
             os.chown(directory, entry.pw_uid, entry.pw_gid)
             account = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-        return cls(directory, _free_port(), account)
+        return cls(directory, free_port(), account)
 
     @property
     def data(self) -> str:
@@ -294,20 +312,54 @@ def start_mariadb(*, durable: bool = False) -> Server:
     )
 
 
-def start_redis() -> Server:
-    """Start a Redis server that keeps everything in memory. Django has no engine for it."""
+def start_redis(*directives: str, arguments: tuple[str, ...] = ()) -> Server:
+    """Start a Redis server that keeps all in memory, with these lines in its configuration too.
+
+    Django has no engine for it; tests/redis_servers.py has more kinds of them.
+    """
     home = Home.create("redis", "redis", "nobody")
+    basic = (
+        f"bind {HOST}",
+        f"port {home.port}",
+        'save ""',
+        "repl-diskless-sync no",  # it waits for more replicas
+    )
+    configuration = home.directory / "redis.conf"
+    configuration.write_text("\n".join([*basic, *directives, ""]))
+    if home.account:  # a sentinel writes to it
+        os.chown(configuration, home.account["user"], home.account["group"])
 
     def connect() -> Any:
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
-        client = redis.Redis(host=HOST, port=home.port)
+        client = redis.Redis(host=HOST, port=home.port, retry=Retry(NoBackoff(), 0))
         client.ping()
         return client
 
-    in_memory = ["--save", "", "--appendonly", "no"]
     return home.serve(
-        [_find("redis-server"), "--bind", HOST, "--port", str(home.port), *in_memory],
+        [_find("redis-server"), "redis.conf", *arguments],
+        connect=connect,
+        database_settings={},
+        stop_signal=signal.SIGTERM,
+        has_databases=False,
+    )
+
+
+def start_memcached() -> Server:
+    """Start a Memcached server. Django has no engine for it."""
+    home = Home.create("memcached", "memcache", "nobody")
+
+    def connect() -> Any:
+        connection = socket.create_connection((HOST, home.port), 1)
+        connection.sendall(b"version\r\n")
+        if not connection.recv(64).startswith(b"VERSION"):
+            raise RuntimeError("it doesn't answer")
+        return connection
+
+    return home.serve(
+        [_find("memcached"), f"--listen={HOST}", f"--port={home.port}", "--udp-port=0"],
         connect=connect,
         database_settings={},
         stop_signal=signal.SIGTERM,
@@ -322,6 +374,9 @@ def missing() -> dict[str, str]:
         "pgbouncer": _lacks(("pgbouncer",), "psycopg", "psycopg"),
         "mariadb": _lacks(("mariadb-install-db", "mariadbd"), "MySQLdb", "mysqlclient"),
         "redis": _lacks(("redis-server",), "redis", "redis"),
+        "redis_cluster": _lacks(("redis-server",), "redis", "redis"),
+        "memcached": _lacks(("memcached",), "pymemcache", "pymemcache"),
+        "pylibmc": _lacks(("memcached",), "pylibmc", "pylibmc"),
         "chromium": _lacks(() if find_chromium() else ("chromium",), "playwright", "playwright"),
         "example": next(filter(None, (_lacks((), name, name) for name in EXAMPLE_MODULES)), None),
     }
@@ -371,7 +426,8 @@ def _create_database(connection: Any) -> None:
     connection.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nothing listens at."""
     for port in random.sample(PORTS, len(PORTS)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -21,6 +21,23 @@ def _sqlite(path: Path) -> dict[str, Any]:
     }
 
 
+def _memcached() -> dict[str, Any]:
+    """Read the caches on the servers that tests/plugin.py has started."""
+    caches = {"memcached": "PyMemcacheCache", "pylibmc": "PyLibMCCache"}
+    places = {
+        alias: json.loads(os.environ[variable])
+        for alias in caches
+        if (variable := f"DISTLOCK_TEST_{alias.upper()}") in os.environ
+    }
+    return {
+        alias: {
+            "BACKEND": f"django.core.cache.backends.memcached.{caches[alias]}",
+            "LOCATION": f"{place['HOST']}:{place['PORT']}",
+        }
+        for alias, place in places.items()
+    }
+
+
 def _servers() -> dict[str, Any]:
     """Read the databases of the servers that tests/plugin.py has started."""
     variables = {
@@ -32,6 +49,24 @@ def _servers() -> dict[str, Any]:
         alias: json.loads(os.environ[variable]) | {"TEST": {"DEPENDENCIES": []}}
         for alias, variable in variables.items()
         if variable in os.environ
+    }
+
+
+def _caches() -> dict[str, Any]:
+    """Return a cache of each client library, at the Redis that tests/plugin.py has started."""
+    place = json.loads(os.environ.get("DISTLOCK_TEST_REDIS", "{}"))
+    backends = {
+        "redis": ("django_redis.cache.RedisCache", 1),
+        "django_redis_cache": ("django.core.cache.backends.redis.RedisCache", 2),
+    }
+    return {
+        alias: {
+            "BACKEND": path,
+            "LOCATION": f"redis://{place['HOST']}:{place['PORT']}/{db}",
+            "KEY_PREFIX": "site",
+        }
+        for alias, (path, db) in backends.items()
+        if place
     }
 
 
@@ -92,6 +127,12 @@ DATABASES = {
 if atomic := os.environ.get("DISTLOCK_TEST_ATOMIC"):
     DATABASES["default"] = DATABASES[atomic] | {"ATOMIC_REQUESTS": True}
 
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    **_caches(),
+    **_memcached(),
+}
+
 
 def _lock_backend(path: str, using: str) -> dict[str, Any]:
     return {"BACKEND": path, "OPTIONS": {"using": using, "ttl": 60}}
@@ -111,4 +152,24 @@ DISTLOCK |= {
         ("mysql", "MySQLBackend", "mariadb"),
     )
     if using in DATABASES
+}
+
+REDIS = "django_distlock.backends.redis.RedisBackend"
+DISTLOCK |= {
+    alias: {"BACKEND": REDIS, "OPTIONS": {"cache": alias}}
+    for alias in ("redis", "django_redis_cache")
+    if alias in CACHES
+}
+DISTLOCK |= {
+    alias: {"BACKEND": REDIS, "OPTIONS": {"client": "tests.app.backends.redis_cluster"}}
+    for alias in ("redis_cluster",)
+    if "DISTLOCK_TEST_REDIS_CLUSTER" in os.environ
+}
+DISTLOCK |= {
+    alias: {
+        "BACKEND": "django_distlock.backends.memcached.MemcachedBackend",
+        "OPTIONS": {"cache": alias},
+    }
+    for alias in ("memcached", "pylibmc")
+    if alias in CACHES
 }
