@@ -1,0 +1,5 @@
+"""Locks in Redis."""
+
+from .backend import RedisBackend
+
+__all__ = ["RedisBackend"]

@@ -1,0 +1,12 @@
+-- ARGV: the token that was seen. Return whether it is no more.
+-- include lock.lua
+-- include queue.lua
+local owner, token = head(redis.call('GET', lock))
+if token ~= ARGV[1] or owner == '' then
+  return 0
+end
+forget_offer()
+if not hand_over() then
+  redis.call('DEL', lock)
+end
+return 1
