@@ -99,6 +99,33 @@ class MySQLTests(LockBackendContract, CommittedTestCase):
     alias = "mysql"
 
 
+@pytest.mark.needs("redis")
+class DjangoRedisTests(LockBackendContract, SimpleTestCase):
+    alias = "redis"
+
+
+@pytest.mark.needs("redis")
+class RedisCacheTests(LockBackendContract, SimpleTestCase):
+    alias = "django_redis_cache"
+
+
+@pytest.mark.needs("redis_cluster")
+class RedisClusterTests(LockBackendContract, SimpleTestCase):
+    alias = "redis_cluster"
+
+
+@pytest.mark.needs("memcached")
+class MemcachedTests(LockBackendContract, SimpleTestCase):
+    alias = "memcached"
+    clock_tick = 1.1  # it is asked for a second more, and looks at its clock once a second
+
+
+@pytest.mark.needs("pylibmc")
+class PyLibMCTests(LockBackendContract, SimpleTestCase):
+    alias = "pylibmc"
+    clock_tick = 1.1
+
+
 def shipped(base: type) -> set[type]:
     """Return the subclasses that the package has, in whatever module of it."""
     for module in pkgutil.walk_packages(django_distlock.__path__, "django_distlock."):
@@ -109,6 +136,7 @@ def shipped(base: type) -> set[type]:
     return {each for each in classes[1:] if each.__module__.startswith("django_distlock.")}
 
 
+@pytest.mark.needs("memcached")
 def test_every_shipped_backend_has_its_contract_tests(settings: Any) -> None:
     """A store, or a database's statements, without them is not shipped."""
     tests = [
@@ -123,11 +151,11 @@ def test_every_shipped_backend_has_its_contract_tests(settings: Any) -> None:
 
 @pytest.mark.needs("postgresql", "mariadb")
 @pytest.mark.django_db(databases="__all__")
-def test_every_databases_statements_have_their_contract_tests() -> None:
+def test_every_databases_statements_have_their_contract_tests(settings: Any) -> None:
     """Each is what some tested alias uses."""
     used = set()
-    for test in LockBackendContract.__subclasses__():
-        backend = lock_backends[test.alias]
+    for alias in {test.alias for test in LockBackendContract.__subclasses__()}:
+        backend = lock_backends[alias] if alias in settings.DISTLOCK else None
         if isinstance(backend, DatabaseBackend):
             used.add(type(backend.statements(connections[backend.using])))
     assert shipped(Statements) == used

@@ -13,7 +13,10 @@ M = TypeVar("M", bound=models.Model)
 def check_token(lease: Lease) -> None:
     """Raise ValueError if the lease's store gives no tokens."""
     if lease.token is None:
-        raise ValueError(f"{lease} has no token: its store {lease.backend!r} doesn't support them.")
+        raise ValueError(
+            f"{lease} has no token: its store {lease.backend!r} doesn't support them. What is "
+            "fenced needs a lease from another one, the database for example."
+        )
 
 
 def check_held(lease: Lease, what: str) -> None:

@@ -1,0 +1,212 @@
+"""The Memcached backend: what is stored under which key, for how long, and what an error means."""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from django.core.cache import caches
+from django.core.cache.backends.base import BaseCache
+from django.core.checks import CheckMessage
+
+from ..clocks import monotonic
+from ..exceptions import InvalidLockBackend, LockBackendUnavailable
+from .base import BaseLockBackend, Claim, Grant, Renewal
+from .caches import (
+    MEMCACHED_CACHES,
+    check_own_cache,
+    find_cache,
+    validate_store_timeout,
+)
+from .memcached_clients import Client, Conversation, Server, shared
+
+T = TypeVar("T")
+
+LONGEST_EXPIRY: Final = 30 * 24 * 60 * 60
+"""Seconds. Memcached takes more for a date."""
+LONG_AGO: Final = LONGEST_EXPIRY + 1
+"""Such a date, in 1970: what is stored until then is gone. Not every client can say -1."""
+LONGEST_KEY: Final = 250
+"""Bytes."""
+KEPT: Final = "kept"
+"""The owner of what is nobody's any more, but is to be nobody else's for a while."""
+
+
+class MemcachedBackend(BaseLockBackend):
+    """Keeps locks on the one server of the cache that CACHES has under the alias `cache`.
+
+    It does not guarantee that a lock is kept until its lease ends. The server forgets all when it
+    is restarted or flushed, and may evict what is held when its memory is full, unless it runs with
+    `-M`; the lock is then granted again at once. The holder is told when its lease is renewed
+    next. There is no fencing token against that.
+
+    Nor can it list locks, so the admin and `clear_stale_locks` don't show them. A ttl is a number
+    of whole seconds, up to 30 days. The server is asked for one more, since it counts from its last
+    full second: a lock whose holder died is free up to a second late, after `ttl` + 1 seconds.
+
+    Of the server's clock only that rate counts; it stands still while the server is suspended. It
+    can't be read to less than a second, so `acquired_at` and `expires_at` of a lease are by the
+    holder's own clock. They are for people.
+
+    The server has `store_timeout` seconds to answer, whatever the cache's own settings say.
+    """
+
+    supports_fencing = False
+    supports_listing = False
+    supports_unlimited_ttl = False
+    shortest_ttl = 1
+    longest_ttl = LONGEST_EXPIRY - 1
+
+    def __init__(
+        self, alias: str, *, cache: str, ttl: float | None = 60, store_timeout: float = 2
+    ) -> None:
+        super().__init__(alias, ttl=ttl)
+        self.cache = cache
+        self.store_timeout = validate_store_timeout(alias, store_timeout)
+        found = find_cache(alias, cache, MEMCACHED_CACHES)
+        servers = found.client_servers  # type: ignore[attr-defined]
+        if len(servers) != 1:
+            raise InvalidLockBackend(
+                f"DISTLOCK[{alias!r}]: cache {cache!r} has {len(servers)} servers in its LOCATION, "
+                "but locks need one: when the client takes one for dead, or is told of another, "
+                "semaphores move to other servers, which grant them again."
+            )
+        self._prefix = self._validate_prefix(found)
+        # Settings that a test overrides are another server.
+        self._server_key = cache, repr(caches.settings[cache]), self.store_timeout
+        self._make_server = lambda: Server(found)
+        try:
+            Server(found).new(self.store_timeout).close()  # without having connected
+        except Exception as error:
+            raise InvalidLockBackend(
+                f"DISTLOCK[{alias!r}]: cache {cache!r} makes no client: {error!r}"
+            ) from error
+
+    def _validate_prefix(self, cache: BaseCache) -> bytes:
+        """Return what all keys begin with: not the cache's VERSION, which would split locks."""
+        options: dict[str, Any] = cache._options  # type: ignore[attr-defined]
+        behaviors = options.get("behaviors") or {}
+        clients = options.get("key_prefix") or behaviors.get("namespace") or b""
+        prefix = clients.encode() if isinstance(clients, str) else clients
+        prefix += f"{cache.key_prefix}:distlock:".removeprefix(":").encode()
+        longest = prefix + _digest("")
+        if len(longest) > LONGEST_KEY or any(byte <= 32 or byte == 127 for byte in longest):
+            raise InvalidLockBackend(
+                f"DISTLOCK[{self.alias!r}]: cache {self.cache!r} has KEY_PREFIX "
+                f"{cache.key_prefix!r}, with which keys of locks take {len(longest)} bytes: "
+                f"Memcached has {LONGEST_KEY}, and no spaces or control characters in them."
+            )
+        return prefix
+
+    def validate_ttl(self, ttl: float | None) -> float | None:
+        seconds = super().validate_ttl(ttl)
+        if seconds is not None and seconds != int(seconds):
+            raise ValueError(
+                f"ttl is {ttl!r}, but Memcached counts whole seconds: give {math.ceil(seconds)}."
+            )
+        return seconds
+
+    def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
+        key, expiry, now = self._key(semaphore), _expiry(ttl), datetime.now(UTC)
+        if not self._talk(lambda talk: talk.acquire(key, owner, expiry)):
+            return None
+        return Grant(None, now, _end(now, ttl))
+
+    def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
+        renewals: dict[str, Renewal] = {}
+
+        def renew_all(talk: Conversation) -> None:
+            for lease in leases:
+                talk.continue_until(monotonic() + self.store_timeout)
+                key, expiry, now = self._key(lease.semaphore), _expiry(lease.ttl), datetime.now(UTC)
+                if talk.replace(key, lease.owner, lease.owner, expiry):
+                    renewals[lease.owner] = Renewal(True, _end(now, lease.ttl))
+
+        if leases:
+            self._talk(renew_all)
+        return renewals
+
+    def release(self, lease: Claim, keep: float = 0) -> bool:
+        key, expiry = self._key(lease.semaphore), _expiry(keep) if keep else LONG_AGO
+        return self._talk(lambda talk: talk.replace(key, lease.owner, KEPT, expiry))
+
+    def close(self) -> None:
+        self._server().close_idle()
+
+    def check(self, **kwargs: Any) -> list[CheckMessage]:
+        return [*super().check(**kwargs), *check_own_cache(self.alias, self.cache)]
+
+    def _key(self, semaphore: str) -> bytes:
+        return self._prefix + _digest(semaphore)
+
+    def _server(self) -> Server:
+        return shared(self._server_key, self._make_server)
+
+    def _talk(self, action: Callable[[Conversation], T]) -> T:
+        """Do it on an idle connection or, if there is none or it turns out cut, on a new one."""
+        server, deadline = self._server(), monotonic() + self.store_timeout
+        if idle := server.take():
+            try:
+                return self._talk_on(idle, server, deadline, action)
+            except LockBackendUnavailable as error:
+                # What was cut is noticed at once.
+                if error.reply_lost or monotonic() > deadline - self.store_timeout / 2:
+                    raise
+        half = (deadline - monotonic()) / 2
+        new = server.new(half)
+
+        def ask_and_do(talk: Conversation) -> T:
+            # First a question: of a change it is then known that it was sent.
+            talk.read(self._prefix)
+            talk.continue_until(deadline)
+            return action(talk)
+
+        return self._talk_on(new, server, deadline - half, ask_and_do)
+
+    def _talk_on(
+        self, client: Client, server: Server, deadline: float, action: Callable[[Conversation], T]
+    ) -> T:
+        talk = Conversation(client, deadline)
+        try:
+            result = action(talk)
+        except BaseException as error:
+            client.close()
+            if not isinstance(error, client.errors):
+                raise
+            server.close_idle()  # they may be cut, too
+            lost = talk.unknown and not client.refused(error)
+            reason = str(error).strip() or type(error).__name__
+            raise LockBackendUnavailable(
+                f"DISTLOCK[{self.alias!r}]: {reason}", reply_lost=lost
+            ) from _without_frames(error)
+        server.give_back(client)
+        return result
+
+
+def _digest(semaphore: str) -> bytes:
+    """Return what takes the same space for all semaphores, and is another one for each."""
+    return hashlib.sha256(semaphore.encode()).hexdigest().encode()
+
+
+def _expiry(seconds: float | None) -> int:
+    """Return what to ask the server for, so that it keeps something for that long at least.
+
+    It counts from its last full second.
+    """
+    if seconds is None or math.ceil(seconds) >= LONGEST_EXPIRY:
+        raise ValueError(f"Memcached can't keep anything for {seconds} seconds.")
+    return math.ceil(seconds) + 1
+
+
+def _end(now: datetime, ttl: float | None) -> datetime:
+    return now + timedelta(seconds=ttl or 0)
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """Drop the client's frames, which show the owner to whoever sees a traceback's variables."""
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__context__
+    return error
