@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
+import socket
+import sqlite3
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.processes import ROOT
+from tests.redis_servers import connect
 from tests.servers import find_chromium
 
 if TYPE_CHECKING:
@@ -21,6 +26,9 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import ConsoleMessage, Page
 
+    from tests.servers import Server
+
+needs_redis = pytest.mark.needs("redis")
 CUSTOMERS, REQUESTS = 6, 8
 TIMEOUT = 120
 BROWSER_OPTIONS = [
@@ -40,7 +48,7 @@ def project(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def manage(project: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def manage(project: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """Run one of the example's commands, and stop what still runs at the end of the block."""
     process = subprocess.Popen(
         [sys.executable, "manage.py", *arguments],
@@ -51,8 +59,11 @@ def manage(project: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             "PYTHONPATH": str(ROOT),
             "PYTHONUTF8": "1",
             "COLUMNS": "120",
-        },
+            "REDIS_URL": "",  # What the developer may have is left alone.
+        }
+        | environment,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if "PATH" in environment else None,
         text=True,
         encoding="utf-8",
     )
@@ -69,11 +80,106 @@ def figures(table: str, row: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", line)]
 
 
+def rows_of_locks(project: Path) -> int:
+    """Count the semaphores that were ever used in the example's database."""
+    with closing(sqlite3.connect(project / "example.sqlite3")) as database:
+        [(number,)] = database.execute("SELECT COUNT(*) FROM django_distlock_lock")
+    return int(number)
+
+
+def assert_stopped(address: str) -> None:
+    """Check that nothing listens any more at the URL of a server that the example started."""
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port_of(address)))
+
+
+def port_of(address: str) -> int:
+    """Return the port in a URL that has one."""
+    return int(address.rstrip("/").rpartition(":")[2])
+
+
 @pytest.mark.needs("example")
 def test_race_collects_twice_only_without_the_lock(project: Path) -> None:
     """`manage.py race` counts customers who paid twice without the lock, and none with it."""
-    options = (f"--customers={CUSTOMERS}", f"--requests={REQUESTS}", "--workers=3")
-    with manage(project, "race", *options) as process:
+    told = run_race(project)
+    assert "Redis" not in told
+    assert rows_of_locks(project) == CUSTOMERS
+
+
+@pytest.mark.needs("example", "redis")
+def test_race_starts_a_redis_server_and_stops_it(project: Path) -> None:
+    """`manage.py race --store redis`: the same, and no lock was in the database."""
+    told = run_race(project, "--store=redis")
+    [url] = re.findall(r"^Locks are kept in Redis, at (\S+)$", told, re.MULTILINE)
+    assert_stopped(url)
+    assert rows_of_locks(project) == 0
+
+
+@pytest.fixture
+def given(servers: dict[str, Server]) -> Iterator[dict[str, str]]:
+    """Return what leads to an empty database of a Redis server that is there already."""
+    number, place = 9, servers["redis"].database_settings
+    with connect(servers["redis"], number) as client:
+        client.flushdb()
+        yield {"REDIS_URL": f"redis://:@{place['HOST']}:{place['PORT']}/{number}"}
+        client.flushdb()
+
+
+@pytest.mark.needs("example", "redis")
+def test_race_uses_the_redis_server_that_it_is_given(
+    project: Path, given: dict[str, str], servers: dict[str, Server]
+) -> None:
+    """REDIS_URL says which, and is shown without its password; no other one is started."""
+    told = run_race(project, "--store=redis", **given)
+    assert f"Locks are kept in Redis, at {given['REDIS_URL'].replace(':@', '')}\n" in told
+    with connect(servers["redis"], 9) as client:
+        tokens = client.keys("example:distlock:{*collectPayment}:token")
+    assert len(tokens) == CUSTOMERS
+    assert rows_of_locks(project) == 0
+
+
+@pytest.mark.needs("example", "redis")
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (
+            {"PATH": ""},
+            "There is no redis-server: apt install redis-server, or set REDIS_URL.",
+        ),
+        (
+            {"PATH": "", "REDIS_URL": "redis://127.0.0.1:1"},
+            (
+                "REDIS_URL leads to no Redis that answers: "
+                "Error 111 connecting to 127.0.0.1:1. Connection refused."
+            ),
+        ),
+        (
+            {"PATH": "", "PYTHONPATH": "without"},
+            "--store redis needs a package: pip install django-redis.",
+        ),
+    ],
+    ids=["no server", "none that answers", "no package"],
+)
+@pytest.mark.parametrize("command", ["race", "demo"])
+def test_missing_redis_is_told_in_one_line(
+    project: Path, environment: dict[str, str], message: str, command: str
+) -> None:
+    """What to install or set; and nothing is begun."""
+    if "PYTHONPATH" in environment:
+        (project / "without" / "django_redis.py").parent.mkdir()
+        (project / "without" / "django_redis.py").write_text("raise ImportError")
+        path = os.pathsep.join([str(project / "without"), str(ROOT)])
+        environment = environment | {"PYTHONPATH": path}
+    with manage(project, command, "--store=redis", **environment) as process:
+        told, error = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, told, error) == (1, "", f"CommandError: {message}\n")
+    assert not (project / "example.sqlite3").exists()
+
+
+def run_race(project: Path, *options: str, **environment: str) -> str:
+    """Check that the race shows what it should, and return what it printed."""
+    options = (f"--customers={CUSTOMERS}", f"--requests={REQUESTS}", "--workers=3", *options)
+    with manage(project, "race", *options, **environment) as process:
         table, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, table
 
@@ -84,18 +190,63 @@ def test_race_collects_twice_only_without_the_lock(project: Path) -> None:
     requests, once, more, refused = figures(table, "with the lock")
     assert (requests, once, more) == (CUSTOMERS * REQUESTS, CUSTOMERS, 0)
     assert 1 <= refused <= requests - once
+    return table
 
 
 @pytest.mark.needs("example")
-def test_paused_workers_late_write_is_refused(project: Path) -> None:
+@pytest.mark.parametrize("store", ["database", pytest.param("redis", marks=needs_redis)])
+def test_paused_workers_late_write_is_refused(project: Path, store: str) -> None:
     """`manage.py race --pause` stops a real worker beyond its lease; its invoice says no."""
-    with manage(project, "race", "--pause") as process:
+    with manage(project, "race", "--pause", "--store", store) as process:
         told, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, told
+    assert bool(rows_of_locks(project)) == (store == "database")
     first, second = map(int, re.findall(r"holds 1collectPayment, token (\d+)", told))
     assert first < second
     assert re.search(rf"payments\.Invoice with pk 1 was not written: .* token {second}", told), told
     assert f"its row has the fence {second}; collected 1 time(s)" in told
+
+
+@pytest.mark.needs("example")
+def test_other_stores_tokens_are_forgotten(project: Path) -> None:
+    """Those of a server whose clock was ahead would else refuse the next race's writes."""
+    with manage(project, "race", "--pause") as process:
+        process.communicate(timeout=TIMEOUT)
+    with closing(sqlite3.connect(project / "example.sqlite3")) as database, database:
+        database.execute("UPDATE payments_invoice SET fence = 1 << 60")
+    with manage(project, "race", "--pause") as process:
+        told, _ = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, told
+
+
+@pytest.mark.needs("example", "redis")
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM)],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_site_and_its_redis_server_end_together(
+    project: Path, number: signal.Signals, status: int
+) -> None:
+    """`manage.py demo --store redis` says where the locks are, and leaves nothing behind."""
+    with manage(project, "demo", "--port=0", "--store=redis") as process:
+        assert process.stdout is not None
+        told = "".join(takewhile(lambda line: not line.startswith("Stop"), process.stdout))
+        [site] = re.findall(r"^The site: +(http://127.0.0.1:\d+/)$", told, re.MULTILINE)
+        [url] = re.findall(r"^Locks: +(\S+) \(the admin lists", told, re.MULTILINE)
+        assert b" 200 OK" in ask(site, b"GET / HTTP/1.0\r\n\r\n")
+        assert ask(url, b"PING\r\n") == b"+PONG\r\n"
+        process.send_signal(number)
+        assert process.wait(TIMEOUT) == status
+    assert_stopped(url)
+    assert_stopped(site)
+
+
+def ask(address: str, request: bytes) -> bytes:
+    """Return the beginning of what a server that the example started answers."""
+    with socket.create_connection(("127.0.0.1", port_of(address)), TIMEOUT) as connection:
+        connection.sendall(request)
+        return connection.recv(1000)
 
 
 @contextmanager

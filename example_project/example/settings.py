@@ -1,5 +1,6 @@
 """Settings of the example: a demonstration on this machine, not a template for production."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ TEMPLATES: list[dict[str, Any]] = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "payments.context.listed_locks",
             ],
         },
     },
@@ -71,6 +73,24 @@ DISTLOCK = {
         "OPTIONS": {"using": "default", "ttl": 60},
     },
 }
+
+# `--store redis` sets this for the processes that it starts: their locks are in Redis.
+LOCKS_ARE_IN_REDIS = os.environ.get("EXAMPLE_STORE") == "redis"
+if LOCKS_ARE_IN_REDIS:
+    CACHES: dict[str, Any] = {
+        "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+        "locks": {
+            "BACKEND": "django_redis.cache.RedisCache",
+            "LOCATION": os.environ["REDIS_URL"],
+            "KEY_PREFIX": "example",  # It may be somebody's Redis.
+        },
+    }
+    DISTLOCK = {
+        "default": {
+            "BACKEND": "django_distlock.backends.redis.RedisBackend",
+            "OPTIONS": {"cache": "locks", "ttl": 60},
+        },
+    }
 
 # How long the pretended payment provider takes to answer, in seconds.
 PAYMENT_PROVIDER_LATENCY = 0.05

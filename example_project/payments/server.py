@@ -1,17 +1,16 @@
 """Run the site under gunicorn: several processes, as a real site would."""
 
 import os
-import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import BinaryIO, NoReturn
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
 
 from django.conf import settings
 from django.core.management import CommandError
+
+from payments.processes import started
 
 HOST = "127.0.0.1"
 
@@ -43,21 +42,27 @@ def gunicorn(workers: int) -> Iterator[str]:
 def _started(listener: socket.socket, workers: int) -> Iterator[BinaryIO]:
     """Start gunicorn, and stop it at the end. Yield what each worker writes a byte to."""
     reader, writer = os.pipe()
-    previous = signal.signal(signal.SIGTERM, _exit)
-    with os.fdopen(reader, "rb", buffering=0) as ready:
-        process = subprocess.Popen(
+    with (
+        os.fdopen(reader, "rb", buffering=0) as ready,
+        started(
             _command(listener, workers),
             cwd=settings.BASE_DIR,
             env=os.environ | {"GUNICORN_READY_FD": str(writer)},
             pass_fds=[listener.fileno(), writer],
-        )
+        ),
+    ):
         os.close(writer)
-        try:
-            yield ready
-        finally:
-            process.terminate()
-            process.wait()
-            signal.signal(signal.SIGTERM, previous)
+        yield ready
+
+
+def serve(listener: socket.socket, workers: int) -> None:
+    """Serve the site until Ctrl-C, as long as this process has something to stop after that."""
+    command = _command(listener, workers)
+    with (
+        started(command, cwd=settings.BASE_DIR, pass_fds=[listener.fileno()]) as process,
+        suppress(KeyboardInterrupt),
+    ):
+        process.wait()
 
 
 def become_gunicorn(listener: socket.socket, workers: int) -> None:
@@ -66,11 +71,6 @@ def become_gunicorn(listener: socket.socket, workers: int) -> None:
     os.set_inheritable(listener.fileno(), True)
     command = _command(listener, workers)
     os.execv(command[0], command)
-
-
-def _exit(signal_number: int, _frame: FrameType | None) -> NoReturn:
-    """End like any other program, and so let no server outlive this process."""
-    raise SystemExit(128 + signal_number)
 
 
 def _command(listener: socket.socket, workers: int) -> list[str]:

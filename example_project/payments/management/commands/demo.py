@@ -7,7 +7,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand
 from django.db import connections
 
-from payments import collecting, demo_data, server
+from payments import collecting, demo_data, server, stores
 from payments.models import Customer
 
 WORKERS = 4
@@ -26,24 +26,31 @@ class Command(BaseCommand):
         parser.add_argument(
             "--port", type=int, default=8000, help="default: %(default)s; 0 means any free one"
         )
+        stores.add_option(parser)
 
-    def handle(self, *, exit_after_race: bool, port: int, **options: Any) -> None:
+    def handle(self, *, exit_after_race: bool, port: int, store: str, **options: Any) -> None:
         """Prepare, race and serve."""
         if exit_after_race:
-            self.race()
+            self.race(store)
             return
-        with server.listen(port) as listener:  # First of all, so that a port in use is told early.
-            self.race()
+        # The port first of all, so that one in use is told early.
+        with server.listen(port) as listener, stores.locks_kept_in(store) as place:
+            self.race(store)
             collecting.reset(Customer.objects.all())
             connections.close_all()
             self.stdout.write(
                 f"\nThe site:  {server.url(listener)}\n"
-                f"Sign in:   {demo_data.USERNAME}, password {demo_data.PASSWORD}\n"
-                "Stop it:   Ctrl-C"
+                f"Sign in:   {demo_data.USERNAME}, password {demo_data.PASSWORD}"
             )
+            if place:
+                self.stdout.write(
+                    f"Locks:     {place} (the admin lists those in the database only)"
+                )
+            self.stdout.write("Stop it:   Ctrl-C")
             self.stdout.flush()
-            server.become_gunicorn(listener, WORKERS)
+            serve = server.serve if place else server.become_gunicorn
+            serve(listener, WORKERS)
 
-    def race(self) -> None:
+    def race(self, store: str) -> None:
         """Prepare the database and run the race."""
-        call_command("race", workers=WORKERS, stdout=self.stdout)
+        call_command("race", workers=WORKERS, store=store, stdout=self.stdout)

@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.table import Table
 
-from payments import demo_data, pausing, server
+from payments import demo_data, pausing, server, stores
 from payments.models import Customer
 from payments.racing import Outcome, connect, race, sign_in
 
@@ -44,16 +44,35 @@ class Command(BaseCommand):
             action="store_true",
             help="instead, pause a worker for longer than its lease, right before it writes",
         )
+        stores.add_option(parser)
 
     def handle(
-        self, *, customers: int, requests: int, workers: int, pause: bool, **options: Any
+        self,
+        *,
+        customers: int,
+        requests: int,
+        workers: int,
+        pause: bool,
+        store: str,
+        **options: Any,
     ) -> None:
+        """Run what is asked for, with the locks where they are asked for."""
+        with stores.locks_kept_in(store) as place:
+            demo_data.prepare(customers)
+            if place:
+                self.stdout.write(f"Locks are kept in Redis, at {place}")
+            if pause:
+                self.pause()
+            else:
+                self.race(customers, requests, workers)
+
+    def pause(self) -> None:
+        """Pause a worker, and tell what happens."""
+        for line in pausing.pause(Customer.objects.filter(invoices__isnull=False)[:1].get()):
+            self.stdout.write(line)
+
+    def race(self, customers: int, requests: int, workers: int) -> None:
         """Run the race, print the table, and fail if it does not show what it should."""
-        demo_data.prepare(customers)
-        if pause:
-            for line in pausing.pause(Customer.objects.filter(invoices__isnull=False)[:1].get()):
-                self.stdout.write(line)
-            return
         racers = Customer.objects.filter(invoices__isnull=False).distinct()[:customers]
         self.stdout.write(
             f"Collecting from {customers} customers, {requests} requests at once for each ..."
@@ -73,9 +92,17 @@ class Command(BaseCommand):
 def as_table(outcomes: dict[str, Outcome]) -> Table:
     """Lay the outcomes out, a row for each view."""
     processes = set().union(*(outcome.workers for outcome in outcomes.values()))
-    table = Table(caption=f"processes that answered: {len(processes)}")
+    table = Table(
+        caption="The other requests collected, or found nothing left to collect.\n"
+        f"Processes that answered: {len(processes)}"
+    )
     table.add_column(no_wrap=True)
-    for heading in ("requests", "collected once", "collected twice or more", "answered 409"):
+    for heading in (
+        "requests",
+        "customers collected once",
+        "customers collected twice or more",
+        "requests answered 409",
+    ):
         table.add_column(heading, justify="right")
     for name, outcome in outcomes.items():
         cells = (
