@@ -1,12 +1,14 @@
 """What a lock costs: acquire and release against two bare UPDATEs and another library.
 
-The kinds of call take turns, a batch of each in every round, so that a busy moment of the machine
-hits all of them. A ratio is taken within a round; its median and quartiles are over the rounds.
+The kinds of call take turns, a few calls at a time, so that a busy moment of the machine hits all;
+what a call takes in a round is the median of its turns. A ratio is taken within a round; its median
+and quartiles are over the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import time
 from itertools import count
 from statistics import median, quantiles
@@ -21,7 +23,8 @@ from benchmarks import databases, writes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BATCH = 100
+BATCH = 10
+TURNS = 10
 REFUSED = 1_000
 UPDATES = "two bare UPDATEs"
 LOCK = "acquire_lock + release"
@@ -126,12 +129,16 @@ def make_update() -> Callable[[], None]:
 
 def measure(kinds: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
     """Return for each kind the seconds that a call took in each round, after one to warm up."""
-    batches: dict[str, list[float]] = {name: [] for name in kinds}
-    for number in range(rounds + 1):
-        # Alternately there and back: none always runs in the wake of the same other.
-        for name in list(kinds)[:: -1 if number % 2 else 1]:
-            batches[name].append(time_batch(kinds[name]))
-    return {name: values[1:] for name, values in batches.items()}
+    found: dict[str, list[float]] = {name: [] for name in kinds}
+    for _ in range(rounds + 1):
+        turns: dict[str, list[float]] = {name: [] for name in kinds}
+        for _ in range(TURNS):
+            # In any order: none always runs in the wake of the same other.
+            for name in random.sample(list(kinds), len(kinds)):
+                turns[name].append(time_batch(kinds[name]))
+        for name, values in turns.items():
+            found[name].append(median(values))
+    return {name: values[1:] for name, values in found.items()}
 
 
 def time_batch(call: Callable[[], None]) -> float:

@@ -1,0 +1,122 @@
+"""A store of a benchmark's own, Redis or a database, and Django set up to keep locks in it."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import django
+from django.conf import settings
+
+from benchmarks import databases
+from tests import servers
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+REDIS = "redis"
+STORES = (REDIS, *databases.DATABASES)
+CACHES = {
+    "django": "django.core.cache.backends.redis.RedisCache",
+    "django-redis": "django_redis.cache.RedisCache",
+}
+CONFIGURED = (
+    "CACHES",
+    "DATABASES",
+    "DEFAULT_AUTO_FIELD",
+    "DISTLOCK",
+    "INSTALLED_APPS",
+    "USE_TZ",
+)
+
+
+def add_redis_options(parser: argparse.ArgumentParser) -> None:
+    """Let the user choose how the locks' cache talks to Redis."""
+    parser.add_argument("--cache", choices=CACHES, default="django", help="default: %(default)s")
+    parser.add_argument("--hiredis", action="store_true", help="let redis-py use it, for all alike")
+
+
+@contextmanager
+def store(options: argparse.Namespace, *apps: str) -> Iterator[None]:
+    """Start the store that the options name, and stop it at the end of the block.
+
+    Unless `options.durable` says so, PostgreSQL doesn't wait for the disk when it commits.
+    """
+    if options.store == REDIS:
+        with redis(options):
+            yield
+    else:
+        with databases.database(options.store, *apps):
+            if options.store == "postgresql" and not options.durable:
+                databases.commit_without_waiting()
+            yield
+
+
+@contextmanager
+def redis(options: argparse.Namespace) -> Iterator[None]:
+    """Start a Redis server for a cache that keeps locks; its address is the cache's LOCATION."""
+    if not options.hiredis:
+        hide_hiredis()
+    with servers.start_redis() as server:
+        place = server.database_settings
+        location = f"redis://{place['HOST']}:{place['PORT']}/0"
+        settings.configure(
+            CACHES={"default": {"BACKEND": CACHES[options.cache], "LOCATION": location}},
+            # Not used, but a site has one.
+            DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+            DISTLOCK={
+                "default": {
+                    "BACKEND": "django_distlock.backends.redis.RedisBackend",
+                    "OPTIONS": {"cache": "default"},
+                }
+            },
+            INSTALLED_APPS=["django_distlock"],
+            USE_TZ=True,
+        )
+        django.setup()
+        yield
+
+
+def location() -> str:
+    """Return the address of the Redis server."""
+    return str(settings.CACHES["default"]["LOCATION"])
+
+
+def describe(store: str) -> str:
+    """Return the versions that the figures depend on."""
+    if store != REDIS:
+        return databases.describe()
+    import redis
+    from redis.utils import HIREDIS_AVAILABLE
+
+    with redis.Redis.from_url(location()) as client:
+        version = client.info("server")["redis_version"]
+    parser = "with hiredis" if HIREDIS_AVAILABLE else "without hiredis"
+    kind = settings.CACHES["default"]["BACKEND"]
+    return f"Redis {version}, redis-py {redis.__version__} {parser}\n{kind}"
+
+
+def configured() -> dict[str, Any]:
+    """Return the settings, for another process to be set up by."""
+    return {name: getattr(settings, name) for name in CONFIGURED}
+
+
+def set_up(configured: dict[str, Any], *, hiredis: bool) -> None:
+    """Set Django up in another process, by the settings that the first one has."""
+    if not hiredis:
+        hide_hiredis()
+    settings.configure(**configured)
+    django.setup()
+
+
+def hide_hiredis() -> None:
+    """Keep redis-py from using hiredis where that is installed: it looks when it is imported."""
+    assert "redis" not in sys.modules
+    sys.modules["hiredis"] = None  # type: ignore[assignment]
+
+
+def has_hiredis() -> bool:
+    """Tell whether redis-py may use hiredis in this process."""
+    return sys.modules.get("hiredis", sys) is not None
