@@ -36,8 +36,8 @@ class RedisBackend(BaseLockBackend):
     `cache` is the alias of a cache by django-redis or of Django's own RedisCache; `client` the
     dotted path of a callable that returns a redis-py client, which may be a RedisCluster. The
     cache's KEY_PREFIX stands before each key; its VERSION does not, since a deployment with another
-    one would split each lock. A server has `store_timeout` seconds to answer a call, and each step
-    of making a connection has as many, whatever the cache's own settings are.
+    one would split each lock. A server has `store_timeout` seconds to answer a call, whatever
+    the cache's own settings are; a handshake of TLS has as many again.
 
     It does not guarantee that a grant survives what makes the server forget: a failover to a
     replica that hasn't received it, a restart, FLUSHDB, an eviction. The token rises all the same.

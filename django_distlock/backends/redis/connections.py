@@ -6,10 +6,12 @@ deadline, with an answer or with LockBackendUnavailable.
 
 import asyncio
 import os
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
+from threading import Timer
 from typing import Any, Final, NoReturn, Self
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -107,7 +109,7 @@ class Node:
         """Send all commands at once and return their answers, a ServerError among others."""
         wire, left = None, deadline - clocks.monotonic()
         try:
-            wire = self._take_idle(left) or Wire(self.connect(left))
+            wire = self._take_idle(left) or self._connect_by(deadline)
             wire.send(commands)
             answers = [wire.receive() for _ in commands]
         except BaseException as error:  # noqa: BLE001 - raised again, as what it means
@@ -181,6 +183,7 @@ class Node:
 
     def _give_back(self, wire: Wire, left: float) -> None:
         if self._is_whole(left):
+            wire.limit(self.timeout)
             self._idle.append(wire)
         else:
             _close(wire)  # its time-out is another's
@@ -202,14 +205,24 @@ class Node:
         what = str(error) or f"no answer in {self.timeout} seconds"
         raise LockBackendUnavailable(f"{self}: {what}", reply_lost=lost) from error
 
-    def connect(self, timeout: float) -> Any:
-        """Return a new connection of redis-py's, for which each step may take so many seconds."""
+    def connect(self, seconds: float) -> Any:
+        """Return a new connection of redis-py's, made within so many seconds.
+
+        A handshake of TLS may take as long again, since each of its steps may.
+        """
         # Not make_connection(), which would have it count against the cache's own limit for ever.
         connection = self.pool.connection_class(**self.pool.connection_kwargs)
-        connection.socket_timeout = connection.socket_connect_timeout = timeout
+        connection.socket_timeout = connection.socket_connect_timeout = seconds
         connection.retry = Retry(NoBackoff(), 0)
-        connection.connect()
+        with _cut_after(seconds, connection):
+            connection.connect()
         return connection
+
+    def _connect_by(self, deadline: float) -> Wire:
+        """Return a new connection, whose next answer has what is left of the time."""
+        wire = Wire(self.connect(deadline - clocks.monotonic()))
+        wire.limit(deadline - clocks.monotonic())
+        return wire
 
     async def _aconnect(self, seconds: float) -> Wire:
         """See connect(): in a thread that no other work of the site keeps busy."""
@@ -237,6 +250,27 @@ class Node:
     def forget(self) -> None:
         """Let go of the parent's connections, in its child."""
         self._idle = []
+
+
+@contextmanager
+def _cut_after(seconds: float, connection: Any) -> Iterator[None]:
+    """Raise TimeoutError if the block takes longer: redis-py gives each of its steps that time."""
+    timer = Timer(seconds, _cut, [connection])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except RedisError as error:
+        if timer.finished.is_set():
+            raise TimeoutError from error
+        raise
+    finally:
+        timer.cancel()
+
+
+def _cut(connection: Any) -> None:
+    with suppress(OSError, AttributeError):  # it isn't connected yet, or not any more
+        connection._sock.shutdown(socket.SHUT_RDWR)
 
 
 def _send_only(wire: Wire | None, call: Call | None) -> bool:

@@ -31,11 +31,21 @@ class Incomplete(Exception):
 class Wire:
     """A connection that redis-py has opened, with its authentication, TLS and database."""
 
-    __slots__ = ("_at", "_buffer", "_connection", "_ready", "_socket", "is_told", "outstanding")
+    __slots__ = (
+        "_at",
+        "_buffer",
+        "_connection",
+        "_limit",
+        "_ready",
+        "_socket",
+        "is_told",
+        "outstanding",
+    )
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._socket = connection._sock
+        self._limit = self._socket.gettimeout()
         self._buffer = b""
         self._at = 0
         self._ready = select.poll()
@@ -44,6 +54,14 @@ class Wire:
         """How many answers are to come."""
         self.is_told = False
         """Whether to receive what is told to whom it may concern, as well."""
+
+    def limit(self, seconds: float) -> None:
+        """Wait for so long at most for what comes next."""
+        if seconds <= 0:
+            raise TimeoutError
+        if seconds != self._limit:
+            self._socket.settimeout(seconds)
+            self._limit = seconds
 
     def send(self, commands: Sequence[Command]) -> None:
         """Send all at once."""
