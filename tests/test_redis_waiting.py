@@ -786,7 +786,7 @@ def say_when_looked_at(monkeypatch: pytest.MonkeyPatch, answer: ServerError) -> 
 # Ends of leases
 
 
-@pytest.mark.parametrize("ttl", [0.02, 0.2, 3, None])
+@pytest.mark.parametrize("ttl", [0.2, 3, None])
 @pytest.mark.usefixtures("store")
 def test_any_ttl_can_be_waited_with(
     server: Server, threads: ThreadPoolExecutor, ttl: float | None

@@ -15,7 +15,7 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
     """Run a program, and stop it at the end of the block, whatever ends that."""
     previous = {number: signal.getsignal(number) for number in ENDS}
     for number, handler in previous.items():
-        if handler is signal.SIG_DFL:
+        if handler is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, _exit)
     process = None
     try:
