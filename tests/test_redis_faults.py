@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from django_distlock import LockBackendUnavailable, aacquire_lock, acquire_lock, clocks
+from django_distlock import (
+    LockBackendUnavailable,
+    aacquire_lock,
+    acquire_lock,
+    clocks,
+    distributed_lock,
+)
 from django_distlock.backends.redis.wire import Wire
 from django_distlock.signals import lock_acquired
 from tests.others import acquire, elsewhere, run, until
@@ -317,6 +323,38 @@ def test_server_that_answers_nothing_is_unavailable_in_time(server: Server, libr
         assert acquire(ALIAS, "c").release()
         until(lambda: not any(is_locked(server, semaphore) for semaphore in "ab"))
         assert acquire(ALIAS, "a").release()
+
+
+def test_tasks_do_not_take_each_other_for_a_dead_server(server: Server) -> None:
+    """Though most of them stand in line for longer than the server may take for each."""
+
+    async def hold(number: int) -> bool:
+        async with distributed_lock(str(number), backend=ALIAS) as lease:
+            return lease.held
+
+    async def hold_all() -> list[bool]:
+        return await asyncio.gather(*map(hold, range(200)))
+
+    with HoldingProxy(*place(server)) as proxy:
+        proxy.delay = 0.03  # of each of 25 answers in a row
+        with locks_at(proxy.port, store={"store_timeout": 0.5}):
+            assert all(run(hold_all()))
+
+
+def test_tasks_in_line_are_told_of_a_dead_server_in_time(server: Server) -> None:
+    """All of them, though only some have asked it."""
+
+    async def acquire_all() -> list[Lease | BaseException | None]:
+        tries = (aacquire_lock(str(number), backend=ALIAS) for number in range(100))
+        return await asyncio.gather(*tries, return_exceptions=True)
+
+    with locks_of(server, store={"store_timeout": 0.3}):
+        assert acquire(ALIAS).release()
+        with server.paused():
+            before = clocks.monotonic()
+            answers = run(acquire_all())
+            assert clocks.monotonic() - before < 0.3 + SOON
+    assert {type(answer) for answer in answers} == {LockBackendUnavailable}
 
 
 def test_late_acquisition_is_undone(server: Server) -> None:

@@ -27,6 +27,7 @@ from django_distlock import (
     lock_backends,
 )
 from django_distlock.backends.redis import listening, scripts
+from django_distlock.backends.redis.connections import AT_ONCE
 from django_distlock.backends.redis.listening import QueuedPlace
 from django_distlock.backends.redis.wire import ServerError
 from tests.others import acquire, elsewhere, run, take_away, until
@@ -199,7 +200,7 @@ def test_hundreds_of_tasks_are_served_fairly(server: Server) -> None:
         return running
 
     before = threading.active_count()
-    assert run(main()) - before < 10
+    assert run(main()) - before < AT_ONCE + 4  # who renews, who listens, and asyncio's own
     assert [*grants.values()] == [3] * 200
     assert most <= 1
 

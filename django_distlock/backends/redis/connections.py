@@ -5,11 +5,12 @@ deadline, with an answer or with LockBackendUnavailable.
 """
 
 import asyncio
+import math
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
 from threading import Timer
 from typing import Any, Final, NoReturn, Self
@@ -70,6 +71,8 @@ class Node:
         self.pool = pool
         self.timeout = timeout
         self._idle: list[Wire] = []
+        self._answered = -math.inf
+        """When a task was answered last, by the local monotonic clock."""
         self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
             WeakKeyDictionary()
         )
@@ -99,6 +102,7 @@ class Node:
         [answer] = await self.aask_all([call.command()], deadline, undo)
         if isinstance(answer, ServerError):
             if answer.code == "NOSCRIPT":
+                deadline = clocks.monotonic() + self.timeout  # the turn may have taken all of it
                 [answer] = await self.aask_all([call.command(whole=True)], deadline, undo)
             self.raise_for(answer)
         return answer
@@ -107,27 +111,29 @@ class Node:
         self, commands: Sequence[Command], deadline: float, undo: Call | None = None
     ) -> list[Any]:
         """Send all commands at once and return their answers, a ServerError among others."""
-        wire, left = None, deadline - clocks.monotonic()
+        wire = None
         try:
-            wire = self._take_idle(left) or self._connect_by(deadline)
+            wire = self._take_idle() or Wire(self.connect(_until(deadline)))
+            wire.limit(self._left(deadline))
             wire.send(commands)
             answers = [wire.receive() for _ in commands]
         except BaseException as error:  # noqa: BLE001 - raised again, as what it means
             undone = isinstance(error, TimeoutError) and _send_only(wire, undo)
             self._fail(wire, error, undone=undone)
-        self._give_back(wire, left)
+        self._idle.append(wire)
         return answers
 
     async def aask_all(
         self, commands: Sequence[Command], deadline: float, undo: Call | None = None
     ) -> list[Any]:
         """See ask_all()."""
-        wire, left = None, deadline - clocks.monotonic()
+        wire = None
         try:
-            async with asyncio.timeout(left), self._turn():
-                wire = self._take_idle(left) or await self._aconnect(left)
+            async with self._turn(deadline) as deadline, asyncio.timeout(_until(deadline)):
+                wire = self._take_idle() or await self._aconnect(_until(deadline))
                 wire.send(commands)
                 answers = [await wire.areceive() for _ in commands]
+            self._answered = clocks.monotonic()
         except asyncio.CancelledError:
             if wire is not None:
                 await asyncio.shield(detach(self._undo(wire, undo)))
@@ -135,7 +141,7 @@ class Node:
         except BaseException as error:  # noqa: BLE001 - raised again, as what it means
             undone = isinstance(error, TimeoutError) and _send_only(wire, undo)
             self._fail(wire, error, undone=undone)
-        self._give_back(wire, left)
+        self._idle.append(wire)
         return answers
 
     async def _undo(self, wire: Wire, undo: Call | None) -> None:
@@ -152,13 +158,34 @@ class Node:
                     await wire.areceive()
         _close(wire)
 
-    def _turn(self) -> asyncio.Semaphore:
-        """Return what lets no more than so many tasks of this loop have a connection each."""
+    @asynccontextmanager
+    async def _turn(self, deadline: float) -> AsyncIterator[float]:
+        """Let no more than so many tasks of this loop have a connection each; yield the deadline.
+
+        That is later for who had to wait while the server answered others.
+        """
         loop = asyncio.get_running_loop()
-        found = self._turns.get(loop)
-        if found is None:
-            found = self._turns[loop] = asyncio.Semaphore(AT_ONCE)
-        return found
+        turns = self._turns.get(loop)
+        if turns is None:
+            turns = self._turns[loop] = asyncio.Semaphore(AT_ONCE)
+        if turns.locked():
+            deadline = await self._line_up(turns, deadline)
+        else:
+            await turns.acquire()
+        try:
+            yield deadline
+        finally:
+            turns.release()
+
+    async def _line_up(self, turns: asyncio.Semaphore, deadline: float) -> float:
+        """Wait for a turn until the server has answered nobody for as long as a call may take."""
+        while True:
+            left = _until(deadline)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await turns.acquire()
+                return max(deadline, self._answered + self.timeout)
+            deadline = self._answered + self.timeout
 
     def raise_for(self, answer: Any, asked: str = "") -> None:
         """Raise what the answer means, if it is an error."""
@@ -170,10 +197,8 @@ class Node:
             self.close()
         raise LockBackendUnavailable(f"{self} answered{asked}: {answer}") from answer
 
-    def _take_idle(self, left: float) -> Wire | None:
-        if left <= 0:
-            raise TimeoutError
-        while self._idle and self._is_whole(left):
+    def _take_idle(self) -> Wire | None:
+        while self._idle:
             with suppress(IndexError):
                 wire = self._idle.pop()
                 if not wire.has_ended():
@@ -181,16 +206,10 @@ class Node:
                 _close(wire)
         return None
 
-    def _give_back(self, wire: Wire, left: float) -> None:
-        if self._is_whole(left):
-            wire.limit(self.timeout)
-            self._idle.append(wire)
-        else:
-            _close(wire)  # its time-out is another's
-
-    def _is_whole(self, left: float) -> bool:
-        """Tell whether this is all the time that a call has, and not what earlier tries left."""
-        return left > 0.9 * self.timeout
+    def _left(self, deadline: float) -> float:
+        """Return what is left of the time; to the first to ask, all of it, as to those before."""
+        left = _until(deadline)
+        return self.timeout if left > 0.9 * self.timeout else left
 
     def _fail(self, wire: Wire | None, error: BaseException, *, undone: bool) -> NoReturn:
         """Close the connection, and all others if they may be broken, too; raise what it means.
@@ -218,12 +237,6 @@ class Node:
             connection.connect()
         return connection
 
-    def _connect_by(self, deadline: float) -> Wire:
-        """Return a new connection, whose next answer has what is left of the time."""
-        wire = Wire(self.connect(deadline - clocks.monotonic()))
-        wire.limit(deadline - clocks.monotonic())
-        return wire
-
     async def _aconnect(self, seconds: float) -> Wire:
         """See connect(): in a thread that no other work of the site keeps busy."""
         loop = asyncio.get_running_loop()
@@ -250,6 +263,14 @@ class Node:
     def forget(self) -> None:
         """Let go of the parent's connections, in its child."""
         self._idle = []
+
+
+def _until(deadline: float) -> float:
+    """Return how many seconds are left; TimeoutError if none."""
+    left = deadline - clocks.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
 
 
 @contextmanager

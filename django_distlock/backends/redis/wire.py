@@ -57,8 +57,6 @@ class Wire:
 
     def limit(self, seconds: float) -> None:
         """Wait for so long at most for what comes next."""
-        if seconds <= 0:
-            raise TimeoutError
         if seconds != self._limit:
             self._socket.settimeout(seconds)
             self._limit = seconds
@@ -91,11 +89,13 @@ class Wire:
             return
         loop = asyncio.get_running_loop()
         readable = loop.create_future()
-        loop.add_reader(self._socket, _tell, readable)
+        # By its number: asyncio writes out a socket, in an error that nobody sees.
+        number = self._socket.fileno()
+        loop.add_reader(number, _tell, readable)
         try:
             await readable
         finally:
-            loop.remove_reader(self._socket)
+            loop.remove_reader(number)
 
     def _read(self) -> None:
         """Read what has come, or is the first to come; OSError if nothing ever will."""
