@@ -138,5 +138,6 @@ def test_store_has_its_own_checks() -> None:
 
 
 def test_store_without_checks_has_no_messages() -> None:
-    """The base class has nothing to check."""
+    """The base class has nothing to check, nor to ask a server."""
     assert BaseLockBackend("mine").check() == []
+    assert BaseLockBackend("mine").check_deployment() == []

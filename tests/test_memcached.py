@@ -902,6 +902,27 @@ def test_lost_reply_of_a_release_is_a_release(alias: str) -> None:
 
 
 @on_each_client
+def test_connection_that_was_cut_is_replaced(alias: str) -> None:
+    """Nobody is told, if it is noticed before anything is changed."""
+    with through_proxy(alias) as proxy:
+        lease = acquire(alias)
+        proxy.lose_requests(b"gets ", 1)
+        assert lease.release() is True
+        assert proxy.losses == 0
+
+
+def test_entry_that_somebody_keeps_changing_is_no_loss() -> None:
+    """The server is taken for unavailable then."""
+    client = mock.Mock(spec=memcached_clients.Client)
+    client.read.return_value = memcached_clients.Entry("owner", 1)
+    client.replace.return_value = False
+    talk = memcached_clients.Conversation(client, clocks.monotonic() + 60)
+    with pytest.raises(TimeoutError, match="changed"):
+        talk.replace(b"a", "owner", "owner", 60)
+    assert client.replace.call_count == memcached_clients.TRIES
+
+
+@on_each_client
 def test_owner_is_on_no_error_page(alias: str) -> None:
     """DEBUG's page shows every frame's variables, and a client's frame has what it sends."""
     with through_proxy(alias) as proxy:

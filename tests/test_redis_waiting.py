@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import signal
 import threading
@@ -463,11 +464,11 @@ def test_who_has_left_is_not_in_the_queue_though_it_was_joined_again(
     server: Server, store: RedisBackend
 ) -> None:
     """With the lock, in the meantime: it isn't taken from it."""
-    place = store.join("a", "owner", "", print)
-    assert place is not None
+    place = cast("QueuedPlace", store.join("a", "owner", "", print))
     assert store.acquire("a", "owner", 60, "")
     place.leave(granted=True)
-    listening.listener(store._servers.all()[0])._join_again([cast("QueuedPlace", place)])
+    place.offered = -math.inf  # as long ago
+    listening.listener(store._servers.all()[0])._join_again([place])
     assert waiting(server) == 0
     assert store.release(Claimed("a", "owner"))
 
@@ -476,7 +477,8 @@ def test_task_whose_event_loop_is_closed_is_forgotten(server: Server, store: Red
     """When it is its turn: the lock goes to the next."""
     lease = acquire(ALIAS)
     loop = asyncio.new_event_loop()
-    task = loop.create_task(aacquire_lock("a", backend=ALIAS, timeout=60))
+    waits = aacquire_lock("a", backend=ALIAS, timeout=60)
+    task = loop.create_task(waits)
     while not waiting(server):
         loop.run_until_complete(asyncio.sleep(0.01))
     loop.close()
@@ -485,6 +487,7 @@ def test_task_whose_event_loop_is_closed_is_forgotten(server: Server, store: Red
     assert lease.release()
     assert acquire(ALIAS, timeout=30).release()
     until(lambda: not heard._places and not waiting(server))
+    waits.close()  # as it is when it is collected
     task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 

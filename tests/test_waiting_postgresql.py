@@ -399,6 +399,34 @@ def wait_by_hand(semaphore: str = "a") -> tuple[Any, str, threading.Event]:
 
 
 @pytest.mark.usefixtures("long_offers")
+def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its thread joins all the same, and leaves again."""
+    joining, may_go_on = threading.Event(), threading.Event()
+    join = QueuedPlace.join
+
+    def join_slowly(self: QueuedPlace) -> bool:
+        joined = join(self)
+        joining.set()
+        assert may_go_on.wait(30)
+        return joined
+
+    async def cancel_as_it_joins() -> None:
+        task = asyncio.create_task(aacquire_lock("a", backend=ALIAS, timeout=60))
+        assert await asyncio.to_thread(joining.wait, 30)
+        task.cancel()
+        may_go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    monkeypatch.setattr(QueuedPlace, "join", join_slowly)
+    with distributed_lock("a", backend=ALIAS):
+        run(cancel_as_it_joins())
+        assert waiters() == 0
+    assert not places.places
+
+
 def test_offer_of_no_use_is_handed_on() -> None:
     """Who gives up when it has just been offered the lock passes it to the next."""
     lease = acquire(ALIAS)
