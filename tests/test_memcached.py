@@ -217,8 +217,11 @@ def test_lock_lives_as_long_as_its_holder_believes(alias: str) -> None:
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return the time that leases and stores see, to be changed."""
-    now = [1000.0]
+    """Return the time that leases and stores see, to be changed.
+
+    It begins about now, since the thread that renews is there before and after it.
+    """
+    now = [float(round(clocks.monotonic()))]
     monkeypatch.setattr(clocks, "monotonic", lambda: now[0])
     monkeypatch.setattr(memcached, "monotonic", lambda: now[0])
     monkeypatch.setattr(memcached_clients, "monotonic", lambda: now[0])
