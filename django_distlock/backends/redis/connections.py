@@ -198,13 +198,14 @@ class Node:
         raise LockBackendUnavailable(f"{self} answered{asked}: {answer}") from answer
 
     def _take_idle(self) -> Wire | None:
-        while self._idle:
-            with suppress(IndexError):
+        while True:
+            try:
                 wire = self._idle.pop()
-                if not wire.has_ended():
-                    return wire
-                _close(wire)
-        return None
+            except IndexError:
+                return None
+            if not wire.has_ended():
+                return wire
+            _close(wire)
 
     def _left(self, deadline: float) -> float:
         """Return what is left of the time; to the first to ask, all of it, as to those before."""

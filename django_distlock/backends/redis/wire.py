@@ -175,6 +175,18 @@ def _tell(readable: asyncio.Future[None]) -> None:
 
 
 def _pack(command: Command) -> bytes:
+    parts = [f"*{len(command)}\r\n"]
+    for each in command:
+        if isinstance(each, bytes):
+            return _pack_bytes(command)
+        text = str(each)
+        parts.append(f"${len(text)}\r\n{text}\r\n")
+    packed = "".join(parts)
+    # Then each text has as many bytes as characters. It takes half the time.
+    return packed.encode() if packed.isascii() else _pack_bytes(command)
+
+
+def _pack_bytes(command: Command) -> bytes:
     parts = [b"*%d\r\n" % len(command)]
     for each in command:
         text = each if isinstance(each, bytes) else str(each).encode()
