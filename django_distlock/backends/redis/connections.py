@@ -113,8 +113,12 @@ class Node:
         """Send all commands at once and return their answers, a ServerError among others."""
         wire = None
         try:
-            wire = self._take_idle() or Wire(self.connect(_until(deadline)))
-            wire.limit(self._left(deadline))
+            left = self._left(deadline)
+            wire = self._take_idle()
+            if wire is None:
+                wire = Wire(self.connect(left))
+                left = self._left(deadline)
+            wire.limit(left)
             wire.send(commands)
             answers = [wire.receive() for _ in commands]
         except BaseException as error:  # noqa: BLE001 - raised again, as what it means
@@ -277,13 +281,14 @@ def _until(deadline: float) -> float:
 @contextmanager
 def _cut_after(seconds: float, connection: Any) -> Iterator[None]:
     """Raise TimeoutError if the block takes longer: redis-py gives each of its steps that time."""
+    ends = clocks.monotonic() + seconds
     timer = Timer(seconds, _cut, [connection])
     timer.daemon = True
     timer.start()
     try:
         yield
     except RedisError as error:
-        if timer.finished.is_set():
+        if clocks.monotonic() >= ends:
             raise TimeoutError from error
         raise
     finally:
