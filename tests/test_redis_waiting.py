@@ -267,6 +267,22 @@ def test_dead_process_costs_little_however_many_wait_in_it(
         until(lambda: in_line(server) == 0)
 
 
+@pytest.mark.usefixtures("lasting_offers")
+def test_killed_process_is_passed_over_at_once(server: Server, threads: ThreadPoolExecutor) -> None:
+    """Nothing is offered to who doesn't listen any more: that offer would last here."""
+    with shared_with_workers(server), workers_at(server, 1, "stand_in_line", ALIAS, "5") as dead:
+        lease = acquire(ALIAS)
+        until(lambda: in_line(server) == 5)
+        waits = threads.submit(take)
+        until(lambda: in_line(server) == 6)
+        [process] = dead.processes
+        process.kill()
+        with connect(server) as client:
+            until(lambda: len(client.pubsub_channels("distlock:*")) == 1)
+        assert lease.release()
+        assert waits.result(30)
+
+
 def test_dead_holders_lock_is_handed_on_when_its_ttl_ends(
     server: Server, threads: ThreadPoolExecutor
 ) -> None:
