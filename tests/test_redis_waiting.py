@@ -33,6 +33,7 @@ from django_distlock.backends.redis.listening import QueuedPlace
 from django_distlock.backends.redis.wire import ServerError
 from tests.others import acquire, elsewhere, run, take_away, until
 from tests.processes import Workers
+from tests.proxies import LossyProxy, _chunks
 from tests.redis_locks import (
     ALIAS,
     commands,
@@ -48,6 +49,7 @@ from tests.servers import HOST
 from tests.test_redis import forked
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
@@ -614,6 +616,55 @@ def test_who_waits_is_told_though_the_connection_to_listen_was_lost(
     until(lambda: waiting(server) == 0)
 
 
+class ForgettingProxy(LossyProxy):
+    """Loses the server's end of the first connection on which somebody listens, who isn't told."""
+
+    forgets = 1
+
+    def _pass_on(self, client: socket.socket, server: socket.socket, reset: int | None) -> None:
+        for source, data in _chunks(client, server):
+            if self.forgets and b"SUBSCRIBE" in data:
+                self.forgets -= 1
+                server.sendall(data)
+                client.sendall(server.recv(65536))
+                server.close()
+                while client.recv(65536):
+                    pass
+                return
+            (client if source is server else server).sendall(data)
+
+
+def test_process_that_the_server_has_lost_listens_anew(
+    server: Server, threads: ThreadPoolExecutor
+) -> None:
+    """Though nothing tells it, but that it is dropped from the queue."""
+    with ForgettingProxy(*place(server)) as proxy, locks_at(proxy.port), connect(server) as client:
+        lease = acquire(ALIAS)
+        wait = threads.submit(acquire, ALIAS, timeout=60)
+        until(lambda: waiting(server) == 1 and not client.pubsub_channels())
+        assert lease.release()  # to nobody
+        until(lambda: wait.done() or len(client.pubsub_channels()) == 1)
+        other = threads.submit(acquire, ALIAS, timeout=60)
+        assert wait.result(30).release()
+        assert other.result(30).release()
+        assert client.pubsub_channels()
+
+
+def test_who_could_not_leave_leaves_later(server: Server, threads: ThreadPoolExecutor) -> None:
+    """Or else the lock would be offered to nobody, and the others of its process pay for that."""
+    with LossyProxy(*place(server)) as proxy, locks_at(proxy.port):
+        lease = acquire(ALIAS)
+        stays = threads.submit(take)
+        until(lambda: waiting(server) == 1)
+        proxy.lose_requests(scripts.LEAVE.digest.encode(), 1)
+        assert elsewhere(lambda: acquire_lock("a", backend=ALIAS, timeout=0.3)) is None
+        assert proxy.losses == 0
+        until(lambda: waiting(server) == 1)
+        assert not stays.done()
+        assert lease.release()
+        assert stays.result(30)
+
+
 def test_who_waits_is_told_when_the_server_is_killed(
     server: Server, threads: ThreadPoolExecutor, store: RedisBackend
 ) -> None:
@@ -715,6 +766,9 @@ def test_user_who_may_not_subscribe_asks_again_and_again(
             until(lambda: "lets nobody listen" in caplog.text)
             assert lease.release()
             assert all(each.result(30) for each in waits)
+            many = [threads.submit(take) for _ in range(50)]
+            assert all(each.result(30) for each in many)
+            assert caplog.text.count("lets nobody listen") == 1
     finally:
         with connect(server) as client:
             client.acl_deluser("modest")
@@ -770,6 +824,7 @@ def test_who_waits_where_the_lock_is_no_more_asks_again_and_again(
     [place] = listening.listener(store._servers.all()[0])._places.values()
     say_when_looked_at(monkeypatch, ServerError("MOVED 1 127.0.0.1:1"))
     until(lambda: place.alone)
+    assert place.patience == listening.ALONE
     with connect(server) as client:
         client.delete(f"{key_of()}:queue")
     assert lease.release()

@@ -93,8 +93,9 @@ class QueuedPlace:
     @property
     def patience(self) -> float:
         """Seconds after which to try again, unless woken."""
-        longest = ALONE if self.alone else SAFETY
-        return min(max(self.ends - clocks.monotonic(), SOONEST), longest)
+        if self.alone:
+            return ALONE
+        return min(max(self.ends - clocks.monotonic(), SOONEST), SAFETY)
 
     def check(self) -> None:
         """Raise LockBackendUnavailable if the server can't be asked any more."""
@@ -124,18 +125,20 @@ class Listener:
         self._places: dict[int, QueuedPlace] = {}
         self._changing = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._listening: Future[None] = Future()
+        self._listening: Future[bool] = Future()
+        """Whether it listens, or isn't allowed to, once that is known."""
         self._failure: Exception | None = None
+        self._refused_until = -math.inf
         self._left: list[QueuedPlace] = []
 
     def join(
         self, keys: Keys, waiter: str, wake: Callable[[], object], deadline: float
     ) -> QueuedPlace | None:
         """Return a place at the end of the queue; None if nobody may listen for its turn."""
-        place = self._add(keys, waiter, wake)
+        place, listening = self._add(keys, waiter, wake)
         try:
-            concurrent.futures.wait([self._listening], max(0, deadline - clocks.monotonic()))
-            if not self._is_allowed():
+            concurrent.futures.wait([listening], max(0, deadline - clocks.monotonic()))
+            if not self._is_allowed(listening):
                 self._forget(place)
                 return None
             left = self._node.run(_call(JOIN, place), deadline, _call(LEAVE, place))
@@ -148,11 +151,11 @@ class Listener:
         self, keys: Keys, waiter: str, wake: Callable[[], object], deadline: float
     ) -> QueuedPlace | None:
         """See join()."""
-        place = self._add(keys, waiter, wake)
+        place, listening = self._add(keys, waiter, wake)
         try:
-            listening = asyncio.wrap_future(self._listening)
-            await asyncio.wait([listening], timeout=max(0, deadline - clocks.monotonic()))
-            if not self._is_allowed():
+            known = asyncio.wrap_future(listening)
+            await asyncio.wait([known], timeout=max(0, deadline - clocks.monotonic()))
+            if not self._is_allowed(listening):
                 self._forget(place)
                 return None
             left = await self._node.arun(_call(JOIN, place), deadline, _call(LEAVE, place))
@@ -172,7 +175,7 @@ class Listener:
         if place.failure is not None:
             self._leave_later(place)
         elif not granted:
-            with suppress(Moved):
+            with self._or_later(place):
                 self._node.run(_call(LEAVE, place), self._new_deadline())
 
     async def aremove(self, place: QueuedPlace, granted: bool) -> None:
@@ -181,8 +184,18 @@ class Listener:
         if place.failure is not None:
             self._leave_later(place)
         elif not granted:
-            with suppress(Moved):
+            with self._or_later(place):
                 await self._node.arun(_call(LEAVE, place), self._new_deadline())
+
+    @contextmanager
+    def _or_later(self, place: QueuedPlace) -> Iterator[None]:
+        """Let the thread do it once more, if it isn't known to be done."""
+        try:
+            with suppress(Moved):
+                yield
+        except LockBackendUnavailable:
+            self._leave_later(place)
+            raise
 
     def _leave_later(self, place: QueuedPlace) -> None:
         """Let the thread tell the server that it is in no queue, unless it was granted the lock."""
@@ -193,13 +206,15 @@ class Listener:
     def _new_deadline(self) -> float:
         return clocks.monotonic() + self._node.timeout
 
-    def _add(self, keys: Keys, waiter: str, wake: Callable[[], object]) -> QueuedPlace:
+    def _add(
+        self, keys: Keys, waiter: str, wake: Callable[[], object]
+    ) -> tuple[QueuedPlace, Future[bool]]:
         number = next(self._numbers)
         place = QueuedPlace(self, keys, number, f"{self._channel} {number} {waiter}", wake)
         with self._changing:
             self._places[number] = place
             self._start()
-        return place
+            return place, self._listening
 
     def _forget(self, place: QueuedPlace, granted: bool = False) -> None:
         place.granted = granted
@@ -207,6 +222,8 @@ class Listener:
             self._places.pop(place.number, None)
 
     def _start(self) -> None:
+        if clocks.monotonic() < self._refused_until:
+            return
         if self._thread is None or not self._thread.is_alive():
             self._listening = Future()
             self._failure = None
@@ -214,13 +231,13 @@ class Listener:
             self._thread = threading.Thread(target=self._run, name=name, daemon=True)
             self._thread.start()
 
-    def _is_allowed(self) -> bool:
+    def _is_allowed(self, listening: Future[bool]) -> bool:
         """Tell whether it listens, or isn't allowed to; raise if that isn't known in time."""
-        if not self._listening.done():
+        if not listening.done():
             raise LockBackendUnavailable(
                 f"{self._node}: can't listen: {self._failure or 'no answer'}"
             )
-        return not isinstance(self._failure, NotAllowed)
+        return listening.result()
 
     def _run(self) -> None:
         while not self._ends():
@@ -228,16 +245,23 @@ class Listener:
                 with self._subscribed() as wire:
                     self._failure = None
                     self._join_again(self._all())
-                    self._listening.set_result(None)
+                    self._listening.set_result(True)
                     self._listen(wire)
                 self._listening = Future()
-            except NotAllowed as error:
-                self._failure = error
-                self._listening.set_result(None)
-                logger.warning("%s lets nobody listen: who waits asks again and again.", self._node)
+            except NotAllowed:
+                self._refuse()
                 return
             except Exception as error:  # noqa: BLE001 - who waits has no other thread
                 self._fail(error)
+
+    def _refuse(self) -> None:
+        """Let those who wait ask again and again, and try to listen no more for a while."""
+        logger.warning("%s lets nobody listen: who waits asks again and again.", self._node)
+        self._refused_until = clocks.monotonic() + IDLE
+        self._listening.set_result(False)
+        for place in self._all():
+            place.alone = True
+            place.wake()
 
     def _fail(self, error: Exception) -> None:
         """Listen anew; but if it is more than this connection that is broken, tell who waits."""
@@ -325,18 +349,21 @@ class Listener:
             left, known = answer
             _note_end(places, left)
             soonest = min(soonest, max(places[0].ends - now, SOONEST))
-            self._see_to(places, known)
+            self._see_to(places[0], known)
         return soonest
 
-    def _see_to(self, places: list[QueuedPlace], known: int) -> None:
-        """Act on where the first of the places is: IN_QUEUE, OFFERED or nowhere."""
-        first = places[0]
+    def _see_to(self, first: QueuedPlace, known: int) -> None:
+        """Act on where the first of some places is: in the queue, OFFERED the lock or nowhere.
+
+        In the latter case all join again, on a new connection: the server may have taken the
+        process for dead since it has lost that one, of which nobody told us.
+        """
         if known == OFFERED:
             self._offer(first.number)  # the message was lost
         first.missed = 0 if known else first.missed + 1
         if first.missed > 1:  # once may be by the way
             first.missed = 0
-            self._join_again(places)
+            raise ConnectionResetError(f"{self._node} has forgotten who waits here")
 
     def _join_again(self, places: list[QueuedPlace]) -> None:
         """Let all be in their queues: who is there keeps his place."""
