@@ -526,6 +526,42 @@ def test_each_node_renews_its_leases_in_one_round_trip(
     assert all(store.release(lease) for lease in leases)
 
 
+def test_losses_are_told_though_another_node_cannot_be_asked(
+    redis_cluster: Cluster, store: Any, sent: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a node that answers it is known what is held there, even if that is nothing."""
+    leases = claims(store, (f"{new_owner()}" for _ in range(30)), sent)
+    node = store._servers.of(store._key(leases[0].semaphore))
+    there = {
+        lease.owner for lease in leases if store._servers.of(store._key(lease.semaphore)) is node
+    }
+    assert all(store.release(lease) for lease in leases)
+    monkeypatch.setattr(store._servers, "suspect", lambda: None)
+    monkeypatch.setattr(node, "ask_all", raises(LockBackendUnavailable("it is down")))
+    renewals = store.renew(leases)
+    assert renewals.keys() == there
+    assert not any(renewal.renewed for renewal in renewals.values())
+
+
+def test_locks_are_listed_though_a_slot_moves_meanwhile(
+    redis_cluster: Cluster, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nodes are asked again."""
+    lease = acquire(ALIAS)
+    described = type(store)._described
+    moves = [Moved()]
+
+    def describe(*arguments: Any) -> Any:
+        if moves:
+            raise moves.pop()
+        return described(store, *arguments)
+
+    monkeypatch.setattr(store, "_described", describe)
+    assert [lock.semaphore for lock in store.held()] == ["a"]
+    assert not moves
+    assert lease.release()
+
+
 def test_node_that_cannot_be_asked_costs_the_others_no_renewal(
     redis_cluster: Cluster, store: Any, sent: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,18 +129,19 @@ class RedisBackend(BaseLockBackend):
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
         renewals: dict[str, Renewal] = {}
-        failure = None
-        for node, batches in self._batches_by_node(leases).items():
+        by_node = self._batches_by_node(leases)
+        failures = []
+        for node, batches in by_node.items():
             try:
                 answers = self._renew_at(node, batches)
             except LockBackendUnavailable as error:
                 self._servers.suspect()
-                failure = error
+                failures.append(error)
                 answers = [UNKNOWN] * len(batches)
             for batch, answer in zip(batches, answers, strict=True):
                 renewals |= _renewals(batch, answer)
-        if failure is not None and not any(renewal.renewed for renewal in renewals.values()):
-            raise failure
+        if failures and len(failures) == len(by_node):
+            raise failures[0]
         return renewals
 
     def _renew_at(self, node: Node, batches: list[list[Claim]]) -> list[Any]:
@@ -192,13 +193,16 @@ class RedisBackend(BaseLockBackend):
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
         pattern = _escape(self._start + _encode(prefix)) + "*}"
+        found = at_node(self._servers, self._key(prefix), lambda _: self._list(pattern))
+        yield from sorted(found.values(), key=lambda lock: lock.semaphore)[:limit]
+
+    def _list(self, pattern: str) -> dict[str, LockInfo]:
         # A server may list a key twice.
-        found = {
+        return {
             lock.semaphore: lock
             for node in self._servers.all()
             for lock in self._listed(node, pattern)
         }
-        yield from sorted(found.values(), key=lambda lock: lock.semaphore)[:limit]
 
     def _listed(self, node: Node, pattern: str) -> Iterator[LockInfo]:
         """Yield the locks of a server, looking at some of its keys at a time."""
