@@ -628,8 +628,7 @@ class ForgettingProxy(LossyProxy):
                 server.sendall(data)
                 client.sendall(server.recv(65536))
                 server.close()
-                while client.recv(65536):
-                    pass
+                assert not client.recv(65536)  # when the client closes it
                 return
             (client if source is server else server).sendall(data)
 
