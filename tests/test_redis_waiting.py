@@ -422,11 +422,8 @@ def test_tasks_that_are_cancelled_as_they_are_offered_the_lock_leave_nothing(
     run(main())
 
 
-@pytest.mark.parametrize("ttl", [60, None])
-def test_task_that_is_cancelled_as_it_leaves_with_the_lock_leaves_nothing(
-    server: Server, store: RedisBackend, monkeypatch: pytest.MonkeyPatch, ttl: float | None
-) -> None:
-    """It has been granted it, and nobody will ever know."""
+def cancelled_as_they_leave(monkeypatch: pytest.MonkeyPatch) -> list[asyncio.Task[Any]]:
+    """Return where to put the task that is cancelled when somebody leaves the queue."""
     waits: list[asyncio.Task[Any]] = []
     leave = QueuedPlace.aleave
 
@@ -434,6 +431,17 @@ def test_task_that_is_cancelled_as_it_leaves_with_the_lock_leaves_nothing(
         waits[0].cancel()
         await asyncio.sleep(0)
         await leave(self, granted=granted)
+
+    monkeypatch.setattr(QueuedPlace, "aleave", cancel_and_leave)
+    return waits
+
+
+@pytest.mark.parametrize("ttl", [60, None])
+def test_task_that_is_cancelled_as_it_leaves_with_the_lock_leaves_nothing(
+    server: Server, store: RedisBackend, monkeypatch: pytest.MonkeyPatch, ttl: float | None
+) -> None:
+    """It has been granted it, and nobody will ever know."""
+    waits = cancelled_as_they_leave(monkeypatch)
 
     async def main() -> None:
         lease = await aacquire_lock("a", backend=ALIAS)
@@ -444,7 +452,6 @@ def test_task_that_is_cancelled_as_it_leaves_with_the_lock_leaves_nothing(
         with pytest.raises(asyncio.CancelledError):
             await waits[0]
 
-    monkeypatch.setattr(QueuedPlace, "aleave", cancel_and_leave)
     run(main())
     assert [*store.held()] == []
     assert waiting(server) == 0
@@ -454,13 +461,7 @@ def test_task_that_is_cancelled_again_as_it_leaves_leaves_nothing(
     server: Server, store: RedisBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither a lock nor a place."""
-    waits: list[asyncio.Task[Any]] = []
-    leave = QueuedPlace.aleave
-
-    async def cancel_and_leave(self: QueuedPlace, *, granted: bool) -> None:
-        waits[0].cancel()
-        await asyncio.sleep(0)
-        await leave(self, granted=granted)
+    waits = cancelled_as_they_leave(monkeypatch)
 
     async def main() -> None:
         lease = await aacquire_lock("a", backend=ALIAS)
@@ -473,7 +474,6 @@ def test_task_that_is_cancelled_again_as_it_leaves_leaves_nothing(
         assert await asyncio.to_thread(waiting, server) == 0
         assert await lease.arelease()
 
-    monkeypatch.setattr(QueuedPlace, "aleave", cancel_and_leave)
     run(main())
     assert [*store.held()] == []
 

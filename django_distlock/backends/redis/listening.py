@@ -43,6 +43,8 @@ PAUSE: Final = 0.2
 """Seconds between two tries to listen to a server that is down."""
 IDLE: Final = 60.0
 """Seconds after which the thread ends if nobody waits."""
+REFUSED: Final = 60.0
+"""Seconds for which it isn't tried again to listen where that isn't allowed."""
 
 
 class NotAllowed(Exception):
@@ -257,7 +259,7 @@ class Listener:
     def _refuse(self) -> None:
         """Let those who wait ask again and again, and try to listen no more for a while."""
         logger.warning("%s lets nobody listen: who waits asks again and again.", self._node)
-        self._refused_until = clocks.monotonic() + IDLE
+        self._refused_until = clocks.monotonic() + REFUSED
         self._listening.set_result(False)
         for place in self._all():
             place.alone = True
