@@ -346,7 +346,7 @@ class LockBackendContract(_TestCase):
         lock_lost.connect(receive)
         try:
             self.assertTrue(self.backend.force_release(semaphore, lease.token))
-            self.wait_until(lambda: lease.lost)
+            self.wait_until(lambda: bool(told))
             successor = self.grant(semaphore)
             self.assertFalse(lease.release())
         finally:
