@@ -312,7 +312,8 @@ def test_site_shows_the_race_and_the_locks(project: Path, page: Page) -> None:
 
         # On a busy machine requests may come one after the other by chance.
         verdicts = (race(page, "without") for _ in range(10))
-        assert any(re.match("Collected [0-9]+ times without the lock", each) for each in verdicts)
+        lost = re.compile(r"Collected ([2-9]|\d\d) times without the lock")
+        assert any(map(lost.match, verdicts))
         assert page.locator("#answers .wrong").count() >= 1
 
         verdict = race(page, "with")

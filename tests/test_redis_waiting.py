@@ -712,6 +712,16 @@ def test_who_waits_is_told_when_the_server_answers_nothing(
         assert acquire(ALIAS, timeout=10).release()
 
 
+def test_server_that_nobody_waits_for_is_no_matter(
+    store: RedisBackend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That it can't be listened to is logged only if somebody waits."""
+    monkeypatch.setattr(listening, "PAUSE", 0)
+    [node] = store._servers.all()
+    listening.Listener(node)._fail(LockBackendUnavailable("it is down"))
+    assert not caplog.records
+
+
 def test_who_comes_when_the_server_answers_nothing_is_told(server: Server) -> None:
     """Also if he is the first for whom this process would listen."""
     with locks_of(server, store={"store_timeout": 0.3}) as store, server.paused():

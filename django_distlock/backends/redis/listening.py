@@ -273,8 +273,10 @@ class Listener:
         self._failure = error
         if was_listening and not isinstance(error, LockBackendUnavailable):
             return
-        logger.warning("%s can't be listened to; it will be tried again: %s", self._node, error)
-        for place in self._all():
+        places = self._all()
+        if places:
+            logger.warning("%s can't be listened to; it will be tried again: %s", self._node, error)
+        for place in places:
             place.failure = error
             place.wake()
         time.sleep(PAUSE)
