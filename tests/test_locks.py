@@ -25,6 +25,7 @@ from django_distlock import (
     waiting,
 )
 from django_distlock.handler import lock_backends
+from django_distlock.queues import queues
 from django_distlock.signals import lock_acquired
 from tests.conftest import LOST, ScriptedBackend
 
@@ -151,6 +152,17 @@ def test_pauses_grow_from_a_millisecond_with_jitter(
     assert max(clock) <= waiting.LONGEST_PAUSE
     assert clock[6] > clock[0] * 4
     assert len(set(clock)) == len(clock)
+
+
+def test_second_in_line_asks_nothing_and_waits_no_longer_than_its_timeout(
+    scripted: ScriptedBackend, clock: list[float]
+) -> None:
+    """Only the first one of a process asks; who is behind it gives up in time all the same."""
+    scripted.owner = "somebody else"
+    with queues.waiting("default", "a", waiting.WaitingThread()):
+        assert acquire_lock("a", timeout=3) is None
+    assert sum(clock) == pytest.approx(3)
+    assert scripted.calls.count("acquire") <= 1
 
 
 def test_no_timeout_means_one_try(scripted: ScriptedBackend, clock: list[float]) -> None:

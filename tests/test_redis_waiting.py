@@ -722,6 +722,32 @@ def test_server_that_nobody_waits_for_is_no_matter(
     assert not caplog.records
 
 
+def test_who_is_granted_the_lock_as_the_server_fails_need_not_leave_later(
+    store: RedisBackend,
+) -> None:
+    """The grant has taken him out of the queue."""
+    waiter = cast("QueuedPlace", store.join("a", "owner", "", print))
+    assert store.acquire("a", "owner", 60, "")
+    waiter.failure = LockBackendUnavailable("it was down for a moment")
+    waiter.leave(granted=True)
+    assert waiter not in waiter._listener._left
+
+
+def test_who_waits_asks_again_and_again_when_nobody_may_listen_any_more(
+    store: RedisBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when the user's rights are taken away meanwhile."""
+    woken: list[str] = []
+    waiter = cast("QueuedPlace", store.join("a", "owner", "", lambda: woken.append("yes")))
+    another = listening.Listener(waiter._listener._node)
+    another._places[waiter.number] = waiter
+    another._refuse()
+    assert waiter.alone
+    assert woken == ["yes"]
+    assert "lets nobody listen" in caplog.text
+    waiter.leave(granted=False)
+
+
 def test_who_comes_when_the_server_answers_nothing_is_told(server: Server) -> None:
     """Also if he is the first for whom this process would listen."""
     with locks_of(server, store={"store_timeout": 0.3}) as store, server.paused():
