@@ -143,6 +143,7 @@ DISTLOCK = {
     alias: _lock_backend("django_distlock.backends.database.DatabaseBackend", alias)
     for alias in DATABASES
 }
+DISTLOCK["memory"] = {"BACKEND": "django_distlock.backends.memory.MemoryBackend"}
 DISTLOCK["modest"] = {"BACKEND": "tests.app.backends.ModestBackend"}
 DISTLOCK |= {
     name: _lock_backend(f"tests.app.backends.{backend}", using)

@@ -32,6 +32,10 @@ class ModestTests(LockBackendContract, SimpleTestCase):
         self.assertEqual(self.backend.check(), [])
 
 
+class MemoryTests(LockBackendContract, SimpleTestCase):
+    alias = "memory"
+
+
 class CommittedTestCase(TransactionTestCase):
     """Tidies up nothing but the locks."""
 

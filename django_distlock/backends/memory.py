@@ -1,0 +1,209 @@
+"""The memory backend: the locks of one process, for its threads and tasks."""
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Final
+
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage
+
+from ..fields import to_datetime
+from ..queues import contended
+from ..server.table import Described, LockTable, Release
+from .base import NO_BUDGET, BaseLockBackend, Claim, Grant, LockInfo, LockState, Owner, Renewal
+
+SOONEST: Final = 0.001
+"""Seconds, at least, until a waiter looks at a lock that is about to end."""
+
+
+class MemoryBackend(BaseLockBackend):
+    """Keeps locks in the memory of this process: for tests, and for sites that are one process.
+
+    It does not keep out another process, be it a second worker of the same server, a management
+    command or a forked child: each has locks of its own. They end with it.
+    """
+
+    keeps_expired: ClassVar[bool] = False
+
+    is_async: ClassVar[bool] = True
+
+    def __init__(self, alias: str, *, ttl: float | None = 60) -> None:
+        super().__init__(alias, ttl=ttl)
+        self._shared = _locks_of(alias)
+
+    @property
+    def queues_all(self) -> bool:
+        return True
+
+    def new_budget(self) -> AbstractContextManager[Any]:
+        return NO_BUDGET
+
+    def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
+        with self._shared as table:
+            lock = table.acquire(semaphore, owner, _seconds(ttl), holder)
+            if lock is None:
+                return None
+            return Grant(lock.token, to_datetime(lock.acquired_at), _end(table, ttl))
+
+    async def aacquire(self, *arguments: Any, budget: object) -> Grant | None:
+        """See acquire(): nobody is waited for."""
+        return self.acquire(*arguments)
+
+    def join(
+        self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
+    ) -> "MemoryPlace":
+        with self._shared as table:
+            table.join(semaphore, owner, holder, wake)
+        return MemoryPlace(self._shared, semaphore, owner)
+
+    async def ajoin(self, *arguments: Any, budget: object) -> "MemoryPlace":
+        """See join()."""
+        return self.join(*arguments)
+
+    async def aleave(self, place: "MemoryPlace", granted: bool, *, budget: object) -> None:
+        """See leave()."""
+        place.leave(granted=granted)
+
+    def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
+        with self._shared as table:
+            return {
+                Owner(lease.owner): Renewal(True, _end(table, lease.ttl))
+                for lease in leases
+                if table.renew(lease.semaphore, lease.owner, _seconds(lease.ttl))
+            }
+
+    async def arenew(self, leases: Sequence[Claim], *, budget: object) -> dict[str, Renewal]:
+        """See renew()."""
+        return self.renew(leases)
+
+    def release(self, lease: Claim, keep: float = 0) -> bool:
+        with self._shared as table:
+            released = table.release(lease.semaphore, lease.owner, keep)
+        if released is Release.HANDED_OVER:
+            contended.add(self.alias, lease.semaphore)
+        return bool(released)
+
+    async def arelease(self, lease: Claim, keep: float = 0, *, budget: object) -> bool:
+        """See release()."""
+        return self.release(lease, keep)
+
+    def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
+        with self._shared as table:
+            found = table.describe(sorted(table.names(prefix))[:limit])
+            now = table.microseconds()
+        yield from (lock_info(each, now) for each in found)
+
+    def force_release(self, semaphore: str, token: int) -> bool:
+        with self._shared as table:
+            released = table.force_release(semaphore, token)
+        if released:
+            self.tell_force_released(semaphore, token)
+        return released
+
+    def clear(self) -> None:
+        """Free all locks, as a test may at its end: who holds one has lost it."""
+        with self._shared as table:
+            table.clear()
+
+    def check(self, **kwargs: Any) -> list[CheckMessage]:
+        if settings.DEBUG:
+            return []
+        return [
+            checks.Warning(
+                f"DISTLOCK[{self.alias!r}]: MemoryBackend keeps out nobody in another process.",
+                hint="Where more than one process serves the site, or works for it, use the "
+                "database's backend, or Redis, or a lock server. Is it one process for sure, "
+                "silence this.",
+                id="distlock.W005",
+            )
+        ]
+
+
+class MemoryPlace:
+    """A waiter's place in the queue."""
+
+    __slots__ = ("_owner", "_semaphore", "_shared")
+
+    def __init__(self, shared: "SharedTable", semaphore: str, owner: str) -> None:
+        self._shared = shared
+        self._semaphore = semaphore
+        self._owner = owner
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which to try again, unless woken: nothing else notes that a lease ends."""
+        with self._shared as table:
+            return max(table.left(self._semaphore), SOONEST)
+
+    def check(self) -> None:
+        """Do nothing: the store is here."""
+
+    def leave(self, *, granted: bool) -> None:
+        """Wait no more: having been granted the lock, or having given up."""
+        if not granted:
+            with self._shared as table:
+                table.leave(self._semaphore, self._owner)
+
+
+class SharedTable:
+    """The locks that the threads of this process have together."""
+
+    def __init__(self) -> None:
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Have no locks, as a child that was forked."""
+        self._table = LockTable()
+        # Reentrant: what is collected in between may release a lock.
+        self._one_at_a_time = threading.RLock()
+
+    def __enter__(self) -> LockTable:
+        self._one_at_a_time.acquire()
+        return self._table
+
+    def __exit__(self, *exception: object) -> None:
+        self._one_at_a_time.release()
+
+
+_shared: dict[str, SharedTable] = {}
+
+
+def _locks_of(alias: str) -> SharedTable:
+    return _shared.get(alias) or _shared.setdefault(alias, SharedTable())
+
+
+def _begin_anew() -> None:
+    for shared in _shared.values():
+        shared.begin_anew()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
+
+
+def lock_info(lock: Described, now: int) -> LockInfo:
+    """Return what a table says of a lock, for people; `now` is in microseconds, by its clock."""
+    seen_at = to_datetime(now)
+    return LockInfo(
+        semaphore=lock.semaphore,
+        state=LockState.HELD,
+        token=lock.token,
+        holder=lock.holder,
+        acquired_at=to_datetime(lock.acquired_at),
+        expires_at=None if lock.left == math.inf else seen_at + timedelta(seconds=lock.left),
+        seen_at=seen_at,
+    )
+
+
+def _seconds(ttl: float | None) -> float:
+    return math.inf if ttl is None else ttl
+
+
+def _end(table: LockTable, ttl: float | None) -> datetime | None:
+    if ttl is None:
+        return None
+    return to_datetime(table.microseconds()) + timedelta(seconds=ttl)
