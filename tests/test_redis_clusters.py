@@ -18,7 +18,7 @@ from django_distlock import LockBackendUnavailable, acquire_lock, clocks, lock_b
 from django_distlock.acquisitions import new_owner
 from django_distlock.backends.redis import servers as module
 from django_distlock.backends.redis.connections import Moved
-from django_distlock.backends.redis.wire import Wire
+from django_distlock.backends.redis.wire import RedisWire
 from django_distlock.leases import Extension
 from tests.others import Interrupted, acquire, elsewhere, run, until
 from tests.redis_locks import (
@@ -462,13 +462,13 @@ def test_plain_client_of_a_node_is_told_how_to_find_the_others(
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return how many commands are sent at once, each time."""
     sizes: list[int] = []
-    send = Wire.send
+    send = RedisWire.send
 
-    def count_and_send(wire: Wire, commands: Any) -> None:
+    def count_and_send(wire: RedisWire, commands: Any) -> None:
         sizes.append(len(commands))
         send(wire, commands)
 
-    monkeypatch.setattr(Wire, "send", count_and_send)
+    monkeypatch.setattr(RedisWire, "send", count_and_send)
     return sizes
 
 
@@ -668,7 +668,7 @@ def test_call_that_is_interrupted_leaves_no_connection_to_use(
         [node] = store._servers.all()
         assert acquire(ALIAS).release()
         with monkeypatch.context() as patch:
-            patch.setattr(Wire, "receive", raises(Interrupted()))
+            patch.setattr(RedisWire, "receive", raises(Interrupted()))
             with pytest.raises(Interrupted):
                 store.acquire("a", "one", 60, "")
         assert not node._idle
@@ -681,7 +681,7 @@ def test_acquisition_that_cannot_be_undone_may_have_been_carried_out(
 ) -> None:
     """Its second try finds the grant: the undo could not be sent."""
 
-    def close_and_time_out(wire: Wire) -> None:
+    def close_and_time_out(wire: RedisWire) -> None:
         wire.close()
         wire._socket.close()
         raise TimeoutError
@@ -689,7 +689,7 @@ def test_acquisition_that_cannot_be_undone_may_have_been_carried_out(
     with locks_of(server) as store:
         assert store.acquire("b", "one", 60, "")  # a connection is there, and the script
         with monkeypatch.context() as patch:
-            patch.setattr(Wire, "receive", close_and_time_out)
+            patch.setattr(RedisWire, "receive", close_and_time_out)
             with pytest.raises(LockBackendUnavailable, match=r"no answer in 2 seconds") as caught:
                 store.acquire("a", "one", 60, "")
         assert caught.value.reply_lost
@@ -720,16 +720,16 @@ def test_release_by_a_task_that_is_cancelled_is_carried_out(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was sent, and there is nothing to undo."""
-    receive = Wire.areceive
+    receive = RedisWire.areceive
 
     async def main() -> None:
         waits = asyncio.Event()
 
-        async def tell_and_receive(wire: Wire) -> Any:
+        async def tell_and_receive(wire: RedisWire) -> Any:
             waits.set()
             return await receive(wire)
 
-        monkeypatch.setattr(Wire, "areceive", tell_and_receive)
+        monkeypatch.setattr(RedisWire, "areceive", tell_and_receive)
         with server.paused():
             releasing = asyncio.create_task(store.arelease(claim, budget=store.new_budget()))
             await asyncio.wait_for(waits.wait(), 60)

@@ -18,7 +18,6 @@ from django_distlock import (
     clocks,
     distributed_lock,
 )
-from django_distlock.backends.redis.wire import Wire
 from django_distlock.signals import lock_acquired
 from tests.others import acquire, elsewhere, run, until
 from tests.proxies import LossyProxy, _chunks
@@ -190,7 +189,7 @@ def test_request_that_comes_late_takes_no_lock_away(server: Server) -> None:
             assert acquire(ALIAS).release()
             store.close()
             [node] = store._servers.all()
-            node._idle.append(Wire(node.connect(0.92)))  # as after a reset of the one before
+            node._idle.append(node.connect(0.92))  # as after a reset of the one before
             proxy.marker = b"{a}"
             with pytest.raises(LockBackendUnavailable):
                 acquire_lock("a", backend=ALIAS)

@@ -18,7 +18,8 @@ from redis.exceptions import MovedError, OutOfMemoryError, ReadOnlyError
 from redis.exceptions import TimeoutError as TimedOut
 from redis.retry import Retry
 
-from django_distlock.backends.redis.wire import ServerError, Wire
+from django_distlock.backends.redis.wire import RedisWire
+from django_distlock.backends.wires import ServerError
 from tests.others import until
 from tests.proxies import LossyProxy
 from tests.redis_servers import (
@@ -327,7 +328,7 @@ def test_answer_is_understood_wherever_it_is_cut(
     connection: Connection, sent: bytes, expected: Any
 ) -> None:
     """The network may deliver it in any two pieces."""
-    wire = Wire(connection)
+    wire = RedisWire(connection)
     for cut in range(1, len(sent)):
         wire.outstanding = 1
         connection.server.sendall(sent[:cut])
@@ -358,7 +359,7 @@ def test_answers_are_understood_byte_by_byte(connection: Connection) -> None:
     """One after the other, though nothing is between them; by async code as well."""
     text = b"".join(sent for sent, _ in ANSWERS)
     expected = [answer for _, answer in ANSWERS]
-    wire = Wire(connection)
+    wire = RedisWire(connection)
     found = []
     for at in range(len(text)):
         connection.server.sendall(text[at : at + 1])
@@ -385,7 +386,7 @@ def test_answers_are_understood_byte_by_byte(connection: Connection) -> None:
 @pytest.mark.parametrize("sent", ERRORS)
 def test_errors_are_answers(connection: Connection, sent: bytes) -> None:
     """Also among others; the first word tells them apart."""
-    wire = Wire(connection)
+    wire = RedisWire(connection)
     connection.server.sendall(sent + b"*2\r\n:1\r\n" + sent)
     alone, [one, among] = wire.receive(), wire.receive()
     assert one == 1
@@ -396,7 +397,7 @@ def test_errors_are_answers(connection: Connection, sent: bytes) -> None:
 
 def test_who_listens_is_told(connection: Connection) -> None:
     """And others aren't."""
-    wire = Wire(connection)
+    wire = RedisWire(connection)
     connection.server.sendall(PUSH + b":1\r\n" + PUSH + b":1\r\n")
     assert wire.receive() == 1
     wire.is_told = True
@@ -411,7 +412,7 @@ def test_who_listens_is_told(connection: Connection) -> None:
 )
 def test_what_is_no_answer_is_an_error(connection: Connection, sent: bytes) -> None:
     """Of types that Redis doesn't use for what is asked here, or of what is no Redis."""
-    wire = Wire(connection)
+    wire = RedisWire(connection)
     connection.server.sendall(sent)
     with pytest.raises(OSError, match=r"^not an answer of Redis: "):
         wire.receive()
@@ -419,7 +420,7 @@ def test_what_is_no_answer_is_an_error(connection: Connection, sent: bytes) -> N
 
 def test_end_of_a_connection_is_an_error(connection: Connection) -> None:
     """Whether or not part of an answer has come."""
-    wire = Wire(connection)
+    wire = RedisWire(connection)
     connection.server.sendall(b"$5\r\nab")
     connection.server.close()
     assert wire.has_ended()
@@ -431,7 +432,7 @@ def test_end_of_a_connection_is_an_error(connection: Connection) -> None:
 
 def test_commands_are_sent_as_bytes_of_any_length(connection: Connection) -> None:
     """All at once."""
-    wire = Wire(connection)
+    wire = RedisWire(connection)
     wire.send([("SET", "ä", 1), ("GET", b"\xff")])
     assert wire.outstanding == 2
     assert connection.server.recv(1_000) == (
@@ -441,7 +442,7 @@ def test_commands_are_sent_as_bytes_of_any_length(connection: Connection) -> Non
 
 def test_idle_connection_that_says_something_is_not_used(connection: Connection) -> None:
     """It would be taken for an answer."""
-    wire = Wire(connection)
+    wire = RedisWire(connection)
     assert not wire.has_ended()
     connection.server.sendall(b":1\r\n")
     assert wire.has_ended()
@@ -461,14 +462,14 @@ def test_answer_that_tls_has_read_already_is_not_waited_for(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The socket itself has nothing more to read then."""
-    monkeypatch.setattr("django_distlock.backends.redis.wire.CHUNK", 4)
+    monkeypatch.setattr("django_distlock.backends.wires.CHUNK", 4)
     with ThreadPoolExecutor(1) as thread:
         wrapping = thread.submit(
             encrypted(ssl.PROTOCOL_TLS_SERVER).wrap_socket, connection.server, server_side=True
         )
         connection._sock = encrypted(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(connection._sock)
         connection.server = wrapping.result(60)
-    wire = Wire(connection)
+    wire = RedisWire(connection)
     with connection._sock, connection.server:
         assert not wire.hears(0)
         connection.server.sendall(b":1\r\n:2\r\n:3\r\n")

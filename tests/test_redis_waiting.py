@@ -27,10 +27,10 @@ from django_distlock import (
     distributed_lock,
     lock_backends,
 )
+from django_distlock.backends.pools import AT_ONCE
 from django_distlock.backends.redis import listening, scripts
-from django_distlock.backends.redis.connections import AT_ONCE
 from django_distlock.backends.redis.listening import QueuedPlace
-from django_distlock.backends.redis.wire import ServerError
+from django_distlock.backends.wires import ServerError
 from tests.others import acquire, elsewhere, run, take_away, until
 from tests.processes import Workers
 from tests.proxies import LossyProxy, _chunks
@@ -860,7 +860,7 @@ def test_who_waits_where_the_lock_is_no_more_asks_again_and_again(
     wait = threads.submit(take)
     until(lambda: waiting(server) == 1)
     [place] = listening.listener(store._servers.all()[0])._places.values()
-    say_when_looked_at(monkeypatch, ServerError("MOVED 1 127.0.0.1:1"))
+    say_when_looked_at(monkeypatch, ServerError("MOVED 1 127.0.0.1:1", "MOVED"))
     until(lambda: place.alone)
     assert place.patience == listening.ALONE
     with connect(server) as client:
@@ -879,7 +879,7 @@ def test_who_waits_is_told_what_the_server_says_of_the_queue(
     lease = acquire(ALIAS)
     wait = threads.submit(take)
     until(lambda: waiting(server) == 1)
-    say_when_looked_at(monkeypatch, ServerError("LOADING it reads its disk"))
+    say_when_looked_at(monkeypatch, ServerError("LOADING it reads its disk", "LOADING"))
     with pytest.raises(LockBackendUnavailable, match="LOADING"):
         wait.result(30)
     assert lease.release()

@@ -18,11 +18,12 @@ from ...fields import to_datetime
 from ...queues import contended
 from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState, Owner, Place, Renewal
 from ..caches import check_ignored_exceptions, check_own_cache, validate_store_timeout
-from .connections import Budget, Node
+from ..pools import Budget
+from ..wires import ServerError
+from .connections import Node
 from .listening import QueuedPlace, listener
 from .scripts import ACQUIRE, FORCE_RELEASE, RELEASE, RENEW, Call
 from .servers import aat_node, at_node, find_servers
-from .wire import ServerError
 
 BATCH = 500
 """How many leases a script renews, which takes a server one to two milliseconds."""

@@ -21,9 +21,10 @@ from typing import Any, Final
 
 from ... import clocks
 from ...exceptions import LockBackendUnavailable
+from ..wires import ServerError
 from .connections import Moved, Node
 from .scripts import JOIN, LEAVE, LOOK, Call, Script
-from .wire import ServerError, Wire
+from .wire import RedisWire
 
 logger = logging.getLogger("django_distlock")
 
@@ -296,8 +297,8 @@ class Listener:
             return True
 
     @contextmanager
-    def _subscribed(self) -> Iterator[Wire]:
-        wire = Wire(self._node.connect(self._node.timeout))
+    def _subscribed(self) -> Iterator[RedisWire]:
+        wire = self._node.connect(self._node.timeout)
         try:
             wire.is_told = True
             wire.send([("SUBSCRIBE", self._channel)])
@@ -308,7 +309,7 @@ class Listener:
         finally:
             wire.close()
 
-    def _listen(self, wire: Wire) -> None:
+    def _listen(self, wire: RedisWire) -> None:
         """Pass messages on, and look after the queues, until nobody has waited for a while."""
         look_at, last_used = clocks.monotonic(), clocks.monotonic()
         while True:
