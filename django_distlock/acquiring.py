@@ -118,6 +118,10 @@ class Acquisition:
             return contended.has(self.backend, self.semaphore)
         return self._waits and queues.has(self.backend, self.semaphore, self._loop)
 
+    def is_over(self) -> bool:
+        """Tell whether the deadline has passed."""
+        return clocks.monotonic() >= self.deadline
+
     def join(self, wake: Callable[[], object]) -> Questions[Place | None]:
         """Wait where the store has a queue; in whatever thread."""
         _, semaphore, owner, _, holder, *_ = self._request

@@ -42,6 +42,9 @@ class Extension(NamedTuple):
     semaphore: str
     owner: str
     ttl: float
+    token: int | None = None
+    holder: str = ""
+    remaining: float = 0
 
 
 class Lease:
@@ -192,7 +195,10 @@ class Lease:
         """Return what to ask the store for: the ttl from now, within `max_hold`."""
         if self._last - now >= (self.ttl or 0):
             return self
-        return Extension(self.semaphore, self.owner, self._last - now)
+        ttl = self._last - now
+        return Extension(
+            self.semaphore, self.owner, ttl, self.token, self.holder, self.remaining
+        )
 
     def within_max_hold(self, ttl: float | None) -> float | None:
         """Return the ttl, or what `max_hold` leaves of it."""

@@ -49,6 +49,17 @@ class Held(NamedTuple):
     ttl: float | None
     grant: Grant
     received: float
+    holder: str = "contract"
+
+    @property
+    def token(self) -> int | None:
+        """The fencing token."""
+        return self.grant.token
+
+    @property
+    def remaining(self) -> float:
+        """Seconds that are left, as a holder counts them."""
+        return max(0.0, self.received + (self.ttl or 0) - monotonic())
 
 
 class LockBackendContract(_TestCase):

@@ -147,7 +147,11 @@ def _ask_again(acquisition: Acquisition, waiter: WaitingThread | WaitingTask) ->
             yield pause
             if place is not None:
                 place.check()
-            lease = yield Step(acquisition.try_once, give_up)
+            try:
+                lease = yield Step(acquisition.try_once, give_up)
+            except LockBackendUnavailable:
+                if place is None or not place.outlasts_failures or acquisition.is_over():
+                    raise
             if lease is not None:
                 break
     except GeneratorExit:

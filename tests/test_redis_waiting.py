@@ -31,6 +31,7 @@ from django_distlock.backends.pools import AT_ONCE
 from django_distlock.backends.redis import listening, scripts
 from django_distlock.backends.redis.listening import QueuedPlace
 from django_distlock.backends.wires import ServerError
+from django_distlock.leases import Extension
 from tests.others import acquire, elsewhere, run, take_away, until
 from tests.processes import Workers
 from tests.proxies import LossyProxy, _chunks
@@ -113,6 +114,11 @@ def take(semaphore: str = "a", **arguments: Any) -> float:
     """Wait for the lock, and give it back at once; return when it was granted."""
     with distributed_lock(semaphore, backend=ALIAS, **{"timeout": 30, **arguments}):
         return time.monotonic_ns()
+
+
+def claim(semaphore: str, owner: str) -> Extension:
+    """Return the claim of an owner who has no lease yet."""
+    return Extension(semaphore, owner, 60)
 
 
 # Order
@@ -331,7 +337,7 @@ def test_lock_goes_to_the_next_when_who_is_offered_it_gives_it_back(store: Redis
     ]
     assert lease.release()
     assert offered[0].wait(5)
-    assert store.release(Claimed("a", "owner0"))
+    assert store.release(claim("a", "owner0"))
     assert offered[1].wait(30)
     for each in places:
         assert each is not None
@@ -351,7 +357,7 @@ def test_line_forgets_who_was_offered_the_lock_last(store: RedisBackend, gives_b
     if gives_back == "leave":
         first.leave(granted=False)
     elif gives_back == "release":
-        assert store.release(Claimed("a", "owner0"))
+        assert store.release(claim("a", "owner0"))
     else:
         [lock] = store.held()
         assert store.force_release("a", lock.token or 0)
@@ -360,16 +366,6 @@ def test_line_forgets_who_was_offered_the_lock_last(store: RedisBackend, gives_b
     for each in (first, second):
         assert each is not None
         each.leave(granted=False)
-
-
-class Claimed:
-    """The claim of an owner who has no lease yet."""
-
-    ttl = 60.0
-
-    def __init__(self, semaphore: str, owner: str) -> None:
-        self.semaphore = semaphore
-        self.owner = owner
 
 
 def test_waiters_who_leave_as_they_are_offered_the_lock_leave_nothing(
@@ -488,7 +484,7 @@ def test_who_has_left_is_not_in_the_queue_though_it_was_joined_again(
     place.offered = -math.inf  # as long ago
     listening.listener(store._servers.all()[0])._join_again([place])
     assert waiting(server) == 0
-    assert store.release(Claimed("a", "owner"))
+    assert store.release(claim("a", "owner"))
 
 
 def test_task_whose_event_loop_is_closed_is_forgotten(server: Server, store: RedisBackend) -> None:
@@ -586,7 +582,7 @@ def test_user_who_may_not_publish_releases_all_the_same(
             location = f"redis://mute:secret@{HOST}:{place(server)[1]}/0"
             mute = stack.enter_context(locks_at("", location=location))
             assert mute is not store
-            assert mute.release(Claimed("a", str(lease.owner)))
+            assert mute.release(claim("a", str(lease.owner)))
             assert wait.result(30)
             assert lease.release() is False
     finally:

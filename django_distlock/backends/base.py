@@ -46,6 +46,17 @@ class Claim(Protocol):
     def owner(self) -> str: ...
     @property
     def ttl(self) -> float | None: ...
+    @property
+    def token(self) -> int | None:
+        """What it was granted with; None if that isn't known, or the store has none."""
+        ...
+
+    @property
+    def holder(self) -> str: ...
+    @property
+    def remaining(self) -> float:
+        """Seconds for which it is in force by the holder's clock, at least."""
+        ...
 
 
 class Grant(NamedTuple):
@@ -72,6 +83,11 @@ class Place(Protocol):
     @property
     def patience(self) -> float:
         """Seconds after which to try again, unless woken."""
+        ...
+
+    @property
+    def outlasts_failures(self) -> bool:
+        """Whether a try that finds the store unavailable doesn't end the wait before its time."""
         ...
 
     def check(self) -> None:

@@ -19,6 +19,8 @@ from .base import NO_BUDGET, BaseLockBackend, Claim, Grant, LockInfo, LockState,
 
 SOONEST: Final = 0.001
 """Seconds, at least, until a waiter looks at a lock that is about to end."""
+LATEST: Final = 1.0
+"""Seconds, at most, until a waiter looks again."""
 
 
 class MemoryBackend(BaseLockBackend):
@@ -44,7 +46,8 @@ class MemoryBackend(BaseLockBackend):
         return NO_BUDGET
 
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
-        with self._shared as table:
+        with self._shared.changing:
+            table = self._shared.table
             lock = table.acquire(semaphore, owner, _seconds(ttl), holder)
             if lock is None:
                 return None
@@ -57,8 +60,8 @@ class MemoryBackend(BaseLockBackend):
     def join(
         self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
     ) -> "MemoryPlace":
-        with self._shared as table:
-            table.join(semaphore, owner, holder, wake)
+        with self._shared.changing:
+            self._shared.table.join(semaphore, owner, holder, wake)
         return MemoryPlace(self._shared, semaphore, owner)
 
     async def ajoin(self, *arguments: Any, budget: object) -> "MemoryPlace":
@@ -70,7 +73,8 @@ class MemoryBackend(BaseLockBackend):
         place.leave(granted=granted)
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
-        with self._shared as table:
+        with self._shared.changing:
+            table = self._shared.table
             return {
                 Owner(lease.owner): Renewal(True, _end(table, lease.ttl))
                 for lease in leases
@@ -82,8 +86,8 @@ class MemoryBackend(BaseLockBackend):
         return self.renew(leases)
 
     def release(self, lease: Claim, keep: float = 0) -> bool:
-        with self._shared as table:
-            released = table.release(lease.semaphore, lease.owner, keep)
+        with self._shared.changing:
+            released = self._shared.table.release(lease.semaphore, lease.owner, keep)
         if released is Release.HANDED_OVER:
             contended.add(self.alias, lease.semaphore)
         return bool(released)
@@ -93,22 +97,24 @@ class MemoryBackend(BaseLockBackend):
         return self.release(lease, keep)
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
-        with self._shared as table:
+        with self._shared.changing:
+            table = self._shared.table
+            table.run_due()  # or else what has ended would count
             found = table.describe(sorted(table.names(prefix))[:limit])
             now = table.microseconds()
         yield from (lock_info(each, now) for each in found)
 
     def force_release(self, semaphore: str, token: int) -> bool:
-        with self._shared as table:
-            released = table.force_release(semaphore, token)
+        with self._shared.changing:
+            released = self._shared.table.force_release(semaphore, token)
         if released:
             self.tell_force_released(semaphore, token)
         return released
 
     def clear(self) -> None:
         """Free all locks, as a test may at its end: who holds one has lost it."""
-        with self._shared as table:
-            table.clear()
+        with self._shared.changing:
+            self._shared.table.clear()
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         if settings.DEBUG:
@@ -127,6 +133,8 @@ class MemoryBackend(BaseLockBackend):
 class MemoryPlace:
     """A waiter's place in the queue."""
 
+    outlasts_failures = False
+
     __slots__ = ("_owner", "_semaphore", "_shared")
 
     def __init__(self, shared: "SharedTable", semaphore: str, owner: str) -> None:
@@ -136,9 +144,13 @@ class MemoryPlace:
 
     @property
     def patience(self) -> float:
-        """Seconds after which to try again, unless woken: nothing else notes that a lease ends."""
-        with self._shared as table:
-            return max(table.left(self._semaphore), SOONEST)
+        """Seconds after which to try again, unless woken: nothing else notes that a lease ends.
+
+        Who has the lock next may have it for shorter, and nobody is woken for that.
+        """
+        with self._shared.changing:
+            left = self._shared.table.left(self._semaphore)
+        return min(max(left, SOONEST), LATEST)
 
     def check(self) -> None:
         """Do nothing: the store is here."""
@@ -146,8 +158,8 @@ class MemoryPlace:
     def leave(self, *, granted: bool) -> None:
         """Wait no more: having been granted the lock, or having given up."""
         if not granted:
-            with self._shared as table:
-                table.leave(self._semaphore, self._owner)
+            with self._shared.changing:
+                self._shared.table.leave(self._semaphore, self._owner)
 
 
 class SharedTable:
@@ -158,16 +170,10 @@ class SharedTable:
 
     def begin_anew(self) -> None:
         """Have no locks, as a child that was forked."""
-        self._table = LockTable()
-        # Reentrant: what is collected in between may release a lock.
-        self._one_at_a_time = threading.RLock()
-
-    def __enter__(self) -> LockTable:
-        self._one_at_a_time.acquire()
-        return self._table
-
-    def __exit__(self, *exception: object) -> None:
-        self._one_at_a_time.release()
+        self.table = LockTable()
+        # Reentrant: what is collected in between may release a lock. And used as it is: a context
+        # manager of ours would keep it locked if a signal's handler raised in there.
+        self.changing = threading.RLock()
 
 
 _shared: dict[str, SharedTable] = {}

@@ -8,7 +8,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import Any, ClassVar, Final, Generic, NoReturn, Self, TypeVar
@@ -189,8 +189,12 @@ class Pool(ABC, Generic[W]):
 
     async def _aconnect(self, seconds: float) -> W:
         """See connect(): in a thread that no other work of the site keeps busy."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(_connecting(), self.connect, seconds)
+        connecting = _connecting().submit(self.connect, seconds)
+        try:
+            return await asyncio.wrap_future(connecting)
+        except BaseException:
+            connecting.add_done_callback(_close_unused)
+            raise
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
@@ -199,8 +203,8 @@ class Pool(ABC, Generic[W]):
                 _close(self._idle.pop())
 
     def forget(self) -> None:
-        """Let go of the parent's connections, in its child."""
-        self._idle = []
+        """Let go of the parent's connections, in its child: they stay open in the parent."""
+        self.close()
 
 
 def _until(deadline: float) -> float:
@@ -226,6 +230,11 @@ def _close(wire: Wire | None) -> None:
     if wire is not None:
         with suppress(Exception):
             wire.close()
+
+
+def _close_unused(connecting: Future[Any]) -> None:
+    if not connecting.cancelled() and not connecting.exception():
+        _close(connecting.result())
 
 
 @cache

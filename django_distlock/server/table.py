@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from enum import IntEnum
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
 from .. import clocks
@@ -106,13 +106,13 @@ class Lock:
 class LockTable:
     """All locks of a process.
 
-    Whatever a lock's end, no one overtakes who waits for it: each call first lets what has ended be
-    the next one's. A lock without a holder is not in the table, but for those that are waited for
-    while nothing may be granted yet.
+    Whatever a lock's end, no one overtakes who waits for it: what has ended is the next one's
+    before anybody else is granted it. A lock without a holder is not in the table, but for those
+    that are waited for while nothing may be granted yet.
 
-    A call may come in the midst of another one in the same thread, from what the garbage collector
+    A release may come in the midst of any call in the same thread, from what the garbage collector
     finalizes: so each call leaves nothing half done between two changes that belong together, and
-    reads copies.
+    reads copies; and who releases or renews what it has lost changes nothing.
     """
 
     def __init__(
@@ -182,7 +182,8 @@ class LockTable:
         lock = self._held_by(semaphore, owner, now)
         if lock is None:
             return False
-        self._let_end(lock, now + ttl)
+        lock.ends = now + ttl  # at once: what is released from here on is not to be put back
+        self._schedule(lock)
         _bind(lock, party)
         return True
 
@@ -195,9 +196,9 @@ class LockTable:
         lock = self._find(claim.semaphore, now)
         if now >= self._grants_from or (lock and lock.ends > now and lock.token >= claim.token):
             return False
+        self.last_token = max(self.last_token, claim.token)
         if lock is None:
             lock = self._new(claim.semaphore)
-        self.last_token = max(self.last_token, claim.token)
         _bind(lock, party)
         lock.owner, lock.token, lock.holder = claim.owner, claim.token, claim.holder
         lock.acquired_at = claim.acquired_at
@@ -255,7 +256,7 @@ class LockTable:
         elif now < self._grants_from:
             self._locks[semaphore] = lock
         self._settle(lock, now)
-        return max(lock.ends, self._grants_from) - now
+        return max(lock.ends, self._grants_from, now) - now
 
     def leave(self, semaphore: str, owner: str) -> None:
         """Let this owner wait no more, nor have what it was only offered."""
@@ -298,14 +299,14 @@ class LockTable:
     def describe(self, names: list[str]) -> list[Described]:
         """Return what is to be said of those among these locks that are held or kept."""
         now = self._monotonic()
-        found = [lock for name in names if (lock := self._find(name, now)) and lock.ends > now]
-        return [_describe(lock, now) for lock in found]
+        locks = [_describe(lock, now) for name in names if (lock := self._find(name, now))]
+        return [lock for lock in locks if lock.left > 0]
 
     def save(self) -> list[Described]:
         """Return all that is held or kept, without what is only offered."""
         now = self._monotonic()
-        locks = [lock for lock in list(self._locks.values()) if not lock.offered]
-        return [_describe(lock, now) for lock in locks if lock.ends > now]
+        taken = [lock for lock in list(self._locks.values()) if not lock.offered]
+        return [saved for lock in taken if (saved := _describe(lock, now)).left > 0]
 
     def load(self, saved: list[Described], elapsed: float = 0) -> None:
         """Have these as they were, so many seconds ago."""
@@ -314,7 +315,8 @@ class LockTable:
             lock = Lock(each.semaphore)
             _, lock.owner, lock.token, lock.holder, lock.acquired_at, left = each
             self.last_token = max(self.last_token, lock.token)
-            self._let_end(lock, now + left - elapsed)
+            if left > elapsed:
+                self._let_end(lock, now + left - elapsed)
 
     def run_due(self) -> float:
         """Let what has ended be the next one's; return in how many seconds to do so again."""
@@ -345,7 +347,7 @@ class LockTable:
         return lock
 
     def _held_by(self, semaphore: str, owner: str, now: float) -> Lock | None:
-        lock = self._find(semaphore, now)
+        lock = self._locks.get(semaphore)
         return lock if lock is not None and lock.owner == owner and lock.ends > now else None
 
     def _new(self, semaphore: str) -> Lock:
@@ -382,7 +384,7 @@ class LockTable:
         while lock.ends <= now:
             if lock.offered and lock.queue and (waiter := lock.queue.get(lock.owner)):
                 waiter.party.silent = True
-            lock.owner, lock.offered = "", False
+            lock.owner, lock.offered, lock.ends = "", False, GONE
             _bind(lock, None)
             if not lock.queue:
                 if self._locks.get(lock.semaphore) is lock:
@@ -406,11 +408,12 @@ class LockTable:
     def _schedule(self, lock: Lock) -> None:
         """Have it looked at when it ends, or earlier: who renews it needs no other look."""
         if GONE < lock.ends < lock.due:
-            lock.due = lock.ends
-            heappush(self._due, (lock.ends, lock.semaphore))
+            lock.due = due = lock.ends
+            heappush(self._due, (due, lock.semaphore))
             if len(self._due) > 2 * len(self._locks) + SLACK:
-                self._due = [(each.due, each.semaphore) for each in list(self._locks.values())]
-                heapify(self._due)
+                self._due.clear()  # and filled one by one, for what is scheduled in between
+                for each in list(self._locks.values()):
+                    heappush(self._due, (each.due, each.semaphore))
 
     def _forget(self, lock: Lock, owner: str) -> None:
         if lock.queue and (waiter := lock.queue.pop(owner, None)):

@@ -27,6 +27,8 @@ WITHOUT_EARS: Final = 0.2
 class QueuedPlace:
     """A waiter's place in the table."""
 
+    outlasts_failures = False
+
     def __init__(
         self,
         listening: "Listener",

@@ -55,6 +55,8 @@ class NotAllowed(Exception):
 class QueuedPlace:
     """A waiter's place in the queue of a lock."""
 
+    outlasts_failures = False
+
     __slots__ = (
         "_listener",
         "alone",

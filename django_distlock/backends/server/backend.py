@@ -1,0 +1,278 @@
+"""The lock server's backend: what is asked for each action, and what an answer means."""
+
+import math
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, ClassVar, Final
+
+from ... import clocks
+from ...exceptions import InvalidLockBackend
+from ...fields import to_datetime
+from ...queues import contended
+from ...server.addresses import DEFAULT, Address, check_secret, parse_address, read_secret
+from ...server.protocol import MAX_FRAME
+from ...server.table import Described, Release
+from ..base import BaseLockBackend, Claim, Grant, LockInfo, Owner, Renewal
+from ..caches import validate_store_timeout
+from ..memory import lock_info
+from ..pools import Budget
+from .connections import LockServer, Request
+from .listening import QueuedPlace, listener
+
+BATCH: Final = MAX_FRAME // 2
+"""Bytes, about, that a request to renew has at most."""
+AROUND: Final = 100
+"""Bytes, about, of a lease in it, beside its texts."""
+
+
+class ServerBackend(BaseLockBackend):
+    """Keeps locks in the process that `manage.py run_lock_server` runs, at `address`.
+
+    That is "host:port", "[::1]:port" or "unix:/path". The server is to know the same `secret`, a
+    text, or what `secret_file` has. What isn't on this machine is spoken to by TLS alone: `tls`,
+    with the system's certificate authorities, or those in the file `tls_ca`. The server has
+    `store_timeout` seconds to answer.
+
+    With `release_on_disconnect`, a lease ends when its process's connection does: so the lock of a
+    worker that was killed is free at once. But a worker that is only cut off from the server then
+    goes on without the lock until it notices, while another one gets it.
+
+    A ttl is not longer than the server's --max-ttl, nor without end. A server that was killed
+    grants nothing for that long, while holders make their leases known again when these are
+    renewed. It does not guarantee that a lock outlasts the loss of the server's machine, or that
+    anybody gets one while it is down: there is one server, and no replica.
+    """
+
+    is_async: ClassVar[bool] = True
+    keeps_expired: ClassVar[bool] = False
+    supports_unlimited_ttl: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        alias: str,
+        *,
+        address: str = DEFAULT,
+        secret: str | None = None,
+        secret_file: str | None = None,
+        tls: bool = False,
+        tls_ca: str | None = None,
+        release_on_disconnect: bool = False,
+        ttl: float | None = 60,
+        store_timeout: float = 2,
+    ) -> None:
+        super().__init__(alias, ttl=ttl)
+        self.store_timeout = validate_store_timeout(alias, store_timeout)
+        self.release_on_disconnect = release_on_disconnect
+        self.tls_ca = tls_ca
+        self.tls = tls or tls_ca is not None
+        try:
+            self.address = parse_address(address)
+            self.secret = _secret(secret, secret_file)
+            if not (self.tls or self.address.is_local):
+                raise ValueError(f"{self.address} is not on this machine: give tls, or tls_ca")
+            if self.tls and self.address.path:
+                raise ValueError("a unix socket needs no TLS: leave out tls and tls_ca")
+            self.server = _server(self.address, self.secret, store_timeout, self.tls, tls_ca)
+        except (OSError, TypeError, ValueError) as error:
+            raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: {error}.") from error
+        self._budget = Budget(store_timeout)
+
+    @property
+    def queues_all(self) -> bool:
+        return True
+
+    def in_time(self) -> Budget:
+        return self._budget
+
+    def new_budget(self) -> Budget:
+        return Budget(self.store_timeout)
+
+    def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
+        request, undo = _acquisition(semaphore, owner, ttl, holder)
+        ask = listener(self.server).bind if self.release_on_disconnect else self.server.ask
+        return _grant(ask(request, self._budget.deadline(), undo))
+
+    async def aacquire(
+        self, semaphore: str, owner: str, ttl: float | None, holder: str, *, budget: Budget
+    ) -> Grant | None:
+        """See acquire()."""
+        request, undo = _acquisition(semaphore, owner, ttl, holder)
+        ask = listener(self.server).abind if self.release_on_disconnect else self.server.aask
+        return _grant(await ask(request, budget.deadline(), undo))
+
+    def join(
+        self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
+    ) -> QueuedPlace:
+        request = _joining(semaphore, owner, holder)
+        return listener(self.server).join(request, wake, self._budget.deadline())
+
+    async def ajoin(
+        self,
+        semaphore: str,
+        owner: str,
+        holder: str,
+        wake: Callable[[], object],
+        *,
+        budget: Budget,
+    ) -> QueuedPlace:
+        """See join()."""
+        request = _joining(semaphore, owner, holder)
+        return await listener(self.server).ajoin(request, wake, budget.deadline())
+
+    async def aleave(self, place: QueuedPlace, granted: bool, *, budget: Budget) -> None:
+        """See leave()."""
+        await place.aleave(granted=granted)
+
+    def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
+        if not leases:
+            return {}
+        batches = _batches(leases)
+        requests = [_renewal(batch) for batch in batches]
+        deadline = self._budget.deadline()
+        if not self.release_on_disconnect:
+            answers = self.server.ask_several(requests, deadline)
+            return _renewals(batches, [self.server.understand(answer) for answer in answers])
+        bind = listener(self.server).bind
+        return _renewals(batches, [bind(request, deadline) for request in requests])
+
+    async def arenew(self, leases: Sequence[Claim], *, budget: Budget) -> dict[str, Renewal]:
+        """See renew()."""
+        batches = _batches(leases)
+        ask = listener(self.server).abind if self.release_on_disconnect else self.server.aask
+        answers = [await ask(_renewal(batch), budget.deadline()) for batch in batches]
+        return _renewals(batches, answers)
+
+    def release(self, lease: Claim, keep: float = 0) -> bool:
+        return self._released(
+            lease, self.server.ask(_release(lease, keep), self._budget.deadline())
+        )
+
+    async def arelease(self, lease: Claim, keep: float = 0, *, budget: Budget) -> bool:
+        """See release()."""
+        answer = await self.server.aask(_release(lease, keep), budget.deadline())
+        return self._released(lease, answer)
+
+    def _released(self, lease: Claim, answer: Request) -> bool:
+        if answer["released"] == Release.HANDED_OVER:
+            contended.add(self.alias, lease.semaphore)
+        return bool(answer["released"])
+
+    def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
+        left = math.inf if limit is None else limit
+        after: str | None = ""
+        while after is not None and left > 0:
+            request = {"do": "held", "prefix": prefix, "after": after}
+            answer = self.server.ask(request, clocks.monotonic() + self.store_timeout)
+            for semaphore, token, holder, acquired_at, ends in answer["locks"]:
+                if left > 0:
+                    left -= 1
+                    lock = Described(semaphore, "", token, holder, acquired_at, ends)
+                    yield lock_info(lock, answer["now"])
+            after = answer["after"]
+
+    def force_release(self, semaphore: str, token: int) -> bool:
+        request = {"do": "force_release", "semaphore": semaphore, "token": token}
+        released = bool(self.server.ask(request, self._budget.deadline())["released"])
+        if released:
+            self.tell_force_released(semaphore, token)
+        return released
+
+    def status(self) -> dict[str, Any]:
+        """Return what the server says of itself."""
+        return self.server.ask({"do": "status"}, self._budget.deadline())
+
+    def close(self) -> None:
+        self.server.close()
+
+
+def _secret(secret: str | None, secret_file: str | None) -> bytes:
+    if (secret is None) is (secret_file is None):
+        raise ValueError("give either secret, a text, or secret_file, the path of a file with it")
+    return check_secret(secret) if secret is not None else read_secret(str(secret_file))
+
+
+_servers: Final[dict[tuple[Any, ...], LockServer]] = {}
+
+
+def _server(
+    address: Address, secret: bytes, timeout: float, tls: bool, tls_ca: str | None
+) -> LockServer:
+    """Return this process's way to the server: its threads have their connections together."""
+    place = address, secret, timeout, tls, tls_ca
+    found = _servers.get(place)
+    if found is None:
+        context = ssl.create_default_context(cafile=tls_ca) if tls else None
+        found = _servers.setdefault(place, LockServer(address, secret, timeout, context))
+    return found
+
+
+def _acquisition(
+    semaphore: str, owner: str, ttl: float | None, holder: str
+) -> tuple[Request, Request]:
+    """Return what acquires, and what undoes that."""
+    names = {"semaphore": semaphore, "owner": owner}
+    acquire = {"do": "acquire", **names, "ttl": ttl, "holder": _shorten(holder)}
+    return acquire, {"do": "release", **names}
+
+
+def _joining(semaphore: str, owner: str, holder: str) -> Request:
+    return {"do": "join", "semaphore": semaphore, "owner": owner, "holder": _shorten(holder)}
+
+
+def _grant(answer: Request) -> Grant | None:
+    token = answer["token"]
+    if token is None:
+        return None
+    return Grant(token, to_datetime(answer["acquired_at"]), to_datetime(answer["expires_at"]))
+
+
+def _batches(leases: Sequence[Claim]) -> list[list[Claim]]:
+    """Return those together that go into one request."""
+    batches: list[list[Claim]] = [[]]
+    size = 0
+    for lease in leases:
+        # JSON has up to 12 bytes for a character, but then it is not of many.
+        length = AROUND + len(ascii(lease.semaphore)) + len(ascii(_shorten(lease.holder)))
+        if size + length > BATCH and batches[-1]:
+            batches.append([])
+            size = 0
+        batches[-1].append(lease)
+        size += length
+    return batches if leases else []
+
+
+def _renewal(leases: list[Claim]) -> Request:
+    return {
+        "do": "renew",
+        "leases": [
+            [lease.semaphore, lease.owner, lease.ttl, lease.token, _shorten(lease.holder)]
+            for lease in leases
+        ],
+    }
+
+
+def _renewals(batches: list[list[Claim]], answers: list[Request]) -> dict[str, Renewal]:
+    return {
+        Owner(lease.owner): Renewal(True, to_datetime(end))
+        for batch, answer in zip(batches, answers, strict=True)
+        for lease, end in zip(batch, answer["expires_at"], strict=True)
+        if end is not None
+    }
+
+
+def _release(lease: Claim, keep: float) -> Request:
+    return {
+        "do": "release",
+        "semaphore": lease.semaphore,
+        "owner": lease.owner,
+        "keep": keep,
+        "token": lease.token,
+        "left": lease.remaining,
+    }
+
+
+@lru_cache
+def _shorten(holder: str) -> str:
+    """Return what the server takes of a text that is for people."""
+    return holder if len(holder) <= 1_000 else f"{holder[:999]}…"

@@ -1,0 +1,201 @@
+"""Run the dedicated process that keeps locks in memory, or ask it what it holds."""
+
+import os
+import ssl
+from argparse import ArgumentParser
+from dataclasses import fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from django.core.management.base import BaseCommand, CommandError
+
+from ...backends.server import ServerBackend
+from ...durations import format_duration
+from ...exceptions import InvalidLockBackend, LockBackendUnavailable
+from ...handler import lock_backends
+from ...server.addresses import DEFAULT, Address, parse_address, read_secret, unix_address
+from ...server.running import Site, run
+from ...server.saved import InUse, StateFile, Unreadable
+from ...server.service import Limits
+
+SHOWN = 20
+"""How many locks --status lists."""
+LIMITS = {
+    "max_ttl": "seconds that a lease lasts at most; after a crash nothing is granted for so long",
+    "max_frame": "bytes that a request has at most",
+    "max_connections": "connections at most",
+    "max_locks": "locks at most",
+    "max_waiters": "waiters for one lock at most",
+    "idle": "seconds after which a connection is closed on which nothing is asked",
+    "handshake": "seconds in which a connection has to show that it knows the secret",
+}
+
+
+class Command(BaseCommand):
+    """Serve locks until SIGTERM or SIGINT."""
+
+    help = (
+        "Runs the process that keeps locks in memory, for a ServerBackend in DISTLOCK: at its "
+        "address and with its secret, unless the options say otherwise. SIGTERM ends it, and saves "
+        "the locks for the next one. Needs no database."
+    )
+
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        place = parser.add_mutually_exclusive_group()
+        place.add_argument("--bind", metavar="HOST:PORT", help=f"where to listen, e.g. {DEFAULT}")
+        place.add_argument("--unix", metavar="PATH", help="a unix socket to listen at instead")
+        parser.add_argument("--backend", help="alias in DISTLOCK, if it has several ServerBackends")
+        parser.add_argument("--secret-file", metavar="PATH", help="a file with the secret")
+        parser.add_argument("--tls-cert", metavar="PATH", help="the certificate, and its chain")
+        parser.add_argument("--tls-key", metavar="PATH", help="its private key")
+        parser.add_argument("--state", metavar="PATH", help="where the locks are saved")
+        parser.add_argument(
+            "--no-grace",
+            action="store_true",
+            help="grant at once though no locks are saved: if no earlier lease can be in force",
+        )
+        parser.add_argument(
+            "--status", action="store_true", help="print what the running server holds, and end"
+        )
+        for field in fields(Limits):
+            parser.add_argument(
+                f"--{field.name.replace('_', '-')}",
+                type=type(field.default),
+                default=field.default,
+                help=f"{LIMITS[field.name]} (default: %(default)s)",
+            )
+
+    def handle(self, **options: Any) -> None:
+        try:
+            configured = self._configured(options["backend"])
+            address = _address(options, configured)
+            if options["status"]:
+                self._print_status(_client(address, options, configured))
+                return
+            site = Site(
+                address=address,
+                secret=_secret(options, configured),
+                limits=Limits(**{field.name: options[field.name] for field in fields(Limits)}),
+                state=StateFile(_state_path(address, options)),
+                tls=_tls(address, options),
+                grants_at_once=options["no_grace"],
+            )
+            run(site, self._say)
+        except Unreadable as error:
+            raise CommandError(
+                f"{error}. It tells which leases may be in force: restore it, or remove it; then "
+                "nothing is granted for --max-ttl seconds."
+            ) from error
+        except (InvalidLockBackend, LockBackendUnavailable, InUse, OSError, ValueError) as error:
+            raise CommandError(str(error)) from error
+
+    def _say(self, text: str) -> None:
+        self.stdout.write(text)
+        self.stdout.flush()
+
+    def _configured(self, alias: str | None) -> ServerBackend | None:
+        """Return the store of that alias, or the only one that is a ServerBackend."""
+        if alias is not None:
+            named = lock_backends[alias]
+            if not isinstance(named, ServerBackend):
+                raise InvalidLockBackend(f"DISTLOCK[{alias!r}] is no ServerBackend.")
+            return named
+        found = [each for name in lock_backends if isinstance(each := _made(name), ServerBackend)]
+        if len(found) > 1:
+            aliases = ", ".join(each.alias for each in found)
+            raise InvalidLockBackend(f"DISTLOCK has several ServerBackends: --backend {aliases}?")
+        return found[0] if found else None
+
+    def _print_status(self, backend: ServerBackend) -> None:
+        status = backend.status()
+        limits = status["limits"]
+        up = format_duration(timedelta(seconds=status["up"]))
+        self._say(
+            f"The lock server at {backend.address} has been up for {up}.\n"
+            f"locks: {status['locks']} of {limits['max_locks']}\n"
+            f"waiters: {status['waiters']}, up to {limits['max_waiters']} for a lock\n"
+            f"connections: {status['connections']} of {limits['max_connections']}\n"
+            f"leases last {limits['max_ttl']:g} seconds at most"
+        )
+        if status["grace"]:
+            self._say(f"nothing is granted for {status['grace']:g} seconds more, after a restart")
+        for lock in backend.held(limit=SHOWN):
+            left = (lock.expires_at or lock.seen_at) - lock.seen_at
+            holder = lock.holder or "kept from everybody"
+            self._say(f"{lock.semaphore}: {holder}, for {format_duration(left)} unless renewed")
+        if status["locks"] > SHOWN:
+            self._say(f"and {status['locks'] - SHOWN} more")
+
+
+def _made(alias: str) -> object:
+    """Return the store, or nothing if its settings are wrong: check tells of that."""
+    try:
+        return lock_backends[alias]
+    except (InvalidLockBackend, LockBackendUnavailable):
+        return None
+
+
+def _address(options: dict[str, Any], configured: ServerBackend | None) -> Address:
+    if options["unix"] is not None:
+        return unix_address(options["unix"])
+    if options["bind"] is not None:
+        return parse_address(options["bind"])
+    if configured is None:
+        raise ValueError(
+            "DISTLOCK has no ServerBackend that could tell where to listen and by which secret: "
+            f"give --bind {DEFAULT} or --unix, and --secret-file."
+        )
+    return configured.address
+
+
+def _secret(options: dict[str, Any], configured: ServerBackend | None) -> bytes:
+    if options["secret_file"] is not None:
+        return read_secret(options["secret_file"])
+    if configured is None:
+        raise ValueError("Give --secret-file: DISTLOCK has no ServerBackend with the secret.")
+    return configured.secret
+
+
+def _client(
+    address: Address, options: dict[str, Any], configured: ServerBackend | None
+) -> ServerBackend:
+    """Return what asks the server there."""
+    given: dict[str, Any] = {"secret_file": options["secret_file"]}
+    if options["secret_file"] is None:
+        given = {"secret": _secret(options, configured)}
+    if configured is not None and not address.path:
+        given |= {"tls": configured.tls, "tls_ca": configured.tls_ca}
+    if options["tls_cert"] is not None:
+        given |= {"tls_ca": options["tls_cert"]}
+    return ServerBackend("--status", address=str(address), **given)
+
+
+def _tls(address: Address, options: dict[str, Any]) -> ssl.SSLContext | None:
+    certificate, key = options["tls_cert"], options["tls_key"]
+    if (certificate is None) is not (key is None):
+        raise ValueError("--tls-cert and --tls-key belong together.")
+    if certificate is None:
+        if not address.is_local:
+            raise ValueError(f"{address} is not on this machine: give --tls-cert and --tls-key.")
+        return None
+    if address.path:
+        raise ValueError("A unix socket needs no TLS: leave out --tls-cert and --tls-key.")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def _state_path(address: Address, options: dict[str, Any]) -> Path:
+    """Return where this server saves its locks; by default it goes by the address."""
+    if options["state"] is not None:
+        return Path(options["state"]).absolute()
+    if directories := os.environ.get("STATE_DIRECTORY"):  # systemd's
+        directory = Path(directories.partition(":")[0])
+    else:
+        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+        directory = Path(base, "django_distlock")
+    return directory / f"{quote(str(address), safe='')}.json"

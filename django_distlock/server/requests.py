@@ -1,0 +1,225 @@
+"""What a client can ask of a lock server, and what it is answered."""
+
+import heapq
+import math
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from ..semaphores import validate_semaphore
+from .table import Described, Lock, Party
+
+if TYPE_CHECKING:
+    from .service import Process, Service
+
+LONGEST_OWNER: Final = 200
+LONGEST_HOLDER: Final = 1_000
+"""Characters."""
+LARGEST_TOKEN: Final = 2**62
+LONGEST_KEEP: Final = 10 * 365 * 86_400
+"""Seconds."""
+PAGE: Final = 2_000
+"""How many locks are listed at a time: others wait meanwhile."""
+PROCESS: Final = re.compile("[0-9a-f]{32}")
+
+Request = dict[str, Any]
+Answer = dict[str, Any]
+
+
+class Invalid(Exception):
+    """The request makes no sense; the connection may go on."""
+
+
+class UnknownProcess(Exception):
+    """The process that is named has no connection on which it is told what it waits for."""
+
+
+def answer(service: "Service", request: Request) -> Answer:
+    """Do what is asked; Invalid, UnknownProcess or Refused if that can't be done."""
+    do = request.get("do")
+    action = ACTIONS.get(do) if isinstance(do, str) else None
+    if action is None:
+        raise Invalid(f"do is one of {', '.join(ACTIONS)}, not {do!r:.50}.")
+    return action(service, request)
+
+
+def _acquire(service: "Service", request: Request) -> Answer:
+    lock = service.table.acquire(
+        _semaphore(request),
+        _text(request, "owner", LONGEST_OWNER),
+        ttl := _ttl(service, request.get("ttl")),
+        _text(request, "holder", LONGEST_HOLDER, least=0),
+        _party(service, request),
+    )
+    return {"token": None} if lock is None else _granted(service, lock, ttl)
+
+
+def _granted(service: "Service", lock: Lock, ttl: float) -> Answer:
+    ends = service.table.microseconds() + round(ttl * 1_000_000)
+    return {"token": lock.token, "acquired_at": lock.acquired_at, "expires_at": ends}
+
+
+def _renew(service: "Service", request: Request) -> Answer:
+    leases = request.get("leases")
+    if type(leases) is not list:
+        raise Invalid("leases is a list.")
+    party = _party(service, request)
+    claims = [_claim(service, lease) for lease in leases]
+    now = service.table.microseconds()
+    return {
+        "expires_at": [
+            now + round(claim.left * 1_000_000) if _still_held(service, claim, party) else None
+            for claim in claims
+        ]
+    }
+
+
+def _still_held(service: "Service", claim: Described, party: Party | None) -> bool:
+    """Renew the lease, or take the holder's word for it while nothing is granted."""
+    table = service.table
+    if table.renew(claim.semaphore, claim.owner, claim.left, party):
+        return True
+    return bool(claim.token) and table.reclaim(claim, party)
+
+
+def _release(service: "Service", request: Request) -> Answer:
+    table = service.table
+    semaphore, owner = _semaphore(request), _text(request, "owner", LONGEST_OWNER)
+    keep = _number(request, "keep", LONGEST_KEEP)
+    if table.grace and (left := _number(request, "left", service.limits.max_ttl)):
+        token = _token(request.get("token"))
+        if token:
+            # Not while it holds the lock already, which then has the same token.
+            table.reclaim(Described(semaphore, owner, token, "", token, left))
+    return {"released": int(table.release(semaphore, owner, keep))}
+
+
+def _join(service: "Service", request: Request) -> Answer:
+    process = _process(service, request.get("process"))
+    number = request.get("number")
+    if type(number) is not int or abs(number) >= LARGEST_TOKEN:
+        raise Invalid("number is an integer, by which the process knows who waits.")
+    left = service.table.join(
+        _semaphore(request),
+        _text(request, "owner", LONGEST_OWNER),
+        _text(request, "holder", LONGEST_HOLDER, least=0),
+        lambda: process.tell({"offer": number}),
+        process.party,
+    )
+    return {"left": _finite(left)}
+
+
+def _leave(service: "Service", request: Request) -> Answer:
+    service.table.leave(_semaphore(request), _text(request, "owner", LONGEST_OWNER))
+    return {}
+
+
+def _held(service: "Service", request: Request) -> Answer:
+    prefix, after = (_text(request, name, 255, least=0) for name in ("prefix", "after"))
+    names = (name for name in service.table.names(prefix) if name > after)
+    page = heapq.nsmallest(PAGE, names)
+    return {
+        "locks": [
+            [lock.semaphore, lock.token, lock.holder, lock.acquired_at, _finite(lock.left)]
+            for lock in service.table.describe(page)
+        ],
+        "after": page[-1] if len(page) == PAGE else None,
+        "now": service.table.microseconds(),
+    }
+
+
+def _force_release(service: "Service", request: Request) -> Answer:
+    token = _token(request.get("token"))
+    if token is None:
+        raise Invalid("token is that of the grant to take away.")
+    return {"released": int(service.table.force_release(_semaphore(request), token))}
+
+
+def _ping(service: "Service", request: Request) -> Answer:
+    return {}
+
+
+def _status(service: "Service", request: Request) -> Answer:
+    return service.status()
+
+
+ACTIONS: Final[dict[str, Callable[["Service", Request], Answer]]] = {
+    "acquire": _acquire,
+    "renew": _renew,
+    "release": _release,
+    "join": _join,
+    "leave": _leave,
+    "held": _held,
+    "force_release": _force_release,
+    "ping": _ping,
+    "status": _status,
+}
+
+
+def _semaphore(request: Request) -> str:
+    try:
+        return validate_semaphore(request.get("semaphore"))  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise Invalid(str(error)) from error
+
+
+def _text(request: Request, name: str, longest: int, *, least: int = 1) -> str:
+    text = request.get(name, "")
+    if type(text) is not str or not least <= len(text) <= longest:
+        raise Invalid(f"{name} is a text of {least} to {longest} characters.")
+    return text
+
+
+def _number(request: Request, name: str, most: float) -> float:
+    number = request.get(name, 0)
+    if type(number) not in (int, float) or not 0 <= number <= most:
+        raise Invalid(f"{name} is a number from 0 to {most:g}.")
+    return float(number)
+
+
+def _ttl(service: "Service", ttl: object) -> float:
+    if type(ttl) not in (int, float) or not 0.001 <= ttl <= service.limits.max_ttl:  # type: ignore[operator]
+        raise Invalid(f"ttl is from 0.001 to {service.limits.max_ttl:g} seconds, not {ttl!r:.50}.")
+    return float(ttl)  # type: ignore[arg-type]
+
+
+def _token(token: object) -> int | None:
+    if token is None:
+        return None
+    if type(token) is not int or not 0 < token < LARGEST_TOKEN:
+        raise Invalid("token is an integer of 62 bits, or null.")
+    return token
+
+
+def _claim(service: "Service", lease: object) -> Described:
+    """Return the lease that is to be renewed, with the ttl in the place of what is left."""
+    if type(lease) is not list or len(lease) != 5:
+        raise Invalid("A lease is a list: semaphore, owner, ttl, token, holder.")
+    semaphore, owner, ttl, token, holder = lease
+    fields = {"semaphore": semaphore, "owner": owner, "holder": holder}
+    token = _token(token) or 0
+    return Described(
+        _semaphore(fields),
+        _text(fields, "owner", LONGEST_OWNER),
+        token,
+        _text(fields, "holder", LONGEST_HOLDER, least=0),
+        token,  # the time of the grant, or a little later
+        _ttl(service, ttl),
+    )
+
+
+def _party(service: "Service", request: Request) -> Party | None:
+    """Return with whom a lease is to end."""
+    bound = request.get("bound")
+    return None if bound is None else _process(service, bound).party
+
+
+def _process(service: "Service", name: object) -> "Process":
+    process = service.processes.get(name) if type(name) is str else None
+    if process is None:
+        raise UnknownProcess("This process has no connection on which it listens.")
+    return process
+
+
+def _finite(seconds: float) -> float | None:
+    return None if seconds == math.inf else seconds

@@ -1,0 +1,311 @@
+"""The lock server: connections, who is behind them, and what nobody may overdo.
+
+One thread, one event loop: requests are served one at a time, in the order in which they came.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from .protocol import MAX_FRAME, VERSION, BadFrame, decode, encode, is_proof, new_nonce, prove
+from .requests import PROCESS, Answer, Invalid, Request, UnknownProcess, answer
+from .table import LockTable, Party, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger("django_distlock.server")
+
+UNREAD: Final = 4 * 1024 * 1024
+"""Bytes of answers that a client may leave unread."""
+STOPS: Final = "The server stops; it may be back soon."
+FAREWELL: Final = 1.0
+"""Seconds in which connections are closed in order."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What nobody may go beyond; times in seconds."""
+
+    max_ttl: float = 300
+    max_frame: int = MAX_FRAME
+    max_connections: int = 2_000
+    max_locks: int = 1_000_000
+    max_waiters: int = 10_000
+    idle: float = 120
+    handshake: float = 5
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not 0 < value < math.inf:
+                raise ValueError(f"{field.name} is {value!r}, but must be more than 0, and finite.")
+
+
+class Process:
+    """A client process, known by the connection on which it is told that its turn has come."""
+
+    def __init__(self, connection: "Connection") -> None:
+        self.connection = connection
+        self.party = Party()
+
+    def tell(self, message: dict[str, Any]) -> bool:
+        """Tell it; False if it doesn't hear any more."""
+        return self.connection.send(message)
+
+
+class Service:
+    """The lock table, as its clients are served it."""
+
+    def __init__(self, table: LockTable, secret: bytes, limits: Limits) -> None:
+        self.table = table
+        self.secret = secret
+        self.limits = limits
+        self.processes: dict[str, Process] = {}
+        self.connections: set[Connection] = set()
+        self.strangers: dict[Connection, None] = {}
+        """The connections that haven't proved to know the secret yet, in the order they came."""
+        self.stopping = False
+        self._began = time.monotonic()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+
+    def connect(self) -> "Connection":
+        """Return what serves a new connection."""
+        return Connection(self)
+
+    def look_after(self) -> None:
+        """See to what has ended, and have that done again when something ends."""
+        due = asyncio.get_running_loop().time() + self.table.run_due()
+        if due < self._timer_at:
+            self._set_timer(due)
+
+    def _set_timer(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = due
+        self._timer = asyncio.get_running_loop().call_at(due, self._ring)
+
+    def _ring(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        self.look_after()
+
+    def status(self) -> Answer:
+        """Return what an operator wants to know."""
+        return {
+            "version": VERSION,
+            "up": round(time.monotonic() - self._began, 3),
+            "grace": round(self.table.grace, 3),
+            "locks": len(self.table),
+            "waiters": self.table.waiters,
+            "connections": len(self.connections),
+            "processes": len(self.processes),
+            "limits": {each.name: getattr(self.limits, each.name) for each in fields(self.limits)},
+        }
+
+    def end_all(self) -> None:
+        """Answer nothing any more, and tell everybody."""
+        self.stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for connection in list(self.connections):
+            connection.end("closing", STOPS)
+
+    async def closed(self) -> None:
+        """Return when the clients have closed all connections, or had time to."""
+        if closing := [connection.closed for connection in self.connections]:
+            await asyncio.wait(closing, timeout=FAREWELL)
+
+
+class Connection(asyncio.Protocol):
+    """One connection: a handshake, then requests, each answered before the next one."""
+
+    _transport: asyncio.Transport
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._buffer = bytearray()
+        self._challenge = new_nonce()
+        self._process: str | None = None
+        self._serve: Callable[[Request], Answer] = self._shake_hands
+        self._ended = False
+        self._heard = False
+        """Whether something came since it was looked last."""
+        self._timer: asyncio.TimerHandle | None = None
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Challenge who it is to say the secret, if there is room."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=UNREAD)
+        service = self._service
+        service.connections.add(self)
+        if service.stopping:
+            self.end("closing", STOPS)
+            return
+        if len(service.connections) > service.limits.max_connections:
+            if not service.strangers:
+                self.end(
+                    "connections",
+                    f"{service.limits.max_connections} connections are open, the most that may be.",
+                )
+                return
+            next(iter(service.strangers)).end("handshake", "Others want to connect.")
+        service.strangers[self] = None
+        self.send({"distlock": VERSION, "challenge": self._challenge})
+        self._expect(service.limits.handshake)
+
+    def _expect(self, seconds: float) -> None:
+        """End it unless something comes in that time."""
+        self._heard = False
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, self._look, seconds)
+
+    def _look(self, seconds: float) -> None:
+        if self._heard and self not in self._service.strangers:
+            self._expect(self._service.limits.idle)
+        else:
+            self.end("idle", f"Nothing was asked in {seconds:g} seconds.")
+
+    def data_received(self, data: bytes) -> None:
+        """Answer each line that is whole."""
+        buffer = self._buffer
+        buffer += data
+        answers: list[bytes] = []
+        begin = 0
+        while not self._ended and (end := buffer.find(b"\n", begin)) >= 0:
+            answers.append(self._answer(bytes(buffer[begin:end])))
+            begin = end + 1
+        del buffer[:begin]
+        if not self._ended and len(buffer) > self._service.limits.max_frame:
+            answers.append(self._refuse_frame())
+        if answers:
+            self._heard = True
+            self._transport.write(b"".join(answers))
+            self._service.look_after()
+        if self._ended:
+            self._hang_up()
+
+    def _answer(self, line: bytes) -> bytes:
+        if len(line) > self._service.limits.max_frame:
+            return self._refuse_frame()
+        try:
+            return encode(self._serve(decode(line)))
+        except BadFrame as error:
+            return self._last_words("frame", str(error))
+        except Invalid as error:
+            return _error("invalid", str(error))
+        except Refused as error:
+            return _error("refused", str(error))
+        except UnknownProcess as error:
+            return _error("process", str(error))
+        except Exception:
+            logger.exception("A request could not be answered; its connection is closed.")
+            return self._last_words("internal", "The server failed; its log says how.")
+
+    def _refuse_frame(self) -> bytes:
+        longest = self._service.limits.max_frame
+        return self._last_words("frame", f"A frame has {longest} bytes at most, and a line's end.")
+
+    def _shake_hands(self, hello: Request) -> Answer:
+        """Let in who proves to know the secret, and prove it to him."""
+        service = self._service
+        if hello.get("distlock") != VERSION:
+            return self._turn_away("version", f"The server speaks version {VERSION} only.")
+        nonce, process = hello.get("nonce"), hello.get("process")
+        if not isinstance(nonce, str) or not is_proof(
+            hello.get("answer"), service.secret, "client", self._challenge, nonce
+        ):
+            return self._turn_away("secret", "The secret is not the server's.")
+        if process is not None:
+            if not (isinstance(process, str) and PROCESS.fullmatch(process)):
+                return self._turn_away("invalid", "process is 32 hexadecimal digits, or null.")
+            self._listen_for(process)
+        del service.strangers[self]
+        self._serve = self._serve_friend
+        return {
+            "proof": prove(service.secret, "server", self._challenge, nonce),
+            "max_ttl": service.limits.max_ttl,
+            "max_frame": service.limits.max_frame,
+            "idle": service.limits.idle,
+        }
+
+    def _listen_for(self, name: str) -> None:
+        """Be where this process is told things, in the place of an earlier connection of its."""
+        self._process = name
+        process = self._service.processes.get(name)
+        if process is None:
+            self._service.processes[name] = Process(self)
+        else:
+            process.connection = self
+
+    def _serve_friend(self, request: Request) -> Answer:
+        return answer(self._service, request)
+
+    def _turn_away(self, code: str, text: str) -> Answer:
+        self._ended = True
+        return {"error": code, "text": text}
+
+    def _last_words(self, code: str, text: str) -> bytes:
+        self._ended = True
+        return _error(code, text)
+
+    def send(self, message: dict[str, Any]) -> bool:
+        """Send what nobody asked for; False if the connection has ended."""
+        if self._ended:
+            return False
+        self._transport.write(encode(message))
+        return True
+
+    def end(self, code: str, text: str) -> None:
+        """Say why, and close the connection."""
+        if not self._ended:
+            self._transport.write(self._last_words(code, text))
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close it when the client has read the last words.
+
+        What is closed before all was read that came is reset, and the last words may be lost.
+        """
+        self._buffer.clear()
+        self._service.strangers.pop(self, None)
+        if not self._transport.is_closing():
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+                asyncio.get_running_loop().call_later(FAREWELL, self._transport.abort)
+            else:
+                self._transport.close()
+
+    def abort(self) -> None:
+        """Close it at once."""
+        self._ended = True
+        self._transport.abort()
+
+    def pause_writing(self) -> None:
+        """Close it: the client leaves unread what it asks for."""
+        self.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Let what ends with the connection end."""
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+        service = self._service
+        service.connections.discard(self)
+        service.strangers.pop(self, None)
+        if self._process is not None and not service.stopping:
+            process = service.processes[self._process]
+            if process.connection is self:
+                del service.processes[self._process]
+                service.table.disband(process.party)
+                service.look_after()
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+
+def _error(code: str, text: str) -> bytes:
+    return encode({"error": code, "text": text})
