@@ -14,12 +14,13 @@ import signal
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import redis_servers, servers
+from tests import lock_servers, redis_servers, servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -34,6 +35,9 @@ NEEDS = {
     "redis_cluster": ("Redis Cluster", INSTALL),
     "memcached": ("Memcached", INSTALL),
     "pylibmc": ("Memcached by pylibmc", INSTALL),
+    "lock_server": ("the lock server", INSTALL),
+    "lock_server_unix": ("the lock server at a unix socket", INSTALL),
+    "lock_server_tls": ("the lock server by TLS", INSTALL),
     "chromium": ("the admin in a browser (Chromium)", INSTALL),
     "example": ("the example", "run the tests through tox: python3 dev.py test"),
     "wheelhouse": ("packaging", "run the tests through tox: python3 dev.py test"),
@@ -46,6 +50,9 @@ STARTERS: dict[str, Callable[[], servers.Server | redis_servers.Cluster]] = {
     # One for each of its clients: a cache for locks shares its server with no other.
     "memcached": servers.start_memcached,
     "pylibmc": servers.start_memcached,
+    "lock_server": lock_servers.start_lock_server,
+    "lock_server_unix": partial(lock_servers.start_lock_server, unix=True),
+    "lock_server_tls": partial(lock_servers.start_lock_server, tls=True),
 }
 
 

@@ -168,6 +168,14 @@ DISTLOCK |= {
 }
 DISTLOCK |= {
     alias: {
+        "BACKEND": "django_distlock.backends.server.ServerBackend",
+        "OPTIONS": json.loads(server)["OPTIONS"],
+    }
+    for alias in ("lock_server", "lock_server_unix", "lock_server_tls")
+    if (server := os.environ.get(f"DISTLOCK_TEST_{alias.upper()}"))
+}
+DISTLOCK |= {
+    alias: {
         "BACKEND": "django_distlock.backends.memcached.MemcachedBackend",
         "OPTIONS": {"cache": alias},
     }

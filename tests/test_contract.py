@@ -130,6 +130,21 @@ class PyLibMCTests(LockBackendContract, SimpleTestCase):
     clock_tick = 1.1
 
 
+@pytest.mark.needs("lock_server")
+class ServerTests(LockBackendContract, SimpleTestCase):
+    alias = "lock_server"
+
+
+@pytest.mark.needs("lock_server_unix")
+class UnixServerTests(LockBackendContract, SimpleTestCase):
+    alias = "lock_server_unix"
+
+
+@pytest.mark.needs("lock_server_tls")
+class TLSServerTests(LockBackendContract, SimpleTestCase):
+    alias = "lock_server_tls"
+
+
 def shipped(base: type) -> set[type]:
     """Return the subclasses that the package has, in whatever module of it."""
     for module in pkgutil.walk_packages(django_distlock.__path__, "django_distlock."):

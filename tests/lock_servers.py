@@ -1,0 +1,125 @@
+"""Lock servers of our own, as servers.py has them, and backends that ask them.
+
+The plugin imports it before the measurement of coverage begins: so it imports the package late.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import socket
+import ssl
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trustme
+
+from tests.servers import HOST, Home, Server, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django_distlock.backends.server import ServerBackend
+
+ROOT = Path(__file__).parent.parent
+ALIAS = "lock_server"
+PATH = "django_distlock.backends.server.ServerBackend"
+
+
+def start_lock_server(
+    *arguments: str, unix: bool = False, tls: bool = False, grace: bool = False
+) -> Server:
+    """Start a lock server; `database_settings` has the OPTIONS by which it is asked.
+
+    Its state is in its directory, which outlasts a kill; with `grace` it grants nothing at first.
+    """
+    home = Home(Path(tempfile.mkdtemp(prefix="distlock-server-")), free_port(), {})
+    secret_file = home.directory / "secret"
+    secret_file.write_text(f"{secrets.token_urlsafe(32)}\n")
+    path = home.directory / "socket"
+    address = f"unix:{path}" if unix else f"{HOST}:{home.port}"
+    options = {"address": address, "secret_file": str(secret_file)}
+    where = ["--unix", str(path)] if unix else ["--bind", address]
+    if tls:
+        options["tls_ca"] = str(home.directory / "authority.pem")
+        where += _certify(home.directory, Path(options["tls_ca"]))
+
+    def connect() -> Any:
+        connection = _connect(options)
+        if not connection.recv(64).startswith(b'{"distlock":'):
+            raise RuntimeError("it doesn't answer")
+        return connection
+
+    return home.serve(
+        [
+            *(sys.executable, "-m", "django", "run_lock_server"),
+            *("--settings", "tests.lock_server_settings", "--pythonpath", str(ROOT)),
+            *where,
+            *("--secret-file", str(secret_file), "--state", str(state_file(home.directory))),
+            *("--max-ttl", "100000"),
+            *(() if grace else ("--no-grace",)),
+            *arguments,
+        ],
+        connect=connect,
+        database_settings={"OPTIONS": options},
+        stop_signal=signal.SIGTERM,
+        has_databases=False,
+    )
+
+
+def state_file(directory: Path) -> Path:
+    """Return where a server in this directory saves its locks."""
+    return directory / "state.json"
+
+
+def _certify(directory: Path, authority: Path) -> list[str]:
+    """Return the server's arguments for a certificate of an authority of its own."""
+    own = trustme.CA()
+    own.cert_pem.write_to_path(authority)
+    certificate = own.issue_cert(HOST)
+    names = {"--tls-cert": directory / "certificate.pem", "--tls-key": directory / "key.pem"}
+    certificate.cert_chain_pems[0].write_to_path(names["--tls-cert"])
+    certificate.private_key_pem.write_to_path(names["--tls-key"])
+    return [str(each) for pair in names.items() for each in pair]
+
+
+def _connect(options: dict[str, Any]) -> socket.socket:
+    path = options["address"].removeprefix("unix:")
+    if path != options["address"]:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(1)
+        connection.connect(path)
+        return connection
+    connection = socket.create_connection((HOST, int(path.rpartition(":")[2])), 1)
+    if "tls_ca" not in options:
+        return connection
+    context = ssl.create_default_context(cafile=options["tls_ca"])
+    return context.wrap_socket(connection, server_hostname=HOST)
+
+
+def options_of(server: Server, **options: Any) -> dict[str, Any]:
+    """Return the OPTIONS of a backend that asks this server."""
+    return {**server.database_settings["OPTIONS"], **options}
+
+
+def secret_of(server: Server) -> bytes:
+    """Return what the server's clients know."""
+    return Path(options_of(server)["secret_file"]).read_bytes().strip()
+
+
+@contextmanager
+def locks_of(server: Server, **options: Any) -> Iterator[ServerBackend]:
+    """Let the lock backend ALIAS ask this server, with these OPTIONS besides."""
+    from django.test import override_settings
+
+    from django_distlock import lock_backends
+    from django_distlock.backends.server import ServerBackend
+
+    backend = {"BACKEND": PATH, "OPTIONS": options_of(server, **options)}
+    with override_settings(DISTLOCK={ALIAS: backend}):
+        found = lock_backends[ALIAS]
+        assert isinstance(found, ServerBackend)
+        yield found
