@@ -3,11 +3,13 @@
 import heapq
 import math
 import re
+import sys
 from collections.abc import Callable
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from ..semaphores import validate_semaphore
-from .table import Described, Lock, Party
+from ..semaphores import MAX_LENGTH, validate_semaphore
+from .table import Described, Lock, Party, Refused
 
 if TYPE_CHECKING:
     from .service import Process, Service
@@ -18,8 +20,10 @@ LONGEST_HOLDER: Final = 1_000
 LARGEST_TOKEN: Final = 2**62
 LONGEST_KEEP: Final = 10 * 365 * 86_400
 """Seconds."""
-PAGE: Final = 2_000
+PAGE: Final = 1_000
 """How many locks are listed at a time: others wait meanwhile."""
+LISTINGS: Final = 16
+"""How many may be under way at once."""
 PROCESS: Final = re.compile("[0-9a-f]{32}")
 
 Request = dict[str, Any]
@@ -48,7 +52,7 @@ def _acquire(service: "Service", request: Request) -> Answer:
         _semaphore(request),
         _text(request, "owner", LONGEST_OWNER),
         ttl := _ttl(service, request.get("ttl")),
-        _text(request, "holder", LONGEST_HOLDER, least=0),
+        _holder(request),
         _party(service, request),
     )
     return {"token": None} if lock is None else _granted(service, lock, ttl)
@@ -102,7 +106,7 @@ def _join(service: "Service", request: Request) -> Answer:
     left = service.table.join(
         _semaphore(request),
         _text(request, "owner", LONGEST_OWNER),
-        _text(request, "holder", LONGEST_HOLDER, least=0),
+        _holder(request),
         lambda: process.tell({"offer": number}),
         process.party,
     )
@@ -115,17 +119,50 @@ def _leave(service: "Service", request: Request) -> Answer:
 
 
 def _held(service: "Service", request: Request) -> Answer:
-    prefix, after = (_text(request, name, 255, least=0) for name in ("prefix", "after"))
-    names = (name for name in service.table.names(prefix) if name > after)
-    page = heapq.nsmallest(PAGE, names)
-    return {
-        "locks": [
-            [lock.semaphore, lock.token, lock.holder, lock.acquired_at, _finite(lock.left)]
-            for lock in service.table.describe(page)
-        ],
-        "after": page[-1] if len(page) == PAGE else None,
-        "now": service.table.microseconds(),
-    }
+    """List some of the locks: the first by name, up to a `limit`, or all, page by page.
+
+    Pages are in no order: to sort all would keep others waiting.
+    """
+    table, cursor, limit = service.table, request.get("cursor"), request.get("limit")
+    prefix = _text(request, "prefix", MAX_LENGTH, least=0)
+    if limit is not None:
+        names = heapq.nsmallest(int(_number(request, "limit", PAGE)), table.names(prefix))
+    elif cursor is None:
+        names, cursor = service.listings.begin(table.names(prefix))
+    else:
+        names, cursor = service.listings.go_on(cursor)
+    locks = [
+        [lock.semaphore, lock.token, lock.holder, lock.acquired_at, lock.left]
+        for lock in table.describe(names)
+    ]
+    return {"locks": locks, "cursor": cursor, "now": table.microseconds()}
+
+
+class Listings:
+    """The semaphores that are still to be listed to somebody, by cursor."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+        self._left: dict[int, list[str]] = {}
+
+    def begin(self, names: list[str]) -> tuple[list[str], int | None]:
+        """Return some, and the cursor for the others: none if these are all."""
+        page = names[-PAGE:]
+        del names[-PAGE:]
+        if not names:
+            return page, None
+        cursor = next(self._numbers)
+        self._left[cursor] = names
+        if len(self._left) > LISTINGS:
+            del self._left[next(iter(self._left))]
+        return page, cursor
+
+    def go_on(self, cursor: object) -> tuple[list[str], int | None]:
+        """Return the next ones. Who leaves off is forgotten when others list."""
+        names = self._left.pop(cursor, None) if type(cursor) is int else None
+        if names is None:
+            raise Refused("This listing was given up, as there were many others: begin anew.")
+        return self.begin(names)
 
 
 def _force_release(service: "Service", request: Request) -> Answer:
@@ -170,6 +207,11 @@ def _text(request: Request, name: str, longest: int, *, least: int = 1) -> str:
     return text
 
 
+def _holder(request: Request) -> str:
+    """Return who that is, for people: one text for all locks that he holds."""
+    return sys.intern(_text(request, "holder", LONGEST_HOLDER, least=0))
+
+
 def _number(request: Request, name: str, most: float) -> float:
     number = request.get(name, 0)
     if type(number) not in (int, float) or not 0 <= number <= most:
@@ -202,7 +244,7 @@ def _claim(service: "Service", lease: object) -> Described:
         _semaphore(fields),
         _text(fields, "owner", LONGEST_OWNER),
         token,
-        _text(fields, "holder", LONGEST_HOLDER, least=0),
+        _holder(fields),
         token,  # the time of the grant, or a little later
         _ttl(service, ttl),
     )

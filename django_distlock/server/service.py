@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from .protocol import MAX_FRAME, VERSION, BadFrame, decode, encode, is_proof, new_nonce, prove
-from .requests import PROCESS, Answer, Invalid, Request, UnknownProcess, answer
+from .requests import PROCESS, Answer, Invalid, Listings, Request, UnknownProcess, answer
 from .table import LockTable, Party, Refused
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Service:
         self.connections: set[Connection] = set()
         self.strangers: dict[Connection, None] = {}
         """The connections that haven't proved to know the secret yet, in the order they came."""
+        self.listings = Listings()
         self.stopping = False
         self._began = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None

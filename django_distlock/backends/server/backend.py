@@ -1,6 +1,5 @@
 """The lock server's backend: what is asked for each action, and what an answer means."""
 
-import math
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -12,6 +11,7 @@ from ...fields import to_datetime
 from ...queues import contended
 from ...server.addresses import DEFAULT, Address, check_secret, parse_address, read_secret
 from ...server.protocol import MAX_FRAME
+from ...server.requests import PAGE
 from ...server.table import Described, Release
 from ..base import BaseLockBackend, Claim, Grant, LockInfo, Owner, Renewal
 from ..caches import validate_store_timeout
@@ -159,17 +159,17 @@ class ServerBackend(BaseLockBackend):
         return bool(answer["released"])
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
-        left = math.inf if limit is None else limit
-        after: str | None = ""
-        while after is not None and left > 0:
-            request = {"do": "held", "prefix": prefix, "after": after}
+        request: Request = {"do": "held", "prefix": prefix, "cursor": None}
+        if limit is not None and limit <= PAGE:
+            request["limit"] = limit
+        found: list[LockInfo] = []
+        while True:
             answer = self.server.ask(request, clocks.monotonic() + self.store_timeout)
-            for semaphore, token, holder, acquired_at, ends in answer["locks"]:
-                if left > 0:
-                    left -= 1
-                    lock = Described(semaphore, "", token, holder, acquired_at, ends)
-                    yield lock_info(lock, answer["now"])
-            after = answer["after"]
+            found += [_info(answer["now"], *lock) for lock in answer["locks"]]
+            request["cursor"] = answer["cursor"]
+            if request["cursor"] is None:
+                break
+        yield from sorted(found, key=lambda lock: lock.semaphore)[:limit]
 
     def force_release(self, semaphore: str, token: int) -> bool:
         request = {"do": "force_release", "semaphore": semaphore, "token": token}
@@ -184,6 +184,12 @@ class ServerBackend(BaseLockBackend):
 
     def close(self) -> None:
         self.server.close()
+
+
+def _info(
+    now: int, semaphore: str, token: int, holder: str, acquired_at: int, left: float
+) -> LockInfo:
+    return lock_info(Described(semaphore, "", token, holder, acquired_at, left), now)
 
 
 def _secret(secret: str | None, secret_file: str | None) -> bytes:
