@@ -1,7 +1,6 @@
 """What a client can ask of a lock server, and what it is answered."""
 
 import heapq
-import math
 import re
 import sys
 from collections.abc import Callable
@@ -110,7 +109,7 @@ def _join(service: "Service", request: Request) -> Answer:
         lambda: process.tell({"offer": number}),
         process.party,
     )
-    return {"left": _finite(left)}
+    return {"left": round(left, 6)}
 
 
 def _leave(service: "Service", request: Request) -> Answer:
@@ -132,7 +131,7 @@ def _held(service: "Service", request: Request) -> Answer:
     else:
         names, cursor = service.listings.go_on(cursor)
     locks = [
-        [lock.semaphore, lock.token, lock.holder, lock.acquired_at, lock.left]
+        [lock.semaphore, lock.token, lock.holder, lock.acquired_at, round(lock.left, 6)]
         for lock in table.describe(names)
     ]
     return {"locks": locks, "cursor": cursor, "now": table.microseconds()}
@@ -261,7 +260,3 @@ def _process(service: "Service", name: object) -> "Process":
     if process is None:
         raise UnknownProcess("This process has no connection on which it listens.")
     return process
-
-
-def _finite(seconds: float) -> float | None:
-    return None if seconds == math.inf else seconds
