@@ -8,12 +8,15 @@ import shutil
 import signal
 import socket
 import sqlite3
+import stat
 import subprocess
 import sys
 from contextlib import closing, contextmanager
 from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from tests.processes import ROOT
@@ -22,13 +25,20 @@ from tests.servers import find_chromium
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from playwright.sync_api import ConsoleMessage, Page
 
     from tests.servers import Server
 
 needs_redis = pytest.mark.needs("redis")
+on_each_store = pytest.mark.parametrize(
+    "store", ["database", pytest.param("redis", marks=needs_redis), "server"]
+)
+ends = pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM)],
+    ids=["Ctrl-C", "SIGTERM"],
+)
 CUSTOMERS, REQUESTS = 6, 8
 TIMEOUT = 120
 BROWSER_OPTIONS = [
@@ -93,6 +103,13 @@ def assert_stopped(address: str) -> None:
         socket.create_connection(("127.0.0.1", port_of(address)))
 
 
+def assert_lock_server_stopped(path: str) -> None:
+    """Check that the lock server with this socket doesn't run, and has left no file."""
+    processes = psutil.process_iter(["cmdline"])
+    assert not any(path in (process.info["cmdline"] or ()) for process in processes)
+    assert not Path(path).parent.exists()
+
+
 def port_of(address: str) -> int:
     """Return the port in a URL that has one."""
     return int(address.rstrip("/").rpartition(":")[2])
@@ -102,7 +119,7 @@ def port_of(address: str) -> int:
 def test_race_collects_twice_only_without_the_lock(project: Path) -> None:
     """`manage.py race` counts customers who paid twice without the lock, and none with it."""
     told = run_race(project)
-    assert "Redis" not in told
+    assert "Locks are kept" not in told
     assert rows_of_locks(project) == CUSTOMERS
 
 
@@ -113,6 +130,30 @@ def test_race_starts_a_redis_server_and_stops_it(project: Path) -> None:
     [url] = re.findall(r"^Locks are kept in Redis, at (\S+)$", told, re.MULTILINE)
     assert_stopped(url)
     assert rows_of_locks(project) == 0
+
+
+@pytest.mark.needs("example")
+def test_race_starts_a_lock_server_and_stops_it(project: Path) -> None:
+    """`manage.py race --store server`: likewise."""
+    told = run_race(project, "--store=server")
+    [path] = re.findall(r"^Locks are kept in a lock server, at unix:(\S+)$", told, re.MULTILINE)
+    assert_lock_server_stopped(path)
+    assert rows_of_locks(project) == 0
+
+
+@pytest.mark.needs("example")
+def test_lock_server_that_does_not_start_says_why(project: Path) -> None:
+    """As in a directory whose path is too long for a socket; and nothing is begun."""
+    directory = project / ("long" * 25)
+    directory.mkdir()
+    with manage(project, "race", "--store=server", PATH="", TMPDIR=str(directory)) as process:
+        told, error = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, told) == (1, "")
+    assert error.startswith(
+        f"CommandError: The lock server did not start.\nCommandError: '{directory}"
+    )
+    assert [*directory.iterdir()] == []
+    assert not (project / "example.sqlite3").exists()
 
 
 @pytest.fixture
@@ -194,7 +235,7 @@ def run_race(project: Path, *options: str, **environment: str) -> str:
 
 
 @pytest.mark.needs("example")
-@pytest.mark.parametrize("store", ["database", pytest.param("redis", marks=needs_redis)])
+@on_each_store
 def test_paused_workers_late_write_is_refused(project: Path, store: str) -> None:
     """`manage.py race --pause` stops a real worker beyond its lease; its invoice says no."""
     with manage(project, "race", "--pause", "--store", store) as process:
@@ -219,26 +260,47 @@ def test_other_stores_tokens_are_forgotten(project: Path) -> None:
     assert process.returncode == 0, told
 
 
+@contextmanager
+def demo_on(store: str, project: Path) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """Run `manage.py demo` until the site is served; return it, the site, and where locks are."""
+    with manage(project, "demo", "--port=0", f"--store={store}") as process:
+        assert process.stdout is not None
+        told = "".join(takewhile(lambda line: not line.startswith("Stop"), process.stdout))
+        [site] = re.findall(r"^The site: +(http://127.0.0.1:\d+/)$", told, re.MULTILINE)
+        [place] = re.findall(r"^Locks: +(\S+) \(the admin lists", told, re.MULTILINE)
+        assert b" 200 OK" in ask(site, b"GET / HTTP/1.0\r\n\r\n")
+        yield process, site, place
+
+
 @pytest.mark.needs("example", "redis")
-@pytest.mark.parametrize(
-    ("number", "status"),
-    [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM)],
-    ids=["Ctrl-C", "SIGTERM"],
-)
+@ends
 def test_site_and_its_redis_server_end_together(
     project: Path, number: signal.Signals, status: int
 ) -> None:
     """`manage.py demo --store redis` says where the locks are, and leaves nothing behind."""
-    with manage(project, "demo", "--port=0", "--store=redis") as process:
-        assert process.stdout is not None
-        told = "".join(takewhile(lambda line: not line.startswith("Stop"), process.stdout))
-        [site] = re.findall(r"^The site: +(http://127.0.0.1:\d+/)$", told, re.MULTILINE)
-        [url] = re.findall(r"^Locks: +(\S+) \(the admin lists", told, re.MULTILINE)
-        assert b" 200 OK" in ask(site, b"GET / HTTP/1.0\r\n\r\n")
+    with demo_on("redis", project) as (process, site, url):
         assert ask(url, b"PING\r\n") == b"+PONG\r\n"
         process.send_signal(number)
         assert process.wait(TIMEOUT) == status
     assert_stopped(url)
+    assert_stopped(site)
+
+
+@pytest.mark.needs("example")
+@ends
+def test_site_and_its_lock_server_end_together(
+    project: Path, number: signal.Signals, status: int
+) -> None:
+    """`manage.py demo --store server` likewise; nobody else can read the server's secret."""
+    with demo_on("server", project) as (process, site, place):
+        path = place.removeprefix("unix:")
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(path)
+            assert connection.recv(1000).startswith(b'{"distlock":1,')
+        assert stat.S_IMODE(Path(path).with_name("secret").stat().st_mode) == 0o600
+        process.send_signal(number)
+        assert process.wait(TIMEOUT) == status
+    assert_lock_server_stopped(path)
     assert_stopped(site)
 
 

@@ -74,9 +74,9 @@ DISTLOCK = {
     },
 }
 
-# `--store redis` sets this for the processes that it starts: their locks are in Redis.
-LOCKS_ARE_IN_REDIS = os.environ.get("EXAMPLE_STORE") == "redis"
-if LOCKS_ARE_IN_REDIS:
+# `--store` sets this for the processes that it starts: their locks are elsewhere.
+STORE = os.environ.get("EXAMPLE_STORE", "database")
+if STORE == "redis":
     CACHES: dict[str, Any] = {
         "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
         "locks": {
@@ -89,6 +89,17 @@ if LOCKS_ARE_IN_REDIS:
         "default": {
             "BACKEND": "django_distlock.backends.redis.RedisBackend",
             "OPTIONS": {"cache": "locks", "ttl": 60},
+        },
+    }
+elif STORE == "server":
+    DISTLOCK = {
+        "default": {
+            "BACKEND": "django_distlock.backends.server.ServerBackend",
+            "OPTIONS": {
+                "address": os.environ["EXAMPLE_LOCK_SERVER"],
+                "secret_file": os.environ["EXAMPLE_LOCK_SERVER_SECRET_FILE"],
+                "ttl": 60,
+            },
         },
     }
 

@@ -6,4 +6,4 @@ from django.http import HttpRequest
 
 def listed_locks(request: HttpRequest) -> dict[str, bool]:
     """Tell whether the admin lists the locks: it has those of the database only."""
-    return {"locks_are_listed": not settings.LOCKS_ARE_IN_REDIS}
+    return {"locks_are_listed": settings.STORE == "database"}

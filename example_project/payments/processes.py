@@ -2,12 +2,18 @@
 
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from django.conf import settings
+from django.core.management import CommandError
+
 ENDS = signal.SIGTERM, signal.SIGHUP  # The latter when the terminal is closed.
+TIMEOUT = 30  # seconds, for a server to start
 
 
 @contextmanager
@@ -19,7 +25,7 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
             signal.signal(number, _exit)
     process = None
     try:
-        process = subprocess.Popen(command, **options)
+        process = subprocess.Popen(command, cwd=settings.BASE_DIR, **options)
         yield process
     finally:
         if process is not None:
@@ -27,6 +33,31 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
             process.wait()
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def keeping_locks(
+    name: str, command: Sequence[str], log: Path, answers: Callable[[int], bool]
+) -> Iterator[None]:
+    """Run a server that locks are kept in; the block begins when it, with this pid, `answers`."""
+    with (
+        log.open("wb") as told,
+        # In a session of its own, Ctrl-C doesn't reach it before those who have locks in it.
+        started(command, stdout=told, stderr=told, start_new_session=True) as process,
+    ):
+        _wait_until_ready(process, answers, name, log)
+        yield
+
+
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], answers: Callable[[int], bool], name: str, log: Path
+) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while process.poll() is None and time.monotonic() < deadline:
+        if answers(process.pid):
+            return
+        time.sleep(0.02)
+    raise CommandError(f"{name} did not start.\n{log.read_text(errors='replace')}")
 
 
 def _exit(signal_number: int, _frame: FrameType | None) -> NoReturn:

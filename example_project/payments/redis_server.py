@@ -2,8 +2,6 @@
 
 import shutil
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +10,7 @@ from tempfile import TemporaryDirectory
 from django.core.management import CommandError
 from redis import Redis, RedisError
 
-from payments.processes import started
+from payments.processes import keeping_locks
 
 HOST = "127.0.0.1"
 TIMEOUT = 10  # seconds
@@ -34,20 +32,26 @@ def running() -> Iterator[str]:
     if program is None:
         raise CommandError("There is no redis-server: apt install redis-server, or set REDIS_URL.")
     port = _free_port()
+    url = f"redis://{HOST}:{port}"
+
+    def answers(pid: int) -> bool:
+        """Tell whether this process does, and not one that has taken the port before it."""
+        try:
+            with Redis.from_url(url, socket_timeout=TIMEOUT) as client:
+                answered_by: int = client.info("server")["process_id"]
+        except RedisError:
+            return False
+        return answered_by == pid
+
     with TemporaryDirectory(prefix="example-redis-") as directory:
-        log = Path(directory, "log")
         command = [
             program,
             *("--bind", HOST),
             *("--port", str(port)),
             *("--save", ""),
             *("--dir", directory),
-            *("--logfile", str(log)),
         ]
-        # In a session of its own, Ctrl-C doesn't reach it before those who have locks in it.
-        with started(command, stdout=subprocess.DEVNULL, start_new_session=True) as process:
-            url = f"redis://{HOST}:{port}"
-            _wait_until_ready(process, url, log)
+        with keeping_locks("redis-server", command, Path(directory, "log"), answers):
             yield url
 
 
@@ -55,23 +59,3 @@ def _free_port() -> int:
     with socket.create_server((HOST, 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    """Return when this process answers there, and not one that has taken the port before it."""
-    deadline = time.monotonic() + TIMEOUT
-    while process.poll() is None and time.monotonic() < deadline:
-        if _answers(process.pid, url):
-            return
-        time.sleep(0.02)
-    told = log.read_text(errors="replace") if log.exists() else ""
-    raise CommandError(f"redis-server did not start.\n{told}")
-
-
-def _answers(pid: int, url: str) -> bool:
-    try:
-        with Redis.from_url(url, socket_timeout=TIMEOUT) as client:
-            answers: bool = client.info("server")["process_id"] == pid
-            return answers
-    except RedisError:
-        return False

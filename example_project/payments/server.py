@@ -46,7 +46,6 @@ def _started(listener: socket.socket, workers: int) -> Iterator[BinaryIO]:
         os.fdopen(reader, "rb", buffering=0) as ready,
         started(
             _command(listener, workers),
-            cwd=settings.BASE_DIR,
             env=os.environ | {"GUNICORN_READY_FD": str(writer)},
             pass_fds=[listener.fileno(), writer],
         ),
@@ -59,7 +58,7 @@ def serve(listener: socket.socket, workers: int) -> None:
     """Serve the site until Ctrl-C, as long as this process has something to stop after that."""
     command = _command(listener, workers)
     with (
-        started(command, cwd=settings.BASE_DIR, pass_fds=[listener.fileno()]) as process,
+        started(command, pass_fds=[listener.fileno()]) as process,
         suppress(KeyboardInterrupt),
     ):
         process.wait()

@@ -60,7 +60,7 @@ class Command(BaseCommand):
         with stores.locks_kept_in(store) as place:
             demo_data.prepare(customers)
             if place:
-                self.stdout.write(f"Locks are kept in Redis, at {place}")
+                self.stdout.write(f"Locks are kept in {stores.NAMES[store]}, at {place}")
             if pause:
                 self.pause()
             else:
