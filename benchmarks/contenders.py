@@ -20,6 +20,8 @@ TTL = 60
 OURS, BARE = "django-distlock", "bare-commands"
 REDIS_PY, REDIS_LOCK = "redis-py", "python-redis-lock"
 POTTERY, SHERLOCK, PGLOCK = "pottery", "sherlock", "django-pglock"
+# This package's own stores, when they are compared; the second has this alias.
+REDIS, LOCK_SERVER = "Redis", "lock server"
 COMPARE_AND_DELETE = """
     if redis.call("GET", KEYS[1]) == ARGV[1] then
         return redis.call("DEL", KEYS[1])
@@ -36,13 +38,13 @@ class Acquire(Protocol):
     def __call__(self, semaphore: str, *, wait: bool) -> Release: ...
 
 
-def ours() -> Acquire:
-    """Return this package, on the store that is configured."""
+def ours(backend: str = "default") -> Acquire:
+    """Return this package, on a store that is configured."""
     # Not before Django is set up: importing its models needs that.
     from django_distlock import acquire_lock
 
     def acquire(semaphore: str, *, wait: bool) -> Release:
-        lease = acquire_lock(semaphore, ttl=TTL, timeout=None if wait else 0)
+        lease = acquire_lock(semaphore, ttl=TTL, timeout=None if wait else 0, backend=backend)
         assert lease
         return lease.release
 
@@ -144,4 +146,6 @@ CONTENDERS: dict[str, Callable[[], Acquire]] = {
     POTTERY: pottery,
     SHERLOCK: sherlock,
     PGLOCK: pglock,
+    REDIS: ours,
+    LOCK_SERVER: partial(ours, LOCK_SERVER),
 }

@@ -55,8 +55,13 @@ def store(options: argparse.Namespace, *apps: str) -> Iterator[None]:
 
 
 @contextmanager
-def redis(options: argparse.Namespace) -> Iterator[None]:
-    """Start a Redis server for a cache that keeps locks; its address is the cache's LOCATION."""
+def redis(
+    options: argparse.Namespace, others: dict[str, dict[str, Any]] | None = None
+) -> Iterator[None]:
+    """Start a Redis server for a cache that keeps locks; its address is the cache's LOCATION.
+
+    `others` are further lock backends, as DISTLOCK has them.
+    """
     if not options.hiredis:
         hide_hiredis()
     with servers.start_redis() as server:
@@ -70,7 +75,8 @@ def redis(options: argparse.Namespace) -> Iterator[None]:
                 "default": {
                     "BACKEND": "django_distlock.backends.redis.RedisBackend",
                     "OPTIONS": {"cache": "default"},
-                }
+                },
+                **(others or {}),
             },
             INSTALLED_APPS=["django_distlock"],
             USE_TZ=True,
