@@ -50,6 +50,12 @@ class Renewals:
         """Return when a lease is to be renewed, or is over, by the local monotonic clock."""
         return min((lease.due for lease in self._referenced()), default=math.inf)
 
+    def hasten(self) -> None:
+        """Let all be due now, since their store may have lost them."""
+        now = clocks.monotonic()
+        for lease in self._referenced():
+            lease.due = min(lease.due, now)
+
     def renew_due(self) -> None:
         """Renew what is due, and with it what is about to be; tell of what is lost.
 

@@ -5,6 +5,7 @@ The plugin imports it before the measurement of coverage begins: so it imports t
 
 from __future__ import annotations
 
+import json
 import secrets
 import signal
 import socket
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from django_distlock.backends.server import ServerBackend
+    from tests.processes import Workers
 
 ROOT = Path(__file__).parent.parent
 ALIAS = "lock_server"
@@ -30,11 +32,16 @@ PATH = "django_distlock.backends.server.ServerBackend"
 
 
 def start_lock_server(
-    *arguments: str, unix: bool = False, tls: bool = False, grace: bool = False
+    *arguments: str,
+    unix: bool = False,
+    tls: bool = False,
+    grace: bool = False,
+    settings: str = "tests.lock_server_settings",
 ) -> Server:
     """Start a lock server; `database_settings` has the OPTIONS by which it is asked.
 
-    Its state is in its directory, which outlasts a kill; with `grace` it grants nothing at first.
+    Its state is in its directory, which outlasts a kill; with `grace` it grants nothing at first,
+    nor after a kill.
     """
     home = Home(Path(tempfile.mkdtemp(prefix="distlock-server-")), free_port(), {})
     secret_file = home.directory / "secret"
@@ -56,7 +63,7 @@ def start_lock_server(
     return home.serve(
         [
             *(sys.executable, "-m", "django", "run_lock_server"),
-            *("--settings", "tests.lock_server_settings", "--pythonpath", str(ROOT)),
+            *("--settings", settings, "--pythonpath", str(ROOT)),
             *where,
             *("--secret-file", str(secret_file), "--state", str(state_file(home.directory))),
             *("--max-ttl", "100000"),
@@ -122,4 +129,36 @@ def locks_of(server: Server, **options: Any) -> Iterator[ServerBackend]:
     with override_settings(DISTLOCK={ALIAS: backend}):
         found = lock_backends[ALIAS]
         assert isinstance(found, ServerBackend)
-        yield found
+        try:
+            yield found
+        finally:
+            found.close()
+
+
+def locks_at(server: Server, port: int, **options: Any) -> Any:
+    """Let them be reached by a proxy at this port. See locks_of()."""
+    return locks_of(server, address=f"{HOST}:{port}", **options)
+
+
+def workers_at(server: Server, number: int, *command: str, **options: Any) -> Workers:
+    """Let processes do this, whose lock backend ALIAS asks this server."""
+    from tests.processes import Workers
+
+    variable = json.dumps({"OPTIONS": options_of(server, **options)})
+    return Workers(number, *command, DISTLOCK_TEST_LOCK_SERVER=variable)
+
+
+def place(server: Server) -> tuple[str, int]:
+    """Return the host and port where it listens."""
+    return HOST, int(server.database_settings["PORT"])
+
+
+def waiting(store: ServerBackend) -> int:
+    """Return how many wait, by the server."""
+    return int(store.status()["waiters"])
+
+
+def is_unused(store: ServerBackend) -> bool:
+    """Tell whether nobody has a lock, or waits for one."""
+    status = store.status()
+    return not status["locks"] and not status["waiters"]

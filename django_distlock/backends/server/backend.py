@@ -10,7 +10,6 @@ from ...exceptions import InvalidLockBackend
 from ...fields import to_datetime
 from ...queues import contended
 from ...server.addresses import DEFAULT, Address, check_secret, parse_address, read_secret
-from ...server.protocol import MAX_FRAME
 from ...server.requests import PAGE
 from ...server.table import Described, Release
 from ..base import BaseLockBackend, Claim, Grant, LockInfo, Owner, Renewal
@@ -18,10 +17,8 @@ from ..caches import validate_store_timeout
 from ..memory import lock_info
 from ..pools import Budget
 from .connections import LockServer, Request
-from .listening import QueuedPlace, listener
+from .listening import Listener, QueuedPlace, listener
 
-BATCH: Final = MAX_FRAME // 2
-"""Bytes, about, that a request to renew has at most."""
 AROUND: Final = 100
 """Bytes, about, of a lease in it, beside its texts."""
 
@@ -90,7 +87,7 @@ class ServerBackend(BaseLockBackend):
 
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
         request, undo = _acquisition(semaphore, owner, ttl, holder)
-        ask = listener(self.server).bind if self.release_on_disconnect else self.server.ask
+        ask = self._binding(ttl).bind if self.release_on_disconnect else self.server.ask
         return _grant(ask(request, self._budget.deadline(), undo))
 
     async def aacquire(
@@ -98,8 +95,14 @@ class ServerBackend(BaseLockBackend):
     ) -> Grant | None:
         """See acquire()."""
         request, undo = _acquisition(semaphore, owner, ttl, holder)
-        ask = listener(self.server).abind if self.release_on_disconnect else self.server.aask
+        ask = self._binding(ttl).abind if self.release_on_disconnect else self.server.aask
         return _grant(await ask(request, budget.deadline(), undo))
+
+    def _binding(self, ttl: float | None) -> Listener:
+        """Return what asks for leases that end with the connection on which it listens."""
+        found = listener(self.server)
+        found.stay(self.alias, ttl or 0)
+        return found
 
     def join(
         self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
@@ -127,19 +130,20 @@ class ServerBackend(BaseLockBackend):
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
         if not leases:
             return {}
-        batches = _batches(leases)
+        batches = _batches(leases, self.server.max_frame // 2)
         requests = [_renewal(batch) for batch in batches]
         deadline = self._budget.deadline()
         if not self.release_on_disconnect:
             answers = self.server.ask_several(requests, deadline)
             return _renewals(batches, [self.server.understand(answer) for answer in answers])
-        bind = listener(self.server).bind
+        bind = self._binding(_longest(leases)).bind
         return _renewals(batches, [bind(request, deadline) for request in requests])
 
     async def arenew(self, leases: Sequence[Claim], *, budget: Budget) -> dict[str, Renewal]:
         """See renew()."""
-        batches = _batches(leases)
-        ask = listener(self.server).abind if self.release_on_disconnect else self.server.aask
+        batches = _batches(leases, self.server.max_frame // 2)
+        binds = self.release_on_disconnect
+        ask = self._binding(_longest(leases)).abind if binds else self.server.aask
         answers = [await ask(_renewal(batch), budget.deadline()) for batch in batches]
         return _renewals(batches, answers)
 
@@ -208,9 +212,17 @@ def _server(
     place = address, secret, timeout, tls, tls_ca
     found = _servers.get(place)
     if found is None:
-        context = ssl.create_default_context(cafile=tls_ca) if tls else None
+        context = _trusting(tls_ca) if tls else None
         found = _servers.setdefault(place, LockServer(address, secret, timeout, context))
     return found
+
+
+def _trusting(tls_ca: str | None) -> ssl.SSLContext:
+    """Return what speaks TLS to a server with a certificate of these authorities."""
+    try:
+        return ssl.create_default_context(cafile=tls_ca)
+    except OSError as error:
+        raise ValueError(f"tls_ca, {tls_ca!r}, can't be used: {error}") from error
 
 
 def _acquisition(
@@ -233,14 +245,18 @@ def _grant(answer: Request) -> Grant | None:
     return Grant(token, to_datetime(answer["acquired_at"]), to_datetime(answer["expires_at"]))
 
 
-def _batches(leases: Sequence[Claim]) -> list[list[Claim]]:
-    """Return those together that go into one request."""
+def _longest(leases: Sequence[Claim]) -> float:
+    return max((lease.ttl or 0 for lease in leases), default=0)
+
+
+def _batches(leases: Sequence[Claim], room: int) -> list[list[Claim]]:
+    """Return those together that go into one request of so many bytes, about."""
     batches: list[list[Claim]] = [[]]
     size = 0
     for lease in leases:
         # JSON has up to 12 bytes for a character, but then it is not of many.
         length = AROUND + len(ascii(lease.semaphore)) + len(ascii(_shorten(lease.holder)))
-        if size + length > BATCH and batches[-1]:
+        if size + length > room and batches[-1]:
             batches.append([])
             size = 0
         batches[-1].append(lease)

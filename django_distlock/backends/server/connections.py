@@ -4,17 +4,26 @@ import socket
 from contextlib import suppress
 from ssl import SSLContext
 from typing import Any, Final
+from weakref import WeakSet
 
 from ... import clocks
 from ...exceptions import LockBackendUnavailable
 from ...server.addresses import Address
-from ...server.protocol import VERSION, BadFrame, decode, encode, is_proof, new_nonce, prove
+from ...server.protocol import (
+    MAX_FRAME,
+    VERSION,
+    BadFrame,
+    decode,
+    encode,
+    is_proof,
+    new_nonce,
+    prove,
+)
 from ..pools import Pool
 from ..wires import Incomplete, ServerError, Wire
 
 ENDED: Final = {"closing", "connections", "frame", "handshake", "idle", "internal"}
 """What a server says of a connection that it closes."""
-
 
 Request = dict[str, Any]
 
@@ -30,14 +39,14 @@ class UnknownProcess(Exception):
 class ServerWire(Wire):
     """A connection on which both sides have proved to know the secret."""
 
-    __slots__ = ("idle", "max_frame")
+    __slots__ = ("__weakref__", "_last_words", "idle")
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
+        self.outstanding = 1  # the server speaks first
         self.idle = 0.0
         """Seconds after which the server closes it, if nothing is asked."""
-        self.max_frame = 0
-        """Bytes that the server takes in one request."""
+        self._last_words: ServerError | None = None
 
     @staticmethod
     def pack(request: Request) -> bytes:
@@ -45,6 +54,8 @@ class ServerWire(Wire):
         return encode(request)
 
     def _parse(self) -> Any:
+        if self._last_words is not None:
+            return self._last_words  # that is the answer to whatever else was asked
         end = self._buffer.find(b"\n", self._at)
         if end < 0:
             raise Incomplete
@@ -53,9 +64,16 @@ class ServerWire(Wire):
             message = decode(line)
         except BadFrame as error:
             raise OSError(f"that is no lock server: {error}") from error
-        if "error" in message:
-            return ServerError(str(message.get("text")), str(message["error"]))
-        return message
+        if "error" not in message:
+            return message
+        said = ServerError(str(message.get("text")), str(message["error"]))
+        if said.code in ENDED:
+            self._last_words = said
+        return said
+
+    def has_ended(self) -> bool:
+        """See Wire.has_ended(). The end may come a moment after the last words."""
+        return self._last_words is not None or super().has_ended()
 
     def cut(self) -> None:
         """End it at once, whoever is waiting for an answer in another thread."""
@@ -71,8 +89,12 @@ class LockServer(Pool[ServerWire]):
     ) -> None:
         super().__init__(timeout)
         self.address = address
+        self.max_frame = MAX_FRAME
+        """Bytes that the server takes in one request, as it said last."""
         self._secret = secret
         self._tls = tls
+        self._listening: WeakSet[ServerWire] = WeakSet()
+        """The connections by which the server knows this process."""
 
     def __str__(self) -> str:
         return f"The lock server at {self.address}"
@@ -80,12 +102,13 @@ class LockServer(Pool[ServerWire]):
     def connect(self, seconds: float, process: str | None = None) -> ServerWire:
         """Return a new connection; one on which this `process` is told when its turn has come."""
         deadline = clocks.monotonic() + seconds
-        sock = self._open(seconds)
+        wire = ServerWire(self._encrypt(self._open(seconds), deadline))
+        if process is not None:
+            self._listening.add(wire)
         try:
-            wire = ServerWire(self._encrypt(sock, deadline))
             self._shake_hands(wire, deadline, process)
         except BaseException:
-            sock.close()
+            wire.close()
             raise
         return wire
 
@@ -105,10 +128,14 @@ class LockServer(Pool[ServerWire]):
         return sock
 
     def _encrypt(self, sock: socket.socket, deadline: float) -> socket.socket:
-        sock.settimeout(_left(deadline))
         if self._tls is None:
             return sock
-        return self._tls.wrap_socket(sock, server_hostname=self.address.host)
+        try:
+            sock.settimeout(_left(deadline))
+            return self._tls.wrap_socket(sock, server_hostname=self.address.host)
+        except BaseException:
+            sock.close()
+            raise
 
     def _shake_hands(self, wire: ServerWire, deadline: float, process: str | None) -> None:
         """Prove to know the secret, and see that the server does."""
@@ -124,7 +151,7 @@ class LockServer(Pool[ServerWire]):
         terms = _served(wire.receive())
         if not is_proof(terms.get("proof"), self._secret, "server", challenge, nonce):
             raise NotServed("it doesn't know the secret: it may be another's")
-        wire.idle, wire.max_frame = float(terms["idle"]), int(terms["max_frame"])
+        wire.idle, self.max_frame = float(terms["idle"]), int(terms["max_frame"])
 
     def ask(self, request: Request, deadline: float, undo: Request | None = None) -> Request:
         """Return the answer to one request.
@@ -162,9 +189,13 @@ class LockServer(Pool[ServerWire]):
             raise UnknownProcess
         if answer.code == "invalid":
             raise ValueError(f"{self} refuses this: {answer}")
-        if answer.code in ENDED:
-            self.close()
         raise LockBackendUnavailable(f"{self}: {answer}") from answer
+
+    def forget(self) -> None:
+        """See Pool.forget(). Those by which the server knows the parent must end with it."""
+        super().forget()
+        for wire in list(self._listening):
+            wire.close()
 
 
 def _served(answer: Any) -> Request:

@@ -3,12 +3,13 @@
 A thread for each server has a connection by which the server knows this process. As long as it is
 open, the process stands in the queues that its threads and tasks have joined, on whatever
 connection; and it has the leases that are to end with it. When it is lost, the thread makes another
-one, and all join again.
+one, all join again, and those leases are renewed, so that their holders know what became of them.
 """
 
 import asyncio
 import concurrent.futures
 import logging
+import math
 import os
 import threading
 import time
@@ -17,9 +18,9 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Final
-from weakref import WeakSet
 
 from ... import clocks
+from ...background import background
 from ...exceptions import LockBackendUnavailable
 from ..wires import ServerError
 from .connections import LockServer, Request, ServerWire, UnknownProcess
@@ -29,11 +30,14 @@ logger = logging.getLogger("django_distlock")
 SAFETY: Final = 5.0
 """Seconds after which a waiter tries though nobody told him to."""
 SAYS_EVERY: Final = 5.0
-"""Seconds after which the thread sees whether the server is still there, at most."""
+"""Seconds after which the thread sees whether the server is still there, at most; and whether all
+who wait are still in their queues."""
 PAUSE: Final = 0.1
-"""Seconds between two tries to listen to a server that is down."""
+"""Seconds between two tries to listen to a server."""
 IDLE: Final = 60.0
 """Seconds after which the thread ends if nobody waits."""
+AT_ONCE: Final = 100
+"""How many join again in one go."""
 TRIES: Final = 3
 """How often a process that the server has just lost makes itself known again."""
 
@@ -41,7 +45,7 @@ TRIES: Final = 3
 class QueuedPlace:
     """A waiter's place in the queue of a lock."""
 
-    __slots__ = ("_listener", "number", "owner", "request", "wake")
+    __slots__ = ("_listener", "joined_again", "number", "request", "wake")
 
     outlasts_failures = True
 
@@ -52,6 +56,7 @@ class QueuedPlace:
         self.number = number
         self.request = request
         self.wake = wake
+        self.joined_again = False
 
     @property
     def patience(self) -> float:
@@ -76,44 +81,51 @@ class QueuedPlace:
 
 
 class Listener:
-    """The thread that listens to a server as long as somebody waits, or has a bound lease."""
+    """The thread that listens to a server as long as somebody waits, or may have a bound lease."""
 
     def __init__(self, server: LockServer) -> None:
-        self._server = server
         self.process = os.urandom(16).hex()
+        self._server = server
         self._numbers = count()
         self._places: dict[int, QueuedPlace] = {}
         self._left: dict[int, QueuedPlace] = {}
-        """Who has left, and couldn't tell the server."""
-        self._changing = threading.Lock()
+        """Who has left, and couldn't tell the server, or may be in the queue all the same."""
+        self._stores: set[str] = set()
+        """The aliases whose leases end with the connection."""
+        self._stays_until = -math.inf
+        # Reentrant: what is collected in between may acquire another lock.
+        self._changing = threading.RLock()
         self._thread: threading.Thread | None = None
-        self._listening: Future[None] = Future()
-        self._failure: Exception | None = None
-        self._stays = False
+        self._known: Future[Exception | None] = Future()
+        """Set when the server knows this process; or couldn't be told, and why."""
         self._wire: ServerWire | None = None
-        _all.add(self)
+        self._fails = False
 
     # What needs the server to know this process
 
+    def stay(self, store: str, seconds: float) -> None:
+        """Listen for so long at least: a lease of that store may last, and ends with that."""
+        with self._changing:
+            self._stores.add(store)
+            self._stays_until = max(self._stays_until, clocks.monotonic() + seconds)
+
     def bind(self, request: Request, deadline: float, undo: Request | None = None) -> Request:
         """Ask for a lease that ends with this process's connection."""
-        self._stays = True
         request["bound"] = self.process
-        return self._known(request, deadline, undo)
+        return self._ask(request, deadline, undo)
 
     async def abind(
         self, request: Request, deadline: float, undo: Request | None = None
     ) -> Request:
         """See bind()."""
-        self._stays = True
         request["bound"] = self.process
-        return await self._aknown(request, deadline, undo)
+        return await self._aask(request, deadline, undo)
 
     def join(self, request: Request, wake: Callable[[], object], deadline: float) -> QueuedPlace:
         """Return a place at the end of the queue."""
         place = self._add(request, wake)
         with self._or_leave(place):
-            self._known(place.request, deadline, place.leaving)
+            self._ask(place.request, deadline, place.leaving)
         return place
 
     async def ajoin(
@@ -122,36 +134,40 @@ class Listener:
         """See join()."""
         place = self._add(request, wake)
         with self._or_leave(place):
-            await self._aknown(place.request, deadline, place.leaving)
+            await self._aask(place.request, deadline, place.leaving)
         return place
 
-    def _known(self, request: Request, deadline: float, undo: Request | None) -> Request:
+    def _ask(self, request: Request, deadline: float, undo: Request | None) -> Request:
         """Ask when the server knows this process."""
         for _ in range(TRIES):
-            listening = self._start()
-            concurrent.futures.wait([listening], max(0, deadline - clocks.monotonic()))
-            self._raise_unless(listening)
+            known = self._start()
+            concurrent.futures.wait([known], max(0, deadline - clocks.monotonic()))
+            self._raise_unless(known)
             with suppress(UnknownProcess):
                 return self._server.ask(request, deadline, undo)
-            self._listen_anew(listening)
-        raise LockBackendUnavailable(f"{self._server} loses the connection to this process.")
+            self._listen_anew(known)
+        raise self._loses()
 
-    async def _aknown(self, request: Request, deadline: float, undo: Request | None) -> Request:
+    async def _aask(self, request: Request, deadline: float, undo: Request | None) -> Request:
+        """See _ask()."""
         for _ in range(TRIES):
-            listening = self._start()
-            known = asyncio.wrap_future(listening)
-            await asyncio.wait([known], timeout=max(0, deadline - clocks.monotonic()))
-            self._raise_unless(listening)
+            known = self._start()
+            waiting = asyncio.wrap_future(known)
+            await asyncio.wait([waiting], timeout=max(0, deadline - clocks.monotonic()))
+            self._raise_unless(known)
             with suppress(UnknownProcess):
                 return await self._server.aask(request, deadline, undo)
-            self._listen_anew(listening)
-        raise LockBackendUnavailable(f"{self._server} loses the connection to this process.")
+            self._listen_anew(known)
+        raise self._loses()
 
-    def _raise_unless(self, listening: Future[None]) -> None:
-        if not listening.done():
-            raise LockBackendUnavailable(
-                f"{self._server} can't be listened to: {self._failure or 'no answer'}"
-            )
+    def _raise_unless(self, known: Future[Exception | None]) -> None:
+        if not known.done():
+            raise LockBackendUnavailable(f"{self._server}: no answer in {self._server.timeout} s")
+        if (error := known.result()) is not None:
+            raise LockBackendUnavailable(f"{self._server} can't be listened to: {error}") from error
+
+    def _loses(self) -> LockBackendUnavailable:
+        return LockBackendUnavailable(f"{self._server} loses the connection to this process.")
 
     # Places
 
@@ -165,17 +181,22 @@ class Listener:
 
     def remove(self, place: QueuedPlace, granted: bool) -> None:
         """Let it be in no queue, and have no offer unless it was `granted` the lock."""
-        self._places.pop(place.number, None)
-        if not granted:
+        if not self._take_out(place, granted):
             with self._or_leave(place):
                 self._server.ask(place.leaving, self._new_deadline())
 
     async def aremove(self, place: QueuedPlace, granted: bool) -> None:
         """See remove()."""
-        self._places.pop(place.number, None)
-        if not granted:
+        if not self._take_out(place, granted):
             with self._or_leave(place):
                 await self._server.aask(place.leaving, self._new_deadline())
+
+    def _take_out(self, place: QueuedPlace, granted: bool) -> bool:
+        """Tell whether that is all: a grant takes the place, unless it was joined again then."""
+        self._places.pop(place.number, None)
+        if granted and place.joined_again:
+            self._left[place.number] = place
+        return granted
 
     @contextmanager
     def _or_leave(self, place: QueuedPlace) -> Iterator[None]:
@@ -192,105 +213,141 @@ class Listener:
 
     # The thread
 
-    def _start(self) -> Future[None]:
-        """Have the thread; return what tells that it listens."""
+    def _start(self) -> Future[Exception | None]:
+        """Have the thread; return what tells that the server knows this process."""
         with self._changing:
             if self._thread is None or not self._thread.is_alive():
-                self._listening = Future()
-                self._failure = None
+                self._known = Future()
                 name = f"django_distlock listens to {self._server.address}"
                 self._thread = threading.Thread(target=self._run, name=name, daemon=True)
                 self._thread.start()
-            return self._listening
+            return self._known
 
     def _run(self) -> None:
+        lost = False
         while not self._ends():
             try:
-                self._wire = wire = self._server.connect(self._server.timeout, self.process)
-                try:
-                    self._let_know()
-                    self._listen(wire)
-                finally:
-                    self._wire = None
-                    self._begin_anew(self._listening)
-                    wire.close()
+                wire = self._connect()
             except Exception as error:  # noqa: BLE001 - who waits has no other thread
-                self._fail(error)
+                self._tell_waiting(error)
+                self._pause_after(error)
+                continue
+            try:
+                with self._closed_then(wire):
+                    if lost:
+                        self._have_renewed()
+                    self._listen(wire)
+            except Exception as error:  # noqa: BLE001 - likewise
+                lost = True
+                self._pause_after(error)
 
     def _ends(self) -> bool:
         """Tell whether nobody needs it any more; if so, the next one starts another thread."""
         with self._changing:
-            if self._places or self._stays:
+            if self._is_needed():
                 return False
             self._thread = None
             self._left.clear()  # the server lets a process leave that is gone
             return True
 
-    def _let_know(self) -> None:
-        """Join all queues again: who is there keeps his place, who has left may not be there."""
-        self._left.clear()
-        self._failure = None
-        places = [*self._places.values()]
-        for at in range(0, len(places), 100):
-            some = places[at : at + 100]
-            answers = self._server.ask_several(
-                [place.request for place in some], self._new_deadline()
-            )
-            for answer in answers:
-                if isinstance(answer, ServerError) and answer.code == "process":
-                    raise ConnectionResetError(str(answer))
-        self._listening.set_result(None)
-        for place in places:
-            if place.number not in self._places:
-                self._left[place.number] = place
-        self._let_leave()
+    def _is_needed(self) -> bool:
+        return bool(self._places) or clocks.monotonic() < self._stays_until
 
-    def _listen_anew(self, listening: Future[None]) -> None:
+    def _connect(self) -> ServerWire:
+        """Let the server know this process, and have all join again."""
+        wire = self._server.connect(self._server.timeout, self.process)
+        try:
+            self._join_again()
+        except BaseException:
+            wire.close()
+            raise
+        self._wire, self._fails = wire, False
+        self._known.set_result(None)
+        return wire
+
+    def _join_again(self) -> None:
+        """Let all who wait be in their queues; who is there keeps his place."""
+        places = [*self._places.values()]
+        try:
+            for at in range(0, len(places), AT_ONCE):
+                some = places[at : at + AT_ONCE]
+                for place in some:
+                    place.joined_again = True
+                requests = [place.request for place in some]
+                for answer in self._server.ask_several(requests, self._new_deadline()):
+                    if isinstance(answer, ServerError) and answer.code == "process":
+                        raise ConnectionResetError(str(answer))
+        finally:
+            self._left |= {each.number: each for each in places if each.number not in self._places}
+
+    def _have_renewed(self) -> None:
+        """Let holders know whether they have what may have ended with the connection."""
+        for store in list(self._stores):
+            renewing = background(store)
+            renewing.do(renewing.renewals.hasten)
+
+    @contextmanager
+    def _closed_then(self, wire: ServerWire) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._begin_anew(self._known)
+            self._wire = None
+            wire.close()
+
+    def _tell_waiting(self, error: Exception) -> None:
+        """Tell who waits for the server to know this process that it couldn't be told."""
+        with self._changing:
+            known, self._known = self._known, Future()
+        known.set_result(error)
+
+    def _listen_anew(self, known: Future[Exception | None]) -> None:
         """Have another connection, since the server has lost the one on which it listened."""
         wire = self._wire
-        if self._begin_anew(listening) and wire is not None:
+        if self._begin_anew(known) and wire is not None:
             wire.cut()
 
-    def _begin_anew(self, listening: Future[None]) -> bool:
-        """Have what tells that it listens tell that later; False if that isn't what tells it."""
+    def _begin_anew(self, known: Future[Exception | None]) -> bool:
+        """Let others ask once the server knows this process again; False if they do already."""
         with self._changing:
-            if listening is not self._listening or not listening.done():
+            if known is not self._known or not known.done():
                 return False
-            self._listening = Future()
+            self._known = Future()
             return True
 
-    def _fail(self, error: Exception) -> None:
-        """Listen anew, after a while; and say so once."""
-        if self._failure is None and (self._places or self._stays):
+    def _pause_after(self, error: Exception) -> None:
+        """Try again after a while; say so once, if it matters."""
+        if self._is_needed() and not self._fails:
+            self._fails = True
             logger.warning(
                 "%s can't be listened to; it is tried again and again: %s", self._server, error
             )
-        self._failure = error
         time.sleep(PAUSE)
 
     def _listen(self, wire: ServerWire) -> None:
-        """Pass offers on, until nobody has waited for a while."""
-        last_used = last_said = last_heard = clocks.monotonic()
+        """Pass offers on, until nobody has needed that for a while."""
+        wire.limit(self._server.timeout)
         says_every = min(wire.idle / 3, SAYS_EVERY)
+        needed = said = heard = clocks.monotonic()
         while True:
             now = clocks.monotonic()
-            if self._places or self._stays:
-                last_used = now
-            elif now - last_used > IDLE:
+            if self._is_needed():
+                needed = now
+            elif now - needed > IDLE:
                 return
-            if now - last_heard > says_every + self._server.timeout:
-                raise TimeoutError(f"no answer in {self._server.timeout} seconds")
-            if now - last_said >= says_every:
-                wire.limit(self._server.timeout)
+            if said <= heard and now >= said + says_every:
                 wire.send([{"do": "ping"}])
-                last_said = now
-                self._let_leave()
-            if wire.hears(max(0.0, min(last_said + says_every - now, IDLE))):
-                message, last_heard = wire.receive(), clocks.monotonic()
+                said = now
+                self._catch_up()
+            due = said + (says_every if said <= heard else self._server.timeout)
+            if wire.hears(max(0.0, due - clocks.monotonic())):
+                message, heard = wire.receive(), clocks.monotonic()
                 if isinstance(message, ServerError):
                     raise ConnectionResetError(str(message))
                 if (number := message.get("offer")) is not None:
                     self._offer(number)
+            elif said > heard:
+                raise TimeoutError(f"no answer in {self._server.timeout} seconds")
 
     def _offer(self, number: int) -> None:
         place = self._places.get(number)
@@ -299,20 +356,24 @@ class Listener:
             self._left[number] = place
         self._let_leave()
 
-    def _let_leave(self) -> None:
-        """Tell the server who has left, and couldn't say so."""
-        for number, place in [*self._left.items()]:
-            self._server.ask(place.leaving, self._new_deadline())
-            self._left.pop(number, None)
+    def _catch_up(self) -> None:
+        """See to it that those are in the queues who wait, and nobody else.
 
-    def forget(self) -> None:
-        """Let go of the parent's connection, in its child: it must end with the parent."""
-        if (wire := self._wire) is not None:
-            wire.close()
+        Who gave back what he was offered, since an answer was lost, was taken out with that.
+        """
+        with suppress(LockBackendUnavailable):
+            self._join_again()
+        self._let_leave()
+
+    def _let_leave(self) -> None:
+        """Tell the server who has left, and couldn't say so; later, if that can't be said now."""
+        with suppress(LockBackendUnavailable):
+            for number, place in [*self._left.items()]:
+                self._server.ask(place.leaving, self._new_deadline())
+                self._left.pop(number, None)
 
 
 _listeners: dict[LockServer, Listener] = {}
-_all: WeakSet[Listener] = WeakSet()
 
 
 def listener(server: LockServer) -> Listener:
@@ -321,11 +382,4 @@ def listener(server: LockServer) -> Listener:
     return found or _listeners.setdefault(server, Listener(server))
 
 
-def _forget_all() -> None:
-    for each in list(_all):
-        each.forget()
-    _all.clear()
-    _listeners.clear()
-
-
-os.register_at_fork(after_in_child=_forget_all)
+os.register_at_fork(after_in_child=_listeners.clear)
