@@ -105,9 +105,10 @@ class Listener:
 
     def stay(self, store: str, seconds: float) -> None:
         """Listen for so long at least: a lease of that store may last, and ends with that."""
+        until = clocks.monotonic() + max(seconds, self._server.timeout)
         with self._changing:
             self._stores.add(store)
-            self._stays_until = max(self._stays_until, clocks.monotonic() + seconds)
+            self._stays_until = max(self._stays_until, until)
 
     def bind(self, request: Request, deadline: float, undo: Request | None = None) -> Request:
         """Ask for a lease that ends with this process's connection."""
