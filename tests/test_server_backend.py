@@ -158,7 +158,7 @@ def test_server_that_is_spoken_to_without_tls_is_unavailable(tls_server: Server)
     """It waits, and so do we, for a moment."""
     address = options_of(tls_server)["address"]
     with locks_of(tls_server, address=address, tls_ca=None, store_timeout=0.2):
-        with pytest.raises(LockBackendUnavailable, match="timed out|no answer"):
+        with pytest.raises(LockBackendUnavailable, match=r"timed out|no answer"):
             acquire_lock("a", backend=ALIAS)
 
 
@@ -387,7 +387,7 @@ def test_slow_connection_takes_no_longer_than_the_budget(server: Server) -> None
         proxy.delay = 0.35
         with locks_at(server, proxy.port, store_timeout=0.4):
             before = clocks.monotonic()
-            with pytest.raises(LockBackendUnavailable, match="timed out|no answer"):
+            with pytest.raises(LockBackendUnavailable, match=r"timed out|no answer"):
                 acquire_lock("a", backend=ALIAS)
             assert clocks.monotonic() - before < 2
 
