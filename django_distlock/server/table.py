@@ -273,7 +273,10 @@ class LockTable:
     def disband(self, party: Party) -> None:
         """Let the party wait for nothing, and end the leases that end with it."""
         now = self._monotonic()
-        for semaphore, owner in list(party.waiting):
+        leaving = list(party.waiting)
+        for semaphore, owner in leaving:  # first, or else one is offered what another one leaves
+            self._forget(self._locks[semaphore], owner)
+        for semaphore, owner in leaving:
             self.leave(semaphore, owner)
         for lock in list(party.bound.values()):
             if lock.party is party:
