@@ -1,6 +1,7 @@
 """Where a lock server is, and by which secret it is known: for itself, and for its clients."""
 
-from ipaddress import ip_address
+import re
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -49,8 +50,10 @@ def parse_address(text: str) -> Address:
         raise ValueError(
             f"{text!r}: an IPv6 address stands in brackets, as in [::1]:{DEFAULT_PORT}"
         )
-    if not (separator and host and port.isascii() and port.isdecimal() and int(port) < 65536):
+    if not (separator and host):
         raise ValueError(f'{text!r} is none of "host:port", "[::1]:port" and "unix:/path"')
+    if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise ValueError(f"{text!r}: the port is a number from 1 to 65535")
     if any(not label or len(label) > 63 for label in host.removesuffix(".").split(".")):
         raise ValueError(f"{text!r}: {host!r} can't be the name of a host")
     if not host.isascii() or not host.isprintable() or " " in host:
@@ -60,7 +63,7 @@ def parse_address(text: str) -> Address:
 
 def _check_number(text: str, host: str) -> None:
     try:
-        ip_address(host)
+        IPv6Address(host)
     except ValueError as error:
         raise ValueError(f"{text!r}: {error}") from error
 

@@ -1,0 +1,161 @@
+"""Where a lock server can be, and by which secret it is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from django_distlock.server.addresses import (
+    LONGEST_UNIX_PATH,
+    Address,
+    check_secret,
+    parse_address,
+    read_secret,
+    unix_address,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LONG = "a" * 63
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("localhost:7433", ("localhost", 7433, "")),
+        ("127.0.0.1:1", ("127.0.0.1", 1, "")),
+        ("locks.example.com:65535", ("locks.example.com", 65535, "")),
+        ("locks.example.com.:7433", ("locks.example.com.", 7433, "")),
+        (f"{LONG}.example:7433", (f"{LONG}.example", 7433, "")),
+        ("[::1]:7433", ("::1", 7433, "")),
+        ("[fe80::1%eth0]:7433", ("fe80::1%eth0", 7433, "")),
+        ("unix:/run/locks", ("", 0, "/run/locks")),
+        ("unix:/run/dürfen:7433", ("", 0, "/run/dürfen:7433")),
+    ],
+)
+def test_address_is_what_it_was_written_as(text: str, address: tuple[str, int, str]) -> None:
+    """And it is written the same way again, so that a state file's name stays."""
+    found = parse_address(text)
+    assert found == address
+    assert str(found) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "is none of"),
+        ("localhost", "is none of"),
+        ("7433", "is none of"),
+        (":7433", "is none of"),
+        ("localhost:", "the port is a number from 1 to 65535"),
+        ("localhost:0", "the port is a number from 1 to 65535"),
+        ("localhost:65536", "the port is a number from 1 to 65535"),
+        ("localhost:-1", "the port is a number from 1 to 65535"),
+        ("localhost:7_433", "the port is a number from 1 to 65535"),
+        ("localhost:٧٤٣٣", "the port is a number from 1 to 65535"),
+        (f"localhost:{'1' * 5000}", "the port is a number from 1 to 65535"),
+        ("::1:7433", r"stands in brackets, as in \[::1\]:7433"),
+        ("::1", r"stands in brackets, as in \[::1\]:7433"),
+        ("[::1]", r"stands in brackets, as in \[::1\]:7433"),
+        ("[]:7433", "Address cannot be empty"),
+        ("[127.0.0.1]:7433", "At least 3 parts expected"),
+        ("[::g]:7433", "Only hex digits permitted"),
+        ("...:7433", "can't be the name of a host"),
+        ("a..b:7433", "can't be the name of a host"),
+        (".a:7433", "can't be the name of a host"),
+        (f"{LONG}a.example:7433", "can't be the name of a host"),
+        ("lócks.example:7433", "IDNA writes it in ASCII"),
+        ("\udcff:7433", "IDNA writes it in ASCII"),
+        ("a b:7433", "can't be the name of a host"),
+        ("a\0b:7433", "can't be the name of a host"),
+        ("unix:", "is no path for a unix socket"),
+        ("unix:/a\0b", "is no path for a unix socket"),
+    ],
+)
+def test_what_is_no_address_is_refused_with_the_reason(text: str, complaint: str) -> None:
+    """By one line, which has the text."""
+    with pytest.raises(ValueError, match=complaint) as caught:
+        parse_address(text)
+    assert repr(text.removeprefix("unix:")) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("other", [7433, None, b"localhost:7433", ("localhost", 7433)])
+def test_address_is_a_text(other: Any) -> None:
+    """Nothing else is taken for one."""
+    with pytest.raises(TypeError, match="an address is a text"):
+        parse_address(other)
+
+
+@pytest.mark.parametrize(
+    ("text", "local"),
+    [
+        ("localhost:7433", True),
+        ("127.0.0.1:7433", True),
+        ("127.8.9.1:7433", True),
+        ("[::1]:7433", True),
+        ("unix:/run/locks", True),
+        ("0.0.0.0:7433", False),
+        ("[::]:7433", False),
+        ("192.168.0.1:7433", False),
+        ("locks.example.com:7433", False),
+        ("localhost.example.com:7433", False),
+    ],
+)
+def test_only_what_stays_on_this_machine_is_local(text: str, local: bool) -> None:
+    """A name other than localhost may be anywhere."""
+    assert parse_address(text).is_local is local
+
+
+def test_unix_socket_is_known_by_its_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is one socket, from whatever directory it is asked."""
+    monkeypatch.chdir(tmp_path)
+    assert unix_address("locks") == Address("", 0, f"{tmp_path}/locks")
+
+
+def test_unix_socket_has_a_path_that_the_system_takes() -> None:
+    """It counts bytes, also those that are no UTF-8."""
+    path = "/" + "ü" * (LONGEST_UNIX_PATH // 2)
+    assert unix_address(path).path == path
+    assert unix_address(f"{path[:-1]}\udcff\udcff").path
+    with pytest.raises(ValueError, match=f"longer than the {LONGEST_UNIX_PATH} bytes"):
+        unix_address(f"{path}a")
+
+
+def test_secret_of_sixteen_bytes_is_taken() -> None:
+    """Bytes count, not characters."""
+    assert check_secret("ü" * 8) == "ü".encode() * 8
+    assert check_secret(b"\xff" * 16) == b"\xff" * 16
+
+
+def test_short_secret_is_refused_with_a_way_to_make_one() -> None:
+    """It says how long it is, and not what it is."""
+    with pytest.raises(ValueError, match=r"has 6 bytes, but needs 16: python -c") as caught:
+        check_secret("geheim")
+    assert "geheim" not in str(caught.value)
+
+
+def test_secret_is_a_text() -> None:
+    """Nothing else, such as a path."""
+    with pytest.raises(TypeError, match="secret is a text"):
+        check_secret(1234567890123456)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n"])
+def test_line_end_is_no_part_of_a_secret_in_a_file(tmp_path: Path, end: bytes) -> None:
+    """An editor or a shell writes one; other blanks and bytes that are no UTF-8 count."""
+    (tmp_path / "secret").write_bytes(b" \xff\xfe correct horse " + end)
+    assert read_secret(str(tmp_path / "secret")) == b" \xff\xfe correct horse "
+
+
+def test_secret_in_a_file_must_be_long_enough_without_its_line_end(tmp_path: Path) -> None:
+    """An empty line is no secret."""
+    (tmp_path / "secret").write_bytes(b"\n" * 20)
+    with pytest.raises(ValueError, match="has 0 bytes"):
+        read_secret(str(tmp_path / "secret"))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_secret(str(tmp_path / "nowhere"))
