@@ -4,6 +4,7 @@ import asyncio
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from ssl import SSLContext
+from typing import Final
 
 from .. import clocks
 from .addresses import Address
@@ -20,8 +22,10 @@ from .table import GONE, LockTable
 
 logger = logging.getLogger("django_distlock.server")
 
-BACKLOG = 1_000
+BACKLOG: Final = 1_000
 """Connections that the system keeps until they are served."""
+OTHER_FILES: Final = 50
+"""What is open beside connections, at most."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,10 @@ class Site:
 
 
 def run(site: Site, say: Callable[[str], object]) -> None:
-    """Serve until SIGTERM or SIGINT, and save the table then; OSError, InUse or Unreadable."""
+    """Serve until SIGTERM or SIGINT, and save the table then.
+
+    Raise OSError, ValueError, InUse or Unreadable if that can't be.
+    """
     asyncio.run(_Running(site, say).run())
 
 
@@ -46,6 +53,8 @@ class _Running:
     def __init__(self, site: Site, say: Callable[[str], object]) -> None:
         self._site = site
         self._say = say
+        self._longest = site.limits.max_ttl
+        """Seconds that a lease lasts at most, of this server and of those before."""
 
     async def run(self) -> None:
         """Serve until a signal comes, whenever that is."""
@@ -53,72 +62,98 @@ class _Running:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         site = self._site
+        # Those that are told why they end are as many again.
+        allow_files(2 * site.limits.max_connections + OTHER_FILES)
         with ExitStack() as held:
             site.state.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             held.callback(Claimed(site.state.path).close)
             if site.address.path:
                 held.callback(Claimed(Path(site.address.path)).close)
             earlier = site.state.read()
-            service = Service(self._table(earlier), site.secret, site.limits)
-            remembered = self._longest_before(earlier)
-            site.state.write_running(remembered, service.table.last_token)
-            server = await self._listen(service)
+            if earlier is not None:
+                self._longest = max(self._longest, earlier.max_ttl)
+            table = self._table(earlier)
+            site.state.write_running(self._longest, table.last_token)
+            service = Service(table, site.secret, site.limits)
             try:
-                await self._serve(service, remembered, stop)
+                await self._serve(service, stop)
             finally:
-                server.close()
-                _remove(site.address.path)
-                service.end_all()
-                site.state.write_locks(
-                    site.limits.max_ttl, service.table.last_token, service.table.save()
-                )
-                await service.closed()
-        self._say(f"Stopped; {len(service.table)} locks are saved in {site.state.path}.")
-
-    def _longest_before(self, earlier: Earlier | None) -> float:
-        """Return for how long leases may be in force of this server and those before."""
-        ours = self._site.limits.max_ttl
-        return ours if earlier is None else max(ours, earlier.max_ttl)
+                # Even if it couldn't listen: the file has no table any more.
+                locks = table.save()
+                site.state.write_locks(self._longest, table.last_token, locks, table.grace)
+            await service.closed()
+        self._say(f"Stopped. Locks saved in {site.state.path}: {len(locks)}.")
 
     def _table(self, earlier: Earlier | None) -> LockTable:
-        """Return the earlier server's table, or one that grants nothing while its leases last."""
-        site = self._site
-        limits, last_token = site.limits, earlier.last_token if earlier else 0
-        saved = earlier.locks if earlier else None
-        grace = 0.0 if saved is not None or site.grants_at_once else self._longest_before(earlier)
+        """Return the earlier server's table, which grants nothing until it is known to have all."""
+        limits, grace = self._site.limits, self._grace(earlier)
         table = LockTable(
             grants_from=clocks.monotonic() + grace if grace else GONE,
-            last_token=last_token,
+            last_token=earlier.last_token if earlier else 0,
             max_locks=limits.max_locks,
             max_waiters=limits.max_waiters,
         )
-        if earlier is not None and saved is not None:
-            table.load(saved, earlier.elapsed)
-            self._say(f"{len(table)} locks of the earlier server are in {site.state.path}.")
-        elif grace:
-            before = "The earlier server saved no table" if earlier else "There is no table"
-            self._say(
-                f"{before} in {site.state.path}: nothing is granted for {grace:g} seconds, in which"
-                " holders reclaim their locks. If none can be in force, --no-grace grants at once."
-            )
+        if earlier is not None and earlier.locks is not None:
+            table.load(earlier.locks, earlier.elapsed)
+            self._say(f"Locks of the earlier server in {self._site.state.path}: {len(table)}.")
         return table
 
-    async def _serve(self, service: Service, remembered: float, stop: asyncio.Event) -> None:
-        """Be ready, until `stop`; and once all leases of before have ended, forget their length."""
-        site = self._site
-        self._say(f"Serving locks at {site.address}.")
-        notify("READY=1")
-        service.look_after()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(remembered):
-                await stop.wait()
-        if not stop.is_set():
-            if remembered > site.limits.max_ttl:
-                site.state.write_running(site.limits.max_ttl, service.table.last_token)
+    def _grace(self, earlier: Earlier | None) -> float:
+        """Return for how many seconds leases may be in force that aren't in the table; say so."""
+        if self._site.grants_at_once:
+            return 0.0
+        if earlier is None:
+            grace, why = self._longest, "There is no table"
+        elif earlier.locks is None:
+            grace, why = self._longest, "The earlier server saved no table"
+        else:
+            grace = max(0.0, earlier.grace - earlier.elapsed)
+            why = "The earlier server had only begun to learn which locks are held, and saved those"
+        if grace:
+            self._say(
+                f"{why} in {self._site.state.path}: nothing is granted for {grace:.10g} seconds, in"
+                " which holders reclaim their locks. If no others can be in force, --no-grace "
+                "grants at once."
+            )
+        return grace
+
+    async def _serve(self, service: Service, stop: asyncio.Event) -> None:
+        """Answer until `stop`."""
+        server = await self._listen(service)
+        try:
+            self._say(f"Serving locks at {self._site.address}.")
+            notify("READY=1")
+            service.look_after()
+            await self._outlast_earlier(service.table, stop)
             await stop.wait()
-        notify("STOPPING=1")
+            notify("STOPPING=1")
+        finally:
+            server.close()
+            _remove(self._site.address.path)
+            service.end_all()
+
+    async def _outlast_earlier(self, table: LockTable, stop: asyncio.Event) -> None:
+        """When the longer leases of earlier servers have ended, let a crash cost less time."""
+        ours, state = self._site.limits.max_ttl, self._site.state
+        if self._longest == ours:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._longest):
+                await stop.wait()
+                return
+        self._longest = ours
+        try:
+            state.write_running(ours, table.last_token)
+        except OSError as error:
+            logger.warning("%s. Nothing would be granted for longer than need be.", error)
 
     async def _listen(self, service: Service) -> asyncio.Server:
+        try:
+            return await self._bind(service)
+        except OSError as error:
+            raise OSError(f"Can't listen at {self._site.address}: {error}") from error
+
+    async def _bind(self, service: Service) -> asyncio.Server:
         loop, site = asyncio.get_running_loop(), self._site
         if site.address.path:
             return await loop.create_unix_server(
@@ -137,9 +172,7 @@ class _Running:
 
 def _unix_socket(path: str) -> socket.socket:
     """Return a socket there that only this user can connect to, in the place of a dead one."""
-    if Path(path).exists() and not Path(path).is_socket():
-        raise FileExistsError(errno.EEXIST, "There is something else than a socket", path)
-    _remove(path)
+    _make_room(path)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # Nobody else may connect even for a moment.
     earlier = os.umask(0o177)
@@ -153,10 +186,39 @@ def _unix_socket(path: str) -> socket.socket:
     return bound
 
 
+def _make_room(path: str) -> None:
+    """Remove a socket that nobody listens at; FileExistsError if there is something else."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:  # which a file gives as well
+            if Path(path).is_socket():
+                _remove(path)
+                return
+        except OSError:
+            pass
+    raise FileExistsError(errno.EEXIST, "There is something else than the socket of a dead server")
+
+
 def _remove(path: str) -> None:
-    """Remove a socket, if there is to be one: it is ours, or nobody's."""
+    """Remove our socket, or nobody's, if there is to be one."""
     if path:
         Path(path).unlink(missing_ok=True)
+
+
+def allow_files(number: int) -> None:
+    """Let this process have so many files open; ValueError if the system doesn't."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != soft < number:
+        if resource.RLIM_INFINITY != hard < number:
+            raise ValueError(
+                f"So many connections need {number} open files, but the system allows {hard}: lower"
+                " --max-connections, or raise that (ulimit -n, LimitNOFILE= in a systemd unit)."
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
 
 
 def notify(state: str) -> None:
@@ -167,6 +229,7 @@ def notify(state: str) -> None:
     if path.startswith("@"):
         path = "\0" + path[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.setblocking(False)
         try:
             told.connect(path)
             told.sendall(state.encode())
