@@ -6,10 +6,11 @@ from argparse import ArgumentParser
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 from django.core.management.base import BaseCommand, CommandError
+from django.utils.module_loading import import_string
 
 from ...backends.server import ServerBackend
 from ...durations import format_duration
@@ -38,8 +39,8 @@ class Command(BaseCommand):
 
     help = (
         "Runs the process that keeps locks in memory, for a ServerBackend in DISTLOCK: at its "
-        "address and with its secret, unless the options say otherwise. SIGTERM ends it, and saves "
-        "the locks for the next one. Needs no database."
+        "address and with its secret, unless the options say otherwise. SIGTERM or SIGINT ends it, "
+        "and saves the locks for the next one. Needs no database."
     )
 
     requires_system_checks = ()
@@ -48,11 +49,20 @@ class Command(BaseCommand):
         place = parser.add_mutually_exclusive_group()
         place.add_argument("--bind", metavar="HOST:PORT", help=f"where to listen, e.g. {DEFAULT}")
         place.add_argument("--unix", metavar="PATH", help="a unix socket to listen at instead")
-        parser.add_argument("--backend", help="alias in DISTLOCK, if it has several ServerBackends")
+        parser.add_argument(
+            "--backend",
+            metavar="ALIAS",
+            help="alias in DISTLOCK, if that has several ServerBackends",
+        )
         parser.add_argument("--secret-file", metavar="PATH", help="a file with the secret")
         parser.add_argument("--tls-cert", metavar="PATH", help="the certificate, and its chain")
         parser.add_argument("--tls-key", metavar="PATH", help="its private key")
-        parser.add_argument("--state", metavar="PATH", help="where the locks are saved")
+        parser.add_argument(
+            "--state",
+            metavar="PATH",
+            help="where the locks are saved (default: a file named after the address, in "
+            "$STATE_DIRECTORY, or in django_distlock in $XDG_STATE_HOME or ~/.local/state)",
+        )
         parser.add_argument(
             "--no-grace",
             action="store_true",
@@ -61,17 +71,23 @@ class Command(BaseCommand):
         parser.add_argument(
             "--status", action="store_true", help="print what the running server holds, and end"
         )
+        parser.add_argument(
+            "--tls-ca",
+            metavar="PATH",
+            help="for --status by TLS: whose certificates to trust, unless DISTLOCK says that",
+        )
         for field in fields(Limits):
             parser.add_argument(
                 f"--{field.name.replace('_', '-')}",
-                type=type(field.default),
+                type=float if field.type is float else int,
+                metavar="SECONDS" if field.type is float else "NUMBER",
                 default=field.default,
                 help=f"{LIMITS[field.name]} (default: %(default)s)",
             )
 
     def handle(self, **options: Any) -> None:
         try:
-            configured = self._configured(options["backend"])
+            configured = _configured(options)
             address = _address(options, configured)
             if options["status"]:
                 self._print_status(_client(address, options, configured))
@@ -81,14 +97,14 @@ class Command(BaseCommand):
                 secret=_secret(options, configured),
                 limits=Limits(**{field.name: options[field.name] for field in fields(Limits)}),
                 state=StateFile(_state_path(address, options)),
-                tls=_tls(address, options),
+                tls=_tls(address, options, configured),
                 grants_at_once=options["no_grace"],
             )
             run(site, self._say)
         except Unreadable as error:
             raise CommandError(
-                f"{error}. It tells which leases may be in force: restore it, or remove it; then "
-                "nothing is granted for --max-ttl seconds."
+                f"{error}. This tells which leases may be in force: mend it, or remove it. Then "
+                "nothing is granted for --max-ttl seconds: give no less than before."
             ) from error
         except (InvalidLockBackend, LockBackendUnavailable, InUse, OSError, ValueError) as error:
             raise CommandError(str(error)) from error
@@ -96,19 +112,6 @@ class Command(BaseCommand):
     def _say(self, text: str) -> None:
         self.stdout.write(text)
         self.stdout.flush()
-
-    def _configured(self, alias: str | None) -> ServerBackend | None:
-        """Return the store of that alias, or the only one that is a ServerBackend."""
-        if alias is not None:
-            named = lock_backends[alias]
-            if not isinstance(named, ServerBackend):
-                raise InvalidLockBackend(f"DISTLOCK[{alias!r}] is no ServerBackend.")
-            return named
-        found = [each for name in lock_backends if isinstance(each := _made(name), ServerBackend)]
-        if len(found) > 1:
-            aliases = ", ".join(each.alias for each in found)
-            raise InvalidLockBackend(f"DISTLOCK has several ServerBackends: --backend {aliases}?")
-        return found[0] if found else None
 
     def _print_status(self, backend: ServerBackend) -> None:
         status = backend.status()
@@ -119,23 +122,54 @@ class Command(BaseCommand):
             f"locks: {status['locks']} of {limits['max_locks']}\n"
             f"waiters: {status['waiters']}, up to {limits['max_waiters']} for a lock\n"
             f"connections: {status['connections']} of {limits['max_connections']}\n"
-            f"leases last {limits['max_ttl']:g} seconds at most"
+            f"leases last {limits['max_ttl']:.10g} seconds at most"
         )
         if status["grace"]:
-            self._say(f"nothing is granted for {status['grace']:g} seconds more, after a restart")
-        for lock in backend.held(limit=SHOWN):
-            left = (lock.expires_at or lock.seen_at) - lock.seen_at
-            holder = lock.holder or "kept from everybody"
-            self._say(f"{lock.semaphore}: {holder}, for {format_duration(left)} unless renewed")
-        if status["locks"] > SHOWN:
+            self._say(
+                f"nothing is granted for {status['grace']:.10g} seconds more, after a restart"
+            )
+        shown = list(backend.held(limit=SHOWN))
+        for lock in shown:
+            left = format_duration((lock.expires_at or lock.seen_at) - lock.seen_at)
+            self._say(f"{lock.semaphore}: {lock.holder or 'unknown holder'}, {left} left")
+        if len(shown) == SHOWN < status["locks"]:
             self._say(f"and {status['locks'] - SHOWN} more")
 
 
-def _made(alias: str) -> object:
-    """Return the store, or nothing if its settings are wrong: check tells of that."""
+def _configured(options: dict[str, Any]) -> ServerBackend | None:
+    """Return the store that --backend names, or the only ServerBackend, for what isn't given."""
+    alias = options["backend"]
+    if alias is not None:
+        if alias in lock_backends.settings and not _is_server(alias):
+            raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: its BACKEND is no ServerBackend.")
+        return cast("ServerBackend", lock_backends[alias])
+    aliases = [each for each in lock_backends if _is_server(each)]
+    is_address_given = options["bind"] is not None or options["unix"] is not None
+    if is_address_given and options["secret_file"] is not None:
+        return _only_valid(aliases)
+    if len(aliases) > 1:
+        raise InvalidLockBackend(
+            f"DISTLOCK has several ServerBackends: give --backend, one of {', '.join(aliases)}."
+        )
+    return cast("ServerBackend", lock_backends[aliases[0]]) if aliases else None
+
+
+def _is_server(alias: str) -> bool:
+    """Tell whether this is a ServerBackend, though its OPTIONS may be wrong."""
     try:
-        return lock_backends[alias]
-    except (InvalidLockBackend, LockBackendUnavailable):
+        found = import_string(lock_backends.settings[alias]["BACKEND"])
+    except Exception:  # noqa: BLE001 - whatever is wrong with another one, check tells of that
+        return False
+    return isinstance(found, type) and issubclass(found, ServerBackend)
+
+
+def _only_valid(aliases: list[str]) -> ServerBackend | None:
+    """Return the store if there is one and its settings are in order: it isn't really needed."""
+    if len(aliases) != 1:
+        return None
+    try:
+        return cast("ServerBackend", lock_backends[aliases[0]])
+    except InvalidLockBackend:
         return None
 
 
@@ -154,7 +188,10 @@ def _address(options: dict[str, Any], configured: ServerBackend | None) -> Addre
 
 def _secret(options: dict[str, Any], configured: ServerBackend | None) -> bytes:
     if options["secret_file"] is not None:
-        return read_secret(options["secret_file"])
+        try:
+            return read_secret(options["secret_file"])
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--secret-file: {error}") from error
     if configured is None:
         raise ValueError("Give --secret-file: DISTLOCK has no ServerBackend with the secret.")
     return configured.secret
@@ -164,28 +201,38 @@ def _client(
     address: Address, options: dict[str, Any], configured: ServerBackend | None
 ) -> ServerBackend:
     """Return what asks the server there."""
-    given: dict[str, Any] = {"secret_file": options["secret_file"]}
-    if options["secret_file"] is None:
-        given = {"secret": _secret(options, configured)}
+    given: dict[str, Any] = {"secret": _secret(options, configured)}
     if configured is not None and not address.path:
         given |= {"tls": configured.tls, "tls_ca": configured.tls_ca}
-    if options["tls_cert"] is not None:
-        given |= {"tls_ca": options["tls_cert"]}
-    return ServerBackend("--status", address=str(address), **given)
+    if options["tls_ca"] is not None:
+        given |= {"tls_ca": options["tls_ca"]}
+    try:
+        return ServerBackend("status", address=str(address), **given)
+    except InvalidLockBackend as error:
+        raise ValueError(f"--status: {error.__cause__}.") from error
 
 
-def _tls(address: Address, options: dict[str, Any]) -> ssl.SSLContext | None:
+def _tls(
+    address: Address, options: dict[str, Any], configured: ServerBackend | None
+) -> ssl.SSLContext | None:
     certificate, key = options["tls_cert"], options["tls_key"]
     if (certificate is None) is not (key is None):
         raise ValueError("--tls-cert and --tls-key belong together.")
     if certificate is None:
         if not address.is_local:
             raise ValueError(f"{address} is not on this machine: give --tls-cert and --tls-key.")
+        if configured is not None and configured.tls and configured.address == address:
+            raise ValueError(
+                f"DISTLOCK[{configured.alias!r}] speaks TLS: give --tls-cert and --tls-key."
+            )
         return None
     if address.path:
         raise ValueError("A unix socket needs no TLS: leave out --tls-cert and --tls-key.")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # which doesn't say which of both
+        raise ValueError(f"--tls-cert {certificate}, --tls-key {key}: {error}") from error
     return context
 
 
@@ -193,9 +240,15 @@ def _state_path(address: Address, options: dict[str, Any]) -> Path:
     """Return where this server saves its locks; by default it goes by the address."""
     if options["state"] is not None:
         return Path(options["state"]).absolute()
+    return _state_directory().absolute() / f"{quote(str(address), safe='')}.json"
+
+
+def _state_directory() -> Path:
     if directories := os.environ.get("STATE_DIRECTORY"):  # systemd's
-        directory = Path(directories.partition(":")[0])
-    else:
-        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-        directory = Path(base, "django_distlock")
-    return directory / f"{quote(str(address), safe='')}.json"
+        return Path(directories.partition(":")[0])
+    if base := os.environ.get("XDG_STATE_HOME"):
+        return Path(base, "django_distlock")
+    try:
+        return Path.home() / ".local/state/django_distlock"
+    except RuntimeError as error:
+        raise ValueError(f"Give --state: {error}") from error
