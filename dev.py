@@ -2,10 +2,11 @@
 """Run the tests or the example, from nothing but a checkout and Python 3.11 or later.
 
     python3 dev.py test [--install-servers] [pytest arguments ...]
-    python3 dev.py example [--exit-after-race] [--store redis]
+    python3 dev.py example [--exit-after-race] [--store redis|server]
 
 --store redis keeps the example's locks in Redis: the one at REDIS_URL, or, if that is not set, a
-redis-server that the example starts and stops itself (apt install redis-server).
+redis-server that the example starts and stops itself (apt install redis-server). --store server
+keeps them in a lock server (manage.py run_lock_server), which it starts and stops likewise.
 
 Everything that Python needs goes into .venv and .tox. Only --install-servers touches the system.
 """
