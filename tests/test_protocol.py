@@ -53,7 +53,7 @@ async def replay(lines: list[str]) -> list[str]:
     ends: dict[str, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
     said = []
     for line in lines:
-        name, direction = line[:2]
+        name, direction = line[0], line[1]
         if name not in ends:
             ends[name] = await asyncio.open_connection(HOST, port)
         reader, writer = ends[name]
