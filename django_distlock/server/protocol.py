@@ -23,7 +23,7 @@ class BadFrame(ValueError):
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """Return the line."""
+    """Return the line; ValueError if JSON has no such number."""
     return _encode(message).encode() + b"\n"
 
 
@@ -42,7 +42,7 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
 
 
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+_encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _decoder: Final = json.JSONDecoder(parse_constant=_refuse)
 
 
@@ -58,7 +58,7 @@ def new_nonce() -> str:
 def prove(secret: bytes, side: str, challenge: str, nonce: str) -> str:
     """Return what only who knows the secret can say on this connection; `side` says it."""
     text = f"distlock {VERSION} {side} {challenge} {nonce}"
-    return hmac.new(secret, text.encode(), sha256).hexdigest()
+    return hmac.new(secret, text.encode(errors="surrogatepass"), sha256).hexdigest()
 
 
 def is_proof(said: object, secret: bytes, side: str, challenge: str, nonce: str) -> bool:

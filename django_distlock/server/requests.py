@@ -2,8 +2,8 @@
 
 import heapq
 import re
-import sys
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +23,8 @@ PAGE: Final = 1_000
 """How many locks are listed at a time: others wait meanwhile."""
 LISTINGS: Final = 16
 """How many may be under way at once."""
+HOLDERS: Final = 1_000
+"""How many holders of late are known again."""
 PROCESS: Final = re.compile("[0-9a-f]{32}")
 
 Request = dict[str, Any]
@@ -42,7 +44,7 @@ def answer(service: "Service", request: Request) -> Answer:
     do = request.get("do")
     action = ACTIONS.get(do) if isinstance(do, str) else None
     if action is None:
-        raise Invalid(f"do is one of {', '.join(ACTIONS)}, not {do!r:.50}.")
+        raise Invalid(f"do is one of {', '.join(ACTIONS)}.")
     return action(service, request)
 
 
@@ -94,7 +96,9 @@ def _release(service: "Service", request: Request) -> Answer:
         if token:
             # Not while it holds the lock already, which then has the same token.
             table.reclaim(Described(semaphore, owner, token, "", token, left))
-    return {"released": int(table.release(semaphore, owner, keep))}
+    # Till the grace is over nobody is granted it anyhow; and the table knows that a renewal, if one
+    # was on its way, claims what has been released.
+    return {"released": int(table.release(semaphore, owner, max(keep, table.grace)))}
 
 
 def _join(service: "Service", request: Request) -> Answer:
@@ -125,6 +129,7 @@ def _held(service: "Service", request: Request) -> Answer:
     table, cursor, limit = service.table, request.get("cursor"), request.get("limit")
     prefix = _text(request, "prefix", MAX_LENGTH, least=0)
     if limit is not None:
+        cursor = None  # what came is not to be sent back
         names = heapq.nsmallest(int(_number(request, "limit", PAGE)), table.names(prefix))
     elif cursor is None:
         names, cursor = service.listings.begin(table.names(prefix))
@@ -207,8 +212,14 @@ def _text(request: Request, name: str, longest: int, *, least: int = 1) -> str:
 
 
 def _holder(request: Request) -> str:
-    """Return who that is, for people: one text for all locks that he holds."""
-    return sys.intern(_text(request, "holder", LONGEST_HOLDER, least=0))
+    """Return who that is, for people."""
+    return _the_same(_text(request, "holder", LONGEST_HOLDER, least=0))
+
+
+@lru_cache(HOLDERS)
+def _the_same(holder: str) -> str:
+    """Return one text for all locks that he holds. sys.intern() keeps it forever in Python 3.12."""
+    return holder
 
 
 def _number(request: Request, name: str, most: float) -> float:
@@ -219,9 +230,12 @@ def _number(request: Request, name: str, most: float) -> float:
 
 
 def _ttl(service: "Service", ttl: object) -> float:
-    if type(ttl) not in (int, float) or not 0.001 <= ttl <= service.limits.max_ttl:  # type: ignore[operator]
-        raise Invalid(f"ttl is from 0.001 to {service.limits.max_ttl:g} seconds, not {ttl!r:.50}.")
-    return float(ttl)  # type: ignore[arg-type]
+    longest = service.limits.max_ttl
+    if type(ttl) is not int and type(ttl) is not float:
+        raise Invalid("ttl is a number of seconds.")
+    if not 0.001 <= ttl <= longest:
+        raise Invalid(f"ttl is from 0.001 to {longest:g} seconds, not {ttl!r:.50}.")
+    return float(ttl)
 
 
 def _token(token: object) -> int | None:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django_distlock.server")
 
-UNREAD: Final = 4 * 1024 * 1024
-"""Bytes of answers that a client may leave unread."""
+UNREAD: Final = 16 * 1024 * 1024
+"""Bytes of answers that a client may leave unread: more than the longest page of locks has."""
+TURN: Final = 0.01
+"""Seconds, about, for which a client is answered while others wait."""
 STOPS: Final = "The server stops; it may be back soon."
 FAREWELL: Final = 1.0
 """Seconds in which connections are closed in order."""
@@ -66,6 +68,8 @@ class Service:
         self.limits = limits
         self.processes: dict[str, Process] = {}
         self.connections: set[Connection] = set()
+        self.leaving: dict[Connection, None] = {}
+        """Those that were told why they end, and aren't closed yet, in that order."""
         self.strangers: dict[Connection, None] = {}
         """The connections that haven't proved to know the secret yet, in the order they came."""
         self.listings = Listings()
@@ -117,7 +121,7 @@ class Service:
 
     async def closed(self) -> None:
         """Return when the clients have closed all connections, or had time to."""
-        if closing := [connection.closed for connection in self.connections]:
+        if closing := [connection.closed for connection in self.leaving]:
             await asyncio.wait(closing, timeout=FAREWELL)
 
 
@@ -162,8 +166,16 @@ class Connection(asyncio.Protocol):
     def _expect(self, seconds: float) -> None:
         """End it unless something comes in that time."""
         self._heard = False
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(seconds, self._look, seconds)
+        self._set_timer(seconds, self._look, seconds)
+
+    def _set_timer(self, seconds: float, call: "Callable[..., None]", *arguments: float) -> None:
+        """Call that after so long, and what was to be called before no more."""
+        self._stop_timer()
+        self._timer = asyncio.get_running_loop().call_later(seconds, call, *arguments)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _look(self, seconds: float) -> None:
         if self._heard and self not in self._service.strangers:
@@ -172,16 +184,23 @@ class Connection(asyncio.Protocol):
             self.end("idle", f"Nothing was asked in {seconds:g} seconds.")
 
     def data_received(self, data: bytes) -> None:
-        """Answer each line that is whole."""
-        buffer = self._buffer
-        buffer += data
+        """Answer what is whole; what comes after the last words is thrown away."""
+        if not self._ended:
+            self._buffer += data
+            self._answer_lines()
+
+    def _answer_lines(self) -> None:
+        """Answer each line that is whole, as many as there is time for in this turn."""
+        buffer, begin, end = self._buffer, 0, -1
         answers: list[bytes] = []
-        begin = 0
+        until = time.monotonic() + TURN
         while not self._ended and (end := buffer.find(b"\n", begin)) >= 0:
             answers.append(self._answer(bytes(buffer[begin:end])))
             begin = end + 1
+            if time.monotonic() > until:
+                break
         del buffer[:begin]
-        if not self._ended and len(buffer) > self._service.limits.max_frame:
+        if end < 0 and len(buffer) > self._service.limits.max_frame:
             answers.append(self._refuse_frame())
         if answers:
             self._heard = True
@@ -189,6 +208,15 @@ class Connection(asyncio.Protocol):
             self._service.look_after()
         if self._ended:
             self._hang_up()
+        elif end >= 0:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Answer the other lines, now that others had their turn."""
+        self._transport.resume_reading()
+        if not self._ended:
+            self._answer_lines()
 
     def _answer(self, line: bytes) -> bytes:
         if len(line) > self._service.limits.max_frame:
@@ -268,22 +296,27 @@ class Connection(asyncio.Protocol):
             self._hang_up()
 
     def _hang_up(self) -> None:
-        """Close it when the client has read the last words.
+        """Let the client close it when it has read the last words, or close it after a while.
 
         What is closed before all was read that came is reset, and the last words may be lost.
         """
         self._buffer.clear()
-        self._service.strangers.pop(self, None)
-        if not self._transport.is_closing():
-            if self._transport.can_write_eof():
-                self._transport.write_eof()
-                asyncio.get_running_loop().call_later(FAREWELL, self._transport.abort)
-            else:
-                self._transport.close()
+        service = self._service
+        service.connections.discard(self)
+        service.strangers.pop(self, None)
+        if self._transport.is_closing():
+            return
+        if self._transport.can_write_eof():  # not by TLS: there it is the client's to close it
+            self._transport.write_eof()
+        service.leaving[self] = None
+        self._set_timer(FAREWELL, self.abort)
+        if len(service.leaving) > service.limits.max_connections:
+            next(iter(service.leaving)).abort()
 
     def abort(self) -> None:
         """Close it at once."""
         self._ended = True
+        self._service.leaving.pop(self, None)
         self._transport.abort()
 
     def pause_writing(self) -> None:
@@ -293,19 +326,18 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Let what ends with the connection end."""
         self._ended = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_timer()
         service = self._service
         service.connections.discard(self)
+        service.leaving.pop(self, None)
         service.strangers.pop(self, None)
         if self._process is not None and not service.stopping:
-            process = service.processes[self._process]
-            if process.connection is self:
+            process = service.processes.get(self._process)
+            if process is not None and process.connection is self:
                 del service.processes[self._process]
                 service.table.disband(process.party)
                 service.look_after()
-        if not self.closed.done():
-            self.closed.set_result(None)
+        self.closed.set_result(None)
 
 
 def _error(code: str, text: str) -> bytes:
