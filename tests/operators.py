@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
+import pytest
+
 from django_distlock.backends.server import ServerBackend
 from django_distlock.leases import Extension
 from tests.servers import HOST, free_port
@@ -24,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 class Command:
     """The command in a process of its own, with all that it says."""
 
-    def __init__(self, *arguments: str, begin: tuple[str, ...] = (), **variables: str) -> None:
+    def __init__(self, *arguments: str, begin: tuple[str, ...] = (), **variables: Any) -> None:
         path = os.pathsep.join(filter(None, (variables.pop("PYTHONPATH", ""), str(ROOT))))
         environment = {
             "DJANGO_SETTINGS_MODULE": "tests.lock_server_settings",
@@ -45,8 +47,9 @@ class Command:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.process.kill()
-        self.process.communicate()
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.end()
 
     def until(self, text: str) -> str:
         """Return what it says up to the first line that has this."""
@@ -56,7 +59,7 @@ class Command:
             said += line
             if text in line:
                 return said
-        raise AssertionError(said)
+        pytest.fail(said + self.end()[2])
 
     def serve(self) -> str:
         """Return what it says until it serves."""
@@ -64,7 +67,10 @@ class Command:
 
     def end(self) -> tuple[int, str, str]:
         """Return its exit status, and what it still says, on both ways."""
-        said, complained = self.process.communicate(timeout=60)
+        try:
+            said, complained = self.process.communicate(timeout=60)
+        finally:
+            self.process.kill()
         return self.process.returncode, said, complained
 
     def stop(self) -> tuple[int, str, str]:

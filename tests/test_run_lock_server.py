@@ -110,7 +110,7 @@ def test_settings_that_are_no_dict_are_refused() -> None:
         call_command("run_lock_server")
 
 
-def settings_module(directory: Path, distlock: dict[Any, Any]) -> dict[str, str]:
+def settings_module(directory: Path, distlock: dict[Any, Any]) -> dict[str, Any]:
     """Write a site's settings, and return the variables by which a command has them."""
     (directory / "site_settings.py").write_text(
         f"from tests.lock_server_settings import *\nDISTLOCK = {distlock!r}\n"
@@ -274,17 +274,25 @@ def others_can_connect(path: Path) -> bool:
 
 
 def test_unix_socket_is_for_its_user_alone(unix_place: Place) -> None:
-    """Though others may enter the directory, and the mask of the process would let them in."""
-    unix_place.directory.chmod(0o755)
+    """Though the mask of the process would let others in. So is the state."""
     with unix_place.start(begin=shell("umask 0")) as running:
         running.serve()
         assert stat.S_IMODE(unix_place.socket.stat().st_mode) == 0o600
-        if os.geteuid() == 0:
-            assert not others_can_connect(unix_place.socket)
         mode = unix_place.state.stat().st_mode
         assert stat.S_IMODE(mode) == 0o600
         assert running.stop()[0] == 0
     assert not unix_place.socket.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_others_can_not_connect_to_the_unix_socket(unix_place: Place) -> None:
+    """Unless somebody lets them."""
+    unix_place.directory.chmod(0o755)
+    with unix_place.start() as running:
+        running.serve()
+        assert not others_can_connect(unix_place.socket)
+        unix_place.socket.chmod(0o666)
+        assert others_can_connect(unix_place.socket)
 
 
 def test_dead_servers_socket_is_replaced(unix_place: Place) -> None:
@@ -309,11 +317,26 @@ def test_file_in_the_place_of_the_socket_is_kept(unix_place: Place) -> None:
     assert unix_place.socket.read_text() == "precious"
 
 
-def test_socket_at_which_another_program_listens_is_kept(unix_place: Place) -> None:
+def test_link_in_the_place_of_the_socket_is_kept(unix_place: Place) -> None:
+    """What it links to may come back."""
+    unix_place.socket.symlink_to("missing")
+    with unix_place.start() as refused:
+        assert "Address already in use" in refused.refusal()
+    assert unix_place.socket.is_symlink()
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_socket_at_which_another_program_listens_is_kept(
+    unix_place: Place, kind: socket.SocketKind
+) -> None:
     """Its clients go on to reach it."""
-    with socket.socket(socket.AF_UNIX) as other, socket.socket(socket.AF_UNIX) as client:
+    with (
+        socket.socket(socket.AF_UNIX, kind) as other,
+        socket.socket(socket.AF_UNIX, kind) as client,
+    ):
         other.bind(str(unix_place.socket))
-        other.listen()
+        if kind == socket.SOCK_STREAM:
+            other.listen()
         with unix_place.start() as refused:
             assert "There is something else" in refused.refusal()
         client.connect(str(unix_place.socket))

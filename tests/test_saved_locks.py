@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from django_distlock import LockBackendUnavailable
+from django_distlock import LockBackendUnavailable, clocks
 from django_distlock.leases import Extension
 from django_distlock.management.commands.run_lock_server import _state_path
 from django_distlock.server import saved
@@ -155,12 +155,12 @@ def test_elapsed_time_is_known_within_one_boot_only(
     monkeypatch.setattr(saved, "BOOT_ID", boot)
     state = StateFile(tmp_path / "state")
     state.write_locks(60, 7, [], 0)
-    now = saved.clocks.monotonic()
-    monkeypatch.setattr(saved.clocks, "monotonic", lambda: now + 30)
+    now = clocks.monotonic()
+    monkeypatch.setattr(clocks, "monotonic", lambda: now + 30)
     assert 30 <= elapsed(state) < 60
-    monkeypatch.setattr(saved.clocks, "monotonic", lambda: now - 30)
+    monkeypatch.setattr(clocks, "monotonic", lambda: now - 30)
     assert elapsed(state) == 0
-    monkeypatch.setattr(saved.clocks, "monotonic", lambda: now + 30)
+    monkeypatch.setattr(clocks, "monotonic", lambda: now + 30)
     boot.write_text("second\n")
     assert elapsed(state) == 0
 
@@ -172,8 +172,8 @@ def test_where_boots_are_not_told_apart_no_time_has_elapsed(
     monkeypatch.setattr(saved, "BOOT_ID", tmp_path / "missing")
     state = StateFile(tmp_path / "state")
     state.write_locks(60, 7, [], 0)
-    now = saved.clocks.monotonic()
-    monkeypatch.setattr(saved.clocks, "monotonic", lambda: now + 30)
+    now = clocks.monotonic()
+    monkeypatch.setattr(clocks, "monotonic", lambda: now + 30)
     assert elapsed(state) == 0
 
 
