@@ -40,8 +40,7 @@ def start_lock_server(
 ) -> Server:
     """Start a lock server; `database_settings` has the OPTIONS by which it is asked.
 
-    Its state is in its directory, which outlasts a kill; with `grace` it grants nothing at first,
-    nor after a kill.
+    Its state is in its directory, which outlasts a kill; with `grace` it grants nothing at first.
     """
     home = Home(Path(tempfile.mkdtemp(prefix="distlock-server-")), free_port(), {})
     secret_file = home.directory / "secret"
@@ -75,6 +74,15 @@ def start_lock_server(
         stop_signal=signal.SIGTERM,
         has_databases=False,
     )
+
+
+def start_careful_lock_server(*arguments: str) -> Server:
+    """Start one that grants at once, but at first nothing when it was killed."""
+    server = start_lock_server(*arguments)
+    parts = server.executor.command_parts
+    assert isinstance(parts, list)
+    parts.remove("--no-grace")
+    return server
 
 
 def state_file(directory: Path) -> Path:
