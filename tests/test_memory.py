@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import partial
 from itertools import count, islice
@@ -211,10 +211,10 @@ def test_waiter_of_a_closed_event_loop_is_passed_over(
     lease = acquire(ALIAS)
     loop = asyncio.new_event_loop()
 
-    async def wait() -> None:
+    async def wait_there() -> None:
         await aacquire_lock("a", backend=ALIAS, timeout=60)
 
-    task = loop.create_task(wait())
+    task = loop.create_task(wait_there())
     loop.run_until_complete(stand(shared, 1))
     loop.close()
     alive = threads.submit(take)
@@ -372,6 +372,31 @@ def test_system_check_warns_of_other_processes_unless_in_debug(settings: Any) ->
     assert warning.hint
 
 
+def test_whatever_is_done_is_done_by_one_thread_at_a_time(
+    shared: memory.SharedTable, threads: ThreadPoolExecutor
+) -> None:
+    """While one is at the table, all others wait; then each has its turn."""
+    store, (held, other) = backend(), (acquire(ALIAS), acquire(ALIAS, "b"))
+    place = store.join("a", "waits", "", lambda: None)
+    assert held.token is not None
+    calls: list[Callable[[], object]] = [
+        partial(store.acquire, "c", "one", 60, ""),
+        partial(store.join, "a", "one", "", lambda: None),
+        partial(store.renew, [held]),
+        partial(store.release, other),
+        partial(store.force_release, "a", held.token),
+        lambda: list(store.held()),
+        lambda: place.patience,
+        partial(place.leave, granted=False),
+        store.clear,
+    ]
+    with shared.changing:
+        under_way = [threads.submit(call) for call in calls]
+        assert not wait(under_way, timeout=0.1).done
+    assert not wait(under_way, timeout=30).not_done
+    assert [each.exception() for each in under_way] == [None] * len(calls)
+
+
 # Listing
 
 
@@ -383,9 +408,9 @@ def test_held_lists_in_order_by_prefix_and_up_to_a_limit(clock: Clock) -> None:
     store.acquire("a0", "one", 1, "")
     store.acquire("b", "one", None, "")
     clock.now += 1
+    assert [each.semaphore for each in store.held(limit=1)] == ["a1"]
     assert [each.semaphore for each in store.held()] == ["a1", "a2", "a3", "b"]
     assert [each.semaphore for each in store.held("a")] == ["a1", "a2", "a3"]
-    assert [each.semaphore for each in store.held(limit=1)] == ["a1"]
     assert [each.semaphore for each in store.held("a", 2)] == ["a1", "a2"]
     assert list(store.held("c")) == list(store.held(limit=0)) == []
     first, *_, endless = store.held()
