@@ -251,40 +251,47 @@ def test_waiter_outlasts_a_pause_of_the_server(
         assert not lost
 
 
-class SilencingProxy(LossyProxy):
-    """Passes nothing on any more of the first connection on which somebody listens."""
+class ListenersProxy(LossyProxy):
+    """Loses the first ping of who listens, and passes nothing on any more on that connection.
 
-    silences = 1
+    The server's end stays open; or it `forgets` it: that is closed, but the client isn't told.
+    """
+
+    forgets = False
+    listeners = 0
 
     def _pass_on(self, client: socket.socket, server: socket.socket, reset: int | None) -> None:
-        silent = False
+        listens = silent = False
         for source, data in _chunks(client, server):
+            if source is client and re.search(rb'"process":"[0-9a-f]{32}"}', data):
+                self.listeners += 1
+                listens = self.listeners == 1
+            if listens and b'"ping"' in data:
+                silent = True
+                if self.forgets:
+                    server.close()
+                    assert not client.recv(65536)  # when the client closes it
+                    return
             if not silent:
                 (client if source is server else server).sendall(data)
-            if self.silences and b'"proof"' in data and self.listens:
-                self.silences -= 1
-                silent = True
-            self.listens = re.search(rb'"process":"[0-9a-f]{32}"', data) is not None
-
-    listens = False
 
 
+@pytest.mark.parametrize("forgets", [False, True])
 def test_listener_notices_that_nothing_comes_any_more(
     server: Server,
     store: ServerBackend,
     threads: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
+    forgets: bool,
 ) -> None:
-    """As when a firewall forgets the connection; whoever waits is heard again."""
+    """As when a firewall drops the connection; whoever waits is heard again."""
     monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
-    with SilencingProxy(*place(server)) as proxy:
-        with locks_at(server, proxy.port, store_timeout=0.5) as mine:
+    with ListenersProxy(*place(server)) as proxy:
+        proxy.forgets = forgets
+        with locks_at(server, proxy.port, store_timeout=0.5):
             lease = acquire(ALIAS)
             wait = threads.submit(take)
-            until(lambda: waiting(store) == 1)
-            assert proxy.silences == 0
-            wire = listener(mine.server)._wire
-            until(lambda: listener(mine.server)._wire not in (wire, None))
+            until(lambda: proxy.listeners == 2 and waiting(store) == 1)
             assert lease.release()
             assert wait.result(30)
 

@@ -260,7 +260,7 @@ def test_listener_stays_as_long_as_a_lease_may_last(
     with locks_of(server, release_on_disconnect=True, store_timeout=0.4) as mine:
         lease = acquire(ALIAS, ttl=2, renew=False)
         listened = listener(mine.server)
-        until(lambda: store.status()["processes"] == 0)
+        assert listened._thread is not None
+        until(lambda: listened._thread is None)
         assert not lease.remaining
-        assert listened._thread is None
         lease.let_end()

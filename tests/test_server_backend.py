@@ -22,6 +22,7 @@ from django_distlock import (
 from django_distlock.backends.server import ServerBackend, listening
 from django_distlock.backends.server.listening import listener
 from django_distlock.server.protocol import VERSION, decode, encode, prove
+from django_distlock.server.requests import PAGE
 from tests.lock_servers import (
     ALIAS,
     locks_at,
@@ -238,6 +239,33 @@ def test_holder_is_shortened_to_what_the_server_takes(server: Server) -> None:
         assert lock.holder.endswith("x…")
 
 
+@needs_server
+def test_more_locks_are_listed_than_fit_into_a_page(server: Server) -> None:
+    """In the order of their semaphores, all of them or the first ones."""
+    names = [f"many {number:04}" for number in range(PAGE + 100)]
+    acquire_all = [
+        {"do": "acquire", "semaphore": name, "owner": name, "ttl": 60, "holder": ""}
+        for name in names
+    ]
+    release_all = [{"do": "release", "semaphore": name, "owner": name} for name in names]
+    with locks_of(server) as store:
+        store.server.ask_several(acquire_all, clocks.monotonic() + 30)
+        assert [lock.semaphore for lock in store.held("many")] == names
+        assert [lock.semaphore for lock in store.held("many", PAGE + 1)] == names[: PAGE + 1]
+        assert [lock.semaphore for lock in store.held("many", 2)] == names[:2]
+        store.server.ask_several(release_all, clocks.monotonic() + 30)
+
+
+@needs_server
+def test_force_release_of_what_is_held_no_more_is_told_to_nobody(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The operator came too late."""
+    with locks_of(server) as store:
+        assert not store.force_release("a", 1)
+    assert not caplog.records
+
+
 # What a server says
 
 
@@ -409,6 +437,17 @@ def test_process_that_the_server_does_not_know_listens_anew(server: Server) -> N
         heard.process = "1" * 32
         run(acquire_in_task())
         lease.release()
+
+
+@needs_server
+def test_who_waits_joins_again_only_where_his_process_is_known(server: Server) -> None:
+    """Else that connection is of no use."""
+    with locks_of(server) as store, distributed_lock("a", backend=ALIAS):
+        waits = store.join("a", "owner", "", print)
+        waits.request["process"] = "0" * 32
+        with pytest.raises(ConnectionResetError, match="no connection on which it listens"):
+            listener(store.server)._join_again()
+        waits.leave(granted=False)
 
 
 @needs_server

@@ -225,14 +225,17 @@ class Listener:
             return self._known
 
     def _run(self) -> None:
-        lost = False
+        lost, failures = False, 0
         while not self._ends():
             try:
                 wire = self._connect()
             except Exception as error:  # noqa: BLE001 - who waits has no other thread
-                self._tell_waiting(error)
+                failures += 1
+                if failures > 1:  # one may happen to any connection
+                    self._tell_waiting(error)
                 self._pause_after(error)
                 continue
+            failures = 0
             try:
                 with self._closed_then(wire):
                     if lost:
