@@ -18,7 +18,8 @@ from .. import clocks
 OFFER: Final = 1.0
 """Seconds in which the first who waits has to take the lock that is free."""
 SLACK: Final = 1_000
-"""How many ends that don't count any more are kept, at most, beside one for each lock."""
+HOARDED: Final = 1 / 8
+"""How many ends that don't count any more are kept, at most, and so many more for each lock."""
 GONE: Final = -math.inf
 
 
@@ -413,7 +414,7 @@ class LockTable:
         if GONE < lock.ends < lock.due:
             lock.due = due = lock.ends
             heappush(self._due, (due, lock.semaphore))
-            if len(self._due) > 2 * len(self._locks) + SLACK:
+            if len(self._due) > (1 + HOARDED) * len(self._locks) + SLACK:
                 self._due.clear()  # and filled one by one, for what is scheduled in between
                 for each in list(self._locks.values()):
                     heappush(self._due, (each.due, each.semaphore))
