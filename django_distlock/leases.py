@@ -196,9 +196,7 @@ class Lease:
         if self._last - now >= (self.ttl or 0):
             return self
         ttl = self._last - now
-        return Extension(
-            self.semaphore, self.owner, ttl, self.token, self.holder, self.remaining
-        )
+        return Extension(self.semaphore, self.owner, ttl, self.token, self.holder, self.remaining)
 
     def within_max_hold(self, ttl: float | None) -> float | None:
         """Return the ttl, or what `max_hold` leaves of it."""

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..semaphores import MAX_LENGTH, validate_semaphore
 from .table import Described, Lock, Party, Refused
@@ -52,7 +52,7 @@ def _acquire(service: "Service", request: Request) -> Answer:
     lock = service.table.acquire(
         _semaphore(request),
         _text(request, "owner", LONGEST_OWNER),
-        ttl := _ttl(service, request.get("ttl")),
+        ttl := _ttl(request.get("ttl"), service.limits.max_ttl),
         _holder(request),
         _party(service, request),
     )
@@ -69,22 +69,28 @@ def _renew(service: "Service", request: Request) -> Answer:
     if type(leases) is not list:
         raise Invalid("leases is a list.")
     party = _party(service, request)
-    claims = [_claim(service, lease) for lease in leases]
-    now = service.table.microseconds()
-    return {
-        "expires_at": [
-            now + round(claim.left * 1_000_000) if _still_held(service, claim, party) else None
-            for claim in claims
-        ]
-    }
+    claims = [_claim(lease) for lease in leases]
+    return {"expires_at": [_renewed(service, claim, party) for claim in claims]}
 
 
-def _still_held(service: "Service", claim: Described, party: Party | None) -> bool:
-    """Renew the lease, or take the holder's word for it while nothing is granted."""
+def _renewed(
+    service: "Service", claim: Described, party: Party | None
+) -> int | Literal[False] | None:
+    """Renew the lease, or take the holder's word for it while nothing is granted.
+
+    Return its new end; None if it is lost; False if it is held, but can't be renewed now.
+    """
     table = service.table
-    if table.renew(claim.semaphore, claim.owner, claim.left, party):
-        return True
-    return bool(claim.token) and table.reclaim(claim, party)
+    if claim.left > service.limits.max_ttl:  # an earlier server had a longer one
+        held = any(lock.owner == claim.owner for lock in table.describe([claim.semaphore]))
+        return False if held or (claim.token and table.grace) else None
+    try:
+        held = table.renew(claim.semaphore, claim.owner, claim.left, party)
+        if not held and claim.token:
+            held = table.reclaim(claim, party)
+    except Refused:
+        return False
+    return table.microseconds() + round(claim.left * 1_000_000) if held else None
 
 
 def _release(service: "Service", request: Request) -> Answer:
@@ -229,8 +235,7 @@ def _number(request: Request, name: str, most: float) -> float:
     return float(number)
 
 
-def _ttl(service: "Service", ttl: object) -> float:
-    longest = service.limits.max_ttl
+def _ttl(ttl: object, longest: float) -> float:
     if type(ttl) is not int and type(ttl) is not float:
         raise Invalid("ttl is a number of seconds.")
     if not 0.001 <= ttl <= longest:
@@ -246,7 +251,7 @@ def _token(token: object) -> int | None:
     return token
 
 
-def _claim(service: "Service", lease: object) -> Described:
+def _claim(lease: object) -> Described:
     """Return the lease that is to be renewed, with the ttl in the place of what is left."""
     if type(lease) is not list or len(lease) != 5:
         raise Invalid("A lease is a list: semaphore, owner, ttl, token, holder.")
@@ -259,7 +264,7 @@ def _claim(service: "Service", lease: object) -> Described:
         token,
         _holder(fields),
         token,  # the time of the grant, or a little later
-        _ttl(service, ttl),
+        _ttl(ttl, LONGEST_KEEP),
     )
 
 

@@ -276,7 +276,7 @@ def _renewal(leases: list[Claim]) -> Request:
 
 def _renewals(batches: list[list[Claim]], answers: list[Request]) -> dict[str, Renewal]:
     return {
-        Owner(lease.owner): Renewal(True, to_datetime(end))
+        Owner(lease.owner): Renewal(end is not False, to_datetime(end) if end else None)
         for batch, answer in zip(batches, answers, strict=True)
         for lease, end in zip(batch, answer["expires_at"], strict=True)
         if end is not None
