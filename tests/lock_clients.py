@@ -81,9 +81,9 @@ class LockClient:
         """Return what selectors wait for."""
         return self._socket.fileno()
 
-    def has_something(self, seconds: float = 0) -> bool:
-        """Tell whether something, or the end, has come, or does so in that time."""
-        return bool(self._unread or select.select([self], [], [], seconds)[0])
+    def has_something(self) -> bool:
+        """Tell whether something has come, or the end."""
+        return bool(self._unread or select.select([self], [], [], 0)[0])
 
     def read(self) -> dict[str, Any] | None:
         """Return the next message; None if the server has closed the connection in order."""

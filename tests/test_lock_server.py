@@ -12,6 +12,7 @@ import pytest
 from django_distlock.server import protocol, requests
 from tests.lock_clients import LockClient, Place, Serving, friend, line, place_of, proof
 from tests.lock_servers import start_lock_server, state_file
+from tests.others import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,7 +89,7 @@ GARBAGE: dict[str, bytes] = {
     "NaN": b'{"do":NaN}\n',
     "nesting": b"[" * 60_000 + b"\n",
     "huge integer": b'{"do":' + b"9" * 5_000 + b"}\n",
-    "long frame": b" " * 65_537 + b"\n",
+    "long frame": line({"do": "ping"})[:-1].ljust(65_537) + b"\n",
     "long frame without an end": b" " * 4_000_000,
     "long frame behind others": line({"do": "ping"}) * 3 + b" " * 65_537 + b"\n",
 }
@@ -188,9 +189,12 @@ def test_who_says_nothing_is_closed() -> None:
         silent.message()
         slow.send(b'{"distlock":')
         slow_friend.send(b'{"do":')
-        while not (silent.has_something() and slow.has_something() and idle.has_something()):
-            pinging.has_something(0.05)
+
+        def others_are_told() -> bool:
             assert pinging.ask("ping") == {}
+            return all(each.has_something() for each in (silent, slow, idle, slow_friend))
+
+        until(others_are_told)
         assert [each.last_word() for each in (silent, slow, idle, slow_friend)] == ["idle"] * 4
         assert pinging.is_served()
 

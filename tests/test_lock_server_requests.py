@@ -87,6 +87,16 @@ def test_lock_is_taken_away_by_its_token_only(client: LockClient) -> None:
     assert client.renew(["a", "me", 60, token, ""]) == [False]
 
 
+def test_holder_of_many_locks_is_kept_once() -> None:
+    """As long as he is one of those of late: the texts of others don't pile up."""
+    with Serving() as running, friend(running.place) as client:
+        for name in "ab":
+            client.acquire(name, holder="a host and its process")
+        one, other = running.service.table.describe(["a", "b"])
+        assert one.holder is other.holder
+    assert requests._the_same.cache_info().maxsize == requests.HOLDERS
+
+
 LEASE = ["a", "me", 60, 1, ""]
 SENSELESS: dict[str, dict[str, Any]] = {
     "no action": {},
