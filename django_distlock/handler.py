@@ -74,8 +74,9 @@ class LockBackendHandler(_ConnectionHandler):
 def _import_backend(name: str, path: str) -> type[BaseLockBackend]:
     try:
         backend = import_string(path)
-    # ValueError: a module's name is empty; RuntimeError: the app of its models isn't installed
-    except (ImportError, ValueError, RuntimeError) as error:
+    # ValueError: a module's name is empty; TypeError: it is relative; RuntimeError: the app of its
+    # models isn't installed
+    except (ImportError, ValueError, TypeError, RuntimeError) as error:
         raise InvalidLockBackend(f"{name}: could not import BACKEND {path!r}: {error}") from error
     if isinstance(backend, type) and issubclass(backend, BaseCache):
         raise InvalidLockBackend(

@@ -184,7 +184,7 @@ def test_store_may_take_options_that_it_does_not_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["nowhere.Backend", "django_distlock.Nothing", "Backend", "", ".x"]
+    "path", ["nowhere.Backend", "django_distlock.Nothing", "Backend", "", ".x", "..odd.Backend"]
 )
 def test_backend_that_cannot_be_imported_is_refused(path: str) -> None:
     """The message has the path and the reason, and the cause is kept."""
