@@ -191,7 +191,7 @@ def test_backend_that_cannot_be_imported_is_refused(path: str) -> None:
     with pytest.raises(InvalidLockBackend) as caught:
         make({"BACKEND": path})
     assert str(caught.value).startswith(f"DISTLOCK['jobs']: could not import BACKEND {path!r}: ")
-    assert isinstance(caught.value.__cause__, ImportError | ValueError)
+    assert isinstance(caught.value.__cause__, ImportError | ValueError | TypeError)
     assert str(caught.value).endswith(str(caught.value.__cause__))
 
 
