@@ -271,7 +271,10 @@ def test_force_release_of_what_is_held_no_more_is_told_to_nobody(
 
 @contextmanager
 def conversations(*answers: list[dict[str, Any]], proves: bool = True) -> Iterator[ServerBackend]:
-    """Let there be a server that says these things to requests, on one connection each."""
+    """Let there be a server that says these things to requests, on one connection each.
+
+    Nothing at all in the place of what is empty.
+    """
 
     def serve() -> None:
         for each in answers:
@@ -284,7 +287,8 @@ def conversations(*answers: list[dict[str, Any]], proves: bool = True) -> Iterat
                 lines.write(encode({"proof": proof, "idle": 60, "max_frame": 65536}))
                 for answer in each:
                     lines.readline()
-                    lines.write(encode(answer))
+                    if answer:
+                        lines.write(encode(answer))
 
     listening_socket = socket.create_server((HOST, 0))
     thread = threading.Thread(target=serve)
@@ -322,14 +326,14 @@ def test_connection_that_is_closed_at_that_moment_is_replaced_for_tasks() -> Non
 def test_last_words_are_the_answer_to_all_that_was_asked() -> None:
     """So that all of it is asked again."""
     requests: list[dict[str, Any]] = [{"do": "status"}] * 2
-    with conversations([IDLE, PONG], [PONG, PONG]) as store:
+    with conversations([IDLE, {}], [PONG, PONG]) as store:
         assert store.server.ask_several(requests, clocks.monotonic() + 2) == [PONG, PONG]
 
 
 def test_connection_with_last_words_is_not_used_again() -> None:
     """Though its end may come later."""
     closing = {"error": "closing", "text": "The server stops."}
-    with conversations([closing, PONG], [PONG]) as store:
+    with conversations([closing, {}], [PONG]) as store:
         with pytest.raises(LockBackendUnavailable, match="The server stops"):
             store.status()
         [wire] = store.server._idle
@@ -370,6 +374,15 @@ def test_what_is_no_lock_server_of_ours_is_unavailable(greeting: bytes, message:
         with pytest.raises(LockBackendUnavailable, match=message):
             ServerBackend(ALIAS, address=address, secret=SECRET).status()
         thread.join(30)
+
+
+@needs_server
+def test_connection_waits_for_nothing_after_its_handshake(server: Server) -> None:
+    """The server speaks first: that is no answer."""
+    with locks_of(server) as store:
+        wire = store.server.connect(2)
+        assert wire.outstanding == 0
+        wire.close()
 
 
 # What needs the server to know this process
