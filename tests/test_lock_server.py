@@ -310,6 +310,23 @@ def test_who_connects_while_the_server_stops_is_told_so() -> None:
             assert client.last_word() == "closing"
 
 
+def test_who_leaves_at_that_moment_does_not_keep_others_from_being_told() -> None:
+    """What is said to him may be sent, and the connection be gone before it can be closed."""
+    stopped = threading.Event()
+    with Serving() as running, friend(running.place) as other:
+        leaving = [friend(running.place) for _ in range(5)]
+
+        def stop() -> None:
+            for each in leaving:
+                each.close()
+            running.service.end_all()
+            stopped.set()
+
+        running.call(stop)
+        assert stopped.is_set()
+        assert other.last_word() == "closing"
+
+
 def test_who_was_cut_off_is_told_nothing() -> None:
     """Though his connection is still there when the server stops."""
     with Serving() as running, friend(running.place) as client:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -307,7 +308,8 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         if self._transport.can_write_eof():  # not by TLS: there it is the client's to close it
-            self._transport.write_eof()
+            with suppress(OSError):  # it is gone already
+                self._transport.write_eof()
         service.leaving[self] = None
         self._set_timer(FAREWELL, self.abort)
         if len(service.leaving) > service.limits.max_connections:
