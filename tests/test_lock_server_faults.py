@@ -230,6 +230,19 @@ def test_server_that_answers_nothing_is_unavailable_in_time(server: Server) -> N
         until(lambda: is_unused(store))
 
 
+def test_late_answer_is_nobodys(server: Server, threads: ThreadPoolExecutor) -> None:
+    """Who asks next has another connection."""
+    with locks_of(server, store_timeout=1) as store:
+        assert acquire(ALIAS).release()
+        with server.paused():
+            with pytest.raises(LockBackendUnavailable):
+                acquire_lock("a", backend=ALIAS)
+            asked = threads.submit(store.status)
+            time.sleep(0.1)  # it is sent, but not answered
+        assert "limits" in asked.result(30)
+        until(lambda: is_unused(store))
+
+
 def test_waiter_outlasts_a_pause_of_the_server(
     server: Server,
     threads: ThreadPoolExecutor,
