@@ -106,13 +106,24 @@ def _connect(options: dict[str, Any]) -> socket.socket:
     if path != options["address"]:
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(1)
-        connection.connect(path)
+        with _closed_unless_it_works(connection):
+            connection.connect(path)
         return connection
     connection = socket.create_connection((HOST, int(path.rpartition(":")[2])), 1)
     if "tls_ca" not in options:
         return connection
     context = ssl.create_default_context(cafile=options["tls_ca"])
-    return context.wrap_socket(connection, server_hostname=HOST)
+    with _closed_unless_it_works(connection):
+        return context.wrap_socket(connection, server_hostname=HOST)
+
+
+@contextmanager
+def _closed_unless_it_works(connection: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 def options_of(server: Server, **options: Any) -> dict[str, Any]:

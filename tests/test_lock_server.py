@@ -56,6 +56,17 @@ def test_who_knows_the_secret_is_let_in_and_told_the_terms(place: Place) -> None
         assert client.ask("ping") == {}
 
 
+def test_who_is_turned_away_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """From where he came, and why; not what he said."""
+    with Serving() as running, LockClient(running.place) as stranger:
+        challenge = stranger.message()["challenge"]
+        hello = stranger.hello(challenge, answer="0" * 64)
+        assert stranger.last_word_after(line(hello)) == "secret"
+    [text] = [record.getMessage() for record in caplog.records]
+    assert text.startswith("('127.0.0.1', ")
+    assert text.endswith(" was turned away: The secret is not the server's.")
+
+
 def hello_without(*names: str) -> Callable[[dict[str, Any]], bytes]:
     return lambda hello: line({name: hello[name] for name in hello if name not in names})
 

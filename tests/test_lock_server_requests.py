@@ -456,9 +456,19 @@ def test_lease_that_was_released_is_not_reclaimed(restarted: Serving, holder: Lo
     assert holder.release("b", token=7, left=100) == 1
     assert holder.renew(lease, other) == [False, False]
     assert holder.release("b", token=7, left=100) == 0
+    assert holder.ask("acquire", semaphore="a", owner="other", ttl=9)["error"] == "refused"
     restarted.let_pass(300)
     assert holder.acquire("a", "other") > 7
     assert holder.acquire("b", "other") > 7
+
+
+def test_lease_that_was_taken_away_is_not_reclaimed(restarted: Serving, holder: LockClient) -> None:
+    """By the next renewal of who had it; but one with a higher token is."""
+    assert holder.renew(["a", "me", 300, 7, ""]) == [True]
+    assert holder.ask("force_release", semaphore="a", token=7) == {"released": 1}
+    assert holder.renew(["a", "me", 300, 7, ""]) == [False]
+    assert holder.ask("held", prefix="")["locks"] == []
+    assert holder.renew(["a", "successor", 300, 8, ""]) == [True]
 
 
 @pytest.mark.parametrize("members", [{}, {"token": 7}, {"left": 9}, {"token": 7, "left": 0}])

@@ -192,9 +192,9 @@ REFUSED = [
     ),
     ((*UNIX, "--tls-cert", "c", "--tls-key", "k"), "A unix socket needs no TLS: leave out"),
     (("--bind", "0.0.0.0:7433", *HERE[2:]), "not on this machine: give --tls-cert and --tls-key"),
-    ((*HERE, "--max-ttl", "0"), "max_ttl is 0.0, but must be more than 0, and finite"),
+    ((*HERE, "--max-ttl", "0"), "max_ttl is 0.0, but must be more than 0, and at most"),
     ((*HERE, "--max-ttl", "-1"), "max_ttl is -1.0, but must be more than 0"),
-    ((*HERE, "--max-ttl", "inf"), "max_ttl is inf, but must be more than 0, and finite"),
+    ((*HERE, "--max-ttl", "inf"), "max_ttl is inf, but must be more than 0, and at most"),
     ((*HERE, "--idle", "nan"), "idle is nan, but must be more than 0"),
     ((*HERE, "--max-locks", "0"), "max_locks is 0, but must be more than 0"),
     (

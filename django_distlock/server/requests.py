@@ -102,9 +102,7 @@ def _release(service: "Service", request: Request) -> Answer:
         if token:
             # Not while it holds the lock already, which then has the same token.
             table.reclaim(Described(semaphore, owner, token, "", token, left))
-    # Till the grace is over nobody is granted it anyhow; and the table knows that a renewal, if one
-    # was on its way, claims what has been released.
-    return {"released": int(table.release(semaphore, owner, max(keep, table.grace)))}
+    return {"released": int(table.release(semaphore, owner, keep))}
 
 
 def _join(service: "Service", request: Request) -> Answer:

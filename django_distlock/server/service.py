@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django_distlock.server")
 
+MOST: Final = 100_000_000
+"""What a limit is at most: three years, of seconds."""
 UNREAD: Final = 16 * 1024 * 1024
 """Bytes of answers that a client may leave unread: more than the longest page of locks has."""
 TURN: Final = 0.01
@@ -44,8 +46,10 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not 0 < value < math.inf:
-                raise ValueError(f"{field.name} is {value!r}, but must be more than 0, and finite.")
+            if not 0 < value <= MOST:
+                raise ValueError(
+                    f"{field.name} is {value!r}, but must be more than 0, and at most {MOST}."
+                )
 
 
 class Process:
@@ -277,6 +281,8 @@ class Connection(asyncio.Protocol):
 
     def _turn_away(self, code: str, text: str) -> Answer:
         self._ended = True
+        peer = self._transport.get_extra_info("peername") or "a process of this machine"
+        logger.warning("%s was turned away: %s", peer, text)
         return {"error": code, "text": text}
 
     def _last_words(self, code: str, text: str) -> bytes:

@@ -191,11 +191,12 @@ class LockTable:
     def reclaim(self, claim: Described, party: Party | None = None) -> bool:
         """Let who says that he has held it since before this table was there hold it `left` long.
 
-        That is so while nothing is granted, unless another one has a higher token; False if not.
+        That is so while nothing is granted, unless it is known to have been released since, or
+        another one to have a higher token; False if not.
         """
         now = self._monotonic()
         lock = self._find(claim.semaphore, now)
-        if now >= self._grants_from or (lock and lock.ends > now and lock.token >= claim.token):
+        if now >= self._grants_from or (lock and lock.token >= claim.token):
             return False
         self.last_token = max(self.last_token, claim.token)
         if lock is None:
@@ -390,12 +391,13 @@ class LockTable:
                 waiter.party.silent = True
             lock.owner, lock.offered, lock.ends = "", False, GONE
             _bind(lock, None)
-            if not lock.queue:
+            grants = now >= self._grants_from
+            if not lock.queue and (grants or not lock.token):
                 if self._locks.get(lock.semaphore) is lock:
                     del self._locks[lock.semaphore]
                 return
-            if now < self._grants_from:
-                return
+            if not grants:
+                return  # its token stays known: who had it can't reclaim it
             waiter = _next(lock.queue)
             self._grant(lock, waiter.owner, waiter.holder)
             lock.offered = True
