@@ -391,13 +391,12 @@ class LockTable:
                 waiter.party.silent = True
             lock.owner, lock.offered, lock.ends = "", False, GONE
             _bind(lock, None)
-            grants = now >= self._grants_from
-            if not lock.queue and (grants or not lock.token):
+            if now < self._grants_from and (lock.queue or lock.token):
+                return  # its token stays known: who had it can't reclaim it
+            if not lock.queue:
                 if self._locks.get(lock.semaphore) is lock:
                     del self._locks[lock.semaphore]
                 return
-            if not grants:
-                return  # its token stays known: who had it can't reclaim it
             waiter = _next(lock.queue)
             self._grant(lock, waiter.owner, waiter.holder)
             lock.offered = True
