@@ -209,7 +209,7 @@ def test_many_processes_lose_no_increment_as_connections_are_reset(
 
 def test_server_that_answers_nothing_is_unavailable_in_time(server: Server) -> None:
     """And what it does later leaves no lock."""
-    with locks_of(server, store_timeout=0.3) as store:
+    with locks_of(server, store_timeout=0.5) as store:
         lease = acquire(ALIAS, "mine")
         with server.paused():
             for action in (  # by a warm connection, and then by new ones
@@ -224,7 +224,7 @@ def test_server_that_answers_nothing_is_unavailable_in_time(server: Server) -> N
                 before = clocks.monotonic()
                 with pytest.raises(LockBackendUnavailable):
                     action()
-                assert clocks.monotonic() - before < 0.6 + SOON
+                assert clocks.monotonic() - before < 1 + SOON
         assert acquire(ALIAS, "c").release()
         assert lease.release()
         until(lambda: is_unused(store))
@@ -251,13 +251,14 @@ def test_waiter_outlasts_a_pause_of_the_server(
 ) -> None:
     """Though by then nobody listens to it any more."""
     monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
-    with locks_of(server, store_timeout=0.5) as store:
+    with locks_of(server, store_timeout=1.5) as store:
         lease = acquire(ALIAS)
         waits = [threads.submit(take), threads.submit(lambda: run(take_in_task()))]
         until(lambda: waiting(store) == 2)
         listened = listener(store.server)
         with server.paused():
             until(lambda: listened._wire is None)
+        assert not any(each.done() for each in waits)
         until(lambda: waiting(store) == 2 and listened._known.done())
         assert lease.release()
         assert all(each.result(30) for each in waits)
@@ -302,7 +303,7 @@ def test_listener_notices_that_nothing_comes_any_more(
     monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
     with ListenersProxy(*place(server)) as proxy:
         proxy.forgets = forgets
-        with locks_at(server, proxy.port, store_timeout=0.5):
+        with locks_at(server, proxy.port, store_timeout=1.5):
             lease = acquire(ALIAS)
             wait = threads.submit(take)
             until(lambda: proxy.listeners == 2 and waiting(store) == 1)

@@ -448,7 +448,7 @@ def test_who_could_not_leave_is_forgotten_though_nothing_is_offered(
 
 def test_join_that_is_not_answered_is_undone(server: Server) -> None:
     """In the time that a call has; and nobody else waits for who isn't there."""
-    with locks_of(server, store_timeout=0.5) as store:
+    with locks_of(server, store_timeout=1) as store:
         lease, other = acquire(ALIAS), acquire(ALIAS, "b")
         waits = store.join("a", "owner", "", print)  # so that it listens
         with server.paused():

@@ -257,7 +257,7 @@ def test_listener_stays_as_long_as_a_lease_may_last(
     """And no longer."""
     monkeypatch.setattr(listening, "IDLE", 0)
     monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
-    with locks_of(server, release_on_disconnect=True, store_timeout=0.4) as mine:
+    with locks_of(server, release_on_disconnect=True, store_timeout=1) as mine:
         lease = acquire(ALIAS, ttl=2, renew=False)
         listened = listener(mine.server)
         assert listened._thread is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -461,6 +462,19 @@ def test_who_waits_joins_again_only_where_his_process_is_known(server: Server) -
         with pytest.raises(ConnectionResetError, match="no connection on which it listens"):
             listener(store.server)._join_again()
         waits.leave(granted=False)
+
+
+@needs_server
+def test_only_the_first_who_learns_that_makes_it_listen_anew(server: Server) -> None:
+    """The others have asked before, and wait with him."""
+    with locks_of(server) as store:
+        heard = listener(store.server)
+        waits = store.join("a", "owner", "", print)
+        waits.leave(granted=False)
+        known, wire = heard._known, heard._wire
+        heard._listen_anew(Future())
+        assert heard._known is known
+        assert heard._wire is wire
 
 
 @needs_server
