@@ -143,6 +143,8 @@ DISTLOCK = {
     alias: _lock_backend("django_distlock.backends.database.DatabaseBackend", alias)
     for alias in DATABASES
 }
+# The tests are one process, as far as this store is concerned.
+SILENCED_SYSTEM_CHECKS = ["distlock.W005"]
 DISTLOCK["memory"] = {"BACKEND": "django_distlock.backends.memory.MemoryBackend"}
 DISTLOCK["modest"] = {"BACKEND": "tests.app.backends.ModestBackend"}
 DISTLOCK |= {
