@@ -306,7 +306,7 @@ class LockBackendContract(_TestCase):
         self.assertEqual(set(ends), {one.owner for one in held})
 
     def test_many_leases_are_renewed_at_once(self) -> None:
-        held = [self.grant(self.new_semaphore(), ttl=10 + n) for n in range(self.many)]
+        held = [self.grant(self.new_semaphore(), ttl=60 + n) for n in range(self.many)]
         lost = self.expired(self.new_semaphore())
         longer = [one._replace(ttl=(one.ttl or 0) + 50) for one in [*held, lost]]
         renewals = self.backend.renew(longer)
