@@ -10,12 +10,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db import connections
 
 from . import clocks
+from .exceptions import InvalidLockBackend
 from .handler import lock_backends
 from .renewal import Renewals
 
@@ -128,7 +130,8 @@ class Background:
         _survive(self._close)
 
     def _close(self) -> None:
-        lock_backends[self.alias].close()
+        with suppress(InvalidLockBackend):  # as when a test's settings had it, and are gone
+            lock_backends[self.alias].close()
 
     def _end(self) -> bool:
         with self._changing:

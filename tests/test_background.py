@@ -40,6 +40,22 @@ def test_background_thread_goes_when_nothing_is_expected(
     thread_of.over(occasion)
 
 
+def test_background_of_a_store_that_is_no_more_configured_goes_silently(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a test with settings of its own: there is nothing to close."""
+    monkeypatch.setattr("django_distlock.background.IDLE", 0.01)
+    thread_of = Background("gone")
+    occasion = object()
+    thread_of.expect(occasion)
+    thread = thread_of.thread
+    assert thread is not None
+    thread_of.over(occasion)
+    thread.join(60)
+    assert not thread.is_alive()
+    assert "What was left to the background failed." not in caplog.text
+
+
 def test_background_does_without_a_thread_where_there_can_be_none(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
