@@ -101,8 +101,8 @@ class Pool(ABC, Generic[W]):
         """See ask_all(). `undo` is also sent if the task is cancelled."""
         wire = None
         try:
-            async with self._turn(deadline) as deadline, asyncio.timeout(_until(deadline)):
-                wire = self._take_idle() or await self._aconnect(_until(deadline))
+            async with self._turn(deadline) as deadline, asyncio.timeout(seconds_until(deadline)):
+                wire = self._take_idle() or await self._aconnect(seconds_until(deadline))
                 wire.send(requests)
                 answers = [await wire.areceive() for _ in requests]
             self._answered = clocks.monotonic()
@@ -152,7 +152,7 @@ class Pool(ABC, Generic[W]):
     async def _line_up(self, turns: asyncio.Semaphore, deadline: float) -> float:
         """Wait for a turn until the server has answered nobody for as long as a call may take."""
         while True:
-            left = _until(deadline)
+            left = seconds_until(deadline)
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await turns.acquire()
@@ -171,7 +171,7 @@ class Pool(ABC, Generic[W]):
 
     def _left(self, deadline: float) -> float:
         """Return what is left of the time; to the first to ask, all of it, as to those before."""
-        left = _until(deadline)
+        left = seconds_until(deadline)
         return self.timeout if left > 0.9 * self.timeout else left
 
     def _fail(self, wire: W | None, error: BaseException, *, undone: bool) -> NoReturn:
@@ -207,7 +207,7 @@ class Pool(ABC, Generic[W]):
         self.close()
 
 
-def _until(deadline: float) -> float:
+def seconds_until(deadline: float) -> float:
     """Return how many seconds are left; TimeoutError if none."""
     left = deadline - clocks.monotonic()
     if left <= 0:

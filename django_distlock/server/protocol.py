@@ -30,7 +30,7 @@ def encode(message: dict[str, Any]) -> bytes:
 def decode(line: bytes) -> dict[str, Any]:
     """Return what a line says; BadFrame if that is no JSON object."""
     try:
-        message = _decode(line)
+        message = parse(line)
     except (ValueError, RecursionError) as error:
         raise BadFrame(f"not JSON in UTF-8: {error}") from error
     if type(message) is not dict:
@@ -46,8 +46,9 @@ _encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _decoder: Final = json.JSONDecoder(parse_constant=_refuse)
 
 
-def _decode(line: bytes) -> Any:
-    return _decoder.decode(line.decode())
+def parse(text: bytes) -> Any:
+    """Return what the JSON says; ValueError or RecursionError if it is none, or not in UTF-8."""
+    return _decoder.decode(text.decode())
 
 
 def new_nonce() -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import clocks
+from .protocol import parse
 from .table import Described
 
 VERSION: Final = 1
@@ -74,7 +75,7 @@ class StateFile:
         """Return what an earlier server left, None if there was none; else Unreadable."""
         try:
             text = self.path.read_bytes()
-            return _parse(json.loads(text.decode(), parse_constant=_refuse))
+            return _parse(parse(text))
         except FileNotFoundError:
             return None
         except UNREADABLE as error:
@@ -170,10 +171,6 @@ def _number(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         raise TypeError("there is something else than a number")
     return float(value)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def _boot() -> str:

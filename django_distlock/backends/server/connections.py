@@ -19,7 +19,7 @@ from ...server.protocol import (
     new_nonce,
     prove,
 )
-from ..pools import Pool
+from ..pools import Pool, seconds_until
 from ..wires import Incomplete, ServerError, Wire
 
 ENDED: Final = {"closing", "connections", "frame", "handshake", "idle", "internal"}
@@ -131,7 +131,7 @@ class LockServer(Pool[ServerWire]):
         if self._tls is None:
             return sock
         try:
-            sock.settimeout(_left(deadline))
+            sock.settimeout(seconds_until(deadline))
             return self._tls.wrap_socket(sock, server_hostname=self.address.host)
         except BaseException:
             sock.close()
@@ -139,7 +139,7 @@ class LockServer(Pool[ServerWire]):
 
     def _shake_hands(self, wire: ServerWire, deadline: float, process: str | None) -> None:
         """Prove to know the secret, and see that the server does."""
-        wire.limit(_left(deadline))
+        wire.limit(seconds_until(deadline))
         greeting = _served(wire.receive())
         challenge, nonce = greeting.get("challenge"), new_nonce()
         if greeting.get("distlock") != VERSION or not isinstance(challenge, str):
@@ -147,7 +147,7 @@ class LockServer(Pool[ServerWire]):
         answer = prove(self._secret, "client", challenge, nonce)
         hello = {"distlock": VERSION, "nonce": nonce, "answer": answer, "process": process}
         wire.send([hello])
-        wire.limit(_left(deadline))
+        wire.limit(seconds_until(deadline))
         terms = _served(wire.receive())
         if not is_proof(terms.get("proof"), self._secret, "server", challenge, nonce):
             raise NotServed("it doesn't know the secret: it may be another's")
@@ -208,10 +208,3 @@ def _served(answer: Any) -> Request:
 def _was_idle(answers: list[Any]) -> bool:
     """Tell whether the server closed the connection before it saw the requests."""
     return any(isinstance(each, ServerError) and each.code == "idle" for each in answers)
-
-
-def _left(deadline: float) -> float:
-    left = deadline - clocks.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
