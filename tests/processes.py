@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,15 @@ def _database_variables() -> dict[str, str]:
             entry = json.loads(os.environ[variable])
             variables[variable] = json.dumps({**entry, "NAME": name})
     return variables
+
+
+def strike(process: "subprocess.Popen[Any]", fault: signal.Signals) -> None:
+    """Kill it, or stop it; return when no thread of it runs any more.
+
+    Until then a waiter in it may still be granted what is released now, and keep it.
+    """
+    process.send_signal(fault)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
 
 
 class Workers:

@@ -101,7 +101,7 @@ class Server:
         """Let nothing of the server run in the block: it keeps connections and answers nothing."""
         processes = self._processes()
         for process in processes:
-            process.suspend()
+            _suspend(process)
         try:
             yield
         finally:
@@ -437,6 +437,15 @@ def free_port() -> int:
                 continue
             return port
     raise RuntimeError("no free port")
+
+
+def _suspend(process: psutil.Process) -> None:
+    """Stop it, and return when it has stopped: until then it may still answer."""
+    process.suspend()
+    deadline = time.monotonic() + TIMEOUT
+    while process.status() not in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def _kill(process: psutil.Process) -> None:

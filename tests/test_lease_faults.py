@@ -18,10 +18,10 @@ from django_distlock.backends.database.connections import close_own_connections
 from django_distlock.background import background
 from tests.conftest import committed, on_each_database, on_each_server
 from tests.others import acquire, free_for_others, sessions, until
-from tests.processes import Workers
+from tests.processes import Workers, strike
 from tests.servers import Server
 
-pytestmark = committed
+pytestmark = [committed, pytest.mark.slow]
 
 
 def renewed_since(leases: list[Lease]) -> Callable[[], bool]:
@@ -40,8 +40,7 @@ def test_killed_holder_kept_its_lock_by_renewal_and_frees_it_after_the_ttl(alias
         [holder] = workers.processes
         [token] = json.loads(workers.read(holder))
         assert acquire_lock("held", backend=alias, timeout=2) is None
-        holder.send_signal(signal.SIGKILL)
-        assert holder.wait(30) == -signal.SIGKILL
+        strike(holder, signal.SIGKILL)
         killed = clocks.monotonic()
         lease = acquire_lock("held", backend=alias, timeout=30)
     assert lease is not None
@@ -56,7 +55,7 @@ def test_paused_holder_knows_that_its_lock_is_lost(alias: str) -> None:
     with Workers(1, "pause", alias) as workers:
         [holder] = workers.processes
         assert json.loads(workers.read(holder)) == [True]
-        holder.send_signal(signal.SIGSTOP)
+        strike(holder, signal.SIGSTOP)
         successor = acquire_lock("paused", backend=alias, timeout=30)
         assert successor is not None
         holder.send_signal(signal.SIGCONT)

@@ -43,7 +43,7 @@ from tests.app.models import Customer, Invoice
 from tests.conftest import committed
 from tests.documents import DOCUMENTS, example
 from tests.others import Interrupted, acquire, elsewhere, free_for_others, until
-from tests.processes import Workers
+from tests.processes import Workers, strike
 from tests.proxies import LossyProxy
 from tests.servers import Server, start_memcached
 
@@ -331,8 +331,7 @@ def test_killed_holders_lock_is_free_after_its_ttl(alias: str) -> None:
         [holder] = workers.processes
         assert json.loads(workers.read(holder)) == [None]
         granted = clocks.monotonic()
-        holder.send_signal(signal.SIGKILL)
-        assert holder.wait(30) == -signal.SIGKILL
+        strike(holder, signal.SIGKILL)
         until(lambda: bool(acquire_lock("held", backend=alias)))
     assert clocks.monotonic() - before >= 1
     assert clocks.monotonic() - granted < 30
@@ -674,8 +673,7 @@ def test_hanging_server_costs_little(alias: str, now: list[float]) -> None:
         store.store_timeout = 0.4
         process = server.executor.process
         assert process is not None
-        process.send_signal(signal.SIGSTOP)
-        until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
+        strike(process, signal.SIGSTOP)
         try:
             for reply_lost in (True, False):
                 began = time.monotonic()
@@ -696,8 +694,7 @@ def test_lease_on_a_hanging_server_is_not_lost(alias: str) -> None:
         store = find(alias)
         process = server.executor.process
         assert process is not None
-        process.send_signal(signal.SIGSTOP)
-        until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
+        strike(process, signal.SIGSTOP)
         try:
             store.store_timeout = 0.4
             for _ in range(2):

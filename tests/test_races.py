@@ -14,9 +14,9 @@ from django_distlock.backends.database.mysql import MariaDBStatements, MySQLStat
 from django_distlock.backends.database.statements import Parameters
 from tests.app.models import Counter
 from tests.conftest import DATABASES, committed
-from tests.processes import Workers
+from tests.processes import Workers, strike
 
-pytestmark = committed
+pytestmark = [committed, pytest.mark.slow]
 databases = pytest.mark.parametrize("alias", DATABASES)
 
 
@@ -55,8 +55,7 @@ def test_killed_holders_lock_is_free_after_its_ttl(alias: str) -> None:
         before = clocks.monotonic()
         [holder] = workers.processes
         [token] = json.loads(workers.read(holder))
-        holder.send_signal(signal.SIGKILL)
-        assert holder.wait(30) == -signal.SIGKILL
+        strike(holder, signal.SIGKILL)
         assert acquire_lock("held", backend=alias) is None
         lease = acquire_lock("held", backend=alias, timeout=30)
     assert lease is not None

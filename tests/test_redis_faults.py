@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from django_distlock import Lease
     from tests.servers import Server
 
-pytestmark = pytest.mark.needs("redis")
+pytestmark = [pytest.mark.needs("redis"), pytest.mark.slow]
 LIBRARIES = pytest.mark.parametrize("library", [DJANGO_REDIS, DJANGO])
-SOON = 0.5
+SOON = 1.0
 """Seconds that a call may take beyond its budget, on a busy machine."""
 
 
@@ -201,12 +201,12 @@ def test_request_that_comes_late_takes_no_lock_away(server: Server) -> None:
 def test_slow_connection_takes_no_longer_than_the_budget(server: Server) -> None:
     """Though each of its steps would be in time."""
     with HoldingProxy(*place(server)) as proxy:
-        proxy.delay = 0.35
-        with locks_at(proxy.port, store={"store_timeout": 0.4}):
+        proxy.delay = 1
+        with locks_at(proxy.port, store={"store_timeout": 1.2}):
             before = clocks.monotonic()
-            with pytest.raises(LockBackendUnavailable, match=r"no answer in 0\.4 seconds"):
+            with pytest.raises(LockBackendUnavailable, match=r"no answer in 1\.2 seconds"):
                 acquire_lock("a", backend=ALIAS)
-            assert clocks.monotonic() - before < 0.6
+            assert clocks.monotonic() - before < 1.9
 
 
 # Servers that are down
@@ -335,8 +335,8 @@ def test_tasks_do_not_take_each_other_for_a_dead_server(server: Server) -> None:
         return await asyncio.gather(*map(hold, range(200)))
 
     with HoldingProxy(*place(server)) as proxy:
-        proxy.delay = 0.03  # of each of 25 answers in a row
-        with locks_at(proxy.port, store={"store_timeout": 0.5}):
+        proxy.delay = 0.08  # of each of 50 answers in a row
+        with locks_at(proxy.port, store={"store_timeout": 2}):
             assert all(run(hold_all()))
 
 

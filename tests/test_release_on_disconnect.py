@@ -25,6 +25,7 @@ from tests.lock_servers import (
     workers_at,
 )
 from tests.others import acquire, elsewhere, run, until
+from tests.processes import strike
 from tests.proxies import LossyProxy
 from tests.test_lease_faults import renewed_since
 
@@ -79,8 +80,7 @@ def holding(server: Server, *forks: str, bound: bool = True) -> Workers:
 def kill_holder(workers: Workers) -> None:
     """Kill it."""
     [holder] = workers.processes
-    holder.kill()
-    assert holder.wait(30) == -signal.SIGKILL
+    strike(holder, signal.SIGKILL)
 
 
 def token_of(workers: Workers) -> int:

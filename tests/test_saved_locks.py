@@ -21,12 +21,14 @@ from django_distlock.server.saved import Claimed, InUse, StateFile, Unreadable
 from django_distlock.server.table import Described
 from tests.operators import Place, new_place
 from tests.others import until
+from tests.processes import strike
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.operators import Command
 
+pytestmark = pytest.mark.slow
 LONG = ("--max-ttl", "1000")
 FRESH = (*LONG, "--no-grace")
 NOTHING_YET = "nothing is granted for"
@@ -518,7 +520,7 @@ def pause_in_stop(running: Command, place: Place) -> None:
     """Let a server stop so far that it has no socket any more, and no farther for now."""
     running.process.terminate()
     until(lambda: not place.socket.exists())
-    running.process.send_signal(signal.SIGSTOP)
+    strike(running.process, signal.SIGSTOP)
     assert running.process.poll() is None
 
 

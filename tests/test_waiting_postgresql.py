@@ -37,7 +37,7 @@ from django_distlock.models import Lock, LockWaiter, WaitingProcess
 from django_distlock.queues import contended
 from tests.conftest import committed
 from tests.others import Interrupted, acquire, elsewhere, free_for_others, run, take_away, until
-from tests.processes import Workers
+from tests.processes import Workers, strike
 from tests.servers import Server, start_pgbouncer
 from tests.test_database import pool_of, statements_sent
 
@@ -261,8 +261,7 @@ def test_dead_process_costs_a_second_however_many_waiters_it_had(patient: None) 
         until_waiting(20)
         waiting = line.join()
         [process] = workers.processes
-        process.send_signal(signal.SIGKILL)
-        process.wait(30)
+        strike(process, signal.SIGKILL)
         assert lease.release()
         assert granted(waiting).release()
         until(lambda: waiters() == 0)
@@ -274,7 +273,7 @@ def test_stopped_process_is_passed_over_and_goes_on_later(patient: None) -> None
     with Workers(1, "stand_in_line", ALIAS, "20") as workers, Line() as line:
         until_waiting(20)
         [process] = workers.processes
-        process.send_signal(signal.SIGSTOP)
+        strike(process, signal.SIGSTOP)
         try:
             waiting = line.join()
             assert lease.release()
@@ -294,7 +293,7 @@ def test_who_is_killed_when_it_is_offered_the_lock_costs_a_second(patient: None)
         until_waiting(1)
         waiting = line.join()
         [process] = workers.processes
-        process.send_signal(signal.SIGSTOP)
+        strike(process, signal.SIGSTOP)
         assert lease.release()
         process.send_signal(signal.SIGKILL)
         assert granted(waiting).release()
