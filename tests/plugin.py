@@ -124,6 +124,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"needs(*names): skip where one of {', '.join(NEEDS)} is missing"
     )
+    config.addinivalue_line(
+        "markers", "slow: takes long, and hardly depends on the version of Python or Django"
+    )
     if _is_partial(config) and (measurement := config.pluginmanager.get_plugin("_cov")):
         measurement.options.cov_fail_under = 0
 

@@ -123,6 +123,7 @@ def test_race_collects_twice_only_without_the_lock(project: Path) -> None:
     assert rows_of_locks(project) == CUSTOMERS
 
 
+@pytest.mark.slow
 @pytest.mark.needs("example", "redis")
 def test_race_starts_a_redis_server_and_stops_it(project: Path) -> None:
     """`manage.py race --store redis`: the same, and no lock was in the database."""
@@ -132,6 +133,7 @@ def test_race_starts_a_redis_server_and_stops_it(project: Path) -> None:
     assert rows_of_locks(project) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.needs("example")
 def test_race_starts_a_lock_server_and_stops_it(project: Path) -> None:
     """`manage.py race --store server`: likewise."""
@@ -141,6 +143,7 @@ def test_race_starts_a_lock_server_and_stops_it(project: Path) -> None:
     assert rows_of_locks(project) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.needs("example")
 def test_lock_server_that_does_not_start_says_why(project: Path) -> None:
     """As in a directory whose path is too long for a socket; and nothing is begun."""
@@ -166,6 +169,7 @@ def given(servers: dict[str, Server]) -> Iterator[dict[str, str]]:
         client.flushdb()
 
 
+@pytest.mark.slow
 @pytest.mark.needs("example", "redis")
 def test_race_uses_the_redis_server_that_it_is_given(
     project: Path, given: dict[str, str], servers: dict[str, Server]
@@ -179,6 +183,7 @@ def test_race_uses_the_redis_server_that_it_is_given(
     assert rows_of_locks(project) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.needs("example", "redis")
 @pytest.mark.parametrize(
     ("environment", "message"),
@@ -234,6 +239,7 @@ def run_race(project: Path, *options: str, **environment: str) -> str:
     return table
 
 
+@pytest.mark.slow
 @pytest.mark.needs("example")
 @on_each_store
 def test_paused_workers_late_write_is_refused(project: Path, store: str) -> None:
@@ -248,6 +254,7 @@ def test_paused_workers_late_write_is_refused(project: Path, store: str) -> None
     assert f"its row has the fence {second}; collected 1 time(s)" in told
 
 
+@pytest.mark.slow
 @pytest.mark.needs("example")
 def test_other_stores_tokens_are_forgotten(project: Path) -> None:
     """Those of a server whose clock was ahead would else refuse the next race's writes."""
@@ -272,6 +279,7 @@ def demo_on(store: str, project: Path) -> Iterator[tuple[subprocess.Popen[str], 
         yield process, site, place
 
 
+@pytest.mark.slow
 @pytest.mark.needs("example", "redis")
 @ends
 def test_site_and_its_redis_server_end_together(
@@ -286,6 +294,7 @@ def test_site_and_its_redis_server_end_together(
     assert_stopped(site)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("example")
 @ends
 def test_site_and_its_lock_server_end_together(
@@ -321,10 +330,11 @@ def demo(project: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:
+def page() -> Iterator[Page]:  # pragma: no cover - see below
     """Open a browser whose page must not have anything to complain of.
 
-    Until it is closed an event loop runs in this thread, where Django allows no queries.
+    Until it is closed an event loop runs in this thread, where Django allows no queries. Playwright
+    switches between greenlets: to measure in these, too, would slow down every other test.
     """
     from playwright.sync_api import sync_playwright
 
@@ -364,6 +374,7 @@ def race(page: Page, side: str) -> str:
     return page.locator("#verdict").inner_text()
 
 
+@pytest.mark.slow
 @pytest.mark.needs("chromium", "example")
 def test_site_shows_the_race_and_the_locks(project: Path, page: Page) -> None:
     """In a browser the race is lost without the lock and won with it; the admin lists locks."""

@@ -20,7 +20,7 @@ from tests.fenced import create, lock_of, stored
 from tests.others import paused_before_writing, take_away
 from tests.processes import Workers
 
-pytestmark = committed
+pytestmark = [committed, pytest.mark.slow]
 Write = Callable[[Any, Lease], object]
 
 

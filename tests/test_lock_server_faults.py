@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from django_distlock.backends.server import ServerBackend
     from tests.servers import Server
 
-pytestmark = pytest.mark.needs("lock_server")
+pytestmark = [pytest.mark.needs("lock_server"), pytest.mark.slow]
 SOON = 1.0
 """Seconds that a call may take beyond its budget, on a busy machine."""
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.servers import Server
 
-pytestmark = pytest.mark.needs("lock_server")
+pytestmark = [pytest.mark.needs("lock_server"), pytest.mark.slow]
 
 PROCESS = "1" * 32
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_django import DjangoDbBlocker
 
-pytestmark = committed
+pytestmark = [committed, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module", params=DATABASES)

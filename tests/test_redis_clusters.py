@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from tests.redis_servers import Cluster
     from tests.servers import Server
 
-pytestmark = pytest.mark.needs("redis", "redis_cluster")
+pytestmark = [pytest.mark.needs("redis", "redis_cluster"), pytest.mark.slow]
 PLACES: list[tuple[str, int]] = []
 """Where the clients of the clusters that tests start ask first."""
 
