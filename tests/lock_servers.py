@@ -159,12 +159,16 @@ def locks_at(server: Server, port: int, **options: Any) -> Any:
     return locks_of(server, address=f"{HOST}:{port}", **options)
 
 
+def environment_at(server: Server, **options: Any) -> dict[str, str]:
+    """Return the variables by which another process's lock backend ALIAS asks this server."""
+    return {"DISTLOCK_TEST_LOCK_SERVER": json.dumps({"OPTIONS": options_of(server, **options)})}
+
+
 def workers_at(server: Server, number: int, *command: str, **options: Any) -> Workers:
-    """Let processes do this, whose lock backend ALIAS asks this server."""
+    """Let such processes do this."""
     from tests.processes import Workers
 
-    variable = json.dumps({"OPTIONS": options_of(server, **options)})
-    return Workers(number, *command, DISTLOCK_TEST_LOCK_SERVER=variable)
+    return Workers(number, *command, **environment_at(server, **options))
 
 
 def place(server: Server) -> tuple[str, int]:

@@ -4,6 +4,7 @@ A call ends by its deadline, with an answer or with LockBackendUnavailable.
 """
 
 import asyncio
+import atexit
 import math
 import os
 from abc import ABC, abstractmethod
@@ -245,6 +246,12 @@ def _connecting() -> ThreadPoolExecutor:
 _pools: WeakSet[Pool[Any]] = WeakSet()
 
 
+def close_idle() -> None:
+    """Close the connections of this process that nobody uses."""
+    for pool in list(_pools):
+        pool.close()
+
+
 def _forget_all() -> None:
     _connecting.cache_clear()
     for pool in list(_pools):
@@ -252,3 +259,4 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
+atexit.register(close_idle)
