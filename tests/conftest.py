@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,11 @@ from django_distlock.fields import EPOCH
 from django_distlock.flows import current_flow
 from django_distlock.handler import lock_backends
 from django_distlock.signals import lock_lost
+from tests.operators import Place, new_place
 from tests.plugin import SURROUNDINGS
+from tests.proxies import LossyProxy
 from tests.redis_servers import Cluster, connect
-from tests.servers import Server, start_redis
+from tests.servers import HOST, Server, start_redis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,6 +92,34 @@ def server(own_redis: Server) -> Server:
         client.config_set("maxmemory", 0)
         client.config_set("maxmemory-policy", "noeviction")
     return own_redis
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[LossyProxy]:
+    """Put a proxy before the module's server, which may be another kind than server() here."""
+    with LossyProxy(HOST, int(server.database_settings["PORT"])) as running:
+        yield running
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    """Return where an operator runs lock servers, at a port."""
+    with new_place() as found:
+        yield found
+
+
+@pytest.fixture
+def unix_place() -> Iterator[Place]:
+    """Return where they are at a unix socket."""
+    with new_place(unix=True) as found:
+        yield found
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """Return threads for those who wait."""
+    with ThreadPoolExecutor(100) as running:
+        yield running
 
 
 class ScriptedBackend(BaseLockBackend):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +37,7 @@ from tests.test_lease_faults import renewed_since
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
+    from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
 
     from django_distlock import Lease
@@ -62,20 +62,6 @@ def store(server: Server) -> Iterator[ServerBackend]:
     with locks_of(server) as running:
         yield running
         until(lambda: is_unused(running))
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[LossyProxy]:
-    """Put a proxy before the server."""
-    with LossyProxy(*place(server)) as running:
-        yield running
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    """Return threads for those who wait."""
-    with ThreadPoolExecutor(10) as running:
-        yield running
 
 
 def take(**arguments: Any) -> int | None:
@@ -315,11 +301,15 @@ def test_listener_notices_that_nothing_comes_any_more(
 
 
 def test_server_closes_idle_connections_and_the_next_call_just_works(
-    threads: ThreadPoolExecutor,
+    threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While those who wait keep theirs, and their places."""
-    brief = "--idle", "0.3", "--handshake", "1"
-    with start_lock_server(*brief) as server, locks_of(server) as store:
+    # Who looks after the places now and then needs a connection, too.
+    monkeypatch.setattr(listening.Listener, "_catch_up", lambda _: None)
+    with (
+        start_lock_server("--idle", "0.7", "--handshake", "1") as server,
+        locks_of(server) as store,
+    ):
         lease = acquire(ALIAS)
         wait = threads.submit(take)
         until(lambda: waiting(store) == 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,6 +31,7 @@ from tests.test_redis_faults import HoldingProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import ThreadPoolExecutor
 
     from django_distlock.backends.server import ServerBackend
     from tests.servers import Server
@@ -52,13 +52,6 @@ def store(server: Server) -> Iterator[ServerBackend]:
     with locks_of(server) as running:
         yield running
         until(lambda: is_unused(running))
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    """Return threads for those who wait."""
-    with ThreadPoolExecutor(100) as running:
-        yield running
 
 
 def take(semaphore: str = "a", **arguments: Any) -> float:

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -42,7 +41,7 @@ from tests.test_redis import forked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from concurrent.futures import Future
+    from concurrent.futures import Future, ThreadPoolExecutor
 
     from django_distlock import Lease
     from tests.servers import Server
@@ -87,13 +86,6 @@ def hasty(request: pytest.FixtureRequest) -> Iterator[QueuedStore]:
         stack.enter_context(found.locks())
         yield found
         until(found.is_unused)
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    """Return threads for those who wait."""
-    with ThreadPoolExecutor(100) as running:
-        yield running
 
 
 def acquire(store: QueuedStore, semaphore: str = "a", **arguments: Any) -> Lease:

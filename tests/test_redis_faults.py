@@ -35,7 +35,6 @@ from tests.test_lease_faults import due_now, renewed_since
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
 
     from django_distlock import Lease
     from tests.servers import Server
@@ -44,13 +43,6 @@ pytestmark = [pytest.mark.needs("redis"), pytest.mark.slow]
 LIBRARIES = pytest.mark.parametrize("library", [DJANGO_REDIS, DJANGO])
 SOON = 1.0
 """Seconds that a call may take beyond its budget, on a busy machine."""
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[LossyProxy]:
-    """Put a proxy before the server."""
-    with LossyProxy(*place(server)) as running:
-        yield running
 
 
 def is_locked(server: Server, semaphore: str = "a") -> bool:

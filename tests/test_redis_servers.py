@@ -21,7 +21,6 @@ from redis.retry import Retry
 from django_distlock.backends.redis.wire import RedisWire
 from django_distlock.backends.wires import ServerError
 from tests.others import until
-from tests.proxies import LossyProxy
 from tests.redis_servers import (
     SENTINEL_NAME,
     SLOTS,
@@ -36,6 +35,7 @@ from tests.servers import HOST, start_redis
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.proxies import LossyProxy
     from tests.redis_servers import Cluster
     from tests.servers import Server
 
@@ -197,13 +197,6 @@ def test_caches_of_both_libraries_are_at_the_server(alias: str) -> None:
 
 
 # Faults between client and server
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[LossyProxy]:
-    """Put a proxy before the server."""
-    with LossyProxy(*place(server)) as running:
-        yield running
 
 
 def increase(proxy: LossyProxy) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -40,7 +39,7 @@ from tests.servers import HOST
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
-    from concurrent.futures import Future
+    from concurrent.futures import Future, ThreadPoolExecutor
 
     from django_distlock.backends.redis.backend import RedisBackend
     from django_distlock.backends.redis.listening import QueuedPlace
@@ -54,13 +53,6 @@ pytestmark = pytest.mark.needs("redis", "redis_cluster")
 def store(server: Server) -> Iterator[RedisBackend]:
     """Let the locks be in a server of our own."""
     with locks_of(server) as running:
-        yield running
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    """Return threads for those who wait."""
-    with ThreadPoolExecutor(100) as running:
         yield running
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,6 @@ from tests.lock_servers import (
     is_unused,
     locks_at,
     locks_of,
-    place,
     start_careful_lock_server,
     start_lock_server,
     waiting,
@@ -26,16 +24,17 @@ from tests.lock_servers import (
 )
 from tests.others import acquire, elsewhere, run, until
 from tests.processes import strike
-from tests.proxies import LossyProxy
 from tests.test_lease_faults import renewed_since
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import ThreadPoolExecutor
     from datetime import datetime
 
     from django_distlock import Lease
     from django_distlock.backends.server import ServerBackend
     from tests.processes import Workers
+    from tests.proxies import LossyProxy
     from tests.servers import Server
 
 pytestmark = pytest.mark.needs("lock_server")
@@ -56,20 +55,6 @@ def store(server: Server) -> Iterator[ServerBackend]:
     with locks_of(server) as running:
         yield running
         until(lambda: is_unused(running))
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[LossyProxy]:
-    """Put a proxy before the server."""
-    with LossyProxy(*place(server)) as running:
-        yield running
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    """Return threads for those who wait."""
-    with ThreadPoolExecutor(10) as running:
-        yield running
 
 
 def holding(server: Server, *forks: str, bound: bool = True) -> Workers:

@@ -19,7 +19,7 @@ from django.test import override_settings
 from django_distlock.backends.server import ServerBackend
 from django_distlock.leases import Extension
 from tests.lock_servers import PATH, start_lock_server
-from tests.operators import Command, Place, new_place
+from tests.operators import Command, Place
 from tests.servers import HOST
 
 if TYPE_CHECKING:
@@ -30,20 +30,6 @@ if TYPE_CHECKING:
 
 SECRET = "correct horse battery staple"
 NO_STATE = "nothing is granted for"
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    """Return where servers are at a port."""
-    with new_place() as found:
-        yield found
-
-
-@pytest.fixture
-def unix_place() -> Iterator[Place]:
-    """Return where they are at a unix socket."""
-    with new_place(unix=True) as found:
-        yield found
 
 
 def said(*arguments: str, **distlock: Any) -> str:

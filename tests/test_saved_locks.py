@@ -19,33 +19,17 @@ from django_distlock.server import saved
 from django_distlock.server.addresses import parse_address, unix_address
 from django_distlock.server.saved import Claimed, InUse, StateFile, Unreadable
 from django_distlock.server.table import Described
-from tests.operators import Place, new_place
+from tests.operators import Place
 from tests.others import until
 from tests.processes import strike
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.operators import Command
 
 pytestmark = pytest.mark.slow
 LONG = ("--max-ttl", "1000")
 FRESH = (*LONG, "--no-grace")
 NOTHING_YET = "nothing is granted for"
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    """Return where servers are at a port."""
-    with new_place() as found:
-        yield found
-
-
-@pytest.fixture
-def unix_place() -> Iterator[Place]:
-    """Return where they are at a unix socket."""
-    with new_place(unix=True) as found:
-        yield found
 
 
 def content(place: Place) -> Any:
