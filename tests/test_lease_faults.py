@@ -108,14 +108,6 @@ def test_busy_threads_do_not_starve_renewal(lost: dict[Lease, str]) -> None:
 # Servers
 
 
-@pytest.fixture
-def durable(alias: str) -> None:
-    """Let the tests' MariaDB keep each commit: otherwise it flushes its log once a second."""
-    if alias == "mariadb":
-        with connections[alias].cursor() as cursor:
-            cursor.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 2")
-
-
 @on_each_server
 @pytest.mark.usefixtures("durable")
 def test_leases_outlast_a_restart_of_their_database(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -54,18 +53,6 @@ def store(server: Server) -> Iterator[ServerBackend]:
         until(lambda: is_unused(running))
 
 
-def take(semaphore: str = "a", **arguments: Any) -> float:
-    """Wait for the lock, and give it back at once; return when it was granted."""
-    with distributed_lock(semaphore, backend=ALIAS, **{"timeout": 30, **arguments}):
-        return time.monotonic_ns()
-
-
-async def take_in_task(**arguments: Any) -> int | None:
-    """Do so in a task; return the token."""
-    async with distributed_lock("a", backend=ALIAS, **{"timeout": 30, **arguments}) as lease:
-        return lease.token
-
-
 def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
     server: Server, store: ServerBackend
 ) -> None:
@@ -78,7 +65,7 @@ def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
             # When this is answered, the listener has begun: it doesn't say "join" by itself.
             first = await asyncio.to_thread(behind.join, "a", "first", "", lambda: None)
             proxy.marker = b'"join"'
-            cancelled = asyncio.create_task(take_in_task())
+            cancelled = asyncio.create_task(aacquire_lock("a", backend=ALIAS, timeout=30))
             await asyncio.to_thread(until, lambda: proxy.marker == b"")
             proxy.may_go_on.set()  # when the connection ends
             cancelled.cancel()
