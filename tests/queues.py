@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django_distlock import lock_backends
 from django_distlock.backends.redis import listening as redis_listening
-from django_distlock.backends.redis import scripts
 from django_distlock.backends.server import listening as server_listening
 from tests import lock_servers, redis_locks
 from tests.processes import Workers
@@ -36,17 +35,8 @@ class QueuedStore(ABC):
         self.server = server
 
     @abstractmethod
-    def locks_at(self, port: int, **options: Any) -> AbstractContextManager[Any]:
-        """Let the lock backend `alias` ask what is at this port, with these OPTIONS."""
-
     def locks(self, **options: Any) -> AbstractContextManager[Any]:
-        """Let it ask the server."""
-        return self.locks_at(self.port, **options)
-
-    @property
-    def port(self) -> int:
-        """Return where the server listens."""
-        return int(self.server.database_settings["PORT"])
+        """Let the lock backend `alias` ask the server, with these OPTIONS."""
 
     @property
     def store(self) -> Any:
@@ -66,6 +56,10 @@ class QueuedStore(ABC):
         """Return how many wait, for whatever lock."""
 
     @abstractmethod
+    def connections(self) -> int:
+        """Return how many are open to the server."""
+
+    @abstractmethod
     def processes(self) -> int:
         """Return how many are listening to be told that it is their turn."""
 
@@ -76,8 +70,8 @@ class QueuedStore(ABC):
 
     @property
     @abstractmethod
-    def leave(self) -> bytes:
-        """Return what is in a request by which somebody leaves the queue, and in no other."""
+    def name(self) -> str:
+        """Return the server's name for people."""
 
     def is_unused(self) -> bool:
         """Tell whether nobody has a lock, or waits for one."""
@@ -106,7 +100,8 @@ class QueuedRedis(QueuedStore):
         super().__init__(server)
         self._offers = {"DISTLOCK_TEST_LASTING_OFFERS": "1"} if lasting else {}
 
-    def locks_at(self, port: int, **options: Any) -> AbstractContextManager[Any]:
+    def locks(self, **options: Any) -> AbstractContextManager[Any]:
+        port = self.server.database_settings["PORT"]
         return redis_locks.locks_at("", location=f"redis://{HOST}:{port}/1", store=options)
 
     def environment(self) -> dict[str, str]:
@@ -118,6 +113,10 @@ class QueuedRedis(QueuedStore):
             queues = client.scan_iter(f"{redis_locks.key_of('*')}:queue")
             return sum(map(client.zcard, queues))
 
+    def connections(self) -> int:
+        with connect(self.server, 1) as client:
+            return len(client.client_list()) - 1
+
     def processes(self) -> int:
         with connect(self.server, 1) as client:
             return len(client.pubsub_channels("distlock:*"))
@@ -128,8 +127,9 @@ class QueuedRedis(QueuedStore):
         return redis_listening.listener(node)
 
     @property
-    def leave(self) -> bytes:
-        return scripts.LEAVE.digest.encode()
+    def name(self) -> str:
+        [node] = self.store._servers.all()
+        return str(node)
 
 
 class QueuedLockServer(QueuedStore):
@@ -138,10 +138,9 @@ class QueuedLockServer(QueuedStore):
     alias: ClassVar[str] = lock_servers.ALIAS
     listening: ClassVar[ModuleType] = server_listening
     knows_no_end = False
-    leave = b'"leave"'
 
-    def locks_at(self, port: int, **options: Any) -> AbstractContextManager[Any]:
-        return lock_servers.locks_of(self.server, address=f"{HOST}:{port}", **options)
+    def locks(self, **options: Any) -> AbstractContextManager[Any]:
+        return lock_servers.locks_of(self.server, **options)
 
     def environment(self) -> dict[str, str]:
         return lock_servers.environment_at(self.server)
@@ -149,9 +148,19 @@ class QueuedLockServer(QueuedStore):
     def waiting(self) -> int:
         return lock_servers.waiting(self.store)
 
+    def connections(self) -> int:
+        return int(self.store.status()["connections"])
+
     def processes(self) -> int:
         return int(self.store.status()["processes"])
 
     @property
     def listener(self) -> Any:
         return server_listening.listener(self.store.server)
+
+    @property
+    def name(self) -> str:
+        return str(self.store.address)
+
+    def is_unused(self) -> bool:
+        return lock_servers.is_unused(self.store)  # and the table has no entry either

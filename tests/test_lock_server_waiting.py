@@ -80,6 +80,24 @@ def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
         run(main(proxy))
 
 
+def test_who_could_not_leave_leaves_later(
+    server: Server, store: ServerBackend, threads: ThreadPoolExecutor
+) -> None:
+    """Before anybody waits for who isn't there: that offer would last here."""
+    with LossyProxy(*place(server)) as proxy, locks_at(server, proxy.port):
+        lease = acquire(ALIAS)
+        proxy.lose_requests(b'"leave"', 1)
+        leaves = threads.submit(acquire_lock, "a", backend=ALIAS, timeout=0.3)
+        until(lambda: waiting(store) == 1)
+        stays = threads.submit(acquire, ALIAS, timeout=30)
+        until(lambda: waiting(store) == 2)
+        assert leaves.result(30) is None
+        assert proxy.losses == 0
+        assert waiting(store) == 2
+        assert lease.release()
+        assert stays.result(30).release()
+
+
 def test_who_could_not_leave_is_forgotten_though_nothing_is_offered(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

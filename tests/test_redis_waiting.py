@@ -22,7 +22,7 @@ from django_distlock import (
 from django_distlock.backends.redis import listening, scripts
 from django_distlock.backends.wires import ServerError
 from django_distlock.leases import Extension
-from tests.others import acquire, run, until
+from tests.others import acquire, elsewhere, run, until
 from tests.proxies import LossyProxy, _chunks
 from tests.redis_locks import (
     ALIAS,
@@ -269,6 +269,21 @@ def test_process_that_the_server_has_lost_listens_anew(
             wait = threads.submit(take)
             until(lambda: waiting(server) == 1 and len(client.pubsub_channels()) == 1)
         assert wait.result(30)
+
+
+def test_who_could_not_leave_leaves_later(server: Server, threads: ThreadPoolExecutor) -> None:
+    """Or else the lock would be offered to nobody, and the others of its process pay for that."""
+    with LossyProxy(*place(server)) as proxy, locks_at(proxy.port):
+        lease = acquire(ALIAS)
+        stays = threads.submit(take)
+        until(lambda: waiting(server) == 1)
+        proxy.lose_requests(scripts.LEAVE.digest.encode(), 1)
+        assert elsewhere(lambda: acquire_lock("a", backend=ALIAS, timeout=0.3)) is None
+        assert proxy.losses == 0
+        until(lambda: waiting(server) == 1)
+        assert not stays.done()
+        assert lease.release()
+        assert stays.result(30)
 
 
 def test_who_waits_is_told_when_the_server_is_killed(
