@@ -1,5 +1,6 @@
 """One acquisition: what its arguments come to, its tries, and what of an answer that got lost."""
 
+import asyncio
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -7,8 +8,8 @@ from enum import Enum
 
 from . import clocks
 from .acquisitions import Request, describe_holder, new_owner
-from .asking import Questions
-from .backends.base import Grant, Place
+from .asking import StoreCalls, aask, ask
+from .backends.base import Place
 from .borders import running_loop
 from .exceptions import LockBackendUnavailable, LockError, LockLost
 from .flows import Flow, current_flow
@@ -31,16 +32,24 @@ class BackendTtl(Enum):
 
 
 class Acquisition:
-    """One acquisition under way: what its arguments come to, and its tries."""
+    """One acquisition under way: what its arguments come to, its tries, and what they came to.
+
+    Whoever runs it undoes it when anything interrupts that: what was granted, and perhaps not
+    returned yet, is then released, or at least no longer renewed.
+    """
 
     __slots__ = (
         "_flow",
+        "_granted",
         "_loop",
         "_max_hold",
+        "_may_be_granted",
         "_min_hold",
+        "_reentered",
         "_reentrant",
         "_renew",
         "_request",
+        "_tried",
         "_waits",
         "backend",
         "deadline",
@@ -53,14 +62,14 @@ class Acquisition:
     def __init__(
         self,
         semaphore: str,
-        timeout: float | None,
-        ttl: float | BackendTtl | None,
-        renew: bool,
-        label: str,
-        backend: str,
-        reentrant: bool,
-        min_hold: float | None,
-        max_hold: float | None,
+        timeout: float | None = 0,
+        ttl: float | BackendTtl | None = BackendTtl.DEFAULT,
+        renew: bool = True,
+        label: str = "",
+        backend: str = "default",
+        reentrant: bool = False,
+        min_hold: float | None = None,
+        max_hold: float | None = None,
     ) -> None:
         """Raise for arguments that make no sense."""
         store = lock_backends[backend]
@@ -82,8 +91,21 @@ class Acquisition:
         self._renew = renew
         self._reentrant = reentrant
         self._flow = current_flow()
+        self._tried = self._may_be_granted = False
+        self._granted: Lease | None = None
+        self._reentered: tuple[Lease, int] | None = None
 
-    def begin(self) -> Questions[Lease | None]:
+    @property
+    def waits(self) -> bool:
+        """Whether it waits if somebody else holds the semaphore."""
+        return self._waits
+
+    @property
+    def must_try(self) -> bool:
+        """Whether the store has not been asked yet: each acquisition asks it once at least."""
+        return not self._tried
+
+    async def begin(self, calls: StoreCalls) -> Lease | None:
         """Try for the first time, where the caller's transactions are."""
         flow = self._flow
         store = lock_backends[self.backend]
@@ -99,12 +121,15 @@ class Acquisition:
             min_hold=self._min_hold,
             max_hold=self._max_hold,
         )
-        if (put_off := flow.put_off) and (taken := (yield from _take_back(request, put_off))):
+        if left := flow.left_behind(self.backend, self.semaphore):
+            await left.abandon(calls)
+        if (put_off := flow.put_off) and (taken := await self._take_back(calls, put_off)):
             return taken
         if self._reentrant and (earlier := _held_here(request, flow)):
+            self._reentered = earlier, earlier.reentries
             return earlier.reenter()
         refuse_older_snapshots(open_transactions())
-        lease = None if self._has_predecessors() else (yield from self.try_once())
+        lease = None if self._has_predecessors() else await self.try_once(calls)
         if lease is None and self._waits and _held_here(request, flow):
             raise LockError(
                 f"This thread or task holds {self.semaphore!r} already, and would wait for "
@@ -122,110 +147,151 @@ class Acquisition:
         """Tell whether the deadline has passed."""
         return clocks.monotonic() >= self.deadline
 
-    def join(self, wake: Callable[[], object]) -> Questions[Place | None]:
+    async def join(self, calls: StoreCalls, wake: Callable[[], object]) -> Place | None:
         """Wait where the store has a queue; in whatever thread."""
         _, semaphore, owner, _, holder, *_ = self._request
-        place: Place | None = yield "join", (semaphore, owner, holder, wake)
-        return place
+        return await calls.join(semaphore, owner, holder, wake)
 
-    def try_once(self) -> Questions[Lease | None]:
+    async def try_once(self, calls: StoreCalls) -> Lease | None:
         """Try, in whatever thread."""
-        lease = yield from _attempt(self._request, self._flow)
-        if lease is not None:
-            yield from _tell_acquired(lease)
+        self._tried = True
+        try:
+            lease = await self._attempt(calls, self._request)
+            if lease is not None:
+                self._flow.remember(lease)
+                lease.start_renewal()
+                # A receiver may raise what ends the process.
+                lock_acquired.send_robust(sender=Lease, lease=lease)
+        except GeneratorExit:
+            raise  # its event loop is closed: nobody asks any more
+        except BaseException:
+            await self.undo(calls)
+            raise
         return lease
 
-
-def _attempt(request: Request, flow: Flow) -> Questions[Lease | None]:
-    """Try once; if the reply is lost, ask once more as the same owner, and find our own grant."""
-    _, semaphore, owner, ttl, holder, *_ = request
-    granted_unknown = True
-    question = "acquire", (semaphore, owner, ttl, holder)
-    try:
+    async def _attempt(self, calls: StoreCalls, request: Request) -> Lease | None:
+        """Try once; if the reply is lost, once more as the same owner, to find our own grant."""
+        _, semaphore, owner, ttl, holder, *_ = request
+        self._may_be_granted = True
         sent = clocks.monotonic()
         try:
-            grant: Grant | None = yield question
+            grant = await calls.acquire(semaphore, owner, ttl, holder)
         except LockBackendUnavailable as error:
-            granted_unknown = error.reply_lost
-            if not granted_unknown:
+            if not error.reply_lost:
+                self._may_be_granted = False
                 raise
             sent = clocks.monotonic()
-            grant = yield question
-    except BaseException:
-        # Whatever stopped us: what the store may have granted is of use to nobody.
-        if granted_unknown:
+            grant = await calls.acquire(semaphore, owner, ttl, holder)
+        if grant is None:
+            self._may_be_granted = False
+            return None
+        if ttl is not None and clocks.monotonic() - sent >= ttl:
+            raise LockBackendUnavailable(
+                f"DISTLOCK[{request.backend!r}] granted {semaphore!r} too late: after its ttl, "
+                f"{ttl:g} seconds."
+            )
+        self._granted = Lease(request, grant, sent, self._flow)
+        return self._granted
+
+    async def _take_back(self, calls: StoreCalls, put_off: list[PutOffRelease]) -> Lease | None:
+        """Acquire once more what an earlier block of the same transaction had, or return None.
+
+        LockLost if somebody else may have had the lock in between: no such transaction is
+        committed.
+        """
+        request = self._request
+        key = request.backend, request.semaphore
+        matching = [each for each in put_off if (each.lease.backend, each.lease.semaphore) == key]
+        for each in matching:
+            if each.over:
+                each.finish()  # what noticed that, a finalizer, couldn't
+        guarding = [each for each in matching if each.guards]
+        if not guarding:
+            return None
+        first, *others = guarding
+        lease = first.lease
+        if not (lease.released or lease.lost):
+            return None  # it is this thread's again, as any that it holds
+        # The same owner gets its own grant, unless it is gone: another token tells, where there is
+        # one.
+        request = request._replace(owner=lease.owner, ttl=lease.within_max_hold(request.ttl))
+        try:
+            gone = lease.lost or (lease.token is None and not await calls.renew([request]))
+            again = None if gone else await self._attempt(calls, request)
+        finally:
+            # Whatever interrupts this, the first release still waits for its transactions to end.
+            self._may_be_granted, self._granted = False, None
+        if again is None or again.token != lease.token:
+            lease.lose()
+            if again:
+                await _release_new(again, calls)
+            raise LockLost(f"{lease} was lost since an earlier block of this transaction.", lease)
+        again.continue_from(lease)
+        first.lease, first.state = again, State.GUARDING
+        self._granted = again
+        self._flow.remember(again)
+        again.start_renewal()
+        for each in others:
+            each.drop()
+        return again
+
+    @property
+    def must_undo(self) -> bool:
+        """Whether there may be something to undo."""
+        return bool(self._granted or self._may_be_granted or self._reentered)
+
+    def disown(self) -> Lease | None:
+        """Have what this acquired renewed no more, and return it."""
+        granted, self._granted = self._granted, None
+        if granted is not None:
+            granted.leave_behind()
+        return granted
+
+    async def undo(self, calls: StoreCalls) -> None:
+        """Release what this acquired, or may have; what can't be released ends with its ttl."""
+        reentered, self._reentered = self._reentered, None
+        if reentered is not None:
+            lease, reentries = reentered
+            lease.drop_reentries(reentries)
+        may_be_granted, self._may_be_granted = self._may_be_granted, False
+        granted = self.disown()
+        if granted is not None:
+            await granted.abandon(calls, failed=True)
+        elif may_be_granted:
             with suppress(Exception):
-                yield "release", (request,)
-        raise
-    if grant is None:
-        return None
-    if ttl is not None and clocks.monotonic() - sent >= ttl:
-        with suppress(Exception):
-            yield "release", (request,)
-        raise LockBackendUnavailable(
-            f"DISTLOCK[{request.backend!r}] granted {semaphore!r} too late: after its ttl, "
-            f"{ttl:g} seconds."
-        )
-    lease = Lease(request, grant, sent, flow)
-    flow.remember(lease)
-    return lease
+                await calls.release(self._request)
 
 
-def _take_back(request: Request, put_off: list[PutOffRelease]) -> Questions[Lease | None]:
-    """Acquire once more what an earlier block of the same transaction had; None if there is none.
+def undo(acquisition: Acquisition) -> None:
+    """Undo it, in sync code, as far as that is not done. The error that is on its way counts."""
+    if acquisition.must_undo:
+        ask(lock_backends[acquisition.backend], acquisition.undo)
 
-    LockLost if somebody else may have had the lock in between: no such transaction is committed.
+
+async def aundo(acquisition: Acquisition, error: BaseException) -> None:
+    """See undo(). What a cancelled task asked for is undone by aask().
+
+    Where the event loop is closed, nobody can be asked: the lease ends with its ttl.
     """
-    key = request.backend, request.semaphore
-    matching = [each for each in put_off if (each.lease.backend, each.lease.semaphore) == key]
-    for each in matching:
-        if each.over:
-            each.finish()  # what noticed that, a finalizer, couldn't
-    guarding = [each for each in matching if each.guards]
-    if not guarding:
-        return None
-    first, *others = guarding
-    lease = first.lease
-    if not (lease.released or lease.lost):
-        return None  # it is this thread's again, as any that it holds
-    # The same owner gets its own grant, unless it is gone: another token tells, where there is one.
-    request = request._replace(owner=lease.owner, ttl=lease.within_max_hold(request.ttl))
-    gone = lease.lost or (lease.token is None and not (yield "renew", ([request],)))
-    again = None if gone else (yield from _attempt(request, current_flow()))
-    if again is None or again.token != lease.token:
-        lease.lose()
-        if again:
-            yield from _give_up_new(again)
-        raise LockLost(f"{lease} was lost since an earlier block of this transaction.", lease)
-    again.continue_from(lease)
-    first.lease, first.state = again, State.GUARDING
-    for each in others:
-        each.drop()
-    return again
+    if acquisition.must_undo:
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            acquisition.disown()
+        else:
+            await aask(acquisition.backend, acquisition.undo)
 
 
 def _held_here(request: Request, flow: Flow) -> Lease | None:
     """Return the lease that this thread holds by that name, None if there is none."""
-    lease = flow.leases.get((request.backend, request.semaphore))
+    lease = flow.find(request.backend, request.semaphore)
     return lease if lease and lease.verify() else None
 
 
-def _tell_acquired(lease: Lease) -> Questions[None]:
-    try:
-        lock_acquired.send_robust(sender=Lease, lease=lease)
-    except BaseException:  # which a receiver may raise to end the process
-        yield from lease.giving_back(failed=True)
-        raise
-
-
-def _give_up_new(lease: Lease) -> Questions[None]:
+async def _release_new(lease: Lease, calls: StoreCalls) -> None:
     """Release a grant that was asked for as the continuation of another, and isn't."""
-    current_flow().forget(lease)
     lease.settle()
-    lease.stop_renewal()
     lease.released = True
     with suppress(LockBackendUnavailable):
-        yield from release(lease, failed=True)
+        await release(calls, lease, failed=True)
 
 
 def validate_timeout(timeout: float | None) -> float:

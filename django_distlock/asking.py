@@ -1,16 +1,17 @@
-"""What is asked of a store, written once: sync code asks at once, async code awaits the answers.
+"""The policy asks a store through StoreCalls: it is written once, as coroutines.
 
-The policy is in generators, which yield each thing to ask, its name and arguments, and are sent the
-answer, or are thrown the error.
+Sync code runs a policy by ask(), whose calls to the store return at once, so that nothing ever
+suspends: an exception, wherever it strikes, passes through the policy as through any function.
+Async code awaits it, and what it asks, in its event loop or in a thread.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
 
 from . import signals
-from .backends.base import BaseLockBackend
+from .backends.base import BaseLockBackend, Claim, Grant, Place, Renewal
 from .handler import lock_backends
 from .threads import detach, in_thread, may_concern_transactions
 from .transactions import open_transactions
@@ -18,8 +19,6 @@ from .transactions import open_transactions
 logger = logging.getLogger("django_distlock")
 
 T = TypeVar("T")
-Question = tuple[str, tuple[Any, ...]]
-Questions = Generator[Question, Any, T]
 
 SIGNALS = (
     signals.lock_acquired,
@@ -28,39 +27,126 @@ SIGNALS = (
 )
 
 
-def ask(store: BaseLockBackend, questions: Questions[T]) -> T:
-    """Ask one after the other, all in the store's one time budget."""
+class StoreCalls(Protocol):
+    """What a policy may ask of its store. See BaseLockBackend for each."""
+
+    async def acquire(
+        self, semaphore: str, owner: str, ttl: float | None, holder: str
+    ) -> Grant | None: ...
+    async def join(
+        self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
+    ) -> Place | None: ...
+    async def leave(self, place: Place, granted: bool) -> None: ...
+    async def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]: ...
+    async def release(self, lease: Claim, keep: float = 0) -> bool: ...
+
+
+Policy = Callable[[StoreCalls], Coroutine[Any, Any, T]]
+
+
+class SyncCalls:
+    """Calls the store in this thread. None of these coroutines suspends."""
+
+    __slots__ = ("_store",)
+
+    def __init__(self, store: BaseLockBackend) -> None:
+        self._store = store
+
+    async def acquire(
+        self, semaphore: str, owner: str, ttl: float | None, holder: str
+    ) -> Grant | None:
+        return self._store.acquire(semaphore, owner, ttl, holder)
+
+    async def join(
+        self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
+    ) -> Place | None:
+        return self._store.join(semaphore, owner, holder, wake)
+
+    async def leave(self, place: Place, granted: bool) -> None:
+        self._store.leave(place, granted)
+
+    async def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
+        return self._store.renew(leases)
+
+    async def release(self, lease: Claim, keep: float = 0) -> bool:
+        return self._store.release(lease, keep)
+
+
+class AsyncCalls:
+    """Awaits a store that `is_async`, in this event loop.
+
+    What is asked after the task was cancelled undoes something: that is asked to the end, even if
+    the task is cancelled once more.
+    """
+
+    __slots__ = ("_budget", "_cancelled", "_store")
+
+    def __init__(self, store: Any, budget: object) -> None:
+        self._store = store
+        self._budget = budget
+        self._cancelled = False
+
+    async def acquire(
+        self, semaphore: str, owner: str, ttl: float | None, holder: str
+    ) -> Grant | None:
+        return await self._answer(
+            self._store.aacquire(semaphore, owner, ttl, holder, budget=self._budget)
+        )
+
+    async def join(
+        self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
+    ) -> Place | None:
+        return await self._answer(
+            self._store.ajoin(semaphore, owner, holder, wake, budget=self._budget)
+        )
+
+    async def leave(self, place: Place, granted: bool) -> None:
+        await self._answer(self._store.aleave(place, granted, budget=self._budget))
+
+    async def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
+        return await self._answer(self._store.arenew(leases, budget=self._budget))
+
+    async def release(self, lease: Claim, keep: float = 0) -> bool:
+        return await self._answer(self._store.arelease(lease, keep, budget=self._budget))
+
+    async def _answer(self, question: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await (asyncio.shield(detach(question)) if self._cancelled else question)
+        except asyncio.CancelledError:
+            self._cancelled = True
+            raise
+
+
+def ask(store: BaseLockBackend, policy: Policy[T]) -> T:
+    """Run the policy in this thread, all that it asks in the store's one time budget."""
+    with store.in_time():
+        return run_sync(policy(SyncCalls(store)))
+
+
+def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return what the coroutine does, none of whose awaits suspends."""
     try:
-        with store.in_time():
-            name, arguments = next(questions)
-            while True:
-                try:
-                    answer = getattr(store, name)(*arguments)
-                except BaseException as error:  # noqa: BLE001 - thrown where it is to be handled
-                    name, arguments = questions.throw(error)
-                else:
-                    name, arguments = questions.send(answer)
+        coroutine.send(None)
     except StopIteration as end:
         result: T = end.value
         return result
+    finally:
+        coroutine.close()
+    raise RuntimeError("A coroutine for sync code awaited something.")
 
 
-async def aask(
-    backend: str,
-    begin: Callable[[], Questions[T]],
-    undo: Callable[[T], object] | None = None,
-) -> T:
-    """Ask what `begin` begins to: in the event loop if the store can, else in a thread.
+async def aask(backend: str, policy: Policy[T], undo: Callable[[T], object] | None = None) -> T:
+    """Run the policy in the event loop if the store can be asked there, else in a thread.
 
-    If the task is cancelled meanwhile, the questions are thrown that, and what they ask then is
-    still asked. What can't be undone so, or by `undo` where a thread asks, is asked to the end all
-    the same. The task ends after that.
+    If the task is cancelled meanwhile, the policy is thrown that, and what it asks then is still
+    asked. What can't be undone so, or by `undo` where a thread asks, is asked to the end all the
+    same. The task ends after that.
     """
     if not _can_be_awaited(backend):
-        return await in_thread(backend, lambda: ask(lock_backends[backend], begin()), undo)
+        return await in_thread(backend, lambda: ask(lock_backends[backend], policy), undo)
     if undo is not None:
-        return await _await_answers(lock_backends[backend], begin())
-    asking = detach(_await_answers(lock_backends[backend], begin()))
+        return await _run_async(lock_backends[backend], policy)
+    asking = detach(_run_async(lock_backends[backend], policy))
     try:
         return await asyncio.shield(asking)
     except asyncio.CancelledError:
@@ -81,21 +167,7 @@ def _can_be_awaited(backend: str) -> bool:
     )
 
 
-async def _await_answers(store: BaseLockBackend, questions: Questions[T]) -> T:
-    """Ask one after the other, all in the store's one time budget, in the event loop."""
-    cancelled = False
-    try:
-        with store.new_budget() as budget:
-            name, arguments = next(questions)
-            while True:
-                question = getattr(store, f"a{name}")(*arguments, budget=budget)
-                try:
-                    answer = await (asyncio.shield(detach(question)) if cancelled else question)
-                except BaseException as error:  # noqa: BLE001 - thrown where it is to be handled
-                    cancelled = isinstance(error, asyncio.CancelledError)
-                    name, arguments = questions.throw(error)
-                else:
-                    name, arguments = questions.send(answer)
-    except StopIteration as end:
-        result: T = end.value
-        return result
+async def _run_async(store: BaseLockBackend, policy: Policy[T]) -> T:
+    """Run the policy in the event loop, all that it asks in the store's one time budget."""
+    with store.new_budget() as budget:
+        return await policy(AsyncCalls(store, budget))

@@ -9,9 +9,9 @@ import math
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db import connections
@@ -20,6 +20,7 @@ from . import clocks
 from .exceptions import InvalidLockBackend
 from .handler import lock_backends
 from .renewal import Renewals
+from .wakeups import Wakeup
 
 if TYPE_CHECKING:
     from .leases import Lease
@@ -49,7 +50,8 @@ class Background:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self.renewals = Renewals(self.alias)
-        self._work: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._work: deque[Callable[[], object]] = deque()
+        self._wakeup = Wakeup()
         self._expected: set[object] = set()
         # Reentrant: what is collected in between may leave a locked block that was abandoned.
         self._changing = threading.RLock()
@@ -84,25 +86,26 @@ class Background:
 
     def do(self, work: Callable[[], object]) -> None:
         """Let the thread do it. Safe in a finalizer: no lock is waited for, no thread started."""
-        self._work.put(work)
+        self._work.append(work)
+        self._wakeup.set()
 
     def _runs(self) -> bool:
         return self.thread is not None and self.thread.is_alive()
 
     def _wake(self) -> None:
         if self._runs():
-            self._work.put(None)
+            self._wakeup.set()
             return
         if lacks_threads():
             logger.error("uWSGI needs --enable-threads: without it no lease is renewed.")
         name = f"django_distlock {self.alias}"
         thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread = thread  # first: an interruption of start() doesn't end it
         try:
             thread.start()
         except RuntimeError:  # no more threads, or the interpreter is about to end
+            self.thread = None
             logger.exception("No thread could be started: leases end without being renewed.")
-        else:
-            self.thread = thread
 
     def _run(self) -> None:
         try:
@@ -118,15 +121,13 @@ class Background:
             idle = due == math.inf
             now = clocks.monotonic()
             self._looks_at = now + IDLE if idle else due
-            try:
-                work = self._work.get(timeout=max(0, self._looks_at - now))
+            if self._wakeup.wait(self._looks_at - now):
                 idle = False
-            except Empty:
-                work = None
             self._looks_at = WILL_LOOK
-            for step in (work, self.renewals.renew_due, connections.close_all):
-                if step is not None:
-                    _survive(step)
+            while self._work:
+                _survive(self._work.popleft())
+            for step in (self.renewals.renew_due, connections.close_all):
+                _survive(step)
         _survive(self._close)
 
     def _close(self) -> None:
@@ -136,7 +137,7 @@ class Background:
     def _end(self) -> bool:
         with self._changing:
             self._looks_at = WAKE_ME
-            if self._expected or len(self.renewals) or not self._work.empty():
+            if self._expected or len(self.renewals) or self._work:
                 return False
             self.thread = None
             return True

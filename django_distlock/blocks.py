@@ -1,14 +1,11 @@
 """What is done at the end of a block or of a decorated call."""
 
-import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
-from .asking import aask
 from .exceptions import LockBackendUnavailable, LockLost
-from .flows import current_flow
+from .flows import Flow, current_flow
 from .leases import Lease
 
 logger = logging.getLogger("django_distlock")
@@ -29,8 +26,19 @@ async def aleave(lease: Lease, *, failed: bool) -> None:
     """See leave()."""
     with _leaving(lease, failed) as ending:
         if ending:
-            give_back = partial(lease.giving_back, failed=failed)
-            ending.lost = not await aask(lease.backend, give_back)
+            ending.lost = not await lease.agive_back(failed=failed)
+
+
+def end_leaving(flow: Flow, lease: Lease, reentries: int) -> None:
+    """Have the lease renewed no more, after leaving its block raised or was interrupted.
+
+    Unless an outer block has it, or its release waits for transactions. `reentries` is how often it
+    was reentered when the block was entered.
+    """
+    if flow.is_in_block_of(lease):
+        lease.drop_reentries(reentries - 1)
+    else:
+        lease.end_release(reentries)
 
 
 class _Ending:
@@ -56,13 +64,8 @@ def _leaving(lease: Lease, failed: bool) -> Iterator[_Ending | None]:
         except LockBackendUnavailable:
             if lease.ttl is None and not failed:
                 raise
-            lease.let_end()  # or else it would be renewed for ever
             logger.exception("%s could not be released; it ends by itself.", lease)
             ending.lost = not lease.remaining
-        except asyncio.CancelledError:
-            if not lease.released:
-                lease.let_end()
-            raise
     if ending.lost and failed:
         logger.error("%s was lost before a block that failed ended.", lease)
     elif ending.lost:

@@ -6,20 +6,21 @@ import logging
 from collections.abc import Callable
 from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager, nullcontext
 from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, Final, Literal, NamedTuple, ParamSpec, TypeVar, cast
+from weakref import ref
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 from django.http import HttpRequest, HttpResponse
 
-from .acquiring import BackendTtl
+from .acquiring import Acquisition, BackendTtl, aundo, undo
 from .atomic_requests import request_transactions, rolled_back, take_over_transactions
-from .blocks import aleave, leave
+from .blocks import aleave, end_leaving, leave
 from .exceptions import LockBackendUnavailable, LockLost, LockNotAcquired
 from .flows import current_flow
 from .http import contended, invalid, unavailable
 from .leases import Lease
-from .locks import aacquire_lock, acquire_lock
+from .locks import aacquire, acquire
 from .recognition import find_request, is_resolved, without_self
 from .semaphores import PLACEHOLDER, InvalidSemaphore, SemaphoreTemplate
 from .signatures import take_over_signature
@@ -35,6 +36,9 @@ RUN_LATER = (
     _GeneratorContextManager,
     _AsyncGeneratorContextManager,
 )
+
+REFUSALS: Final = (InvalidSemaphore, LockBackendUnavailable)
+"""Why a locked view is not called, other than that somebody else has the lock."""
 
 logger = logging.getLogger("django_distlock")
 
@@ -91,8 +95,16 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         }
 
     def __enter__(self) -> Lease:
-        semaphore = self._of_block()
-        return self._entered(semaphore, acquire_lock(semaphore, **self._terms))
+        acquisition = Acquisition(self._of_block(), **self._terms)
+        try:
+            lease = acquire(acquisition)
+            if lease is None:
+                raise _contention(acquisition.semaphore)
+            current_flow().enter(self, lease)
+            return lease
+        except BaseException:
+            undo(acquisition)
+            raise
 
     def __exit__(
         self,
@@ -100,12 +112,29 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> Literal[False]:
-        leave(current_flow().leave(self), failed=error is not None)
+        flow, entrance = current_flow(), None
+        try:
+            entrance = flow.entrance(self)
+            flow.leave(self, entrance)
+            leave(entrance.lease, failed=error is not None)
+        except BaseException:
+            entrance = entrance or flow.entrance(self)
+            flow.leave(self, entrance)
+            end_leaving(flow, entrance.lease, entrance.reentries)
+            raise
         return False
 
     async def __aenter__(self) -> Lease:
-        semaphore = self._of_block()
-        return self._entered(semaphore, await aacquire_lock(semaphore, **self._terms))
+        acquisition = Acquisition(self._of_block(), **self._terms)
+        try:
+            lease = await aacquire(acquisition)
+            if lease is None:
+                raise _contention(acquisition.semaphore)
+            current_flow().enter(self, lease)
+            return lease
+        except BaseException as failure:
+            await aundo(acquisition, failure)
+            raise
 
     async def __aexit__(
         self,
@@ -113,7 +142,16 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> Literal[False]:
-        await aleave(current_flow().leave(self), failed=error is not None)
+        flow, entrance = current_flow(), None
+        try:
+            entrance = flow.entrance(self)
+            flow.leave(self, entrance)
+            await aleave(entrance.lease, failed=error is not None)
+        except BaseException:
+            entrance = entrance or flow.entrance(self)
+            flow.leave(self, entrance)
+            end_leaving(flow, entrance.lease, entrance.reentries)
+            raise
         return False
 
     def _of_block(self) -> str:
@@ -126,12 +164,6 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         if self.on_conflict is not None:
             raise TypeError("on_conflict is for decorated calls; a `with` block raises.")
         return self.semaphore
-
-    def _entered(self, semaphore: str, lease: Lease | None) -> Lease:
-        if lease is None:
-            raise _contention(semaphore)
-        current_flow().enter(self, lease)
-        return lease
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         _refuse(function)
@@ -187,19 +219,21 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
 
     def _run(self, call: "Call") -> Any:
         """Call the function while holding its semaphore, or answer why not."""
-        semaphore = ""
+        acquisition = None
         try:
-            semaphore = call.semaphore()
-            lease = acquire_lock(semaphore, **self._terms)
-        except (InvalidSemaphore, LockBackendUnavailable) as error:
-            if not self._answers(call):
+            acquisition = Acquisition(call.semaphore(), **self._terms)
+            lease = acquire(acquisition)
+        except BaseException as error:
+            if acquisition is not None:
+                undo(acquisition)
+            if not (isinstance(error, REFUSALS) and self._answers(call)):
                 raise
             return call.refusal(error)
         if lease is None:
             if self.on_conflict is not None:
                 return self._conflict(self.on_conflict, call)
             if not self._answers(call):
-                raise _contention(semaphore)
+                raise _contention(acquisition.semaphore)
             return call.contended()
         try:
             return _hold(call, lease)
@@ -210,12 +244,14 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
 
     async def _arun(self, call: "Call") -> Any:
         """See _run(). What answers may need the database, so it is asked in a thread."""
-        semaphore = ""
+        acquisition = None
         try:
-            semaphore = await call.asemaphore()
-            lease = await aacquire_lock(semaphore, **self._terms)
-        except (InvalidSemaphore, LockBackendUnavailable) as error:
-            if not self._answers(call):
+            acquisition = Acquisition(await call.asemaphore(), **self._terms)
+            lease = await aacquire(acquisition)
+        except BaseException as error:
+            if acquisition is not None:
+                await aundo(acquisition, error)
+            if not (isinstance(error, REFUSALS) and self._answers(call)):
                 raise
             return await sync_to_async(call.refusal)(error)
         if lease is None:
@@ -223,7 +259,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
                 answer = self._conflict(self.on_conflict, call)
                 return await answer if inspect.isawaitable(answer) else answer
             if not self._answers(call):
-                raise _contention(semaphore)
+                raise _contention(acquisition.semaphore)
             return await sync_to_async(call.contended)()
         try:
             return await _ahold(call, lease)
@@ -282,41 +318,49 @@ class Call(NamedTuple):
 def _hold(call: Call, lease: Lease) -> Any:
     """Call the function inside the lock, and a request's transaction between the two."""
     request = call.request
-    flow = current_flow()
-    flow.entered.append(lease)
+    flow, reentries = current_flow(), lease.reentries
     try:
-        with request_transactions(request, call.function) if request else nullcontext():
-            result = call()
-            _refuse_what_runs_later(result, call.function)
-            if request and not lease.released:
-                lease.check()  # while there still is a transaction to roll back
+        try:
+            flow.entered.append(ref(lease))
+            with request_transactions(request, call.function) if request else nullcontext():
+                result = call()
+                _refuse_what_runs_later(result, call.function)
+                if request and not lease.released:
+                    lease.check()  # while there still is a transaction to roll back
+        except BaseException:
+            flow.leave_lease(lease)
+            leave(lease, failed=True)
+            raise
+        flow.leave_lease(lease)
+        if not keep_until_closed(result, lease):
+            leave(lease, failed=False)
+        return result
     except BaseException:
-        flow.entered.remove(lease)
-        leave(lease, failed=True)
+        end_leaving(flow, lease, reentries)
         raise
-    flow.entered.remove(lease)
-    if not keep_until_closed(result, lease):
-        leave(lease, failed=False)
-    return result
 
 
 async def _ahold(call: Call, lease: Lease) -> Any:
     """See _hold(). Django opens no transaction around what is async."""
-    flow = current_flow()
-    flow.entered.append(lease)
+    flow, reentries = current_flow(), lease.reentries
     try:
-        result = await call()
-        _refuse_what_runs_later(result, call.function)
-        if call.request and not lease.released:
-            await lease.acheck()
+        try:
+            flow.entered.append(ref(lease))
+            result = await call()
+            _refuse_what_runs_later(result, call.function)
+            if call.request and not lease.released:
+                await lease.acheck()
+        except BaseException:
+            flow.leave_lease(lease)
+            await aleave(lease, failed=True)
+            raise
+        flow.leave_lease(lease)
+        if not keep_until_closed(result, lease):
+            await aleave(lease, failed=False)
+        return result
     except BaseException:
-        flow.entered.remove(lease)
-        await aleave(lease, failed=True)
+        end_leaving(flow, lease, reentries)
         raise
-    flow.entered.remove(lease)
-    if not keep_until_closed(result, lease):
-        await aleave(lease, failed=False)
-    return result
 
 
 def _instance(function: Callable[..., Any], args: tuple[Any, ...]) -> object:

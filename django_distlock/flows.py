@@ -12,8 +12,23 @@ if TYPE_CHECKING:
     from .put_off import PutOffRelease
 
 
+class Entrance:
+    """A block's entrance: who entered it, with which lease, and how often that was reentered."""
+
+    __slots__ = ("flow", "lease", "reentries")
+
+    def __init__(self, flow: "ref[Flow]", lease: "Lease") -> None:
+        self.flow = flow
+        self.lease = lease
+        self.reentries = lease.reentries
+
+
 class Flow:
     """The leases that one thread or task acquired, by name, and the blocks that it is in.
+
+    It refers to a lease weakly, since a lease is renewed as long as somebody refers to it: so that
+    of a block ends with the block, in whatever way that is interrupted. What is acquired by
+    acquire_lock(), whose caller may know it by its name only, is kept until it is released.
 
     It ends with its thread or task, so leases refer to it weakly. What a block holds doesn't end
     with it: a generator may go on in another task.
@@ -21,11 +36,13 @@ class Flow:
 
     __slots__ = (
         "__weakref__",
+        "_kept",
+        "_leases",
+        "_left_behind",
         "_request",
         "_worker",
         "begun",
         "entered",
-        "leases",
         "pid",
         "put_off",
         "ref",
@@ -34,8 +51,10 @@ class Flow:
     def __init__(self, worker: Worker) -> None:
         self.pid = worker.pid
         self.ref = ref(self)
-        self.leases: dict[tuple[str, str], Lease] = {}
-        self.entered: list[Lease] = []
+        self._leases: dict[tuple[str, str], ref[Lease]] = {}
+        self._kept: dict[tuple[str, str], Lease] = {}
+        self._left_behind: dict[tuple[str, str], Lease] = {}
+        self.entered: list[ref[Lease]] = []
         self.put_off: list[PutOffRelease] = []
         self.begun: list[dict[str, int]] = []
         """For each request or task under way, the owners that were there before, and reentries."""
@@ -43,21 +62,51 @@ class Flow:
         request = asgi_request()
         self._request = None if request is None else ref(request)
 
+    def find(self, backend: str, semaphore: str) -> "Lease | None":
+        """Return the lease that was acquired here by this name."""
+        weakly = self._leases.get((backend, semaphore))
+        return None if weakly is None else weakly()
+
+    def all(self) -> "list[Lease]":
+        """Return the leases that were acquired here."""
+        return [lease for weakly in self._leases.values() if (lease := weakly())]
+
     def remember(self, lease: "Lease") -> None:
         """Let this lease be found by its name, in place of an earlier one, which is lost then."""
         name = lease.backend, lease.semaphore
-        if earlier := self.leases.get(name):
+        if earlier := self.find(*name):
             earlier.lose()
-        self.leases[name] = lease
+        self._leases[name] = ref(lease)
         if flows := self._with_leases():
             flows.add(self)
 
+    def keep(self, lease: "Lease") -> None:
+        """Refer to it until it is released: its caller may not."""
+        self._kept[lease.backend, lease.semaphore] = lease
+
     def forget(self, lease: "Lease") -> None:
         """Find this lease by its name no more."""
-        if self.leases.get((lease.backend, lease.semaphore)) is lease:
-            del self.leases[lease.backend, lease.semaphore]
-            if not self.leases and (flows := self._with_leases()):
+        name = lease.backend, lease.semaphore
+        if self.find(*name) is lease:
+            del self._leases[name]
+            if not self._leases and (flows := self._with_leases()):
                 flows.discard(self)
+        for leases in (self._kept, self._left_behind):
+            if leases.get(name) is lease:
+                del leases[name]
+
+    def leave_behind(self, lease: "Lease") -> None:
+        """Remember a lease whose release failed: it is nobody's, but may be released yet."""
+        self.forget(lease)
+        for name, other in list(self._left_behind.items()):
+            if not other.remaining:
+                self._left_behind.pop(name, None)
+        self._left_behind[lease.backend, lease.semaphore] = lease
+
+    def left_behind(self, backend: str, semaphore: str) -> "Lease | None":
+        """Return the lease by this name that was left behind and has not ended."""
+        lease = self._left_behind.get((backend, semaphore)) if self._left_behind else None
+        return lease if lease is not None and lease.remaining else None
 
     def _with_leases(self) -> "RequestFlows | None":
         """Return which flows of the same request have leases, if it is one under ASGI."""
@@ -71,40 +120,52 @@ class Flow:
 
     def at_work(self) -> list["Lease"]:
         """Return the leases of its blocks, and those whose release waits for a transaction."""
-        entered = [lease for lease in self.entered if not lease.released]
+        if not (self.entered or self.put_off):
+            return []
+        blocks = (weakly() for weakly in self.entered)
+        entered = [each for each in blocks if each and not (each.released or each.is_left_behind)]
         waiting = [each.lease for each in self.put_off if each.guards]
         return [*dict.fromkeys(entered + waiting)]
 
     def is_in_block_of(self, lease: "Lease") -> bool:
         """Tell whether it is in a block that has this lease."""
-        return any(entered is lease for entered in self.entered)
+        return any(weakly() is lease for weakly in self.entered)
 
     def enter(self, block: object, lease: "Lease") -> None:
         """Take note of a block that is entered with this lease."""
-        self.entered.append(lease)
-        _entrances.setdefault(block, []).append((self.ref, lease))
+        self.entered.append(ref(lease))
+        _entrances.setdefault(block, []).append(Entrance(self.ref, lease))
 
-    def leave(self, block: object) -> "Lease":
-        """Return the lease with which this thread or task entered the block last.
+    def entrance(self, block: object) -> Entrance:
+        """Return how this thread or task entered the block last.
 
         Or another one, which may have begun a generator that is closed in this one.
         """
         entrances = _entrances.get(block, [])
-        mine = [each for each in entrances if each[0] is self.ref]
-        of_ended = [each for each in entrances if each[0]() is None]
+        mine = [each for each in entrances if each.flow is self.ref]
+        of_ended = [each for each in entrances if each.flow() is None]
         for candidates in (mine, of_ended, entrances):
             if candidates:
-                entrances.remove(entrance := candidates[-1])
-                break
-        else:
-            raise RuntimeError("The block was left more often than it was entered.")
-        weakly, lease = entrance
-        if flow := weakly():
-            flow.entered.remove(lease)
-        return lease
+                return candidates[-1]
+        raise RuntimeError("The block was left more often than it was entered.")
+
+    def leave(self, block: object, entrance: Entrance) -> None:
+        """Be in the block no more, if it still is."""
+        entrances = _entrances.get(block, [])
+        if entrance in entrances:
+            entrances.remove(entrance)
+            if flow := entrance.flow():
+                flow.leave_lease(entrance.lease)
+
+    def leave_lease(self, lease: "Lease") -> None:
+        """Be in one block of this lease less."""
+        for weakly in reversed(self.entered):
+            if weakly() is lease:
+                self.entered.remove(weakly)
+                return
 
 
-_entrances: WeakKeyDictionary[object, list[tuple[ref[Flow], "Lease"]]] = WeakKeyDictionary()
+_entrances: WeakKeyDictionary[object, list[Entrance]] = WeakKeyDictionary()
 
 
 class RequestFlows(set[Flow]):

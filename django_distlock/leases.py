@@ -6,6 +6,7 @@ import os
 import warnings
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
 from weakref import ref
 
@@ -14,7 +15,7 @@ from django.utils.asyncio import async_unsafe
 
 from . import clocks
 from .acquisitions import Request
-from .asking import Questions, aask, ask
+from .asking import StoreCalls, aask, ask
 from .backends.base import BaseLockBackend, Claim, Grant, Owner, Renewal
 from .background import Background, background
 from .borders import running_task
@@ -72,6 +73,7 @@ class Lease:
         "due",
         "expires_at",
         "holder",
+        "is_left_behind",
         "lost",
         "owner",
         "pid",
@@ -102,6 +104,8 @@ class Lease:
     """Whether it is known not to be ours any more; one that has expired may yet turn out to be."""
     doubtful: bool
     """Whether a release may have been carried out, but the store didn't answer."""
+    is_left_behind: bool
+    """Whether its release failed or was interrupted: it is nobody's, and ends with its ttl."""
     due: float
     """When it is to be renewed in the background, by the local monotonic clock; or is over."""
 
@@ -113,8 +117,7 @@ class Lease:
         self.holder = request.holder
         self.token, self.acquired_at, self.expires_at = grant
         self.pid = flow.pid
-        self.released = self.lost = self.doubtful = False
-        self._unsettled = [self.pid]
+        self.released = self.lost = self.doubtful = self.is_left_behind = False
         self._reason = ""
         self._flow = flow.ref
         self._reentries = 0
@@ -125,9 +128,14 @@ class Lease:
         self._deadline = sent + ttl
         self._period = ttl * PERIOD
         self.due = self._next_due(sent + self._period)
-        self._background: Background | None = None
-        if request.renewed:
-            self._background = background(request.backend)
+        self._background: Background | None = (
+            background(request.backend) if request.renewed else None
+        )
+        self._unsettled = [self.pid]  # last: without it, its construction was interrupted
+
+    def start_renewal(self) -> None:
+        """Be renewed in the background from now on, unless that was ruled out."""
+        if self._background:
             self._background.renew(self)
 
     @property
@@ -168,17 +176,17 @@ class Lease:
         It never lasts longer than `max_hold`. After LockBackendUnavailable it is unknown which end
         is true; `remaining` has the earlier, as it has in a transaction that could undo this.
         """
-        ask(lock_backends[self.backend], self._renewing())
+        ask(lock_backends[self.backend], self._renew)
 
     @twin_of(renew)
     async def arenew(self) -> None:
         """See renew()."""
-        await aask(self.backend, self._renewing)
+        await aask(self.backend, self._renew)
 
-    def _renewing(self) -> Questions[None]:
+    async def _renew(self, calls: StoreCalls) -> None:
         self.check()
         sent = clocks.monotonic()
-        renewals = yield "renew", ([self.claim(sent)],)
+        renewals = await calls.renew([self.claim(sent)])
         renewal: Renewal | None = renewals.get(self.owner)
         if renewal is None:
             self.lose()
@@ -241,7 +249,7 @@ class Lease:
         """Tell whether it is ours, by the store if it may have gone with a transaction."""
         if self.held and self._caller:
             with suppress(LockLost):
-                ask(lock_backends[self.backend], self._renewing())
+                ask(lock_backends[self.backend], self._renew)
         return self.held
 
     def continue_from(self, earlier: "Lease") -> None:
@@ -271,14 +279,14 @@ class Lease:
 
         Inside a transaction that is done when the outermost atomic block has ended, however it
         ends. With `min_hold`, others get it when that has passed. After LockBackendUnavailable it
-        can be tried again.
+        is renewed no more, so that it ends with its ttl; until then it can be released again.
         """
         return self.give_back()
 
     @twin_of(release)
     async def arelease(self) -> bool:
         """See release()."""
-        return await aask(self.backend, self.giving_back)
+        return await self.agive_back()
 
     def release_for_nobody(self) -> None:
         """Release, though nobody is there to be told of a failure.
@@ -287,23 +295,36 @@ class Lease:
         """
         self._forget()
         if running_task():
-            detach(aask(self.backend, self.abandoning))
+            detach(aask(self.backend, self.abandon))
         else:
-            ask(lock_backends[self.backend], self.abandoning())
+            ask(lock_backends[self.backend], self.abandon)
 
-    def abandoning(self, *, failed: bool = False) -> Questions[None]:
+    async def abandon(self, calls: StoreCalls, *, failed: bool = False) -> None:
         """Release, or at least let it end by itself. What hinders that is logged."""
         try:
-            yield from self.giving_back(failed=failed)
+            await self.giving_back(calls, failed=failed)
         except Exception:
-            self.let_end()  # or else it would be renewed for ever
             logger.exception("%s, which was left behind, could not be released.", self)
 
     def give_back(self, *, failed: bool = False) -> bool:
         """See giving_back()."""
-        return ask(lock_backends[self.backend], self.giving_back(failed=failed))
+        reentries = self._reentries
+        try:
+            return ask(lock_backends[self.backend], partial(self.giving_back, failed=failed))
+        except BaseException:
+            self.end_release(reentries)
+            raise
 
-    def giving_back(self, *, failed: bool = False) -> Questions[bool]:
+    async def agive_back(self, *, failed: bool = False) -> bool:
+        """See giving_back(). A task that is cancelled meanwhile ends when it has been released."""
+        reentries = self._reentries
+        try:
+            return await aask(self.backend, partial(self.giving_back, failed=failed))
+        except BaseException:
+            self.end_release(reentries)
+            raise
+
+    async def giving_back(self, calls: StoreCalls, *, failed: bool = False) -> bool:
         """Release, at once if what was done under it `failed`: then `min_hold` doesn't count."""
         if self._reentries:
             self._reentries -= 1
@@ -313,20 +334,23 @@ class Lease:
             return False
         store = lock_backends[self.backend]
         if transactions := open_transactions():
-            return (yield from self._release_in(transactions, store, failed))
-        return (yield from self._release_now(failed))
+            return await self._release_in(calls, transactions, store, failed)
+        return await self._release_now(calls, failed)
 
-    def _release_now(self, failed: bool, *, tentative: bool = False) -> Questions[bool]:
+    async def _release_now(
+        self, calls: StoreCalls, failed: bool, *, tentative: bool = False
+    ) -> bool:
+        # In this order: what is interrupted in between is not renewed, and not released twice.
+        self.stop_renewal()
         if not self.settle():  # another thread releases it, or tells that it was lost
             self._forget()
             return False
-        self.stop_renewal()
         try:
-            released = yield from release(self, failed)
-        except BaseException:
+            released = await release(calls, self, failed)
+        except BaseException as error:
+            self.doubtful |= not isinstance(error, LockBackendUnavailable) or error.reply_lost
             self._unsettled.append(self.pid)
-            if self._background and not self.doubtful:
-                self._background.renew(self)
+            self.leave_behind()
             raise
         self._forget()  # first: a receiver may acquire it again
         if not released:
@@ -337,9 +361,13 @@ class Lease:
             self.tell_released()
         return released
 
-    def _release_in(
-        self, transactions: list[BaseDatabaseWrapper], store: BaseLockBackend, failed: bool
-    ) -> Questions[bool]:
+    async def _release_in(
+        self,
+        calls: StoreCalls,
+        transactions: list[BaseDatabaseWrapper],
+        store: BaseLockBackend,
+        failed: bool,
+    ) -> bool:
         """Release when the transactions have ended.
 
         Or at once and in the only one, if nobody can have the lock before that ends. If the lease
@@ -353,7 +381,7 @@ class Lease:
         elif others or first.needs_rollback or not store.joins_transaction():
             self.released = True
         else:
-            released = yield from self._release_now(failed, tentative=True)
+            released = await self._release_now(calls, failed, tentative=True)
             put_off.state = State.TENTATIVE if released else State.GUARDING
         self._forget()
         return self.released
@@ -375,10 +403,28 @@ class Lease:
         if self._background:
             self._background.stop_renewal(self)
 
-    def let_end(self) -> None:
-        """Be renewed no more, after a release that failed: it ends by itself, or by another try."""
+    def leave_behind(self) -> None:
+        """Be nobody's, after a release that failed or was interrupted.
+
+        It is renewed no more. It ends with its ttl, or is released by another try: also by the next
+        acquisition of its semaphore in the thread or task that acquired it.
+        """
         self.stop_renewal()
         self._background = None
+        if not (self.released or self.lost):
+            self.is_left_behind = True
+            if flow := self._flow():
+                flow.leave_behind(self)
+
+    def end_release(self, reentries: int) -> None:
+        """Undo what an interrupted release left half done; it had been reentered so often before.
+
+        A release of a reentered lease counts. What waits for the end of transactions still does.
+        """
+        if reentries:
+            self.drop_reentries(reentries - 1)
+        elif not self.released:
+            self.leave_behind()
 
     def lose(self) -> None:
         """Take note that it isn't ours any more, unless somebody else has the last word."""
@@ -432,6 +478,8 @@ class Lease:
         return f"<Lease {what} {self._state()}>"
 
     def __del__(self) -> None:
+        if not hasattr(self, "_unsettled") or self.is_left_behind:
+            return  # never finished, or told of already
         if self.held:
             self.stop_renewal()  # who keeps the warning has a reference again
             warnings.warn(

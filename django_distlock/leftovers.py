@@ -11,7 +11,7 @@ from .flows import Flow, asgi_request, current_flow, end_asgi_request
 def begin(**kwargs: Any) -> None:
     """Take note of what is held already: that isn't this request's or task's."""
     flow = current_flow()
-    flow.begun.append({lease.owner: lease.reentries for lease in flow.leases.values()})
+    flow.begun.append({lease.owner: lease.reentries for lease in flow.all()})
 
 
 def end(**kwargs: Any) -> None:
@@ -40,7 +40,7 @@ def end_request(**kwargs: Any) -> None:
 def _release(flow: Flow, earlier: dict[str, int]) -> None:
     """Release what the flow has but these owners, with their reentries, had not."""
     left = []
-    for lease in flow.leases.values():
+    for lease in flow.all():
         lease.drop_reentries(earlier.get(lease.owner, 0))
         if lease.owner not in earlier:
             left.append(lease)

@@ -2,7 +2,7 @@
 
 from django.utils.asyncio import async_unsafe
 
-from .acquiring import Acquisition, BackendTtl
+from .acquiring import Acquisition, BackendTtl, aundo, undo
 from .asking import aask, ask
 from .exceptions import LockNotHeld
 from .flows import current_flow
@@ -14,7 +14,6 @@ from .threads import twin_of
 from .waiting import await_turn, give_up, wait
 
 
-@async_unsafe(ASYNC_UNSAFE)
 def acquire_lock(
     semaphore: str,
     *,
@@ -46,12 +45,14 @@ def acquire_lock(
     acquisition = Acquisition(
         semaphore, timeout, ttl, renew, label, backend, reentrant, min_hold, max_hold
     )
-    lease = ask(lock_backends[backend], acquisition.begin())
-    if lease is None and timeout != 0:
-        lease = wait(acquisition)
-    if lease is None:
-        lock_contended.send_robust(sender=Lease, semaphore=semaphore, backend=backend)
-    return lease
+    try:
+        lease = acquire(acquisition)
+        if lease is not None:
+            current_flow().keep(lease)
+        return lease
+    except BaseException:
+        undo(acquisition)
+        raise
 
 
 @twin_of(acquire_lock)
@@ -71,12 +72,14 @@ async def aacquire_lock(
     acquisition = Acquisition(
         semaphore, timeout, ttl, renew, label, backend, reentrant, min_hold, max_hold
     )
-    lease = await aask(backend, acquisition.begin, give_up)
-    if lease is None and timeout != 0:
-        lease = await await_turn(acquisition)
-    if lease is None:
-        await lock_contended.asend_robust(sender=Lease, semaphore=semaphore, backend=backend)
-    return lease
+    try:
+        lease = await aacquire(acquisition)
+        if lease is not None:
+            current_flow().keep(lease)
+        return lease
+    except BaseException as error:
+        await aundo(acquisition, error)
+        raise
 
 
 @async_unsafe(ASYNC_UNSAFE)
@@ -92,14 +95,40 @@ def release_lock(semaphore: str | Lease, *, backend: str = "default") -> bool:
 @twin_of(release_lock)
 async def arelease_lock(semaphore: str | Lease, *, backend: str = "default") -> bool:
     """See release_lock()."""
-    return await _find(semaphore, backend).arelease()
+    return await _find(semaphore, backend).agive_back()
+
+
+@async_unsafe(ASYNC_UNSAFE)
+def acquire(acquisition: Acquisition) -> Lease | None:
+    """Acquire or wait, in this thread. The caller refers to the lease, and undoes what fails."""
+    lease = ask(lock_backends[acquisition.backend], acquisition.begin)
+    if lease is None and acquisition.waits:
+        lease = wait(acquisition)
+    if lease is None:
+        lock_contended.send_robust(
+            sender=Lease, semaphore=acquisition.semaphore, backend=acquisition.backend
+        )
+    return lease
+
+
+async def aacquire(acquisition: Acquisition) -> Lease | None:
+    """See acquire()."""
+    lease = await aask(acquisition.backend, acquisition.begin, give_up)
+    if lease is None and acquisition.waits:
+        lease = await await_turn(acquisition)
+    if lease is None:
+        await lock_contended.asend_robust(
+            sender=Lease, semaphore=acquisition.semaphore, backend=acquisition.backend
+        )
+    return lease
 
 
 def _find(semaphore: str | Lease, backend: str) -> Lease:
     """Return a lease, or by its name what was acquired here."""
     if isinstance(semaphore, Lease):
         return semaphore
-    lease = current_flow().leases.get((backend, validate_semaphore(semaphore)))
+    name = backend, validate_semaphore(semaphore)
+    lease = current_flow().find(*name) or current_flow().left_behind(*name)
     if lease is None:
         raise LockNotHeld(
             f"This thread, task or request holds no lease on {semaphore!r} in "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from .asking import Questions, ask
+from .asking import StoreCalls, ask
 from .background import background
 from .exceptions import LockBackendUnavailable
 from .handler import lock_backends
@@ -97,7 +97,10 @@ class PutOffRelease:
 
     def _release(self) -> bool:
         self.lease.stop_renewal()
-        return ask(lock_backends[self.lease.backend], release(self.lease, self.failed))
+        return ask(
+            lock_backends[self.lease.backend],
+            lambda calls: release(calls, self.lease, self.failed),
+        )
 
     def _transactions_ended(self, committed: bool) -> None:
         self.over = True
@@ -119,18 +122,18 @@ class PutOffRelease:
             self._flow.put_off.remove(self)
 
 
-def release(lease: "Lease", failed: bool) -> Questions[bool]:
+async def release(calls: StoreCalls, lease: "Lease", failed: bool) -> bool:
     """Release; if the reply is lost, ask once more. True if it was ours at the first asking.
 
     If it `failed`, what was done under the lock may be done again before its `min_hold` is over.
     """
     keep = 0.0 if failed else lease.kept_for()
     try:
-        released = yield "release", (lease, keep)
+        released = await calls.release(lease, keep)
     except LockBackendUnavailable as error:
         if not error.reply_lost:
             raise
         lease.doubtful = True
-        released = yield "release", (lease, keep)
+        released = await calls.release(lease, keep)
     # If an earlier request was carried out this one found nothing; the time tells which.
     return released or (lease.doubtful and lease.remaining > 0)

@@ -4,8 +4,6 @@ import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final, Protocol
 
 from . import clocks
@@ -43,10 +41,11 @@ class Queue:
 
     def remove(self, waiter: Waiter) -> None:
         """Let it wait no more: if it was the first, it is the next one's turn."""
-        was_first = self.is_first(waiter)
-        self._waiters.remove(waiter)
-        if was_first:
-            self.wake_first()
+        if waiter in self._waiters:
+            was_first = self.is_first(waiter)
+            self._waiters.remove(waiter)
+            if was_first:
+                self.wake_first()
 
     def is_first(self, waiter: Waiter) -> bool:
         """Tell whether it is its turn to ask the store."""
@@ -73,23 +72,25 @@ class Queues:
     def __len__(self) -> int:
         return len(self._of)
 
-    @contextmanager
-    def waiting(self, backend: str, semaphore: str, waiter: Waiter) -> Iterator[Queue]:
-        """Have the waiter in the queue for this lock."""
-        name, loop = (backend, semaphore), waiter.loop
+    def join(self, backend: str, semaphore: str, waiter: Waiter) -> Queue:
+        """Let the waiter be the last in the queue for this lock."""
         with self._changing:
-            queue = self._of.setdefault(name, {}).setdefault(loop, Queue())
+            queues = self._of.setdefault((backend, semaphore), {})
+            queue = queues.setdefault(waiter.loop, Queue())
             queue.add(waiter)
-        try:
-            yield queue
-        finally:
-            with self._changing:
+        return queue
+
+    def leave(self, backend: str, semaphore: str, waiter: Waiter) -> None:
+        """Let it wait no more, if it does."""
+        name = backend, semaphore
+        with self._changing:
+            queues = self._of.get(name, {})
+            if (queue := queues.get(waiter.loop)) is not None:
                 queue.remove(waiter)
-                queues = self._of[name]
                 if not queue:
-                    del queues[loop]
-                if not queues:
-                    del self._of[name]
+                    del queues[waiter.loop]
+            if not queues:
+                self._of.pop(name, None)
 
     def has(self, backend: str, semaphore: str, loop: asyncio.AbstractEventLoop | None) -> bool:
         """Tell whether there is one for this lock, to stand in rather than to overtake it."""

@@ -3,105 +3,65 @@
 import asyncio
 import math
 import random
-import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from queue import Empty, SimpleQueue
-from typing import Any, Final, NamedTuple
+from typing import Final, TypeVar
 
 from . import clocks
 from .acquiring import Acquisition
-from .asking import Questions, aask, ask
+from .asking import Policy, aask, ask, run_sync
 from .backends.base import Place
 from .exceptions import LockBackendUnavailable
 from .handler import lock_backends
 from .leases import Lease
 from .queues import queues
+from .wakeups import Wakeup
+
+T = TypeVar("T")
 
 FIRST_PAUSE: Final = 0.001
 LONGEST_PAUSE: Final = 0.2
 
 
-class Step(NamedTuple):
-    """What begins to ask the store, and how to undo that for a task that is cancelled."""
-
-    begin: Callable[[], Questions[Any]]
-    undo: Callable[[Any], object] | None = None
-
-
-Steps = Generator[float | Step, Any, Lease | None]
-
-
 def wait(acquisition: Acquisition) -> Lease | None:
     """Try until the deadline, in this thread."""
-    waiter = WaitingThread()
-    steps = _wait(acquisition, waiter)
-    try:
-        step = next(steps)
-        while True:
-            try:
-                answer = None
-                if isinstance(step, Step):
-                    answer = ask(lock_backends[acquisition.backend], step.begin())
-                else:
-                    waiter.pause(step)
-            except BaseException as error:  # noqa: BLE001 - thrown where it is to be handled
-                step = steps.throw(error)
-            else:
-                step = steps.send(answer)
-    except StopIteration as end:
-        lease: Lease | None = end.value
-        return lease
+    return run_sync(_wait(acquisition, WaitingThread(acquisition.backend)))
 
 
 async def await_turn(acquisition: Acquisition) -> Lease | None:
     """Try until the deadline, in this task. See wait()."""
-    waiter = WaitingTask()
-    steps = _wait(acquisition, waiter)
-    try:
-        step = next(steps)
-        while True:
-            try:
-                answer = None
-                if isinstance(step, Step):
-                    answer = await aask(acquisition.backend, step.begin, step.undo)
-                else:
-                    await waiter.pause(step)
-            except BaseException as error:  # noqa: BLE001 - thrown where it is to be handled
-                step = steps.throw(error)
-            else:
-                step = steps.send(answer)
-    except StopIteration as end:
-        lease: Lease | None = end.value
-        return lease
+    return await _wait(acquisition, WaitingTask(acquisition.backend))
 
 
 class WaitingThread:
-    """A thread that waits; any other one can wake it."""
+    """A thread that waits; any other one can wake it. None of its coroutines suspends."""
 
     loop = None
 
-    def __init__(self) -> None:
-        self._wakes: SimpleQueue[None] = SimpleQueue()
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+        self._wakeup = Wakeup()
 
     def wake(self) -> bool:
         """End its pause, or its next one. Safe in a finalizer, as a release is."""
-        self._wakes.put(None)
+        self._wakeup.set()
         return True
 
-    def pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float) -> None:
         """Return after so many seconds, or when woken."""
-        with suppress(Empty):
-            self._wakes.get(timeout=min(seconds, threading.TIMEOUT_MAX))
-            while True:
-                self._wakes.get_nowait()
+        self._wakeup.wait(seconds)
+
+    async def ask(self, policy: Policy[T], undo: Callable[[T], object] | None = None) -> T:
+        """Run a policy."""
+        return ask(lock_backends[self._backend], policy)
 
 
 class WaitingTask:
     """A task that waits; any thread can wake it."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
         self.loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
 
@@ -120,59 +80,79 @@ class WaitingTask:
                 await self._woken.wait()
         self._woken.clear()
 
+    async def ask(self, policy: Policy[T], undo: Callable[[T], object] | None = None) -> T:
+        """Run a policy; `undo` what it came to if the task is cancelled meanwhile."""
+        return await aask(self._backend, policy, undo)
 
-def _wait(acquisition: Acquisition, waiter: WaitingThread | WaitingTask) -> Steps:
-    """Yield how long to pause and what to ask the store, until the deadline has passed.
+
+Waiter = WaitingThread | WaitingTask
+
+
+async def _wait(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
+    """Pause and ask the store in turn, until the deadline has passed.
 
     Each waits in its store's own queue, if that has one for all; else the first one in each queue
     of this process asks the store, and the others wait for their turn.
     """
     if acquisition.is_queued_by_store:
-        return (yield from _ask_again(acquisition, waiter))
-    with queues.waiting(acquisition.backend, acquisition.semaphore, waiter) as queue:
+        return await _ask_again(acquisition, waiter)
+    backend, semaphore = acquisition.backend, acquisition.semaphore
+    try:
+        queue = queues.join(backend, semaphore, waiter)
         while not queue.is_first(waiter):
             left = acquisition.deadline - clocks.monotonic()
             if left <= 0:
-                return None
-            yield left
-        return (yield from _ask_again(acquisition, waiter))
+                return await _try_at_least_once(acquisition, waiter)
+            await waiter.pause(left)
+        return await _ask_again(acquisition, waiter)
+    finally:
+        queues.leave(backend, semaphore, waiter)
 
 
-def _ask_again(acquisition: Acquisition, waiter: WaitingThread | WaitingTask) -> Steps:
+async def _ask_again(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
     """Try after each pause, or when the store tells that it is time to."""
-    place: Place | None = yield Step(partial(acquisition.join, waiter.wake), _leave)
+    place = await waiter.ask(partial(acquisition.join, wake=waiter.wake), _leave)
     lease: Lease | None = None
     try:
         for pause in waits(acquisition.deadline, place):
-            yield pause
+            await waiter.pause(pause)
             if place is not None:
                 place.check()
             try:
-                lease = yield Step(acquisition.try_once, give_up)
+                lease = await waiter.ask(acquisition.try_once, give_up)
             except LockBackendUnavailable:
                 if place is None or not place.outlasts_failures or acquisition.is_over():
                     raise
             if lease is not None:
                 break
+        else:
+            lease = await _try_at_least_once(acquisition, waiter)
     except GeneratorExit:
         raise  # its event loop is closed: nobody asks any more
     except BaseException:
-        yield from _leave_with(place, None)
+        await _leave_with(place, None, waiter)
         raise
-    yield from _leave_with(place, lease)
+    await _leave_with(place, lease, waiter)
     return lease
 
 
-def _leave_with(place: Place | None, lease: Lease | None) -> Generator[Step, Any, None]:
+async def _try_at_least_once(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
+    """Try after the deadline, unless there has been a try."""
+    return await waiter.ask(acquisition.try_once, give_up) if acquisition.must_try else None
+
+
+async def _leave_with(place: Place | None, lease: Lease | None, waiter: Waiter) -> None:
     """Give up the place; if that is interrupted, the lease as well, which nobody gets then."""
     if place is None:
         return
     try:
         with suppress(LockBackendUnavailable):  # who is gone from a store is forgotten there
-            yield Step(partial(_leaving, place, lease is not None))
+            await waiter.ask(lambda calls: calls.leave(place, lease is not None))
+    except GeneratorExit:
+        raise
     except BaseException:
         if lease is not None:
-            yield Step(partial(lease.abandoning, failed=True))
+            await waiter.ask(partial(lease.abandon, failed=True))
         raise
 
 
@@ -196,11 +176,7 @@ def waits(deadline: float, place: Place | None = None) -> Iterator[float]:
 def give_up(lease: Lease | None) -> None:
     """Give back at once what a task that was cancelled is granted."""
     if lease is not None:
-        ask(lock_backends[lease.backend], lease.abandoning(failed=True))
-
-
-def _leaving(place: Place, granted: bool) -> Questions[None]:
-    yield "leave", (place, granted)
+        ask(lock_backends[lease.backend], partial(lease.abandon, failed=True))
 
 
 def _leave(place: Place | None) -> None:

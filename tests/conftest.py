@@ -204,10 +204,10 @@ def lost() -> Iterator[dict[Lease, str]]:
 def forgotten() -> Iterator[None]:
     """Let no test's leases outlast it: most are gone with their rows."""
     yield
-    for lease in [*current_flow().leases.values()]:
+    for lease in current_flow().all():
         lease.settle()
         lease.stop_renewal()
-    current_flow().leases.clear()
+        current_flow().forget(lease)
 
 
 @pytest.fixture

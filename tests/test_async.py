@@ -51,8 +51,6 @@ from tests.others import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
-    from django_distlock.asking import Questions
-
 T = TypeVar("T")
 
 pytestmark = committed
@@ -721,11 +719,11 @@ def test_many_waiting_tasks_take_no_threads_and_hardly_ask(
 ) -> None:
     """Of those that wait in a loop for one lock, the first one asks, or each once in a while."""
     asked: list[int] = []
-    attempt = acquiring._attempt
+    attempt = acquiring.Acquisition.try_once
 
-    def counted(*arguments: Any) -> Questions[Lease | None]:
+    async def counted(*arguments: Any) -> Lease | None:
         asked.append(1)
-        return attempt(*arguments)
+        return await attempt(*arguments)
 
     order: list[int] = []
 
@@ -745,7 +743,7 @@ def test_many_waiting_tasks_take_no_threads_and_hardly_ask(
         await abroad(lease.release)
         await asyncio.gather(*first)
 
-    monkeypatch.setattr(acquiring, "_attempt", counted)
+    monkeypatch.setattr(acquiring.Acquisition, "try_once", counted)
     run(main())
     assert sorted(order) == [*range(50)]
     assert len(queues) == 0

@@ -117,10 +117,10 @@ def test_forked_child_is_another_worker(scripted: ScriptedBackend) -> None:
     async def main() -> None:
         lease = await get("default")
         if not (pid := os.fork()):
-            os._exit(len(current_flow().leases))
+            os._exit(len(current_flow().all()))
         _, status = await asyncio.to_thread(os.waitpid, pid, 0)
         assert status == 0
-        assert current_flow().leases
+        assert current_flow().all()
         await lease.arelease()
 
     run(main())
@@ -318,8 +318,8 @@ def test_put_off_release_of_who_is_cancelled_is_renewed(
     stall = Stall()
     giving_back = Lease.giving_back
 
-    def give_back_slowly(lease: Lease, **options: Any) -> Any:
-        released = yield from giving_back(lease, **options)
+    async def give_back_slowly(lease: Lease, calls: Any, **options: Any) -> bool:
+        released = await giving_back(lease, calls, **options)
         stall()
         return released
 
@@ -480,7 +480,7 @@ def test_error_keeps_nothing_alive(scripted: ScriptedBackend, action: str) -> No
 
     async def main() -> ref[Any]:
         lease = await get("default")
-        current_flow().leases.clear()
+        current_flow().forget(lease)
         scripted.answer(action, fail)
         with suppress(LockBackendUnavailable):
             await (lease.arelease() if action == "release" else lease.arenew())

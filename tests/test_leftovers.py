@@ -126,7 +126,7 @@ def test_request_leaves_no_lock_behind(alias: str, client: Client) -> None:
             client.get("/leaving/")
         assert len(about_leases(caught)) == 1
         assert names(alias) == []
-        assert not current_flow().leases
+        assert not current_flow().all()
 
 
 @on_each_database

@@ -151,7 +151,7 @@ def test_wait_that_ends_while_the_server_is_down_ends_so(threads: ThreadPoolExec
         server.kill()
         with pytest.raises(LockBackendUnavailable, match="refused"):
             wait.result(30)
-        lease.let_end()
+        lease.leave_behind()
         with suppress(LockBackendUnavailable):
             lease.release()
         server.start()

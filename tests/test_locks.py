@@ -44,7 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Let time pass only where somebody sleeps; return the pauses between two tries."""
     now, pauses = [1000.0], list[float]()
 
-    def pause(waiter: waiting.WaitingThread, seconds: float) -> None:
+    async def pause(waiter: waiting.WaitingThread, seconds: float) -> None:
         pauses.append(seconds)
         now[0] += seconds
 
@@ -159,8 +159,10 @@ def test_second_in_line_asks_nothing_and_waits_no_longer_than_its_timeout(
 ) -> None:
     """Only the first one of a process asks; who is behind it gives up in time all the same."""
     scripted.owner = "somebody else"
-    with queues.waiting("default", "a", waiting.WaitingThread()):
-        assert acquire_lock("a", timeout=3) is None
+    first = waiting.WaitingThread("default")
+    queues.join("default", "a", first)
+    assert acquire_lock("a", timeout=3) is None
+    queues.leave("default", "a", first)
     assert sum(clock) == pytest.approx(3)
     assert scripted.calls.count("acquire") <= 1
 

@@ -381,7 +381,7 @@ def test_cancelled_release_that_fails_is_logged(
             with pytest.raises(asyncio.CancelledError):
                 await releasing
         assert "A task was cancelled; what it asked a lock's store for failed" in caplog.text
-        lease.let_end()
+        lease.leave_behind()
 
     with locks_of(server, store={"store_timeout": 0.3}):
         run(main())

@@ -294,7 +294,7 @@ def test_who_waits_is_told_when_the_server_is_killed(
     async def take_in_task() -> None:
         await aacquire_lock("a", backend=ALIAS, timeout=30)
 
-    acquire(ALIAS, renew=False).let_end()
+    acquire(ALIAS, renew=False).leave_behind()
     waits: list[Future[Any]] = [threads.submit(take) for _ in range(5)]
     waits.append(threads.submit(lambda: run(take_in_task())))
     until(lambda: waiting(server) == 6)

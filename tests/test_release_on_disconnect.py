@@ -248,4 +248,4 @@ def test_listener_stays_as_long_as_a_lease_may_last(
         assert listened._thread is not None
         until(lambda: listened._thread is None)
         assert not lease.remaining
-        lease.let_end()
+        lease.leave_behind()
