@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .exceptions import LockBackendUnavailable, LockLost
-from .flows import Flow, current_flow
+from .flows import Entrance, current_flow
 from .leases import Lease
 
 logger = logging.getLogger("django_distlock")
@@ -29,13 +29,13 @@ async def aleave(lease: Lease, *, failed: bool) -> None:
             ending.lost = not await lease.agive_back(failed=failed)
 
 
-def end_leaving(flow: Flow, lease: Lease, reentries: int) -> None:
+def end_leaving(entrance: Entrance) -> None:
     """Have the lease renewed no more, after leaving its block raised or was interrupted.
 
-    Unless an outer block has it, or its release waits for transactions. `reentries` is how often it
-    was reentered when the block was entered.
+    Unless an outer block has it, or its release waits for transactions.
     """
-    if flow.is_in_block_of(lease):
+    lease, reentries = entrance.lease, entrance.reentries
+    if current_flow().is_in_block_of(lease):
         lease.drop_reentries(reentries - 1)
     else:
         lease.end_release(reentries)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager, nullcontext
 from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
 from typing import Any, Final, Literal, NamedTuple, ParamSpec, TypeVar, cast
-from weakref import ref
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
@@ -17,7 +16,7 @@ from .acquiring import Acquisition, BackendTtl, aundo, undo
 from .atomic_requests import request_transactions, rolled_back, take_over_transactions
 from .blocks import aleave, end_leaving, leave
 from .exceptions import LockBackendUnavailable, LockLost, LockNotAcquired
-from .flows import current_flow
+from .flows import Entrance, current_flow, leave_block
 from .http import contended, invalid, unavailable
 from .leases import Lease
 from .locks import aacquire, acquire
@@ -100,7 +99,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             lease = acquire(acquisition)
             if lease is None:
                 raise _contention(acquisition.semaphore)
-            current_flow().enter(self, lease)
+            current_flow().enter_block(self, lease)
             return lease
         except BaseException:
             undo(acquisition)
@@ -112,15 +111,13 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> Literal[False]:
-        flow, entrance = current_flow(), None
+        entrance = None
         try:
-            entrance = flow.entrance(self)
-            flow.leave(self, entrance)
+            entrance = current_flow().entrance(self)
+            leave_block(self, entrance)
             leave(entrance.lease, failed=error is not None)
         except BaseException:
-            entrance = entrance or flow.entrance(self)
-            flow.leave(self, entrance)
-            end_leaving(flow, entrance.lease, entrance.reentries)
+            self._end_leaving(entrance)
             raise
         return False
 
@@ -130,7 +127,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             lease = await aacquire(acquisition)
             if lease is None:
                 raise _contention(acquisition.semaphore)
-            current_flow().enter(self, lease)
+            current_flow().enter_block(self, lease)
             return lease
         except BaseException as failure:
             await aundo(acquisition, failure)
@@ -142,17 +139,21 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> Literal[False]:
-        flow, entrance = current_flow(), None
+        entrance = None
         try:
-            entrance = flow.entrance(self)
-            flow.leave(self, entrance)
+            entrance = current_flow().entrance(self)
+            leave_block(self, entrance)
             await aleave(entrance.lease, failed=error is not None)
         except BaseException:
-            entrance = entrance or flow.entrance(self)
-            flow.leave(self, entrance)
-            end_leaving(flow, entrance.lease, entrance.reentries)
+            self._end_leaving(entrance)
             raise
         return False
+
+    def _end_leaving(self, entrance: Entrance | None) -> None:
+        """See end_leaving(), whether or not it had been found out how the block was entered."""
+        entrance = entrance or current_flow().entrance(self)
+        leave_block(self, entrance)
+        end_leaving(entrance)
 
     def _of_block(self) -> str:
         """Return the semaphore of a `with` block, which has no arguments to make one of."""
@@ -318,48 +319,48 @@ class Call(NamedTuple):
 def _hold(call: Call, lease: Lease) -> Any:
     """Call the function inside the lock, and a request's transaction between the two."""
     request = call.request
-    flow, reentries = current_flow(), lease.reentries
+    entrance = current_flow().enter(lease)
     try:
         try:
-            flow.entered.append(ref(lease))
             with request_transactions(request, call.function) if request else nullcontext():
                 result = call()
                 _refuse_what_runs_later(result, call.function)
                 if request and not lease.released:
                     lease.check()  # while there still is a transaction to roll back
         except BaseException:
-            flow.leave_lease(lease)
+            entrance.end()
             leave(lease, failed=True)
             raise
-        flow.leave_lease(lease)
+        entrance.end()
         if not keep_until_closed(result, lease):
             leave(lease, failed=False)
         return result
     except BaseException:
-        end_leaving(flow, lease, reentries)
+        entrance.end()
+        end_leaving(entrance)
         raise
 
 
 async def _ahold(call: Call, lease: Lease) -> Any:
     """See _hold(). Django opens no transaction around what is async."""
-    flow, reentries = current_flow(), lease.reentries
+    entrance = current_flow().enter(lease)
     try:
         try:
-            flow.entered.append(ref(lease))
             result = await call()
             _refuse_what_runs_later(result, call.function)
             if call.request and not lease.released:
                 await lease.acheck()
         except BaseException:
-            flow.leave_lease(lease)
+            entrance.end()
             await aleave(lease, failed=True)
             raise
-        flow.leave_lease(lease)
+        entrance.end()
         if not keep_until_closed(result, lease):
             await aleave(lease, failed=False)
         return result
     except BaseException:
-        end_leaving(flow, lease, reentries)
+        entrance.end()
+        end_leaving(entrance)
         raise
 
 

@@ -15,12 +15,20 @@ if TYPE_CHECKING:
 class Entrance:
     """A block's entrance: who entered it, with which lease, and how often that was reentered."""
 
-    __slots__ = ("flow", "lease", "reentries")
+    __slots__ = ("__weakref__", "flow", "lease", "reentries")
 
     def __init__(self, flow: "ref[Flow]", lease: "Lease") -> None:
         self.flow = flow
         self.lease = lease
         self.reentries = lease.reentries
+
+    def end(self) -> None:
+        """Be in the block no more, if it still is."""
+        if flow := self.flow():
+            for weakly in flow.entered:
+                if weakly() is self:
+                    flow.entered.remove(weakly)
+                    return
 
 
 class Flow:
@@ -54,7 +62,7 @@ class Flow:
         self._leases: dict[tuple[str, str], ref[Lease]] = {}
         self._kept: dict[tuple[str, str], Lease] = {}
         self._left_behind: dict[tuple[str, str], Lease] = {}
-        self.entered: list[ref[Lease]] = []
+        self.entered: list[ref[Entrance]] = []
         self.put_off: list[PutOffRelease] = []
         self.begun: list[dict[str, int]] = []
         """For each request or task under way, the owners that were there before, and reentries."""
@@ -122,19 +130,25 @@ class Flow:
         """Return the leases of its blocks, and those whose release waits for a transaction."""
         if not (self.entered or self.put_off):
             return []
-        blocks = (weakly() for weakly in self.entered)
-        entered = [each for each in blocks if each and not (each.released or each.is_left_behind)]
+        blocks = [entrance.lease for weakly in self.entered if (entrance := weakly())]
+        entered = [each for each in blocks if not (each.released or each.is_left_behind)]
         waiting = [each.lease for each in self.put_off if each.guards]
         return [*dict.fromkeys(entered + waiting)]
 
     def is_in_block_of(self, lease: "Lease") -> bool:
         """Tell whether it is in a block that has this lease."""
-        return any(weakly() is lease for weakly in self.entered)
+        entrances = (weakly() for weakly in self.entered)
+        return any(entrance is not None and entrance.lease is lease for entrance in entrances)
 
-    def enter(self, block: object, lease: "Lease") -> None:
-        """Take note of a block that is entered with this lease."""
-        self.entered.append(ref(lease))
-        _entrances.setdefault(block, []).append(Entrance(self.ref, lease))
+    def enter(self, lease: "Lease") -> Entrance:
+        """Be in a block that has this lease, as long as somebody refers to the entrance."""
+        entrance = Entrance(self.ref, lease)
+        self.entered.append(ref(entrance, self.entered.remove))
+        return entrance
+
+    def enter_block(self, block: object, lease: "Lease") -> None:
+        """Enter a block with this lease; leave_block() finds the entrance by the object."""
+        _entrances.setdefault(block, []).append(self.enter(lease))
 
     def entrance(self, block: object) -> Entrance:
         """Return how this thread or task entered the block last.
@@ -149,20 +163,13 @@ class Flow:
                 return candidates[-1]
         raise RuntimeError("The block was left more often than it was entered.")
 
-    def leave(self, block: object, entrance: Entrance) -> None:
-        """Be in the block no more, if it still is."""
-        entrances = _entrances.get(block, [])
-        if entrance in entrances:
-            entrances.remove(entrance)
-            if flow := entrance.flow():
-                flow.leave_lease(entrance.lease)
 
-    def leave_lease(self, lease: "Lease") -> None:
-        """Be in one block of this lease less."""
-        for weakly in reversed(self.entered):
-            if weakly() is lease:
-                self.entered.remove(weakly)
-                return
+def leave_block(block: object, entrance: Entrance) -> None:
+    """Be in the block no more, if it still is."""
+    entrances = _entrances.get(block, [])
+    if entrance in entrances:
+        entrances.remove(entrance)
+    entrance.end()
 
 
 _entrances: WeakKeyDictionary[object, list[Entrance]] = WeakKeyDictionary()

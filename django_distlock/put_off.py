@@ -57,10 +57,10 @@ class PutOffRelease:
         self._undone = False
         """Whether the grant may have been rolled back with what was done under it."""
         self._in_savepoint = any(connection.savepoint_ids for connection in transactions)
-        AfterTransactions(transactions, self._transactions_ended)
-        flow.put_off.append(self)
         self._background = background(lease.backend)
         self._background.expect(self)
+        AfterTransactions(transactions, self._transactions_ended)
+        flow.put_off.append(self)  # last: what is there guards commits until it is over
 
     @property
     def guards(self) -> bool:
@@ -92,6 +92,9 @@ class PutOffRelease:
             logger.exception(
                 "%s could not be released after a transaction; it ends %s.", self.lease, end
             )
+        except BaseException:
+            self.lease.leave_behind()
+            raise
         finally:
             self.drop()
 

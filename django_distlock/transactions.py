@@ -143,7 +143,9 @@ def _ask(connection: BaseDatabaseWrapper, sql: str) -> str:
 
 
 class AfterTransactions:
-    """Calls `action(committed)` once, when all of these open transactions have ended.
+    """Calls `action(committed)` when all of these open transactions have ended.
+
+    Once, unless that was interrupted: then once more, when Django drops what it called.
 
     `committed` means that the last of them did so here and now, on a commit. Else it was rolled
     back, or its connection closed or forgotten: that is noticed when Django drops what it would
@@ -155,17 +157,17 @@ class AfterTransactions:
     ) -> None:
         self._action = action
         self._pid = os.getpid()
-        self._open = [None] * len(transactions)  # a counter that two threads can count down
-        for connection in transactions:
+        self._open = set(range(len(transactions)))
+        for number, connection in enumerate(transactions):
             # Without savepoints, so that no inner block's rollback drops it; and before all other
             # callbacks, so that none of their errors does.
             callbacks: list[Any] = connection.run_on_commit
-            callbacks.insert(0, (set(), _Callback(self), False))
+            callbacks.insert(0, (set(), _Callback(self, number), False))
 
-    def ended(self, committed: bool) -> None:
-        """Count one of the transactions as ended."""
+    def ended(self, number: int, committed: bool) -> None:
+        """Take one of the transactions for ended."""
         if os.getpid() == self._pid:  # in a forked child the parent's transaction goes on
-            self._open.pop()
+            self._open.discard(number)
             if not self._open:
                 self._action(committed)
 
@@ -173,11 +175,12 @@ class AfterTransactions:
 class _Callback:
     """What Django calls after the commit of a transaction, or drops."""
 
-    def __init__(self, after: AfterTransactions) -> None:
+    def __init__(self, after: AfterTransactions, number: int) -> None:
         self._after = after
-        self._dropped = weakref.finalize(self, after.ended, False)
+        self._number = number
+        self._dropped = weakref.finalize(self, after.ended, number, False)
         self._dropped.atexit = False
 
     def __call__(self) -> None:
+        self._after.ended(self._number, True)
         self._dropped.detach()
-        self._after.ended(True)

@@ -5,6 +5,7 @@ Each says "ready" and waits for a line on its standard input, so that all start 
 
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -180,6 +181,63 @@ def stand_in_line(backend: str, threads: str) -> list[int | None]:
 
     with ThreadPoolExecutor(int(threads)) as pool:
         return [*pool.map(wait, range(int(threads)))]
+
+
+def interrupt(backend: str, rounds: str, ttl: str) -> tuple[int, list[str]]:
+    """Interrupt so many blocks, each at a random moment.
+
+    Return how many were, and which locks are not free for others when their ttl has passed.
+    """
+    from django.db import connections
+
+    from django_distlock import acquire_lock, distributed_lock
+
+    class Interrupted(BaseException):
+        pass
+
+    def raise_interrupted(*args: object) -> None:
+        raise Interrupted
+
+    def hold(name: str) -> float:
+        before = time.monotonic()
+        with distributed_lock(name, ttl=float(ttl), backend=backend):
+            pass
+        return time.monotonic() - before
+
+    signal.signal(signal.SIGALRM, raise_interrupted)
+    other = acquire_lock("renewed meanwhile", ttl=float(ttl), backend=backend)
+    usual = sorted(hold(f"warm-up {number}") for number in range(20))[10]
+    names, interrupted = [f"block {number}" for number in range(int(rounds))], 0
+    for name in names:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 1.1 * usual))
+            hold(name)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except Interrupted:
+            interrupted += 1
+    assert other is not None
+    other.check()
+    with ThreadPoolExecutor(1) as pool:  # another thread: none of these is its own
+        held = names
+        give_up = time.monotonic() + 4 * float(ttl) + 2
+        while held and time.monotonic() < give_up:
+            held = [*pool.map(lambda name: hold_or_name(name, backend), held)]
+            held = [name for name in held if name]
+            time.sleep(0.1)
+        pool.submit(connections.close_all).result()
+    other.release()
+    return interrupted, held
+
+
+def hold_or_name(name: str, backend: str) -> str:
+    """Return the name of a lock that can't be had."""
+    from django_distlock import acquire_lock
+
+    lease = acquire_lock(name, backend=backend)
+    if lease is None:
+        return name
+    lease.release()
+    return ""
 
 
 def main() -> None:
