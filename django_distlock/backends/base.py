@@ -200,6 +200,10 @@ class BaseLockBackend:
         """Try once, without waiting; None means that somebody else holds the semaphore.
 
         The same owner again gets its own grant, with the stored token, for `ttl` from now.
+
+        A holder counts `ttl` from before it called, and nobody else may be granted the semaphore
+        sooner: a store whose clock counts in steps, rounded down, keeps the lease a step longer. So
+        it does where it renews, or keeps a semaphore after a release.
         """
         raise NotImplementedError
 
