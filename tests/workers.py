@@ -189,6 +189,13 @@ def write_late(backend: str, ttl: str) -> str:
     return outcome
 
 
+def force_release(backend: str, semaphore: str, token: str) -> bool:
+    """Take the lock from its holder, as an operator does."""
+    from django_distlock import lock_backends
+
+    return lock_backends[backend].force_release(semaphore, int(token))
+
+
 def visit(path: str, requests: str) -> list[int]:
     """Send so many requests to a view under ATOMIC_REQUESTS; return their statuses."""
     from django.test import Client

@@ -192,7 +192,8 @@ class BaseLockBackend:
     def guard(self, lease: Claim, using: str) -> bool | None:
         """Keep others out until the end of the caller's transaction on that database.
 
-        False means that the lease was lost; None that the store has no part in the transaction.
+        False means that the lease was lost; None that the store has no part in the transaction. It
+        is asked to renew() the lease then, unless it did so a moment ago.
         """
         return None
 

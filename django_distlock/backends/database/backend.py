@@ -98,7 +98,7 @@ class DatabaseBackend(BaseLockBackend):
                 return statements.guard(parameters)
         except Error as error:
             if is_read_only(caller.vendor, error):
-                return None  # nothing was written under the lock
+                return True  # nothing was written under the lock
             _without_frames(error)
             raise
 
