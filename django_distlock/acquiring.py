@@ -2,9 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from enum import Enum
+from typing import Any
 
 from . import clocks
 from .acquisitions import Request, describe_holder, new_owner
@@ -15,7 +16,7 @@ from .exceptions import LockBackendUnavailable, LockError, LockLost
 from .flows import Flow, current_flow
 from .handler import lock_backends
 from .leases import Lease
-from .put_off import PutOffRelease, State, release
+from .put_off import State, release
 from .queues import contended, queues
 from .semaphores import validate_semaphore
 from .signals import lock_acquired
@@ -123,7 +124,7 @@ class Acquisition:
         )
         if left := flow.left_behind(self.backend, self.semaphore):
             await left.abandon(calls)
-        if (put_off := flow.put_off) and (taken := await self._take_back(calls, put_off)):
+        if flow.put_off and (taken := await self._undone_unless_done(calls, self._take_back)):
             return taken
         if self._reentrant and (earlier := _held_here(request, flow)):
             self._reentered = earlier, earlier.reentries
@@ -155,18 +156,26 @@ class Acquisition:
     async def try_once(self, calls: StoreCalls) -> Lease | None:
         """Try, in whatever thread."""
         self._tried = True
+        return await self._undone_unless_done(calls, self._try)
+
+    async def _undone_unless_done(
+        self, calls: StoreCalls, action: Callable[[StoreCalls], Coroutine[Any, Any, Lease | None]]
+    ) -> Lease | None:
+        """Do it; undo it if it fails or is interrupted."""
         try:
-            lease = await self._attempt(calls, self._request)
-            if lease is not None:
-                self._flow.remember(lease)
-                lease.start_renewal()
-                # A receiver may raise what ends the process.
-                lock_acquired.send_robust(sender=Lease, lease=lease)
+            return await action(calls)
         except GeneratorExit:
             raise  # its event loop is closed: nobody asks any more
         except BaseException:
             await self.undo(calls)
             raise
+
+    async def _try(self, calls: StoreCalls) -> Lease | None:
+        lease = await self._attempt(calls, self._request)
+        if lease is not None:
+            self._flow.remember(lease)
+            lease.start_renewal()
+            lock_acquired.send_robust(sender=Lease, lease=lease)  # which may end the process
         return lease
 
     async def _attempt(self, calls: StoreCalls, request: Request) -> Lease | None:
@@ -193,7 +202,7 @@ class Acquisition:
         self._granted = Lease(request, grant, sent, self._flow)
         return self._granted
 
-    async def _take_back(self, calls: StoreCalls, put_off: list[PutOffRelease]) -> Lease | None:
+    async def _take_back(self, calls: StoreCalls) -> Lease | None:
         """Acquire once more what an earlier block of the same transaction had, or return None.
 
         LockLost if somebody else may have had the lock in between: no such transaction is
@@ -201,6 +210,7 @@ class Acquisition:
         """
         request = self._request
         key = request.backend, request.semaphore
+        put_off = self._flow.put_off
         matching = [each for each in put_off if (each.lease.backend, each.lease.semaphore) == key]
         for each in matching:
             if each.over:
@@ -215,12 +225,11 @@ class Acquisition:
         # The same owner gets its own grant, unless it is gone: another token tells, where there is
         # one.
         request = request._replace(owner=lease.owner, ttl=lease.within_max_hold(request.ttl))
-        try:
-            gone = lease.lost or (lease.token is None and not await calls.renew([request]))
-            again = None if gone else await self._attempt(calls, request)
-        finally:
-            # Whatever interrupts this, the first release still waits for its transactions to end.
-            self._may_be_granted, self._granted = False, None
+        gone = lease.lost or (lease.token is None and not await calls.renew([request]))
+        self._request = request
+        again = None if gone else await self._attempt(calls, request)
+        # From here on the release that waits for the transactions to end is enough.
+        self._may_be_granted, self._granted = False, None
         if again is None or again.token != lease.token:
             lease.lose()
             if again:

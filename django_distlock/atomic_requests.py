@@ -30,15 +30,21 @@ def take_over_transactions(locked: Callable[..., Any], view: Callable[..., Any])
 
 
 @contextmanager
-def request_transactions(request: HttpRequest, view: Callable[..., Any]) -> Iterator[None]:
-    """Open what ATOMIC_REQUESTS asks for, if Django left it to us and no lock is further inside."""
-    exempt = _resolved_exemptions(request)
+def request_transactions(request: HttpRequest, view: Callable[..., Any]) -> Iterator[bool]:
+    """Open what ATOMIC_REQUESTS asks for, if Django left it to us and no lock is further inside.
+
+    Yield whether there was anything to open.
+    """
+    aliases = [] if _is_locked(view) else _left_to_us(request)
     with ExitStack() as stack:
-        if isinstance(exempt, LockedExemptions) and not _is_locked(view):
-            for alias in reversed(_atomic_aliases()):
-                if alias not in set(exempt):
-                    stack.enter_context(transaction.atomic(using=alias))
-        yield
+        for alias in aliases:
+            stack.enter_context(transaction.atomic(using=alias))
+        yield bool(aliases)
+
+
+def is_atomic(request: HttpRequest) -> bool:
+    """Tell whether transactions are around the view, ours or Django's, that undo what fails."""
+    return bool(_left_to_us(request) or open_transactions())
 
 
 def rolled_back(response: HttpResponse) -> HttpResponse:
@@ -50,6 +56,14 @@ def rolled_back(response: HttpResponse) -> HttpResponse:
     for connection in open_transactions():
         connection.set_rollback(True)
     return response
+
+
+def _left_to_us(request: HttpRequest) -> list[str]:
+    """Return on which databases Django would have opened a transaction, but for our locks."""
+    exempt = _resolved_exemptions(request)
+    if not isinstance(exempt, LockedExemptions):
+        return []
+    return [alias for alias in reversed(_atomic_aliases()) if alias not in set(exempt)]
 
 
 def _resolved_exemptions(request: HttpRequest) -> set[str]:

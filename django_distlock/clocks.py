@@ -30,7 +30,8 @@ else:
 
 NOW: Final = {
     "postgresql": "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
-    # unixepoch('subsec') would be silently NULL before SQLite 3.42. Its clock counts milliseconds.
+    # unixepoch('subsec') would be silently NULL before SQLite 3.42. The clock counts milliseconds,
+    # rounded down. Days in a double are exact to 0.02 of them, so round() finds the same one.
     "sqlite": "CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000",
     # UTC_TIMESTAMP is the statement's start, and SYSDATE follows the session's time zone.
     "mysql": (

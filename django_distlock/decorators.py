@@ -4,7 +4,12 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable
-from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager, nullcontext
+from contextlib import (
+    _AsyncGeneratorContextManager,
+    _GeneratorContextManager,
+    nullcontext,
+    suppress,
+)
 from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
 from typing import Any, Final, Literal, NamedTuple, ParamSpec, TypeVar, cast
 
@@ -13,17 +18,24 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.http import HttpRequest, HttpResponse
 
 from .acquiring import Acquisition, BackendTtl, aundo, undo
-from .atomic_requests import request_transactions, rolled_back, take_over_transactions
+from .atomic_requests import (
+    is_atomic,
+    request_transactions,
+    rolled_back,
+    take_over_transactions,
+)
 from .blocks import aleave, end_leaving, leave
 from .exceptions import LockBackendUnavailable, LockLost, LockNotAcquired
 from .flows import Entrance, current_flow, leave_block
-from .http import contended, invalid, unavailable
+from .guard import guard
+from .http import contended, invalid, unavailable, unfinished
 from .leases import Lease
 from .locks import aacquire, acquire
 from .recognition import find_request, is_resolved, without_self
 from .semaphores import PLACEHOLDER, InvalidSemaphore, SemaphoreTemplate
 from .signatures import take_over_signature
 from .streaming import keep_until_closed
+from .transactions import open_transactions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,8 +68,9 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
     `"<customer_id>collectPayment"` or `"<request.user.pk>:export"`, or a callable that makes the
     semaphore of them. A contended call raises LockNotAcquired, or returns what
     `on_conflict(*args, **kwargs)` does. A view that Django resolved for the request answers 409
-    when contended (or what `on_conflict(request, …)` does), 503 when the store is down or the lease
-    was lost, 400 when the semaphore is not valid; `http=True` or `False` says so whoever calls it.
+    when contended (or what `on_conflict(request, …)` does), 503 when the store is down, or when the
+    lease was lost and the view's work undone, 400 when the semaphore is not valid; `http=True` or
+    `False` says so whoever calls it. If work was kept, the loss is only logged and signalled.
     Under a StreamingHttpResponse, but no FileResponse, the lock is held until that is closed.
 
     Leaving a block whose lease was lost raises LockLost, unless the block raises already. For the
@@ -237,7 +250,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
                 raise _contention(acquisition.semaphore)
             return call.contended()
         try:
-            return _hold(call, lease)
+            return _hold(call, lease, answers=self._answers(call))
         except LockLost as error:
             if not self._answers(call) or error.lease is not lease:
                 raise
@@ -263,7 +276,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
                 raise _contention(acquisition.semaphore)
             return await sync_to_async(call.contended)()
         try:
-            return await _ahold(call, lease)
+            return await _ahold(call, lease, answers=self._answers(call))
         except LockLost as error:
             if not self._answers(call) or error.lease is not lease:
                 raise
@@ -308,32 +321,41 @@ class Call(NamedTuple):
         request = cast("HttpRequest", self.request)
         if isinstance(error, InvalidSemaphore):
             return rolled_back(invalid(request, error))
-        if isinstance(error, LockLost):
-            what = "A locked view's work may have been done twice, or not at all."
-        else:
+        answer = unavailable
+        if not isinstance(error, LockLost):
             what = "A locked view was not called: its lock's store is unavailable."
+        elif is_atomic(request) and not (error.lease and error.lease.committed):
+            what = "A locked view lost its lock: what it did is rolled back."
+        else:
+            what = "A locked view lost its lock and failed: its work may have been done in part."
+            answer = unfinished
         logger.error(what, exc_info=error)
-        return rolled_back(unavailable(request))
+        return rolled_back(answer(request))
 
 
-def _hold(call: Call, lease: Lease) -> Any:
-    """Call the function inside the lock, and a request's transaction between the two."""
+def _hold(call: Call, lease: Lease, *, answers: bool) -> Any:
+    """Call the function inside the lock, and a request's transaction between the two.
+
+    If it `answers` the request, a loss of the lock that comes too late to undo anything is no
+    reason to answer something else.
+    """
     request = call.request
     entrance = current_flow().enter(lease)
     try:
         try:
-            with request_transactions(request, call.function) if request else nullcontext():
+            transactions = request_transactions(request, call.function) if request else None
+            with transactions or nullcontext() as opened:
                 result = call()
                 _refuse_what_runs_later(result, call.function)
                 if request and not lease.released:
-                    lease.check()  # while there still is a transaction to roll back
+                    _check(lease, opened=bool(opened))
         except BaseException:
             entrance.end()
             leave(lease, failed=True)
             raise
         entrance.end()
         if not keep_until_closed(result, lease):
-            leave(lease, failed=False)
+            leave(lease, failed=False, answered=answers and not open_transactions())
         return result
     except BaseException:
         entrance.end()
@@ -341,22 +363,38 @@ def _hold(call: Call, lease: Lease) -> Any:
         raise
 
 
-async def _ahold(call: Call, lease: Lease) -> Any:
-    """See _hold(). Django opens no transaction around what is async."""
+def _check(lease: Lease, *, opened: bool) -> None:
+    """Tell of a loss, by LockLost if there still are transactions to roll back, ours or Django's.
+
+    Django commits its own when nobody can answer 503 any more: what is asked before a commit is
+    asked here, too, unless that was a moment ago.
+    """
+    transactions = open_transactions()
+    with nullcontext() if opened or transactions else suppress(LockLost):
+        lease.check()
+    if not opened and not lease.is_confirmed():
+        for connection in transactions:
+            if not connection.needs_rollback:
+                guard(lease, connection)
+
+
+async def _ahold(call: Call, lease: Lease, *, answers: bool) -> Any:
+    """See _hold(). Django opens no transaction around what is async: what it did is kept."""
     entrance = current_flow().enter(lease)
     try:
         try:
             result = await call()
             _refuse_what_runs_later(result, call.function)
             if call.request and not lease.released:
-                await lease.acheck()
+                with suppress(LockLost):
+                    await lease.acheck()  # which tells of a loss
         except BaseException:
             entrance.end()
             await aleave(lease, failed=True)
             raise
         entrance.end()
         if not keep_until_closed(result, lease):
-            await aleave(lease, failed=False)
+            await aleave(lease, failed=False, answered=answers)
         return result
     except BaseException:
         entrance.end()

@@ -1,10 +1,13 @@
 """What is done before a commit, and after a rollback: every connection's two methods are wrapped.
 
-A holder that is stopped for longer than its ttl must not commit what it did under the lock, since a
-successor may be at work. So the last statement before a commit asks whether the lock is still ours,
-and, where it can, keeps it ours until the commit is done.
+A holder that is stopped for longer than its ttl, or whose lock an operator took away, must not
+commit what it did under the lock, since a successor may be at work. So the last statement before a
+commit asks whether the lock is still ours, and, where it can, keeps it ours until the commit is
+done. A store that has no part in the transaction is asked for a renewal instead, unless it said a
+moment ago that the lock is ours.
 """
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -15,10 +18,14 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from . import clocks
-from .exceptions import LockLost
+from .asking import ask
+from .backends.base import BaseLockBackend
+from .exceptions import LockBackendUnavailable, LockLost
 from .flows import current_flow
 from .handler import lock_backends
 from .leases import Lease
+
+logger = logging.getLogger("django_distlock")
 
 
 def _install(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
@@ -38,17 +45,31 @@ def commit_guarded(connection: BaseDatabaseWrapper, commit: Callable[[], None]) 
     These are those of the blocks that it is in, and those that it released in transactions that are
     open still. Else roll back, and raise LockLost.
     """
-    leases = current_flow().at_work()
-    if leases:
-        connection.validate_thread_sharing()
-        connection.validate_no_atomic_block()
-        try:
-            for lease in leases:
-                _guard(lease, connection)
-        except BaseException:
+    try:
+        leases = current_flow().at_work()
+        if leases:
+            connection.validate_thread_sharing()
+            connection.validate_no_atomic_block()
+            _guard_all(leases, connection)
+        commit()
+        for lease in leases:
+            lease.committed = True
+    except Exception:
+        raise
+    except BaseException:
+        # A commit that was interrupted has been carried out by now, or never will be.
+        if current_flow().at_work():
             _roll_back(connection)
-            raise
-    commit()
+        raise
+
+
+def _guard_all(leases: list[Lease], connection: BaseDatabaseWrapper) -> None:
+    try:
+        for lease in leases:
+            guard(lease, connection)
+    except Exception:
+        _roll_back(connection)
+        raise
 
 
 def roll_back_and_release(connection: BaseDatabaseWrapper, rollback: Callable[[], None]) -> None:
@@ -65,16 +86,45 @@ def roll_back_and_release(connection: BaseDatabaseWrapper, rollback: Callable[[]
                 each.finish(in_rollback=True)
 
 
-def _guard(lease: Lease, connection: BaseDatabaseWrapper) -> None:
-    store = lock_backends[lease.backend]
-    claim = lease.claim(clocks.monotonic())
-    if lease.lost or lease.remaining <= 0 or store.guard(claim, connection.alias) is False:
+def guard(lease: Lease, connection: BaseDatabaseWrapper) -> None:
+    """Raise LockLost unless what was done in this transaction may be committed."""
+    if not _is_ours(lease, connection):
         lease.lose()
         raise LockLost(
             f"{lease} was lost before the commit on the database {connection.alias!r}, "
             "which was rolled back.",
             lease,
         )
+
+
+def _is_ours(lease: Lease, connection: BaseDatabaseWrapper) -> bool:
+    if lease.lost or lease.remaining <= 0:
+        return False
+    store = lock_backends[lease.backend]
+    kept = store.guard(lease.claim(clocks.monotonic()), connection.alias)
+    return _is_confirmed(lease, store) if kept is None else kept
+
+
+def _is_confirmed(lease: Lease, store: BaseLockBackend) -> bool:
+    """Ask a store that can't keep others out until the commit, but for a ttl from now.
+
+    Where that can't be known, since the store doesn't answer, the lease is held until it expires.
+    """
+    if lease.is_confirmed():
+        return True
+    try:
+        renewal = ask(store, lease.renew_once)
+    except LockBackendUnavailable as error:
+        logger.warning(
+            "%s could not be renewed before a commit; it is held for %.1f seconds more: %s",
+            lease,
+            lease.remaining,
+            error,
+        )
+    else:
+        if renewal is None:
+            return False
+    return lease.remaining > 0
 
 
 def _roll_back(connection: BaseDatabaseWrapper) -> None:

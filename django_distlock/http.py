@@ -21,9 +21,17 @@ def contended(request: HttpRequest) -> HttpResponse:
 
 
 def unavailable(request: HttpRequest) -> HttpResponse:
-    """Answer 503: the store is down, or the lease was lost meanwhile."""
+    """Answer 503: nothing was done, since the store is down, or the lease was lost meanwhile."""
     detail = _("This can't be done safely right now. Please try again in a moment.")
     return _answer(request, 503, "unavailable", detail)
+
+
+def unfinished(request: HttpRequest) -> HttpResponse:
+    """Answer 503, but don't ask anybody to try again: part of it may have been done."""
+    detail = _("This was not finished, and may have been done in part.")
+    response = _answer(request, 503, "unfinished", detail)
+    del response["Retry-After"]
+    return response
 
 
 def invalid(request: HttpRequest, reason: Exception) -> HttpResponse:

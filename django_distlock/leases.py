@@ -24,7 +24,7 @@ from .flows import Flow, current_flow
 from .handler import lock_backends
 from .put_off import PutOffRelease, State, release
 from .queues import queues
-from .renewal import LONGEST, PERIOD, RETRY, SHORTEST, TAKEN
+from .renewal import CONFIRMED, LONGEST, PERIOD, RETRY, SHORTEST, TAKEN
 from .signals import lock_lost, lock_released
 from .threads import detach, in_thread, twin_of
 from .transactions import open_transactions
@@ -59,6 +59,7 @@ class Lease:
         "__weakref__",
         "_background",
         "_caller",
+        "_confirmed",
         "_deadline",
         "_flow",
         "_kept_until",
@@ -69,6 +70,7 @@ class Lease:
         "_unsettled",
         "acquired_at",
         "backend",
+        "committed",
         "doubtful",
         "due",
         "expires_at",
@@ -106,6 +108,8 @@ class Lease:
     """Whether a release may have been carried out, but the store didn't answer."""
     is_left_behind: bool
     """Whether its release failed or was interrupted: it is nobody's, and ends with its ttl."""
+    committed: bool
+    """Whether a transaction was committed under it."""
     due: float
     """When it is to be renewed in the background, by the local monotonic clock; or is over."""
 
@@ -117,7 +121,8 @@ class Lease:
         self.holder = request.holder
         self.token, self.acquired_at, self.expires_at = grant
         self.pid = flow.pid
-        self.released = self.lost = self.doubtful = self.is_left_behind = False
+        self.released = self.lost = self.doubtful = False
+        self.is_left_behind = self.committed = False
         self._reason = ""
         self._flow = flow.ref
         self._reentries = 0
@@ -125,6 +130,7 @@ class Lease:
         self._last = sent + request.max_hold
         self._kept_until = request.min_hold and clocks.monotonic() + request.min_hold
         ttl = math.inf if request.ttl is None else request.ttl
+        self._confirmed = sent
         self._deadline = sent + ttl
         self._period = ttl * PERIOD
         self.due = self._next_due(sent + self._period)
@@ -185,25 +191,36 @@ class Lease:
 
     async def _renew(self, calls: StoreCalls) -> None:
         self.check()
-        sent = clocks.monotonic()
-        renewals = await calls.renew([self.claim(sent)])
-        renewal: Renewal | None = renewals.get(self.owner)
+        renewal = await self.renew_once(calls)
         if renewal is None:
             self.lose()
             raise LockLost(f"{self} {self._state()}.", self)
-        if not (lock_backends[self.backend].joins_transaction() and open_transactions()):
-            self.extend(renewal, sent)
         self.check()
         if not renewal.renewed:
             raise LockBackendUnavailable(
                 f"{self} could not be renewed: a transaction has its row locked."
             )
 
+    async def renew_once(self, calls: StoreCalls) -> Renewal | None:
+        """Renew, whatever is known here; None if the store has it no more."""
+        sent = clocks.monotonic()
+        renewals = await calls.renew([self.claim(sent)])
+        renewal: Renewal | None = renewals.get(self.owner)
+        if renewal and not (
+            lock_backends[self.backend].joins_transaction() and open_transactions()
+        ):
+            self.extend(renewal, sent)
+        return renewal
+
+    def is_confirmed(self) -> bool:
+        """Tell whether the store said a moment ago that it is ours: that is, when it was asked."""
+        return clocks.monotonic() - self._confirmed < min(CONFIRMED, self._period)
+
     def claim(self, now: float) -> Claim:
         """Return what to ask the store for: the ttl from now, within `max_hold`."""
         if self._last - now >= (self.ttl or 0):
             return self
-        ttl = self._last - now
+        ttl = max(self._last - now, 0.001)
         return Extension(self.semaphore, self.owner, ttl, self.token, self.holder, self.remaining)
 
     def within_max_hold(self, ttl: float | None) -> float | None:
@@ -219,6 +236,7 @@ class Lease:
         if not renewal.renewed or not self.remaining:
             return
         self.expires_at = renewal.expires_at
+        self._confirmed = sent
         ttl = math.inf if self.ttl is None else self.ttl
         self._deadline = max(self._deadline, min(sent + ttl, self._last))
         self.due = self._next_due(sent + self._period)

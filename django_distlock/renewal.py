@@ -21,6 +21,9 @@ SHORTEST: Final = 0.005
 LONGEST: Final = 5.0
 """Seconds between two tries, at least and at most, whatever the ttl."""
 
+CONFIRMED: Final = 0.1
+"""Seconds for which, at most, the store's word that a lease is ours is good enough for a commit."""
+
 TAKEN: Final = "its store has it no more: it expired there, or an operator took it away"
 
 

@@ -236,6 +236,41 @@ class LockBackendContract(_TestCase):
         self.let_pass(held)
         self.assert_free(held.semaphore)
 
+    def test_nobody_gets_a_semaphore_before_the_ttl_has_passed_for_its_holder(self) -> None:
+        """Tell that it makes no difference when, between two steps of the store's clock, it began.
+
+        A grant and a renewal begin late in a millisecond, which is when a clock that counts these
+        is most wrong. If the shortest ttl is long, there is time for one of each only.
+        """
+        ttl = self.at_least(0.008)
+        enough = monotonic() + 2
+        for _ in range(40):
+            for renews in (False, True):
+                semaphore = self.new_semaphore()
+                began = self.late_in_a_millisecond()
+                held = self.grant(semaphore, ttl)
+                if renews:
+                    began = self.late_in_a_millisecond()
+                    if held.owner not in self.backend.renew([held]):
+                        continue  # this machine is busy
+                self.wait_until_granted(semaphore)
+                self.assertGreaterEqual(monotonic() - began, ttl)
+            if monotonic() > enough:
+                break
+
+    def late_in_a_millisecond(self) -> float:
+        """Wait for the last third of one, by this machine's clock; return the monotonic time."""
+        while time.time_ns() % 1_000_000 < 667_000:
+            pass
+        return monotonic()
+
+    def wait_until_granted(self, semaphore: str) -> None:
+        """Try, without a pause, until the semaphore is granted to a new owner."""
+        owner = new_owner()
+        enough = monotonic() + 30
+        while self.backend.acquire(semaphore, owner, 60, "next") is None:
+            self.assertLess(monotonic(), enough, "waited for half a minute")
+
     def test_release_frees_the_semaphore(self) -> None:
         held = self.grant(self.new_semaphore())
         self.assertTrue(self.backend.release(held))

@@ -62,8 +62,8 @@ async def in_thread(
 def detach(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """Let another task go on with what this one does, whether or not that is waited for."""
     task = continue_in_task(work)
-    _detached.add(task)
     task.add_done_callback(_detached.discard)
+    _detached.add(task)
     return task
 
 

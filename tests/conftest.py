@@ -11,6 +11,7 @@ import pytest
 from django.db import connections
 
 from django_distlock.backends.base import BaseLockBackend, Grant, Renewal
+from django_distlock.borders import current_worker
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.fields import EPOCH
 from django_distlock.flows import current_flow
@@ -207,7 +208,7 @@ def forgotten() -> Iterator[None]:
     for lease in current_flow().all():
         lease.settle()
         lease.stop_renewal()
-        current_flow().forget(lease)
+    current_worker().flow = None
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ class SQLiteORMTests(LockBackendContract, CommittedTestCase):
     databases = {"default"}
     alias = "orm"
     many = 50  # it renews one by one
+    clock_tick = 0.018  # that of the coarsest clock is added
 
 
 @pytest.mark.needs("postgresql")
@@ -64,6 +65,7 @@ class PostgreSQLORMTests(LockBackendContract, CommittedTestCase):
     databases = {"postgresql"}
     alias = "orm_postgresql"
     many = 50
+    clock_tick = 0.018
 
 
 @pytest.mark.needs("postgresql", "pgbouncer")
@@ -121,13 +123,13 @@ class RedisClusterTests(LockBackendContract, SimpleTestCase):
 @pytest.mark.needs("memcached")
 class MemcachedTests(LockBackendContract, SimpleTestCase):
     alias = "memcached"
-    clock_tick = 1.1  # it is asked for a second more, and looks at its clock once a second
+    clock_tick = 2.1  # it is asked for two seconds more, and looks at its clock once a second
 
 
 @pytest.mark.needs("pylibmc")
 class PyLibMCTests(LockBackendContract, SimpleTestCase):
     alias = "pylibmc"
-    clock_tick = 1.1
+    clock_tick = 2.1
 
 
 @pytest.mark.needs("lock_server")

@@ -309,7 +309,8 @@ def test_ttl_is_cut_to_max_hold(alias: str) -> None:
         assert lease.ttl == 30
         assert lease.remaining <= 30
         assert lease.expires_at
-        assert (lease.expires_at - lease.acquired_at).total_seconds() == pytest.approx(30)
+        lasts = (lease.expires_at - lease.acquired_at).total_seconds()
+        assert lasts == pytest.approx(30, abs=0.01)  # a step of the clock more
         lease.release()
 
 

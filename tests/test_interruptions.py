@@ -16,6 +16,7 @@ from django.db import connection, transaction
 import django_distlock
 from django_distlock import acquire_lock, distributed_lock, lock_backends
 from django_distlock.background import background
+from django_distlock.borders import current_worker
 from django_distlock.flows import current_flow
 from tests.conftest import committed
 from tests.processes import Workers
@@ -192,6 +193,7 @@ def forget_all() -> None:
         flow.forget(lease)
     flow.entered.clear()
     flow.put_off.clear()
+    current_worker().flow = None
     lock_backends[ALIAS].clear()  # type: ignore[attr-defined]
 
 

@@ -4,6 +4,7 @@ Each says "ready" and waits for a line on its standard input, so that all start 
 """
 
 import json
+import logging
 import os
 import random
 import signal
@@ -65,6 +66,37 @@ def count_anyway(backend: str, path: str, rounds: str, ttl: str) -> list[tuple[i
         except LockBackendUnavailable:
             time.sleep(0.05)
     return seen
+
+
+def let_expire(backend: str, ttl: str, grants: str) -> list[tuple[float, float]]:
+    """Acquire so often, and never release; return from when and until when each lease was held.
+
+    Each try begins late in a millisecond, which is when a clock that counts these is most wrong.
+    """
+    from django.db import connections
+
+    from django_distlock import LockBackendUnavailable, acquire_lock, lock_backends
+    from django_distlock.clocks import monotonic
+
+    logging.disable()  # of each lease it is said that it was lost
+    using = getattr(lock_backends[backend], "using", None)
+    if using and connections[using].vendor == "sqlite":
+        with connections[using].cursor() as cursor:  # the disk would be slower than the clock
+            cursor.execute("PRAGMA synchronous = OFF")
+    holds: list[tuple[float, float]] = []
+    give_up = monotonic() + 60
+    while len(holds) < int(grants) and monotonic() < give_up:
+        while time.time_ns() % 1_000_000 < 700_000:
+            pass
+        lease = None
+        with suppress(LockBackendUnavailable):  # it took longer than the ttl
+            lease = acquire_lock("expiring", ttl=float(ttl), renew=False, backend=backend)
+        begin = end = now = monotonic()
+        while lease is not None and lease.held:
+            end, now = now, monotonic()
+        if end > begin:
+            holds.append((begin, end))
+    return holds
 
 
 def hold(backend: str, ttl: str, forks: str = "") -> list[str]:
@@ -156,6 +188,13 @@ def write_late(backend: str, ttl: str) -> str:
             except LockLost as error:
                 outcome = str(error)
     return outcome
+
+
+def force_release(backend: str, semaphore: str, token: str) -> bool:
+    """Take the lock from its holder, as an operator does."""
+    from django_distlock import lock_backends
+
+    return lock_backends[backend].force_release(semaphore, int(token))
 
 
 def visit(path: str, requests: str) -> list[int]:

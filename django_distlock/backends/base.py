@@ -192,7 +192,8 @@ class BaseLockBackend:
     def guard(self, lease: Claim, using: str) -> bool | None:
         """Keep others out until the end of the caller's transaction on that database.
 
-        False means that the lease was lost; None that the store has no part in the transaction.
+        False means that the lease was lost; None that the store has no part in the transaction. It
+        is asked to renew() the lease then, unless it did so a moment ago.
         """
         return None
 
@@ -200,6 +201,10 @@ class BaseLockBackend:
         """Try once, without waiting; None means that somebody else holds the semaphore.
 
         The same owner again gets its own grant, with the stored token, for `ttl` from now.
+
+        A holder counts `ttl` from before it called, and nobody else may be granted the semaphore
+        sooner: a store whose clock counts in steps, rounded down, keeps the lease a step longer. So
+        it does where it renews, or keeps a semaphore after a release.
         """
         raise NotImplementedError
 

@@ -25,6 +25,11 @@ T = TypeVar("T")
 
 LONGEST_EXPIRY: Final = 30 * 24 * 60 * 60
 """Seconds. Memcached takes more for a date."""
+STEPS: Final = 2
+"""Seconds that the server is asked for besides, since its clock lags behind by up to that.
+
+It shows whole seconds, and is set about once a second: sometimes it passes over one.
+"""
 LONG_AGO: Final = LONGEST_EXPIRY + 1
 """Such a date, in 1970: what is stored until then is gone. Not every client can say -1."""
 LONGEST_KEY: Final = 250
@@ -42,8 +47,8 @@ class MemcachedBackend(BaseLockBackend):
     next. There is no fencing token against that.
 
     Nor can it list locks, so the admin and `clear_stale_locks` don't show them. A ttl is a number
-    of whole seconds, up to 30 days. The server is asked for one more, since it counts from its last
-    full second: a lock whose holder died is free up to a second late, after `ttl` + 1 seconds.
+    of whole seconds, up to 30 days. The server is asked for two more, by which its clock may lag
+    behind: a lock whose holder died is free up to two seconds late, after `ttl` + 2 seconds.
 
     Of the server's clock only that rate counts; it stands still while the server is suspended. It
     can't be read to less than a second, so `acquired_at` and `expires_at` of a lease are by the
@@ -56,7 +61,7 @@ class MemcachedBackend(BaseLockBackend):
     supports_listing = False
     supports_unlimited_ttl = False
     shortest_ttl = 1
-    longest_ttl = LONGEST_EXPIRY - 1
+    longest_ttl = LONGEST_EXPIRY - STEPS
 
     def __init__(
         self, alias: str, *, cache: str, ttl: float | None = 60, store_timeout: float = 2
@@ -190,13 +195,10 @@ def _digest(semaphore: str) -> bytes:
 
 
 def _expiry(seconds: float | None) -> int:
-    """Return what to ask the server for, so that it keeps something for that long at least.
-
-    It counts from its last full second.
-    """
-    if seconds is None or math.ceil(seconds) >= LONGEST_EXPIRY:
+    """Return what to ask the server for, so that it keeps something for that long at least."""
+    if seconds is None or math.ceil(seconds) + STEPS > LONGEST_EXPIRY:
         raise ValueError(f"Memcached can't keep anything for {seconds} seconds.")
-    return math.ceil(seconds) + 1
+    return math.ceil(seconds) + STEPS
 
 
 def _end(now: datetime, ttl: float | None) -> datetime:

@@ -1,5 +1,6 @@
 """The database backend: which connection, which statements, and what an error means."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -97,7 +98,7 @@ class DatabaseBackend(BaseLockBackend):
                 return statements.guard(parameters)
         except Error as error:
             if is_read_only(caller.vendor, error):
-                return None  # nothing was written under the lock
+                return True  # nothing was written under the lock
             _without_frames(error)
             raise
 
@@ -365,7 +366,8 @@ def _lease(lease: Claim) -> dict[str, Any]:
 
 
 def _microseconds(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1_000_000)
+    """Return the least that is not shorter."""
+    return None if seconds is None else math.ceil(seconds * 1_000_000)
 
 
 def _end(microseconds: int | None) -> datetime | None:

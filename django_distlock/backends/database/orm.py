@@ -1,12 +1,13 @@
 """Through the ORM, for whatever other database Django supports: correct, in more round trips.
 
 The database's clock is read first. An old time is a safe one: it only refuses what has just
-expired, and shortens the lease by the time that the statements took.
+expired, and shortens the lease by the time that the statements took. But not by a step of the
+clock: that may have shown this time before it was asked.
 """
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from django.db import IntegrityError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -19,6 +20,9 @@ from ...models import Lock, LockQuerySet
 from .statements import Parameters, Row, Statements, unpack
 
 T = TypeVar("T")
+
+STEP: Final = 16_000
+"""Microseconds, at most, between two times that a database's clock can show: Windows' own ticks."""
 
 
 def unlogged(action: Callable[["ORMStatements", Parameters], T]) -> Callable[..., T]:
@@ -48,7 +52,7 @@ class ORMStatements(Statements):
     def acquire(self, parameters: Parameters) -> Row | None:
         semaphore, owner, ttl = parameters["semaphore"], parameters["owner"], parameters["ttl"]
         now = to_microseconds(read_clock(self.connection))
-        expires_at = None if ttl is None else now + ttl
+        expires_at = None if ttl is None else now + STEP + ttl
         row = self.locks.filter(semaphore=semaphore)
         values: dict[str, Any] = {
             "owner": owner,
@@ -78,7 +82,7 @@ class ORMStatements(Statements):
         now = to_microseconds(read_clock(self.connection))
         ends: list[tuple[str, bool, int | None]] = []
         for lease in unpack(parameters):
-            end = None if lease["ttl"] is None else now + lease["ttl"]
+            end = None if lease["ttl"] is None else now + STEP + lease["ttl"]
             if self._own(lease, now).update(expires_at=end):
                 ends.append((lease["owner"], True, end))
         return ends
@@ -86,7 +90,8 @@ class ORMStatements(Statements):
     @unlogged
     def release(self, parameters: Parameters) -> bool:
         now = to_microseconds(read_clock(self.connection))
-        rest = {"owner": parameters["after"], "expires_at": now + parameters["keep"]}
+        keep = parameters["keep"] and STEP + parameters["keep"]
+        rest = {"owner": parameters["after"], "expires_at": now + keep}
         return bool(self._own(parameters, now).update(**rest))
 
     @unlogged

@@ -13,10 +13,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ...clocks import NOW
 from .statements import Parameters, Statements
 
-# Within one statement the clock stands still, and it is read after the wait for the file.
+# Within one statement the clock stands still, and it is read after the wait for the file. It counts
+# milliseconds, rounded down: without a step more, a lease would end up to one before its time.
 ACQUIRE = """
 INSERT INTO {table} AS lock (semaphore, owner, token, holder, acquired_at, expires_at)
-SELECT :semaphore, :owner, {now}, :holder, {now}, {now} + :ttl
+SELECT :semaphore, :owner, {now}, :holder, {now}, {now} + {step} + :ttl
 WHERE NOT EXISTS (
     SELECT 1 FROM {table}
     WHERE semaphore = :semaphore AND owner NOT IN ('', :owner)
@@ -38,7 +39,7 @@ RETURNING token, acquired_at, expires_at
 RENEW = """
 WITH lease AS MATERIALIZED (
     SELECT
-        lock.semaphore, {now} + json_extract(value, '$.ttl') AS expires_at
+        lock.semaphore, {now} + {step} + json_extract(value, '$.ttl') AS expires_at
     FROM json_each(:leases) CROSS JOIN {table} AS lock
     ON lock.semaphore = json_extract(value, '$.semaphore')
         AND lock.owner = json_extract(value, '$.owner')
@@ -50,7 +51,7 @@ RETURNING owner, 1, expires_at
 """
 
 RELEASE = """
-UPDATE {table} SET owner = :after, expires_at = {now} + :keep
+UPDATE {table} SET owner = :after, expires_at = {now} + iif(:keep > 0, {step} + :keep, 0)
 WHERE semaphore = :semaphore AND owner = :owner
     AND (expires_at IS NULL OR expires_at > {now})
 """
@@ -61,6 +62,8 @@ SELECT 1 FROM {table}
 WHERE semaphore = :semaphore AND owner = :owner AND (expires_at IS NULL OR expires_at > {now})
 """
 
+STEP: Final = 1_000
+"""Microseconds between two times that the clock can show."""
 NORMAL: Final = 1
 """Of PRAGMA synchronous: the log is flushed before it is written back, not at every commit."""
 
@@ -71,7 +74,8 @@ class SQLiteStatements(Statements):
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
         super().__init__(connection, table)
         self.acquire_sql, self.renew_sql, self.release_sql, self.guard_sql = (
-            sql.format(table=table, now=NOW["sqlite"]) for sql in (ACQUIRE, RENEW, RELEASE, GUARD)
+            sql.format(table=table, now=NOW["sqlite"], step=STEP)
+            for sql in (ACQUIRE, RENEW, RELEASE, GUARD)
         )
 
     def release(self, parameters: Parameters) -> bool:
