@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import linecache
 import sys
 import time
 from contextlib import contextmanager, suppress
@@ -44,7 +45,9 @@ class Interrupted(KeyboardInterrupt):
 class Interruption:
     """Raises at the n-th step that the package takes in this thread: a call, a line, a return.
 
-    But for finalizers, from which Python passes no exception on.
+    But for finalizers, from which Python passes no exception on; and for the lines of `with`, which
+    are traced once more on the way out, where no signal's handler is ever called: what is raised
+    there would keep a lock from being released.
     """
 
     def __init__(self, at: int = -1) -> None:
@@ -65,12 +68,17 @@ class Interruption:
         code = frame.f_code
         if not code.co_filename.startswith(PACKAGE) or code.co_name == "__del__":
             return None
-        if event != "exception":
+        if event in ("call", "line", "return") and not _is_with(frame, event):
             if self.steps == self.at:
                 self.where = f"{code.co_qualname} {event}"
                 raise Interrupted
             self.steps += 1
         return self._trace
+
+
+def _is_with(frame: FrameType, event: str) -> bool:
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
+    return event == "line" and line.startswith(("with ", "async with "))
 
 
 def block() -> None:
