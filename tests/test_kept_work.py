@@ -592,6 +592,13 @@ def test_max_hold_is_not_exceeded_by_a_commit() -> None:
     assert lease._deadline <= lease._last
 
 
+def test_what_max_hold_leaves_is_never_too_little_to_be_asked_for() -> None:
+    """Each store has a shortest ttl; the lease ends when it is to end, whatever is asked for."""
+    with distributed_lock("a", backend="memory", max_hold=5) as lease:
+        assert lease.claim(lease._last - 0.0001).ttl == 0.001
+        assert lease.claim(lease._last + 1).ttl == 0.001
+
+
 def test_unlimited_lease_is_asked_for(lost: dict[Lease, str]) -> None:
     """It has no end, but operators."""
     with distributed_lock("a", backend="memory", ttl=None) as lease, transaction.atomic():
