@@ -502,6 +502,28 @@ def test_view_that_raises_for_a_lost_lock_invites_nobody_if_it_has_committed(
     assert "may have been done in part" in caplog.text
 
 
+def test_what_fails_after_the_commit_for_a_lost_lock_invites_nobody() -> None:
+    """Such as what on_commit() calls."""
+
+    @distributed_lock("a", backend="memory", http=True)
+    def charge(request: HttpRequest) -> HttpResponse:
+        Counter.objects.create(value=1)
+        lease = current_flow().entered[-1]
+
+        def look() -> None:
+            take_away(lease)
+            lease.renew()
+
+        transaction.on_commit(look)
+        return HttpResponse("charged")
+
+    with atomic_requests("default"):
+        response = visit(charge)
+    assert response.status_code == 503
+    assert "Retry-After" not in response
+    assert Counter.objects.count() == 1
+
+
 def test_view_that_raises_for_a_lost_lock_invites_to_try_again_if_all_is_undone() -> None:
     """It looked for itself."""
 
