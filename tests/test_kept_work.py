@@ -1,6 +1,11 @@
 """Who loses a lock in another store doesn't commit, and nobody is told to try kept work again."""
 
+import random
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -29,7 +34,9 @@ from django_distlock.flows import current_flow
 from tests.app.models import Counter
 from tests.conftest import ScriptedBackend, committed
 from tests.others import acquire, free_for_others, run, take_away, until
-from tests.processes import Workers
+from tests.processes import Workers, strike
+from tests.redis_locks import ALIAS, locks_at
+from tests.servers import Server
 
 pytestmark = committed
 
@@ -427,6 +434,45 @@ def test_view_that_is_to_raise_raises_though_its_work_is_kept() -> None:
     assert Counter.objects.count() == 1
 
 
+@on_each_store
+def test_answer_says_what_became_of_the_work_whenever_the_lock_is_taken_away(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator takes it away at random moments: before the commit, within it, and after it."""
+    monkeypatch.setattr(leases, "CONFIRMED", 0.001)
+    over = threading.Event()
+
+    def take_away_now_and_then() -> int:
+        taken, backend = 0, lock_backends[store]
+        while not over.wait(random.uniform(0, 0.004)):
+            for lock in backend.held("a"):
+                taken += backend.force_release("a", lock.token or 0)
+        return taken
+
+    @distributed_lock("a", backend=store, http=True)
+    def charge(request: HttpRequest) -> HttpResponse:
+        Counter.objects.create(value=number)
+        time.sleep(random.uniform(0, 0.004))
+        return HttpResponse("charged")
+
+    answers = {}
+    with atomic_requests("default"), ThreadPoolExecutor(1) as operator:
+        taken = operator.submit(take_away_now_and_then)
+        try:
+            for number in range(200):
+                answers[number] = visit(charge)
+        finally:
+            over.set()
+    assert taken.result()
+    kept = {each.value for each in Counter.objects.all()}
+    assert {number for number, answer in answers.items() if answer.status_code == 200} == kept
+    undone = [answer for answer in answers.values() if answer.status_code == 503]
+    assert len(kept) + len(undone) == len(answers)
+    assert kept
+    assert undone
+    assert all(answer["Retry-After"] == "1" for answer in undone)
+
+
 # The body's own exception
 
 
@@ -454,6 +500,28 @@ def test_view_that_raises_for_a_lost_lock_invites_nobody_if_it_has_committed(
     assert [each.value for each in Counter.objects.using("locks").all()] == [1]
     assert Counter.objects.exists() is not is_atomic
     assert "may have been done in part" in caplog.text
+
+
+def test_what_fails_after_the_commit_for_a_lost_lock_invites_nobody() -> None:
+    """Such as what on_commit() calls."""
+
+    @distributed_lock("a", backend="memory", http=True)
+    def charge(request: HttpRequest) -> HttpResponse:
+        Counter.objects.create(value=1)
+        lease = current_flow().entered[-1]
+
+        def look() -> None:
+            take_away(lease)
+            lease.renew()
+
+        transaction.on_commit(look)
+        return HttpResponse("charged")
+
+    with atomic_requests("default"):
+        response = visit(charge)
+    assert response.status_code == 503
+    assert "Retry-After" not in response
+    assert Counter.objects.count() == 1
 
 
 def test_view_that_raises_for_a_lost_lock_invites_to_try_again_if_all_is_undone() -> None:
@@ -551,6 +619,29 @@ def test_store_that_is_down_before_the_commit_is_no_loss(
     assert "could not be renewed before a commit; it is held for" in caplog.text
 
 
+@pytest.mark.needs("redis")
+def test_store_that_hangs_holds_up_a_commit_for_no_longer_than_its_store_timeout(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Then it is done: nobody else is granted the lease meanwhile."""
+    process = server.executor.process
+    assert process is not None
+    place = server.database_settings["PORT"]
+    with locks_at(place, store={"store_timeout": 0.3}), distributed_lock("a", backend=ALIAS):
+        try:
+            with transaction.atomic():
+                Counter.objects.create(value=1)
+                outlast_confirmation(current_flow().entered[-1])
+                strike(process, signal.SIGSTOP)
+                began = clocks.monotonic()
+            took = clocks.monotonic() - began
+        finally:
+            process.send_signal(signal.SIGCONT)
+    assert Counter.objects.count() == 1
+    assert 0.2 < took < 20
+    assert "could not be renewed before a commit; it is held for" in caplog.text
+
+
 def test_store_that_can_not_renew_just_now_is_no_loss(
     scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -590,6 +681,13 @@ def test_max_hold_is_not_exceeded_by_a_commit() -> None:
     with distributed_lock("a", backend="memory", max_hold=5) as lease, transaction.atomic():
         outlast_confirmation(lease)
     assert lease._deadline <= lease._last
+
+
+def test_what_max_hold_leaves_is_never_too_little_to_be_asked_for() -> None:
+    """Each store has a shortest ttl; the lease ends when it is to end, whatever is asked for."""
+    with distributed_lock("a", backend="memory", max_hold=5) as lease:
+        assert lease.claim(lease._last - 0.0001).ttl == 0.001
+        assert lease.claim(lease._last + 1).ttl == 0.001
 
 
 def test_unlimited_lease_is_asked_for(lost: dict[Lease, str]) -> None:
