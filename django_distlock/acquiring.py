@@ -54,6 +54,7 @@ class Acquisition:
         "_waits",
         "backend",
         "deadline",
+        "has_left",
         "holder",
         "is_queued_by_store",
         "semaphore",
@@ -92,7 +93,7 @@ class Acquisition:
         self._renew = renew
         self._reentrant = reentrant
         self._flow = current_flow()
-        self._tried = self._may_be_granted = False
+        self._tried = self._may_be_granted = self.has_left = False
         self._granted: Lease | None = None
         self._reentered: tuple[Lease, int] | None = None
 
@@ -157,6 +158,20 @@ class Acquisition:
         """Try, in whatever thread."""
         self._tried = True
         return await self._undone_unless_done(calls, self._try)
+
+    async def try_or_leave(self, calls: StoreCalls, place: Place | None) -> Lease | None:
+        """Try; if the store can't be asked and that ends the wait, leave the queue in one with it.
+
+        So both have the time of one call.
+        """
+        try:
+            return await self.try_once(calls)
+        except LockBackendUnavailable:
+            if place is not None and (not place.outlasts_failures or self.is_over()):
+                self.has_left = True
+                with suppress(LockBackendUnavailable):  # it forgets who is gone
+                    await calls.leave(place, False)
+            raise
 
     async def _undone_unless_done(
         self, calls: StoreCalls, action: Callable[[StoreCalls], Coroutine[Any, Any, Lease | None]]

@@ -119,9 +119,9 @@ async def _ask_again(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
             if place is not None:
                 place.check()
             try:
-                lease = await waiter.ask(acquisition.try_once, give_up)
+                lease = await waiter.ask(partial(acquisition.try_or_leave, place=place), give_up)
             except LockBackendUnavailable:
-                if place is None or not place.outlasts_failures or acquisition.is_over():
+                if place is None or acquisition.has_left:
                     raise
             if lease is not None:
                 break
@@ -130,7 +130,8 @@ async def _ask_again(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
     except GeneratorExit:
         raise  # its event loop is closed: nobody asks any more
     except BaseException:
-        await _leave_with(place, None, waiter)
+        if not acquisition.has_left:
+            await _leave_with(place, None, waiter)
         raise
     await _leave_with(place, lease, waiter)
     return lease

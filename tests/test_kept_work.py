@@ -508,7 +508,7 @@ def test_what_fails_after_the_commit_for_a_lost_lock_invites_nobody() -> None:
     @distributed_lock("a", backend="memory", http=True)
     def charge(request: HttpRequest) -> HttpResponse:
         Counter.objects.create(value=1)
-        lease = current_flow().entered[-1]
+        lease = current_flow().at_work()[-1]
 
         def look() -> None:
             take_away(lease)
@@ -631,7 +631,7 @@ def test_store_that_hangs_holds_up_a_commit_for_no_longer_than_its_store_timeout
         try:
             with transaction.atomic():
                 Counter.objects.create(value=1)
-                outlast_confirmation(current_flow().entered[-1])
+                outlast_confirmation(current_flow().at_work()[-1])
                 strike(process, signal.SIGSTOP)
                 began = clocks.monotonic()
             took = clocks.monotonic() - began
