@@ -8,6 +8,7 @@ from .exceptions import LockNotHeld
 from .flows import current_flow
 from .handler import lock_backends
 from .leases import ASYNC_UNSAFE, Lease
+from .plain import plain
 from .semaphores import validate_semaphore
 from .signals import lock_contended
 from .threads import twin_of
@@ -46,11 +47,13 @@ def acquire_lock(
     acquisition = Acquisition(
         semaphore, timeout, ttl, renew, label, backend, reentrant, min_hold, max_hold
     )
-    lease = ask(lock_backends[backend], acquisition.begin())
+    lease = ask(lock_backends[acquisition.backend], acquisition.begin())
     if lease is None and timeout != 0:
         lease = wait(acquisition)
     if lease is None:
-        lock_contended.send_robust(sender=Lease, semaphore=semaphore, backend=backend)
+        lock_contended.send_robust(
+            sender=Lease, semaphore=acquisition.semaphore, backend=acquisition.backend
+        )
     return lease
 
 
@@ -71,11 +74,13 @@ async def aacquire_lock(
     acquisition = Acquisition(
         semaphore, timeout, ttl, renew, label, backend, reentrant, min_hold, max_hold
     )
-    lease = await aask(backend, acquisition.begin, give_up)
+    lease = await aask(acquisition.backend, acquisition.begin, give_up)
     if lease is None and timeout != 0:
         lease = await await_turn(acquisition)
     if lease is None:
-        await lock_contended.asend_robust(sender=Lease, semaphore=semaphore, backend=backend)
+        await lock_contended.asend_robust(
+            sender=Lease, semaphore=acquisition.semaphore, backend=acquisition.backend
+        )
     return lease
 
 
@@ -99,7 +104,8 @@ def _find(semaphore: str | Lease, backend: str) -> Lease:
     """Return a lease, or by its name what was acquired here."""
     if isinstance(semaphore, Lease):
         return semaphore
-    lease = current_flow().leases.get((backend, validate_semaphore(semaphore)))
+    semaphore, backend = validate_semaphore(semaphore), plain(backend)
+    lease = current_flow().leases.get((backend, semaphore))
     if lease is None:
         raise LockNotHeld(
             f"This thread, task or request holds no lease on {semaphore!r} in "

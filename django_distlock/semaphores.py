@@ -3,12 +3,13 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date
+from datetime import date, datetime
 from operator import attrgetter
 from typing import Any, Final
 from urllib.parse import quote, unquote
 from uuid import UUID
 
+from .plain import plain
 from .signatures import call_signature
 
 MAX_LENGTH: Final = 255
@@ -23,9 +24,11 @@ class InvalidSemaphore(ValueError):
 
 
 def validate_semaphore(semaphore: str) -> str:
-    """Return the semaphore as it is, or raise InvalidSemaphore; it is never cut or changed."""
-    if not isinstance(semaphore, str):
-        raise TypeError(f"A semaphore is a str, not {type(semaphore).__name__}.")
+    """Return the semaphore as a plain str, or raise InvalidSemaphore; its text is never changed."""
+    if type(semaphore) is not str:
+        if not isinstance(semaphore, str):
+            raise TypeError(f"A semaphore is a str, not {type(semaphore).__name__}.")
+        semaphore = plain(semaphore)
     if not semaphore:
         raise InvalidSemaphore("A semaphore can't be empty.")
     if len(semaphore) > MAX_LENGTH:
@@ -62,6 +65,7 @@ class SemaphoreTemplate:
 
     def __init__(self, text: str) -> None:
         """Parse the text; a malformed or ambiguous one is a ValueError."""
+        text = plain(text)
         literals, names = _parse(text)
         for literal in literals[1:-1]:
             if ENCODED.fullmatch(literal):
@@ -129,7 +133,7 @@ class SemaphoreTemplate:
 
     def read(self, semaphore: str) -> list[str] | None:
         """Return the texts in the placeholders' places; None if the template can't make this."""
-        found = self._pattern.fullmatch(semaphore)
+        found = self._pattern.fullmatch(plain(semaphore))
         return [unquote(text) for text in found.groups()] if found else None
 
 
@@ -156,13 +160,15 @@ def encode(value: object, name: str) -> str:
         case bool():
             pass
         case str():
-            return _quote(str.__str__(value))
+            return _quote(plain(value))
         case int():
             return int.__repr__(value)
-        case date():  # and so datetime
-            return _quote(value.isoformat())
+        case datetime():
+            return _quote(datetime.isoformat(value))
+        case date():
+            return _quote(date.isoformat(value))
         case UUID():
-            return str(value)
+            return UUID.__str__(value)
     raise TypeError(
         f"<{name}> is {value!r}: a semaphore is made of str, int, UUID, date or datetime, because "
         f"two other objects may share a text. For a model instance write <{name}.pk>."

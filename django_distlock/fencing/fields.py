@@ -39,8 +39,8 @@ class FenceField(_BigIntegerField):
     def __init__(self, semaphore: str, verbose_name: str | None = None, **kwargs: Any) -> None:
         if given := self.fixed.keys() & kwargs:
             raise TypeError(f"A FenceField's {', '.join(sorted(given))} can't be chosen.")
-        self.semaphore = semaphore
         self.template = SemaphoreTemplate(semaphore)
+        self.semaphore = self.template.text
         super().__init__(verbose_name, **kwargs, **self.fixed)
 
     def deconstruct(self) -> Any:
