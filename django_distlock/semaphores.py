@@ -3,7 +3,8 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime
+from contextlib import suppress
+from datetime import UTC, date, datetime
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
@@ -155,7 +156,8 @@ class SemaphoreTemplate:
 
     def read(self, semaphore: str) -> list[str] | None:
         """Return the texts in the placeholders' places; None if the template can't make this."""
-        found = self._pattern.fullmatch(plain(semaphore))
+        semaphore = plain(semaphore)
+        found = self._pattern.fullmatch(semaphore)
         if found is None:
             return None
         texts = [unquote(text) for text in found.groups()]
@@ -202,7 +204,7 @@ def _encode_any(value: object, placeholder: Placeholder) -> str:
         case int():
             return int.__repr__(value)
         case datetime():
-            return _quote(datetime.isoformat(value))
+            return _quote(datetime.isoformat(_in_utc(value)))
         case date():
             return _quote(date.isoformat(value))
         case UUID():
@@ -212,6 +214,14 @@ def _encode_any(value: object, placeholder: Placeholder) -> str:
         "because two other objects may share a text. For a model instance write "
         f"{_of_pk(placeholder)}."
     )
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """Return an aware datetime in UTC, so that equal ones have one text."""
+    if moment.utcoffset():
+        with suppress(OverflowError):  # within hours of the first or the last of all
+            return datetime.astimezone(moment, UTC)
+    return moment
 
 
 def _encode_int(value: object, placeholder: Placeholder) -> str:

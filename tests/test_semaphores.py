@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from string import ascii_letters, digits
@@ -329,6 +329,16 @@ def test_date_and_midnight_differ() -> None:
     """A day and the moment that it begins at are two things."""
     day, midnight = date(2026, 2, 3), datetime(2026, 2, 3, tzinfo=UTC)
     assert render("<a>", a=day) != render("<a>", a=midnight)
+
+
+def test_moment_is_one_lock_in_every_time_zone() -> None:
+    """Aware datetimes that are equal have one text; a naive one says nothing of its zone."""
+    moment = datetime(2026, 2, 3, 4, 5, tzinfo=UTC)
+    elsewhere = moment.astimezone(timezone(timedelta(hours=5, minutes=45)))
+    assert elsewhere == moment
+    assert render("<a>", a=elsewhere) == render("<a>", a=moment)
+    assert render("<a>", a=moment.replace(tzinfo=None)) == "2026-02-03T04%3A05%3A00"
+    assert render("<a>", a=datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))))
 
 
 @pytest.mark.parametrize(
