@@ -20,6 +20,7 @@ from .flows import current_flow
 from .http import contended, invalid, unavailable
 from .leases import Lease
 from .locks import aacquire_lock, acquire_lock
+from .plain import plain
 from .recognition import find_request, is_resolved, without_self
 from .semaphores import PLACEHOLDER, InvalidSemaphore, SemaphoreTemplate
 from .signatures import take_over_signature
@@ -333,7 +334,7 @@ def _instance(function: Callable[..., Any], args: tuple[Any, ...]) -> object:
 
 
 def _contention(semaphore: str) -> LockNotAcquired:
-    return LockNotAcquired(f"Somebody else holds {semaphore!r}.")
+    return LockNotAcquired(f"Somebody else holds {plain(semaphore)!r}.")
 
 
 def _refuse(function: object) -> None:

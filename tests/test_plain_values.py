@@ -12,6 +12,7 @@ from django.test import override_settings
 from django_distlock import (
     InvalidLockBackend,
     Lease,
+    LockNotAcquired,
     aacquire_lock,
     acquire_lock,
     distributed_lock,
@@ -270,6 +271,12 @@ def test_block_may_be_named_by_a_subclass(spelled: str) -> None:
     with distributed_lock(spelled, backend="memory") as lease:
         assert isinstance(lease, Lease)
         assert lease.semaphore == TEXT
+        expected = f"Somebody else holds {TEXT!r}."
+        with (
+            pytest.raises(LockNotAcquired, match=expected),
+            distributed_lock(spelled, backend="memory"),
+        ):
+            raise NotImplementedError
 
 
 def test_uuid_is_its_number() -> None:
