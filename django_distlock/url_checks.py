@@ -97,7 +97,11 @@ def check_placeholders(**kwargs: Any) -> list[checks.CheckMessage]:
 def _views(entries: Iterable[Any], outer: Route) -> Iterator[tuple[Route, Any]]:
     """Yield each view with its route."""
     for entry in entries:
-        route = outer.extended(entry)
+        route = None
+        with suppress(Exception):  # another library's pattern, or no pattern at all
+            route = outer.extended(entry)
+        if route is None:
+            continue
         if hasattr(entry, "url_patterns"):
             yield from _views(entry.url_patterns, route)
         else:

@@ -374,6 +374,11 @@ def test_odd_view_hides_no_other() -> None:
     ]
 
 
+def test_odd_pattern_hides_no_other() -> None:
+    """Whatever it is."""
+    assert warned(object(), path("<customer_id>/", lock(answer))) == ["answer"]
+
+
 def test_object_that_is_a_view_is_found() -> None:
     """By its __call__."""
     view: Any = LockedCall()
