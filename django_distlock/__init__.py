@@ -2,7 +2,7 @@
 
 # Checks are registered by the import, so that one can say that the app is not in INSTALLED_APPS;
 # and commits are guarded from then on.
-from . import checks, guard, leftovers  # noqa: F401
+from . import checks, guard, leftovers, url_checks  # noqa: F401
 from .decorators import distributed_lock, skip
 from .exceptions import (
     InvalidLockBackend,

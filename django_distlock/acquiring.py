@@ -16,6 +16,7 @@ from .exceptions import LockBackendUnavailable, LockError, LockLost
 from .flows import Flow, current_flow
 from .handler import lock_backends
 from .leases import Lease
+from .plain import plain
 from .put_off import State, release
 from .queues import contended, queues
 from .semaphores import validate_semaphore
@@ -82,7 +83,7 @@ class Acquisition:
             ttl = store.validate_ttl(ttl)
         if max_hold is not None:
             ttl = max_hold if ttl is None else min(ttl, max_hold)
-        self.backend = backend
+        self.backend = store.alias
         self.semaphore = validate_semaphore(semaphore)
         self.ttl = ttl
         self.holder = describe_holder(label)
@@ -326,7 +327,7 @@ def validate_timeout(timeout: float | None) -> float:
         raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}.")
     if math.isnan(timeout) or timeout < 0:
         raise ValueError(f"timeout is {timeout!r}, but must be 0 or more; None waits for ever.")
-    return timeout
+    return plain(timeout)
 
 
 def validate_holds(
@@ -345,7 +346,7 @@ def validate_holds(
             raise ValueError(
                 f"{name} is {seconds!r}, but must be from {least} to {longest:.0f} seconds."
             )
-    at_least, at_most = min_hold or 0, math.inf if max_hold is None else max_hold
+    at_least, at_most = plain(min_hold) or 0, math.inf if max_hold is None else plain(max_hold)
     if at_least > at_most:
         raise ValueError(f"min_hold, {min_hold!r}, can't be more than max_hold, {max_hold!r}.")
     return at_least, at_most

@@ -10,6 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .backends.base import Owner
 from .borders import running_task
+from .plain import plain
 
 
 def new_owner() -> Owner:
@@ -23,7 +24,7 @@ def describe_holder(label: str = "") -> str:
     name = threading.current_thread().name if asking is None else asking.get_name()
     holder = f"{_process(os.getpid())} {name}"
     if label:
-        holder = f"{label} ({holder})"
+        holder = f"{plain(label)} ({holder})"
     # Not every store can keep a NUL or a lone surrogate.
     return holder if holder.isprintable() else holder.encode("unicode_escape").decode()
 

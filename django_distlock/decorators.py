@@ -31,6 +31,7 @@ from .guard import guard
 from .http import contended, invalid, unavailable, unfinished
 from .leases import Lease
 from .locks import aacquire, acquire
+from .plain import plain
 from .recognition import find_request, is_resolved, without_self
 from .semaphores import PLACEHOLDER, InvalidSemaphore, SemaphoreTemplate
 from .signatures import take_over_signature
@@ -65,13 +66,18 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
     has `async with`, and what is decorated may be `async def`.
 
     As a decorator it takes a template that is filled with the call's own arguments, such as
-    `"<customer_id>collectPayment"` or `"<request.user.pk>:export"`, or a callable that makes the
-    semaphore of them. A contended call raises LockNotAcquired, or returns what
+    `"<int:customer_id>collectPayment"` or `"<request.user.pk>:export"`, or a callable that makes
+    the semaphore of them. A contended call raises LockNotAcquired, or returns what
     `on_conflict(*args, **kwargs)` does. A view that Django resolved for the request answers 409
     when contended (or what `on_conflict(request, …)` does), 503 when the store is down, or when the
     lease was lost and the view's work undone, 400 when the semaphore is not valid; `http=True` or
     `False` says so whoever calls it. If work was kept, the loss is only logged and signalled.
-    Under a StreamingHttpResponse, but no FileResponse, the lock is held until that is closed.
+    `<int:customer_id>`, `<uuid:…>` and `<slug:…>` in a template let all spellings of one thing have
+    one lock, or refuse them. Under a StreamingHttpResponse, but no FileResponse, the lock is held
+    until that is closed.
+
+    A decorated callable has its locks in `distributed_locks`, a tuple with the outermost first;
+    decorators above that use `functools.wraps` copy it.
 
     Leaving a block whose lease was lost raises LockLost, unless the block raises already. For the
     other arguments, see acquire_lock(). One object may serve many threads at once.
@@ -205,6 +211,8 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             decorated = functools.wraps(function)(locked)
             take_over_transactions(decorated, function)
         take_over_signature(decorated, function)
+        earlier = getattr(function, "distributed_locks", ())
+        vars(decorated)["distributed_locks"] = (self, *earlier)
         return cast("Callable[P, R]", decorated)
 
     def _served_request(
@@ -409,7 +417,7 @@ def _instance(function: Callable[..., Any], args: tuple[Any, ...]) -> object:
 
 
 def _contention(semaphore: str) -> LockNotAcquired:
-    return LockNotAcquired(f"Somebody else holds {semaphore!r}.")
+    return LockNotAcquired(f"Somebody else holds {plain(semaphore)!r}.")
 
 
 def _refuse(function: object) -> None:

@@ -13,6 +13,7 @@ from django.utils.module_loading import import_string
 from .backends.base import BaseLockBackend
 from .backends.caches import describe
 from .exceptions import InvalidLockBackend
+from .plain import plain
 
 if TYPE_CHECKING:
     _ConnectionHandler = BaseConnectionHandler[BaseLockBackend]
@@ -40,9 +41,11 @@ class LockBackendHandler(_ConnectionHandler):
             configured = getattr(settings, "DISTLOCK", DEFAULT)
         if not isinstance(configured, dict):
             raise InvalidLockBackend("DISTLOCK must be a dict of aliases.")
-        return configured
+        return {plain(alias): backend for alias, backend in configured.items()}
 
     def __getitem__(self, alias: str) -> BaseLockBackend:
+        if type(alias) is not str:
+            alias = plain(alias)
         if alias not in self.settings:
             known = ", ".join(map(repr, self.settings)) or "no alias"
             raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: not configured; DISTLOCK has {known}.")
@@ -63,10 +66,11 @@ class LockBackendHandler(_ConnectionHandler):
                 f"{name}: unknown {', '.join(sorted(map(repr, unknown)))}; it has BACKEND and "
                 "OPTIONS only."
             )
-        backend = _import_backend(name, configured["BACKEND"])
+        backend = _import_backend(name, plain(configured["BACKEND"]))
         options = configured.get("OPTIONS", {})
         if not isinstance(options, dict):
             raise InvalidLockBackend(f"{name}: OPTIONS must be a dict.")
+        options = {plain(option): plain(value) for option, value in options.items()}
         _check_options(name, backend, alias, options)
         return backend(alias, **options)
 

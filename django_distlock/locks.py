@@ -8,6 +8,7 @@ from .exceptions import LockNotHeld
 from .flows import current_flow
 from .handler import lock_backends
 from .leases import ASYNC_UNSAFE, Lease
+from .plain import plain
 from .semaphores import validate_semaphore
 from .signals import lock_contended
 from .threads import twin_of
@@ -127,7 +128,7 @@ def _find(semaphore: str | Lease, backend: str) -> Lease:
     """Return a lease, or by its name what was acquired here."""
     if isinstance(semaphore, Lease):
         return semaphore
-    name = backend, validate_semaphore(semaphore)
+    name = plain(backend), validate_semaphore(semaphore)
     lease = current_flow().find(*name) or current_flow().left_behind(*name)
     if lease is None:
         raise LockNotHeld(

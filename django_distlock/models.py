@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from .backends.base import LockState
 from .clocks import now_expression
 from .fields import EpochMicrosecondsField, SemaphoreField
+from .plain import plain
 from .semaphores import MAX_LENGTH, first_after
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class LockQuerySet(models.QuerySet["Lock"]):
 
         A range, not LIKE: SQLite's LIKE takes `A` for `a`, and a range can use the index.
         """
+        prefix = plain(prefix)
         locks = self.filter(semaphore__gte=prefix) if prefix else self
         end = first_after(prefix)
         return locks.filter(semaphore__lt=end) if end else locks

@@ -47,7 +47,7 @@ def is_resolved(
     if bound := bound_for_a_call(locked):
         instance = getattr(bound.func, "__self__", instance)
     return any(
-        layer is locked or any(isinstance(instance, kind) for kind in _view_classes(layer))
+        layer is locked or any(isinstance(instance, kind) for kind in view_classes(layer))
         for layer in _layers(match.func, request)
     )
 
@@ -56,12 +56,12 @@ def _layers(view: Any, request: HttpRequest) -> Iterator[Any]:
     """Yield the view and what it calls for the request, as far as it can be seen from outside."""
     while view is not None:
         yield view
-        for hidden in (*_rest_functions(view), *_ninja_operations(view, request)):
+        for hidden in (*rest_functions(view), *_ninja_functions(view, request)):
             yield from _layers(hidden, request)
-        view = _wrapped(view)
+        view = wrapped(view)
 
 
-def _wrapped(view: Any) -> Any:
+def wrapped(view: Any) -> Any:
     """Return what a call of this leads to; None where that isn't told."""
     if isinstance(view, MethodType):
         return view.__func__
@@ -73,32 +73,36 @@ def _wrapped(view: Any) -> Any:
     return call if isinstance(call, FunctionType) else None
 
 
-def _view_classes(view: Any) -> Iterable[type]:
+def view_classes(view: Any) -> Iterable[type]:
     """Yield the class whose `as_view()` made this; viewsets of REST framework call it `cls`."""
     found = getattr(view, "view_class", None) or getattr(view, "cls", None)
     if isinstance(found, type):
         yield found
 
 
-def _rest_functions(view: Any) -> Iterator[Any]:
+def rest_functions(view: Any) -> Iterator[Any]:
     """Yield what REST framework's `api_view` made a class of, whose methods do nothing but call it.
 
     No other method's closure is looked into: there may be helpers in it.
     """
-    for view_class in _view_classes(view):
+    for view_class in view_classes(view):
         for handler in vars(view_class).values():
             if isinstance(handler, FunctionType) and handler.__qualname__.startswith("api_view."):
                 yield from (cell.cell_contents for cell in handler.__closure__ or ())
 
 
-def _ninja_operations(view: Any, request: HttpRequest) -> Iterator[Any]:
-    """Yield what Django Ninja calls for the request: it resolves one view for a path's methods."""
+def ninja_operations(view: Any) -> Iterable[Any]:
+    """Return the operations of a path of Django Ninja: it resolves one view for all its methods."""
     path_view = _owner(view)
-    if type(path_view).__name__ == "PathView":
-        for operation in path_view.operations:
-            if request.method in operation.methods:
-                yield operation.view_func
-                yield operation.run  # what decorate_view() wraps
+    return path_view.operations if type(path_view).__name__ == "PathView" else ()
+
+
+def _ninja_functions(view: Any, request: HttpRequest) -> Iterator[Any]:
+    """Yield what Django Ninja calls for the request."""
+    for operation in ninja_operations(view):
+        if request.method in operation.methods:
+            yield operation.view_func
+            yield operation.run  # what decorate_view() wraps
 
 
 def _owner(view: Any) -> Any:

@@ -3,17 +3,21 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date
+from contextlib import suppress
+from datetime import UTC, date, datetime
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 from uuid import UUID
 
+from .plain import plain
 from .signatures import call_signature
 
 MAX_LENGTH: Final = 255
 CONTROL_OR_SURROGATE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 PLACEHOLDER: Final = re.compile("<([^<>]*)>")
+INTEGER: Final = re.compile("(?=-?[0-9])(-?)0*([0-9]*)")
+SLUG: Final = re.compile("[-a-zA-Z0-9_]+")
 # What quote(…, safe="") can yield: the unreserved characters of RFC 3986, and the percent sign.
 ENCODED: Final = re.compile("[A-Za-z0-9_.~%-]*")
 
@@ -23,9 +27,11 @@ class InvalidSemaphore(ValueError):
 
 
 def validate_semaphore(semaphore: str) -> str:
-    """Return the semaphore as it is, or raise InvalidSemaphore; it is never cut or changed."""
-    if not isinstance(semaphore, str):
-        raise TypeError(f"A semaphore is a str, not {type(semaphore).__name__}.")
+    """Return the semaphore as a plain str, or raise InvalidSemaphore; its text is never changed."""
+    if type(semaphore) is not str:
+        if not isinstance(semaphore, str):
+            raise TypeError(f"A semaphore is a str, not {type(semaphore).__name__}.")
+        semaphore = plain(semaphore)
     if not semaphore:
         raise InvalidSemaphore("A semaphore can't be empty.")
     if len(semaphore) > MAX_LENGTH:
@@ -53,16 +59,36 @@ def first_after(prefix: str) -> str:
     return kept[:-1] + chr(0xE000 if following == 0xD800 else following)  # behind the surrogates
 
 
+class Placeholder(NamedTuple):
+    """`<name>` in a template, or `<converter:name>`: an argument of a call, or its attribute."""
+
+    name: str
+    converter: str = ""
+
+    def __str__(self) -> str:
+        return f"<{self.converter}:{self.name}>" if self.converter else f"<{self.name}>"
+
+    def encode(self, value: object) -> str:
+        """Return the value's text, percent-encoded (RFC 3986).
+
+        InvalidSemaphore if it is not what the converter is for, TypeError for a value of a type
+        that it doesn't take.
+        """
+        return CONVERTERS[self.converter](value, self)
+
+
 class SemaphoreTemplate:
-    """A text such as `<customer_id>collectPayment`, filled with the arguments of a call.
+    """A text such as `<int:customer_id>collectPayment`, filled with the arguments of a call.
 
     Different values give different semaphores: each value is percent-encoded, and between two
-    placeholders stands a character that the encoding never yields.
+    placeholders stands a character that the encoding never yields. The other way round, a typed
+    placeholder gives all spellings of one thing the same semaphore, or refuses them.
     """
 
     def __init__(self, text: str) -> None:
         """Parse the text; a malformed or ambiguous one is a ValueError."""
-        literals, names = _parse(text)
+        text = plain(text)
+        literals, placeholders = _parse(text)
         for literal in literals[1:-1]:
             if ENCODED.fullmatch(literal):
                 raise ValueError(
@@ -70,14 +96,15 @@ class SemaphoreTemplate:
                     "':', '/' or '|', or else two different calls could get one lock."
                 )
         self.text = text
-        self.names = names
+        self.placeholders = placeholders
+        self.names = names = [placeholder.name for placeholder in placeholders]
         # No value has what stands between two placeholders, so there is one way to match at most.
         self._pattern = re.compile(f"({ENCODED.pattern})".join(map(re.escape, literals)))
         self._format = "%s".join(literal.replace("%", "%%") for literal in literals)
         self._getters = [
-            (name, root, attrgetter(path) if path else None)
-            for name in names
-            for root, _, path in [name.partition(".")]
+            (placeholder, root, attrgetter(path) if path else None)
+            for placeholder in placeholders
+            for root, _, path in [placeholder.name.partition(".")]
         ]
         # What no value can make valid.
         fixed = "".join(literals)
@@ -93,11 +120,11 @@ class SemaphoreTemplate:
         parameters = signature.parameters
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         named = [p.name for p in parameters.values() if p.kind is not p.VAR_POSITIONAL]
-        for name, root, _ in self._getters:
+        for placeholder, root, _ in self._getters:
             if root not in named and not takes_any:
                 raise ValueError(
-                    f"Template {self.text!r}: the callable has no argument {root!r} for <{name}>; "
-                    f"it has: {', '.join(named) or 'none'}."
+                    f"Template {self.text!r}: the callable has no argument {root!r} for "
+                    f"{placeholder}; it has: {', '.join(named) or 'none'}."
                 )
         # Another decorator below may take arguments that it doesn't show, and keep them to itself.
         wraps = hasattr(function, "__wrapped__") and not takes_any
@@ -125,48 +152,140 @@ class SemaphoreTemplate:
 
     def fill(self, values: Iterable[object]) -> str:
         """Return the semaphore with these values in the placeholders' places."""
-        return self._format % tuple(map(encode, values, self.names))
+        return self._format % tuple(map(Placeholder.encode, self.placeholders, values))
 
     def read(self, semaphore: str) -> list[str] | None:
         """Return the texts in the placeholders' places; None if the template can't make this."""
+        semaphore = plain(semaphore)
         found = self._pattern.fullmatch(semaphore)
-        return [unquote(text) for text in found.groups()] if found else None
+        if found is None:
+            return None
+        texts = [unquote(text) for text in found.groups()]
+        try:
+            return texts if self.fill(texts) == semaphore else None
+        except InvalidSemaphore:
+            return None
 
 
-def _parse(text: str) -> tuple[list[str], list[str]]:
-    """Split a template into its literals and, between them, the names of its placeholders."""
+def _parse(text: str) -> tuple[list[str], list[Placeholder]]:
+    """Split a template into its literals and, between them, its placeholders."""
     parts = PLACEHOLDER.split(text)
-    literals, names = parts[::2], parts[1::2]
-    for name in names:
-        if not all(part.isidentifier() for part in name.split(".")):
-            raise ValueError(
-                f"Template {text!r}: <{name}> is not the name of an argument or of its attribute."
-            )
+    literals = parts[::2]
+    placeholders = [_parse_placeholder(text, part) for part in parts[1::2]]
     if any("<" in literal or ">" in literal for literal in literals):
         raise ValueError(
             f"Template {text!r}: '<' and '>' only stand around the name of an argument; "
             "where a semaphore needs them, give a callable instead."
         )
-    return literals, names
+    return literals, placeholders
 
 
-def encode(value: object, name: str) -> str:
-    """Return the value's text, percent-encoded (RFC 3986); other types than these are refused."""
+def _parse_placeholder(text: str, part: str) -> Placeholder:
+    converter, colon, name = part.rpartition(":")
+    if not all(piece.isidentifier() for piece in name.split(".")):
+        raise ValueError(
+            f"Template {text!r}: <{part}> is not the name of an argument or of its attribute."
+        )
+    if colon and converter not in NAMED_CONVERTERS:
+        raise ValueError(
+            f"Template {text!r}: there is no converter {converter!r} for <{part}>; there are: "
+            f"{', '.join(NAMED_CONVERTERS)}."
+        )
+    return Placeholder(name, converter)
+
+
+def _encode_any(value: object, placeholder: Placeholder) -> str:
+    """Return the value's own text: another text is another thing."""
     match value:
         case bool():
             pass
         case str():
-            return _quote(str.__str__(value))
+            return _quote(plain(value))
         case int():
             return int.__repr__(value)
-        case date():  # and so datetime
-            return _quote(value.isoformat())
+        case datetime():
+            return _quote(datetime.isoformat(_in_utc(value)))
+        case date():
+            return _quote(date.isoformat(value))
         case UUID():
-            return str(value)
+            return UUID.__str__(value)
     raise TypeError(
-        f"<{name}> is {value!r}: a semaphore is made of str, int, UUID, date or datetime, because "
-        f"two other objects may share a text. For a model instance write <{name}.pk>."
+        f"{placeholder} is {value!r}: a semaphore is made of str, int, UUID, date or datetime, "
+        "because two other objects may share a text. For a model instance write "
+        f"{_of_pk(placeholder)}."
     )
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """Return an aware datetime in UTC, so that equal ones have one text."""
+    if moment.utcoffset():
+        with suppress(OverflowError):  # within hours of the first or the last of all
+            return datetime.astimezone(moment, UTC)
+    return moment
+
+
+def _encode_int(value: object, placeholder: Placeholder) -> str:
+    """Return the digits of an int, or of a text of ASCII digits, without leading zeros.
+
+    What else int() takes (`+7`, ` 7`, `0_7`, other scripts' digits) is refused, as Django's
+    IntConverter does: by each of these the ORM would find the row of 7.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int.__repr__(value)
+    found = INTEGER.fullmatch(text := _text_for(value, placeholder, "an int"))
+    if not found:
+        raise _refusal(text, placeholder, "ASCII digits")
+    sign, digits = found.groups()
+    return f"{sign}{digits}" if digits else "0"
+
+
+def _encode_uuid(value: object, placeholder: Placeholder) -> str:
+    """Return the usual text of a UUID, or of a text that UUID() takes, as the ORM does."""
+    if isinstance(value, UUID):
+        return UUID.__str__(value)
+    text = _text_for(value, placeholder, "a UUID")
+    try:
+        return str(UUID(text))
+    except ValueError as error:
+        raise _refusal(text, placeholder, "a UUID") from error
+
+
+def _encode_slug(value: object, placeholder: Placeholder) -> str:
+    """Return a text that Django's SlugConverter takes, as it is.
+
+    Case is kept: whether `alice` and `ALICE` are one row, only the column's collation can tell.
+    """
+    text = _text_for(value, placeholder, "a slug")
+    if not SLUG.fullmatch(text):
+        raise _refusal(text, placeholder, "ASCII letters, digits, hyphens and underscores")
+    return text
+
+
+def _text_for(value: object, placeholder: Placeholder, wanted: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(
+            f"{placeholder} is {value!r}, but must be {wanted}, or its text. For a model instance "
+            f"write {_of_pk(placeholder)}."
+        )
+    return plain(value)
+
+
+def _of_pk(placeholder: Placeholder) -> Placeholder:
+    return placeholder._replace(name=f"{placeholder.name}.pk")
+
+
+def _refusal(text: str, placeholder: Placeholder, wanted: str) -> InvalidSemaphore:
+    return InvalidSemaphore(f"{placeholder} is {text[:40]!r}, but must be {wanted}.")
+
+
+NAMED_CONVERTERS: Final = {
+    "int": _encode_int,
+    "slug": _encode_slug,
+    "str": _encode_any,
+    "uuid": _encode_uuid,
+}
+"""What a placeholder may say that it is; `str` says expressly that each text is another thing."""
+CONVERTERS: Final = {"": _encode_any, **NAMED_CONVERTERS}
 
 
 def _quote(text: str) -> str:

@@ -1,6 +1,7 @@
 """A row knows the token of its last writer, and takes no write of an earlier one."""
 
 import pickle
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -777,6 +778,28 @@ def test_model_has_one_fence() -> None:
         ("<nobody>", "app.Fenced has no 'nobody'."),
         ("<customer.nobody>", "app.Customer has no 'nobody'."),
         ("<customer>", "<customer> is a whole object; write <customer.pk>."),
+        ("<int:pk>", None),
+        ("<int:number>", None),
+        ("<int:customer_id>", None),
+        ("<int:customer.pk>", None),
+        ("<int:label>", None),
+        ("<slug:customer.name>", None),
+        ("<str:customer.name>", None),
+        ("<str:number>", None),
+        (
+            "<int:customer.name>",
+            "<int:customer.name> is for another field than a CharField; write <customer.name>.",
+        ),
+        (
+            "<uuid:number>",
+            "<uuid:number> is for another field than a IntegerField; write <number>.",
+        ),
+        (
+            "<slug:customer_id>",
+            "<slug:customer_id> is for another field than a BigAutoField; write <customer_id>.",
+        ),
+        ("<int:nobody>", "app.Fenced has no 'nobody'."),
+        ("<int:customer>", "<customer> is a whole object; write <customer.pk>."),
     ],
 )
 def test_template_names_what_the_model_has(template: str, message: str | None) -> None:
@@ -835,3 +858,65 @@ def test_text_in_the_rows_own_table_is_compared_byte_by_byte(alias: str) -> None
     finally:
         with connections[alias].schema_editor() as editor:
             editor.delete_model(Named)
+
+
+@on_each_database
+def test_typed_placeholder_of_a_number_is_its_fields(alias: str) -> None:
+    """Rows are found by it, and the spelling in memory doesn't matter."""
+    with another_template("<int:customer_id>collectPayment"):
+        invoice = create(alias)
+        other = create(alias)
+        with lock_of(invoice) as lease:
+            assert lease.semaphore == f"{invoice.customer_id}collectPayment"
+            invoice.customer_id = f"0{invoice.customer_id}"
+            invoice.save(lease=lease)
+            assert stored(invoice).fence == lease.token
+            rows = Invoice.objects.using(alias)
+            assert rows.filter(pk=invoice.pk).fenced(lease).update(amount=13) == 1
+            with pytest.raises(ValueError, match=f"pk {other.pk} belongs to"):
+                rows.fenced(lease).update(amount=14)
+        with (
+            holding(alias, f"0{other.customer_id}collectPayment") as misspelled,
+            pytest.raises(ValueError, match=r"No app\.Invoice belongs to"),
+        ):
+            Invoice.objects.using(alias).fenced(misspelled)
+
+
+@on_each_database
+def test_row_whose_value_the_placeholder_refuses_has_no_semaphore(alias: str) -> None:
+    """As one without a value: it is nobody's to write under a lease."""
+    with another_template("<slug:customer.name>:greet", Greeting):
+        greeting, other = create(alias, Greeting, "ada"), create(alias, Greeting, "Ada L")
+        with lock_of(greeting) as lease:
+            greeting.save(lease=lease)
+            assert stored(greeting).fence == lease.token
+            with pytest.raises(ValueError, match=f"pk {other.pk} belongs to None"):
+                Greeting.objects.using(alias).fenced(lease).update(sent=1)
+            with pytest.raises(ValueError, match=r"<slug:customer\.name> is 'Ada L', but must"):
+                other.save(lease=lease)
+
+
+@isolate_apps("tests.app")
+@on_each_database
+def test_typed_placeholder_of_a_uuid_is_its_fields(alias: str) -> None:
+    """In whatever way the database keeps it."""
+
+    class Ticket(FencedModel):
+        id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+        fence = FenceField("<uuid:pk>:punch")
+
+        class Meta:
+            app_label = "app"
+
+    assert problems(Ticket) == []
+    with connections[alias].schema_editor() as editor:
+        editor.create_model(Ticket)
+    try:
+        row = Ticket.objects.using(alias).create()
+        with lock_of(row) as lease:
+            assert lease.semaphore == f"{row.pk}:punch"
+            row.save(lease=lease)
+            assert Ticket.objects.using(alias).fenced(lease).delete()[0] == 1
+    finally:
+        with connections[alias].schema_editor() as editor:
+            editor.delete_model(Ticket)

@@ -12,6 +12,7 @@ from django.core.checks import CheckMessage
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..exceptions import InvalidLockBackend
+from ..plain import plain
 from ..signals import lock_force_released
 
 logger = logging.getLogger("django_distlock")
@@ -142,7 +143,7 @@ class BaseLockBackend:
     """How many of the calls of async code are made at once, in threads for them alone."""
 
     def __init__(self, alias: str, *, ttl: float | None = 60) -> None:
-        self.alias = alias
+        self.alias = plain(alias)
         try:
             self.ttl = self.validate_ttl(ttl)
         except (TypeError, ValueError) as error:
@@ -154,7 +155,7 @@ class BaseLockBackend:
         return False
 
     def validate_ttl(self, ttl: float | None) -> float | None:
-        """Return the ttl in seconds, or raise for what this store can't do."""
+        """Return the ttl in seconds, a plain number, or raise for what this store can't do."""
         if ttl is None:
             if not self.supports_unlimited_ttl:
                 raise ValueError(f"{type(self).__name__} has no unlimited ttl; give seconds.")
@@ -167,7 +168,7 @@ class BaseLockBackend:
                 f"ttl is {ttl!r}, but must be from {self.shortest_ttl} to {self.longest_ttl:.0f} "
                 f"seconds{unlimited}."
             )
-        return ttl
+        return plain(ttl)
 
     def in_time(self) -> AbstractContextManager[object]:
         """Return in what one time budget holds for several calls, if the store has any."""

@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from ..exceptions import InvalidLockBackend
+from ..plain import plain
 
 # By their paths: what isn't installed need not be imported.
 PYMEMCACHE: Final = "django.core.cache.backends.memcached.PyMemcacheCache"
@@ -73,7 +74,7 @@ def validate_store_timeout(alias: str, seconds: float) -> float:
         raise InvalidLockBackend(
             f"DISTLOCK[{alias!r}]: store_timeout must be from 0.01 to 60 seconds."
         )
-    return seconds
+    return plain(seconds)
 
 
 def paths(kind: type) -> set[str]:

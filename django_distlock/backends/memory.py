@@ -13,6 +13,7 @@ from django.core import checks
 from django.core.checks import CheckMessage
 
 from ..fields import to_datetime
+from ..plain import plain
 from ..queues import contended
 from ..server.table import Described, LockTable, Release
 from .base import NO_BUDGET, BaseLockBackend, Claim, Grant, LockInfo, LockState, Owner, Renewal
@@ -100,11 +101,12 @@ class MemoryBackend(BaseLockBackend):
         with self._shared.changing:
             table = self._shared.table
             table.run_due()  # or else what has ended would count
-            found = table.describe(sorted(table.names(prefix))[:limit])
+            found = table.describe(sorted(table.names(plain(prefix)))[:limit])
             now = table.microseconds()
         yield from (lock_info(each, now) for each in found)
 
     def force_release(self, semaphore: str, token: int) -> bool:
+        semaphore, token = plain(semaphore), plain(token)
         with self._shared.changing:
             released = self._shared.table.force_release(semaphore, token)
         if released:

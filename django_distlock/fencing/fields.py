@@ -1,7 +1,7 @@
 """The fence of a row: a token, and the semaphore that the row belongs to."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from django.core import checks
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured, ValidationError
@@ -10,7 +10,7 @@ from django.db.models import F, Q
 from django.db.models.lookups import Exact
 
 from ..leases import Lease
-from ..semaphores import SemaphoreTemplate
+from ..semaphores import InvalidSemaphore, Placeholder, SemaphoreTemplate
 from .refusals import check_held, check_token, name_of
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class FenceField(_BigIntegerField):
     def __init__(self, semaphore: str, verbose_name: str | None = None, **kwargs: Any) -> None:
         if given := self.fixed.keys() & kwargs:
             raise TypeError(f"A FenceField's {', '.join(sorted(given))} can't be chosen.")
-        self.semaphore = semaphore
         self.template = SemaphoreTemplate(semaphore)
+        self.semaphore = self.template.text
         super().__init__(verbose_name, **kwargs, **self.fixed)
 
     def deconstruct(self) -> Any:
@@ -69,9 +69,10 @@ class FenceField(_BigIntegerField):
             )
 
     def _check_template(self) -> Iterator[checks.CheckMessage]:
-        for name in self.template.names:
+        for placeholder in self.template.placeholders:
             try:
-                find_field(self.model, name)
+                field = find_field(self.model, placeholder.name)
+                _check_converter(placeholder, field)
             except ValueError as error:
                 text = f"Template {self.semaphore!r}: {error}"
                 yield checks.Error(text, obj=self, id="distlock.E003")
@@ -126,9 +127,14 @@ class FenceField(_BigIntegerField):
         fields = [name for name in names if find_field(rows.model, name)]
         for pk, token, *values in rows.values_list("pk", self.name, *map(_lookup, fields)):
             found = given | dict(zip(fields, values, strict=True))
-            # No semaphore is made of None.
-            made = None if None in values else self.template.fill(found[n] for n in names)
-            yield pk, token, made
+            yield pk, token, self._made([found[name] for name in names])
+
+    def _made(self, values: list[Any]) -> str | None:
+        """Return the semaphore of a row; None if none is made of such values."""
+        try:
+            return None if None in values else self.template.fill(values)
+        except InvalidSemaphore:
+            return None
 
     def values_in(
         self, semaphore: str, model: type[models.Model], *, strict: bool = True
@@ -189,6 +195,29 @@ def find_field(model: Any, name: str) -> "models.Field[Any, Any] | None":
     if is_object:
         raise ValueError(f"<{name}> is a whole object; write <{name}.pk>.")
     return field if field.concrete else None
+
+
+FIELDS: "Final[dict[str, tuple[type[models.Field[Any, Any]], ...]]]" = {
+    "int": (models.IntegerField,),
+    "uuid": (models.UUIDField,),
+    "slug": (models.CharField, models.TextField),
+}
+"""Whose values have one text each, as the placeholder's converter makes it."""
+
+
+def _check_converter(placeholder: Placeholder, field: "models.Field[Any, Any] | None") -> None:
+    """Raise ValueError if rows could have the same semaphore by different values of the field.
+
+    A row with "07" in a column of texts would not be found by the "7" of its semaphore.
+    """
+    while field is not None and field.is_relation:
+        field = cast("models.ForeignKey[Any, Any]", field).target_field
+    kinds = FIELDS.get(placeholder.converter)
+    if kinds and field is not None and not isinstance(field, kinds):
+        raise ValueError(
+            f"{placeholder} is for another field than a {type(field).__name__}; write "
+            f"<{placeholder.name}>."
+        )
 
 
 def find_fence(model: type[models.Model]) -> FenceField:

@@ -26,7 +26,7 @@ def customers(request: HttpRequest) -> HttpResponse:
 # Who may collect is checked outside the lock: otherwise a stranger could hold a customer's lock.
 @require_POST
 @staff_member_required
-@distributed_lock("<customer_id>collectPayment")
+@distributed_lock("<int:customer_id>collectPayment")
 def collect(request: HttpRequest, customer_id: int) -> HttpResponse:
     """Collect what a customer owes, unless somebody else is at it: that is answered with 409.
 

@@ -18,14 +18,14 @@ from tests.app.models import Counter
 from tests.others import take_away, until
 
 
-@distributed_lock("<customer_id>collectPayment")
+@distributed_lock("<str:customer_id>collectPayment")
 def collect(request: HttpRequest, customer_id: str) -> HttpResponse:
     """Collect a payment, and say in what circumstances."""
     return JsonResponse({"atomic": connection.in_atomic_block, "customer": customer_id})
 
 
 @csrf_exempt
-@distributed_lock("<customer_id>collectPayment")
+@distributed_lock("<str:customer_id>collectPayment")
 @transaction.non_atomic_requests
 def collect_not_atomic(request: HttpRequest, customer_id: str) -> HttpResponse:
     """Collect with decorators above and below the lock, the one below asking for no transaction."""
@@ -33,14 +33,14 @@ def collect_not_atomic(request: HttpRequest, customer_id: str) -> HttpResponse:
 
 
 @transaction.non_atomic_requests
-@distributed_lock("<customer_id>collectPayment")
+@distributed_lock("<str:customer_id>collectPayment")
 def collect_not_atomic_above(request: HttpRequest, customer_id: str) -> HttpResponse:
     """Collect with the exemption above the lock."""
     return JsonResponse({"atomic": connection.in_atomic_block})
 
 
-@distributed_lock("<customer_id>:outer")
-@distributed_lock("<customer_id>collectPayment")
+@distributed_lock("<str:customer_id>:outer")
+@distributed_lock("<str:customer_id>collectPayment")
 def collect_twice_locked(request: HttpRequest, customer_id: str) -> HttpResponse:
     """Collect under two locks."""
     return JsonResponse({"atomic": connection.in_atomic_block})
@@ -49,13 +49,13 @@ def collect_twice_locked(request: HttpRequest, customer_id: str) -> HttpResponse
 class CollectOnMethod(View):
     """One method is locked."""
 
-    @distributed_lock("<customer_id>collectPayment")
+    @distributed_lock("<str:customer_id>collectPayment")
     def get(self, request: HttpRequest, customer_id: str) -> HttpResponse:
         """Collect."""
         return JsonResponse({"atomic": connection.in_atomic_block})
 
 
-@method_decorator(distributed_lock("<customer_id>collectPayment"), name="dispatch")
+@method_decorator(distributed_lock("<str:customer_id>collectPayment"), name="dispatch")
 class CollectOnDispatch(View):
     """Every method is locked."""
 
@@ -77,7 +77,7 @@ class CollectOr202(View):
     """The same on a method."""
 
     @distributed_lock(
-        "<customer_id>collectPayment",
+        "<str:customer_id>collectPayment",
         on_conflict=lambda request, customer_id: HttpResponse(f"{customer_id} is busy", status=202),
     )
     def get(self, request: HttpRequest, customer_id: str) -> HttpResponse:
@@ -85,7 +85,7 @@ class CollectOr202(View):
         return HttpResponse("collected")
 
 
-@distributed_lock("<customer_id>collectPayment")
+@distributed_lock("<str:customer_id>collectPayment")
 def charge(request: HttpRequest, customer_id: str) -> HttpResponse:
     """Help a view; its caller would overlook a 409."""
     return HttpResponse("charged")
@@ -97,7 +97,7 @@ def collect_by_helper(request: HttpRequest, customer_id: str) -> HttpResponse:
     return HttpResponse("collected")
 
 
-@distributed_lock("<customer_id>collectPayment", http=True)
+@distributed_lock("<str:customer_id>collectPayment", http=True)
 def charge_http(request: HttpRequest, customer_id: str) -> HttpResponse:
     """Help a view that returns what this returns."""
     return HttpResponse("charged")
@@ -108,13 +108,13 @@ def collect_by_http_helper(request: HttpRequest, customer_id: str) -> HttpRespon
     return charge_http(request, customer_id)
 
 
-@distributed_lock("<customer_id>collectPayment", http=False)
+@distributed_lock("<str:customer_id>collectPayment", http=False)
 def collect_raising(request: HttpRequest, customer_id: str) -> HttpResponse:
     """Collect, and raise when contended."""
     return JsonResponse({"atomic": connection.in_atomic_block})
 
 
-@distributed_lock("<customer_id>collectPayment")
+@distributed_lock("<str:customer_id>collectPayment")
 def collect_and_release(request: HttpRequest, customer_id: str) -> HttpResponse:
     """Release early."""
     release_lock(f"{customer_id}collectPayment")
@@ -129,20 +129,20 @@ class WritingFirst(View):
         Counter.objects.create(value=13)
         return super().dispatch(request, *args, **kwargs)
 
-    @distributed_lock("<customer_id>collectPayment")
+    @distributed_lock("<str:customer_id>collectPayment")
     def get(self, request: HttpRequest, customer_id: str) -> HttpResponse:
         """Collect."""
         return HttpResponse("collected")
 
 
 @login_required
-@distributed_lock("<customer_id>collectPayment")
+@distributed_lock("<str:customer_id>collectPayment")
 def collect_below_login(request: HttpRequest, customer_id: str) -> HttpResponse:
     """Collect for who is logged in: strangers don't get to the lock."""
     return JsonResponse({"atomic": connection.in_atomic_block})
 
 
-@distributed_lock("<customer_id>collectPayment")
+@distributed_lock("<str:customer_id>collectPayment")
 @login_required
 def collect_above_login(request: HttpRequest, customer_id: str) -> HttpResponse:
     """Collect with the check inside the lock."""
@@ -152,13 +152,13 @@ def collect_above_login(request: HttpRequest, customer_id: str) -> HttpResponse:
 class RESTOnMethod(APIView):  # type: ignore[misc]
     """A view of Django REST framework's with a locked method."""
 
-    @distributed_lock("<customer_id>collectPayment")
+    @distributed_lock("<str:customer_id>collectPayment")
     def get(self, request: Any, customer_id: str) -> Response:
         """Collect."""
         return Response({"atomic": connection.in_atomic_block})
 
 
-@method_decorator(distributed_lock("<customer_id>collectPayment"), name="dispatch")
+@method_decorator(distributed_lock("<str:customer_id>collectPayment"), name="dispatch")
 class RESTOnDispatch(APIView):  # type: ignore[misc]
     """The same, locked as a whole."""
 
@@ -167,7 +167,7 @@ class RESTOnDispatch(APIView):  # type: ignore[misc]
         return Response({"atomic": connection.in_atomic_block})
 
 
-@distributed_lock("<customer_id>collectPayment")
+@distributed_lock("<str:customer_id>collectPayment")
 @api_view(["GET"])  # type: ignore[untyped-decorator]
 def rest_function(request: Any, customer_id: str) -> Response:
     """Collect by Django REST framework's function view."""
@@ -185,7 +185,7 @@ def increment_in_block(request: HttpRequest, customer_id: str) -> HttpResponse:
         return _increment()
 
 
-@distributed_lock("<customer_id>collectPayment", timeout=30)
+@distributed_lock("<str:customer_id>collectPayment", timeout=30)
 def increment(request: HttpRequest, customer_id: str) -> HttpResponse:
     """Read, and write back one more."""
     return _increment()
@@ -194,7 +194,7 @@ def increment(request: HttpRequest, customer_id: str) -> HttpResponse:
 class IncrementOnMethod(View):
     """The same on a method, inside Django's transaction."""
 
-    @distributed_lock("<customer_id>collectPayment", timeout=30)
+    @distributed_lock("<str:customer_id>collectPayment", timeout=30)
     def get(self, request: HttpRequest, customer_id: str) -> HttpResponse:
         """Read, and write back one more."""
         return _increment()
@@ -211,7 +211,7 @@ def _increment(**kwargs: Any) -> HttpResponse:
     return HttpResponse(counter.value + 1)
 
 
-@distributed_lock("<customer_id>collectPayment", ttl=1)
+@distributed_lock("<str:customer_id>collectPayment", ttl=1)
 def collect_until_lost(request: HttpRequest, customer_id: str) -> HttpResponse:
     """Write, and work until an operator's intervention is noticed, but don't care about it."""
     Counter.objects.create(value=13)
@@ -222,7 +222,7 @@ def collect_until_lost(request: HttpRequest, customer_id: str) -> HttpResponse:
     return HttpResponse("collected")
 
 
-@distributed_lock("<customer_id>collectPayment")
+@distributed_lock("<str:customer_id>collectPayment")
 def collect_and_fail(request: HttpRequest, customer_id: str) -> HttpResponse:
     """Write, then fail."""
     Counter.objects.create(value=13)

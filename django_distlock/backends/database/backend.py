@@ -16,6 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ...fields import to_datetime
 from ...models import KEPT, Lock, LockQuerySet
+from ...plain import plain
 from ...queues import contended
 from ...transactions import has_snapshots, in_testcase
 from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState, Owner, Place, Renewal
@@ -213,6 +214,7 @@ class DatabaseBackend(BaseLockBackend):
             yield from map(_info, locks.iterator())
 
     def force_release(self, semaphore: str, token: int) -> bool:
+        semaphore, token = plain(semaphore), plain(token)
         held = self._locks().held().filter(semaphore=semaphore, token=token)
         with self._unavailable():
             released = held.mark_released()

@@ -15,6 +15,7 @@ from django.core.checks import CheckMessage
 from ... import clocks
 from ...exceptions import LockBackendUnavailable
 from ...fields import to_datetime
+from ...plain import plain
 from ...queues import contended
 from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState, Owner, Place, Renewal
 from ..caches import check_ignored_exceptions, check_own_cache, validate_store_timeout
@@ -193,6 +194,7 @@ class RedisBackend(BaseLockBackend):
         return bool(answer)
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
+        prefix = plain(prefix)
         pattern = _escape(self._start + _encode(prefix)) + "*}"
         found = at_node(self._servers, self._key(prefix), lambda _: self._list(pattern))
         yield from sorted(found.values(), key=lambda lock: lock.semaphore)[:limit]
@@ -249,6 +251,7 @@ class RedisBackend(BaseLockBackend):
         )
 
     def force_release(self, semaphore: str, token: int) -> bool:
+        semaphore, token = plain(semaphore), plain(token)
         released = bool(self._call(Call(FORCE_RELEASE, self._keys(semaphore), (token,))))
         if released:
             self.tell_force_released(semaphore, token)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final
 from ... import clocks
 from ...exceptions import InvalidLockBackend
 from ...fields import to_datetime
+from ...plain import plain
 from ...queues import contended
 from ...server.addresses import DEFAULT, Address, check_secret, parse_address, read_secret
 from ...server.requests import PAGE
@@ -64,6 +65,7 @@ class ServerBackend(BaseLockBackend):
         self.tls_ca = tls_ca
         self.tls = tls or tls_ca is not None
         try:
+            _check_truth(tls=tls, release_on_disconnect=release_on_disconnect)
             self.address = parse_address(address)
             self.secret = _secret(secret, secret_file)
             if not (self.tls or self.address.is_local):
@@ -163,7 +165,7 @@ class ServerBackend(BaseLockBackend):
         return bool(answer["released"])
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
-        request: Request = {"do": "held", "prefix": prefix, "cursor": None}
+        request: Request = {"do": "held", "prefix": plain(prefix), "cursor": None}
         if limit is not None and limit <= PAGE:
             request["limit"] = limit
         found: list[LockInfo] = []
@@ -176,6 +178,7 @@ class ServerBackend(BaseLockBackend):
         yield from sorted(found, key=lambda lock: lock.semaphore)[:limit]
 
     def force_release(self, semaphore: str, token: int) -> bool:
+        semaphore, token = plain(semaphore), plain(token)
         request = {"do": "force_release", "semaphore": semaphore, "token": token}
         released = bool(self.server.ask(request, self._budget.deadline())["released"])
         if released:
@@ -194,6 +197,13 @@ def _info(
     now: int, semaphore: str, token: int, holder: str, acquired_at: int, left: float
 ) -> LockInfo:
     return lock_info(Described(semaphore, "", token, holder, acquired_at, left), now)
+
+
+def _check_truth(**options: bool) -> None:
+    """Raise for what isn't a bool: a text such as "False" would count as true."""
+    for name, value in options.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} is True or False, not {value!r}")
 
 
 def _secret(secret: str | None, secret_file: str | None) -> bytes:
