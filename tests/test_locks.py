@@ -4,10 +4,13 @@ import asyncio
 import contextvars
 import gc
 import inspect
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import pytest
@@ -24,12 +27,21 @@ from django_distlock import (
     release_lock,
     waiting,
 )
+from django_distlock.asking import run_sync
 from django_distlock.handler import lock_backends
-from django_distlock.queues import queues
+from django_distlock.queues import contended, queues
 from django_distlock.signals import lock_acquired
-from tests.conftest import LOST, ScriptedBackend
+from django_distlock.wakeups import Wakeup
+from tests.conftest import LOST, ScriptedBackend, committed
 
 DOWN = LockBackendUnavailable("down")
+QUEUEING = [
+    "memory",
+    *(
+        pytest.param(name, marks=pytest.mark.needs(name))
+        for name in ("postgresql", "redis", "lock_server")
+    ),
+]
 REPLY_LOST = LockBackendUnavailable("no reply", reply_lost=True)
 
 
@@ -383,3 +395,91 @@ def test_sync_calls_are_refused_in_a_running_loop(scripted: ScriptedBackend) -> 
 
     asyncio.run(main())
     assert scripted.calls == ["acquire"]
+
+
+def test_pause_that_is_over_before_it_begins_ends() -> None:
+    """On Python 3.11 and 3.12, SimpleQueue.get() waits for ever then."""
+    ended = threading.Event()
+
+    def pause() -> None:
+        waiter = waiting.WaitingThread("default")
+        for _ in range(20_000):
+            run_sync(waiter.pause(1e-7))
+        ended.set()
+
+    threading.Thread(target=pause, daemon=True).start()
+    assert ended.wait(60)
+
+
+def test_wakeup_ends_the_wait_under_way_or_the_next_one() -> None:
+    """Once, however often it was set; and without one the time ends it."""
+    wakeup = Wakeup()
+    wakeup.set()
+    wakeup.set()
+    assert wakeup.wait(60)
+    assert not wakeup.wait(0.001)
+    assert not wakeup.wait(-1)
+    threading.Timer(0.01, wakeup.set).start()
+    assert wakeup.wait(60)
+    threading.Timer(0.01, wakeup.set).start()
+    assert wakeup.wait(math.inf)
+
+
+@pytest.mark.parametrize("alias", QUEUEING)
+@committed
+def test_timeout_that_is_over_at_once_is_good_for_one_try(alias: str) -> None:
+    """Also right after a release that handed the lock over, when it would rather join the queue."""
+    contended.add(alias, "a")
+    lease = acquire_lock("a", backend=alias, timeout=1e-9)
+    assert lease is not None
+    lease.release()
+
+
+def test_timeout_that_is_over_at_once_is_good_for_one_try_behind_others(
+    scripted: ScriptedBackend,
+) -> None:
+    """Who waits in this process is overtaken by it, as by a call that doesn't wait."""
+    first = waiting.WaitingThread("default")
+    queues.join("default", "a", first)
+    assert acquire_lock("a", timeout=1e-9)
+    queues.leave("default", "a", first)
+    queues.leave("default", "a", first)  # as after an interruption
+    assert len(queues) == 0
+
+
+class BrokenPlace:
+    """A place in a queue of a store that can't be asked any more."""
+
+    patience = 0.0
+    outlasts_failures = False
+
+    def check(self) -> None:
+        """Find nothing."""
+
+    def leave(self, *, granted: bool) -> None:
+        """Be gone."""
+
+
+def test_try_that_ends_the_wait_leaves_the_queue_in_the_same_time(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the queue is left once."""
+    budgets, in_which = count(1), list[int]()
+
+    @contextmanager
+    def in_time() -> Iterator[None]:
+        in_which.append(next(budgets))
+        yield
+
+    def leave(place: BrokenPlace, granted: bool) -> None:
+        scripted.calls.append(f"leave {in_which[-1]}")
+        raise LockBackendUnavailable("down")
+
+    scripted.owner = "somebody else"
+    monkeypatch.setattr(scripted, "in_time", in_time)
+    monkeypatch.setattr(scripted, "join", lambda *arguments: BrokenPlace())
+    monkeypatch.setattr(scripted, "leave", leave)
+    scripted.answer("acquire", None, LockBackendUnavailable("down"))
+    with pytest.raises(LockBackendUnavailable):
+        acquire_lock("a", timeout=60)
+    assert scripted.calls == ["acquire", "acquire", "leave 3"]
