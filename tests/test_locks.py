@@ -5,6 +5,7 @@ import contextvars
 import gc
 import inspect
 import math
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -398,17 +399,23 @@ def test_sync_calls_are_refused_in_a_running_loop(scripted: ScriptedBackend) -> 
 
 
 def test_pause_that_is_over_before_it_begins_ends() -> None:
-    """On Python 3.11 and 3.12, SimpleQueue.get() waits for ever then."""
-    ended = threading.Event()
+    """Also if the thread is interrupted right then: SimpleQueue.get() of Python 3.12 hangs."""
+    waiter = waiting.WaitingThread("default")
+    paused, seen = [0], [0, time.monotonic()]
 
-    def pause() -> None:
-        waiter = waiting.WaitingThread("default")
-        for _ in range(20_000):
+    def look(*args: object) -> None:
+        if paused[0] != seen[0]:
+            seen[:] = paused[0], time.monotonic()
+        assert time.monotonic() - seen[1] < 20
+
+    before = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
+    try:
+        for paused[0] in range(10_000):
             run_sync(waiter.pause(1e-7))
-        ended.set()
-
-    threading.Thread(target=pause, daemon=True).start()
-    assert ended.wait(60)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_wakeup_ends_the_wait_under_way_or_the_next_one() -> None:
