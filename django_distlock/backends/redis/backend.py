@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import chain
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from django.core import checks
 from django.core.checks import CheckMessage
@@ -17,10 +17,11 @@ from ...exceptions import LockBackendUnavailable
 from ...fields import to_datetime
 from ...queues import contended
 from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState, Owner, Place, Renewal
+from ..batches import Outcome
 from ..caches import check_ignored_exceptions, check_own_cache, validate_store_timeout
 from ..pools import Budget
 from ..wires import ServerError
-from .connections import Node
+from .connections import NOT_NOW, Node
 from .listening import QueuedPlace, listener
 from .scripts import ACQUIRE, FORCE_RELEASE, RELEASE, RENEW, Call
 from .servers import aat_node, at_node, find_servers
@@ -29,6 +30,9 @@ BATCH = 500
 """How many leases a script renews, which takes a server one to two milliseconds."""
 SCANNED = 1_000
 """How many keys a server looks at before it lets others have their turn."""
+
+Answers = Iterator[tuple[list[Claim], Any]]
+"""Batches of leases, each with what a server answered of it, or why it did not."""
 
 
 class RedisBackend(BaseLockBackend):
@@ -129,30 +133,42 @@ class RedisBackend(BaseLockBackend):
         await place.aleave(granted=granted)
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
-        renewals: dict[str, Renewal] = {}
-        by_node = self._batches_by_node(leases)
-        failures = []
-        for node, batches in by_node.items():
-            try:
-                answers = self._renew_at(node, batches)
-            except LockBackendUnavailable as error:
-                self._servers.suspect()
-                failures.append(error)
-                answers = [UNKNOWN] * len(batches)
-            for batch, answer in zip(batches, answers, strict=True):
-                renewals |= _renewals(batch, answer)
-        if failures and len(failures) == len(by_node):
-            raise failures[0]
-        return renewals
+        outcome = Outcome()
+        for node, batches in self._batches_by_node(leases).items():
+            for batch, answer in self._renew_at(node, batches, self._budget.deadline()):
+                if isinstance(answer, LockBackendUnavailable):
+                    outcome.failed(batch, answer)
+                else:
+                    outcome.answered(_renewals(batch, answer))
+        return outcome.result()
 
-    def _renew_at(self, node: Node, batches: list[list[Claim]]) -> list[Any]:
-        """Renew all in one round trip, but what the node doesn't carry out so."""
-        calls = [self._renewal(batch) for batch in batches]
-        answers = node.ask_all([call.command() for call in calls], self._budget.deadline())
-        return [
-            self._call(call) if isinstance(answer, ServerError) else answer
-            for call, answer in zip(calls, answers, strict=True)
-        ]
+    def _renew_at(self, node: Node, batches: list[list[Claim]], deadline: float) -> Answers:
+        """Renew all in one round trip, but what the node refuses."""
+        commands = [self._renewal(batch).command() for batch in batches]
+        try:
+            answers = node.ask_all(commands, deadline)
+        except LockBackendUnavailable as error:
+            self._servers.suspect()
+            yield from ((batch, error) for batch in batches)
+            return
+        for batch, answer in zip(batches, answers, strict=True):
+            if isinstance(answer, ServerError):
+                yield from self._renew_again(node, batch, deadline)
+            else:
+                yield batch, answer
+
+    def _renew_again(self, node: Node, batch: list[Claim], deadline: float) -> Answers:
+        """Renew what was refused: perhaps by another node, and else each lease by itself."""
+        try:
+            yield batch, self._call(self._renewal(batch), deadline=deadline)
+        except LockBackendUnavailable as error:
+            refusal = error.__cause__
+            if not isinstance(refusal, ServerError) or refusal.code in NOT_NOW or len(batch) == 1:
+                yield batch, error
+                return
+            if refusal.code == "CROSSSLOT":
+                self._servers.group_by_slot()
+            yield from self._renew_at(node, [[lease] for lease in batch], deadline)
 
     async def arenew(self, leases: Sequence[Claim], *, budget: Budget) -> dict[str, Renewal]:
         """See renew()."""
@@ -281,8 +297,8 @@ class RedisBackend(BaseLockBackend):
         for node in self._servers.all():
             node.close()
 
-    def _call(self, call: Call, undo: Call | None = None) -> Any:
-        deadline = self._budget.deadline()
+    def _call(self, call: Call, undo: Call | None = None, deadline: float | None = None) -> Any:
+        deadline = self._budget.deadline() if deadline is None else deadline
         return at_node(self._servers, call.keys[0], lambda node: node.run(call, deadline, undo))
 
     async def _acall(self, call: Call, budget: Budget, undo: Call | None = None) -> Any:
@@ -347,13 +363,7 @@ def _grant(answer: Any, ttl: float | None) -> Grant | None:
     return Grant(token, to_datetime(at), _end(at, ttl))
 
 
-UNKNOWN: Final = object()
-"""Instead of an answer: who holds a lock that can't be renewed now, holds it as far as is known."""
-
-
 def _renewals(leases: list[Claim], answer: Any) -> dict[str, Renewal]:
-    if answer is UNKNOWN:
-        return {Owner(lease.owner): Renewal(False, None) for lease in leases}
     at, renewed = answer
     return {
         Owner(lease.owner): Renewal(True, _end(int(at), lease.ttl))

@@ -11,6 +11,7 @@ from django.core.cache import caches
 from django.utils.module_loading import import_string
 from redis import Redis, RedisCluster
 from redis.backoff import NoBackoff
+from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
@@ -46,6 +47,10 @@ class Servers(Protocol):
         """Return what is the same for keys that one script may be given."""
         ...
 
+    def group_by_slot(self) -> None:
+        """Learn that one script may only be given keys of one slot."""
+        ...
+
     def look_up(self) -> None:
         """Find out anew which node has what."""
         ...
@@ -60,6 +65,7 @@ class OneServer:
 
     def __init__(self, pool: Any, timeout: float) -> None:
         self._node = Node(pool, timeout)
+        self._has_slots = False
 
     def of(self, key: str) -> Node:
         """Return the only one."""
@@ -70,8 +76,12 @@ class OneServer:
         return [self._node]
 
     def slot(self, key: str) -> int:
-        """Return the same for all."""
-        return 0
+        """Return the same for all, unless a cluster turned out to be behind the address."""
+        return key_slot(key.encode()) if self._has_slots else 0
+
+    def group_by_slot(self) -> None:
+        """Learn it from the server's refusal: it may be a proxy that hides all else."""
+        self._has_slots = True
 
     def look_up(self) -> None:
         """Tell what is wrong: only a cluster moves keys."""
@@ -106,6 +116,9 @@ class Cluster:
         """Return the key's slot."""
         slot: int = self._client.keyslot(key)
         return slot
+
+    def group_by_slot(self) -> None:
+        """Do nothing: they are."""
 
     def look_up(self) -> None:
         """Ask the cluster for its slots."""

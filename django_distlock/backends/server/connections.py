@@ -188,7 +188,7 @@ class LockServer(Pool[ServerWire]):
         if answer.code == "process":
             raise UnknownProcess
         if answer.code == "invalid":
-            raise ValueError(f"{self} refuses this: {answer}")
+            raise ValueError(f"{self} refuses this: {answer}") from answer
         raise LockBackendUnavailable(f"{self}: {answer}") from answer
 
     def forget(self) -> None:
