@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from ... import clocks
 from ...exceptions import LockBackendUnavailable
+from ..daemons import NoThread, start_daemon
 from ..wires import ServerError
 from .connections import Moved, Node
 from .scripts import JOIN, LEAVE, LOOK, Call, Script
@@ -139,8 +140,11 @@ class Listener:
     def join(
         self, keys: Keys, waiter: str, wake: Callable[[], object], deadline: float
     ) -> QueuedPlace | None:
-        """Return a place at the end of the queue; None if nobody may listen for its turn."""
-        place, listening = self._add(keys, waiter, wake)
+        """Return a place at the end of the queue; None if nobody can listen for its turn."""
+        try:
+            place, listening = self._add(keys, waiter, wake)
+        except NoThread:
+            return None
         try:
             concurrent.futures.wait([listening], max(0, deadline - clocks.monotonic()))
             if not self._is_allowed(listening):
@@ -156,7 +160,10 @@ class Listener:
         self, keys: Keys, waiter: str, wake: Callable[[], object], deadline: float
     ) -> QueuedPlace | None:
         """See join()."""
-        place, listening = self._add(keys, waiter, wake)
+        try:
+            place, listening = self._add(keys, waiter, wake)
+        except NoThread:
+            return None
         try:
             known = asyncio.wrap_future(listening)
             await asyncio.wait([known], timeout=max(0, deadline - clocks.monotonic()))
@@ -217,8 +224,8 @@ class Listener:
         number = next(self._numbers)
         place = QueuedPlace(self, keys, number, f"{self._channel} {number} {waiter}", wake)
         with self._changing:
-            self._places[number] = place
             self._start()
+            self._places[number] = place
             return place, self._listening
 
     def _forget(self, place: QueuedPlace, granted: bool = False) -> None:
@@ -232,9 +239,7 @@ class Listener:
         if self._thread is None or not self._thread.is_alive():
             self._listening = Future()
             self._failure = None
-            name = f"django_distlock listens to {self._node}"
-            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-            self._thread.start()
+            self._thread = start_daemon(self._run, f"django_distlock listens to {self._node}")
 
     def _is_allowed(self, listening: Future[bool]) -> bool:
         """Tell whether it listens, or isn't allowed to; raise if that isn't known in time."""

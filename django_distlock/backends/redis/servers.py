@@ -3,9 +3,8 @@
 import asyncio
 import logging
 import math
-import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from django.core.cache import caches
 from django.utils.module_loading import import_string
@@ -20,7 +19,11 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 from ... import clocks
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ..caches import REDIS_CACHES, find_cache, paths
+from ..daemons import NoThread, start_daemon
 from .connections import Moved, Node
+
+if TYPE_CHECKING:
+    from threading import Thread
 
 T = TypeVar("T")
 
@@ -101,7 +104,7 @@ class Cluster:
         self._client = client
         self._timeout = timeout
         self._nodes: dict[str, Node] = {}
-        self._looks_up: threading.Thread | None = None
+        self._looks_up: Thread | None = None
         self._looked_up = -math.inf
 
     def of(self, key: str) -> Node:
@@ -134,9 +137,10 @@ class Cluster:
         if clocks.monotonic() - self._looked_up < BETWEEN_LOOK_UPS:
             return
         self._looked_up = clocks.monotonic()
-        name = "django_distlock looks up a cluster"
-        self._looks_up = threading.Thread(target=self._look_up, name=name, daemon=True)
-        self._looks_up.start()
+        try:
+            self._looks_up = start_daemon(self._look_up, "django_distlock looks up a cluster")
+        except NoThread as error:
+            logger.warning("It isn't looked up which node of a Redis Cluster has what: %s", error)
 
     def _look_up(self) -> None:
         try:
@@ -175,13 +179,21 @@ async def aat_node(servers: Servers, key: str, ask: Callable[[Node], Awaitable[T
             try:
                 return await ask(servers.of(key))
             except Moved:
-                await asyncio.to_thread(servers.look_up)
+                await _look_up_in_thread(servers)
         return await ask(servers.of(key))
     except LockBackendUnavailable:
         servers.suspect()
         raise
     except FAILURES as error:
         raise _unavailable(error, key) from error
+
+
+async def _look_up_in_thread(servers: Servers) -> None:
+    looking_up = asyncio.to_thread(servers.look_up)
+    try:
+        await looking_up
+    except RuntimeError as error:
+        raise NoThread(f"A thread is needed, but {error}: a Redis Cluster moves keys") from error
 
 
 FAILURES: Final = (Moved, RedisError, RedisClusterException)
@@ -278,10 +290,10 @@ def _wrap(name: str, client: Any, timeout: float) -> Servers:
 
 
 def _in_time(pool: SentinelConnectionPool, timeout: float) -> SentinelConnectionPool:
-    """Return a pool whose sentinels have to answer in time, together."""
+    """Return a pool whose sentinels have to answer in half of the time, together."""
     manager = pool.sentinel_manager
     addresses = [sentinel.connection_pool.connection_kwargs for sentinel in manager.sentinels]
-    each = timeout / max(1, len(addresses))
+    each = timeout / 2 / max(1, len(addresses))
     options = {"socket_timeout": each, "socket_connect_timeout": each}
     bounded = Sentinel(  # type: ignore[no-untyped-call]
         [(address["host"], address["port"]) for address in addresses],

@@ -110,7 +110,7 @@ class ServerBackend(BaseLockBackend):
 
     def join(
         self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
-    ) -> QueuedPlace:
+    ) -> QueuedPlace | None:
         request = _joining(semaphore, owner, holder)
         return listener(self.server).join(request, wake, self._budget.deadline())
 
@@ -122,7 +122,7 @@ class ServerBackend(BaseLockBackend):
         wake: Callable[[], object],
         *,
         budget: Budget,
-    ) -> QueuedPlace:
+    ) -> QueuedPlace | None:
         """See join()."""
         request = _joining(semaphore, owner, holder)
         return await listener(self.server).ajoin(request, wake, budget.deadline())

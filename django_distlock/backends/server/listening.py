@@ -22,6 +22,7 @@ from typing import Final
 from ... import clocks
 from ...background import background
 from ...exceptions import LockBackendUnavailable
+from ..daemons import NoThread, start_daemon
 from ..wires import ServerError
 from .connections import LockServer, Request, ServerWire, UnknownProcess
 
@@ -122,20 +123,28 @@ class Listener:
         request["bound"] = self.process
         return await self._aask(request, deadline, undo)
 
-    def join(self, request: Request, wake: Callable[[], object], deadline: float) -> QueuedPlace:
-        """Return a place at the end of the queue."""
+    def join(
+        self, request: Request, wake: Callable[[], object], deadline: float
+    ) -> QueuedPlace | None:
+        """Return a place at the end of the queue; None if nobody can listen for its turn."""
         place = self._add(request, wake)
-        with self._or_leave(place):
-            self._ask(place.request, deadline, place.leaving)
+        try:
+            with self._or_leave(place):
+                self._ask(place.request, deadline, place.leaving)
+        except NoThread:
+            return None
         return place
 
     async def ajoin(
         self, request: Request, wake: Callable[[], object], deadline: float
-    ) -> QueuedPlace:
+    ) -> QueuedPlace | None:
         """See join()."""
         place = self._add(request, wake)
-        with self._or_leave(place):
-            await self._aask(place.request, deadline, place.leaving)
+        try:
+            with self._or_leave(place):
+                await self._aask(place.request, deadline, place.leaving)
+        except NoThread:
+            return None
         return place
 
     def _ask(self, request: Request, deadline: float, undo: Request | None) -> Request:
@@ -220,8 +229,7 @@ class Listener:
             if self._thread is None or not self._thread.is_alive():
                 self._known = Future()
                 name = f"django_distlock listens to {self._server.address}"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
+                self._thread = start_daemon(self._run, name)
             return self._known
 
     def _run(self) -> None:
