@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
-from redis.exceptions import RedisClusterException
 
 from django_distlock import (
     LockBackendUnavailable,
     aacquire_lock,
     acquire_lock,
+    background,
+    clocks,
     lock_backends,
 )
 from django_distlock import threads as executors
@@ -59,6 +60,7 @@ def lock_server() -> Iterator[Server]:
 def alias(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Return the alias of a store that has neither connections nor threads yet."""
     monkeypatch.setattr(executors, "_executors", {})
+    monkeypatch.setattr(background, "_backgrounds", {})
     pools._connecting.cache_clear()
     redis_listeners.clear()
     server_listeners.clear()
@@ -168,29 +170,17 @@ def test_node_of_a_cluster_is_not_looked_for_without_a_thread(
 
 def test_async_code_that_a_cluster_sends_elsewhere_needs_a_thread() -> None:
     """It would have to wait in its event loop."""
-    cluster: Any = mock.Mock()
+    cluster = redis_servers.Cluster(mock.Mock(), 1)
 
     async def ask(node: Any) -> None:
         raise Moved
 
     async def ask_without_threads() -> None:
         with no_threads():
-            await redis_servers.aat_node(cluster, "a", ask)
+            await redis_servers.aat_node(cluster, "a", clocks.monotonic() + 60, ask)
 
     with pytest.raises(LockBackendUnavailable, match="can't start new thread"):
         asyncio.run(ask_without_threads())
-
-
-def test_error_of_a_cluster_is_no_lack_of_threads() -> None:
-    """Only one that is none of redis-py's is."""
-    cluster: Any = mock.Mock()
-    cluster.look_up.side_effect = RedisClusterException("it is down")
-
-    async def ask(node: Any) -> None:
-        raise Moved
-
-    with pytest.raises(LockBackendUnavailable, match="Redis Cluster: it is down"):
-        run(redis_servers.aat_node(cluster, "a", ask))
 
 
 def test_error_in_a_thread_is_no_lack_of_threads(scripted: Any) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import chain
-from typing import Any, ClassVar
+from operator import attrgetter
+from typing import Any, ClassVar, cast
 
 from django.core import checks
 from django.core.checks import CheckMessage
@@ -41,8 +42,8 @@ class RedisBackend(BaseLockBackend):
     `cache` is the alias of a cache by django-redis or of Django's own RedisCache; `client` the
     dotted path of a callable that returns a redis-py client, which may be a RedisCluster. The
     cache's KEY_PREFIX stands before each key; its VERSION does not, since a deployment with another
-    one would split each lock. A server has `store_timeout` seconds to answer a call, whatever
-    the cache's own settings are; a handshake of TLS has as many again.
+    one would split each lock. A call ends within `store_timeout` seconds, whatever the cache's own
+    settings are; a handshake of TLS has as many again.
 
     It does not guarantee that a grant survives what makes the server forget: a failover to a
     replica that hasn't received it, a restart, FLUSHDB, an eviction. The token rises all the same.
@@ -108,6 +109,7 @@ class RedisBackend(BaseLockBackend):
         return at_node(
             self._servers,
             keys[0],
+            deadline,
             lambda node: listener(node).join(keys, waiter, wake, deadline),
         )
 
@@ -122,20 +124,31 @@ class RedisBackend(BaseLockBackend):
     ) -> Place | None:
         """See join()."""
         keys, waiter = self._keys(semaphore), _waiter(owner, holder)
+        deadline = budget.deadline()
         return await aat_node(
             self._servers,
             keys[0],
-            lambda node: listener(node).ajoin(keys, waiter, wake, budget.deadline()),
+            deadline,
+            lambda node: listener(node).ajoin(keys, waiter, wake, deadline),
         )
+
+    def leave(self, place: Place, granted: bool) -> None:
+        cast("QueuedPlace", place).leave(granted=granted, deadline=self._budget.deadline())
 
     async def aleave(self, place: QueuedPlace, granted: bool, *, budget: Budget) -> None:
         """See leave()."""
-        await place.aleave(granted=granted)
+        await place.aleave(granted=granted, deadline=budget.deadline())
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
         outcome = Outcome()
-        for node, batches in self._batches_by_node(leases).items():
-            for batch, answer in self._renew_at(node, batches, self._budget.deadline()):
+        by_node = self._batches_by_node(leases)
+        # Those that were silent last time have one time together, after the others have theirs.
+        share = self.store_timeout / max(1, sum(node.silent for node in by_node))
+        for node in sorted(by_node, key=attrgetter("silent")):
+            deadline = self._budget.deadline()
+            if node.silent:
+                deadline = min(deadline, clocks.monotonic() + share)
+            for batch, answer in self._renew_at(node, by_node[node], deadline):
                 if isinstance(answer, LockBackendUnavailable):
                     outcome.failed(batch, answer)
                 else:
@@ -147,7 +160,9 @@ class RedisBackend(BaseLockBackend):
         commands = [self._renewal(batch).command() for batch in batches]
         try:
             answers = node.ask_all(commands, deadline)
+            node.silent = False
         except LockBackendUnavailable as error:
+            node.silent = True
             self._servers.suspect()
             yield from ((batch, error) for batch in batches)
             return
@@ -210,7 +225,8 @@ class RedisBackend(BaseLockBackend):
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
         pattern = _escape(self._start + _encode(prefix)) + "*}"
-        found = at_node(self._servers, self._key(prefix), lambda _: self._list(pattern))
+        key, deadline = self._key(prefix), self._new_deadline()
+        found = at_node(self._servers, key, deadline, lambda _: self._list(pattern))
         yield from sorted(found.values(), key=lambda lock: lock.semaphore)[:limit]
 
     def _list(self, pattern: str) -> dict[str, LockInfo]:
@@ -299,12 +315,13 @@ class RedisBackend(BaseLockBackend):
 
     def _call(self, call: Call, undo: Call | None = None, deadline: float | None = None) -> Any:
         deadline = self._budget.deadline() if deadline is None else deadline
-        return at_node(self._servers, call.keys[0], lambda node: node.run(call, deadline, undo))
+        key = call.keys[0]
+        return at_node(self._servers, key, deadline, lambda node: node.run(call, deadline, undo))
 
     async def _acall(self, call: Call, budget: Budget, undo: Call | None = None) -> Any:
         deadline = budget.deadline()
         return await aat_node(
-            self._servers, call.keys[0], lambda node: node.arun(call, deadline, undo)
+            self._servers, call.keys[0], deadline, lambda node: node.arun(call, deadline, undo)
         )
 
     def _new_deadline(self) -> float:

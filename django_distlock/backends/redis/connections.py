@@ -14,7 +14,7 @@ from redis.retry import Retry
 
 from ... import clocks
 from ...exceptions import LockBackendUnavailable
-from ..pools import Pool, seconds_until
+from ..pools import Pool
 from ..wires import ServerError
 from .scripts import Call
 from .wire import RedisWire, socket_of
@@ -37,6 +37,8 @@ class Node(Pool[RedisWire]):
     def __init__(self, pool: Any, timeout: float) -> None:
         super().__init__(timeout)
         self.pool = pool
+        self.silent = False
+        """Whether it didn't answer when leases were to be renewed last."""
 
     def __str__(self) -> str:
         if service := self._service():
@@ -119,7 +121,7 @@ def _in_time(connection: Any, seconds: float) -> Iterator[None]:
     read = connection.read_response
 
     def read_in_time(*args: Any, **kwargs: Any) -> Any:
-        socket_of(connection).settimeout(seconds_until(ends))
+        socket_of(connection).settimeout(max(ends - clocks.monotonic(), 0.001))
         return read(*args, **kwargs)
 
     connection.read_response = read_in_time
@@ -128,9 +130,6 @@ def _in_time(connection: Any, seconds: float) -> Iterator[None]:
     except RedisError as error:
         if clocks.monotonic() >= ends:
             raise TimeoutError from error
-        raise
-    except OSError:
-        connection.disconnect()
         raise
     finally:
         del connection.read_response

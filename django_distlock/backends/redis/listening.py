@@ -108,13 +108,16 @@ class QueuedPlace:
         if self.failure is not None:
             raise LockBackendUnavailable(str(self.failure)) from self.failure
 
-    def leave(self, *, granted: bool) -> None:
-        """Wait no more: having been granted the lock, or having given up."""
-        self._listener.remove(self, granted)
+    def leave(self, *, granted: bool, deadline: float | None = None) -> None:
+        """Wait no more: having been granted the lock, or having given up.
 
-    async def aleave(self, *, granted: bool) -> None:
+        Without a deadline, by the local monotonic clock, the server has a time of its own for it.
+        """
+        self._listener.remove(self, granted, deadline)
+
+    async def aleave(self, *, granted: bool, deadline: float) -> None:
         """See leave()."""
-        await self._listener.aremove(self, granted)
+        await self._listener.aremove(self, granted, deadline)
 
     def is_queued(self, now: float) -> bool:
         """Tell whether it should be in the queue, not having been offered the lock just now."""
@@ -181,23 +184,23 @@ class Listener:
         _note_end([place], left)
         return place
 
-    def remove(self, place: QueuedPlace, granted: bool) -> None:
+    def remove(self, place: QueuedPlace, granted: bool, deadline: float | None = None) -> None:
         """Let it be in no queue, and have no offer unless it was `granted` the lock."""
         self._forget(place, granted)
         if place.failure is not None:
             self._leave_later(place)
         elif not granted:
             with self._or_later(place):
-                self._node.run(_call(LEAVE, place), self._new_deadline())
+                self._node.run(_call(LEAVE, place), deadline or self._new_deadline())
 
-    async def aremove(self, place: QueuedPlace, granted: bool) -> None:
+    async def aremove(self, place: QueuedPlace, granted: bool, deadline: float) -> None:
         """See remove()."""
         self._forget(place, granted)
         if place.failure is not None:
             self._leave_later(place)
         elif not granted:
             with self._or_later(place):
-                await self._node.arun(_call(LEAVE, place), self._new_deadline())
+                await self._node.arun(_call(LEAVE, place), deadline)
 
     @contextmanager
     def _or_later(self, place: QueuedPlace) -> Iterator[None]:

@@ -1,9 +1,13 @@
 """Which Redis servers have the locks, and where the settings say they are."""
 
 import asyncio
+import concurrent.futures
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from django.core.cache import caches
@@ -54,8 +58,8 @@ class Servers(Protocol):
         """Learn that one script may only be given keys of one slot."""
         ...
 
-    def look_up(self) -> None:
-        """Find out anew which node has what."""
+    def look_up(self) -> Future[None]:
+        """Begin to find out anew which node has what; NoThread if that can't be begun."""
         ...
 
     def suspect(self) -> None:
@@ -86,7 +90,7 @@ class OneServer:
         """Learn it from the server's refusal: it may be a proxy that hides all else."""
         self._has_slots = True
 
-    def look_up(self) -> None:
+    def look_up(self) -> Future[None]:
         """Tell what is wrong: only a cluster moves keys."""
         raise LockBackendUnavailable(
             f"{self._node} is in a Redis Cluster: give client, a callable that returns a "
@@ -105,6 +109,8 @@ class Cluster:
         self._timeout = timeout
         self._nodes: dict[str, Node] = {}
         self._looks_up: Thread | None = None
+        self._known: Future[None] = Future()
+        """Set when it has been looked up which node has what."""
         self._looked_up = -math.inf
 
     def of(self, key: str) -> Node:
@@ -123,30 +129,38 @@ class Cluster:
     def group_by_slot(self) -> None:
         """Do nothing: they are."""
 
-    def look_up(self) -> None:
-        """Ask the cluster for its slots."""
-        self._client.nodes_manager.initialize()
+    def look_up(self) -> Future[None]:
+        """Ask the cluster for its slots in the background, unless that is being done.
+
+        Not in the call that needs them: redis-py asks one node after the other, in its own time.
+        """
+        if self._looks_up is None or not self._looks_up.is_alive():
+            known: Future[None] = Future()
+            name = "django_distlock looks up a cluster"
+            self._looks_up = start_daemon(partial(self._look_up, known), name)
+            self._known = known
+        return self._known
 
     def suspect(self) -> None:
-        """Look up in the background which node has what, at most once a second.
-
-        Not in the call that failed: redis-py asks one node after the other, in its own time.
-        """
+        """Look up in the background which node has what, at most once a second."""
         if self._looks_up is not None and self._looks_up.is_alive():
             return
         if clocks.monotonic() - self._looked_up < BETWEEN_LOOK_UPS:
             return
         self._looked_up = clocks.monotonic()
         try:
-            self._looks_up = start_daemon(self._look_up, "django_distlock looks up a cluster")
+            self.look_up().add_done_callback(_log_failure)
         except NoThread as error:
             logger.warning("It isn't looked up which node of a Redis Cluster has what: %s", error)
 
-    def _look_up(self) -> None:
+    def _look_up(self, known: Future[None]) -> None:
+        known.set_running_or_notify_cancel()  # from here on, who waits for it can't cancel it
         try:
-            self.look_up()
-        except (RedisError, RedisClusterException, OSError) as error:
-            logger.warning("A Redis Cluster doesn't tell which node has what: %s", error)
+            self._client.nodes_manager.initialize()
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            known.set_exception(error)
+        else:
+            known.set_result(None)
 
     def _node(self, found: Any) -> Node:
         node = self._nodes.get(found.name)
@@ -156,14 +170,21 @@ class Cluster:
         return node
 
 
-def at_node(servers: Servers, key: str, ask: Callable[[Node], T]) -> T:
+def _log_failure(known: Future[None]) -> None:
+    if error := known.exception():
+        logger.warning("A Redis Cluster doesn't tell which node has what: %s", error)
+
+
+def at_node(servers: Servers, key: str, deadline: float, ask: Callable[[Node], T]) -> T:
     """Ask the node that has the key, wherever a cluster may just have moved it."""
     try:
         for _ in range(MOVES):
             try:
                 return ask(servers.of(key))
             except Moved:
-                servers.look_up()
+                known = servers.look_up()
+                concurrent.futures.wait([known], max(0, deadline - clocks.monotonic()))
+                _raise_unless(known)
         return ask(servers.of(key))
     except LockBackendUnavailable:
         servers.suspect()
@@ -172,14 +193,18 @@ def at_node(servers: Servers, key: str, ask: Callable[[Node], T]) -> T:
         raise _unavailable(error, key) from error
 
 
-async def aat_node(servers: Servers, key: str, ask: Callable[[Node], Awaitable[T]]) -> T:
+async def aat_node(
+    servers: Servers, key: str, deadline: float, ask: Callable[[Node], Awaitable[T]]
+) -> T:
     """See at_node()."""
     try:
         for _ in range(MOVES):
             try:
                 return await ask(servers.of(key))
             except Moved:
-                await _look_up_in_thread(servers)
+                known = servers.look_up()
+                await _settled(known, max(0, deadline - clocks.monotonic()))
+                _raise_unless(known)
         return await ask(servers.of(key))
     except LockBackendUnavailable:
         servers.suspect()
@@ -188,15 +213,20 @@ async def aat_node(servers: Servers, key: str, ask: Callable[[Node], Awaitable[T
         raise _unavailable(error, key) from error
 
 
-async def _look_up_in_thread(servers: Servers) -> None:
-    looking_up = asyncio.to_thread(servers.look_up)
-    try:
-        await looking_up
-    except RuntimeError as error:
-        raise NoThread(f"A thread is needed, but {error}: a Redis Cluster moves keys") from error
+async def _settled(known: Future[None], seconds: float) -> None:
+    """Return when it is, or so many seconds are over."""
+    waiting = asyncio.wrap_future(known)
+    with suppress(*FAILURES):
+        await asyncio.wait_for(waiting, seconds)
 
 
-FAILURES: Final = (Moved, RedisError, RedisClusterException)
+def _raise_unless(known: Future[None]) -> None:
+    if not known.done():
+        raise LockBackendUnavailable("Redis Cluster: it isn't known in time which node has what.")
+    known.result()
+
+
+FAILURES: Final = (Moved, RedisError, RedisClusterException, OSError)
 """What may come of looking for a cluster's node."""
 
 

@@ -4,7 +4,7 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import chain
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from ... import clocks
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
@@ -13,7 +13,7 @@ from ...queues import contended
 from ...server.addresses import DEFAULT, Address, check_secret, parse_address, read_secret
 from ...server.requests import PAGE
 from ...server.table import Described, Release
-from ..base import BaseLockBackend, Claim, Grant, LockInfo, Owner, Renewal
+from ..base import BaseLockBackend, Claim, Grant, LockInfo, Owner, Place, Renewal
 from ..batches import Outcome
 from ..caches import validate_store_timeout
 from ..memory import lock_info
@@ -32,8 +32,8 @@ class ServerBackend(BaseLockBackend):
 
     That is "host:port", "[::1]:port" or "unix:/path". The server is to know the same `secret`, a
     text, or what `secret_file` has. What isn't on this machine is spoken to by TLS alone: `tls`,
-    with the system's certificate authorities, or those in the file `tls_ca`. The server has
-    `store_timeout` seconds to answer.
+    with the system's certificate authorities, or those in the file `tls_ca`. A call ends within
+    `store_timeout` seconds.
 
     With `release_on_disconnect`, a lease ends when its process's connection does: so the lock of a
     worker that was killed is free at once. But a worker that is only cut off from the server then
@@ -127,9 +127,12 @@ class ServerBackend(BaseLockBackend):
         request = _joining(semaphore, owner, holder)
         return await listener(self.server).ajoin(request, wake, budget.deadline())
 
+    def leave(self, place: Place, granted: bool) -> None:
+        cast("QueuedPlace", place).leave(granted=granted, deadline=self._budget.deadline())
+
     async def aleave(self, place: QueuedPlace, granted: bool, *, budget: Budget) -> None:
         """See leave()."""
-        await place.aleave(granted=granted)
+        await place.aleave(granted=granted, deadline=budget.deadline())
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
         outcome = Outcome()

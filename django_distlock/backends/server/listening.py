@@ -72,13 +72,16 @@ class QueuedPlace:
     def check(self) -> None:
         """Do nothing: a server that is down may be back before the wait is over."""
 
-    def leave(self, *, granted: bool) -> None:
-        """Wait no more: having been granted the lock, or having given up."""
-        self._listener.remove(self, granted)
+    def leave(self, *, granted: bool, deadline: float | None = None) -> None:
+        """Wait no more: having been granted the lock, or having given up.
 
-    async def aleave(self, *, granted: bool) -> None:
+        Without a deadline, by the local monotonic clock, the server has a time of its own for it.
+        """
+        self._listener.remove(self, granted, deadline)
+
+    async def aleave(self, *, granted: bool, deadline: float) -> None:
         """See leave()."""
-        await self._listener.aremove(self, granted)
+        await self._listener.aremove(self, granted, deadline)
 
 
 class Listener:
@@ -189,17 +192,17 @@ class Listener:
             self._places[number] = place
         return place
 
-    def remove(self, place: QueuedPlace, granted: bool) -> None:
+    def remove(self, place: QueuedPlace, granted: bool, deadline: float | None = None) -> None:
         """Let it be in no queue, and have no offer unless it was `granted` the lock."""
         if not self._take_out(place, granted):
             with self._or_leave(place):
-                self._server.ask(place.leaving, self._new_deadline())
+                self._server.ask(place.leaving, deadline or self._new_deadline())
 
-    async def aremove(self, place: QueuedPlace, granted: bool) -> None:
+    async def aremove(self, place: QueuedPlace, granted: bool, deadline: float) -> None:
         """See remove()."""
         if not self._take_out(place, granted):
             with self._or_leave(place):
-                await self._server.aask(place.leaving, self._new_deadline())
+                await self._server.aask(place.leaving, deadline)
 
     def _take_out(self, place: QueuedPlace, granted: bool) -> bool:
         """Tell whether that is all: a grant takes the place, unless it was joined again then."""
