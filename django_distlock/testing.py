@@ -307,12 +307,29 @@ class LockBackendContract(_TestCase):
         self.assertFalse(self.backend.release(held))
         self.assertEqual(self.backend.renew([held]), {})
         if self.backend.supports_listing:
-            states = [lock.state for lock in self.backend.held(held.semaphore)]
-            self.assertEqual(states, [LockState.HELD])
+            found = [(lock.state, lock.token) for lock in self.backend.held(held.semaphore)]
+            self.assertEqual(found, [(LockState.HELD, held.grant.token)])
         self.let_pass(kept)
         if self.backend.supports_listing:
             self.assertEqual(list(self.backend.held(held.semaphore)), [])
             self.assertEqual(list(self.backend.clear_stale(held.semaphore)), [])
+        self.assert_free(held.semaphore)
+
+    def test_what_is_kept_from_others_is_listed_as_it_was_held_and_can_be_force_released(
+        self,
+    ) -> None:
+        self.require(self.backend.supports_listing, "listing")
+        held = self.grant(self.new_semaphore())
+        assert held.grant.token is not None
+        [before] = self.backend.held(held.semaphore)
+        self.assertTrue(self.backend.release(held, 60))
+        [kept] = self.backend.held(held.semaphore)
+        for name in ("state", "token", "holder", "acquired_at"):
+            self.assertEqual(getattr(kept, name), getattr(before, name), name)
+        self.assertFalse(self.backend.force_release(held.semaphore, held.grant.token - 1))
+        self.assertIsNone(self.try_once(held.semaphore))
+        self.assertTrue(self.backend.force_release(held.semaphore, held.grant.token))
+        self.assertFalse(self.backend.force_release(held.semaphore, held.grant.token))
         self.assert_free(held.semaphore)
 
     def test_only_the_owner_can_release_and_keep_others_out(self) -> None:

@@ -11,6 +11,7 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 
 from .borders import continue_in_task, sync_thread
+from .exceptions import LockBackendUnavailable
 from .handler import lock_backends
 from .transactions import is_open_in, left_open
 
@@ -52,6 +53,12 @@ async def in_thread(
         await _do(backend, work)
     except asyncio.CancelledError:
         await _cancel(backend, work)
+        raise
+    except RuntimeError as error:
+        if work.outcome.cancel():  # or it would be done later, when a thread can be started
+            raise LockBackendUnavailable(
+                f"DISTLOCK[{backend!r}]: a thread is needed, but {error}"
+            ) from error
         raise
     try:
         return work.outcome.result()

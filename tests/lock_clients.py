@@ -157,7 +157,7 @@ class LockClient:
     def renew(self, *leases: list[Any], **members: Any) -> list[bool]:
         """Tell which are held still."""
         answer = self.ask("renew", leases=leases, **members)
-        return [end is not None for end in answer["expires_at"]]
+        return [end is not None and type(end) is not dict for end in answer["expires_at"]]
 
     def is_served(self) -> bool:
         """Tell whether it gets a lock, and is rid of it again."""

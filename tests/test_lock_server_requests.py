@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,8 @@ pytestmark = pytest.mark.needs("lock_server")
 
 ONE, TWO = "1" * 32, "2" * 32
 """Names of processes."""
+HOUR = 3_600_000_000
+"""Microseconds."""
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,7 @@ def test_holder_of_many_locks_is_kept_once() -> None:
     assert requests._the_same.cache_info().maxsize == requests.HOLDERS
 
 
-LEASE = ["a", "me", 60, 1, ""]
+LEASE: list[Any] = ["a", "me", 60, 1, ""]
 SENSELESS: dict[str, dict[str, Any]] = {
     "no action": {},
     "unknown action": {"do": "grant"},
@@ -120,9 +123,7 @@ SENSELESS: dict[str, dict[str, Any]] = {
         "holder": "h" * 1_001,
     },
     "no leases": {"do": "renew"},
-    "lease of another type": {"do": "renew", "leases": [LEASE, "a"]},
-    "lease with something more": {"do": "renew", "leases": [LEASE, [*LEASE, None]]},
-    "lease with a token that is none": {"do": "renew", "leases": [["a", "me", 60, 2**62, ""]]},
+    "leases of another type": {"do": "renew", "leases": {"a": LEASE}},
     "negative time": {"do": "release", "semaphore": "a", "owner": "me", "keep": -1},
     "time of another type": {"do": "release", "semaphore": "a", "owner": "me", "keep": "1"},
     "no number": {"do": "join", "semaphore": "a", "owner": "me", "process": ONE},
@@ -148,6 +149,31 @@ def test_senseless_request_changes_nothing(place: Place, client: LockClient, wha
         assert error["error"] == "invalid"
         assert error["text"]
         assert client.is_served()
+
+
+SENSELESS_LEASES: dict[str, Any] = {
+    "another type": "a",
+    "something more": [*LEASE, None],
+    "semaphore that can't be": ["", *LEASE[1:]],
+    "no owner": ["a", "", *LEASE[2:]],
+    "short ttl": ["a", "me", 0, 1, ""],
+    "endless ttl": ["a", "me", 10**400, 1, ""],
+    "token that is none": ["a", "me", 60, 2**62, ""],
+    "long holder": [*LEASE[:4], "h" * 1_001],
+}
+
+
+@pytest.mark.parametrize("what", SENSELESS_LEASES)
+def test_senseless_lease_costs_those_beside_it_nothing(client: LockClient, what: str) -> None:
+    """It is told so, and they are renewed."""
+    token = client.acquire("a")
+    leases = [["a", "me", 100, token, ""], SENSELESS_LEASES[what], ["b", "me", 100, token, ""]]
+    end, error, lost = client.ask("renew", leases=leases)["expires_at"]
+    assert end - token > 99_000_000
+    assert error["error"] == "invalid"
+    assert error["text"]
+    assert lost is None
+    assert client.release("a")
 
 
 @pytest.mark.parametrize("name", ["process", "bound"])
@@ -411,7 +437,7 @@ def test_holders_reclaim_what_they_have_and_the_highest_token_wins(
     restarted: Serving, holder: LockClient
 ) -> None:
     """Whichever comes first; and the tokens rise above it."""
-    ahead = 2**61
+    ahead = time.time_ns() // 1000 + HOUR
     assert holder.renew(["a", "old", 300, ahead - 1, ""]) == [True]
     assert holder.renew(["a", "new", 300, ahead, ""], ["a", "old", 300, ahead - 1, ""]) == [
         True,
@@ -424,6 +450,46 @@ def test_holders_reclaim_what_they_have_and_the_highest_token_wins(
     restarted.let_pass(301)
     assert holder.acquire("b") == ahead + 1
     assert holder.acquire("a") == ahead + 2
+
+
+def test_token_that_cannot_have_been_granted_is_not_taken_from_a_holder(
+    restarted: Serving, holder: LockClient
+) -> None:
+    """Who knows the secret could else keep all others from renewing what they get later."""
+    now = time.time_ns() // 1000
+    believed, beyond = now + 23 * HOUR, now + 25 * HOUR
+    leases = [["a", "other", 300, 2**62 - 1, ""], ["b", "other", 300, beyond, ""]]
+    *errors, held = holder.ask("renew", leases=[*leases, ["c", "me", 300, believed, ""]])[
+        "expires_at"
+    ]
+    for error in errors:
+        assert error["error"] == "refused"
+        assert "is more than a day beyond this machine's clock" in error["text"]
+    assert held > now
+    members = {"semaphore": "a", "owner": "other", "token": beyond, "left": 100}
+    assert holder.ask("release", **members)["error"] == "refused"
+    assert holder.renew(["a", "me", 300, now, ""], ["b", "me", 300, now, ""]) == [True, True]
+    restarted.let_pass(300)
+    token = holder.acquire("d")
+    assert token == believed + 1
+    [lock] = holder.ask("held", prefix="d")["locks"]
+    assert lock[1] == token
+    assert holder.renew(["d", "me", 300, token, ""]) == [True]
+
+
+def test_lease_is_renewed_though_the_clock_was_set_back_by_a_year(
+    restarted: Serving, holder: LockClient
+) -> None:
+    """The server has it in its table, whatever the token is by now."""
+    restarted.let_pass(300)
+    token = holder.acquire("a")
+    table = restarted.service.table
+    year = 365 * 24 * HOUR
+    now = table.microseconds
+    restarted.call(lambda: setattr(table, "microseconds", lambda: now() - year))
+    assert holder.renew(["a", "me", 300, token, ""]) == [True]
+    assert holder.ask("force_release", semaphore="a", token=token) == {"released": 1}
+    assert holder.acquire("a") == token + 1
 
 
 def test_who_waits_after_a_restart_is_offered_the_lock_when_that_can_be(

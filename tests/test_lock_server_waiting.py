@@ -107,6 +107,7 @@ def test_who_could_not_leave_is_forgotten_though_nothing_is_offered(
         lease = acquire(ALIAS)
         listened = listener(store.server)
         waits = store.join("a", "owner", "", print)
+        assert waits
         wire = listened._wire
         proxy.lose_requests(b'"leave"', 3)
         with pytest.raises(LockBackendUnavailable):
@@ -136,6 +137,7 @@ def test_who_gave_back_what_he_was_offered_stands_in_line_again(
     until(lambda: waiting(store) == 1)
     assert lease.release()
     until(lambda: len(offers) == 2)
+    assert waits
     waits.leave(granted=False)
 
 
@@ -143,6 +145,7 @@ def test_who_joined_again_as_he_was_granted_the_lock_waits_no_more(store: Server
     """Else he would be offered it once more, after having given it back."""
     listened = listener(store.server)
     waits = store.join("a", "owner", "", print)
+    assert waits
     assert store.acquire("a", "owner", 60, "")
     listened._join_again()
     assert waiting(store) == 1

@@ -35,10 +35,12 @@ from django_distlock import (
     distributed_lock,
     lock_backends,
 )
+from django_distlock.acquisitions import new_owner
 from django_distlock.backends import memcached, memcached_clients
 from django_distlock.backends.base import Owner
 from django_distlock.backends.caches import UNSUITED
 from django_distlock.backends.memcached import MemcachedBackend
+from django_distlock.leases import Extension
 from tests.app.models import Customer, Invoice
 from tests.conftest import committed
 from tests.documents import DOCUMENTS, example
@@ -809,6 +811,50 @@ def test_server_has_the_store_timeout(
     assert now[0] - began == 4
     assert new.called is not idle
     assert caught.value.reply_lost is idle
+
+
+@needs_memcached
+@pytest.mark.parametrize("idle", [True, False])
+def test_tries_and_what_undoes_them_have_one_store_timeout(
+    idle: bool, now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second try of a call, and the release of what may have been granted."""
+    began = now[0]
+    new = mock.Mock(side_effect=lambda seconds: HangingClient(now, seconds))
+    monkeypatch.setattr(memcached_clients.Server, "new", new)
+    with configured("memcached", store_timeout=4) as store:
+        if idle:
+            store._server().give_back(HangingClient(now))
+        with pytest.raises(LockBackendUnavailable):
+            acquire_lock("a", backend="memcached")
+    assert now[0] - began == 4
+
+
+@needs_memcached
+def test_renewal_at_a_hanging_server_has_one_store_timeout(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For all leases; but each that is answered shows that the server lives."""
+    began = now[0]
+    client = HangingClient(now)
+    leases = [Extension(name, new_owner(), 60) for name in "abcdefgh"]
+    answers = [memcached_clients.Entry(lease.owner, 1) for lease in leases[1::-1]]
+
+    def read(key: bytes) -> Any:
+        if not answers:
+            return HangingClient.read(client, key)
+        now[0] += 3
+        return answers.pop()
+
+    monkeypatch.setattr(client, "read", read)
+    monkeypatch.setattr(client, "replace", lambda *arguments: True)
+    new = mock.Mock(side_effect=lambda seconds: HangingClient(now, seconds))
+    monkeypatch.setattr(memcached_clients.Server, "new", new)
+    with configured("memcached", store_timeout=4) as store:
+        store._server().give_back(client)
+        renewals = store.renew(leases)
+    assert [renewals[lease.owner].renewed for lease in leases] == [True] * 2 + [False] * 6
+    assert now[0] - began == 3 + 3 + 4
 
 
 class ScriptedServer:

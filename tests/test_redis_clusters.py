@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import threading
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,17 @@ from redis import Redis, RedisCluster
 from redis.exceptions import ClusterError, RedisClusterException, SlotNotCoveredError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from django_distlock import LockBackendUnavailable, acquire_lock, clocks, lock_backends
+from django_distlock import (
+    LockBackendUnavailable,
+    aacquire_lock,
+    acquire_lock,
+    clocks,
+    lock_backends,
+)
 from django_distlock.acquisitions import new_owner
+from django_distlock.backends.pools import Pool
 from django_distlock.backends.redis import servers as module
-from django_distlock.backends.redis.connections import Moved
+from django_distlock.backends.redis.connections import Moved, Node
 from django_distlock.backends.redis.wire import RedisWire
 from django_distlock.leases import Extension
 from tests.others import Interrupted, acquire, elsewhere, run, until
@@ -363,8 +371,16 @@ def test_slot_that_is_on_its_way_is_unavailable(redis_cluster: Cluster, store: A
 
 def test_call_follows_a_slot_a_few_times(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """And looks it up each time."""
-    looked_up: list[None] = []
-    monkeypatch.setattr(store._servers, "look_up", lambda: looked_up.append(None))
+    looked_up: list[Future[None]] = []
+
+    def look_up() -> Future[None]:
+        known: Future[None] = Future()
+        known.set_result(None)
+        looked_up.append(known)
+        return known
+
+    monkeypatch.setattr(store._servers, "look_up", look_up)
+    later = clocks.monotonic() + 60
     asked: list[Any] = []
 
     def ask(node: Any) -> str:
@@ -376,10 +392,10 @@ def test_call_follows_a_slot_a_few_times(store: Any, monkeypatch: pytest.MonkeyP
     async def aask(node: Any) -> str:
         return ask(node)
 
-    assert module.at_node(store._servers, "a", ask) == "found"
+    assert module.at_node(store._servers, "a", later, ask) == "found"
     assert (len(asked), len(looked_up)) == (module.MOVES + 1, module.MOVES)
     asked.clear()
-    assert run(module.aat_node(store._servers, "a", aask)) == "found"
+    assert run(module.aat_node(store._servers, "a", later, aask)) == "found"
     assert (len(asked), len(looked_up)) == (module.MOVES + 1, 2 * module.MOVES)
 
 
@@ -401,8 +417,49 @@ def test_errors_of_redis_py_mean_that_the_cluster_is_unavailable(
         with monkeypatch.context() as patch:
             patch.setattr(client.nodes_manager, "initialize", raises(error("nobody is there")))
             with pytest.raises(LockBackendUnavailable, match=r"^Redis Cluster: nobody is there$"):
-                module.at_node(store._servers, "a", raises(Moved()))
+                module.at_node(store._servers, "a", clocks.monotonic() + 60, raises(Moved()))
+            with pytest.raises(LockBackendUnavailable, match=r"^Redis Cluster: nobody is there$"):
+                run(module.aat_node(store._servers, "a", clocks.monotonic() + 60, amoved))
     assert lease.release() is True
+
+
+async def amoved(*arguments: object) -> None:
+    """Be another one's."""
+    raise Moved
+
+
+def test_call_waits_no_longer_than_it_may_for_a_cluster_to_tell_which_node_has_what(
+    redis_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py asks one node after the other, as long as the client's own settings say."""
+    asked: list[None] = []
+    may_go_on = threading.Event()
+
+    def hang() -> None:
+        asked.append(None)
+        may_go_on.wait(10)
+
+    with known(redis_cluster.nodes[0], store_timeout=0.3) as store:
+        servers: Any = store._servers
+        with monkeypatch.context() as patch:
+            patch.setattr(servers._client.nodes_manager, "initialize", hang)
+            patch.setattr(Node, "run", raises(Moved()))
+            patch.setattr(Node, "arun", amoved)
+            try:
+                calls: list[Any] = [
+                    lambda: acquire_lock("a", backend=ALIAS),
+                    lambda: run(aacquire_lock("a", backend=ALIAS)),
+                ]
+                for call in calls:
+                    began = clocks.monotonic()
+                    with pytest.raises(LockBackendUnavailable, match="isn't known in time"):
+                        call()
+                    assert clocks.monotonic() - began < 5
+                assert len(asked) == 1
+            finally:
+                may_go_on.set()
+        servers._looks_up.join(60)
+        assert acquire(ALIAS).release()
 
 
 def raises(error: BaseException) -> Any:
@@ -584,6 +641,39 @@ def test_node_that_cannot_be_asked_costs_the_others_no_renewal(
     assert all(store.release(lease) for lease in leases)
 
 
+def test_silent_nodes_hold_up_the_renewals_of_others_once(
+    redis_cluster: Cluster, store: Any, sent: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From then on they are asked last, and have one `store_timeout` together."""
+    leases = claims(store, (f"{new_owner()}" for _ in range(30)), sent)
+    nodes = [*store._batches_by_node(leases)]
+    assert len(nodes) == 3
+    *silent, healthy = nodes
+    asked: list[tuple[Any, float]] = []
+
+    def ask_all(node: Any, *arguments: Any) -> Any:
+        asked.append((node, arguments[1] - clocks.monotonic()))
+        if node in silent:
+            raise LockBackendUnavailable("it says nothing")
+        return Pool.ask_all(node, *arguments)
+
+    monkeypatch.setattr(store._servers, "suspect", lambda: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(healthy), "ask_all", ask_all)
+        for order in (nodes, [healthy, *silent], [healthy, *silent]):
+            renewals = store.renew(leases)
+            assert [node for node, _ in asked] == order
+            assert len(renewals) == 30
+            assert {each.renewed for each in renewals.values()} == {True, False}
+            times = [left for _, left in asked]
+            asked.clear()
+        assert times[0] > store.store_timeout / 2 >= max(times[1:])
+    renewals = store.renew(leases)
+    assert all(renewal.renewed for renewal in renewals.values())
+    assert not any(node.silent for node in nodes)
+    assert all(store.release(lease) for lease in leases)
+
+
 # Sentinels
 
 
@@ -681,7 +771,7 @@ def test_acquisition_that_cannot_be_undone_may_have_been_carried_out(
 ) -> None:
     """Its second try finds the grant: the undo could not be sent."""
 
-    def close_and_time_out(wire: RedisWire) -> None:
+    def close_and_time_out(wire: RedisWire, deadline: float) -> None:
         wire.close()
         wire._socket.close()
         raise TimeoutError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -494,6 +495,46 @@ def test_replica_is_not_busy(server: Server) -> None:
                 with connect(replica) as client:
                     client.replicaof("NO", "ONE")
                 lease.release()
+
+
+class OldProxy(LossyProxy):
+    """Lets a server say what goes wrong in a script as those before version 7 do."""
+
+    newer = re.compile(rb"-([A-Z]+ [^\r]*?)\.? script: ([0-9a-f]+), on @user_script:(\d+)\.")
+    older = rb"-ERR Error running script (call to f_\2): @user_script:\3: @user_script: \3: -\1."
+
+    def _pass_on(self, client: socket.socket, server: socket.socket, reset: int | None) -> None:
+        for source, data in _chunks(client, server):
+            if source is server:
+                client.sendall(self.newer.sub(self.older, data))
+            else:
+                server.sendall(data)
+
+
+@pytest.mark.parametrize("kind", [LossyProxy, OldProxy])
+@pytest.mark.parametrize("demoted", [("replicaof", HOST, 1), ("min-replicas-to-write", 1)])
+def test_call_after_a_failover_finds_the_new_master(
+    server: Server, kind: type[LossyProxy], demoted: tuple[Any, ...]
+) -> None:
+    """Behind an address that leads there: the old one, to which a connection is open, refuses."""
+    name, *arguments = demoted
+    with start_redis() as promoted, kind(*place(server)) as proxy, connect(server) as old:
+        with locks_at(proxy.port):
+            lease = acquire(ALIAS, renew=False)
+            proxy.server = place(promoted)
+            if name == "replicaof":
+                old.replicaof(*arguments)
+            else:
+                old.config_set(name, *arguments)
+            try:
+                with pytest.raises(LockBackendUnavailable, match=r"read only|NOREPLICAS"):
+                    acquire_lock("b", backend=ALIAS)
+                assert acquire(ALIAS, "b").release()
+                assert not is_locked(promoted)
+                assert lease.release() is False
+            finally:
+                old.replicaof("NO", "ONE")
+                old.config_set("min-replicas-to-write", 0)
 
 
 def test_sentinels_tell_where_the_locks_are(server: Server) -> None:

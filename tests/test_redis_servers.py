@@ -18,7 +18,7 @@ from redis.exceptions import MovedError, OutOfMemoryError, ReadOnlyError
 from redis.exceptions import TimeoutError as TimedOut
 from redis.retry import Retry
 
-from django_distlock.backends.redis.wire import RedisWire
+from django_distlock.backends.redis.wire import RedisWire, code_of
 from django_distlock.backends.wires import ServerError
 from tests.others import until
 from tests.redis_servers import (
@@ -386,6 +386,26 @@ def test_errors_are_answers(connection: Connection, sent: bytes) -> None:
     for error in (alone, among):
         assert isinstance(error, ServerError)
         assert (str(error), error.code) == ERRORS[sent]
+
+
+WRAPPED = "ERR Error running script (call to f_aa1531040367b44a34013b5b5fa11d8c766948b1): "
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("READONLY You can't write. script: ab, on @user_script:25.", "READONLY"),
+        (f"{WRAPPED}@user_script:25: @user_script: 25: -READONLY You can't write.", "READONLY"),
+        (f"{WRAPPED}@user_script:9: WRONGTYPE Operation against a key", "WRONGTYPE"),
+        (f"{WRAPPED}@user_script:56: user_script:56: attempt to concatenate local 'owner'", "ERR"),
+        (f"{WRAPPED}@user_script:25: @user_script: 25: The user can't run this command", "ERR"),
+        ("ERR a: -READONLY b has something else than a lock", "ERR"),
+        ("NOSCRIPT No matching script. Please use EVAL.", "NOSCRIPT"),
+    ],
+)
+def test_word_that_tells_what_an_error_is_about(text: str, code: str) -> None:
+    """In the texts of Redis 7.0 and 6.2."""
+    assert code_of(text) == code
 
 
 def test_who_listens_is_told(connection: Connection) -> None:

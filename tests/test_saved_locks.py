@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -372,6 +373,9 @@ GOOD: dict[str, Any] = {
     "locks": [],
 }
 LOCK = ["a", "owner", 7, "a host", 7, 1.5]
+HOUR = 3_600_000_000
+"""Microseconds."""
+LATE = time.time_ns() // 1000 + 48 * HOUR
 
 
 @pytest.mark.parametrize(
@@ -392,6 +396,10 @@ LOCK = ["a", "owner", 7, "a host", 7, 1.5]
         ({"grace": None}, "something else than a number"),
         ({"last_token": 7.5}, "something else than an integer"),
         ({"last_token": False}, "something else than an integer"),
+        ({"last_token": 10**30}, f"the token {10**30} can't have been granted: it is more than a"),
+        ({"last_token": LATE}, "more than a day beyond this machine's clock"),
+        ({"locks": [[*LOCK[:2], LATE, *LOCK[3:]]]}, "more than a day beyond"),
+        ({"locks": [[*LOCK[:4], LATE, *LOCK[5:]]]}, "more than a day beyond"),
         ({"locks": {}}, "the locks are no list"),
         ({"locks": ""}, "the locks are no list"),
         ({"locks": [7]}, "TypeError"),
@@ -422,12 +430,13 @@ def test_good_state_is_read_as_it_was_written(tmp_path: Path) -> None:
     """Any text, also what is no Unicode, in a label say; and there is none at first."""
     state = StateFile(tmp_path / "state")
     assert state.read() is None
-    locks = [Described("ü", "owner", 2**61, "a \udcff host", 7, 1.5)]
-    state.write_locks(60, 2**61, locks, 2.5)
+    token = time.time_ns() // 1000 + 23 * HOUR
+    locks = [Described("ü", "owner", token, "a \udcff host", 7, 1.5)]
+    state.write_locks(60, token, locks, 2.5)
     earlier = state.read()
     assert earlier is not None
     assert (earlier.max_ttl, earlier.last_token, earlier.locks, earlier.grace) == (
-        (60, 2**61, locks, 2.5)
+        (60, token, locks, 2.5)
     )
 
 

@@ -446,6 +446,7 @@ def test_process_that_the_server_does_not_know_listens_anew(server: Server) -> N
         lease = acquire(ALIAS, ttl=0.2, renew=False)
         heard.process = "0" * 32
         waits = store.join("a", "owner", "", print)
+        assert waits
         assert waiting(store) == 1
         waits.leave(granted=False)
         heard.process = "1" * 32
@@ -458,6 +459,7 @@ def test_who_waits_joins_again_only_where_his_process_is_known(server: Server) -
     """Else that connection is of no use."""
     with locks_of(server) as store, distributed_lock("a", backend=ALIAS):
         waits = store.join("a", "owner", "", print)
+        assert waits
         waits.request["process"] = "0" * 32
         with pytest.raises(ConnectionResetError, match="no connection on which it listens"):
             listener(store.server)._join_again()
@@ -470,6 +472,7 @@ def test_only_the_first_who_learns_that_makes_it_listen_anew(server: Server) -> 
     with locks_of(server) as store:
         heard = listener(store.server)
         waits = store.join("a", "owner", "", print)
+        assert waits
         waits.leave(granted=False)
         known, wire = heard._known, heard._wire
         heard._listen_anew(Future())

@@ -250,7 +250,8 @@ class BaseLockBackend:
     def force_release(self, semaphore: str, token: int) -> bool:
         """Take the lock from its holder, if it still is the one that was granted this token.
 
-        If so, call tell_force_released().
+        A lock that was released, but is kept from others for a while, is freed, too. If so, call
+        tell_force_released().
         """
         raise NotImplementedError
 

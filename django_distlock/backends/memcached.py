@@ -13,6 +13,7 @@ from django.core.checks import CheckMessage
 from ..clocks import monotonic
 from ..exceptions import InvalidLockBackend, LockBackendUnavailable
 from .base import BaseLockBackend, Claim, Grant, Renewal
+from .batches import Outcome
 from .caches import (
     MEMCACHED_CACHES,
     check_own_cache,
@@ -20,6 +21,7 @@ from .caches import (
     validate_store_timeout,
 )
 from .memcached_clients import Client, Conversation, Server, shared
+from .pools import Budget
 
 T = TypeVar("T")
 
@@ -54,7 +56,7 @@ class MemcachedBackend(BaseLockBackend):
     can't be read to less than a second, so `acquired_at` and `expires_at` of a lease are by the
     holder's own clock. They are for people.
 
-    The server has `store_timeout` seconds to answer, whatever the cache's own settings say.
+    A call ends within `store_timeout` seconds, whatever the cache's own settings say.
     """
 
     supports_fencing = False
@@ -69,6 +71,7 @@ class MemcachedBackend(BaseLockBackend):
         super().__init__(alias, ttl=ttl)
         self.cache = cache
         self.store_timeout = validate_store_timeout(alias, store_timeout)
+        self._budget = Budget(store_timeout)
         found = find_cache(alias, cache, MEMCACHED_CACHES)
         servers = found.client_servers  # type: ignore[attr-defined]
         if len(servers) != 1:
@@ -112,6 +115,9 @@ class MemcachedBackend(BaseLockBackend):
             )
         return seconds
 
+    def in_time(self) -> Budget:
+        return self._budget
+
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
         key, expiry, now = self._key(semaphore), _expiry(ttl), datetime.now(UTC)
         if not self._talk(lambda talk: talk.acquire(key, owner, expiry)):
@@ -119,18 +125,32 @@ class MemcachedBackend(BaseLockBackend):
         return Grant(None, now, _end(now, ttl))
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
-        renewals: dict[str, Renewal] = {}
+        """See BaseLockBackend.renew(). Each answer shows that the server lives.
+
+        When it has been silent for `store_timeout`, no other lease is asked for.
+        """
+        outcome, left = Outcome(), list(reversed(leases))
+        deadline = self._budget.deadline()
 
         def renew_all(talk: Conversation) -> None:
-            for lease in leases:
-                talk.continue_until(monotonic() + self.store_timeout)
-                key, expiry, now = self._key(lease.semaphore), _expiry(lease.ttl), datetime.now(UTC)
-                if talk.replace(key, lease.owner, lease.owner, expiry):
-                    renewals[lease.owner] = Renewal(True, _end(now, lease.ttl))
+            nonlocal deadline
+            while left:
+                lease, now = left[-1], datetime.now(UTC)
+                key, expiry = self._key(lease.semaphore), _expiry(lease.ttl)
+                held = talk.replace(key, lease.owner, lease.owner, expiry)
+                renewal = {lease.owner: Renewal(True, _end(now, lease.ttl))}
+                outcome.answered(renewal if held else {})
+                left.pop()
+                deadline = self._budget.deadline()
+                talk.continue_until(deadline)
 
-        if leases:
-            self._talk(renew_all)
-        return renewals
+        while left:
+            try:
+                self._talk(renew_all, deadline)
+            except LockBackendUnavailable as error:
+                silent = monotonic() >= deadline
+                outcome.failed([left.pop() for _ in range(len(left) if silent else 1)], error)
+        return outcome.result()
 
     def release(self, lease: Claim, keep: float = 0) -> bool:
         key, expiry = self._key(lease.semaphore), _expiry(keep) if keep else LONG_AGO
@@ -148,9 +168,10 @@ class MemcachedBackend(BaseLockBackend):
     def _server(self) -> Server:
         return shared(self._server_key, self._make_server)
 
-    def _talk(self, action: Callable[[Conversation], T]) -> T:
+    def _talk(self, action: Callable[[Conversation], T], deadline: float | None = None) -> T:
         """Do it on an idle connection or, if there is none or it turns out cut, on a new one."""
-        server, deadline = self._server(), monotonic() + self.store_timeout
+        server = self._server()
+        deadline = self._budget.deadline() if deadline is None else deadline
         if idle := server.take():
             try:
                 return self._talk_on(idle, server, deadline, action)
@@ -159,6 +180,10 @@ class MemcachedBackend(BaseLockBackend):
                 if error.reply_lost or monotonic() > deadline - self.store_timeout / 2:
                     raise
         half = (deadline - monotonic()) / 2
+        if half <= 0:
+            raise LockBackendUnavailable(
+                f"DISTLOCK[{self.alias!r}]: no answer in {self.store_timeout:g} seconds"
+            )
         new = server.new(half)
 
         def ask_and_do(talk: Conversation) -> T:

@@ -113,6 +113,7 @@ class PyLibMCClient(Client):
         self.errors = (OSError, Error)
         self._not_found = NotFound
         microseconds, self._milliseconds = int(seconds * 1_000_000), _milliseconds(seconds)
+        self._deadline = monotonic() + seconds
         self._client = _pylibmc_client()(
             [server],
             behaviors={
@@ -128,6 +129,7 @@ class PyLibMCClient(Client):
         )
 
     def limit(self, seconds: float) -> None:
+        self._deadline = monotonic() + seconds
         milliseconds = _milliseconds(seconds)
         if milliseconds != self._milliseconds:
             self._client.behaviors = {"_poll_timeout": milliseconds}
@@ -141,6 +143,7 @@ class PyLibMCClient(Client):
         if value is None:
             # libmemcached 1.0, which is in pylibmc's wheels, says so of a server that hangs,
             # too. Asked once more, it raises then.
+            self.limit(max(self._deadline - monotonic(), 0.001))
             value, cas = self._client.gets(key)
         return None if value is None else Entry(_owner(value), cas)
 

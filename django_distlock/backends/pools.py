@@ -8,21 +8,23 @@ import atexit
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar, Final, Generic, NoReturn, Self, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from .. import clocks
 from ..exceptions import LockBackendUnavailable
 from ..threads import detach
+from .daemons import NoThread
 from .wires import Wire
 
 AT_ONCE: Final = 8
 """How many connections the tasks of an event loop have at once."""
 
+T = TypeVar("T")
 W = TypeVar("W", bound=Wire)
 
 
@@ -89,7 +91,9 @@ class Pool(ABC, Generic[W]):
                 left = self._left(deadline)
             wire.limit(left)
             wire.send(requests)
-            answers = [wire.receive() for _ in requests]
+            # Of several, each answer that has come shows that the server lives.
+            rest = deadline if len(requests) == 1 else math.inf
+            answers = [wire.receive(rest) for _ in requests]
         except BaseException as error:  # noqa: BLE001 - raised again, as what it means
             undone = isinstance(error, TimeoutError) and _send_only(wire, undo)
             self._fail(wire, error, undone=undone)
@@ -190,7 +194,12 @@ class Pool(ABC, Generic[W]):
 
     async def _aconnect(self, seconds: float) -> W:
         """See connect(): in a thread that no other work of the site keeps busy."""
-        connecting = _connecting().submit(self.connect, seconds)
+        connecting: Future[W] = Future()
+        try:
+            _connecting().submit(_settle, connecting, partial(self.connect, seconds))
+        except RuntimeError as error:
+            connecting.cancel()  # what can't be begun now may be later
+            raise NoThread(f"{self}: a thread is needed to connect, but {error}") from error
         try:
             return await asyncio.wrap_future(connecting)
         except BaseException:
@@ -231,6 +240,16 @@ def _close(wire: Wire | None) -> None:
     if wire is not None:
         with suppress(Exception):
             wire.close()
+
+
+def _settle(outcome: Future[T], call: Callable[[], T]) -> None:
+    """Call that in a thread, unless nobody wants it any more."""
+    if not outcome.set_running_or_notify_cancel():
+        return
+    try:
+        outcome.set_result(call())
+    except BaseException as error:  # noqa: BLE001 - raised where the outcome is awaited
+        outcome.set_exception(error)
 
 
 def _close_unused(connecting: Future[Any]) -> None:

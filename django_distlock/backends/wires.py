@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from ssl import SSLSocket
 from typing import Any, Final
 
+from .. import clocks
+
 CHUNK: Final = 65_536
 
 
@@ -59,13 +61,21 @@ class Wire(ABC):
         self.outstanding += len(requests)
         self._socket.sendall(b"".join(map(self.pack, requests)))
 
-    def receive(self) -> Any:
-        """Return the next answer, a ServerError among others, when it has come."""
+    def receive(self, deadline: float = math.inf) -> Any:
+        """Return the next answer, a ServerError among others, when it has come.
+
+        That it has begun to come is no reason to wait beyond the deadline, by the local monotonic
+        clock, for the rest.
+        """
+        began = False
         while True:
             try:
                 return self._next_answer()
             except Incomplete:
+                if began and deadline < math.inf:
+                    self.limit(max(deadline - clocks.monotonic(), 0.001))
                 self._read()
+                began = True
 
     async def areceive(self) -> Any:
         """See receive()."""

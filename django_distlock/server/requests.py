@@ -8,7 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..semaphores import MAX_LENGTH, validate_semaphore
-from .table import Described, Lock, Party, Refused
+from .table import Described, FutureToken, Lock, Party, Refused
 
 if TYPE_CHECKING:
     from .service import Process, Service
@@ -29,6 +29,7 @@ PROCESS: Final = re.compile("[0-9a-f]{32}")
 
 Request = dict[str, Any]
 Answer = dict[str, Any]
+End = int | Literal[False] | None
 
 
 class Invalid(Exception):
@@ -69,13 +70,20 @@ def _renew(service: "Service", request: Request) -> Answer:
     if type(leases) is not list:
         raise Invalid("leases is a list.")
     party = _party(service, request)
-    claims = [_claim(lease) for lease in leases]
-    return {"expires_at": [_renewed(service, claim, party) for claim in claims]}
+    return {"expires_at": [_answer_for(service, lease, party) for lease in leases]}
 
 
-def _renewed(
-    service: "Service", claim: Described, party: Party | None
-) -> int | Literal[False] | None:
+def _answer_for(service: "Service", lease: object, party: Party | None) -> End | Answer:
+    """Return what became of one lease; an error is an answer for it alone."""
+    try:
+        return _renewed(service, _claim(lease), party)
+    except Invalid as error:
+        return {"error": "invalid", "text": str(error)}
+    except FutureToken as error:
+        return {"error": "refused", "text": str(error)}
+
+
+def _renewed(service: "Service", claim: Described, party: Party | None) -> End:
     """Renew the lease, or take the holder's word for it while nothing is granted.
 
     Return its new end; None if it is lost; False if it is held, but can't be renewed now.
@@ -88,6 +96,8 @@ def _renewed(
         held = table.renew(claim.semaphore, claim.owner, claim.left, party)
         if not held and claim.token:
             held = table.reclaim(claim, party)
+    except FutureToken:
+        raise
     except Refused:
         return False
     return table.microseconds() + round(claim.left * 1_000_000) if held else None

@@ -15,13 +15,21 @@ from typing import Any, Final
 
 from .. import clocks
 from .protocol import parse
-from .table import Described
+from .table import Described, FutureToken, check_token
 
 VERSION: Final = 1
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
-UNREADABLE: Final = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
+UNREADABLE: Final = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+    FutureToken,
+)
 
 
 class Unreadable(Exception):
@@ -130,7 +138,7 @@ def _parse(content: dict[str, Any]) -> Earlier:
     elapsed = clocks.monotonic() - _number(content["at"]) if content["boot"] == _boot() else 0.0
     return Earlier(
         max_ttl=_number(content["max_ttl"]),
-        last_token=_integer(content["last_token"]),
+        last_token=_token(content["last_token"]),
         locks=None if locks is None else [_lock(*lock) for lock in locks],
         grace=_number(content["grace"]),
         elapsed=max(0.0, elapsed),
@@ -148,9 +156,9 @@ def _lock(
     return Described(
         _text(semaphore),
         _text(owner),
-        _integer(token),
+        _token(token),
         _text(holder),
-        _integer(acquired_at),
+        _token(acquired_at),
         _number(left),
     )
 
@@ -161,9 +169,11 @@ def _text(value: object) -> str:
     return value
 
 
-def _integer(value: object) -> int:
+def _token(value: object) -> int:
+    """Return a token, or the time of a grant, of which the same is true."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError("there is something else than an integer")
+    check_token(value, time.time_ns() // 1000)
     return value
 
 

@@ -21,10 +21,16 @@ SLACK: Final = 1_000
 HOARDED: Final = 1 / 8
 """How many ends that don't count any more are kept, at most, and so many more for each lock."""
 GONE: Final = -math.inf
+DAY: Final = 86_400_000_000
+"""Microseconds that a token from outside may be beyond the clock: clocks are set now and then."""
 
 
 class Refused(Exception):
     """The table grants nothing of this at the moment, whoever has the lock: it is no answer."""
+
+
+class FutureToken(Refused):
+    """A token can't have been granted: it is too far beyond the clock."""
 
 
 class Release(IntEnum):
@@ -192,12 +198,14 @@ class LockTable:
         """Let who says that he has held it since before this table was there hold it `left` long.
 
         That is so while nothing is granted, unless it is known to have been released since, or
-        another one to have a higher token; False if not.
+        another one to have a higher token; False if not. FutureToken if nobody can have the token:
+        it would be exceeded by all that are granted later, and these couldn't be reclaimed.
         """
         now = self._monotonic()
         lock = self._find(claim.semaphore, now)
         if now >= self._grants_from or (lock and lock.token >= claim.token):
             return False
+        check_token(claim.token, self.microseconds())
         self.last_token = max(self.last_token, claim.token)
         if lock is None:
             lock = self._new(claim.semaphore)
@@ -218,10 +226,10 @@ class LockTable:
         return Release.HANDED_OVER if lock.offered else Release.RELEASED
 
     def force_release(self, semaphore: str, token: int) -> bool:
-        """Free it if this is the token of its holder."""
+        """Free it if this is the token of its holder, or of who kept it from others."""
         now = self._monotonic()
         lock = self._find(semaphore, now)
-        if lock is None or lock.ends <= now or not lock.owner or lock.token != token:
+        if lock is None or lock.ends <= now or lock.token != token:
             return False
         self._free(lock, now)
         return True
@@ -423,6 +431,15 @@ class LockTable:
     def _forget(self, lock: Lock, owner: str) -> None:
         if lock.queue and (waiter := lock.queue.pop(owner, None)):
             waiter.party.waiting.discard((lock.semaphore, owner))
+
+
+def check_token(token: int, now: int) -> None:
+    """Raise FutureToken if it is more than a day beyond the clock, which is at `now` by then."""
+    if token - now > DAY:
+        raise FutureToken(
+            f"the token {token} can't have been granted: it is more than a day beyond this "
+            f"machine's clock, which says {now}; if that is wrong, set it"
+        )
 
 
 def _next(queue: OrderedDict[str, Waiter]) -> Waiter:

@@ -13,6 +13,7 @@ from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, OperationalError
 from django.db import connections as connections_by_alias
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ...clocks import monotonic
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ...fields import to_datetime
 from ...models import KEPT, Lock, LockQuerySet
@@ -20,6 +21,7 @@ from ...plain import plain
 from ...queues import contended
 from ...transactions import has_snapshots, in_testcase
 from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState, Owner, Place, Renewal
+from ..batches import Outcome
 from .connections import OwnConnections, is_behind_pooler, own_connections, place
 from .errors import HARMLESS, Conflict, RowLocked, is_read_only, translate
 from .listening import Listener, listener
@@ -34,6 +36,12 @@ T = TypeVar("T")
 
 BATCH = 1_000
 """How many leases are renewed by one statement."""
+
+NOBODYS: Parameters = {"semaphore": "", "owner": "", "ttl": 0}
+"""A lease that there can't be."""
+
+SILENT = 1.0
+"""Seconds after which a statement that failed is taken for one that had no answer."""
 
 TRIES = 10
 """How often a statement is sent that a deadlock, or another's lock on the row, keeps stopping."""
@@ -180,12 +188,45 @@ class DatabaseBackend(BaseLockBackend):
         return not caller.in_atomic_block or (caller.vendor == "sqlite" and not in_testcase(caller))
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
-        renewals: dict[str, Renewal] = {}
-        for first in range(0, len(leases), BATCH):
-            renewals |= self._renew(pack(map(_lease, leases[first : first + BATCH])))
-        return renewals
+        if len(leases) == 1:
+            return self._renew(leases)
+        outcome = Outcome()
+        batches = [leases[first : first + BATCH] for first in range(0, len(leases), BATCH)]
+        self._renew_each(batches, outcome)
+        return outcome.result()
 
-    def _renew(self, parameters: Parameters) -> dict[str, Renewal]:
+    def _renew_each(self, batches: list[Sequence[Claim]], outcome: Outcome) -> Exception | None:
+        """Renew each of these; return why nothing more is asked, if the database is down."""
+        down: Exception | None = None
+        for batch in batches:
+            if down is None:
+                down = self._renew_batch(batch, outcome)
+            else:
+                outcome.failed(batch, down)
+        return down
+
+    def _renew_batch(self, batch: Sequence[Claim], outcome: Outcome) -> Exception | None:
+        """Renew these; if it is one of them that can't be, each by itself. See _renew_each()."""
+        began = monotonic()
+        try:
+            outcome.answered(self._renew(batch))
+        except Exception as error:  # noqa: BLE001 - what a driver can't encode is none of Django's
+            answers = monotonic() - began < SILENT and self._answers()
+            if answers and len(batch) > 1:
+                return self._renew_each([[lease] for lease in batch], outcome)
+            outcome.failed(batch, error)
+            return None if answers else error
+        return None
+
+    def _answers(self) -> bool:
+        """Tell whether the database renews anything: it is asked to for a lease of nobody."""
+        with suppress(Exception):
+            self._run(lambda lock: lock.renew(pack([NOBODYS])))
+            return True
+        return False
+
+    def _renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
+        parameters = pack(map(_lease, leases))
         rows = self._run(lambda lock: lock.renew(parameters))
         return {Owner(owner): Renewal(bool(renewed), _end(end)) for owner, renewed, end in rows}
 

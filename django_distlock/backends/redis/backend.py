@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import chain
-from typing import Any, ClassVar, Final
+from operator import attrgetter
+from typing import Any, ClassVar, cast
 
 from django.core import checks
 from django.core.checks import CheckMessage
@@ -18,10 +19,11 @@ from ...fields import to_datetime
 from ...plain import plain
 from ...queues import contended
 from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState, Owner, Place, Renewal
+from ..batches import Outcome
 from ..caches import check_ignored_exceptions, check_own_cache, validate_store_timeout
 from ..pools import Budget
 from ..wires import ServerError
-from .connections import Node
+from .connections import NOT_NOW, Node
 from .listening import QueuedPlace, listener
 from .scripts import ACQUIRE, FORCE_RELEASE, RELEASE, RENEW, Call
 from .servers import aat_node, at_node, find_servers
@@ -31,6 +33,9 @@ BATCH = 500
 SCANNED = 1_000
 """How many keys a server looks at before it lets others have their turn."""
 
+Answers = Iterator[tuple[list[Claim], Any]]
+"""Batches of leases, each with what a server answered of it, or why it did not."""
+
 
 class RedisBackend(BaseLockBackend):
     """Keeps locks in Redis: by the connections of a Django cache, or of a client of redis-py.
@@ -38,8 +43,8 @@ class RedisBackend(BaseLockBackend):
     `cache` is the alias of a cache by django-redis or of Django's own RedisCache; `client` the
     dotted path of a callable that returns a redis-py client, which may be a RedisCluster. The
     cache's KEY_PREFIX stands before each key; its VERSION does not, since a deployment with another
-    one would split each lock. A server has `store_timeout` seconds to answer a call, whatever
-    the cache's own settings are; a handshake of TLS has as many again.
+    one would split each lock. A call ends within `store_timeout` seconds, whatever the cache's own
+    settings are; a handshake of TLS has as many again.
 
     It does not guarantee that a grant survives what makes the server forget: a failover to a
     replica that hasn't received it, a restart, FLUSHDB, an eviction. The token rises all the same.
@@ -105,6 +110,7 @@ class RedisBackend(BaseLockBackend):
         return at_node(
             self._servers,
             keys[0],
+            deadline,
             lambda node: listener(node).join(keys, waiter, wake, deadline),
         )
 
@@ -119,41 +125,66 @@ class RedisBackend(BaseLockBackend):
     ) -> Place | None:
         """See join()."""
         keys, waiter = self._keys(semaphore), _waiter(owner, holder)
+        deadline = budget.deadline()
         return await aat_node(
             self._servers,
             keys[0],
-            lambda node: listener(node).ajoin(keys, waiter, wake, budget.deadline()),
+            deadline,
+            lambda node: listener(node).ajoin(keys, waiter, wake, deadline),
         )
+
+    def leave(self, place: Place, granted: bool) -> None:
+        cast("QueuedPlace", place).leave(granted=granted, deadline=self._budget.deadline())
 
     async def aleave(self, place: QueuedPlace, granted: bool, *, budget: Budget) -> None:
         """See leave()."""
-        await place.aleave(granted=granted)
+        await place.aleave(granted=granted, deadline=budget.deadline())
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
-        renewals: dict[str, Renewal] = {}
+        outcome = Outcome()
         by_node = self._batches_by_node(leases)
-        failures = []
-        for node, batches in by_node.items():
-            try:
-                answers = self._renew_at(node, batches)
-            except LockBackendUnavailable as error:
-                self._servers.suspect()
-                failures.append(error)
-                answers = [UNKNOWN] * len(batches)
-            for batch, answer in zip(batches, answers, strict=True):
-                renewals |= _renewals(batch, answer)
-        if failures and len(failures) == len(by_node):
-            raise failures[0]
-        return renewals
+        # Those that were silent last time have one time together, after the others have theirs.
+        share = self.store_timeout / max(1, sum(node.silent for node in by_node))
+        for node in sorted(by_node, key=attrgetter("silent")):
+            deadline = self._budget.deadline()
+            if node.silent:
+                deadline = min(deadline, clocks.monotonic() + share)
+            for batch, answer in self._renew_at(node, by_node[node], deadline):
+                if isinstance(answer, LockBackendUnavailable):
+                    outcome.failed(batch, answer)
+                else:
+                    outcome.answered(_renewals(batch, answer))
+        return outcome.result()
 
-    def _renew_at(self, node: Node, batches: list[list[Claim]]) -> list[Any]:
-        """Renew all in one round trip, but what the node doesn't carry out so."""
-        calls = [self._renewal(batch) for batch in batches]
-        answers = node.ask_all([call.command() for call in calls], self._budget.deadline())
-        return [
-            self._call(call) if isinstance(answer, ServerError) else answer
-            for call, answer in zip(calls, answers, strict=True)
-        ]
+    def _renew_at(self, node: Node, batches: list[list[Claim]], deadline: float) -> Answers:
+        """Renew all in one round trip, but what the node refuses."""
+        commands = [self._renewal(batch).command() for batch in batches]
+        try:
+            answers = node.ask_all(commands, deadline)
+            node.silent = False
+        except LockBackendUnavailable as error:
+            node.silent = True
+            self._servers.suspect()
+            yield from ((batch, error) for batch in batches)
+            return
+        for batch, answer in zip(batches, answers, strict=True):
+            if isinstance(answer, ServerError):
+                yield from self._renew_again(node, batch, deadline)
+            else:
+                yield batch, answer
+
+    def _renew_again(self, node: Node, batch: list[Claim], deadline: float) -> Answers:
+        """Renew what was refused: perhaps by another node, and else each lease by itself."""
+        try:
+            yield batch, self._call(self._renewal(batch), deadline=deadline)
+        except LockBackendUnavailable as error:
+            refusal = error.__cause__
+            if not isinstance(refusal, ServerError) or refusal.code in NOT_NOW or len(batch) == 1:
+                yield batch, error
+                return
+            if refusal.code == "CROSSSLOT":
+                self._servers.group_by_slot()
+            yield from self._renew_at(node, [[lease] for lease in batch], deadline)
 
     async def arenew(self, leases: Sequence[Claim], *, budget: Budget) -> dict[str, Renewal]:
         """See renew()."""
@@ -196,7 +227,8 @@ class RedisBackend(BaseLockBackend):
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
         prefix = plain(prefix)
         pattern = _escape(self._start + _encode(prefix)) + "*}"
-        found = at_node(self._servers, self._key(prefix), lambda _: self._list(pattern))
+        key, deadline = self._key(prefix), self._new_deadline()
+        found = at_node(self._servers, key, deadline, lambda _: self._list(pattern))
         yield from sorted(found.values(), key=lambda lock: lock.semaphore)[:limit]
 
     def _list(self, pattern: str) -> dict[str, LockInfo]:
@@ -284,14 +316,15 @@ class RedisBackend(BaseLockBackend):
         for node in self._servers.all():
             node.close()
 
-    def _call(self, call: Call, undo: Call | None = None) -> Any:
-        deadline = self._budget.deadline()
-        return at_node(self._servers, call.keys[0], lambda node: node.run(call, deadline, undo))
+    def _call(self, call: Call, undo: Call | None = None, deadline: float | None = None) -> Any:
+        deadline = self._budget.deadline() if deadline is None else deadline
+        key = call.keys[0]
+        return at_node(self._servers, key, deadline, lambda node: node.run(call, deadline, undo))
 
     async def _acall(self, call: Call, budget: Budget, undo: Call | None = None) -> Any:
         deadline = budget.deadline()
         return await aat_node(
-            self._servers, call.keys[0], lambda node: node.arun(call, deadline, undo)
+            self._servers, call.keys[0], deadline, lambda node: node.arun(call, deadline, undo)
         )
 
     def _new_deadline(self) -> float:
@@ -350,13 +383,7 @@ def _grant(answer: Any, ttl: float | None) -> Grant | None:
     return Grant(token, to_datetime(at), _end(at, ttl))
 
 
-UNKNOWN: Final = object()
-"""Instead of an answer: who holds a lock that can't be renewed now, holds it as far as is known."""
-
-
 def _renewals(leases: list[Claim], answer: Any) -> dict[str, Renewal]:
-    if answer is UNKNOWN:
-        return {Owner(lease.owner): Renewal(False, None) for lease in leases}
     at, renewed = answer
     return {
         Owner(lease.owner): Renewal(True, _end(int(at), lease.ttl))

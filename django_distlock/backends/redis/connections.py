@@ -4,10 +4,8 @@ A cache may wait for an answer without end, or try again for minutes. Here a cal
 deadline, with an answer or with LockBackendUnavailable.
 """
 
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from threading import Timer
+from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
 from redis.backoff import NoBackoff
@@ -19,12 +17,12 @@ from ...exceptions import LockBackendUnavailable
 from ..pools import Pool
 from ..wires import ServerError
 from .scripts import Call
-from .wire import RedisWire
+from .wire import RedisWire, socket_of
 
 ELSEWHERE: Final = {"MOVED", "ASK"}
 """What a cluster's node answers that hasn't got the key."""
-NOT_NOW: Final = {"READONLY", "LOADING", "MASTERDOWN"}
-"""What a server answers that isn't the master, or not yet: another may be by now."""
+NOT_NOW: Final = {"READONLY", "LOADING", "MASTERDOWN", "NOREPLICAS"}
+"""What a server answers that isn't the master, not yet, or not any more: another may be by now."""
 
 
 class Moved(Exception):
@@ -39,13 +37,20 @@ class Node(Pool[RedisWire]):
     def __init__(self, pool: Any, timeout: float) -> None:
         super().__init__(timeout)
         self.pool = pool
+        self.silent = False
+        """Whether it didn't answer when leases were to be renewed last."""
 
     def __str__(self) -> str:
-        if service := getattr(self.pool, "service_name", None):
+        if service := self._service():
             return f"Redis, the master {service!r}"
         kwargs = self.pool.connection_kwargs
         address = f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}"
         return f"Redis at {kwargs.get('path') or address}"
+
+    def _service(self) -> str | None:
+        """Return the name by which sentinels know the server, if they are asked for it."""
+        found: str | None = getattr(self.pool, "service_name", None)
+        return found
 
     def run(self, call: Call, deadline: float, undo: Call | None = None) -> Any:
         """Run a script and return its answer.
@@ -88,9 +93,11 @@ class Node(Pool[RedisWire]):
         """
         # Not make_connection(), which would have it count against the cache's own limit for ever.
         connection = self.pool.connection_class(**self.pool.connection_kwargs)
-        connection.socket_timeout = connection.socket_connect_timeout = seconds
+        connection.socket_timeout = seconds
+        # Sentinels may have had the other half.
+        connection.socket_connect_timeout = seconds / 2 if self._service() else seconds
         connection.retry = Retry(NoBackoff(), 0)
-        with _cut_after(seconds, connection):
+        with _in_time(connection, seconds):
             connection.connect()
         return RedisWire(connection)
 
@@ -108,12 +115,16 @@ class Node(Pool[RedisWire]):
 
 
 @contextmanager
-def _cut_after(seconds: float, connection: Any) -> Iterator[None]:
+def _in_time(connection: Any, seconds: float) -> Iterator[None]:
     """Raise TimeoutError if the block takes longer: redis-py gives each of its steps that time."""
     ends = clocks.monotonic() + seconds
-    timer = Timer(seconds, _cut, [connection])
-    timer.daemon = True
-    timer.start()
+    read = connection.read_response
+
+    def read_in_time(*args: Any, **kwargs: Any) -> Any:
+        socket_of(connection).settimeout(max(ends - clocks.monotonic(), 0.001))
+        return read(*args, **kwargs)
+
+    connection.read_response = read_in_time
     try:
         yield
     except RedisError as error:
@@ -121,9 +132,4 @@ def _cut_after(seconds: float, connection: Any) -> Iterator[None]:
             raise TimeoutError from error
         raise
     finally:
-        timer.cancel()
-
-
-def _cut(connection: Any) -> None:
-    with suppress(OSError, AttributeError):  # it isn't connected yet, or not any more
-        connection._sock.shutdown(socket.SHUT_RDWR)
+        del connection.read_response

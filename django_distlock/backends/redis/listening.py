@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from ... import clocks
 from ...exceptions import LockBackendUnavailable
+from ..daemons import NoThread, start_daemon
 from ..wires import ServerError
 from .connections import Moved, Node
 from .scripts import JOIN, LEAVE, LOOK, Call, Script
@@ -107,13 +108,16 @@ class QueuedPlace:
         if self.failure is not None:
             raise LockBackendUnavailable(str(self.failure)) from self.failure
 
-    def leave(self, *, granted: bool) -> None:
-        """Wait no more: having been granted the lock, or having given up."""
-        self._listener.remove(self, granted)
+    def leave(self, *, granted: bool, deadline: float | None = None) -> None:
+        """Wait no more: having been granted the lock, or having given up.
 
-    async def aleave(self, *, granted: bool) -> None:
+        Without a deadline, by the local monotonic clock, the server has a time of its own for it.
+        """
+        self._listener.remove(self, granted, deadline)
+
+    async def aleave(self, *, granted: bool, deadline: float) -> None:
         """See leave()."""
-        await self._listener.aremove(self, granted)
+        await self._listener.aremove(self, granted, deadline)
 
     def is_queued(self, now: float) -> bool:
         """Tell whether it should be in the queue, not having been offered the lock just now."""
@@ -139,8 +143,11 @@ class Listener:
     def join(
         self, keys: Keys, waiter: str, wake: Callable[[], object], deadline: float
     ) -> QueuedPlace | None:
-        """Return a place at the end of the queue; None if nobody may listen for its turn."""
-        place, listening = self._add(keys, waiter, wake)
+        """Return a place at the end of the queue; None if nobody can listen for its turn."""
+        try:
+            place, listening = self._add(keys, waiter, wake)
+        except NoThread:
+            return None
         try:
             concurrent.futures.wait([listening], max(0, deadline - clocks.monotonic()))
             if not self._is_allowed(listening):
@@ -156,7 +163,10 @@ class Listener:
         self, keys: Keys, waiter: str, wake: Callable[[], object], deadline: float
     ) -> QueuedPlace | None:
         """See join()."""
-        place, listening = self._add(keys, waiter, wake)
+        try:
+            place, listening = self._add(keys, waiter, wake)
+        except NoThread:
+            return None
         try:
             known = asyncio.wrap_future(listening)
             await asyncio.wait([known], timeout=max(0, deadline - clocks.monotonic()))
@@ -174,23 +184,23 @@ class Listener:
         _note_end([place], left)
         return place
 
-    def remove(self, place: QueuedPlace, granted: bool) -> None:
+    def remove(self, place: QueuedPlace, granted: bool, deadline: float | None = None) -> None:
         """Let it be in no queue, and have no offer unless it was `granted` the lock."""
         self._forget(place, granted)
         if place.failure is not None:
             self._leave_later(place)
         elif not granted:
             with self._or_later(place):
-                self._node.run(_call(LEAVE, place), self._new_deadline())
+                self._node.run(_call(LEAVE, place), deadline or self._new_deadline())
 
-    async def aremove(self, place: QueuedPlace, granted: bool) -> None:
+    async def aremove(self, place: QueuedPlace, granted: bool, deadline: float) -> None:
         """See remove()."""
         self._forget(place, granted)
         if place.failure is not None:
             self._leave_later(place)
         elif not granted:
             with self._or_later(place):
-                await self._node.arun(_call(LEAVE, place), self._new_deadline())
+                await self._node.arun(_call(LEAVE, place), deadline)
 
     @contextmanager
     def _or_later(self, place: QueuedPlace) -> Iterator[None]:
@@ -217,8 +227,8 @@ class Listener:
         number = next(self._numbers)
         place = QueuedPlace(self, keys, number, f"{self._channel} {number} {waiter}", wake)
         with self._changing:
-            self._places[number] = place
             self._start()
+            self._places[number] = place
             return place, self._listening
 
     def _forget(self, place: QueuedPlace, granted: bool = False) -> None:
@@ -232,9 +242,7 @@ class Listener:
         if self._thread is None or not self._thread.is_alive():
             self._listening = Future()
             self._failure = None
-            name = f"django_distlock listens to {self._node}"
-            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-            self._thread.start()
+            self._thread = start_daemon(self._run, f"django_distlock listens to {self._node}")
 
     def _is_allowed(self, listening: Future[bool]) -> bool:
         """Tell whether it listens, or isn't allowed to; raise if that isn't known in time."""

@@ -1,16 +1,20 @@
 """Which Redis servers have the locks, and where the settings say they are."""
 
 import asyncio
+import concurrent.futures
 import logging
 import math
-import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol, TypeVar
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from django.core.cache import caches
 from django.utils.module_loading import import_string
 from redis import Redis, RedisCluster
 from redis.backoff import NoBackoff
+from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
@@ -19,7 +23,11 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 from ... import clocks
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ..caches import REDIS_CACHES, find_cache, paths
+from ..daemons import NoThread, start_daemon
 from .connections import Moved, Node
+
+if TYPE_CHECKING:
+    from threading import Thread
 
 T = TypeVar("T")
 
@@ -46,8 +54,12 @@ class Servers(Protocol):
         """Return what is the same for keys that one script may be given."""
         ...
 
-    def look_up(self) -> None:
-        """Find out anew which node has what."""
+    def group_by_slot(self) -> None:
+        """Learn that one script may only be given keys of one slot."""
+        ...
+
+    def look_up(self) -> Future[None]:
+        """Begin to find out anew which node has what; NoThread if that can't be begun."""
         ...
 
     def suspect(self) -> None:
@@ -60,6 +72,7 @@ class OneServer:
 
     def __init__(self, pool: Any, timeout: float) -> None:
         self._node = Node(pool, timeout)
+        self._has_slots = False
 
     def of(self, key: str) -> Node:
         """Return the only one."""
@@ -70,10 +83,14 @@ class OneServer:
         return [self._node]
 
     def slot(self, key: str) -> int:
-        """Return the same for all."""
-        return 0
+        """Return the same for all, unless a cluster turned out to be behind the address."""
+        return key_slot(key.encode()) if self._has_slots else 0
 
-    def look_up(self) -> None:
+    def group_by_slot(self) -> None:
+        """Learn it from the server's refusal: it may be a proxy that hides all else."""
+        self._has_slots = True
+
+    def look_up(self) -> Future[None]:
         """Tell what is wrong: only a cluster moves keys."""
         raise LockBackendUnavailable(
             f"{self._node} is in a Redis Cluster: give client, a callable that returns a "
@@ -91,7 +108,9 @@ class Cluster:
         self._client = client
         self._timeout = timeout
         self._nodes: dict[str, Node] = {}
-        self._looks_up: threading.Thread | None = None
+        self._looks_up: Thread | None = None
+        self._known: Future[None] = Future()
+        """Set when it has been looked up which node has what."""
         self._looked_up = -math.inf
 
     def of(self, key: str) -> Node:
@@ -107,29 +126,41 @@ class Cluster:
         slot: int = self._client.keyslot(key)
         return slot
 
-    def look_up(self) -> None:
-        """Ask the cluster for its slots."""
-        self._client.nodes_manager.initialize()
+    def group_by_slot(self) -> None:
+        """Do nothing: they are."""
+
+    def look_up(self) -> Future[None]:
+        """Ask the cluster for its slots in the background, unless that is being done.
+
+        Not in the call that needs them: redis-py asks one node after the other, in its own time.
+        """
+        if self._looks_up is None or not self._looks_up.is_alive():
+            known: Future[None] = Future()
+            name = "django_distlock looks up a cluster"
+            self._looks_up = start_daemon(partial(self._look_up, known), name)
+            self._known = known
+        return self._known
 
     def suspect(self) -> None:
-        """Look up in the background which node has what, at most once a second.
-
-        Not in the call that failed: redis-py asks one node after the other, in its own time.
-        """
+        """Look up in the background which node has what, at most once a second."""
         if self._looks_up is not None and self._looks_up.is_alive():
             return
         if clocks.monotonic() - self._looked_up < BETWEEN_LOOK_UPS:
             return
         self._looked_up = clocks.monotonic()
-        name = "django_distlock looks up a cluster"
-        self._looks_up = threading.Thread(target=self._look_up, name=name, daemon=True)
-        self._looks_up.start()
-
-    def _look_up(self) -> None:
         try:
-            self.look_up()
-        except (RedisError, RedisClusterException, OSError) as error:
-            logger.warning("A Redis Cluster doesn't tell which node has what: %s", error)
+            self.look_up().add_done_callback(_log_failure)
+        except NoThread as error:
+            logger.warning("It isn't looked up which node of a Redis Cluster has what: %s", error)
+
+    def _look_up(self, known: Future[None]) -> None:
+        known.set_running_or_notify_cancel()  # from here on, who waits for it can't cancel it
+        try:
+            self._client.nodes_manager.initialize()
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            known.set_exception(error)
+        else:
+            known.set_result(None)
 
     def _node(self, found: Any) -> Node:
         node = self._nodes.get(found.name)
@@ -139,14 +170,21 @@ class Cluster:
         return node
 
 
-def at_node(servers: Servers, key: str, ask: Callable[[Node], T]) -> T:
+def _log_failure(known: Future[None]) -> None:
+    if error := known.exception():
+        logger.warning("A Redis Cluster doesn't tell which node has what: %s", error)
+
+
+def at_node(servers: Servers, key: str, deadline: float, ask: Callable[[Node], T]) -> T:
     """Ask the node that has the key, wherever a cluster may just have moved it."""
     try:
         for _ in range(MOVES):
             try:
                 return ask(servers.of(key))
             except Moved:
-                servers.look_up()
+                known = servers.look_up()
+                concurrent.futures.wait([known], max(0, deadline - clocks.monotonic()))
+                _raise_unless(known)
         return ask(servers.of(key))
     except LockBackendUnavailable:
         servers.suspect()
@@ -155,14 +193,18 @@ def at_node(servers: Servers, key: str, ask: Callable[[Node], T]) -> T:
         raise _unavailable(error, key) from error
 
 
-async def aat_node(servers: Servers, key: str, ask: Callable[[Node], Awaitable[T]]) -> T:
+async def aat_node(
+    servers: Servers, key: str, deadline: float, ask: Callable[[Node], Awaitable[T]]
+) -> T:
     """See at_node()."""
     try:
         for _ in range(MOVES):
             try:
                 return await ask(servers.of(key))
             except Moved:
-                await asyncio.to_thread(servers.look_up)
+                known = servers.look_up()
+                await _settled(known, max(0, deadline - clocks.monotonic()))
+                _raise_unless(known)
         return await ask(servers.of(key))
     except LockBackendUnavailable:
         servers.suspect()
@@ -171,7 +213,20 @@ async def aat_node(servers: Servers, key: str, ask: Callable[[Node], Awaitable[T
         raise _unavailable(error, key) from error
 
 
-FAILURES: Final = (Moved, RedisError, RedisClusterException)
+async def _settled(known: Future[None], seconds: float) -> None:
+    """Return when it is, or so many seconds are over."""
+    waiting = asyncio.wrap_future(known)
+    with suppress(*FAILURES):
+        await asyncio.wait_for(waiting, seconds)
+
+
+def _raise_unless(known: Future[None]) -> None:
+    if not known.done():
+        raise LockBackendUnavailable("Redis Cluster: it isn't known in time which node has what.")
+    known.result()
+
+
+FAILURES: Final = (Moved, RedisError, RedisClusterException, OSError)
 """What may come of looking for a cluster's node."""
 
 
@@ -265,10 +320,10 @@ def _wrap(name: str, client: Any, timeout: float) -> Servers:
 
 
 def _in_time(pool: SentinelConnectionPool, timeout: float) -> SentinelConnectionPool:
-    """Return a pool whose sentinels have to answer in time, together."""
+    """Return a pool whose sentinels have to answer in half of the time, together."""
     manager = pool.sentinel_manager
     addresses = [sentinel.connection_pool.connection_kwargs for sentinel in manager.sentinels]
-    each = timeout / max(1, len(addresses))
+    each = timeout / 2 / max(1, len(addresses))
     options = {"socket_timeout": each, "socket_connect_timeout": each}
     bounded = Sentinel(  # type: ignore[no-untyped-call]
         [(address["host"], address["port"]) for address in addresses],

@@ -4,12 +4,20 @@ That takes half the time of redis-py's own way, and lets async code wait for the
 connections. The protocol: https://redis.io/docs/latest/develop/reference/protocol-spec/
 """
 
+import re
+import socket
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from ..wires import Incomplete, ServerError, Wire
 
 Command = Sequence[Any]
+
+
+def socket_of(connection: Any) -> socket.socket:
+    """Return the socket of a connection of redis-py."""
+    found: socket.socket = connection._sock
+    return found
 
 
 class RedisWire(Wire):
@@ -18,7 +26,7 @@ class RedisWire(Wire):
     __slots__ = ("_connection", "is_told")
 
     def __init__(self, connection: Any) -> None:
-        super().__init__(connection._sock)
+        super().__init__(socket_of(connection))
         self._connection = connection
         self.is_told = False
         """Whether to receive what is told to whom it may concern, as well."""
@@ -55,7 +63,7 @@ class RedisWire(Wire):
                 return line
             case "-":
                 text = line.decode(errors="replace")
-                return ServerError(text, code=text.partition(" ")[0])
+                return ServerError(text, code=code_of(text))
             case "_":
                 return None
             case ">":
@@ -75,6 +83,22 @@ class RedisWire(Wire):
     def close(self) -> None:
         """Close the connection."""
         self._connection.disconnect()
+
+
+def code_of(text: str) -> str:
+    """Return the word that tells what an error is about.
+
+    That is the first one, unless it comes from a script: before version 7 servers, and those that
+    began as one of them, say it behind where in the script that was.
+    """
+    wrapped = WRAPPED.match(text)
+    return wrapped[1] if wrapped else text.partition(" ")[0]
+
+
+WRAPPED: Final = re.compile(
+    r"ERR Error running script \(call to f_[0-9a-f]+\): "
+    r"@user_script: ?[0-9]+: (?:@?user_script: ?[0-9]+: )?-?([A-Z]+) "
+)
 
 
 def _pack_bytes(command: Command) -> bytes:

@@ -1,19 +1,21 @@
 """The lock server's backend: what is asked for each action, and what an answer means."""
 
 import ssl
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from itertools import chain
+from typing import Any, ClassVar, Final, cast
 
 from ... import clocks
-from ...exceptions import InvalidLockBackend
+from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ...fields import to_datetime
 from ...plain import plain
 from ...queues import contended
 from ...server.addresses import DEFAULT, Address, check_secret, parse_address, read_secret
 from ...server.requests import PAGE
 from ...server.table import Described, Release
-from ..base import BaseLockBackend, Claim, Grant, LockInfo, Owner, Renewal
+from ..base import BaseLockBackend, Claim, Grant, LockInfo, Owner, Place, Renewal
+from ..batches import Outcome
 from ..caches import validate_store_timeout
 from ..memory import lock_info
 from ..pools import Budget
@@ -22,6 +24,8 @@ from .listening import Listener, QueuedPlace, listener
 
 AROUND: Final = 100
 """Bytes, about, of a lease in it, beside its texts."""
+SPOILED: Final = {"invalid", "frame", "internal"}
+"""What a server answers to a request because of what is in it."""
 
 
 class ServerBackend(BaseLockBackend):
@@ -29,8 +33,8 @@ class ServerBackend(BaseLockBackend):
 
     That is "host:port", "[::1]:port" or "unix:/path". The server is to know the same `secret`, a
     text, or what `secret_file` has. What isn't on this machine is spoken to by TLS alone: `tls`,
-    with the system's certificate authorities, or those in the file `tls_ca`. The server has
-    `store_timeout` seconds to answer.
+    with the system's certificate authorities, or those in the file `tls_ca`. A call ends within
+    `store_timeout` seconds.
 
     With `release_on_disconnect`, a lease ends when its process's connection does: so the lock of a
     worker that was killed is free at once. But a worker that is only cut off from the server then
@@ -108,7 +112,7 @@ class ServerBackend(BaseLockBackend):
 
     def join(
         self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
-    ) -> QueuedPlace:
+    ) -> QueuedPlace | None:
         request = _joining(semaphore, owner, holder)
         return listener(self.server).join(request, wake, self._budget.deadline())
 
@@ -120,34 +124,72 @@ class ServerBackend(BaseLockBackend):
         wake: Callable[[], object],
         *,
         budget: Budget,
-    ) -> QueuedPlace:
+    ) -> QueuedPlace | None:
         """See join()."""
         request = _joining(semaphore, owner, holder)
         return await listener(self.server).ajoin(request, wake, budget.deadline())
 
+    def leave(self, place: Place, granted: bool) -> None:
+        cast("QueuedPlace", place).leave(granted=granted, deadline=self._budget.deadline())
+
     async def aleave(self, place: QueuedPlace, granted: bool, *, budget: Budget) -> None:
         """See leave()."""
-        await place.aleave(granted=granted)
+        await place.aleave(granted=granted, deadline=budget.deadline())
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
-        if not leases:
-            return {}
-        batches = _batches(leases, self.server.max_frame // 2)
+        outcome = Outcome()
+        if leases:
+            batches = _batches(leases, self.server.max_frame // 2)
+            self._renew(batches, outcome, self._budget.deadline())
+        return outcome.result()
+
+    def _renew(self, batches: list[list[Claim]], outcome: Outcome, deadline: float) -> None:
+        """Renew these; of a batch that the server can't take, each lease by itself."""
+        spoiled: list[Claim] = []
+        for batch, answer in zip(batches, self._ask_to_renew(batches, deadline), strict=True):
+            if not isinstance(answer, Exception):
+                self._note(outcome, batch, answer)
+            elif len(batch) > 1 and getattr(answer.__cause__, "code", None) in SPOILED:
+                spoiled += batch
+            else:
+                outcome.failed(batch, answer)
+        if spoiled:
+            self._renew([[lease] for lease in spoiled], outcome, deadline)
+
+    def _ask_to_renew(
+        self, batches: list[list[Claim]], deadline: float
+    ) -> list[Request | Exception]:
+        """Return the answer to each batch, or why there is none."""
         requests = [_renewal(batch) for batch in batches]
-        deadline = self._budget.deadline()
-        if not self.release_on_disconnect:
+        if self.release_on_disconnect:
+            bind = self._binding(_longest(chain.from_iterable(batches))).bind
+            return [_try(partial(bind, request, deadline)) for request in requests]
+        try:
             answers = self.server.ask_several(requests, deadline)
-            return _renewals(batches, [self.server.understand(answer) for answer in answers])
-        bind = self._binding(_longest(leases)).bind
-        return _renewals(batches, [bind(request, deadline) for request in requests])
+        except LockBackendUnavailable as error:
+            return [error] * len(batches)
+        return [_try(partial(self.server.understand, answer)) for answer in answers]
 
     async def arenew(self, leases: Sequence[Claim], *, budget: Budget) -> dict[str, Renewal]:
         """See renew()."""
-        batches = _batches(leases, self.server.max_frame // 2)
+        outcome = Outcome()
         binds = self.release_on_disconnect
         ask = self._binding(_longest(leases)).abind if binds else self.server.aask
-        answers = [await ask(_renewal(batch), budget.deadline()) for batch in batches]
-        return _renewals(batches, answers)
+        for batch in _batches(leases, self.server.max_frame // 2):
+            self._note(outcome, batch, await ask(_renewal(batch), budget.deadline()))
+        return outcome.result()
+
+    def _note(self, outcome: Outcome, leases: list[Claim], answer: Request) -> None:
+        """Record what the server said of each lease."""
+        for lease, end in zip(leases, answer["expires_at"], strict=True):
+            if isinstance(end, dict):
+                reason = LockBackendUnavailable(f"{self.server}: {end.get('text')}")
+                outcome.failed([lease], reason)
+            elif end is None:
+                outcome.answered({})
+            else:
+                renewal = Renewal(end is not False, to_datetime(end) if end else None)
+                outcome.answered({Owner(lease.owner): renewal})
 
     def release(self, lease: Claim, keep: float = 0) -> bool:
         return self._released(
@@ -255,7 +297,7 @@ def _grant(answer: Request) -> Grant | None:
     return Grant(token, to_datetime(answer["acquired_at"]), to_datetime(answer["expires_at"]))
 
 
-def _longest(leases: Sequence[Claim]) -> float:
+def _longest(leases: Iterable[Claim]) -> float:
     return max((lease.ttl or 0 for lease in leases), default=0)
 
 
@@ -284,13 +326,11 @@ def _renewal(leases: list[Claim]) -> Request:
     }
 
 
-def _renewals(batches: list[list[Claim]], answers: list[Request]) -> dict[str, Renewal]:
-    return {
-        Owner(lease.owner): Renewal(end is not False, to_datetime(end) if end else None)
-        for batch, answer in zip(batches, answers, strict=True)
-        for lease, end in zip(batch, answer["expires_at"], strict=True)
-        if end is not None
-    }
+def _try(ask: Callable[[], Request]) -> Request | Exception:
+    try:
+        return ask()
+    except (LockBackendUnavailable, ValueError) as error:
+        return error
 
 
 def _release(lease: Claim, keep: float) -> Request:

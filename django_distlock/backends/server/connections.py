@@ -115,9 +115,7 @@ class LockServer(Pool[ServerWire]):
     def _open(self, seconds: float) -> socket.socket:
         host, port, path = self.address
         if not path:
-            sock = socket.create_connection((host, port), seconds)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return sock
+            return _connect(host, port, clocks.monotonic() + seconds)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.settimeout(seconds)
@@ -188,7 +186,7 @@ class LockServer(Pool[ServerWire]):
         if answer.code == "process":
             raise UnknownProcess
         if answer.code == "invalid":
-            raise ValueError(f"{self} refuses this: {answer}")
+            raise ValueError(f"{self} refuses this: {answer}") from answer
         raise LockBackendUnavailable(f"{self}: {answer}") from answer
 
     def forget(self) -> None:
@@ -196,6 +194,28 @@ class LockServer(Pool[ServerWire]):
         super().forget()
         for wire in list(self._listening):
             wire.close()
+
+
+def _connect(host: str, port: int, deadline: float) -> socket.socket:
+    """Return a connection to the first of the host's addresses that takes it.
+
+    One that is silent leaves the others their part of the time.
+    """
+    failure: BaseException = OSError(f"{host} has no address")
+    places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for number, (family, kind, protocol, _, place) in enumerate(places):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(seconds_until(deadline) / (len(places) - number))
+            sock.connect(place)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        except BaseException as error:  # noqa: BLE001 - raised again
+            sock.close()
+            failure = error
+            if not isinstance(error, OSError):
+                break
+    raise failure
 
 
 def _served(answer: Any) -> Request:

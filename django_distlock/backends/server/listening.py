@@ -22,6 +22,7 @@ from typing import Final
 from ... import clocks
 from ...background import background
 from ...exceptions import LockBackendUnavailable
+from ..daemons import NoThread, start_daemon
 from ..wires import ServerError
 from .connections import LockServer, Request, ServerWire, UnknownProcess
 
@@ -71,13 +72,16 @@ class QueuedPlace:
     def check(self) -> None:
         """Do nothing: a server that is down may be back before the wait is over."""
 
-    def leave(self, *, granted: bool) -> None:
-        """Wait no more: having been granted the lock, or having given up."""
-        self._listener.remove(self, granted)
+    def leave(self, *, granted: bool, deadline: float | None = None) -> None:
+        """Wait no more: having been granted the lock, or having given up.
 
-    async def aleave(self, *, granted: bool) -> None:
+        Without a deadline, by the local monotonic clock, the server has a time of its own for it.
+        """
+        self._listener.remove(self, granted, deadline)
+
+    async def aleave(self, *, granted: bool, deadline: float) -> None:
         """See leave()."""
-        await self._listener.aremove(self, granted)
+        await self._listener.aremove(self, granted, deadline)
 
 
 class Listener:
@@ -122,20 +126,28 @@ class Listener:
         request["bound"] = self.process
         return await self._aask(request, deadline, undo)
 
-    def join(self, request: Request, wake: Callable[[], object], deadline: float) -> QueuedPlace:
-        """Return a place at the end of the queue."""
+    def join(
+        self, request: Request, wake: Callable[[], object], deadline: float
+    ) -> QueuedPlace | None:
+        """Return a place at the end of the queue; None if nobody can listen for its turn."""
         place = self._add(request, wake)
-        with self._or_leave(place):
-            self._ask(place.request, deadline, place.leaving)
+        try:
+            with self._or_leave(place):
+                self._ask(place.request, deadline, place.leaving)
+        except NoThread:
+            return None
         return place
 
     async def ajoin(
         self, request: Request, wake: Callable[[], object], deadline: float
-    ) -> QueuedPlace:
+    ) -> QueuedPlace | None:
         """See join()."""
         place = self._add(request, wake)
-        with self._or_leave(place):
-            await self._aask(place.request, deadline, place.leaving)
+        try:
+            with self._or_leave(place):
+                await self._aask(place.request, deadline, place.leaving)
+        except NoThread:
+            return None
         return place
 
     def _ask(self, request: Request, deadline: float, undo: Request | None) -> Request:
@@ -180,17 +192,17 @@ class Listener:
             self._places[number] = place
         return place
 
-    def remove(self, place: QueuedPlace, granted: bool) -> None:
+    def remove(self, place: QueuedPlace, granted: bool, deadline: float | None = None) -> None:
         """Let it be in no queue, and have no offer unless it was `granted` the lock."""
         if not self._take_out(place, granted):
             with self._or_leave(place):
-                self._server.ask(place.leaving, self._new_deadline())
+                self._server.ask(place.leaving, deadline or self._new_deadline())
 
-    async def aremove(self, place: QueuedPlace, granted: bool) -> None:
+    async def aremove(self, place: QueuedPlace, granted: bool, deadline: float) -> None:
         """See remove()."""
         if not self._take_out(place, granted):
             with self._or_leave(place):
-                await self._server.aask(place.leaving, self._new_deadline())
+                await self._server.aask(place.leaving, deadline)
 
     def _take_out(self, place: QueuedPlace, granted: bool) -> bool:
         """Tell whether that is all: a grant takes the place, unless it was joined again then."""
@@ -220,8 +232,7 @@ class Listener:
             if self._thread is None or not self._thread.is_alive():
                 self._known = Future()
                 name = f"django_distlock listens to {self._server.address}"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
+                self._thread = start_daemon(self._run, name)
             return self._known
 
     def _run(self) -> None:

@@ -1,8 +1,8 @@
 -- ARGV: the token that was seen. Return whether it is no more.
 -- include lock.lua
 -- include queue.lua
-local owner, token = head(redis.call('GET', lock))
-if token ~= ARGV[1] or owner == '' then
+local _, token = head(redis.call('GET', lock))
+if token ~= ARGV[1] then
   return 0
 end
 forget_offer()

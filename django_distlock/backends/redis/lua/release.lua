@@ -13,8 +13,7 @@ end
 -- include queue.lua
 forget_offer()
 if ARGV[2] ~= '0' then
-  local _, token = head(held)
-  write('', token, digits(microseconds()), ARGV[2], '""')
+  redis.call('SET', lock, '{"owner":""' .. string.sub(held, #start + 1), 'PX', ARGV[2])
 elseif hand_over() then
   return 2
 else

@@ -1,0 +1,43 @@
+"""Renew many leases at once, so that one that can't be renewed costs the others nothing."""
+
+import logging
+from collections.abc import Sequence
+
+from .base import Claim, Owner, Renewal
+
+logger = logging.getLogger("django_distlock")
+
+
+class Outcome:
+    """What a store answered of several batches of leases, some of which it may have refused."""
+
+    def __init__(self) -> None:
+        self._renewals: dict[str, Renewal] = {}
+        self._failed: list[Claim] = []
+        self._failure: Exception | None = None
+        self._was_answered = False
+
+    def answered(self, renewals: dict[str, Renewal]) -> None:
+        """Record what the store said of a batch."""
+        self._was_answered = True
+        self._renewals |= renewals
+
+    def failed(self, leases: Sequence[Claim], error: Exception) -> None:
+        """Record that these couldn't be renewed: as far as is known, they are held."""
+        self._failure = self._failure or error
+        self._failed += leases
+        self._renewals |= {Owner(lease.owner): Renewal(False, None) for lease in leases}
+
+    def result(self) -> dict[str, Renewal]:
+        """Return what became of each lease; raise the first error if none was answered."""
+        if self._failure is None:
+            return self._renewals
+        if not self._was_answered:
+            raise self._failure
+        logger.warning(
+            "The lease on %r, and %d others, could not be renewed; those beside them were: %s",
+            self._failed[0].semaphore,
+            len(self._failed) - 1,
+            self._failure,
+        )
+        return self._renewals
