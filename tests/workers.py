@@ -165,6 +165,20 @@ def visit(path: str, requests: str) -> list[int]:
     return [client.get(path).status_code for _ in range(int(requests))]
 
 
+def pause_request(path: str) -> int:
+    """Send a request, pause it when its view has read, and return the status."""
+    from django.test import Client
+
+    from tests.app.views import has_read
+
+    def pause(**kwargs: object) -> None:
+        print(json.dumps("read"), flush=True)
+        sys.stdin.readline()
+
+    has_read.connect(pause)
+    return Client(raise_request_exception=False).get(path).status_code
+
+
 def stand_in_line(backend: str, threads: str) -> list[int | None]:
     """Let so many threads wait for one lock, which each holds for a moment; return the tokens."""
     from django.db import connections

@@ -8,6 +8,7 @@ from functools import cached_property
 from operator import attrgetter, methodcaller
 from typing import Any, ClassVar, TypeVar
 
+from django.core.checks import CheckMessage
 from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, OperationalError
 from django.db import connections as connections_by_alias
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -25,7 +26,7 @@ from .mysql import MariaDBStatements, MySQLStatements
 from .orm import ORMStatements
 from .places import QueuedPlace, had_to_wait, places
 from .postgresql import ALIVE, LAST, PostgreSQLStatements
-from .sqlite import SQLiteStatements
+from .sqlite import SQLiteStatements, check_file
 from .statements import Parameters, Released, Statements, pack
 
 T = TypeVar("T")
@@ -208,8 +209,11 @@ class DatabaseBackend(BaseLockBackend):
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
         locks = self._locks(prefix).unreleased().with_state()[:limit]
+        # Rows that are not all read would keep an SQLite file locked, and what is done about one of
+        # them from waiting for whoever writes.
         with self._unavailable():
-            yield from map(_info, locks.iterator())
+            is_sqlite = connections_by_alias[self.using].vendor == "sqlite"
+            yield from map(_info, list(locks) if is_sqlite else locks.iterator())
 
     def force_release(self, semaphore: str, token: int) -> bool:
         held = self._locks().held().filter(semaphore=semaphore, token=token)
@@ -239,6 +243,10 @@ class DatabaseBackend(BaseLockBackend):
     def close(self) -> None:
         if self._may_have_own_connections:
             self._own_connections().close_idle()
+
+    def check(self, **kwargs: Any) -> list[CheckMessage]:
+        connection = connections_by_alias[self.using]
+        return [*check_file(self.alias, connection)] if connection.vendor == "sqlite" else []
 
     @classmethod
     def statements(cls, connection: BaseDatabaseWrapper) -> Statements:
