@@ -18,7 +18,6 @@ from tests.app.models import Counter
 from tests.processes import Workers
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -75,13 +74,6 @@ def read(holder: Workers) -> None:
     assert json.loads(holder.read(holder.processes[0])) == "read"
 
 
-def go_on(process: subprocess.Popen[str]) -> None:
-    """Let the request write."""
-    assert process.stdin is not None
-    process.stdin.write("go on\n")
-    process.stdin.flush()
-
-
 @in_each_mode
 def test_refused_request_neither_waits_for_the_holder_nor_harms_it(
     file: BaseDatabaseWrapper,
@@ -91,7 +83,7 @@ def test_refused_request_neither_waits_for_the_holder_nor_harms_it(
         read(holder)
         with workers(file, "visit", VIEW, "3") as contender:
             assert contender.results() == [[409, 409, 409]]
-        go_on(holder.processes[0])
+        holder.tell()
         assert holder.results() == [200]
     assert Counter.objects.using("file").count() == 1
 
@@ -105,7 +97,7 @@ def test_waiting_request_does_not_harm_the_holder(file: BaseDatabaseWrapper) -> 
             with workers(file, "visit", VIEW, "3") as contender:
                 # Meanwhile the waiter has tried.
                 assert contender.results() == [[409, 409, 409]]
-            go_on(holder.processes[0])
+            holder.tell()
             assert holder.results() == [200]
             assert waiter.results() == [[200]]
     assert [*Counter.objects.using("file").values_list("value", flat=True)] == [0, 1]
