@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -17,7 +16,7 @@ from django_distlock.backends.database.backend import DatabaseBackend
 from django_distlock.backends.database.statements import pack
 from tests.conftest import committed
 from tests.others import acquire, isolated
-from tests.processes import Workers, worker_environment
+from tests.processes import Workers
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -97,23 +96,6 @@ def test_free_lock_is_granted_while_others_are_renewed_and_purged() -> None:
 
 
 SERIALIZABLE = {"options": "-c default_transaction_isolation=serializable"}
-
-
-@pytest.mark.needs("postgresql")
-def test_contention_is_no_error_where_sessions_are_serializable() -> None:
-    """By default: locks have sessions of their own."""
-    variable = "DISTLOCK_TEST_POSTGRESQL"
-    settings = json.loads(worker_environment()[variable])
-    environment = {variable: json.dumps({**settings, "OPTIONS": SERIALIZABLE})}
-    acquire("postgresql").release()
-    with (
-        Workers(1, "renew_on", "postgresql", "2", **environment) as renewing,
-        Workers(3, "tokens", "postgresql", "200", **environment) as waiting,
-    ):
-        granted = [token for tokens in waiting.results() for _, token in tokens]
-        renewing.tell()
-        assert renewing.results() == [[0]]
-    assert len(set(granted)) == 600
 
 
 @pytest.mark.needs("postgresql")
