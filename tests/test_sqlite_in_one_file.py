@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -14,6 +15,7 @@ from django.db import connections
 from django_distlock.backends.database.backend import DatabaseBackend
 from django_distlock.fields import EPOCH
 from django_distlock.models import Lock
+from tests.app.backends import ORMBackend
 from tests.app.models import Counter
 from tests.processes import Workers
 
@@ -103,10 +105,12 @@ def test_waiting_request_does_not_harm_the_holder(file: BaseDatabaseWrapper) -> 
     assert [*Counter.objects.using("file").values_list("value", flat=True)] == [0, 1]
 
 
-def in_file(connection: BaseDatabaseWrapper) -> DatabaseBackend:
+def in_file(
+    connection: BaseDatabaseWrapper, backend: type[DatabaseBackend] = DatabaseBackend
+) -> DatabaseBackend:
     """Return a store that has the locks there."""
     with mock.patch.dict(connections.settings, file=connection.settings_dict):
-        return DatabaseBackend("jobs", using="file")
+        return backend("jobs", using="file")
 
 
 @pytest.mark.parametrize("options", [{}, WAL], ids=["default", "wal"])
@@ -135,6 +139,20 @@ def test_force_release_of_what_is_being_listed_waits_for_a_transaction_that_writ
         ending.join()
         writer.close()
     assert len([*store.held()]) == MANY - 1
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, WAL | {"timeout": 0}], ids=["default", "wal"])
+@pytest.mark.parametrize("backend", [DatabaseBackend, ORMBackend])
+def test_refused_try_is_a_plain_read(
+    file: BaseDatabaseWrapper, backend: type[DatabaseBackend]
+) -> None:
+    """Through the ORM, too, as it is with SQLite before 3.35."""
+    store = in_file(file, backend)
+    assert store.acquire("a", "holder", 60, "")
+    with closing(file.copy()) as writer, writer.cursor() as cursor:
+        cursor.execute("BEGIN IMMEDIATE")
+        assert store.acquire("a", "contender", 60, "") is None
+    assert store.acquire("b", "contender", 60, "")
 
 
 def check(**settings: Any) -> list[checks.CheckMessage]:
