@@ -10,8 +10,9 @@ from unittest import mock
 
 import pytest
 from django.core import checks
-from django.db import connections
+from django.db import connections, transaction
 
+from django_distlock import LockBackendUnavailable
 from django_distlock.backends.database.backend import DatabaseBackend
 from django_distlock.fields import EPOCH
 from django_distlock.models import Lock
@@ -153,6 +154,22 @@ def test_refused_try_is_a_plain_read(
         cursor.execute("BEGIN IMMEDIATE")
         assert store.acquire("a", "contender", 60, "") is None
     assert store.acquire("b", "contender", 60, "")
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, WAL | {"timeout": 0}], ids=["default", "wal"])
+def test_try_in_a_transaction_that_cannot_write_now_is_contended_if_the_lock_is_held(
+    file: BaseDatabaseWrapper,
+) -> None:
+    """Busy is not down; a lock that is free can't be had, though, and that is not busy."""
+    store = in_file(file)
+    assert store.acquire("a", "holder", 60, "")
+    with closing(file.copy()) as writer, writer.cursor() as cursor:
+        with transaction.atomic(using="file"):
+            assert not Counter.objects.using("file").exists()
+            cursor.execute("BEGIN IMMEDIATE")
+            assert store.acquire("a", "contender", 60, "") is None
+            with pytest.raises(LockBackendUnavailable, match="database is locked"):
+                store.acquire("b", "contender", 60, "")
 
 
 def check(**settings: Any) -> list[checks.CheckMessage]:

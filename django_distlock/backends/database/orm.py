@@ -100,7 +100,7 @@ class ORMStatements(Statements):
         return bool(own.values_list("token"))
 
     def _writers_exclude_each_other(self) -> bool:
-        """Tell whether an UPDATE waits for all who write, even if it finds no row: see sqlite.py."""
+        """Tell whether an UPDATE that finds no row waits all the same: see sqlite.py."""
         connection = self.connection
         return not (connection.features.has_select_for_update or connection.in_atomic_block)
 

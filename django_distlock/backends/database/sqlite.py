@@ -80,6 +80,8 @@ NORMAL: Final = 1
 class SQLiteStatements(Statements):
     """INSERT … ON CONFLICT with RETURNING (SQLite 3.35)."""
 
+    connection: Any
+
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
         super().__init__(connection, table)
         self.held_sql, self.acquire_sql, self.renew_sql, self.release_sql, self.guard_sql = (
@@ -90,13 +92,22 @@ class SQLiteStatements(Statements):
     def acquire(self, parameters: Parameters) -> Row | None:
         with closing(self.cursor()) as cursor:
             # In a transaction a read would take a snapshot, with which it can't wait to write.
-            if not self.connection.in_atomic_block:
-                cursor.execute(self.held_sql, parameters)
-                if cursor.fetchall():
+            if not self.connection.in_atomic_block and self._is_held(cursor, parameters):
+                return None
+            try:
+                cursor.execute(self.acquire_sql, parameters)
+                rows: list[Any] = cursor.fetchall()
+            except self.connection.Database.OperationalError:
+                # Somebody else writes for longer than this may wait; but is it held anyway?
+                if self._is_held(cursor, parameters):
                     return None
-            cursor.execute(self.acquire_sql, parameters)
-            rows: list[Any] = cursor.fetchall()
+                raise
         return Row(*rows[0]) if rows else None
+
+    def _is_held(self, cursor: Any, parameters: Parameters) -> bool:
+        """Tell whether another owner has an unexpired lease, by a read alone."""
+        cursor.execute(self.held_sql, parameters)
+        return bool(cursor.fetchall())
 
     def release(self, parameters: Parameters) -> bool:
         # A release that a power failure loses is made good by the end of the ttl, if there is one.
