@@ -1,10 +1,12 @@
 """Locks in the admin: to be looked at, by anyone with the permission to view them."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
+from django.db import router
 from django.http import HttpRequest
 from django.utils.formats import localize
 from django.utils.timezone import localtime
@@ -12,7 +14,10 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from .backends.base import LockState
+from .backends.database.backend import DatabaseBackend
 from .durations import format_duration
+from .exceptions import InvalidLockBackend, LockBackendUnavailable
+from .handler import lock_backends
 from .models import Lock, LockQuerySet
 
 if TYPE_CHECKING:
@@ -56,6 +61,21 @@ class StateFilter(admin.SimpleListFilter):
         return locks
 
 
+def database_of_locks() -> str:
+    """Return the alias of the database to list locks of: one that a store keeps them in.
+
+    Where a router sends the model, if that is one; else the first that DISTLOCK has.
+    """
+    routed: str = router.db_for_read(Lock)
+    kept_in = []
+    for alias in lock_backends:
+        with suppress(InvalidLockBackend, LockBackendUnavailable):
+            store = lock_backends[alias]
+            if isinstance(store, DatabaseBackend):
+                kept_in.append(store.using)
+    return routed if routed in kept_in or not kept_in else kept_in[0]
+
+
 @admin.register(Lock)
 class LockAdmin(_ModelAdmin):
     """Read-only: a lock is acquired and released by code. The owner secret is on no page."""
@@ -71,7 +91,7 @@ class LockAdmin(_ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> LockQuerySet:
         locks: Any = super().get_queryset(request)
-        found: LockQuerySet = locks.defer("owner").with_state()
+        found: LockQuerySet = locks.using(database_of_locks()).defer("owner").with_state()
         return found
 
     def get_search_results(

@@ -1,10 +1,12 @@
 """The table of locks, for the database backend and for people."""
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from django.db import connections, models
 from django.db.models import Case, Q, Value, When
+from django.db.models.functions import Now
+from django.db.models.lookups import GreaterThanOrEqual
 from django.utils.translation import gettext_lazy as _
 
 from .backends.base import LockState
@@ -83,6 +85,22 @@ class LockQuerySet(models.QuerySet["Lock"]):
         return now_expression(connections[self.db])
 
 
+_Manager = models.Manager.from_queryset(LockQuerySet)
+
+
+class LockManager(_Manager["Lock"]):
+    """Locks as they are now: their stores change them behind the back of any cache of queries."""
+
+    def get_queryset(self) -> LockQuerySet:
+        """Return locks by a query that has a clock in it.
+
+        It is true of each, but by it django-cachalot knows that it must ask the database.
+        """
+        locks: Any = super().get_queryset()
+        current: LockQuerySet = locks.filter(GreaterThanOrEqual(Now(), Now()))
+        return current
+
+
 class Lock(models.Model):
     """A semaphore and who holds it. A released lock keeps its row, because that has the token.
 
@@ -100,7 +118,7 @@ class Lock(models.Model):
         state: str
         seen_at: datetime
 
-    objects = LockQuerySet.as_manager()
+    objects = LockManager()
 
     class Meta:
         verbose_name = _("lock")

@@ -64,10 +64,7 @@ class Workers:
     def __enter__(self) -> Self:
         for process in self.processes:
             assert self.read(process) == "ready\n"
-        for process in self.processes:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
+        self.tell()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -79,6 +76,13 @@ class Workers:
         """Return the next line that the worker prints."""
         assert process.stdout is not None
         return process.stdout.readline()
+
+    def tell(self) -> None:
+        """Let each go on, or stop, that waits for another line to do so."""
+        for process in self.processes:
+            assert process.stdin is not None
+            process.stdin.write("go on\n")
+            process.stdin.flush()
 
     def results(self) -> list[Any]:
         """Wait for all to end, each well, and return what they printed."""

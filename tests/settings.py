@@ -6,16 +6,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+SQLITE_OPTIONS = {
+    "timeout": 20,
+    "transaction_mode": "IMMEDIATE",
+    "init_command": "PRAGMA journal_mode=WAL;",
+}
+
 
 def _sqlite(path: Path) -> dict[str, Any]:
+    options = os.environ.get("DISTLOCK_TEST_SQLITE_OPTIONS")
     return {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": str(path),
-        "OPTIONS": {
-            "timeout": 20,
-            "transaction_mode": "IMMEDIATE",
-            "init_command": "PRAGMA journal_mode=WAL;",
-        },
+        "OPTIONS": SQLITE_OPTIONS if options is None else json.loads(options),
         # A file: threads and worker processes share it.
         "TEST": {"NAME": str(path.with_name(f"test_{path.name}"))},
     }

@@ -144,6 +144,44 @@ def test_each_state_can_be_asked_for(
     assert listed(viewer, state=state) == semaphores
 
 
+DATABASE = "django_distlock.backends.database.DatabaseBackend"
+
+
+@pytest.mark.parametrize(
+    ("using", "routed", "listed_from"),
+    [
+        (["locks"], None, "locks"),
+        (["locks"], "default", "locks"),
+        (["default", "locks"], None, "default"),
+        (["default", "locks"], "locks", "locks"),
+        ([], None, "default"),
+    ],
+)
+def test_list_has_the_locks_of_a_store(
+    viewer: Client, using: list[str], routed: str | None, listed_from: str
+) -> None:
+    """Whichever database that is in, with or without a router."""
+    for database in ("default", "locks"):
+        expires_at = NOW + 100_000 * HOUR
+        Lock.objects.using(database).create(
+            semaphore=f"in {database}",
+            owner=SECRET,
+            token=1,
+            acquired_at=NOW,
+            expires_at=expires_at,
+        )
+    stores: dict[str, Any] = {
+        f"on {name}": {"BACKEND": DATABASE, "OPTIONS": {"using": name}} for name in using
+    }
+    stores["elsewhere"] = {"BACKEND": "django_distlock.backends.memory.MemoryBackend"}
+    stores["wrong"] = {"BACKEND": DATABASE, "OPTIONS": {"using": "nowhere"}}
+    routers = [LocksOn(routed)] if routed else []
+    with override_settings(DISTLOCK=stores, DATABASE_ROUTERS=routers):
+        assert listed(viewer) == [f"in {listed_from}"]
+        page = viewer.get(detail(f"in {listed_from}"))
+    assert page.status_code == 200
+
+
 @pytest.mark.parametrize(
     ("query", "selected"),
     [

@@ -9,9 +9,11 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -203,6 +205,64 @@ def visit(path: str, requests: str) -> list[int]:
 
     client = Client()
     return [client.get(path).status_code for _ in range(int(requests))]
+
+
+def pause_request(path: str) -> int:
+    """Send a request, pause it when its view has read, and return the status."""
+    from django.test import Client
+
+    from tests.app.views import has_read
+
+    def pause(**kwargs: object) -> None:
+        print(json.dumps("read"), flush=True)
+        sys.stdin.readline()
+
+    has_read.connect(pause)
+    return Client(raise_request_exception=False).get(path).status_code
+
+
+def renew_on(backend: str, locks: str) -> list[int]:
+    """Hold so many locks and renew them without a pause, until told to stop; count what failed."""
+    from django_distlock import lock_backends
+    from tests.others import acquire
+
+    store = lock_backends[backend]
+    leases = [acquire(backend, f"{os.getpid()} {number}") for number in range(int(locks))]
+    stopped = _stop_when_told()
+    failed = 0
+    while not stopped.is_set():
+        renewals = store.renew(leases)
+        failed += sum(not renewals[lease.owner].renewed for lease in leases)
+    for lease in leases:
+        lease.release()
+    return [failed]
+
+
+def purge_on(backend: str) -> list[int]:
+    """Release locks and purge them without a pause, until told to stop."""
+    from django_distlock import lock_backends
+    from tests.others import acquire
+
+    store = lock_backends[backend]
+    stopped = _stop_when_told()
+    purged = 0
+    while not stopped.is_set():
+        for number in range(10):
+            acquire(backend, f"purged {number}").release()
+        purged += len([*store.purge_released(timedelta(0))])
+    return [purged]
+
+
+def _stop_when_told() -> threading.Event:
+    """Return what is set when a line comes on the standard input."""
+    stopped = threading.Event()
+
+    def listen() -> None:
+        sys.stdin.readline()
+        stopped.set()
+
+    threading.Thread(target=listen, daemon=True).start()
+    return stopped
 
 
 def stand_in_line(backend: str, threads: str) -> list[int | None]:

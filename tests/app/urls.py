@@ -20,6 +20,8 @@ urlpatterns = [
     path("raising/<customer_id>/", views.collect_raising),
     path("release/<customer_id>/", views.collect_and_release),
     path("increment/<customer_id>/", views.increment),
+    path("read-and-write/<customer_id>/", views.read_and_write),
+    path("wait-read-and-write/<customer_id>/", views.wait_read_and_write),
     path("increment-method/<customer_id>/", views.IncrementOnMethod.as_view()),
     path("increment-unlocked/<customer_id>/", views.increment_unlocked),
     path("writing-first/<customer_id>/", views.WritingFirst.as_view()),

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_required
 from django.db import connection, transaction
+from django.dispatch import Signal
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -22,6 +23,25 @@ from tests.others import take_away, until
 def collect(request: HttpRequest, customer_id: str) -> HttpResponse:
     """Collect a payment, and say in what circumstances."""
     return JsonResponse({"atomic": connection.in_atomic_block, "customer": customer_id})
+
+
+has_read = Signal()
+
+
+@distributed_lock("<customer_id>collectPayment")
+def read_and_write(request: HttpRequest, customer_id: str) -> HttpResponse:
+    """Read, say so, and write."""
+    number = Counter.objects.count()
+    has_read.send(sender=None)
+    Counter.objects.create(value=number)
+    return HttpResponse("written")
+
+
+@distributed_lock("<customer_id>collectPayment", timeout=60)
+def wait_read_and_write(request: HttpRequest, customer_id: str) -> HttpResponse:
+    """Do the same when it is free."""
+    Counter.objects.create(value=Counter.objects.count())
+    return HttpResponse("written")
 
 
 @csrf_exempt

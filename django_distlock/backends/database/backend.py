@@ -7,8 +7,10 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import cached_property
 from operator import attrgetter, methodcaller
+from time import sleep
 from typing import Any, ClassVar, TypeVar
 
+from django.core.checks import CheckMessage
 from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, OperationalError
 from django.db import connections as connections_by_alias
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -29,8 +31,8 @@ from .mysql import MariaDBStatements, MySQLStatements
 from .orm import ORMStatements
 from .places import QueuedPlace, had_to_wait, places
 from .postgresql import ALIVE, LAST, PostgreSQLStatements
-from .sqlite import SQLiteStatements
-from .statements import Parameters, Released, Statements, pack
+from .sqlite import SQLiteStatements, check_file
+from .statements import Parameters, Released, Row, Statements, pack
 
 T = TypeVar("T")
 
@@ -45,6 +47,15 @@ SILENT = 1.0
 
 TRIES = 10
 """How often a statement is sent that a deadlock, or another's lock on the row, keeps stopping."""
+
+ROW_WAIT = 0.05
+"""Seconds for which a try waits for a row that another transaction has locked."""
+
+FIRST_PAUSE = 0.0005
+"""Seconds until the first of the tries meanwhile; from one to the next it doubles.
+
+MariaDB's own wait has whole seconds; PostgreSQL's is as long as this, and is over then.
+"""
 
 
 class DatabaseBackend(BaseLockBackend):
@@ -129,7 +140,7 @@ class DatabaseBackend(BaseLockBackend):
         try:
             row = waiting.take(parameters) if waiting is not None else None
             if row is None:
-                row = self._run(lambda lock: lock.acquire(parameters), (Conflict,))
+                row = self._acquire_row(parameters)
         except RowLocked:
             return None
         if row is None:
@@ -137,6 +148,23 @@ class DatabaseBackend(BaseLockBackend):
                 waiting.join_again()
             return None
         return Grant(row.token, to_datetime(row.acquired_at), _end(row.expires_at))
+
+    def _acquire_row(self, parameters: Parameters) -> Row | None:
+        """Try again while another transaction has the row locked, for ROW_WAIT seconds at most.
+
+        A renewal, a purge, or a refused try has it locked for a moment: that is not a holder.
+        """
+        deadline = monotonic() + ROW_WAIT
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return self._run(lambda lock: lock.acquire(parameters), (Conflict,))
+            except RowLocked:
+                left = deadline - monotonic()
+                if left <= 0:
+                    raise
+                sleep(min(pause, left))
+                pause *= 2
 
     @property
     def queues_all(self) -> bool:
@@ -251,8 +279,11 @@ class DatabaseBackend(BaseLockBackend):
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
         locks = self._locks(prefix).unreleased().with_state()[:limit]
+        # Rows that are not all read would keep an SQLite file locked, and what is done about one of
+        # them from waiting for whoever writes.
         with self._unavailable():
-            yield from map(_info, locks.iterator())
+            is_sqlite = connections_by_alias[self.using].vendor == "sqlite"
+            yield from map(_info, list(locks) if is_sqlite else locks.iterator())
 
     def force_release(self, semaphore: str, token: int) -> bool:
         semaphore, token = plain(semaphore), plain(token)
@@ -283,6 +314,10 @@ class DatabaseBackend(BaseLockBackend):
     def close(self) -> None:
         if self._may_have_own_connections:
             self._own_connections().close_idle()
+
+    def check(self, **kwargs: Any) -> list[CheckMessage]:
+        connection = connections_by_alias[self.using]
+        return [*check_file(self.alias, connection)] if connection.vendor == "sqlite" else []
 
     @classmethod
     def statements(cls, connection: BaseDatabaseWrapper) -> Statements:

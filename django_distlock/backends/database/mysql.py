@@ -59,12 +59,14 @@ SELECT token, acquired_at, expires_at FROM {table}
 WHERE semaphore = %(semaphore)s AND owner = %(owner)s
 """
 
+# Of a small table the optimizer would rather read, and lock, every row: FORCE INDEX, so that each
+# lease's own row alone is locked.
 LEASES = """
 JSON_TABLE(%(leases)s, '$[*]' COLUMNS (
     semaphore VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.semaphore',
     owner VARCHAR(32) PATH '$.owner',
     ttl BIGINT PATH '$.ttl'
-)) AS lease STRAIGHT_JOIN {table}
+)) AS lease STRAIGHT_JOIN {table} FORCE INDEX (PRIMARY)
 ON {table}.semaphore = CAST(lease.semaphore AS BINARY)
     AND {table}.owner = CAST(lease.owner AS BINARY)
 """

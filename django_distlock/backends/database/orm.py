@@ -61,6 +61,8 @@ class ORMStatements(Statements):
             "expires_at": expires_at,
         }
         free = Q(owner__in=["", owner]) | Q(expires_at__lte=now)
+        if self._writers_exclude_each_other() and row.exclude(free).exists():
+            return None
         token = Case(
             When(owner=owner, then=F("token")),
             default=Greatest(F("token") + 1, Value(now), output_field=BigIntegerField()),
@@ -101,6 +103,11 @@ class ORMStatements(Statements):
         if self.connection.features.has_select_for_update:
             own = own.select_for_update()
         return bool(own.values_list("token"))
+
+    def _writers_exclude_each_other(self) -> bool:
+        """Tell whether an UPDATE that finds no row waits all the same: see sqlite.py."""
+        connection = self.connection
+        return not (connection.features.has_select_for_update or connection.in_atomic_block)
 
     def _own(self, parameters: Parameters, now: int) -> LockQuerySet:
         """Select the row if its owner still has an unexpired lease on it."""

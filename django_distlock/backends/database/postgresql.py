@@ -13,6 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...clocks import NOW
 from ...models import LockWaiter, WaitingProcess
+from .connections import is_behind_pooler
 from .statements import Parameters, Released, Row, Statements
 
 # The NOT EXISTS makes a refused try read-only: no row lock, no WAL.
@@ -265,6 +266,10 @@ LAST: Final = 2**63 - 1
 """The place of who is in no queue."""
 
 
+# Where sessions are SERIALIZABLE or REPEATABLE READ by default, contention would be an error.
+READ_COMMITTED = "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED"
+
+
 class PostgreSQLStatements(Statements):
     """INSERT … ON CONFLICT with RETURNING, on a table whose name has its schema.
 
@@ -307,6 +312,11 @@ class PostgreSQLStatements(Statements):
             self._complete, (JOIN, LEAVE, VOUCH, FORGET)
         )
         self._sweep_sql, self._of_process_sql = map(self._complete, (SWEEP, OF_PROCESS))
+
+    def use(self, cursor: Any) -> None:
+        super().use(cursor)
+        if not is_behind_pooler(self.connection.settings_dict):  # else it is others' session too
+            self.execute(READ_COMMITTED, {})
 
     def hand_over(self, parameters: Parameters) -> Released:
         rows = self.fetch(self._hand_over_sql, parameters)

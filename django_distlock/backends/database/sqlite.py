@@ -4,14 +4,24 @@ A database file has one writer at a time, so a connection of our own would only 
 caller's. What the caller's transaction writes to the locks, others see when it commits.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Final
 
+from django.core import checks
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...clocks import NOW
-from .statements import Parameters, Statements
+from .statements import Parameters, Row, Statements
+
+# Asked before the INSERT, which takes the write lock of the file though it inserts nothing: it
+# would wait for a transaction that writes, or make one fail that has read and is about to write.
+HELD = """
+SELECT 1 FROM {table}
+WHERE semaphore = :semaphore AND owner NOT IN ('', :owner)
+    AND (expires_at IS NULL OR expires_at > {now})
+"""
 
 # Within one statement the clock stands still, and it is read after the wait for the file. It counts
 # milliseconds, rounded down: without a step more, a lease would end up to one before its time.
@@ -64,6 +74,9 @@ WHERE semaphore = :semaphore AND owner = :owner AND (expires_at IS NULL OR expir
 
 STEP: Final = 1_000
 """Microseconds between two times that the clock can show."""
+
+WAL: Final = re.compile(r"journal_mode\W+wal\b", re.IGNORECASE)
+
 NORMAL: Final = 1
 """Of PRAGMA synchronous: the log is flushed before it is written back, not at every commit."""
 
@@ -71,12 +84,34 @@ NORMAL: Final = 1
 class SQLiteStatements(Statements):
     """INSERT … ON CONFLICT with RETURNING (SQLite 3.35)."""
 
+    connection: Any
+
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
         super().__init__(connection, table)
-        self.acquire_sql, self.renew_sql, self.release_sql, self.guard_sql = (
+        self.held_sql, self.acquire_sql, self.renew_sql, self.release_sql, self.guard_sql = (
             sql.format(table=table, now=NOW["sqlite"], step=STEP)
-            for sql in (ACQUIRE, RENEW, RELEASE, GUARD)
+            for sql in (HELD, ACQUIRE, RENEW, RELEASE, GUARD)
         )
+
+    def acquire(self, parameters: Parameters) -> Row | None:
+        with closing(self.cursor()) as cursor:
+            # In a transaction a read would take a snapshot, with which it can't wait to write.
+            if not self.connection.in_atomic_block and self._is_held(cursor, parameters):
+                return None
+            try:
+                cursor.execute(self.acquire_sql, parameters)
+                rows: list[Any] = cursor.fetchall()
+            except self.connection.Database.OperationalError:
+                # Somebody else writes for longer than this may wait; but is it held anyway?
+                if self._is_held(cursor, parameters):
+                    return None
+                raise
+        return Row(*rows[0]) if rows else None
+
+    def _is_held(self, cursor: Any, parameters: Parameters) -> bool:
+        """Tell whether another owner has an unexpired lease, by a read alone."""
+        cursor.execute(self.held_sql, parameters)
+        return bool(cursor.fetchall())
 
     def release(self, parameters: Parameters) -> bool:
         # A release that a power failure loses is made good by the end of the ttl, if there is one.
@@ -131,3 +166,30 @@ def not_flushed(connection: BaseDatabaseWrapper) -> Iterator[None]:
         yield
     finally:
         driver.execute(f"PRAGMA synchronous = {level}")
+
+
+def check_file(alias: str, connection: Any) -> Iterator[checks.CheckMessage]:
+    """Warn if transactions on the file that has the locks fail, or keep others from reading it."""
+    if connection.is_in_memory_db():
+        return
+    settings = connection.settings_dict
+    options = settings["OPTIONS"]
+    mode = str(options.get("transaction_mode") or "DEFERRED").upper()
+    reason = ""
+    if mode == "DEFERRED" and settings["ATOMIC_REQUESTS"]:
+        reason = (
+            "has ATOMIC_REQUESTS, and its transactions begin as DEFERRED: one that has read can't "
+            "write any more when any lock was acquired or released meanwhile, and fails with "
+            "'database is locked'"
+        )
+    elif mode == "EXCLUSIVE" and not WAL.search(options.get("init_command") or ""):
+        reason = (
+            "has EXCLUSIVE transactions: while one is open nobody can read whether a lock is held"
+        )
+    if reason:
+        yield checks.Warning(
+            f"DISTLOCK[{alias!r}]: the SQLite database {connection.alias!r} {reason}.",
+            hint="Give locks a database file of their own, or set transaction_mode to IMMEDIATE "
+            "in its OPTIONS.",
+            id="distlock.W007",
+        )
