@@ -9,8 +9,8 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +31,9 @@ IDLE: Final = 60.0
 
 What the store keeps open is closed then: an idle process needs no connection for locks.
 """
+
+WATCH_INTERVAL: Final = 0.1
+"""Seconds between two looks at which leases there are, while something may hang."""
 
 WAKE_ME: Final = math.inf
 WILL_LOOK: Final = -math.inf
@@ -124,10 +127,35 @@ class Background:
             except Empty:
                 work = None
             self._looks_at = WILL_LOOK
-            for step in (work, self.renewals.renew_due, connections.close_all):
-                if step is not None:
-                    _survive(step)
+            if work is None and self.renewals.next_due() > clocks.monotonic():
+                continue
+            with self._watched():
+                for step in (work, self.renewals.renew_due, connections.close_all):
+                    if step is not None:
+                        _survive(step)
         _survive(self._close)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Let the losses that fall due in the block be told in time, however long it takes.
+
+        A store may hang in it, or a signal's receiver. The thread that tells them ends with it.
+        """
+        done = threading.Event()
+        if len(self.renewals):
+            name = f"django_distlock {self.alias} losses"
+            watch = threading.Thread(target=self._watch, args=[done], name=name, daemon=True)
+            with suppress(RuntimeError):  # no more threads: they are told after the block
+                watch.start()
+        try:
+            yield
+        finally:
+            done.set()
+
+    def _watch(self, done: threading.Event) -> None:
+        while not done.wait(self.renewals.next_end(within=WATCH_INTERVAL)):
+            _survive(self.renewals.tell_lost)
+            connections.close_all()  # which receivers have opened
 
     def _close(self) -> None:
         with suppress(InvalidLockBackend):  # as when a test's settings had it, and are gone
