@@ -3,6 +3,7 @@
 Each says "ready" and waits for a line on its standard input, so that all start at once.
 """
 
+import faulthandler
 import json
 import os
 import signal
@@ -64,6 +65,49 @@ def count_anyway(backend: str, path: str, rounds: str, ttl: str) -> list[tuple[i
         except LockBackendUnavailable:
             time.sleep(0.05)
     return seen
+
+
+def interrupt(backend: str, connections: str, rounds: str) -> dict[str, int]:
+    """Take locks in a signal's handler, in the midst of whatever is done with another one.
+
+    Beside that a lease is renewed all the time. What the handler does has to be done so often.
+    """
+    from django.conf import settings
+
+    from django_distlock import acquire_lock
+
+    if connections:
+        settings.DISTLOCK[backend]["OPTIONS"]["connections"] = int(connections)
+    done = {"granted": 0, "refused": 0}
+    inside = False
+
+    def handle(*_: object) -> None:
+        nonlocal inside
+        if inside:
+            return
+        inside = True
+        lease = acquire_lock("by the handler", backend=backend, timeout=0.01)
+        assert lease is not None
+        assert acquire_lock("renewed", backend=backend) is None
+        assert lease.release()
+        done["granted"] += 1
+        inside = False
+
+    faulthandler.dump_traceback_later(50, exit=True)  # rather than to hang
+    renewed = acquire_lock("renewed", ttl=1, backend=backend)
+    assert renewed is not None
+    signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0037)
+    while done["granted"] < int(rounds):
+        lease = acquire_lock("interrupted", backend=backend)
+        assert lease is not None
+        assert acquire_lock("interrupted", backend=backend) is None
+        done["refused"] += 1
+        assert lease.release()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    faulthandler.cancel_dump_traceback_later()
+    assert renewed.release()
+    return done
 
 
 def hold(backend: str, ttl: str, forks: str = "") -> list[str]:
