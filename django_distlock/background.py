@@ -10,8 +10,8 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db import connections
@@ -32,6 +32,9 @@ IDLE: Final = 60.0
 
 What the store keeps open is closed then: an idle process needs no connection for locks.
 """
+
+WATCH_INTERVAL: Final = 0.1
+"""Seconds between two looks at which leases there are, while something may hang."""
 
 WAKE_ME: Final = math.inf
 WILL_LOOK: Final = -math.inf
@@ -124,11 +127,36 @@ class Background:
             if self._wakeup.wait(self._looks_at - now):
                 idle = False
             self._looks_at = WILL_LOOK
-            while self._work:
-                _survive(self._work.popleft())
-            for step in (self.renewals.renew_due, connections.close_all):
-                _survive(step)
+            if not self._work and self.renewals.next_due() > clocks.monotonic():
+                continue
+            with self._watched():
+                while self._work:
+                    _survive(self._work.popleft())
+                for step in (self.renewals.renew_due, connections.close_all):
+                    _survive(step)
         _survive(self._close)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Let the losses that fall due in the block be told in time, however long it takes.
+
+        A store may hang in it, or a signal's receiver. The thread that tells them ends with it.
+        """
+        done = threading.Event()
+        if len(self.renewals):
+            name = f"django_distlock {self.alias} losses"
+            watch = threading.Thread(target=self._watch, args=[done], name=name, daemon=True)
+            with suppress(RuntimeError):  # no more threads: they are told after the block
+                watch.start()
+        try:
+            yield
+        finally:
+            done.set()
+
+    def _watch(self, done: threading.Event) -> None:
+        while not done.wait(self.renewals.next_end(within=WATCH_INTERVAL)):
+            _survive(self.renewals.tell_lost)
+            connections.close_all()  # which receivers have opened
 
     def _close(self) -> None:
         with suppress(InvalidLockBackend):  # as when a test's settings had it, and are gone

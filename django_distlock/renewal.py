@@ -59,6 +59,17 @@ class Renewals:
         for lease in self._referenced():
             lease.due = min(lease.due, now)
 
+    def next_end(self, within: float) -> float:
+        """Return in how many seconds the first lease ends, at most that many."""
+        return min([within, *(lease.remaining for lease in self._referenced())])
+
+    def tell_lost(self) -> None:
+        """Tell of those whose time is over."""
+        for lease in self._referenced():
+            if not lease.remaining:
+                lease.lose()
+                self.remove(lease)
+
     def renew_due(self) -> None:
         """Renew what is due, and with it what is about to be; tell of what is lost.
 

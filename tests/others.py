@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from django_distlock import Lease, acquire_lock, lock_backends
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
+
+    from django_distlock.backends.database.connections import OwnConnection
 
 T = TypeVar("T")
 
@@ -49,6 +52,28 @@ def elsewhere(call: Callable[[], T]) -> T:
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(work).result(60)
+
+
+@contextmanager
+def used_elsewhere(connection: OwnConnection) -> Iterator[None]:
+    """Have another thread use one of the locks' own connections in the block."""
+    using, done = threading.Event(), threading.Event()
+
+    def use() -> None:
+        with connection.lock:
+            connection.is_used = True
+            using.set()
+            done.wait(60)
+            connection.is_used = False
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    try:
+        assert using.wait(60)
+        yield
+    finally:
+        done.set()
+        thread.join(60)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

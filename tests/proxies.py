@@ -7,7 +7,7 @@ import selectors
 import socket
 import struct
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -63,6 +63,8 @@ class LossyProxy:
         self._requests = Loss()
         self._replies = Loss()
         self._resets = Resets()
+        self._swallows = False
+        self._era = 0  # a connection of an earlier one is dead
         self._accepting = threading.Thread(target=self._accept)
         self._threads: list[threading.Thread] = []
         self._ends: set[socket.socket] = set()
@@ -97,6 +99,19 @@ class LossyProxy:
         that the server never sees to a reply that the client never gets.
         """
         self._resets = Resets(share, times, within, random.Random(seed))
+
+    @contextmanager
+    def swallowing(self) -> Iterator[None]:
+        """Accept all in the block, connections and what comes on them, and pass nothing on.
+
+        Connections that were open before the end of it stay dead, as after a firewall's restart.
+        """
+        self._swallows = True
+        try:
+            yield
+        finally:
+            self._era += 1
+            self._swallows = False
 
     def __enter__(self) -> Self:
         self._accepting.start()
@@ -136,7 +151,11 @@ class LossyProxy:
     def _pass_on(self, client: socket.socket, server: socket.socket, reset: int | None) -> None:
         """Pass on what comes from either side, until one ends or a fault is due."""
         losing = False
+        era = self._era
         for number, (source, data) in enumerate(_chunks(client, server)):
+            if self._swallows or era != self._era:
+                era = -1
+                continue
             if number == reset:
                 self.resets += 1
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESETTING)

@@ -7,10 +7,11 @@ from unittest import mock
 import pytest
 from django.db import DatabaseError, connections, transaction
 
+from django_distlock import Lease, LockBackendUnavailable
 from django_distlock.background import Background
 from tests.app.models import Counter
-from tests.conftest import committed, on_each_server
-from tests.others import acquire, free_for_others, take_away
+from tests.conftest import ScriptedBackend, committed, on_each_server
+from tests.others import acquire, free_for_others, take_away, until
 
 pytestmark = committed
 
@@ -120,3 +121,45 @@ def test_release_left_to_the_background_is_done_once(alias: str) -> None:
     finish()
     assert not free_for_others(alias)
     assert lease.release()
+
+
+def test_loss_is_told_in_time_while_a_renewal_hangs(
+    scripted: ScriptedBackend, lost: dict[Lease, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """For ever, in a store that knows no time; those acquired meanwhile are told of, too."""
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hangs.set()
+        goes_on.wait(300)
+
+    scripted.answer("renew", hang)
+    first = acquire("default", ttl=0.5)
+    try:
+        assert hangs.wait(60)
+        scripted.owner = ""
+        second = acquire("default", "acquired meanwhile", ttl=0.5)
+        until(lambda: len(lost) == 2)
+    finally:
+        goes_on.set()
+    assert set(lost) == {first, second}
+    assert "was lost: its ttl" in caplog.text
+
+
+def test_loss_is_told_after_a_renewal_where_there_are_no_more_threads(
+    scripted: ScriptedBackend, lost: dict[Lease, str]
+) -> None:
+    """The thread itself tells then."""
+    start, hangs = threading.Thread.start, threading.Event()
+
+    def start_no_more(thread: threading.Thread) -> None:
+        if "losses" in thread.name:
+            hangs.set()
+            raise RuntimeError("no more threads")
+        start(thread)
+
+    scripted.answer("renew", *[LockBackendUnavailable("no")] * 100)
+    with mock.patch.object(threading.Thread, "start", start_no_more):
+        lease = acquire("default", ttl=0.2)
+        until(lambda: lease in lost)
+    assert hangs.is_set()

@@ -31,7 +31,7 @@ from django_distlock.backends.database.statements import Statements
 from django_distlock.handler import lock_backends
 from django_distlock.models import Lock
 from tests.conftest import committed, on_each_database, on_each_server
-from tests.others import Interrupted, acquire, outlast, sessions
+from tests.others import Interrupted, acquire, elsewhere, outlast, sessions
 
 pytestmark = committed
 
@@ -79,7 +79,7 @@ class SpyingCursor:
 def statements_sent(alias: str, action: Callable[[], object]) -> list[str]:
     """Return the statements that the action sends on the idle own connection."""
     sent: list[str] = []
-    statements = pool_of(alias).all[0].statements()
+    statements = statements_of(pool_of(alias).all[0])
     with mock.patch.object(statements, "_cursor", SpyingCursor(statements.cursor(), sent)):
         action()
     return sent
@@ -90,6 +90,11 @@ def pool_of(alias: str) -> own.OwnConnections:
     backend = lock_backends[alias]
     assert isinstance(backend, DatabaseBackend)
     return own.own_connections(backend.using, 2, type(backend).statements)
+
+
+def statements_of(connection: own.OwnConnection) -> Statements:
+    """Return what can be sent on it, opened anew if need be."""
+    return connection.statements(clocks.monotonic() + 2)
 
 
 # Apart from the caller's transaction
@@ -220,7 +225,7 @@ def test_statements_are_prepared_unless_a_pooler_may_forget_them(behind_pooler: 
         settings, DISABLE_SERVER_SIDE_CURSORS=behind_pooler, PORT=int(settings["PORT"])
     ):
         assert acquire("postgresql").release()
-        cursor = pool_of("postgresql").all[0].statements().cursor()
+        cursor = statements_of(pool_of("postgresql").all[0]).cursor()
         cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement ~ 'distlock'")
         [prepared] = cursor.fetchone()
         own.close_own_connections()
@@ -239,7 +244,7 @@ def test_own_connections_outlast_the_requests(alias: str, max_age: int | None) -
             request_finished.send(sender=None)
             opened = pool_of(alias).all[0]._opened
             assert opened is not None
-            assert opened is pool_of(alias).all[0].statements()
+            assert opened is statements_of(pool_of(alias).all[0])
 
 
 @pytest.mark.needs("postgresql")
@@ -285,7 +290,7 @@ def test_connection_in_use_is_not_closed_by_another_thread(alias: str) -> None:
     acquire(alias).release()
     used = pool_of(alias).all[0]
     with used.lock:
-        own.close_own_connections()
+        elsewhere(own.close_own_connections)
         assert used._opened is not None
 
 
@@ -318,14 +323,14 @@ def test_interrupted_call_leaves_its_connection_to_others(alias: str) -> None:
     """Opened anew, since it may be in the midst of an answer."""
     acquire(alias).release()
     pool = pool_of(alias)
-    before = pool.all[0].statements()
+    before = statements_of(pool.all[0])
     for _ in range(3):
         with mock.patch.object(type(before), "acquire", side_effect=Interrupted):
             with pytest.raises(Interrupted):
                 acquire_lock("a", backend=alias)
-    assert not any(each.lock.locked() for each in pool.all)
+    assert not any(each.is_used for each in pool.all)
     assert acquire(alias).release()
-    assert pool.all[0].statements() is not before
+    assert statements_of(pool.all[0]) is not before
 
 
 @on_each_server
@@ -434,10 +439,10 @@ def test_deadlock_is_tried_again(alias: str) -> None:
     once = DatabaseBackend._once
     failures = [Conflict("deadlock")] * 3
 
-    def deadlocked(self: DatabaseBackend, action: Any) -> Any:
+    def deadlocked(self: DatabaseBackend, *arguments: Any) -> Any:
         if failures:
             raise failures.pop()
-        return once(self, action)
+        return once(self, *arguments)
 
     with mock.patch.object(DatabaseBackend, "_once", deadlocked):
         assert acquire(alias)

@@ -23,7 +23,15 @@ from django_distlock.backends.database import connections as own
 from django_distlock.models import Lock
 from tests.app.models import Counter
 from tests.conftest import committed, on_each_database, on_each_server
-from tests.others import acquire, elsewhere, free_for_others, isolated, kill_session, take_away
+from tests.others import (
+    acquire,
+    elsewhere,
+    free_for_others,
+    isolated,
+    kill_session,
+    take_away,
+    used_elsewhere,
+)
 from tests.processes import Workers
 
 pytestmark = committed
@@ -199,7 +207,7 @@ def test_guard_waits_for_no_connection_of_the_locks(alias: str) -> None:
         with ExitStack() as busy, transaction.atomic(using=alias):
             for pool in own._pools.values():
                 for each in pool.all:
-                    busy.enter_context(each.lock)
+                    busy.enter_context(used_elsewhere(each))
             Counter.objects.using(alias).create()
     assert Counter.objects.using(alias).count() == 2
 

@@ -210,7 +210,7 @@ def forget_all() -> None:
 @pytest.mark.parametrize("alias", EVERY_STORE)
 def test_random_signals_leave_no_lock_that_is_renewed(alias: str) -> None:
     """250 blocks, interrupted at random moments while another lease is renewed."""
-    with Workers(1, "interrupt", alias, "250", "1") as workers:
+    with Workers(1, "interrupt_blocks", alias, "250", "1") as workers:
         [(interrupted, held)] = workers.results()
     assert interrupted > 50
     assert held == []

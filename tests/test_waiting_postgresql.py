@@ -56,7 +56,7 @@ def backend() -> DatabaseBackend:
 
 def current_listener() -> listening.Listener:
     """Return this process's listener."""
-    return listening.listener(ALIAS, 2, DatabaseBackend.statements)
+    return listening.listener(ALIAS, 2, DatabaseBackend.statements, 2)
 
 
 @pytest.fixture(autouse=True)
@@ -669,7 +669,7 @@ def test_late_probe_is_repeated_soon_and_then_less_and_less_often(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Until it is a few minutes: one process may have been busy, or be behind a pooler."""
-    listener = listening.Listener(ALIAS, 2, DatabaseBackend.statements)
+    listener = listening.Listener(ALIAS, 2, DatabaseBackend.statements, 2)
     now = 1000.0
     monkeypatch.setattr(clocks, "monotonic", lambda: now)
     assert [listener.be_deaf() for _ in range(5)] == [1, 5, 30, 300, 300]
@@ -705,13 +705,13 @@ def test_who_waits_is_woken_after_a_late_probe(
 def test_probe_over_a_connection_that_was_cut_has_it_replaced() -> None:
     """It is tried again with another one."""
     [first, _] = pool_of(ALIAS).all
-    [(session,)] = first.statements().fetch("SELECT pg_backend_pid()", {})
+    [(session,)] = first.statements(clocks.monotonic() + 60).fetch("SELECT pg_backend_pid()", {})
     terminate(session)
     selector: Any = mock.Mock()
     driver: Any = connections[ALIAS]
     with pytest.raises(driver.Database.OperationalError):
         current_listener()._probe(selector, None)
-    assert first.statements().fetch("SELECT 1", {}) == [(1,)]
+    assert first.statements(clocks.monotonic() + 60).fetch("SELECT 1", {}) == [(1,)]
 
 
 @contextmanager

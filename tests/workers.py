@@ -3,6 +3,7 @@
 Each says "ready" and waits for a line on its standard input, so that all start at once.
 """
 
+import faulthandler
 import json
 import logging
 import os
@@ -99,6 +100,49 @@ def let_expire(backend: str, ttl: str, grants: str) -> list[tuple[float, float]]
         if end > begin:
             holds.append((begin, end))
     return holds
+
+
+def interrupt(backend: str, connections: str, rounds: str) -> dict[str, int]:
+    """Take locks in a signal's handler, in the midst of whatever is done with another one.
+
+    Beside that a lease is renewed all the time. What the handler does has to be done so often.
+    """
+    from django.conf import settings
+
+    from django_distlock import acquire_lock
+
+    if connections:
+        settings.DISTLOCK[backend]["OPTIONS"]["connections"] = int(connections)
+    done = {"granted": 0, "refused": 0}
+    inside = False
+
+    def handle(*_: object) -> None:
+        nonlocal inside
+        if inside:
+            return
+        inside = True
+        lease = acquire_lock("by the handler", backend=backend, timeout=0.01)
+        assert lease is not None
+        assert acquire_lock("renewed", backend=backend) is None
+        assert lease.release()
+        done["granted"] += 1
+        inside = False
+
+    faulthandler.dump_traceback_later(50, exit=True)  # rather than to hang
+    renewed = acquire_lock("renewed", ttl=1, backend=backend)
+    assert renewed is not None
+    signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0037)
+    while done["granted"] < int(rounds):
+        lease = acquire_lock("interrupted", backend=backend)
+        assert lease is not None
+        assert acquire_lock("interrupted", backend=backend) is None
+        done["refused"] += 1
+        assert lease.release()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    faulthandler.cancel_dump_traceback_later()
+    assert renewed.release()
+    return done
 
 
 def hold(backend: str, ttl: str, forks: str = "") -> list[str]:
@@ -282,7 +326,7 @@ def stand_in_line(backend: str, threads: str) -> list[int | None]:
         return [*pool.map(wait, range(int(threads)))]
 
 
-def interrupt(backend: str, rounds: str, ttl: str) -> tuple[int, list[str]]:
+def interrupt_blocks(backend: str, rounds: str, ttl: str) -> tuple[int, list[str]]:
     """Interrupt so many blocks, each at a random moment.
 
     Return how many were, and which locks are not free for others when their ttl has passed.

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from operator import attrgetter, methodcaller
 from time import sleep
 from typing import Any, ClassVar, TypeVar
@@ -15,17 +15,20 @@ from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, OperationalError
 from django.db import connections as connections_by_alias
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ...clocks import monotonic
+from ... import clocks
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ...fields import to_datetime
+from ...handler import lock_backends
 from ...models import KEPT, Lock, LockQuerySet
 from ...plain import plain
 from ...queues import contended
 from ...transactions import has_snapshots, in_testcase
 from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState, Owner, Place, Renewal
 from ..batches import Outcome
-from .connections import OwnConnections, is_behind_pooler, own_connections, place
-from .errors import HARMLESS, Conflict, RowLocked, is_read_only, translate
+from ..caches import validate_store_timeout
+from ..pools import Budget
+from .connections import InUse, OwnConnections, is_behind_pooler, own_connections, place
+from .errors import Conflict, RowLocked, is_read_only, translate
 from .listening import Listener, listener
 from .mysql import MariaDBStatements, MySQLStatements
 from .orm import ORMStatements
@@ -65,6 +68,9 @@ class DatabaseBackend(BaseLockBackend):
     that a grant doesn't depend on the caller's transaction. On SQLite and other databases it uses
     the caller's: what is acquired inside a transaction is visible, and kept, when that commits.
 
+    On its own connections a call ends within `store_timeout` seconds, with an answer or with
+    LockBackendUnavailable, whatever becomes of the packets. On the caller's, his settings count.
+
     It does not guarantee that a grant survives a failover to a replica that hasn't received it. On
     PostgreSQL and SQLite a power failure may undo a release; the lock then ends with its ttl.
 
@@ -80,8 +86,10 @@ class DatabaseBackend(BaseLockBackend):
         using: str = DEFAULT_DB_ALIAS,
         ttl: float | None = 60,
         connections: int = 2,
+        store_timeout: float = 2,
     ) -> None:
         super().__init__(alias, ttl=ttl)
+        self.store_timeout = validate_store_timeout(alias, store_timeout)
         if type(connections) is not int or connections < 1:
             raise InvalidLockBackend(
                 f"DISTLOCK[{alias!r}]: connections is {connections!r}, but must be at least 1."
@@ -94,6 +102,10 @@ class DatabaseBackend(BaseLockBackend):
         self.using = using
         self.connections = self.threads = connections
         self._callers: Statements | None = None
+        self._budget = Budget(store_timeout)
+
+    def in_time(self) -> Budget:
+        return self._budget
 
     def joins_transaction(self) -> bool:
         if self._uses_own_connections():
@@ -110,7 +122,7 @@ class DatabaseBackend(BaseLockBackend):
         elif place(caller.settings_dict) == place(connections_by_alias.settings[using]):
             if has_snapshots(caller):
                 return self._guard_by_renewal(lease)
-            statements = self._own_connections().known().on(caller)
+            statements = self._known().on(caller)
         else:
             return None  # somebody has it lead elsewhere, to a tenant's database perhaps
         try:
@@ -121,6 +133,13 @@ class DatabaseBackend(BaseLockBackend):
                 return True  # nothing was written under the lock
             _without_frames(error)
             raise
+
+    def _known(self) -> Statements:
+        """Return statements that may be sent on any connection to this database."""
+        pool = self._own_connections()
+        if pool.known is None:
+            pool.known = self._run(lambda statements: statements)
+        return pool.known
 
     def _guard_by_renewal(self, lease: Claim) -> bool:
         """Let the lease last its ttl from now: a transaction with a snapshot can't lock its row.
@@ -154,13 +173,13 @@ class DatabaseBackend(BaseLockBackend):
 
         A renewal, a purge, or a refused try has it locked for a moment: that is not a holder.
         """
-        deadline = monotonic() + ROW_WAIT
+        deadline = clocks.monotonic() + ROW_WAIT
         pause = FIRST_PAUSE
         while True:
             try:
                 return self._run(lambda lock: lock.acquire(parameters), (Conflict,))
             except RowLocked:
-                left = deadline - monotonic()
+                left = deadline - clocks.monotonic()
                 if left <= 0:
                     raise
                 sleep(min(pause, left))
@@ -183,7 +202,9 @@ class DatabaseBackend(BaseLockBackend):
         if not self._run(attrgetter("queues_waiters")):
             listening.be_deaf()
             return None
-        waiting = QueuedPlace(listening, self._run, semaphore, owner, holder, wake)
+        waiting = QueuedPlace(
+            listening, partial(_run_at, self.alias), semaphore, owner, holder, wake
+        )
         return waiting if waiting.join() else None
 
     def _listener(self) -> Listener | None:
@@ -192,7 +213,7 @@ class DatabaseBackend(BaseLockBackend):
             return None
         if is_behind_pooler(connections_by_alias.settings[self.using]):
             return None
-        found = listener(self.using, self.connections, type(self).statements)
+        found = listener(self.using, self.connections, type(self).statements, self.store_timeout)
         return found if found.may_hear() else None
 
     @cached_property
@@ -235,11 +256,11 @@ class DatabaseBackend(BaseLockBackend):
 
     def _renew_batch(self, batch: Sequence[Claim], outcome: Outcome) -> Exception | None:
         """Renew these; if it is one of them that can't be, each by itself. See _renew_each()."""
-        began = monotonic()
+        began = clocks.monotonic()
         try:
             outcome.answered(self._renew(batch))
         except Exception as error:  # noqa: BLE001 - what a driver can't encode is none of Django's
-            answers = monotonic() - began < SILENT and self._answers()
+            answers = clocks.monotonic() - began < SILENT and self._answers()
             if answers and len(batch) > 1:
                 return self._renew_each([[lease] for lease in batch], outcome)
             outcome.failed(batch, error)
@@ -338,32 +359,40 @@ class DatabaseBackend(BaseLockBackend):
         self,
         action: Callable[[Statements], T],
         retried: tuple[type[Exception], ...] = (Conflict, RowLocked),
+        deadline: float | None = None,
     ) -> T:
         """Do the action on the right connection, again after these errors, and translate others."""
+        if deadline is None:
+            deadline = self._budget.deadline()
         for _ in range(TRIES):
             try:
-                return self._once(action)
+                return self._once(action, deadline)
             except retried as error:
                 last = error
+                if clocks.monotonic() >= deadline:
+                    break
         raise self._error(last)
 
-    def _once(self, action: Callable[[Statements], T]) -> T:
+    def _once(self, action: Callable[[Statements], T], deadline: float) -> T:
+        """Do it: by the deadline on a connection of our own, in its own time on the caller's."""
         sent = False
+
+        def send(statements: Statements) -> T:
+            nonlocal sent
+            sent = True
+            return _do(action, statements)
+
         try:
-            if not self._uses_own_connections():
-                return _do(action, self._on_caller())
-            pool = self._own_connections()
-            own = pool.choose()
-            with own.lock:
-                try:
-                    lent = own.statements()
-                    sent = True
-                    return _do(action, lent)
-                except HARMLESS:
-                    raise
-                except BaseException:
-                    pool.suspect()
-                    raise
+            if self._uses_own_connections():
+                return self._own_connections().do(send, deadline)
+            return _do(action, self._on_caller())
+        except InUse as error:
+            reason = f"all {self.connections} connections for locks have been in use for too long"
+            raise self._error(reason) from error
+        except TimeoutError as error:
+            reason = f"no answer in {self.store_timeout} seconds"
+            error.__traceback__ = None  # it shows the owner, as a driver's does
+            raise self._error(reason, reply_lost=sent) from error
         except Error as error:
             lost = sent and isinstance(error, InterfaceError | OperationalError)
             raise self._error(error, reply_lost=lost) from _without_frames(error)
@@ -399,11 +428,18 @@ class DatabaseBackend(BaseLockBackend):
         except Error as error:
             raise self._error(error) from error
 
-    def _error(self, error: Exception, *, reply_lost: bool = False) -> LockBackendUnavailable:
+    def _error(self, error: Exception | str, *, reply_lost: bool = False) -> LockBackendUnavailable:
         # PostgreSQL's second line, the detail, may have the row with the owner.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         message = f"DISTLOCK[{self.alias!r}]: {reason}"
         return LockBackendUnavailable(message, reply_lost=reply_lost)
+
+
+def _run_at(alias: str, *arguments: Any) -> Any:
+    """Do it as the running thread's store does, in its time: see DatabaseBackend._run()."""
+    store = lock_backends[alias]
+    assert isinstance(store, DatabaseBackend)  # noqa: S101 - for mypy
+    return store._run(*arguments)
 
 
 def _do(action: Callable[[Statements], T], statements: Statements) -> T:

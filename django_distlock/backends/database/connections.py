@@ -5,45 +5,92 @@ visible at once, to survive the caller's rollback, and to leave the caller's tra
 """
 
 import atexit
+import math
 import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import cycle
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from django.db import connections
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from ... import clocks
+from .deadlines import connecting, limit
+from .errors import HARMLESS
 from .statements import Statements
+
+T = TypeVar("T")
+Make = Callable[[BaseDatabaseWrapper], Statements]
+
+PARAMETERS: Final[dict[str, dict[str, Any]]] = {
+    # Each text can be sent, whatever the site's OPTIONS say; Django does as much on PostgreSQL.
+    "mysql": {"charset": "utf8mb4", "use_unicode": True},
+}
+"""What the driver is told, by the vendor, whatever the alias's OPTIONS have."""
+
+SESSION: Final[dict[str, str]] = {
+    # In seconds, 1 is MySQL's shortest. UTC, so that no DST makes the clock jump.
+    "mysql": "SET innodb_lock_wait_timeout = 1, time_zone = '+00:00'",
+}
+"""What a new session is told first, by the vendor."""
 
 
 class OwnConnection:
     """A connection to the database that the alias has in DATABASES, for one thread at a time.
 
-    Whoever uses it has its `lock`, by `with`: no signal's exception then leaves it taken.
+    The thread that uses it has its `lock`.
     """
 
-    def __init__(self, alias: str, statements: Callable[[BaseDatabaseWrapper], Statements]) -> None:
-        self.lock = threading.Lock()
+    def __init__(self, alias: str, make: Make) -> None:
+        # An RLock knows whose it is, wherever an exception strikes: see OwnConnections.do().
+        self.lock = threading.RLock()
+        self.is_used = False
+        self.deadline = math.inf
+        """When a statement has to be answered, by the local monotonic clock."""
         self._alias = alias
-        self._make = statements
+        self._make = make
         self._opened: Statements | None = None
-        self._suspect = False
+        self._is_sound = True
 
-    def statements(self) -> Statements:
-        """Return what can be sent on it, opened anew if need be."""
-        if self._suspect:
+    def do(self, action: Callable[[Statements], T], deadline: float) -> T:
+        """Do it by the deadline; TimeoutError if the database doesn't answer by then.
+
+        After an error, or if it is interrupted wherever it may be, the connection is closed.
+        """
+        self.is_used = True
+        try:
+            statements = self.statements(deadline)
+            self._is_sound = False
+            result = action(statements)
+        except HARMLESS:
+            self._is_sound = True
+            raise
+        except BaseException:
+            self.close()
+            raise
+        else:
+            self._is_sound = True
+            return result
+        finally:
+            self.is_used = False
+
+    def statements(self, deadline: float) -> Statements:
+        """Return what can be sent on it until the deadline, opened anew if need be."""
+        self.deadline = deadline
+        if not self._is_sound:
             self.close()
         if self._opened is None:
             self._opened = self._open()
-            self._suspect = False
+            self._is_sound = True
         return self._opened
 
     def suspect(self) -> None:
-        """Have it closed before its next use: it may be broken."""
-        self._suspect = True
+        """Have it closed before its next use, unless it is in use and that succeeds."""
+        self._is_sound = False
 
     def close(self) -> None:
         """Close it; the next use opens it."""
@@ -52,27 +99,22 @@ class OwnConnection:
             _close(opened.connection)
 
     def close_if_idle(self) -> None:
-        """Close it unless a thread uses it."""
+        """Close it unless a thread uses it: another one, or this one, if it was interrupted."""
         if self.lock.acquire(blocking=False):
             try:
-                self.close()
+                if not self.is_used:
+                    self.close()
             finally:
                 self.lock.release()
 
     def _open(self) -> Statements:
-        connection = connections.create_connection(self._alias).copy()
-        settings = connection.settings_dict
-        settings["AUTOCOMMIT"] = True
-        settings["OPTIONS"].pop("pool", None)
-        if connection.vendor == "postgresql" and _can_prepare(settings):
-            settings["OPTIONS"] |= {"server_side_binding": True, "prepare_threshold": 0}
+        connection = self._prepare()
         connection.inc_thread_sharing()
         try:
             connection.ensure_connection()
-            if connection.vendor == "mysql":
+            if settings := SESSION.get(connection.vendor):
                 with connection.cursor() as cursor:
-                    # In seconds, 1 is MySQL's shortest. UTC, so that no DST makes the clock jump.
-                    cursor.execute("SET innodb_lock_wait_timeout = 1, time_zone = '+00:00'")
+                    cursor.execute(settings)
             opened = self._make(connection)
             opened.use(connection.connection.cursor())
         except BaseException:
@@ -80,31 +122,106 @@ class OwnConnection:
             raise
         return opened
 
+    def _prepare(self) -> BaseDatabaseWrapper:
+        """Return a wrapper of Django's for a new connection, by settings that are like the alias's.
+
+        These aren't copied deeply: not everything in them need be copyable, an SSLContext isn't.
+        """
+        connection = connections.create_connection(self._alias)
+        settings = connection.settings_dict
+        options = {**settings["OPTIONS"]}
+        options.pop("pool", None)
+        if connection.vendor == "postgresql" and _can_prepare(settings):
+            options |= {"server_side_binding": True, "prepare_threshold": 0}
+        connection.settings_dict = settings | {"AUTOCOMMIT": True, "OPTIONS": options}
+        vars(connection)["get_connection_params"] = partial(
+            self._parameters, connection.vendor, connection.get_connection_params
+        )
+        vars(connection)["get_new_connection"] = partial(
+            self._connect, connection.get_new_connection
+        )
+        return connection
+
+    def _parameters(self, vendor: str, get: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        parameters = get() | PARAMETERS.get(vendor, {}) | connecting(vendor, self._seconds_left())
+        if vendor == "mysql":
+            parameters.pop("collation", None)  # which may be another charset's
+        return parameters
+
+    def _connect(self, connect: Callable[[dict[str, Any]], Any], parameters: dict[str, Any]) -> Any:
+        driver = connect(parameters)
+        limit(driver, lambda: self.deadline)
+        return driver
+
+    def _seconds_left(self) -> float:
+        left = self.deadline - clocks.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
+class InUse(TimeoutError):
+    """All connections have been in use by other threads for all of the time."""
+
 
 class OwnConnections:
     """The few connections of this process to one database that are for locks alone."""
 
-    def __init__(
-        self, alias: str, size: int, statements: Callable[[BaseDatabaseWrapper], Statements]
-    ) -> None:
-        self.all = [OwnConnection(alias, statements) for _ in range(size)]
+    def __init__(self, alias: str, size: int, make: Make) -> None:
+        self.all = [OwnConnection(alias, make) for _ in range(size)]
         self._turns = cycle(self.all)
-        self._known: Statements | None = None
+        self._users: set[int] = set()
+        """The threads that use one, or wait for one."""
+        self.known: Statements | None = None
+        """Statements that are complete, though their connection may be closed by now."""
+        self._open_another = partial(OwnConnection, alias, make)
 
-    def choose(self) -> OwnConnection:
+    def do(self, action: Callable[[Statements], T], deadline: float) -> T:
+        """Do it on a connection that is free, or will be by the deadline; else TimeoutError.
+
+        A thread that is interrupted in the midst of that, by a signal's handler or by the garbage
+        collector, doesn't wait for what it uses itself, nor for those who may wait for it: it opens
+        another connection, for this alone.
+
+        An exception may come at any time here, too. To release a lock that turns out not to be ours
+        does no harm.
+        """
+        thread = threading.get_ident()
+        if thread in self._users:
+            return self._do_apart(action, deadline)
+        try:
+            self._users.add(thread)
+            own = self._choose()
+            try:
+                if not own.lock.acquire(timeout=max(0, deadline - clocks.monotonic())):
+                    raise InUse
+                return own.do(action, deadline)
+            except (*HARMLESS, InUse):
+                raise
+            except BaseException:
+                self.suspect()
+                raise
+            finally:
+                try:  # noqa: SIM105 - suppress() could be interrupted
+                    own.lock.release()
+                except RuntimeError:
+                    pass
+        finally:
+            self._users.discard(thread)
+
+    def _do_apart(self, action: Callable[[Statements], T], deadline: float) -> T:
+        another = self._open_another()
+        try:
+            return another.do(action, deadline)
+        finally:
+            another.close()
+
+    def _choose(self) -> OwnConnection:
         """Return the first that is free; if all are in use, each in turn, to wait for."""
         for each in self.all:
-            if not each.lock.locked():
+            if not each.is_used:
                 return each
         return next(self._turns)
-
-    def known(self) -> Statements:
-        """Return statements that are complete, though their connection may be closed by now."""
-        if self._known is None:
-            own = self.choose()
-            with own.lock:
-                self._known = own.statements()
-        return self._known
 
     def close_idle(self) -> None:
         """Close those that no thread uses."""
@@ -142,15 +259,13 @@ def _close(connection: BaseDatabaseWrapper) -> None:
 _pools: dict[tuple[Any, ...], OwnConnections] = {}
 
 
-def own_connections(
-    alias: str, size: int, statements: Callable[[BaseDatabaseWrapper], Statements]
-) -> OwnConnections:
+def own_connections(alias: str, size: int, make: Make) -> OwnConnections:
     """Return this process's connections to the database that DATABASES has now for the alias."""
     # A test's database has another name under the same alias.
-    key = (alias, *place(connections.settings[alias]), size, statements)
+    key = (alias, *place(connections.settings[alias]), size, make)
     pool = _pools.get(key)
     if pool is None:
-        pool = _pools.setdefault(key, OwnConnections(alias, size, statements))
+        pool = _pools.setdefault(key, OwnConnections(alias, size, make))
     return pool
 
 

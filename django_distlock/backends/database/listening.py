@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from operator import methodcaller
 from typing import Any, Final
 
 from django.db import connections
@@ -53,15 +54,21 @@ class Listener:
     """A daemon thread that is there as long as there are waiters, and its connection."""
 
     def __init__(
-        self, alias: str, size: int, statements: Callable[[BaseDatabaseWrapper], Statements]
+        self,
+        alias: str,
+        size: int,
+        statements: Callable[[BaseDatabaseWrapper], Statements],
+        timeout: float,
     ) -> None:
         self.process = secrets.randbits(62)
         self.hears = False
         self._alias = alias
         self._size = size
         self._make = statements
+        self._timeout = timeout
         self._places: dict[int, QueuedPlace] = {}
-        self._changing = threading.Lock()
+        # Reentrant: a signal's handler, or what is collected in between, may wait for a lock, too.
+        self._changing = threading.RLock()
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._sleeps = False
@@ -167,7 +174,7 @@ class Listener:
 
     def _listen(self, own: OwnConnection) -> None:
         """Hear notifications until there has been nobody to wake for a while."""
-        statements: Any = own.statements()
+        statements: Any = own.statements(self._deadline())
         driver = statements.connection.connection
         driver.add_notify_handler(lambda heard: self._hear(int(heard.payload)))
         session = statements.listen(self.process)
@@ -183,6 +190,7 @@ class Listener:
                 if self._places:
                     last = now
                     if now >= self._due:
+                        own.deadline = self._deadline()
                         self._tick(statements, session, now)
                     pause = self._due - clocks.monotonic()
                 elif now - last >= IDLE:
@@ -194,20 +202,18 @@ class Listener:
                         pause = 0 if self._places else last + IDLE - now
                 self._wait(selector, driver, pause)
                 self._sleeps = False
+        own.deadline = self._deadline()
         statements.forget(self.process)
+
+    def _deadline(self) -> float:
+        """Return until when the database has to answer."""
+        return clocks.monotonic() + self._timeout
 
     def _probe(self, selector: selectors.BaseSelector, driver: Any) -> None:
         """Raise Deaf unless what another session sends arrives while ours is idle."""
         self._heard_itself = False
         pool = own_connections(self._alias, self._size, self._make)
-        own = pool.choose()
-        with own.lock:
-            try:
-                statements: Any = own.statements()
-                statements.notify(self.process)
-            except BaseException:
-                pool.suspect()
-                raise
+        pool.do(methodcaller("notify", self.process), self._deadline())
         until, late = clocks.monotonic() + PROBING, False
         while not self._heard_itself:
             if late:
@@ -283,13 +289,16 @@ _inherited: list[Listener] = []
 
 
 def listener(
-    alias: str, size: int, statements: Callable[[BaseDatabaseWrapper], Statements]
+    alias: str,
+    size: int,
+    statements: Callable[[BaseDatabaseWrapper], Statements],
+    timeout: float,
 ) -> Listener:
     """Return this process's listener for the database that DATABASES has now for the alias."""
     key = (alias, *place(connections.settings[alias]), statements)
     found = _listeners.get(key)
     if found is None:
-        found = _listeners.setdefault(key, Listener(alias, size, statements))
+        found = _listeners.setdefault(key, Listener(alias, size, statements, timeout))
     return found
 
 

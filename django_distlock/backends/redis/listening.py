@@ -132,7 +132,8 @@ class Listener:
         self._channel = f"distlock:{os.urandom(12).hex()}"
         self._numbers = count()
         self._places: dict[int, QueuedPlace] = {}
-        self._changing = threading.Lock()
+        # Reentrant: a signal's handler, or what is collected in between, may wait for a lock, too.
+        self._changing = threading.RLock()
         self._thread: threading.Thread | None = None
         self._listening: Future[bool] = Future()
         """Whether it listens, or isn't allowed to, once that is known."""
