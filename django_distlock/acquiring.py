@@ -2,10 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
-from typing import Any
 
 from . import clocks
 from .acquisitions import Request, describe_holder, new_owner
@@ -126,7 +125,7 @@ class Acquisition:
         )
         if left := flow.left_behind(self.backend, self.semaphore):
             await left.abandon(calls)
-        if flow.put_off and (taken := await self._undone_unless_done(calls, self._take_back)):
+        if flow.put_off and (taken := await self._take_back_or_undo(calls)):
             return taken
         if self._reentrant and (earlier := _held_here(request, flow)):
             self._reentered = earlier, earlier.reentries
@@ -156,9 +155,21 @@ class Acquisition:
         return await calls.join(semaphore, owner, holder, wake)
 
     async def try_once(self, calls: StoreCalls) -> Lease | None:
-        """Try, in whatever thread."""
+        """Try, in whatever thread. What fails or is interrupted is undone."""
         self._tried = True
-        return await self._undone_unless_done(calls, self._try)
+        try:
+            lease = await self._attempt(calls, self._request)
+            if lease is not None:
+                self._flow.remember(lease)
+                lease.start_renewal()
+                # A receiver may raise what ends the process.
+                lock_acquired.send_robust(sender=Lease, lease=lease)
+        except GeneratorExit:
+            raise  # its event loop is closed: nobody asks any more
+        except BaseException:
+            await self.undo(calls)
+            raise
+        return lease
 
     async def try_or_leave(self, calls: StoreCalls, place: Place | None) -> Lease | None:
         """Try; if the store can't be asked and that ends the wait, leave the queue in one with it.
@@ -173,26 +184,6 @@ class Acquisition:
                 with suppress(LockBackendUnavailable):  # it forgets who is gone
                     await calls.leave(place, False)
             raise
-
-    async def _undone_unless_done(
-        self, calls: StoreCalls, action: Callable[[StoreCalls], Coroutine[Any, Any, Lease | None]]
-    ) -> Lease | None:
-        """Do it; undo it if it fails or is interrupted."""
-        try:
-            return await action(calls)
-        except GeneratorExit:
-            raise  # its event loop is closed: nobody asks any more
-        except BaseException:
-            await self.undo(calls)
-            raise
-
-    async def _try(self, calls: StoreCalls) -> Lease | None:
-        lease = await self._attempt(calls, self._request)
-        if lease is not None:
-            self._flow.remember(lease)
-            lease.start_renewal()
-            lock_acquired.send_robust(sender=Lease, lease=lease)  # which may end the process
-        return lease
 
     async def _attempt(self, calls: StoreCalls, request: Request) -> Lease | None:
         """Try once; if the reply is lost, once more as the same owner, to find our own grant."""
@@ -217,6 +208,13 @@ class Acquisition:
             )
         self._granted = Lease(request, grant, sent, self._flow)
         return self._granted
+
+    async def _take_back_or_undo(self, calls: StoreCalls) -> Lease | None:
+        try:
+            return await self._take_back(calls)
+        except Exception:  # what interrupts it is undone by who runs this
+            await self.undo(calls)
+            raise
 
     async def _take_back(self, calls: StoreCalls) -> Lease | None:
         """Acquire once more what an earlier block of the same transaction had, or return None.
@@ -264,6 +262,10 @@ class Acquisition:
     def must_undo(self) -> bool:
         """Whether there may be something to undo."""
         return bool(self._granted or self._may_be_granted or self._reentered)
+
+    def keep(self, lease: Lease) -> None:
+        """Let the thread or task refer to the lease: its caller may not."""
+        self._flow.keep(lease)
 
     def disown(self) -> Lease | None:
         """Have what this acquired renewed no more, and return it."""

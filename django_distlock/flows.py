@@ -95,13 +95,15 @@ class Flow:
     def forget(self, lease: "Lease") -> None:
         """Find this lease by its name no more."""
         name = lease.backend, lease.semaphore
-        if self.find(*name) is lease:
+        weakly = self._leases.get(name)
+        if weakly is not None and weakly() is lease:
             del self._leases[name]
             if not self._leases and (flows := self._with_leases()):
                 flows.discard(self)
-        for leases in (self._kept, self._left_behind):
-            if leases.get(name) is lease:
-                del leases[name]
+        if self._kept.get(name) is lease:
+            del self._kept[name]
+        if self._left_behind.get(name) is lease:
+            del self._left_behind[name]
 
     def leave_behind(self, lease: "Lease") -> None:
         """Remember a lease whose release failed: it is nobody's, but may be released yet."""

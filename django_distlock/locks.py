@@ -49,7 +49,7 @@ def acquire_lock(
     try:
         lease = acquire(acquisition)
         if lease is not None:
-            current_flow().keep(lease)
+            acquisition.keep(lease)
         return lease
     except BaseException:
         undo(acquisition)
@@ -76,7 +76,7 @@ async def aacquire_lock(
     try:
         lease = await aacquire(acquisition)
         if lease is not None:
-            current_flow().keep(lease)
+            acquisition.keep(lease)
         return lease
     except BaseException as error:
         await aundo(acquisition, error)
