@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from . import signals
 from .backends.base import BaseLockBackend
+from .background import background
 from .handler import lock_backends
 from .threads import detach, in_thread, may_concern_transactions
 from .transactions import open_transactions
@@ -33,6 +34,8 @@ def ask(store: BaseLockBackend, questions: Questions[T]) -> T:
     try:
         with store.in_time():
             name, arguments = next(questions)
+            if store.keeps_open:
+                background(store.alias).close_when_idle()
             while True:
                 try:
                     answer = getattr(store, name)(*arguments)

@@ -60,6 +60,8 @@ class Background:
         # When the thread looks at the leases next. Before it looks at which there are, it wants to
         # be woken by whoever adds one meanwhile; so nobody has to take a lock for that.
         self._looks_at = WAKE_ME
+        self._used = -math.inf
+        """When the store was last used, by the local monotonic clock."""
 
     def renew(self, lease: "Lease") -> None:
         """Renew the lease until that is stopped, or nobody refers to it."""
@@ -81,6 +83,17 @@ class Background:
             if not self._runs():
                 self._wake()
 
+    def close_when_idle(self) -> None:
+        """Have what the store keeps open closed when it hasn't been used for IDLE seconds.
+
+        Where no thread can be started, that is left to the end of the process.
+        """
+        self._used = clocks.monotonic()
+        if not self._runs():
+            with self._changing:
+                if not self._runs():
+                    self._wake(needed=False)
+
     def over(self, occasion: object) -> None:
         """Expect no more work from this occasion. Safe in a finalizer."""
         self._expected.discard(occasion)
@@ -92,18 +105,21 @@ class Background:
     def _runs(self) -> bool:
         return self.thread is not None and self.thread.is_alive()
 
-    def _wake(self) -> None:
+    def _wake(self, *, needed: bool = True) -> None:
         if self._runs():
             self._work.put(None)
             return
         if lacks_threads():
+            if not needed:
+                return
             logger.error("uWSGI needs --enable-threads: without it no lease is renewed.")
         name = f"django_distlock {self.alias}"
         thread = threading.Thread(target=self._run, name=name, daemon=True)
         try:
             thread.start()
         except RuntimeError:  # no more threads, or the interpreter is about to end
-            logger.exception("No thread could be started: leases end without being renewed.")
+            if needed:
+                logger.exception("No thread could be started: leases end without being renewed.")
         else:
             self.thread = thread
 
@@ -164,7 +180,8 @@ class Background:
     def _end(self) -> bool:
         with self._changing:
             self._looks_at = WAKE_ME
-            if self._expected or len(self.renewals) or not self._work.empty():
+            is_used = clocks.monotonic() - self._used < IDLE
+            if self._expected or len(self.renewals) or not self._work.empty() or is_used:
                 return False
             self.thread = None
             return True

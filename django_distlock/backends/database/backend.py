@@ -259,6 +259,10 @@ class DatabaseBackend(BaseLockBackend):
                 if dry_run or purgeable.filter(pk=lock.pk).delete()[0]:
                     yield _info(lock)
 
+    @property
+    def keeps_open(self) -> bool:
+        return self._uses_own_connections()
+
     def close(self) -> None:
         if self._may_have_own_connections:
             self._own_connections().close_idle()
