@@ -18,12 +18,13 @@ from ...fields import to_datetime
 from ...handler import lock_backends
 from ...models import KEPT, Lock, LockQuerySet
 from ...queues import contended
+from ...semaphores import InvalidSemaphore
 from ...transactions import has_snapshots, in_testcase
 from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState, Owner, Place, Renewal
 from ..caches import validate_store_timeout
 from ..pools import Budget
 from .connections import InUse, OwnConnections, is_behind_pooler, own_connections, place
-from .errors import Conflict, RowLocked, is_read_only, translate
+from .errors import Conflict, RowLocked, is_read_only, is_unknown_character, translate
 from .listening import Listener, listener
 from .mysql import MariaDBStatements, MySQLStatements
 from .orm import ORMStatements
@@ -139,7 +140,7 @@ class DatabaseBackend(BaseLockBackend):
         try:
             row = waiting.take(parameters) if waiting is not None else None
             if row is None:
-                row = self._run(lambda lock: lock.acquire(parameters), (Conflict,))
+                row = self._run(lambda lock: lock.acquire(lock.fitting(parameters)), (Conflict,))
         except RowLocked:
             return None
         if row is None:
@@ -321,6 +322,12 @@ class DatabaseBackend(BaseLockBackend):
             error.__traceback__ = None  # it shows the owner, as a driver's does
             raise self._error(reason, reply_lost=sent) from error
         except Error as error:
+            if is_unknown_character(connections_by_alias[self.using].vendor, error):
+                # Text for people fits: see Statements.fitting().
+                reason = "the encoding of the database can't have this semaphore"
+                raise InvalidSemaphore(f"DISTLOCK[{self.alias!r}]: {reason}.") from _without_frames(
+                    error
+                )
             lost = sent and isinstance(error, InterfaceError | OperationalError)
             raise self._error(error, reply_lost=lost) from _without_frames(error)
 

@@ -308,6 +308,10 @@ class PostgreSQLStatements(Statements):
         )
         self._sweep_sql, self._of_process_sql = map(self._complete, (SWEEP, OF_PROCESS))
 
+    def has_all_characters(self) -> bool:
+        driver: Any = self.connection.connection
+        return driver.info.parameter_status("server_encoding") in ("UTF8", "SQL_ASCII")
+
     def hand_over(self, parameters: Parameters) -> Released:
         rows = self.fetch(self._hand_over_sql, parameters)
         if not rows:
