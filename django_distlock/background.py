@@ -60,6 +60,8 @@ class Background:
         # When the thread looks at the leases next. Before it looks at which there are, it wants to
         # be woken by whoever adds one meanwhile; so nobody has to take a lock for that.
         self._looks_at = WAKE_ME
+        self._woken_for = -math.inf
+        """When the lease was due that woke the thread last."""
         self._used = -math.inf
         """When the store was last used, by the local monotonic clock."""
 
@@ -69,6 +71,7 @@ class Background:
             self._begin()
         self.renewals.add(lease)
         if lease.due < self._looks_at:
+            self._woken_for = lease.due
             with self._changing:
                 self._wake()
 
@@ -134,8 +137,11 @@ class Background:
         while not (idle and self._end()):
             self._looks_at = WAKE_ME
             due = self.renewals.next_due()
-            idle = due == math.inf
             now = clocks.monotonic()
+            # Or else each lease that is released before we look would wake us once more.
+            if self._woken_for > now:
+                due = min(due, self._woken_for)
+            idle = due == math.inf
             self._looks_at = now + IDLE if idle else due
             try:
                 work = self._work.get(timeout=max(0, self._looks_at - now))

@@ -9,7 +9,7 @@ from django.db import DatabaseError, connections, transaction
 
 from django_distlock import Lease, LockBackendUnavailable, acquire_lock
 from django_distlock.backends.database.connections import close_own_connections
-from django_distlock.background import Background, background
+from django_distlock.background import Background
 from tests.app.models import Counter
 from tests.conftest import ScriptedBackend, committed, on_each_server
 from tests.others import acquire, free_for_others, sessions, take_away, until
@@ -172,7 +172,7 @@ def test_idle_sessions_are_closed_whatever_they_were_used_for(
     alias: str, use: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing needs to be renewed for that."""
-    background(alias)._expected.clear()
+    monkeypatch.setattr("django_distlock.background._backgrounds", {})
     close_own_connections()
     before = sessions(alias)
     monkeypatch.setattr("django_distlock.background.IDLE", 0.3)
