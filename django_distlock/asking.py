@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from . import signals
 from .backends.base import BaseLockBackend, Claim, Grant, Place, Renewal
+from .background import background
 from .handler import lock_backends
 from .threads import detach, in_thread, may_concern_transactions
 from .transactions import open_transactions
@@ -119,6 +120,8 @@ class AsyncCalls:
 
 def ask(store: BaseLockBackend, policy: Policy[T]) -> T:
     """Run the policy in this thread, all that it asks in the store's one time budget."""
+    if store.keeps_open:
+        background(store.alias).close_when_idle()
     with store.in_time():
         return run_sync(policy(SyncCalls(store)))
 
@@ -169,5 +172,7 @@ def _can_be_awaited(backend: str) -> bool:
 
 async def _run_async(store: BaseLockBackend, policy: Policy[T]) -> T:
     """Run the policy in the event loop, all that it asks in the store's one time budget."""
+    if store.keeps_open:
+        background(store.alias).close_when_idle()
     with store.new_budget() as budget:
         return await policy(AsyncCalls(store, budget))

@@ -62,6 +62,10 @@ class Background:
         # When the thread looks at the leases next. Before it looks at which there are, it wants to
         # be woken by whoever adds one meanwhile; so nobody has to take a lock for that.
         self._looks_at = WAKE_ME
+        self._woken_for = -math.inf
+        """When the lease was due that woke the thread last."""
+        self._used = -math.inf
+        """When the store was last used, by the local monotonic clock."""
 
     def renew(self, lease: "Lease") -> None:
         """Renew the lease until that is stopped, or nobody refers to it."""
@@ -69,6 +73,7 @@ class Background:
             self._begin()
         self.renewals.add(lease)
         if lease.due < self._looks_at:
+            self._woken_for = lease.due
             with self._changing:
                 self._wake()
 
@@ -83,6 +88,17 @@ class Background:
             if not self._runs():
                 self._wake()
 
+    def close_when_idle(self) -> None:
+        """Have what the store keeps open closed when it hasn't been used for IDLE seconds.
+
+        Where no thread can be started, that is left to the end of the process.
+        """
+        self._used = clocks.monotonic()
+        if not self._runs():
+            with self._changing:
+                if not self._runs():
+                    self._wake(needed=False)
+
     def over(self, occasion: object) -> None:
         """Expect no more work from this occasion. Safe in a finalizer."""
         self._expected.discard(occasion)
@@ -95,11 +111,13 @@ class Background:
     def _runs(self) -> bool:
         return self.thread is not None and self.thread.is_alive()
 
-    def _wake(self) -> None:
+    def _wake(self, *, needed: bool = True) -> None:
         if self._runs():
             self._wakeup.set()
             return
         if lacks_threads():
+            if not needed:
+                return
             logger.error("uWSGI needs --enable-threads: without it no lease is renewed.")
         name = f"django_distlock {self.alias}"
         thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -108,7 +126,8 @@ class Background:
             thread.start()
         except RuntimeError:  # no more threads, or the interpreter is about to end
             self.thread = None
-            logger.exception("No thread could be started: leases end without being renewed.")
+            if needed:
+                logger.exception("No thread could be started: leases end without being renewed.")
 
     def _run(self) -> None:
         try:
@@ -121,8 +140,11 @@ class Background:
         while not (idle and self._end()):
             self._looks_at = WAKE_ME
             due = self.renewals.next_due()
-            idle = due == math.inf
             now = clocks.monotonic()
+            # Or else each lease that is released before we look would wake us once more.
+            if self._woken_for > now:
+                due = min(due, self._woken_for)
+            idle = due == math.inf
             self._looks_at = now + IDLE if idle else due
             if self._wakeup.wait(self._looks_at - now):
                 idle = False
@@ -165,7 +187,8 @@ class Background:
     def _end(self) -> bool:
         with self._changing:
             self._looks_at = WAKE_ME
-            if self._expected or len(self.renewals) or self._work:
+            is_used = clocks.monotonic() - self._used < IDLE
+            if self._expected or len(self.renewals) or self._work or is_used:
                 return False
             self.thread = None
             return True

@@ -123,16 +123,24 @@ def _reads_a_snapshot(connection: Any) -> bool:
         return _ask(connection, "SHOW transaction_isolation") in SNAPSHOTS
     if connection.vendor == "mysql":
         variable = "tx_isolation" if connection.mysql_is_mariadb else "transaction_isolation"
-        level = connection.isolation_level or _ask(connection, f"SELECT @@{variable}")
+        level = getattr(connection, "isolation_level", None)
+        level = level or _ask(connection, f"SELECT @@{variable}")
         return level.lower().replace("-", " ") in SNAPSHOTS
     return False
 
 
 def has_snapshots(connection: Any) -> bool:
-    """Tell whether this is PostgreSQL, set to REPEATABLE READ or stricter for the connection."""
+    """Tell whether this is PostgreSQL, set to REPEATABLE READ or stricter for the connection.
+
+    An engine that connects in its own way need not say what it is set to; the transaction does.
+    """
     if connection.vendor != "postgresql":
         return False
-    return connection.isolation_level.name.lower().replace("_", " ") in SNAPSHOTS
+    level = getattr(connection, "isolation_level", None)
+    if level is None:
+        return _ask(connection, "SHOW transaction_isolation") in SNAPSHOTS
+    name: str = level.name
+    return name.lower().replace("_", " ") in SNAPSHOTS
 
 
 def _ask(connection: BaseDatabaseWrapper, sql: str) -> str:

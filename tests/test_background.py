@@ -7,11 +7,12 @@ from unittest import mock
 import pytest
 from django.db import DatabaseError, connections, transaction
 
-from django_distlock import Lease, LockBackendUnavailable
+from django_distlock import Lease, LockBackendUnavailable, acquire_lock
+from django_distlock.backends.database.connections import close_own_connections
 from django_distlock.background import Background
 from tests.app.models import Counter
 from tests.conftest import ScriptedBackend, committed, on_each_server
-from tests.others import acquire, free_for_others, take_away, until
+from tests.others import acquire, free_for_others, sessions, take_away, until
 
 pytestmark = committed
 
@@ -163,3 +164,33 @@ def test_loss_is_told_after_a_renewal_where_there_are_no_more_threads(
         lease = acquire("default", ttl=0.2)
         until(lambda: lease in lost)
     assert hangs.is_set()
+
+
+@on_each_server
+@pytest.mark.parametrize("use", ["refusal", "no renewal", "no ttl"])
+def test_idle_sessions_are_closed_whatever_they_were_used_for(
+    alias: str, use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing needs to be renewed for that."""
+    monkeypatch.setattr("django_distlock.background._backgrounds", {})
+    close_own_connections()
+    before = sessions(alias)
+    monkeypatch.setattr("django_distlock.background.IDLE", 0.3)
+    lease = acquire(alias, ttl=None) if use == "no ttl" else acquire(alias, renew=False)
+    assert use != "refusal" or acquire_lock("a", backend=alias) is None
+    until(lambda: sessions(alias) <= before)
+    assert lease.release()
+    until(lambda: sessions(alias) <= before)
+
+
+@on_each_server
+def test_call_needs_no_thread_to_close_what_is_idle(
+    alias: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where there is none, it stays open until the end of the process, and nothing is logged."""
+    monkeypatch.setattr("django_distlock.background._backgrounds", {})
+    with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("no more threads")):
+        assert acquire(alias, renew=False).release()
+    with mock.patch("django_distlock.background.lacks_threads", return_value=True):
+        assert acquire(alias, renew=False).release()
+    assert not caplog.records

@@ -139,6 +139,11 @@ class BaseLockBackend:
     longest_ttl: ClassVar[float] = LONGEST_TTL.total_seconds()
     """Seconds that a lease can last; nor can anything else that the store is to keep be longer."""
 
+    @property
+    def keeps_open(self) -> bool:
+        """Whether calls leave something open for the next ones, which close() closes."""
+        return False
+
     threads: int = 2
     """How many of the calls of async code are made at once, in threads for them alone."""
 

@@ -22,13 +22,14 @@ from ...handler import lock_backends
 from ...models import KEPT, Lock, LockQuerySet
 from ...plain import plain
 from ...queues import contended
+from ...semaphores import InvalidSemaphore
 from ...transactions import has_snapshots, in_testcase
 from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState, Owner, Place, Renewal
 from ..batches import Outcome
 from ..caches import validate_store_timeout
 from ..pools import Budget
 from .connections import InUse, OwnConnections, is_behind_pooler, own_connections, place
-from .errors import Conflict, RowLocked, is_read_only, translate
+from .errors import Conflict, RowLocked, is_read_only, is_unknown_character, translate
 from .listening import Listener, listener
 from .mysql import MariaDBStatements, MySQLStatements
 from .orm import ORMStatements
@@ -177,7 +178,7 @@ class DatabaseBackend(BaseLockBackend):
         pause = FIRST_PAUSE
         while True:
             try:
-                return self._run(lambda lock: lock.acquire(parameters), (Conflict,))
+                return self._run(lambda lock: lock.acquire(lock.fitting(parameters)), (Conflict,))
             except RowLocked:
                 left = deadline - clocks.monotonic()
                 if left <= 0:
@@ -332,6 +333,10 @@ class DatabaseBackend(BaseLockBackend):
                 if dry_run or purgeable.filter(pk=lock.pk).delete()[0]:
                     yield _info(lock)
 
+    @property
+    def keeps_open(self) -> bool:
+        return self._uses_own_connections()
+
     def close(self) -> None:
         if self._may_have_own_connections:
             self._own_connections().close_idle()
@@ -394,6 +399,12 @@ class DatabaseBackend(BaseLockBackend):
             error.__traceback__ = None  # it shows the owner, as a driver's does
             raise self._error(reason, reply_lost=sent) from error
         except Error as error:
+            if is_unknown_character(connections_by_alias[self.using].vendor, error):
+                # Text for people fits: see Statements.fitting().
+                reason = "the encoding of the database can't have this semaphore"
+                raise InvalidSemaphore(f"DISTLOCK[{self.alias!r}]: {reason}.") from _without_frames(
+                    error
+                )
             lost = sent and isinstance(error, InterfaceError | OperationalError)
             raise self._error(error, reply_lost=lost) from _without_frames(error)
 

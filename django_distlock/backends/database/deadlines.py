@@ -5,12 +5,16 @@ wrong, and the drivers would wait for ever. So the client's side of the wait has
 """
 
 import math
-import selectors
+import select
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from ... import clocks
+
+READ: Final = 1
+WRITE: Final = 2
+EVENTS: Final = (0, 1, 4, 5)  # POLLIN and POLLOUT, which Windows has not
 
 Deadline = Callable[[], float]
 """Returns when a statement has to be answered, by the local monotonic clock."""
@@ -47,14 +51,8 @@ def _wait(
     """Take psycopg's steps, which say whether they wait to read (1), to write (2), or for both."""
     try:
         wanted = next(steps)
-        with _selector() as selector:
-            selector.register(driver.fileno(), wanted)
-            while True:
-                ready = _select(selector, deadline())
-                proceed = steps.send(ready)
-                if proceed != wanted:
-                    wanted = proceed
-                    selector.modify(driver.fileno(), wanted)
+        while True:
+            wanted = steps.send(_ready(driver.fileno(), wanted, deadline()))
     except StopIteration as end:
         return end.value
 
@@ -62,20 +60,25 @@ def _wait(
 def _query(driver: Any, deadline: Deadline, statement: bytes | bytearray) -> None:
     """Send the statement, and read the answer's beginning when it is there."""
     driver.send_query(bytes(statement))
-    with _selector() as selector:
-        selector.register(driver.fileno(), selectors.EVENT_READ)
-        _select(selector, deadline())
+    _ready(driver.fileno(), READ, deadline())
     driver.read_query_result()
 
 
-def _select(selector: selectors.BaseSelector, deadline: float) -> int:
-    """Return what is ready; TimeoutError if nothing is by the deadline."""
-    found = selector.select(max(0, deadline - clocks.monotonic()))
-    if not found:
+def _ready(socket: int, wanted: int, deadline: float) -> int:
+    """Return for which of what is wanted the socket is ready; TimeoutError if for nothing in time.
+
+    An error on it, or its end, is there to be read.
+    """
+    left = max(0, deadline - clocks.monotonic())
+    if hasattr(select, "poll"):  # looked up each time, as gevent replaces it
+        poll = select.poll()
+        poll.register(socket, EVENTS[wanted])
+        [[_, event]] = poll.poll(1000 * left) or [(socket, 0)]
+        ready = READ * bool(event & ~select.POLLOUT) | WRITE * bool(event & select.POLLOUT)
+    else:  # on Windows
+        reads, writes = [socket] * bool(wanted & READ), [socket] * bool(wanted & WRITE)
+        readable, writable, _ = select.select(reads, writes, [], left)
+        ready = READ * bool(readable) | WRITE * bool(writable)
+    if not ready:
         raise TimeoutError
-    return found[0][1]
-
-
-_selector: type[selectors.BaseSelector] = getattr(
-    selectors, "PollSelector", selectors.SelectSelector
-)
+    return ready

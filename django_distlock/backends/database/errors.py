@@ -42,6 +42,11 @@ def is_read_only(vendor: str, error: Error) -> bool:
     return vendor == "postgresql" and _sqlstate(error) == "25006"  # read_only_sql_transaction
 
 
+def is_unknown_character(vendor: str, error: Error) -> bool:
+    """Tell whether the error says that the database can't have a character of what was sent."""
+    return vendor == "postgresql" and _sqlstate(error) == "22P05"  # untranslatable_character
+
+
 def _sqlstate(error: Error) -> str:
     cause = error.__cause__
     return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""  # psycopg 3, 2

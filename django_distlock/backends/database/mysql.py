@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...clocks import NOW
+from ...models import Lock
 from ..base import Owner
 from .statements import Parameters, Row, Statements, pack, unpack
 
@@ -60,9 +61,10 @@ WHERE semaphore = %(semaphore)s AND owner = %(owner)s
 """
 
 # Of a small table the optimizer would rather read, and lock, every row: FORCE INDEX, so that each
-# lease's own row alone is locked.
+# lease's own row alone is locked. Converted, so that the escapes in the JSON may be any character,
+# whatever the connection's charset is.
 LEASES = """
-JSON_TABLE(%(leases)s, '$[*]' COLUMNS (
+JSON_TABLE(CONVERT(%(leases)s USING utf8mb4), '$[*]' COLUMNS (
     semaphore VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.semaphore',
     owner VARCHAR(32) PATH '$.owner',
     ttl BIGINT PATH '$.ttl'
@@ -114,6 +116,12 @@ LOCK IN SHARE MODE
 """
 
 
+CHARSETS = """
+SELECT @@character_set_client, character_set_name FROM information_schema.columns
+WHERE table_schema = database() AND table_name = %(table)s AND column_name = 'holder'
+"""
+
+
 class MySQLStatements(Statements):
     """UPDATE what is there and free, else INSERT; then read what was written."""
 
@@ -136,6 +144,10 @@ class MySQLStatements(Statements):
                 rows = self.fetch(self.granted_sql, parameters)
                 return Row(*rows[0]) if rows else None
         return None
+
+    def has_all_characters(self) -> bool:
+        found = self.fetch(CHARSETS, {"table": Lock._meta.db_table})
+        return found == [("utf8mb4", "utf8mb4")]
 
     def renew(self, parameters: Parameters) -> list[tuple[str, bool, int | None]]:
         if not self.connection.features.has_select_for_update_skip_locked:

@@ -88,13 +88,13 @@ class QueuedPlace:
             "again": False,
         }
         try:
-            entered = self._run(lambda lock: lock.join(parameters), (Conflict,))
+            entered = self._run(lambda lock: lock.join(lock.fitting(parameters)), (Conflict,))
         except LockBackendUnavailable as error:
             if not error.reply_lost:
                 raise
             # Once more, as a try is made: the connection may have been cut long ago.
             parameters["again"] = True
-            entered = self._run(lambda lock: lock.join(parameters), (Conflict,))
+            entered = self._run(lambda lock: lock.join(lock.fitting(parameters)), (Conflict,))
         self.id, is_free, is_alone = entered
         self._patience = ALONE if is_alone else FIRST_PATIENCE
         if is_free:

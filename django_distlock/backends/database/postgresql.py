@@ -318,6 +318,10 @@ class PostgreSQLStatements(Statements):
         if not is_behind_pooler(self.connection.settings_dict):  # else it is others' session too
             self.execute(READ_COMMITTED, {})
 
+    def has_all_characters(self) -> bool:
+        driver: Any = self.connection.connection
+        return driver.info.parameter_status("server_encoding") in ("UTF8", "SQL_ASCII")
+
     def hand_over(self, parameters: Parameters) -> Released:
         rows = self.fetch(self._hand_over_sql, parameters)
         if not rows:

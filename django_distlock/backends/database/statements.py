@@ -73,6 +73,17 @@ class Statements:
         self.connection = connection
         self._cursor: Any = None
 
+    def fitting(self, parameters: Parameters) -> Parameters:
+        """Return the parameters with a holder that the table can have: it is for people only."""
+        holder: str = parameters["holder"]
+        if holder.isascii() or self.has_all_characters():
+            return parameters
+        return parameters | {"holder": holder.encode("ascii", "backslashreplace").decode()}
+
+    def has_all_characters(self) -> bool:
+        """Tell whether each text can be sent on the connection, and kept."""
+        return True
+
     def acquire(self, parameters: Parameters) -> Row | None:
         """Write the row and return it, or None if another owner has an unexpired lease."""
         rows = self.fetch(self.acquire_sql, parameters)
