@@ -26,7 +26,7 @@ from .atomic_requests import (
 )
 from .blocks import aleave, end_leaving, leave
 from .exceptions import LockBackendUnavailable, LockLost, LockNotAcquired
-from .flows import Entrance, current_flow, leave_block
+from .flows import Entrance, current_flow
 from .guard import guard
 from .http import contended, invalid, unavailable, unfinished
 from .leases import Lease
@@ -101,6 +101,8 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         self.semaphore = semaphore
         self.on_conflict = on_conflict
         self.http = http
+        self._entrances: list[Entrance] = []
+        """Of the blocks that are under way with this object, in whatever threads and tasks."""
         self._terms: dict[str, Any] = {
             "timeout": timeout,
             "ttl": ttl,
@@ -114,13 +116,16 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
 
     def __enter__(self) -> Lease:
         acquisition = Acquisition(self._of_block(), **self._terms)
+        entrance = None
         try:
             lease = acquire(acquisition)
             if lease is None:
                 raise _contention(acquisition.semaphore)
-            current_flow().enter_block(self, lease)
+            entrance = current_flow().enter(lease)
+            self._entrances.append(entrance)
             return lease
         except BaseException:
+            self._drop(entrance)
             undo(acquisition)
             raise
 
@@ -132,8 +137,8 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
     ) -> Literal[False]:
         entrance = None
         try:
-            entrance = current_flow().entrance(self)
-            leave_block(self, entrance)
+            entrance = current_flow().entrance(self._entrances)
+            self._drop(entrance)
             leave(entrance.lease, failed=error is not None)
         except BaseException:
             self._end_leaving(entrance)
@@ -142,13 +147,16 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
 
     async def __aenter__(self) -> Lease:
         acquisition = Acquisition(self._of_block(), **self._terms)
+        entrance = None
         try:
             lease = await aacquire(acquisition)
             if lease is None:
                 raise _contention(acquisition.semaphore)
-            current_flow().enter_block(self, lease)
+            entrance = current_flow().enter(lease)
+            self._entrances.append(entrance)
             return lease
         except BaseException as failure:
+            self._drop(entrance)
             await aundo(acquisition, failure)
             raise
 
@@ -160,8 +168,8 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
     ) -> Literal[False]:
         entrance = None
         try:
-            entrance = current_flow().entrance(self)
-            leave_block(self, entrance)
+            entrance = current_flow().entrance(self._entrances)
+            self._drop(entrance)
             await aleave(entrance.lease, failed=error is not None)
         except BaseException:
             self._end_leaving(entrance)
@@ -170,9 +178,16 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
 
     def _end_leaving(self, entrance: Entrance | None) -> None:
         """See end_leaving(), whether or not it had been found out how the block was entered."""
-        entrance = entrance or current_flow().entrance(self)
-        leave_block(self, entrance)
+        entrance = entrance or current_flow().entrance(self._entrances)
+        self._drop(entrance)
         end_leaving(entrance)
+
+    def _drop(self, entrance: Entrance | None) -> None:
+        """Take the block for left, if it isn't yet."""
+        if entrance is not None:
+            with suppress(ValueError):
+                self._entrances.remove(entrance)
+            entrance.end()
 
     def _of_block(self) -> str:
         """Return the semaphore of a `with` block, which has no arguments to make one of."""

@@ -148,33 +148,17 @@ class Flow:
         self.entered.append(ref(entrance, self.entered.remove))
         return entrance
 
-    def enter_block(self, block: object, lease: "Lease") -> None:
-        """Enter a block with this lease; leave_block() finds the entrance by the object."""
-        _entrances.setdefault(block, []).append(self.enter(lease))
+    def entrance(self, entrances: list[Entrance]) -> Entrance:
+        """Return how this thread or task entered a block last, of all its entrances.
 
-    def entrance(self, block: object) -> Entrance:
-        """Return how this thread or task entered the block last.
-
-        Or another one, which may have begun a generator that is closed in this one.
+        Or how another one did, which may have begun a generator that is closed in this one.
         """
-        entrances = _entrances.get(block, [])
         mine = [each for each in entrances if each.flow is self.ref]
         of_ended = [each for each in entrances if each.flow() is None]
         for candidates in (mine, of_ended, entrances):
             if candidates:
                 return candidates[-1]
         raise RuntimeError("The block was left more often than it was entered.")
-
-
-def leave_block(block: object, entrance: Entrance) -> None:
-    """Be in the block no more, if it still is."""
-    entrances = _entrances.get(block, [])
-    if entrance in entrances:
-        entrances.remove(entrance)
-    entrance.end()
-
-
-_entrances: WeakKeyDictionary[object, list[Entrance]] = WeakKeyDictionary()
 
 
 class RequestFlows(set[Flow]):

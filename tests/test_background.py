@@ -1,9 +1,12 @@
 """What is left to the background thread, and when it is there."""
 
+import json
+import os
 import threading
 from contextlib import suppress
 from unittest import mock
 
+import psutil
 import pytest
 from django.db import DatabaseError, connections, transaction
 
@@ -12,9 +15,11 @@ from django_distlock.backends.database.connections import close_own_connections
 from django_distlock.background import Background
 from tests.app.models import Counter
 from tests.conftest import ScriptedBackend, committed, on_each_server
-from tests.others import acquire, free_for_others, sessions, take_away, until
+from tests.others import acquire, free_for_others, run, sessions, take_away, until
 
 pytestmark = committed
+
+IDLE_SERVERS = ("redis", "lock_server", "memcached")
 
 
 def test_background_thread_goes_when_nothing_is_expected(
@@ -181,6 +186,31 @@ def test_idle_sessions_are_closed_whatever_they_were_used_for(
     until(lambda: sessions(alias) <= before)
     assert lease.release()
     until(lambda: sessions(alias) <= before)
+
+
+@pytest.mark.parametrize(
+    "alias",
+    [pytest.param(name, marks=pytest.mark.needs(name)) for name in IDLE_SERVERS],
+)
+def test_idle_connections_are_closed_without_a_renewal(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every other store that keeps any open."""
+    monkeypatch.setattr("django_distlock.background._backgrounds", {})
+    monkeypatch.setattr("django_distlock.background.IDLE", 0.3)
+    lease = acquire(alias, renew=False)
+    assert connections_to(alias)
+    until(lambda: not connections_to(alias))
+    run(lease.arelease())
+    until(lambda: not connections_to(alias))
+
+
+def connections_to(alias: str) -> int:
+    """Return how many connections this process has to the server of this store."""
+    place = json.loads(os.environ[f"DISTLOCK_TEST_{alias.upper()}"])
+    port = int(place.get("PORT") or place["OPTIONS"]["address"].rpartition(":")[2])
+    found = psutil.Process().net_connections("tcp")
+    return sum(each.status == "ESTABLISHED" and each.raddr.port == port for each in found)
 
 
 @on_each_server

@@ -156,6 +156,10 @@ class MemcachedBackend(BaseLockBackend):
         key, expiry = self._key(lease.semaphore), _expiry(keep) if keep else LONG_AGO
         return self._talk(lambda talk: talk.replace(key, lease.owner, KEPT, expiry))
 
+    @property
+    def keeps_open(self) -> bool:
+        return True
+
     def close(self) -> None:
         self._server().close_idle()
 

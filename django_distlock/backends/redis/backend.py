@@ -312,6 +312,10 @@ class RedisBackend(BaseLockBackend):
                 id="distlock.W004",
             )
 
+    @property
+    def keeps_open(self) -> bool:
+        return True
+
     def close(self) -> None:
         for node in self._servers.all():
             node.close()

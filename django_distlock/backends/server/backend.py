@@ -231,6 +231,10 @@ class ServerBackend(BaseLockBackend):
         """Return what the server says of itself."""
         return self.server.ask({"do": "status"}, self._budget.deadline())
 
+    @property
+    def keeps_open(self) -> bool:
+        return True
+
     def close(self) -> None:
         self.server.close()
 
