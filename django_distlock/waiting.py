@@ -111,7 +111,9 @@ async def _wait(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
 
 async def _ask_again(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
     """Try after each pause, or when the store tells that it is time to."""
-    place = await waiter.ask(partial(acquisition.join, wake=waiter.wake), _leave)
+    place = await waiter.ask(
+        partial(acquisition.join, wake=waiter.wake), partial(_leave, acquisition.backend)
+    )
     lease: Lease | None = None
     try:
         for pause in waits(acquisition.deadline, place):
@@ -180,7 +182,9 @@ def give_up(lease: Lease | None) -> None:
         ask(lock_backends[lease.backend], partial(lease.abandon, failed=True))
 
 
-def _leave(place: Place | None) -> None:
+def _leave(backend: str, place: Place | None) -> None:
     """Give up the place of a task that was cancelled."""
     if place is not None:
-        place.leave(granted=False)
+        store = lock_backends[backend]
+        with store.in_time():
+            store.leave(place, False)
