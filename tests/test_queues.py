@@ -344,10 +344,10 @@ def test_task_that_is_cancelled_as_it_leaves_leaves_nothing(
     leave = queued.listening.QueuedPlace.aleave
     terms: dict[str, Any] = {"ttl": ttl} if ttl or queued.knows_no_end else {}
 
-    async def cancel_and_leave(self: Any, *, granted: bool) -> None:
+    async def cancel_and_leave(self: Any, *, granted: bool, deadline: float) -> None:
         waits[0].cancel()
         await asyncio.sleep(0)
-        await leave(self, granted=granted)
+        await leave(self, granted=granted, deadline=deadline)
 
     async def main() -> None:
         lease = await aacquire_lock("a", backend=queued.alias)

@@ -28,7 +28,7 @@ def collect(request: HttpRequest, customer_id: str) -> HttpResponse:
 has_read = Signal()
 
 
-@distributed_lock("<customer_id>collectPayment")
+@distributed_lock("<str:customer_id>collectPayment")
 def read_and_write(request: HttpRequest, customer_id: str) -> HttpResponse:
     """Read, say so, and write."""
     number = Counter.objects.count()
@@ -37,7 +37,7 @@ def read_and_write(request: HttpRequest, customer_id: str) -> HttpResponse:
     return HttpResponse("written")
 
 
-@distributed_lock("<customer_id>collectPayment", timeout=60)
+@distributed_lock("<str:customer_id>collectPayment", timeout=60)
 def wait_read_and_write(request: HttpRequest, customer_id: str) -> HttpResponse:
     """Do the same when it is free."""
     Counter.objects.create(value=Counter.objects.count())
