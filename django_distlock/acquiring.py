@@ -64,14 +64,14 @@ class Acquisition:
     def __init__(
         self,
         semaphore: str,
-        timeout: float | None = 0,
-        ttl: float | BackendTtl | None = BackendTtl.DEFAULT,
-        renew: bool = True,
-        label: str = "",
-        backend: str = "default",
-        reentrant: bool = False,
-        min_hold: float | None = None,
-        max_hold: float | None = None,
+        timeout: float | None,
+        ttl: float | BackendTtl | None,
+        renew: bool,
+        label: str,
+        backend: str,
+        reentrant: bool,
+        min_hold: float | None,
+        max_hold: float | None,
     ) -> None:
         """Raise for arguments that make no sense."""
         store = lock_backends[backend]

@@ -146,3 +146,12 @@ def store_timeout(settings: Any) -> Iterator[Callable[[str, float], None]]:
 
     yield change
     own.close_own_connections()
+
+
+@on_each_server
+def test_statement_is_waited_for_without_poll(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has select() alone."""
+    own.close_own_connections()
+    monkeypatch.delattr("select.poll")
+    assert acquire(alias).release()
+    own.close_own_connections()
