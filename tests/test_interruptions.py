@@ -59,11 +59,12 @@ class Interruption:
     @contextmanager
     def lurking(self) -> Iterator[None]:
         """Raise in this block."""
+        before = sys.gettrace()  # which measures the tests' coverage, perhaps
         sys.settrace(self._trace)
         try:
             yield
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
 
     def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
         code = frame.f_code
