@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
+from django.db import transaction
 
 from django_distlock import (
     LockBackendUnavailable,
@@ -18,14 +20,15 @@ from django_distlock import (
 )
 from django_distlock.background import background
 from django_distlock.flows import current_flow
+from tests.app.models import Counter
 from tests.conftest import ScriptedBackend, committed
-from tests.others import acquire, free_for_others, outlast, run
+from tests.others import acquire, elsewhere, free_for_others, outlast, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-pytestmark = committed
+pytestmark = [committed, pytest.mark.usefixtures("clear_memory")]
 
 STORES = [
     "default",
@@ -36,6 +39,13 @@ STORES = [
     ),
 ]
 DOWN = LockBackendUnavailable("down")
+
+
+@pytest.fixture
+def clear_memory() -> Iterator[None]:
+    """Leave no lock to other tests."""
+    yield
+    lock_backends["memory"].clear()  # type: ignore[attr-defined]
 
 
 def down(alias: str) -> AbstractContextManager[Any]:
@@ -153,3 +163,38 @@ def test_lease_left_behind_guards_no_commit(scripted: ScriptedBackend) -> None:
         with pytest.raises(LockBackendUnavailable):
             lease.release()
         assert current_flow().at_work() == []
+
+
+def test_lease_of_a_thread_that_has_ended_is_only_renewed_no_more() -> None:
+    """There is nobody to acquire it again."""
+    lease = elsewhere(lambda: acquire("memory"))
+    gc.collect()
+    lease.leave_behind()
+    assert lease.is_left_behind
+    assert lease.release()
+
+
+def test_interrupted_release_of_what_was_reentered_counts(scripted: ScriptedBackend) -> None:
+    """The lease is the outer block's still, whose release is the last."""
+    lease = acquire("default")
+    assert acquire("default", reentrant=True) is lease
+    with mock.patch("django_distlock.leases.ask", side_effect=KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            lease.release()
+    assert lease.held
+    assert not lease.is_left_behind
+    assert lease.release()
+    assert scripted.owner == ""
+
+
+def test_release_that_is_interrupted_after_a_commit_ends_the_renewal(
+    scripted: ScriptedBackend,
+) -> None:
+    """The lock is free when the ttl has passed."""
+    scripted.answer("release", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt), transaction.atomic():
+        with distributed_lock("a"):
+            Counter.objects.create()
+    assert Counter.objects.exists()
+    assert len(background("default").renewals) == 0
+    assert acquire_lock("a") is None

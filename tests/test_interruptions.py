@@ -171,6 +171,7 @@ def test_interruption_at_any_step_leaves_nothing_that_is_renewed(
         wrong += [f"{interruption.where}: {what}" for what in left_over()]
         forget_all()
     gc.unfreeze()
+    forget_all()
     allowed = UNPROTECTED.get(scenario, set())
     assert [each for each in wrong if each.partition(":")[0] not in allowed] == []
     assert whole.steps > 100

@@ -487,7 +487,7 @@ assert handlers == {number: signal.getsignal(number) for number in signal.valid_
 assert not logging.getLogger("django_distlock").handlers
 assert "django_distlock.models" not in __import__("sys").modules
 from django_distlock import background, flows
-assert not background._backgrounds and not flows._entrances and not flows._of_requests
+assert not background._backgrounds and not flows._of_requests
 for name in vars(django_distlock.signals):
     if name.startswith("lock_"):
         assert not getattr(django_distlock.signals, name).receivers

@@ -446,11 +446,13 @@ def test_timeout_that_is_over_at_once_is_good_for_one_try_behind_others(
     scripted: ScriptedBackend,
 ) -> None:
     """Who waits in this process is overtaken by it, as by a call that doesn't wait."""
-    first = waiting.WaitingThread("default")
+    first, second = (waiting.WaitingThread("default") for _ in range(2))
     queues.join("default", "a", first)
+    queues.join("default", "a", second)
     assert acquire_lock("a", timeout=1e-9)
-    queues.leave("default", "a", first)
-    queues.leave("default", "a", first)  # as after an interruption
+    for _ in range(2):  # as after an interruption
+        queues.leave("default", "a", first)
+    queues.leave("default", "a", second)
     assert len(queues) == 0
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
+from asgiref.sync import SyncToAsync
 
 from django_distlock import (
     LockBackendUnavailable,
@@ -60,6 +62,7 @@ def lock_server() -> Iterator[Server]:
 def alias(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Return the alias of a store that has neither connections nor threads yet."""
     monkeypatch.setattr(executors, "_executors", {})
+    monkeypatch.setattr(SyncToAsync, "single_thread_executor", ThreadPoolExecutor(1))
     monkeypatch.setattr(background, "_backgrounds", {})
     pools._connecting.cache_clear()
     redis_listeners.clear()
