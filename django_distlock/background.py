@@ -146,16 +146,17 @@ class Background:
                 due = min(due, self._woken_for)
             idle = due == math.inf
             self._looks_at = now + IDLE if idle else due
-            if self._wakeup.wait(self._looks_at - now):
+            if self._wakeup.wait(0 if self._work else self._looks_at - now):
                 idle = False
+            work = self._work.popleft() if self._work else None
             self._looks_at = WILL_LOOK
-            if not self._work and self.renewals.next_due() > clocks.monotonic():
+            if work is None and self.renewals.next_due() > clocks.monotonic():
                 continue
+            idle = False
             with self._watched():
-                while self._work:
-                    _survive(self._work.popleft())
-                for step in (self.renewals.renew_due, connections.close_all):
-                    _survive(step)
+                for step in (work, self.renewals.renew_due, connections.close_all):
+                    if step is not None:
+                        _survive(step)
         _survive(self._close)
 
     @contextmanager

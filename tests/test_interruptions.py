@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from django.db import connection, transaction
@@ -237,3 +238,12 @@ def test_block_of_a_generator_that_is_garbage_in_a_cycle_is_left() -> None:
     lease = acquire_lock("1234collectPayment", backend=ALIAS)
     assert lease is not None
     lease.release()
+
+
+@committed
+def test_interrupted_commit_without_a_lock_is_left_to_django() -> None:
+    """Nothing of ours depends on it."""
+    with mock.patch.object(connection, "_commit", side_effect=Interrupted):
+        with pytest.raises(Interrupted), transaction.atomic():
+            pass
+    connection.close()

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
+from unittest import mock
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -28,6 +29,7 @@ from django_distlock import (
     release_lock,
     waiting,
 )
+from django_distlock.acquiring import Acquisition
 from django_distlock.asking import run_sync
 from django_distlock.handler import lock_backends
 from django_distlock.queues import contended, queues
@@ -452,6 +454,8 @@ def test_timeout_that_is_over_at_once_is_good_for_one_try_behind_others(
     assert acquire_lock("a", timeout=1e-9)
     for _ in range(2):  # as after an interruption
         queues.leave("default", "a", first)
+    elsewhere_waiting = mock.Mock(loop=object())
+    queues.leave("default", "a", elsewhere_waiting)  # who never joined
     queues.leave("default", "a", second)
     assert len(queues) == 0
 
@@ -492,3 +496,21 @@ def test_try_that_ends_the_wait_leaves_the_queue_in_the_same_time(
     with pytest.raises(LockBackendUnavailable):
         acquire_lock("a", timeout=60)
     assert scripted.calls == ["acquire", "acquire", "leave 3"]
+
+
+def test_coroutine_for_sync_code_may_not_suspend() -> None:
+    """Nobody would go on with it."""
+    with pytest.raises(RuntimeError, match="awaited something"):
+        run_sync(asyncio.sleep(0))
+
+
+def test_interrupted_reentry_counts_for_nothing(scripted: ScriptedBackend) -> None:
+    """One release is enough as before."""
+    lease = acquire_lock("a")
+    assert lease is not None
+    with mock.patch.object(Acquisition, "keep", side_effect=KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            acquire_lock("a", reentrant=True)
+    assert lease.held
+    assert release_lock("a")
+    assert scripted.owner == ""

@@ -117,6 +117,20 @@ on_each_store = pytest.mark.parametrize("alias", STORES)
 on_each_spelling = pytest.mark.parametrize("spelled", [Job.EXPORT, Loud(TEXT)], ids=["enum", "str"])
 
 
+def test_stand_ins_are_as_misleading_as_they_look() -> None:
+    """Or else the tests would show nothing."""
+    loud = Loud("text")
+    assert str(loud) == "SHOUTED"
+    assert f"{loud}" == "FORMATTED"
+    assert (loud == "text") is False
+    assert not loud
+    assert len(loud) == 0
+    assert loud.encode() == b"ENCODED"
+    assert loud.replace("t", "") == "REPLACED"
+    assert float(Wrong(1)) == Wrong(1) * 2 == 1e9
+    assert str(Identity(int=1)) == "shown"
+
+
 @committed
 @on_each_store
 @on_each_spelling
