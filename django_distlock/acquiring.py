@@ -51,7 +51,6 @@ class Acquisition:
         "_renew",
         "_request",
         "_tried",
-        "_waits",
         "backend",
         "deadline",
         "has_left",
@@ -59,6 +58,7 @@ class Acquisition:
         "is_queued_by_store",
         "semaphore",
         "ttl",
+        "waits",
     )
 
     def __init__(
@@ -87,20 +87,15 @@ class Acquisition:
         self.ttl = ttl
         self.holder = describe_holder(label)
         self.deadline = clocks.monotonic() + validate_timeout(timeout)
-        self._waits = timeout != 0
+        self.waits = timeout != 0
         self._loop = running_loop()
-        self.is_queued_by_store = self._waits and store.queues_all
+        self.is_queued_by_store = self.waits and store.queues_all
         self._renew = renew
         self._reentrant = reentrant
         self._flow = current_flow()
         self._tried = self._may_be_granted = self.has_left = False
         self._granted: Lease | None = None
         self._reentered: tuple[Lease, int] | None = None
-
-    @property
-    def waits(self) -> bool:
-        """Whether it waits if somebody else holds the semaphore."""
-        return self._waits
 
     @property
     def must_try(self) -> bool:
@@ -132,7 +127,7 @@ class Acquisition:
             return earlier.reenter()
         refuse_older_snapshots(open_transactions())
         lease = None if self._has_predecessors() else await self.try_once(calls)
-        if lease is None and self._waits and _held_here(request, flow):
+        if lease is None and self.waits and _held_here(request, flow):
             raise LockError(
                 f"This thread or task holds {self.semaphore!r} already, and would wait for "
                 "itself; reentrant=True gives it the same lease once more."
@@ -143,7 +138,7 @@ class Acquisition:
         """Tell whether to wait in a queue, rather than to try to overtake it."""
         if self.is_queued_by_store:
             return contended.has(self.backend, self.semaphore)
-        return self._waits and queues.has(self.backend, self.semaphore, self._loop)
+        return self.waits and queues.has(self.backend, self.semaphore, self._loop)
 
     def is_over(self) -> bool:
         """Tell whether the deadline has passed."""
