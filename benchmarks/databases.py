@@ -12,12 +12,12 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connection, connections
 
-from tests import servers
+from tests.support import mariadb, postgresql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-STARTERS = {"postgresql": servers.start_postgresql, "mariadb": servers.start_mariadb}
+STARTERS = {"postgresql": postgresql.start_postgresql, "mariadb": mariadb.start_mariadb}
 DATABASES = (*STARTERS, "sqlite")
 
 
@@ -53,7 +53,7 @@ def database(name: str, *apps: str, **options: Any) -> Iterator[None]:
 def _databases(name: str) -> Iterator[dict[str, Any]]:
     if name in STARTERS:
         with STARTERS[name](durable=True) as server:
-            yield {"default": server.database_settings}
+            yield {"default": server.settings}
     else:
         with tempfile.TemporaryDirectory(prefix="distlock-benchmark-") as directory:
             yield {
@@ -83,7 +83,7 @@ def describe() -> str:
 def commit_without_waiting() -> None:
     """Have PostgreSQL answer a commit before the disk has it, on connections from now on."""
     with connection.cursor() as cursor:
-        cursor.execute(f"ALTER DATABASE {servers.DATABASE} SET synchronous_commit = off")
+        cursor.execute(f"ALTER DATABASE {postgresql.DATABASE} SET synchronous_commit = off")
     connections.close_all()
 
 

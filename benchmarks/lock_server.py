@@ -25,14 +25,14 @@ from benchmarks.pair import Spread, measure, spreads, times
 from benchmarks.redis_pair import pair
 from benchmarks.waiting import FAIRNESS, HELD, RATE, acquirer, as_table, ratio
 from benchmarks.waiting import measure as measure_waiting
-from tests.lock_servers import PATH, options_of, start_lock_server
+from tests.support.lock_servers import PATH, options_of, start_lock_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks.crews import Shared
     from django_distlock import Lease
-    from tests.servers import Server
+    from tests.support.servers import Server
 
 BY_UNIX = "lock server, unix socket"
 ENDING = "lock server, release_on_disconnect"
@@ -224,7 +224,7 @@ def time_kill(waiter: Crew, semaphore: str) -> float:
     """Return how many seconds after its holder was killed the lock is its waiter's."""
     from django_distlock import lock_backends
     from django_distlock.backends.server import ServerBackend
-    from tests.others import until
+    from tests.support.concurrency import until
 
     server = lock_backends[LOCK_SERVER]
     assert isinstance(server, ServerBackend)

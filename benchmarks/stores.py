@@ -10,7 +10,7 @@ import django
 from django.conf import settings
 
 from benchmarks import databases
-from tests import servers
+from tests.support import redis_servers
 
 if TYPE_CHECKING:
     import argparse
@@ -64,8 +64,8 @@ def redis(
     """
     if not options.hiredis:
         hide_hiredis()
-    with servers.start_redis() as server:
-        place = server.database_settings
+    with redis_servers.start_redis() as server:
+        place = server.settings
         location = f"redis://{place['HOST']}:{place['PORT']}/0"
         settings.configure(
             CACHES={"default": {"BACKEND": CACHES[options.cache], "LOCATION": location}},

@@ -3,46 +3,28 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.db import connections
 
-from django_distlock.backends.base import BaseLockBackend, Grant, Renewal
 from django_distlock.borders import current_worker
-from django_distlock.exceptions import LockBackendUnavailable
-from django_distlock.fields import EPOCH
 from django_distlock.flows import current_flow
 from django_distlock.handler import lock_backends
 from django_distlock.signals import lock_lost
-from tests.operators import Place, new_place
-from tests.plugin import SURROUNDINGS
-from tests.proxies import LossyProxy
-from tests.redis_servers import Cluster, connect
-from tests.servers import HOST, Server, start_redis
+from tests.support.lock_server_command import Place, new_place
+from tests.support.lossy_proxy import LossyProxy
+from tests.support.plugin import FILES, SURROUNDINGS, create_databases
+from tests.support.ports import HOST, reserved_port
+from tests.support.redis_servers import Cluster, connect, start_redis
+from tests.support.scripted_store import ScriptedBackend
+from tests.support.servers import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from django_distlock.backends.base import BaseLockBackend
     from django_distlock.leases import Lease
-
-DATABASES = [
-    pytest.param("default", id="sqlite"),
-    pytest.param("postgresql", marks=pytest.mark.needs("postgresql")),
-    pytest.param("mariadb", marks=pytest.mark.needs("mariadb")),
-]
-SERVERS = DATABASES[1:]
-on_each_database = pytest.mark.parametrize("alias", DATABASES)
-on_each_server = pytest.mark.parametrize("alias", SERVERS)
-committed = pytest.mark.django_db(
-    databases="__all__",
-    transaction=True,
-    # What Django tidies up after each test: its own apps' tables, and what it keeps in them, would
-    # take most of the time.
-    available_apps=["django_distlock", "tests.app"],
-)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,6 +37,12 @@ def few_rows() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(pytestconfig: pytest.Config) -> None:
+    """Create SQLite's databases; those of servers are created when these are started."""
+    create_databases(pytestconfig, FILES)
+
+
 def delete_from(operations: Any, style: Any, tables: list[str], **options: bool) -> list[str]:
     """Return what empties the tables."""
     return ["; ".join(f"DELETE FROM {operations.quote_name(table)}" for table in tables)]
@@ -62,9 +50,9 @@ def delete_from(operations: Any, style: Any, tables: list[str], **options: bool)
 
 @pytest.fixture(scope="session")
 def servers(pytestconfig: pytest.Config) -> dict[str, Server]:
-    """Return the servers that run, by name: to be stopped, killed and restarted."""
-    running = pytestconfig.stash[SURROUNDINGS].servers
-    return {name: server for name, server in running.items() if isinstance(server, Server)}
+    """Return the servers by name: to be stopped, killed and restarted. Mark what a test `needs`."""
+    found = pytestconfig.stash[SURROUNDINGS].servers
+    return {name: server for name, server in found.items() if isinstance(server, Server)}
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +84,13 @@ def server(own_redis: Server) -> Server:
 
 
 @pytest.fixture
+def unused_port() -> Iterator[int]:
+    """Return a port at which nothing listens, unless the test does."""
+    with reserved_port() as port:
+        yield port
+
+
+@pytest.fixture
 def durable(alias: str) -> None:
     """Let the tests' MariaDB keep each commit: otherwise it flushes its log once a second."""
     if alias == "mariadb":
@@ -106,7 +101,7 @@ def durable(alias: str) -> None:
 @pytest.fixture
 def proxy(server: Server) -> Iterator[LossyProxy]:
     """Put a proxy before the module's server, which may be another kind than server() here."""
-    with LossyProxy(HOST, int(server.database_settings["PORT"])) as running:
+    with LossyProxy(HOST, server.port) as running:
         yield running
 
 
@@ -129,62 +124,6 @@ def threads() -> Iterator[ThreadPoolExecutor]:
     """Return threads for those who wait."""
     with ThreadPoolExecutor(100) as running:
         yield running
-
-
-class ScriptedBackend(BaseLockBackend):
-    """A store of one lock that answers what a test tells it to, and remembers what it was asked."""
-
-    def __init__(self, alias: str) -> None:
-        super().__init__(alias)
-        self.owner = ""
-        self.ends = EPOCH
-        self.tokens = count(1)
-        self.calls: list[str] = []
-        self.answers: dict[str, list[Any]] = {}
-
-    def answer(self, action: str, *answers: Any) -> None:
-        """Let the next calls raise or call these; `LOST` raises after all was carried out."""
-        self.answers[action] = list(answers)
-
-    def _scripted(self, action: str) -> bool:
-        """Raise what is next; tell whether the action is to be carried out and its reply lost."""
-        self.calls.append(action)
-        answers = self.answers.get(action)
-        answer = answers.pop(0) if answers else None
-        if isinstance(answer, BaseException):
-            raise answer
-        if callable(answer):
-            answer()
-        return answer is LOST
-
-    def _reply(self, lost: bool) -> None:
-        if lost:
-            raise LockBackendUnavailable("the reply was lost", reply_lost=True)
-
-    def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
-        lost = self._scripted("acquire")
-        if self.owner not in ("", owner):
-            return None
-        self.owner = owner
-        self._reply(lost)
-        return Grant(next(self.tokens), EPOCH, EPOCH)
-
-    def renew(self, leases: Any) -> dict[str, Any]:
-        self._reply(self._scripted("renew"))
-        self.ends += timedelta(seconds=1)
-        renewal = Renewal(True, self.ends)
-        return {lease.owner: renewal for lease in leases if lease.owner == self.owner}
-
-    def release(self, lease: Any, keep: float = 0) -> bool:
-        lost = self._scripted("release")
-        released: bool = self.owner == lease.owner
-        if released:
-            self.owner = ""
-        self._reply(lost)
-        return released
-
-
-LOST = object()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def _sqlite(path: Path) -> dict[str, Any]:
 
 
 def _memcached() -> dict[str, Any]:
-    """Read the caches on the servers that tests/plugin.py has started."""
+    """Read the caches on the servers that the tests start."""
     caches = {"memcached": "PyMemcacheCache", "pylibmc": "PyLibMCCache"}
     places = {
         alias: json.loads(os.environ[variable])
@@ -42,7 +42,7 @@ def _memcached() -> dict[str, Any]:
 
 
 def _servers() -> dict[str, Any]:
-    """Read the databases of the servers that tests/plugin.py has started."""
+    """Read the databases of the servers that the tests start."""
     variables = {
         "postgresql": "DISTLOCK_TEST_POSTGRESQL",
         "mariadb": "DISTLOCK_TEST_MARIADB",
@@ -56,7 +56,7 @@ def _servers() -> dict[str, Any]:
 
 
 def _caches() -> dict[str, Any]:
-    """Return a cache of each client library, at the Redis that tests/plugin.py has started."""
+    """Return a cache of each client library, at the tests' Redis."""
     place = json.loads(os.environ.get("DISTLOCK_TEST_REDIS", "{}"))
     backends = {
         "redis": ("django_redis.cache.RedisCache", 1),

@@ -96,7 +96,7 @@ class MySQLBackend(DatabaseBackend):
 
 
 def redis_cluster() -> Any:
-    """Return a client of the cluster that tests/plugin.py has started."""
+    """Return a client of the cluster that tests/support/plugin.py has started."""
     from redis import RedisCluster
 
     server = json.loads(os.environ["DISTLOCK_TEST_REDIS_CLUSTER"])

@@ -16,7 +16,8 @@ from rest_framework.views import APIView
 
 from django_distlock import LockLost, distributed_lock, release_lock
 from tests.app.models import Counter
-from tests.others import take_away, until
+from tests.support.concurrency import until
+from tests.support.holders import take_away
 
 
 @distributed_lock("<str:customer_id>collectPayment")

@@ -1,0 +1,143 @@
+"""What the system checks say about DISTLOCK."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from django.core import checks
+from django.core.management import CommandError, call_command
+from django.test import override_settings
+
+from django_distlock.backends.base import BaseLockBackend
+from django_distlock.checks import check_lock_backends
+from tests.support.paths import ROOT
+
+# For the checks of models, Django asks MariaDB what it can store.
+connected = pytest.mark.django_db(databases="__all__")
+DATABASE = "django_distlock.backends.database.DatabaseBackend"
+
+
+class WarningBackend(BaseLockBackend):
+    """A store that has something to say about its configuration."""
+
+    def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
+        return [checks.Warning(f"{self.alias} {sorted(kwargs)}", id="other.W001")]
+
+
+def messages(**distlock: Any) -> list[checks.CheckMessage]:
+    """Return what is said about this DISTLOCK."""
+    with override_settings(DISTLOCK=distlock):
+        return [*check_lock_backends(app_configs=None, databases=None)]
+
+
+def database(**options: Any) -> dict[str, Any]:
+    return {"BACKEND": DATABASE, "OPTIONS": options}
+
+
+@connected
+def test_tests_settings_are_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    """`manage.py check` has nothing to say, not even a warning."""
+    call_command("check", fail_level="DEBUG")
+    assert "no issues (1 silenced)" in capsys.readouterr().out  # W005, of MemoryBackend
+
+
+@connected
+def test_check_is_registered() -> None:
+    """`manage.py check` says what is wrong."""
+    with (
+        override_settings(DISTLOCK={"jobs": {}}),
+        pytest.raises(CommandError, match=r"distlock\.E001.*DISTLOCK\['jobs'\]: must be a dict"),
+    ):
+        call_command("check")
+
+
+def test_good_settings_have_no_messages() -> None:
+    """A store on a database that is there."""
+    assert messages(default=database(), jobs=database(ttl=None)) == []
+
+
+def test_setting_that_is_no_dict_is_one_error() -> None:
+    """There are no aliases then to look at."""
+    with override_settings(DISTLOCK=["default"]):
+        (message,) = check_lock_backends()
+    assert message == checks.Error("DISTLOCK must be a dict of aliases.", id="distlock.E001")
+
+
+def test_each_alias_that_cannot_be_made_is_an_error() -> None:
+    """One wrong alias doesn't hide another."""
+    found = messages(
+        one=database(timeout=5), good=database(), two={"BACKEND": "nowhere.Backend"}, three={}
+    )
+    assert [message.id for message in found] == ["distlock.E001"] * 3
+    assert all(isinstance(message, checks.Error) for message in found)
+    starts = [str(message.msg).partition(": ")[0] for message in found]
+    assert starts == ["DISTLOCK['one']", "DISTLOCK['two']", "DISTLOCK['three']"]
+
+
+def test_database_that_is_not_configured_is_an_error() -> None:
+    """The message names those that are."""
+    (message,) = messages(jobs=database(using="nowhere"))
+    assert (message.id, message.level) == ("distlock.E001", checks.ERROR)
+    assert message.msg.startswith("DISTLOCK['jobs']: there is no database 'nowhere'; DATABASES has")
+
+
+MISSING_APP = """
+import django
+from django.conf import settings
+settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3"}})
+django.setup()
+import sys
+from django.core.management import CommandError, call_command
+from django_distlock import InvalidLockBackend, lock_backends
+try:
+    lock_backends["default"]
+except InvalidLockBackend as error:
+    print(error)
+call_command("check", stderr=sys.stdout)
+settings.DISTLOCK = {"default": {"BACKEND": "%s"}}
+lock_backends.reset()
+try:
+    call_command("check")
+except CommandError as error:
+    print(error)
+"""
+
+
+def test_missing_app_is_an_error() -> None:
+    """Without it in INSTALLED_APPS there is no table; `manage.py check` says so.
+
+    Where nothing is configured it only warns: whatever imports us may not lock at all.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": ""}
+    told = subprocess.run(
+        [sys.executable, "-c", MISSING_APP % DATABASE],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert told.startswith(f"DISTLOCK['default']: could not import BACKEND '{DATABASE}': ")
+    at_use, _, at_check = told.partition("\n")
+    assert "INSTALLED_APPS" in at_use
+    warning, _, error = at_check.partition("SystemCheckError")
+    assert "distlock.W001" in warning
+    assert "distlock.E001" in error
+    assert at_use in error
+
+
+def test_store_has_its_own_checks() -> None:
+    """A store's messages are passed on, and it is told what `check` was asked for."""
+    backend = {"BACKEND": f"{__name__}.WarningBackend"}
+    (message,) = messages(mine=backend)
+    assert message == checks.Warning("mine ['app_configs', 'databases']", id="other.W001")
+
+
+def test_store_without_checks_has_no_messages() -> None:
+    """The base class has nothing to check, nor to ask a server."""
+    assert BaseLockBackend("mine").check() == []
+    assert BaseLockBackend("mine").check_deployment() == []

@@ -1,0 +1,272 @@
+"""One lease that can't be renewed costs none of the others theirs, whatever their store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis import Redis
+
+from django_distlock import LockBackendUnavailable, lock_backends
+from django_distlock.acquisitions import new_owner
+from django_distlock.backends import memcached_clients
+from django_distlock.backends.database import backend as database
+from django_distlock.backends.redis import servers
+from django_distlock.backends.redis.wire import RedisWire
+from django_distlock.backends.server import connections
+from django_distlock.backends.wires import ServerError
+from django_distlock.leases import Extension
+from tests.leases.test_faults import due_now, renewed_since
+from tests.support.concurrency import until
+from tests.support.databases import committed, on_each_database
+from tests.support.holders import acquire
+from tests.support.lock_servers import locks_of as locks_of_server
+from tests.support.lock_servers import start_lock_server
+from tests.support.redis_servers import SLOTS, cluster_node, connect, place
+from tests.support.redis_stores import ALIAS, key_of, locks_by, locks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from django_distlock.backends.base import BaseLockBackend
+    from tests.support.servers import Server
+
+UNSENDABLE: Any = b"a"
+"""What no statement can be given: it stands for whatever a database refuses of one lease."""
+
+
+def granted(store: BaseLockBackend, names: str) -> list[Extension]:
+    """Return such leases."""
+    claims = [Extension(name, new_owner(), 60) for name in names]
+    for claim in claims:
+        assert store.acquire(claim.semaphore, claim.owner, 30, "")
+    return claims
+
+
+def outcomes(store: BaseLockBackend, claims: list[Extension]) -> str:
+    """Tell of each whether it was renewed, is unknown, or lost."""
+    renewals = store.renew(claims)
+    found = [renewals.get(claim.owner) for claim in claims]
+    return "".join("l" if each is None else "r" if each.renewed else "u" for each in found)
+
+
+# Redis
+
+
+@pytest.fixture(scope="module")
+def whole_cluster() -> Iterator[Server]:
+    """Run a cluster of one node, as a cloud's address looks to a plain client."""
+    with cluster_node().begin() as node:
+        with connect(node) as client:
+            client.execute_command("CLUSTER ADDSLOTSRANGE", 0, SLOTS - 1)
+            until(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+        yield node
+
+
+PLACES: list[tuple[str, int]] = []
+
+
+def plain_client() -> Redis:
+    """Return a client that knows nothing of clusters."""
+    return Redis(*PLACES[-1])
+
+
+@pytest.mark.once
+@pytest.mark.needs("redis")
+def test_leases_are_renewed_at_a_cluster_behind_one_address(
+    whole_cluster: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a plain client; from the first refusal on, a script has the keys of one slot."""
+    monkeypatch.setattr(servers, "_found", {})
+    PLACES.append(place(whole_cluster))
+    with locks_by(client=f"{__name__}.plain_client") as store:
+        leases = [acquire(ALIAS, name, ttl=60) for name in "abc"]
+        renewed = renewed_since(leases)
+        due_now(leases)
+        until(renewed)
+        sent = count_sent(monkeypatch)
+        claims = [*granted(store, "de"), Extension("f", new_owner(), 60)]
+        sent.clear()
+        assert outcomes(store, claims) == "rrl"
+        assert sent == [3]
+        assert all(lease.release() for lease in leases)
+
+
+def count_sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return how many commands are sent at once, each time."""
+    sizes: list[int] = []
+    send = RedisWire.send
+
+    def count_and_send(wire: RedisWire, commands: Any) -> None:
+        sizes.append(len(commands))
+        send(wire, commands)
+
+    monkeypatch.setattr(RedisWire, "send", count_and_send)
+    return sizes
+
+
+@pytest.mark.needs("redis")
+def test_key_with_something_else_costs_other_leases_nothing(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The script stops there; it is tried for each lease, all at once."""
+    with locks_of(server) as store, connect(server) as client:
+        claims = granted(store, "abcd")
+        client.delete(key_of("b"), key_of("d"))
+        client.hset(key_of("b"), "another", "kind")
+        sent = count_sent(monkeypatch)
+        assert outcomes(store, claims) == "rurl"
+        assert sent[-2:] == [4, 1]
+        assert "The lease on 'b', and 0 others, could not be renewed" in caplog.text
+        assert "WRONGTYPE" in caplog.text
+        assert client.pttl(key_of("c")) > 30_000
+        with pytest.raises(LockBackendUnavailable, match="WRONGTYPE"):
+            store.renew(claims[1:2])
+
+
+@pytest.mark.needs("redis")
+def test_server_that_grants_nothing_now_is_asked_no_more(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is about no lease of a batch."""
+    with locks_of(server) as store, connect(server) as client:
+        claims = granted(store, "abc")
+        assert outcomes(store, claims) == "rrr"
+        client.replicaof("127.0.0.1", 1)
+        try:
+            sent = count_sent(monkeypatch)
+            with pytest.raises(LockBackendUnavailable, match="read only"):
+                store.renew(claims)
+            assert sent == [1, 1]
+        finally:
+            client.replicaof("NO", "ONE")
+
+
+# The lock server
+
+
+@pytest.fixture(scope="module")
+def lock_server() -> Iterator[Server]:
+    """Run one for leases up to a minute."""
+    with start_lock_server("--max-ttl", "60") as running:
+        yield running
+
+
+@pytest.mark.needs("lock_server")
+@pytest.mark.parametrize("binds", [False, True])
+def test_lease_that_a_lock_server_refuses_costs_the_others_nothing(
+    lock_server: Server, binds: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that `max_hold` leaves less than a millisecond."""
+    with locks_of_server(lock_server, release_on_disconnect=binds) as store:
+        claims = granted(store, "abcd")
+        assert store.release(claims[3])
+        claims[1] = claims[1]._replace(ttl=0.0001)
+        assert outcomes(store, claims) == "rurl"
+        assert "ttl is from 0.001 to" in caplog.text
+        assert all(store.release(claim) for claim in claims[:3])
+
+
+@pytest.mark.needs("lock_server")
+@pytest.mark.parametrize("binds", [False, True])
+@pytest.mark.parametrize("code", ["invalid", "frame", "internal"])
+def test_request_that_a_lock_server_refuses_is_made_for_each_lease(
+    lock_server: Server, monkeypatch: pytest.MonkeyPatch, code: str, binds: bool
+) -> None:
+    """Whatever the server has against it."""
+    parse = connections.ServerWire._parse
+
+    def refuse(wire: connections.ServerWire) -> Any:
+        answer = parse(wire)
+        if len(answer.get("expires_at", ())) > 1:
+            return ServerError("it is too much", code)
+        return answer
+
+    with locks_of_server(lock_server, release_on_disconnect=binds) as store:
+        claims = granted(store, "abc")
+        with monkeypatch.context() as patch:
+            patch.setattr(connections.ServerWire, "_parse", refuse)
+            assert outcomes(store, claims) == "rrr"
+        assert all(store.release(claim) for claim in claims)
+
+
+# Memcached
+
+
+@pytest.mark.needs("memcached")
+def test_entry_that_somebody_keeps_changing_costs_other_leases_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others are renewed on another connection."""
+    store = lock_backends["memcached"]
+    claims = granted(store, "abcd")
+    assert store.release(claims[3])
+    replace = memcached_clients.Conversation.replace
+    changing = claims[1].owner
+
+    def replace_unless_changing(talk: Any, key: bytes, owner: str, *rest: Any) -> bool:
+        if owner == changing:
+            raise TimeoutError(memcached_clients.UNSETTLED)
+        return replace(talk, key, owner, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(memcached_clients.Conversation, "replace", replace_unless_changing)
+        assert outcomes(store, claims) == "rurl"
+        with pytest.raises(LockBackendUnavailable, match="10 times"):
+            store.renew(claims[1:2])
+    assert all(store.release(claim) for claim in claims[:3])
+
+
+# Databases
+
+
+@committed
+@on_each_database
+def test_lease_that_a_database_refuses_costs_the_others_nothing(
+    alias: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each is renewed by itself then."""
+    store = lock_backends[alias]
+    claims = granted(store, "abd")
+    assert store.release(claims[2])
+    claims.insert(1, Extension(UNSENDABLE, new_owner(), 60))
+    assert outcomes(store, claims) == "rurl"
+    assert f"The lease on {UNSENDABLE!r}, and 0 others, could not be renewed" in caplog.text
+    for number in (1, 2):
+        with pytest.raises(TypeError, match="not JSON serializable"):
+            store.renew([claims[1]] * number)
+    assert all(store.release(claim) for claim in (claims[0], claims[2]))
+
+
+@committed
+@pytest.mark.parametrize("silent", [True, False])
+def test_database_that_is_down_is_not_asked_for_each_lease(
+    monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
+    """Be it that it refuses, or that it doesn't answer."""
+    store: Any = lock_backends["default"]
+    claims = granted(store, "abcdefg")
+    calls: list[int] = []
+    monkeypatch.setattr(database, "BATCH", 2)
+    monkeypatch.setattr(database, "SILENT", 0 if silent else 60)
+
+    def fail(parameters: Any) -> Any:
+        calls.append(1)
+        raise LockBackendUnavailable("it is down")
+
+    with monkeypatch.context() as patch:
+        run: Callable[..., Any] = store._run
+        renew = store._renew
+
+        def renew_at_first(parameters: Any) -> Any:
+            if renewed:
+                fail(parameters)
+            renewed.append(1)
+            return renew(parameters)
+
+        renewed: list[int] = []
+        patch.setattr(store, "_renew", renew_at_first)
+        patch.setattr(store, "_run", lambda action: fail(action) if calls else run(action))
+        assert outcomes(store, claims) == "rruuuuu"
+        assert len(calls) == (1 if silent else 2)
+    assert outcomes(store, claims) == "r" * 7

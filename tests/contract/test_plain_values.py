@@ -1,0 +1,299 @@
+"""What reaches a store is plain: no subclass of str or of a number has a say in what it is."""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.test import override_settings
+
+from django_distlock import (
+    InvalidLockBackend,
+    Lease,
+    LockNotAcquired,
+    aacquire_lock,
+    acquire_lock,
+    distributed_lock,
+    lock_backends,
+    release_lock,
+)
+from django_distlock.acquiring import validate_holds, validate_timeout
+from django_distlock.acquisitions import describe_holder
+from django_distlock.backends.base import BaseLockBackend, Owner
+from django_distlock.backends.caches import validate_store_timeout
+from django_distlock.handler import LockBackendHandler
+from django_distlock.semaphores import SemaphoreTemplate, validate_semaphore
+from django_distlock.signals import lock_contended
+from tests.support.concurrency import elsewhere, run
+from tests.support.databases import committed
+from tests.support.holders import acquire
+
+
+class Job(str, Enum):  # noqa: UP042 - a StrEnum shows its value
+    """Its value is the semaphore; an f-string says another thing of it."""
+
+    EXPORT = "nightly export"
+
+
+class Loud(str):
+    """A str that is never what it says, nor found by it."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        return "SHOUTED"
+
+    def __format__(self, spec: str) -> str:
+        return "FORMATTED"
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return 0
+
+    def encode(self, *arguments: Any) -> bytes:
+        """Say something else again."""
+        return b"ENCODED"
+
+    def replace(self, *arguments: Any) -> str:
+        """Say the like."""
+        return "REPLACED"
+
+
+class Seconds(IntEnum):
+    """Durations that have names."""
+
+    MINUTE = 60
+
+
+class Wrong(float):
+    """A number that counts as another."""
+
+    __slots__ = ()
+
+    def __float__(self) -> float:
+        return 1e9
+
+    def __mul__(self, other: object) -> float:
+        return 1e9
+
+    __rmul__ = __add__ = __radd__ = __mul__
+
+
+class Identity(UUID):
+    """An id that is shown as something else."""
+
+    def __str__(self) -> str:
+        return "shown"
+
+
+TEXT = "nightly export"
+STORES = [
+    pytest.param("default", id="sqlite"),
+    "orm",
+    "memory",
+    *(
+        pytest.param(alias, marks=pytest.mark.needs(server))
+        for alias, server in (
+            ("postgresql", "postgresql"),
+            ("mariadb", "mariadb"),
+            ("mysql", "mariadb"),
+            ("redis", "redis"),
+            ("django_redis_cache", "redis"),
+            ("redis_cluster", "redis_cluster"),
+            ("memcached", "memcached"),
+            ("pylibmc", "pylibmc"),
+            ("lock_server", "lock_server"),
+        )
+    ),
+]
+on_each_store = pytest.mark.parametrize("alias", STORES)
+on_each_spelling = pytest.mark.parametrize("spelled", [Job.EXPORT, Loud(TEXT)], ids=["enum", "str"])
+
+
+def test_stand_ins_are_as_misleading_as_they_look() -> None:
+    """Or else the tests would show nothing."""
+    loud = Loud("text")
+    assert str(loud) == "SHOUTED"
+    assert f"{loud}" == "FORMATTED"
+    assert (loud == "text") is False
+    assert not loud
+    assert len(loud) == 0
+    assert loud.encode() == b"ENCODED"
+    assert loud.replace("t", "") == "REPLACED"
+    assert float(Wrong(1)) == Wrong(1) * 2 == 1e9
+    assert str(Identity(int=1)) == "shown"
+
+
+@committed
+@on_each_store
+@on_each_spelling
+def test_subclass_of_str_is_the_same_lock_as_its_value(alias: str, spelled: str) -> None:
+    """Whichever is acquired first; and either releases it."""
+    for first, second in ((spelled, TEXT), (TEXT, spelled)):
+        lease = acquire_lock(first, backend=alias, label=Loud("why"), ttl=Seconds.MINUTE)
+        assert lease
+        assert type(lease.semaphore) is str
+        assert acquire_lock(second, backend=alias) is None
+        assert elsewhere(lambda: acquire_lock(second, backend=alias)) is None  # noqa: B023
+        lease.renew()
+        assert release_lock(second, backend=alias)
+
+
+@committed
+@on_each_store
+@on_each_spelling
+def test_operator_may_name_a_lock_by_a_subclass(alias: str, spelled: str) -> None:
+    """What lists, force-releases and tidies up takes its text."""
+    store = lock_backends[alias]
+    if not store.supports_listing:
+        pytest.skip("lists nothing")
+    lease = acquire(alias, TEXT)
+    assert lease.token
+    assert [lock.semaphore for lock in store.held(spelled)] == [TEXT]
+    assert list(store.clear_stale(spelled)) == []
+    assert store.force_release(spelled, lease.token)
+    lease.lose()
+    assert list(store.held()) == []
+
+
+@committed
+@on_each_spelling
+def test_alias_may_be_a_subclass(spelled: str) -> None:
+    """It is the same store, and the lease and the signals have the plain text."""
+    memory = {"BACKEND": "django_distlock.backends.memory.MemoryBackend"}
+    configured = {TEXT if isinstance(spelled, Loud) else spelled: memory}
+    told: list[str] = []
+
+    def receive(*, semaphore: str, backend: str, **kwargs: Any) -> None:
+        told.extend((semaphore, backend))
+
+    with override_settings(DISTLOCK=configured):
+        lease = acquire_lock(spelled, backend=spelled)
+        assert lease
+        assert [type(each) for each in (lease.backend, *lock_backends)] == [str, str]
+        assert lock_backends[spelled] is lock_backends[TEXT]
+        lock_contended.connect(receive)
+        assert acquire_lock(spelled, backend=TEXT, timeout=0) is None
+        assert run(aacquire_lock(spelled, backend=spelled)) is None
+        lock_contended.disconnect(receive)
+        assert release_lock(spelled, backend=spelled)
+    assert [type(each) for each in told] == [str] * 4
+    assert told == [TEXT] * 4
+
+
+class Recording(BaseLockBackend):
+    """Keeps its options."""
+
+    def __init__(self, alias: str, **options: Any) -> None:
+        super().__init__(alias, ttl=options.pop("ttl"))
+        self.options = options
+
+
+def test_options_are_plain() -> None:
+    """Each text, number and truth; what is another kind of object stays as it is."""
+    other = object()
+    given = {
+        "text": Loud("text"),
+        "whole": Seconds.MINUTE,
+        "part": Wrong(0.5),
+        "truth": True,
+        "nothing": None,
+        "other": other,
+        "ttl": Wrong(2.5),
+    }
+    handler = LockBackendHandler(
+        {"one": {"BACKEND": Loud(f"{__name__}.Recording"), "OPTIONS": given}}
+    )
+    store: Any = handler["one"]
+    assert type(store.ttl) is float
+    assert store.ttl == 2.5
+    assert store.options == {
+        "text": "text",
+        "whole": 60,
+        "part": 0.5,
+        "truth": True,
+        "nothing": None,
+        "other": other,
+    }
+    assert {type(each) for each in store.options.values()} == {
+        str, int, float, bool, type(None), object,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("option", ["tls", "release_on_disconnect"])
+@pytest.mark.parametrize("value", ["False", 1, None])
+def test_truth_of_an_option_is_a_bool(option: str, value: Any) -> None:
+    """A text from the environment is true whatever it says."""
+    backend = "django_distlock.backends.server.ServerBackend"
+    options = {"secret": "x" * 40, option: value}
+    handler = LockBackendHandler({"one": {"BACKEND": backend, "OPTIONS": options}})
+    with pytest.raises(InvalidLockBackend, match=f"{option} is True or False, not {value!r}"):
+        handler["one"]
+
+
+def test_validated_semaphore_is_plain() -> None:
+    """And an exact str is not copied."""
+    text = "a" * 3
+    assert validate_semaphore(text) is text
+    for spelled in (Job.EXPORT, Loud(TEXT), Owner(TEXT)):
+        assert type(validate_semaphore(spelled)) is str
+        assert validate_semaphore(spelled) == TEXT
+
+
+def test_validated_numbers_are_plain() -> None:
+    """Whatever they do when one counts with them."""
+    store = BaseLockBackend("one")
+    for number, plain in ((Wrong(2.5), 2.5), (Seconds.MINUTE, 60), (3, 3), (0.5, 0.5)):
+        assert {type(plain)} == {
+            type(each)
+            for each in (
+                store.validate_ttl(number),
+                validate_timeout(number),
+                *validate_holds(number, number, 1000),
+            )
+        }
+        assert store.validate_ttl(number) == validate_timeout(number) == plain
+    assert type(validate_store_timeout("one", Wrong(2.5))) is float
+
+
+def test_label_is_its_text() -> None:
+    """What a subclass says when it is formatted is not."""
+    assert describe_holder(Job.EXPORT).startswith(f"{TEXT} (")
+
+
+def test_template_is_plain() -> None:
+    """Its own text, its values, and what is read by it."""
+    template = SemaphoreTemplate(Loud("<a>:x"))
+    assert type(template.text) is str
+    made = template.fill([Loud("7")])
+    assert (type(made), made) == (str, "7:x")
+    assert template.read(Loud("7:x")) == ["7"]
+    assert distributed_lock(Loud("<a>:x"), backend="memory")(lambda a: a)(7) == 7
+
+
+@committed
+@on_each_spelling
+def test_block_may_be_named_by_a_subclass(spelled: str) -> None:
+    """As a call."""
+    with distributed_lock(spelled, backend="memory") as lease:
+        assert isinstance(lease, Lease)
+        assert lease.semaphore == TEXT
+        expected = f"Somebody else holds {TEXT!r}."
+        with (
+            pytest.raises(LockNotAcquired, match=expected),
+            distributed_lock(spelled, backend="memory"),
+        ):
+            raise NotImplementedError
+
+
+def test_uuid_is_its_number() -> None:
+    """Two that are equal have one text."""
+    assert SemaphoreTemplate("<a>").fill([Identity(int=7)]) == str(UUID(int=7))

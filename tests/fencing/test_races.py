@@ -1,0 +1,180 @@
+"""Whoever writes late, and however late: the row of the last holder stays as it wrote it."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Barrier, Event
+from typing import Any
+
+import pytest
+from django.db import connections, transaction
+
+from django_distlock import Lease, LockLost, clocks
+from tests.app.models import Customer, DunnedInvoice, Invoice, Payment
+from tests.support.databases import (
+    committed,
+    on_each_database,
+    on_each_server,
+    paused_before_writing,
+)
+from tests.support.fenced_rows import create, lock_of, stored
+from tests.support.holders import take_away
+from tests.support.processes import Workers
+
+pytestmark = [committed, pytest.mark.once]
+Write = Callable[[Any, Lease], object]
+
+
+def rows_of(row: Any, lease: Lease) -> Any:
+    return type(row).objects.using(row._state.db).filter(pk=row.pk).fenced(lease)
+
+
+def by_a_join(row: Any, lease: Lease) -> object:
+    return rows_of(row, lease).filter(customer__name="Ada").update(amount=14)
+
+
+WRITES: dict[str, Write] = {
+    "save": lambda row, lease: row.save(lease=lease),
+    "save of a field": lambda row, lease: row.save(lease=lease, update_fields=["amount"]),
+    "delete": lambda row, lease: row.delete(lease=lease),
+    "update": lambda row, lease: rows_of(row, lease).update(amount=14),
+    "update by a join": by_a_join,
+    "bulk_update": lambda row, lease: rows_of(row, lease).bulk_update([row], ["amount"]),
+    "delete of a queryset": lambda row, lease: rows_of(row, lease).delete(),
+}
+every_write = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+both_models = pytest.mark.parametrize("model", [Invoice, DunnedInvoice])
+
+
+@on_each_database
+@both_models
+@every_write
+def test_holder_paused_before_its_write_is_refused_by_the_row(
+    alias: str, model: type[Any], write: Write
+) -> None:
+    """Its own check passed, and nobody told it that it was taken over; the row does."""
+    row = create(alias, model)
+    Payment.objects.using(alias).create(invoice_id=row.pk)
+    late = stored(row)
+    late.amount = 14
+    with lock_of(row) as lease:
+
+        def take_over() -> None:
+            take_away(lease)
+            with lock_of(row) as later:
+                row.amount = 13
+                row.save(lease=later)
+
+        lease.check()
+        with paused_before_writing(alias, take_over), pytest.raises(LockLost) as lost:
+            write(late, lease)
+        assert lost.value.lease is lease
+        assert lease.lost
+    assert late.fence == 0
+    assert (stored(row).amount, stored(row).fence) == (13, row.fence)
+    assert row.fence > (lease.token or 0)
+    assert Payment.objects.using(alias).exists()
+
+
+WAITING = {
+    "postgresql": "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'",
+    "mysql": "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+}
+
+
+def wait_until_somebody_waits(alias: str) -> None:
+    """Return when a session of the database waits for a row."""
+    deadline = clocks.monotonic() + 30
+    with connections[alias].cursor() as cursor:
+        cursor.execute(WAITING[connections[alias].vendor])
+        while not cursor.fetchone():
+            assert clocks.monotonic() < deadline
+            time.sleep(0.15)  # MariaDB says nothing new to who asks more often
+            cursor.execute(WAITING[connections[alias].vendor])
+
+
+@on_each_server
+@both_models
+@every_write
+def test_write_that_waits_for_a_later_holders_commit_is_refused(
+    alias: str, model: type[Any], write: Write
+) -> None:
+    """The fence that counts is the one that is there when the wait is over."""
+    row = create(alias, model)
+    late = stored(row)
+    late.amount = 14
+    has_written = Event()
+
+    def write_later(lease: Lease) -> None:
+        try:
+            take_away(lease)
+            with lock_of(row) as later, transaction.atomic(using=alias):
+                row.amount = 13
+                row.save(lease=later)
+                has_written.set()
+                wait_until_somebody_waits(alias)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as thread, lock_of(row) as lease:
+        later = thread.submit(write_later, lease)
+        assert has_written.wait(60)
+        with pytest.raises(LockLost):
+            write(late, lease)
+        later.result(60)
+    assert (stored(row).amount, stored(row).fence) == (13, row.fence)
+
+
+@on_each_database
+def test_process_stopped_before_its_write_is_refused_by_the_row(alias: str) -> None:
+    """Beyond its ttl, so that a successor gets the lock with nobody's help, and writes."""
+    invoice = create(alias)
+    with Workers(1, "write_late", alias, "1") as workers:
+        _, status = os.waitpid(workers.processes[0].pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        with lock_of(invoice, timeout=30) as later:
+            invoice.amount = 13
+            invoice.save(lease=later)
+            workers.processes[0].send_signal(signal.SIGCONT)
+            (refusal,) = workers.results()
+    assert f"app.Invoice with pk {invoice.pk} was not written" in refusal
+    assert f"with token {later.token}" in refusal
+    assert (stored(invoice).amount, stored(invoice).fence) == (13, later.token)
+
+
+@on_each_database
+def test_of_racing_writers_the_last_holder_has_the_last_word(alias: str) -> None:
+    """In whatever order they come: here, two threads with the tokens of ten holders."""
+    customer = Customer.objects.using(alias).create(name="Ada")
+    invoice = Invoice.objects.using(alias).create(customer=customer)
+    leases = []
+    for _ in range(10):
+        with lock_of(invoice) as lease:
+            leases.append(lease)
+    for lease in leases:
+        lease.released = False  # as of holders that don't know
+        lease._unsettled.append(lease.pid)
+    halves = random.sample(leases, len(leases))
+    start = Barrier(2)
+
+    def save_all(some: list[Lease]) -> None:
+        try:
+            start.wait(60)
+            for lease in some:
+                with suppress(LockLost):
+                    row = Invoice(pk=invoice.pk, customer=customer, amount=leases.index(lease))
+                    row._state.adding = False
+                    row.save(using=alias, lease=lease)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(save_all, half) for half in (halves[:5], halves[5:])]:
+            done.result(60)
+    assert (stored(invoice).amount, stored(invoice).fence) == (9, leases[-1].token)
+    for lease in leases:
+        lease.settle()  # as it was

@@ -1,0 +1,203 @@
+"""What becomes of a lease whose release failed: it is nobody's, and ends."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+from django.db import transaction
+
+from django_distlock import (
+    LockBackendUnavailable,
+    LockNotHeld,
+    acquire_lock,
+    distributed_lock,
+    lock_backends,
+    release_lock,
+)
+from django_distlock.background import background
+from django_distlock.flows import current_flow
+from tests.app.models import Counter
+from tests.support.concurrency import elsewhere, run
+from tests.support.databases import committed
+from tests.support.holders import acquire, free_for_others, outlast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from tests.support.scripted_store import ScriptedBackend
+
+pytestmark = [committed, pytest.mark.usefixtures("clear_memory")]
+
+STORES = [
+    "default",
+    "memory",
+    *(
+        pytest.param(name, marks=pytest.mark.needs(name))
+        for name in ("postgresql", "mariadb", "redis", "lock_server", "memcached")
+    ),
+]
+DOWN = LockBackendUnavailable("down")
+
+
+@pytest.fixture
+def clear_memory() -> Iterator[None]:
+    """Leave no lock to other tests."""
+    yield
+    lock_backends["memory"].clear()  # type: ignore[attr-defined]
+
+
+def down(alias: str) -> AbstractContextManager[Any]:
+    """Let no release reach the store."""
+    return mock.patch.object(type(lock_backends[alias]), "release", side_effect=DOWN)
+
+
+def leave_block(alias: str) -> None:
+    """Leave a block; the failure of its release is only logged."""
+    with distributed_lock("a", backend=alias):
+        pass
+
+
+def call(alias: str) -> None:
+    """Return from a decorated function, likewise."""
+    distributed_lock("a", backend=alias)(lambda: None)()
+
+
+def release_by_name(alias: str) -> None:
+    """Release, as the first example of the documentation does, and see it fail."""
+    acquire(alias)
+    with suppress(LockBackendUnavailable):
+        release_lock("a", backend=alias)
+
+
+def leave_async_block(alias: str) -> None:
+    """Leave a task's block."""
+
+    async def main() -> None:
+        async with distributed_lock("a", backend=alias):
+            pass
+
+    run(main())
+
+
+@pytest.mark.parametrize("alias", STORES)
+@pytest.mark.parametrize("end", [leave_block, call, release_by_name])
+def test_thread_gets_again_what_it_could_not_release(
+    alias: str, end: Callable[[str], None]
+) -> None:
+    """As soon as the store is back, without waiting for the lease's end or for itself."""
+    renewed = len(background(alias).renewals)
+    with down(alias):
+        end(alias)
+    assert len(background(alias).renewals) == renewed
+    lease = acquire(alias, timeout=10)
+    assert lease.release()
+    assert free_for_others(alias)
+
+
+@pytest.mark.parametrize("alias", STORES)
+def test_thread_outlives_what_it_can_not_release(alias: str) -> None:
+    """Releases fail for good: the lease ends with its ttl, and is waited for as anybody's."""
+    with down(alias):
+        with distributed_lock("a", backend=alias, ttl=1):
+            pass
+        assert acquire_lock("a", backend=alias) is None
+        lease = acquire(alias, timeout=30)
+        assert lease.held
+    assert lease.release()
+
+
+def test_task_leaves_nothing_behind_that_is_renewed() -> None:
+    """What it could not release ends by itself."""
+    with mock.patch.object(type(lock_backends["memory"]), "arelease", side_effect=DOWN):
+        leave_async_block("memory")
+    assert len(background("memory").renewals) == 0
+
+
+def test_failed_release_can_be_tried_again_by_name(scripted: ScriptedBackend) -> None:
+    """And once it has been done there is nothing more to release."""
+    acquire("default")
+    scripted.answer("release", DOWN, DOWN)
+    for _ in range(2):
+        with pytest.raises(LockBackendUnavailable):
+            release_lock("a")
+    assert release_lock("a")
+    with pytest.raises(LockNotHeld):
+        release_lock("a")
+
+
+def test_lease_that_was_left_behind_and_has_ended_is_not_released(
+    scripted: ScriptedBackend,
+) -> None:
+    """That would tell of a loss of what is nobody's."""
+    scripted.answer("release", DOWN)
+    lease = acquire("default", ttl=0.01)
+    with pytest.raises(LockBackendUnavailable):
+        lease.release()
+    outlast(lease)
+    scripted.owner = ""
+    scripted.calls.clear()
+    assert acquire("default").release()
+    assert scripted.calls == ["acquire", "release"]
+
+
+def test_leases_left_behind_do_not_pile_up(scripted: ScriptedBackend) -> None:
+    """Those that have ended are forgotten when another one is left behind."""
+    for number in range(3):
+        scripted.answer("release", DOWN)
+        lease = acquire("default", f"semaphore {number}", ttl=0.01)
+        with pytest.raises(LockBackendUnavailable):
+            lease.release()
+        outlast(lease)
+        scripted.owner = ""
+    assert current_flow().left_behind("default", "semaphore 0") is None
+    acquire("default", "another").leave_behind()
+    assert current_flow().left_behind("default", "another") is not None
+
+
+def test_lease_left_behind_guards_no_commit(scripted: ScriptedBackend) -> None:
+    """It is not at work any more, though its block has not been left yet."""
+    with distributed_lock("a") as lease:
+        scripted.answer("release", DOWN)
+        with pytest.raises(LockBackendUnavailable):
+            lease.release()
+        assert current_flow().at_work() == []
+
+
+def test_lease_of_a_thread_that_has_ended_is_only_renewed_no_more() -> None:
+    """There is nobody to acquire it again."""
+    lease = elsewhere(lambda: acquire("memory"))
+    gc.collect()
+    lease.leave_behind()
+    assert lease.is_left_behind
+    assert lease.release()
+
+
+def test_interrupted_release_of_what_was_reentered_counts(scripted: ScriptedBackend) -> None:
+    """The lease is the outer block's still, whose release is the last."""
+    lease = acquire("default")
+    assert acquire("default", reentrant=True) is lease
+    with mock.patch("django_distlock.leases.ask", side_effect=KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            lease.release()
+    assert lease.held
+    assert not lease.is_left_behind
+    assert lease.release()
+    assert scripted.owner == ""
+
+
+def test_release_that_is_interrupted_after_a_commit_ends_the_renewal(
+    scripted: ScriptedBackend,
+) -> None:
+    """The lock is free when the ttl has passed."""
+    scripted.answer("release", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt), transaction.atomic():
+        with distributed_lock("a"):
+            Counter.objects.create()
+    assert Counter.objects.exists()
+    assert len(background("default").renewals) == 0
+    assert acquire_lock("a") is None

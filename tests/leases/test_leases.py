@@ -1,0 +1,158 @@
+"""The lease: what it knows, what it shows, and what it refuses."""
+
+import copy
+import math
+import os
+import pickle
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from django_distlock import (
+    Lease,
+    LockBackendUnavailable,
+    LockLost,
+    LockNotHeld,
+    acquire_lock,
+    clocks,
+    distributed_lock,
+    release_lock,
+)
+from django_distlock.acquisitions import describe_holder, new_owner
+from tests.support.scripted_store import ScriptedBackend
+
+
+@pytest.fixture
+def lease(scripted: ScriptedBackend) -> Lease:
+    """Hold a lease of a minute in a scripted store."""
+    lease = acquire_lock("1234collectPayment")
+    assert lease is not None
+    return lease
+
+
+def test_lease_is_true_and_held(lease: Lease) -> None:
+    """With about its ttl left."""
+    assert bool(lease) is True
+    assert lease.held
+    assert 50 < lease.remaining <= 60
+    lease.check()
+
+
+def test_unlimited_lease_has_no_end(scripted: ScriptedBackend) -> None:
+    """Infinite seconds remain."""
+    lease = acquire_lock("a", ttl=None)
+    assert lease is not None
+    lease.renew()
+    assert lease.remaining == math.inf
+
+
+def test_expired_lease_knows_it_by_the_local_clock(
+    lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a round trip, and whatever the wall clock says."""
+    later = clocks.monotonic() + 61
+    monkeypatch.setattr(clocks, "monotonic", lambda: later)
+    assert not lease.held
+    assert lease.remaining == 0
+    assert "expired: its ttl of 60 seconds has passed" in repr(lease)
+    with pytest.raises(LockLost, match="was lost: its ttl of 60 seconds") as caught:
+        lease.check()
+    assert caught.value.lease is lease
+    assert "was lost: its ttl" in repr(lease)
+
+
+def test_remaining_counts_from_before_the_request(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow reply doesn't make the lease longer than the store's."""
+    now = [1000.0]
+    monkeypatch.setattr(clocks, "monotonic", lambda: now[0])
+    grant = scripted.acquire
+
+    def slowly(*args: Any) -> Any:
+        now[0] += 7
+        return grant(*args)
+
+    monkeypatch.setattr(scripted, "acquire", slowly)
+    lease = acquire_lock("a")
+    assert lease is not None
+    assert lease.remaining == 53
+
+
+def test_released_lease_is_not_held(lease: Lease) -> None:
+    """And a second release has nothing to do."""
+    assert lease.release() is True
+    assert not lease.held
+    assert lease.release() is False
+    with pytest.raises(LockLost, match="was released"):
+        lease.check()
+    with pytest.raises(LockLost, match="was released"):
+        lease.renew()
+
+
+def test_renewal_moves_the_end(lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To its ttl from now."""
+    later = clocks.monotonic() + 50
+    monkeypatch.setattr(clocks, "monotonic", lambda: later)
+    assert lease.remaining < 11
+    lease.renew()
+    assert lease.remaining == pytest.approx(60)
+
+
+def test_lease_that_the_store_gave_away_is_lost(lease: Lease, scripted: ScriptedBackend) -> None:
+    """At a renewal, and at a release."""
+    scripted.owner = "somebody else"
+    with pytest.raises(LockLost, match="was lost"):
+        lease.renew()
+    assert release_lock("1234collectPayment") is False
+    with pytest.raises(LockNotHeld):
+        release_lock("1234collectPayment")
+    assert lease.release() is False
+    assert scripted.owner == "somebody else"
+
+
+def test_renewal_that_failed_changes_nothing(lease: Lease, scripted: ScriptedBackend) -> None:
+    """Unknown is not lost: it can be tried again until the ttl has passed."""
+    scripted.answer("renew", LockBackendUnavailable("down"))
+    with pytest.raises(LockBackendUnavailable):
+        lease.renew()
+    assert lease.held
+    lease.renew()
+
+
+def test_no_text_of_a_lease_has_the_owner(lease: Lease) -> None:
+    """Whoever has the owner can release the lock."""
+    assert str(lease.owner) not in f"{lease!r} {lease} {lease.owner!r} {[lease.owner]}"
+    assert "1234collectPayment" in repr(lease)
+    assert str(lease.token) in repr(lease)
+
+
+@pytest.mark.parametrize("action", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_lease_can_not_be_pickled_or_copied(lease: Lease, action: object) -> None:
+    """It is one process's."""
+    assert callable(action)
+    with pytest.raises(TypeError, match="send its token"):
+        action(lease)
+
+
+def test_owners_are_never_the_same() -> None:
+    """One per acquisition, not per host or process (peer defect 21)."""
+    owners = {str(new_owner()) for _ in range(1000)}
+    assert len(owners) == 1000
+    assert {len(owner) for owner in owners} == {32}
+
+
+def test_holder_says_who_it_is() -> None:
+    """Label, host, process and thread, in characters that every store can keep."""
+    name = threading.current_thread().name
+    assert describe_holder() == f"{socket.gethostname()} pid {os.getpid()} {name}"
+    assert describe_holder("nightly").startswith("nightly (")
+    assert describe_holder("a\0b\ud800").startswith(r"a\x00b\ud800 (")
+
+
+def test_block_is_left_by_who_entered_it() -> None:
+    """When nobody is in the block, that is said."""
+    with pytest.raises(RuntimeError, match="more often than it was entered"):
+        distributed_lock("a").__exit__(None, None, None)

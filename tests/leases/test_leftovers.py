@@ -1,0 +1,510 @@
+"""What requests and tasks leave behind, and leases that nobody refers to any more."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import django
+import pytest
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIHandler
+from django.core.signals import request_finished, request_started
+from django.db import connections, transaction
+from django.http import HttpResponse, StreamingHttpResponse
+from django.test import AsyncClient, Client, override_settings
+from django.urls import path
+
+from django_distlock import (
+    Lease,
+    LockBackendUnavailable,
+    aacquire_lock,
+    distributed_lock,
+    flows,
+    leftovers,
+    lock_backends,
+    release_lock,
+)
+from django_distlock.background import background
+from django_distlock.flows import current_flow
+from tests.support.concurrency import elsewhere, run
+from tests.support.databases import committed, on_each_database, on_each_server
+from tests.support.holders import acquire, free_for_others, outlast, take_away
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from django.http import HttpRequest
+
+    from tests.support.scripted_store import ScriptedBackend
+
+pytestmark = [committed, pytest.mark.urls(__name__)]
+
+LEFT = "The lease on 'a' was left behind by a request or task, and ended with it"
+
+views_work: list[Callable[[], object]] = []
+
+
+def leaving(request: HttpRequest) -> HttpResponse:
+    """Do what the test wants."""
+    views_work[-1]()
+    return HttpResponse("left")
+
+
+def streaming(request: HttpRequest) -> StreamingHttpResponse:
+    """Hold a lock until the response is closed."""
+    views_work[-1]()
+
+    def stream() -> Iterator[str]:
+        yield "one"
+        yield "two"
+
+    return StreamingHttpResponse(stream())
+
+
+going_on: list[asyncio.Task[None]] = []
+threads_lease: list[Lease] = []
+
+
+async def starting(request: HttpRequest) -> HttpResponse:
+    """Start a task that goes on when the request has ended, and one that ends before it does."""
+    started = asyncio.Event()
+
+    async def go_on() -> None:
+        async with distributed_lock("mine"):
+            started.set()
+            await asyncio.Event().wait()
+
+    going_on.append(asyncio.create_task(go_on()))
+    await started.wait()
+    await asyncio.gather(aacquire_lock("left"))
+    threads_lease.append(await asyncio.to_thread(acquire, "default", "a thread's"))
+    return HttpResponse("started")
+
+
+urlpatterns = [
+    path("leaving/", leaving),
+    path("streaming/", streaming),
+    path("starting/", starting),
+]
+
+
+@pytest.fixture(autouse=True)
+def no_middleware() -> Iterator[None]:
+    """Need none of the apps that the middleware does."""
+    with override_settings(MIDDLEWARE=[]):
+        yield
+
+
+def let_view(do: Callable[[], object]) -> None:
+    """Let the view do that."""
+    views_work[:] = [do]
+
+
+def about_leases(caught: Iterable[warnings.WarningMessage]) -> list[warnings.WarningMessage]:
+    """Return the package's own warnings: others may be collected meanwhile."""
+    return [warning for warning in caught if "The lease on" in str(warning.message)]
+
+
+def names(alias: str) -> list[str]:
+    """Return the semaphores that are held."""
+    return [lock.semaphore for lock in lock_backends[alias].held()]
+
+
+@on_each_database
+def test_request_leaves_no_lock_behind(alias: str, client: Client) -> None:
+    """It is told which one, that it may be released in the view."""
+    let_view(lambda: acquire(alias))
+    for _ in range(2):
+        with pytest.warns(ResourceWarning, match=LEFT) as caught:
+            client.get("/leaving/")
+        assert len(about_leases(caught)) == 1
+        assert names(alias) == []
+        assert not current_flow().all()
+
+
+@on_each_database
+def test_what_was_held_before_the_request_is_left_alone(alias: str, client: Client) -> None:
+    """It isn't the request's."""
+    lease = acquire(alias)
+    let_view(lambda: acquire(alias, "b").release())
+    client.get("/leaving/")
+    assert lease.held
+    assert names(alias) == ["a"]
+    let_view(lambda: acquire(alias, reentrant=True).release())
+    client.get("/leaving/")
+    assert lease.release()
+    assert names(alias) == []
+
+
+def test_request_that_releases_is_not_warned_of(scripted: ScriptedBackend, client: Client) -> None:
+    """By its name, its lease, or at the end of a block."""
+
+    def tidy() -> None:
+        acquire("default").release()
+        acquire("default")
+        release_lock("a")
+        with distributed_lock("a"):
+            pass
+
+    let_view(tidy)
+    client.get("/leaving/")
+    assert scripted.owner == ""
+
+
+def test_request_that_fails_leaves_no_lock_behind(
+    scripted: ScriptedBackend, client: Client
+) -> None:
+    """As any other."""
+
+    def fail() -> None:
+        acquire("default")
+        raise ZeroDivisionError
+
+    let_view(fail)
+    with pytest.warns(ResourceWarning, match=LEFT), pytest.raises(ZeroDivisionError):
+        client.get("/leaving/")
+    assert scripted.owner == ""
+
+
+@on_each_database
+def test_what_was_reentered_is_released_as_often(alias: str, client: Client) -> None:
+    """It is left behind once."""
+    let_view(lambda: [acquire(alias, reentrant=True) for _ in range(3)])
+    with pytest.warns(ResourceWarning, match=LEFT) as caught:
+        client.get("/leaving/")
+    assert len(about_leases(caught)) == 1
+    assert names(alias) == []
+
+
+@on_each_database
+def test_streamed_response_holds_until_it_is_closed(alias: str, client: Client) -> None:
+    """That is the end of the request."""
+    let_view(lambda: acquire(alias))
+    response: Any = client.get("/streaming/")
+    assert next(response.streaming_content) == b"one"
+    assert names(alias) == ["a"]
+    with pytest.warns(ResourceWarning, match=LEFT):
+        assert list(response.streaming_content) == [b"two"]
+    assert names(alias) == []
+
+
+@on_each_database
+def test_several_are_released_though_one_can_not_be(
+    alias: str,
+    client: Client,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That is logged, and it is renewed no more."""
+    leases: list[Lease] = []
+    store = type(lock_backends[alias])
+    release = store.release
+
+    def refuse_first(self: Any, lease: Any, keep: float = 0) -> bool:
+        if lease.semaphore == "a":
+            raise LockBackendUnavailable("down")
+        return release(self, lease, keep)
+
+    monkeypatch.setattr(store, "release", refuse_first)
+    let_view(lambda: leases.extend(acquire(alias, name) for name in "abc"))
+    with pytest.warns(ResourceWarning) as caught:
+        client.get("/leaving/")
+    assert len(about_leases(caught)) == 3
+    assert names(alias) == ["a"]
+    assert "'a', which was left behind, could not be released" in caplog.text
+    assert ref(leases[0]) not in background(alias).renewals._leases
+    monkeypatch.undo()
+    assert leases[0].release()
+
+
+def test_warning_that_is_an_error_keeps_no_lock(scripted: ScriptedBackend) -> None:
+    """All are released first."""
+    leftovers.begin()
+    acquire("default")
+    with pytest.raises(ResourceWarning, match=LEFT):
+        leftovers.end()
+    assert scripted.owner == ""
+
+
+@on_each_database
+def test_request_inside_a_request_ends_for_itself(alias: str, client: Client) -> None:
+    """What the outer one acquired before and after it is the outer one's."""
+    outer: list[list[str]] = []
+
+    def nest() -> None:
+        acquire(alias, "before")
+        let_view(lambda: acquire(alias, "a"))
+        with pytest.warns(ResourceWarning, match=LEFT):
+            Client().get("/leaving/")
+        acquire(alias, "later")
+        outer.append(names(alias))
+
+    let_view(nest)
+    with pytest.warns(ResourceWarning) as caught:
+        client.get("/leaving/")
+    assert outer == [["before", "later"]]
+    assert len(about_leases(caught)) == 2
+    assert names(alias) == []
+
+
+def test_end_without_a_beginning_releases_nothing(scripted: ScriptedBackend) -> None:
+    """As of a request that began in another thread."""
+    lease = acquire("default")
+    request_finished.send(sender=object)
+    assert lease.held
+    assert lease.release()
+
+
+def test_beginning_without_an_end_is_of_no_consequence(
+    scripted: ScriptedBackend, client: Client
+) -> None:
+    """The next request ends for itself."""
+    request_started.send(sender=object, environ={})
+    let_view(lambda: acquire("default"))
+    with pytest.warns(ResourceWarning, match=LEFT):
+        client.get("/leaving/")
+    assert scripted.owner == ""
+    current_flow().begun.clear()
+
+
+@on_each_database
+def test_request_in_another_thread_ends_for_itself(alias: str) -> None:
+    """What this one holds is none of its concern."""
+    lease = acquire(alias)
+    let_view(lambda: acquire(alias, "b"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        elsewhere(lambda: Client().get("/leaving/"))
+    assert len(about_leases(caught)) == 1
+    assert names(alias) == ["a"]
+    assert lease.release()
+
+
+# ASGI
+
+
+async def get(url: str) -> list[Any]:
+    """Have a request answered as a server would, and return what it is sent."""
+    sent = []
+    asked = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        if asked.is_set():
+            await asyncio.Event().wait()
+        asked.set()
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": url, "headers": [], "query_string": b""}
+    await ASGIHandler()(scope, receive, send)
+    return sent
+
+
+@on_each_database
+def test_asgi_request_of_a_sync_view_leaves_no_lock_behind(alias: str) -> None:
+    """It is run in a thread of its own, but the request is one task's."""
+    let_view(lambda: acquire(alias))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sent = asyncio.run(get("/leaving/"))
+        gc.collect()
+    assert sent[0]["status"] == 200
+    warned = [LEFT in str(each.message) for each in about_leases(caught)]
+    assert (warned, names(alias)) == ([True], [])
+
+
+def test_tasks_that_outlast_their_request_keep_what_they_have() -> None:
+    """And threads. What ended before it did is released with it; nothing is kept for it then."""
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        with pytest.warns(ResourceWarning, match="'left' was left behind"):
+            await get("/starting/")
+        assert await sync_to_async(names)("default") == ["a thread's", "mine"]
+        await asyncio.to_thread(threads_lease.pop().release)
+        await asyncio.to_thread(connections.close_all)
+        assert [each.ended for each in flows._of_requests.values()] == [True]
+        task = going_on.pop()
+        task.cancel()
+        await asyncio.wait([task])
+
+    run(main())
+
+
+@pytest.mark.xfail(
+    django.VERSION < (6, 1),
+    reason="for this client, Django before 6.1 sends request_started in a child task",
+    raises=AssertionError,
+    strict=True,
+)
+@on_each_database
+def test_request_of_the_async_client_leaves_no_lock_behind(alias: str) -> None:
+    """As any other."""
+    let_view(lambda: acquire(alias))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        asyncio.run(ask(AsyncClient(), "/leaving/"))
+        gc.collect()
+    assert [LEFT in str(each.message) for each in about_leases(caught)] == [True]
+
+
+async def ask(client: AsyncClient, url: str) -> None:
+    """Have a request answered."""
+    await client.get(url)
+
+
+# Tasks
+
+
+@on_each_database
+def test_task_leaves_no_lock_behind(alias: str) -> None:
+    """Nor does it take its caller's."""
+    lease = acquire(alias, "caller's")
+    let_view(lambda: acquire(alias))
+    with override_settings(TASKS={"default": {"BACKEND": IMMEDIATE}}):
+        with pytest.warns(ResourceWarning, match=LEFT):
+            results = enqueue_task()
+    assert [result.errors for result in results] == [[]] * len(results)
+    assert names(alias) == ["caller's"]
+    assert lease.release()
+
+
+IMMEDIATE = "django.tasks.backends.immediate.ImmediateBackend"
+tasks: Any = import_module("django.tasks") if find_spec("django.tasks") else None
+
+
+def enqueue_task() -> list[Any]:
+    """Run it, and return its result; where Django has no tasks, what its signals would call."""
+    by_hand = (leftovers.begin, run_task, leftovers.end)
+    return [tasks.task(run_task).enqueue()] if tasks else [call() for call in by_hand][:0]
+
+
+def run_task() -> None:
+    """Do what the test wants."""
+    views_work[-1]()
+
+
+# Nobody's leases
+
+
+def forget(alias: str, **arguments: Any) -> None:
+    """Let a thread end that holds a lease."""
+    elsewhere(lambda: bool(acquire(alias, **arguments)))
+    gc.collect()
+
+
+@on_each_database
+def test_lease_that_nobody_refers_to_is_warned_of_and_ends(alias: str) -> None:
+    """It is not released, since what was done under it may not be done; nor is it renewed."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        forget(alias, ttl=0.6)
+    [warning] = about_leases(caught)
+    assert warning.category is ResourceWarning
+    assert "The lease on 'a' was never released. It ends in" in str(warning.message)
+    assert len(background(alias).renewals._referenced()) == 0
+    assert names(alias) == ["a"]
+    assert free_for_others(alias, timeout=60)
+
+
+@on_each_database
+@pytest.mark.parametrize("ending", ["released", "lost", "expired", "put off"])
+def test_lease_that_has_ended_is_not_warned_of(alias: str, ending: str) -> None:
+    """Nobody misses it."""
+
+    def end() -> None:
+        with transaction.atomic(using=alias) if ending == "put off" else distributed_lock("b"):
+            lease = acquire(alias, ttl=0.5 if ending == "expired" else 60, renew=False)
+            if ending in ("released", "put off"):
+                lease.release()
+        if ending == "lost":
+            take_away(lease)
+            lease.lose()
+        if ending == "expired":
+            outlast(lease)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        elsewhere(end)
+        gc.collect()
+    assert about_leases(caught) == []
+
+
+@on_each_server
+def test_forked_childs_copy_is_not_warned_of(alias: str) -> None:
+    """It is the parent's lease."""
+    lease = acquire(alias)
+    if not (pid := os.fork()):
+        status = 1
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                current_flow()
+                parents = lease
+                assert not parents.held
+                assert parents.release() is False
+                parents.__del__()
+            status = len(about_leases(caught))
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert lease.held
+    assert names(alias) == ["a"]
+    assert lease.release()
+
+
+def test_thread_ends_when_its_lease_is_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to renew then."""
+    monkeypatch.setattr("django_distlock.background.IDLE", 0.01)
+    lease = acquire("default", ttl=0.3)
+    thread = background("default").thread
+    assert thread is not None
+    lease.release()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert background("default").thread is not thread
+
+
+# The import
+
+SANITY = """
+import logging, os, signal, threading, django.dispatch
+from django.conf import settings
+handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+import django_distlock, django_distlock.signals
+assert not settings.configured
+assert threading.enumerate() == [threading.main_thread()]
+assert handlers == {number: signal.getsignal(number) for number in signal.valid_signals()}
+assert not logging.getLogger("django_distlock").handlers
+assert "django_distlock.models" not in __import__("sys").modules
+from django_distlock import background, flows
+assert not background._backgrounds and not flows._of_requests
+for name in vars(django_distlock.signals):
+    if name.startswith("lock_"):
+        assert not getattr(django_distlock.signals, name).receivers
+"""
+
+
+def test_import_alone_does_nothing_but_connect_signals() -> None:
+    """Settings are not needed, no thread runs, and nothing is written anywhere."""
+    environment = {key: value for key, value in os.environ.items() if "DJANGO" not in key}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SANITY],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,206 @@
+"""No thread can be started: in a process that ends, or at the limit of what a system allows."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+from asgiref.sync import SyncToAsync
+
+from django_distlock import (
+    LockBackendUnavailable,
+    aacquire_lock,
+    acquire_lock,
+    background,
+    clocks,
+    lock_backends,
+)
+from django_distlock import threads as executors
+from django_distlock.acquisitions import new_owner
+from django_distlock.backends import pools
+from django_distlock.backends.redis import servers as redis_servers
+from django_distlock.backends.redis.connections import Moved
+from django_distlock.backends.redis.listening import _listeners as redis_listeners
+from django_distlock.backends.server.listening import _listeners as server_listeners
+from tests.support.concurrency import run
+from tests.support.databases import committed
+from tests.support.holders import acquire
+from tests.support.lock_servers import locks_of as locks_of_server
+from tests.support.lock_servers import start_lock_server
+from tests.support.redis_stores import locks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.servers import Server
+
+STORES = [
+    "memory",
+    "default",
+    pytest.param("postgresql", marks=pytest.mark.needs("postgresql")),
+    pytest.param("mariadb", marks=pytest.mark.needs("mariadb")),
+    pytest.param("memcached", marks=pytest.mark.needs("memcached")),
+    pytest.param("redis", marks=pytest.mark.needs("redis")),
+    pytest.param("lock_server", marks=pytest.mark.needs("lock_server")),
+]
+QUEUES = STORES[-2:]
+"""Those that tell who waits, by a thread."""
+
+
+@pytest.fixture(scope="module")
+def lock_server() -> Iterator[Server]:
+    """Run one."""
+    with start_lock_server() as running:
+        yield running
+
+
+@pytest.fixture
+def alias(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Return the alias of a store that has neither connections nor threads yet."""
+    monkeypatch.setattr(executors, "_executors", {})
+    monkeypatch.setattr(SyncToAsync, "single_thread_executor", ThreadPoolExecutor(1))
+    monkeypatch.setattr(background, "_backgrounds", {})
+    pools._connecting.cache_clear()
+    redis_listeners.clear()
+    server_listeners.clear()
+    found: str = request.param
+    if found == "redis":
+        with locks_of(request.getfixturevalue("server")):
+            yield found
+    elif found == "lock_server":
+        with locks_of_server(request.getfixturevalue("lock_server")):
+            yield found
+    else:
+        lock_backends[found].close()
+        yield found
+
+
+async def acquire_and_release(alias: str) -> bool:
+    """Do so in an event loop."""
+    lease = await aacquire_lock("a", backend=alias)
+    return lease is not None and await lease.arelease()
+
+
+@contextmanager
+def no_threads() -> Iterator[None]:
+    """Let none be started in the block."""
+    error = RuntimeError("can't start new thread")
+    with mock.patch.object(threading.Thread, "start", side_effect=error):
+        yield
+
+
+def is_contended(alias: str) -> bool:
+    """Ask the store itself."""
+    return lock_backends[alias].acquire("a", new_owner(), 1, "") is None
+
+
+@committed
+@pytest.mark.parametrize("alias", STORES, indirect=True)
+def test_basic_calls_need_no_thread(alias: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is only renewed by nobody."""
+    with no_threads():
+        lease = acquire(alias)
+        assert is_contended(alias)
+        lease.renew()
+        assert lease.release()
+        lock_backends[alias].close()
+        assert acquire(alias, renew=False).release()
+    assert "No thread could be started: leases end without being renewed" in caplog.text
+
+
+@committed
+@pytest.mark.parametrize("alias", QUEUES, indirect=True)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_who_waits_without_a_thread_asks_again_and_again(alias: str, is_async: bool) -> None:
+    """Nobody tells him of his turn."""
+    store = lock_backends[alias]
+    assert store.acquire("a", new_owner(), 0.5, "")
+    with no_threads():
+        if is_async:
+            open_connection(alias)
+            lease = asyncio.run(aacquire_lock("a", timeout=60, backend=alias))
+        else:
+            lease = acquire_lock("a", timeout=60, backend=alias)
+    assert lease
+    assert lease.release()
+
+
+def open_connection(alias: str) -> None:
+    """Have a connection that async code finds: to make one it needs a thread."""
+    assert is_contended(alias)
+
+
+@pytest.mark.needs("lock_server")
+def test_lease_that_is_to_end_with_a_connection_needs_a_thread(lock_server: Server) -> None:
+    """It listens there."""
+    server_listeners.clear()
+    with locks_of_server(lock_server, release_on_disconnect=True):
+        with no_threads(), pytest.raises(LockBackendUnavailable, match="can't start new thread"):
+            acquire_lock("a", backend="lock_server")
+        assert acquire("lock_server").release()
+
+
+@committed
+@pytest.mark.parametrize("alias", STORES[1:], indirect=True)
+def test_async_call_that_needs_a_thread_is_unavailable(alias: str) -> None:
+    """And isn't made when there can be threads again: nobody would have that lock."""
+    with no_threads():
+        with pytest.raises(LockBackendUnavailable, match="can't start new thread"):
+            asyncio.run(aacquire_lock("a", backend=alias))
+    assert run(acquire_and_release(alias))
+
+
+def test_memory_needs_no_thread_for_async_code() -> None:
+    """Nobody is waited for."""
+    with no_threads():
+        assert asyncio.run(acquire_and_release("memory"))
+
+
+def test_node_of_a_cluster_is_not_looked_for_without_a_thread(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The call that failed says why it did."""
+    cluster = redis_servers.Cluster(mock.Mock(), 1)
+    with no_threads():
+        cluster.suspect()
+    assert "It isn't looked up which node of a Redis Cluster has what" in caplog.text
+    cluster._client.nodes_manager.initialize.assert_not_called()
+
+
+def test_async_code_that_a_cluster_sends_elsewhere_needs_a_thread() -> None:
+    """It would have to wait in its event loop."""
+    cluster = redis_servers.Cluster(mock.Mock(), 1)
+
+    async def ask(node: Any) -> None:
+        raise Moved
+
+    async def ask_without_threads() -> None:
+        with no_threads():
+            await redis_servers.aat_node(cluster, "a", clocks.monotonic() + 60, ask)
+
+    with pytest.raises(LockBackendUnavailable, match="can't start new thread"):
+        asyncio.run(ask_without_threads())
+
+
+def test_error_in_a_thread_is_no_lack_of_threads(scripted: Any) -> None:
+    """What the store raises is raised."""
+    scripted.answer("acquire", RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(aacquire_lock("a"))
+
+
+def test_error_after_the_call_in_a_thread_is_no_lack_of_threads(
+    scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call has been made by then: what it came to is undone."""
+    broken = mock.Mock()
+    broken.close_all.side_effect = RuntimeError("a bug")
+    monkeypatch.setattr(executors, "connections", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        asyncio.run(aacquire_lock("a"))
+    assert scripted.calls == ["acquire", "release"]

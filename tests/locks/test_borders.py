@@ -1,0 +1,558 @@
+"""For whom code works, where sync and async code call each other, and what outlasts its task."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import warnings
+from contextlib import suppress
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import asgiref
+import pytest
+from asgiref.sync import SyncToAsync, async_to_sync, sync_to_async
+from django.db import close_old_connections, connections, transaction
+from packaging.version import Version
+
+from django_distlock import (
+    Lease,
+    LockBackendUnavailable,
+    LockError,
+    LockLost,
+    LockNotHeld,
+    aacquire_lock,
+    acquire_lock,
+    arelease_lock,
+    borders,
+    distributed_lock,
+    release_lock,
+    threads,
+)
+from django_distlock.background import background
+from django_distlock.flows import current_flow
+from django_distlock.signals import lock_acquired, lock_lost
+from tests.locks.test_async import Stall, abroad, cancelled, get, is_free
+from tests.support.concurrency import run, until
+from tests.support.databases import committed, on_each_database, on_each_server
+from tests.support.holders import acquire, free_for_others, outlast
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.support.scripted_store import ScriptedBackend
+
+pytestmark = committed
+
+# None before Python 3.12.
+EAGER = getattr(asyncio, "eager_task_factory", None)
+
+
+class WithFreshConnections(SyncToAsync[Any, Any]):
+    """Call in a thread as Channels does, by a subclass of asgiref's."""
+
+    def thread_handler(self, loop: Any, *args: Any, **kwargs: Any) -> Any:
+        """Let go of connections before and after that."""
+        close_old_connections()
+        try:
+            return super().thread_handler(loop, *args, **kwargs)  # type: ignore[no-untyped-call]
+        finally:
+            close_old_connections()
+
+
+@on_each_database
+def test_others_ways_to_call_a_thread_keep_whose_it_is(alias: str) -> None:
+    """Subclasses of asgiref's, and calls with keyword arguments or in a given context."""
+
+    async def main() -> None:
+        await get(alias)
+        assert await WithFreshConnections(release_lock)("a", backend=alias) is True
+        await WithFreshConnections(acquire)(alias)
+        assert await arelease_lock("a", backend=alias) is True
+        await get(alias)
+        release = sync_to_async(async_to_sync(arelease_lock))
+        assert await release(semaphore="a", backend=alias) is True
+
+    run(main())
+
+
+@pytest.mark.skipif(
+    "context" not in SyncToAsync.__init__.__code__.co_varnames,
+    reason="this asgiref takes no context",
+)
+def test_call_in_a_given_context_is_the_callers(scripted: ScriptedBackend) -> None:
+    """Though what the context has comes from elsewhere."""
+
+    async def main() -> None:
+        await get("default")
+        assert await sync_to_async(release_lock, context=Context())("a") is True
+
+    run(main())
+
+
+def test_thread_that_is_given_a_context_inherits_nothing(scripted: ScriptedBackend) -> None:
+    """Nor does one that gets the number of one that has ended."""
+    contexts = []
+
+    def begin() -> None:
+        acquire("default")
+        contexts.append(copy_context())
+
+    def go_on() -> None:
+        with pytest.raises(LockNotHeld):
+            contexts[0].run(release_lock, "a")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the first one leaves its lease behind
+        for work in (begin, go_on):
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join(60)
+        gc.collect()
+
+
+def test_forked_child_is_another_worker(scripted: ScriptedBackend) -> None:
+    """Also inside a task, which goes on in it."""
+
+    async def main() -> None:
+        lease = await get("default")
+        if not (pid := os.fork()):
+            os._exit(len(current_flow().all()))
+        _, status = await asyncio.to_thread(os.waitpid, pid, 0)
+        assert status == 0
+        assert current_flow().all()
+        await lease.arelease()
+
+    run(main())
+
+
+@on_each_server
+def test_generator_keeps_its_lease_in_another_task(alias: str) -> None:
+    """The task that began it has ended meanwhile, as in Python 3.11's wait_for()."""
+
+    async def generate() -> AsyncIterator[Lease]:
+        async with distributed_lock("a", backend=alias, ttl=0.5) as lease:
+            yield lease
+
+    async def main() -> None:
+        generator: Any = generate()
+        lease = await asyncio.create_task(anext(generator))
+        gc.collect()
+        renewed_once = lease.expires_at
+        # By the background.
+        await asyncio.to_thread(until, lambda: lease.expires_at != renewed_once)
+        assert lease.held
+        await generator.aclose()
+        assert lease.released
+
+    run(main())
+
+
+@on_each_database
+def test_block_may_be_left_by_another_task(alias: str) -> None:
+    """One that holds the same block object itself leaves its own first."""
+
+    async def main() -> None:
+        block = distributed_lock("a", backend=alias)
+        lease = await asyncio.create_task(block.__aenter__())
+        assert await block.__aexit__(None, None, None) is False
+        assert lease.released
+        entered, leave = asyncio.Event(), asyncio.Event()
+
+        async def enter_and_wait() -> None:
+            await block.__aenter__()
+            entered.set()
+            await leave.wait()
+
+        task = asyncio.create_task(enter_and_wait())
+        await entered.wait()
+        await block.__aexit__(None, None, None)
+        leave.set()
+        await task
+
+    run(main())
+    assert free_for_others(alias)
+
+
+def test_child_does_not_keep_its_parents_lease(scripted: ScriptedBackend) -> None:
+    """A lease that a task leaves behind is nobody's, though a child has a copy of its context."""
+    children = []
+
+    async def parent() -> None:
+        await get("default")
+        children.append(asyncio.create_task(asyncio.Event().wait()))
+
+    async def main() -> None:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            await asyncio.create_task(parent())
+            await asyncio.sleep(0)  # till then the event loop has the task
+            gc.collect()
+        assert any("was never released" in str(each.message) for each in caught)
+        assert background("default").renewals._referenced() == []
+        children[0].cancel()
+
+    run(main())
+
+
+@pytest.mark.skipif(EAGER is None, reason="Python 3.11 has no eager tasks")
+def test_eager_tasks_are_no_exception(scripted: ScriptedBackend) -> None:
+    """They run before anybody can take note of them."""
+    workers = []
+
+    async def note() -> None:
+        workers.append(borders.current_worker())
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(EAGER)
+        await get("default")
+        with pytest.raises(LockNotHeld):
+            await asyncio.gather(arelease_lock("a"))
+        await borders.continue_in_task(note())
+        assert workers == [borders.current_worker()]
+        assert await arelease_lock("a") is True
+
+    run(main())
+
+
+def test_thread_whose_caller_has_ended_works_for_itself() -> None:
+    """The task may have been cancelled before the thread began."""
+
+    def serve() -> borders.Worker:
+        borders._caller.set(ref(borders.Worker(None)))
+        return borders._serve(borders.current_worker)
+
+    assert copy_context().run(serve) is borders.current_worker()
+
+
+# Transactions
+
+
+@on_each_server
+def test_autocommit_that_is_off_is_refused(alias: str) -> None:
+    """By async code that is called with it, too."""
+    transaction.set_autocommit(False, using=alias)
+    try:
+        with pytest.raises(LockError, match="Autocommit is off"):
+            async_to_sync(aacquire_lock)("a", backend=alias)
+    finally:
+        transaction.rollback(using=alias)
+        transaction.set_autocommit(True, using=alias)
+
+
+@on_each_server
+def test_transactions_of_others_do_not_hold_up_a_release(alias: str) -> None:
+    """Who waits for the lock in sync code, in a transaction, has the thread for sync code."""
+
+    def wait_in_transaction() -> bool:
+        with transaction.atomic(using=alias):
+            waiting.set()
+            lease = acquire_lock("a", backend=alias, timeout=60)
+            return lease is not None and lease.release()
+
+    waiting = threading.Event()
+
+    async def main() -> None:
+        lease = await get(alias)
+        task = asyncio.create_task(sync_to_async(wait_in_transaction)())
+        assert await asyncio.to_thread(waiting.wait, 60)
+        assert await lease.arelease() is True
+        assert await task is True
+
+    run(main())
+
+
+def write_in_child(alias: str) -> None:
+    """As a sync view: let a child task of async code write under a lock, in a transaction."""
+
+    def write() -> None:
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+    async def child() -> None:
+        async with distributed_lock("a", backend=alias):
+            await sync_to_async(write)()
+
+    async def work() -> bool:
+        await asyncio.gather(child(), asyncio.create_task(sync_to_async(write)()))
+        return await is_free(alias)
+
+    with transaction.atomic(using=alias):
+        assert async_to_sync(work)() is False
+    assert free_for_others(alias)
+
+
+@on_each_server
+def test_release_of_a_child_waits_for_the_transaction_that_it_writes_in(alias: str) -> None:
+    """It is the sync code's that all of this is called by, under WSGI and under ASGI."""
+    write_in_child(alias)
+    run(sync_to_async(write_in_child)(alias))
+
+
+@on_each_server
+def test_release_waits_for_a_transaction_left_open_while_its_thread_is_busy(alias: str) -> None:
+    """With the work of another task."""
+    stall = Stall()
+
+    async def main() -> None:
+        block = transaction.atomic(using=alias)
+        await sync_to_async(block.__enter__)()
+        lease = await get(alias)
+        busy = asyncio.create_task(sync_to_async(stall)())
+        await stall.has_begun()
+        releasing = borders.continue_in_task(lease.arelease())
+        stall.ended.set()
+        await asyncio.gather(busy, releasing)
+        assert not await is_free(alias)
+        await sync_to_async(block.__exit__)(None, None, None)
+        assert await is_free(alias)
+
+    run(main())
+
+
+@on_each_server
+def test_put_off_release_of_who_is_cancelled_is_renewed(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the transaction has ended: it can still be committed."""
+    stall = Stall()
+    giving_back = Lease.giving_back
+
+    async def give_back_slowly(lease: Lease, calls: Any, **options: Any) -> bool:
+        released = await giving_back(lease, calls, **options)
+        stall()
+        return released
+
+    leases = []
+
+    async def hold() -> None:
+        async with distributed_lock("a", backend=alias, ttl=0.5) as lease:
+            leases.append(lease)
+            monkeypatch.setattr(Lease, "giving_back", give_back_slowly)
+
+    async def work() -> None:
+        task = borders.continue_in_task(hold())
+        await stall.has_begun()
+        task.cancel()
+        stall.ended.set()
+        await cancelled(task)
+
+    with transaction.atomic(using=alias):
+        async_to_sync(work)()
+        [lease] = leases
+        before = lease.expires_at
+        while lease.expires_at == before:
+            assert lease.remaining
+        assert not free_for_others(alias)
+    assert free_for_others(alias)
+
+
+# Signals
+
+
+@pytest.mark.skipif(
+    Version(asgiref.__version__) < Version("3.9"),
+    reason="asgiref 3.8 confuses the threads of simultaneous async_to_sync()",
+)
+@on_each_server
+def test_receivers_may_lock(alias: str) -> None:
+    """However many do at the same time: none waits for the thread that it is called in."""
+
+    async def audit(*, lease: Lease, **kwargs: object) -> None:
+        if not lease.semaphore.startswith("audit"):
+            await together.wait()
+            async with distributed_lock(f"audit {lease.semaphore}", backend=alias) as another:
+                audited.append(another.held)
+
+    audited: list[bool] = []
+    together: Any = None
+
+    async def main() -> None:
+        nonlocal together
+        together = asyncio.Barrier(2)
+        for lease in await asyncio.gather(*(get(alias, f"{number}") for number in range(4))):
+            await lease.arelease()
+
+    lock_acquired.connect(audit)
+    try:
+        run(main())
+    finally:
+        lock_acquired.disconnect(audit)
+    assert audited == [True] * 4
+
+
+def test_check_in_a_loop_calls_no_receiver(scripted: ScriptedBackend) -> None:
+    """Some can't be called there; acheck() does."""
+    told: list[Lease] = []
+
+    async def receive(*, lease: Lease, **kwargs: object) -> None:
+        told.append(lease)
+
+    async def main() -> None:
+        lease = await get("default", ttl=0.5, renew=False)
+        await asyncio.to_thread(outlast, lease)
+        with pytest.raises(LockLost):
+            lease.check()
+        assert told == []
+        with pytest.raises(LockLost):
+            await lease.acheck()
+        assert told == [lease]
+
+    lock_lost.connect(receive)
+    try:
+        run(main())
+    finally:
+        lock_lost.disconnect(receive)
+
+
+# Ends
+
+
+def test_call_after_a_cancelled_one_is_made_in_the_locks_threads(
+    scripted: ScriptedBackend,
+) -> None:
+    """The cancelled one leaves nothing in the task's context."""
+    names: list[str] = []
+    stall = Stall()
+    scripted.answer("acquire", stall, lambda: names.append(threading.current_thread().name))
+
+    async def main() -> None:
+        waiting = asyncio.create_task(release_when_begun())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await aacquire_lock("a")
+        await waiting
+        lease = await get("default")
+        await lease.arelease()
+
+    async def release_when_begun() -> None:
+        await stall.has_begun()
+        await asyncio.sleep(0.1)  # for longer than the timeout
+        stall.ended.set()
+
+    run(main())
+    assert [name.startswith("django_distlock default async") for name in names] == [True]
+
+
+@pytest.mark.parametrize("ttl", [60, None])
+def test_grant_that_comes_when_the_loop_has_ended_is_given_back(
+    scripted: ScriptedBackend, ttl: float | None
+) -> None:
+    """The task was cancelled, and then once more by asyncio.run()."""
+    stall = Stall()
+    scripted.answer("acquire", stall)
+
+    async def main() -> None:
+        task = asyncio.create_task(aacquire_lock("a", ttl=ttl))
+        await stall.has_begun()
+        task.cancel()
+
+    asyncio.run(main())
+    assert scripted.calls == ["acquire"]
+    stall.ended.set()
+    threads._executors.pop("default").shutdown()
+    assert scripted.calls == ["acquire", "release"]
+
+
+def test_cancelled_after_the_grant_but_before_it_is_told_of_it(scripted: ScriptedBackend) -> None:
+    """The call has ended by then, so another one undoes it."""
+
+    async def main() -> None:
+        work: Any = threads.Work(lambda: acquire_lock("a"), release)
+        await sync_to_async(work.do)()
+        assert scripted.owner
+        await threads._cancel("default", work)
+
+    def release(lease: Lease | None) -> None:
+        assert lease is not None
+        lease.release()
+
+    run(main())
+    assert scripted.owner == ""
+
+
+@pytest.mark.parametrize("action", ["release", "renew"])
+def test_error_keeps_nothing_alive(scripted: ScriptedBackend, action: str) -> None:
+    """No cycle of references that only the garbage collector would end."""
+
+    def fail() -> None:
+        raise LockBackendUnavailable("down")
+
+    async def main() -> ref[Any]:
+        lease = await get("default")
+        current_flow().forget(lease)
+        scripted.answer(action, fail)
+        with suppress(LockBackendUnavailable):
+            await (lease.arelease() if action == "release" else lease.arenew())
+        return ref(lease)
+
+    gc.collect()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a lease whose release failed is left behind
+            weakly = run(main())
+            assert weakly() is None
+    finally:
+        gc.enable()
+
+
+@on_each_database
+def test_thousands_of_acquisitions_leave_nothing_behind(alias: str) -> None:
+    """Neither threads nor leases nor what keeps account of them."""
+
+    async def use(number: int) -> None:
+        async with distributed_lock(f"{number % 50}", backend=alias, timeout=60):
+            pass
+
+    async def main() -> tuple[int, int]:
+        for first in range(0, 500, 50):
+            await asyncio.gather(*(use(first + number) for number in range(50)))
+        return threading.active_count(), len(borders._of_tasks)
+
+    run(main())
+    before = threading.active_count()
+    during, workers = run(main())
+    assert during <= before + 2
+    gc.collect()
+    assert len(background(alias).renewals) == 0
+    assert not threads._detached
+    assert len(borders._of_tasks) < workers or workers <= 51
+
+
+def test_detached_work_is_referred_to(scripted: ScriptedBackend) -> None:
+    """Or else the event loop might let go of it before it is done."""
+    done = []
+
+    async def main() -> None:
+        async def work() -> None:
+            await asyncio.sleep(0)
+            gc.collect()
+            done.append(1)
+
+        threads.detach(work())
+        assert len(threads._detached) == 1
+        await asyncio.gather(*threads._detached)
+        assert not threads._detached
+
+    run(main())
+    assert done == [1]
+
+
+@on_each_database
+def test_leftovers_are_released_without_blocking_the_loop(alias: str) -> None:
+    """What nobody waits for is done in a thread."""
+
+    async def main() -> None:
+        lease = await get(alias)
+        lease.release_for_nobody()
+        assert lease.held
+        await asyncio.gather(*threads._detached)
+        assert lease.released
+        assert await is_free(alias)
+        await abroad(connections.close_all)
+
+    run(main())

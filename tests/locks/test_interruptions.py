@@ -1,0 +1,249 @@
+"""What an exception leaves that strikes anywhere: Ctrl-C, a soft time limit, a worker's timeout."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import linecache
+import math
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+from django.db import connection, transaction
+
+import django_distlock
+from django_distlock import acquire_lock, distributed_lock, lock_backends
+from django_distlock.background import background
+from django_distlock.borders import current_worker
+from django_distlock.flows import current_flow
+from tests.support.databases import committed
+from tests.support.processes import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+PACKAGE = str(Path(django_distlock.__file__).parent)
+ALIAS = "memory"
+EVERY_STORE = [
+    "default",
+    "memory",
+    *(
+        pytest.param(name, marks=pytest.mark.needs(name))
+        for name in ("postgresql", "mariadb", "redis", "lock_server", "memcached")
+    ),
+]
+
+
+class Interrupted(KeyboardInterrupt):
+    """What a signal's handler raises."""
+
+
+class Interruption:
+    """Raises at the n-th step that the package takes in this thread: a call, a line, a return.
+
+    But for finalizers, from which Python passes no exception on; and for the lines of `with`, which
+    are traced once more on the way out, where no signal's handler is ever called: what is raised
+    there would keep a lock from being released.
+    """
+
+    def __init__(self, at: int = -1) -> None:
+        self.at = at
+        self.steps = 0
+        self.where = ""
+
+    @contextmanager
+    def lurking(self) -> Iterator[None]:
+        """Raise in this block."""
+        before = sys.gettrace()  # which measures the tests' coverage, perhaps
+        sys.settrace(self._trace)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+
+    def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
+        code = frame.f_code
+        if not code.co_filename.startswith(PACKAGE) or code.co_name == "__del__":
+            return None
+        if event in ("call", "line", "return") and not _is_with(frame, event):
+            if self.steps == self.at:
+                self.where = f"{code.co_qualname} {event}"
+                raise Interrupted
+            self.steps += 1
+        return self._trace
+
+
+def _is_with(frame: FrameType, event: str) -> bool:
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
+    return event == "line" and line.startswith(("with ", "async with "))
+
+
+def block() -> None:
+    """Hold a lock in a block."""
+    with distributed_lock("1234collectPayment", backend=ALIAS):
+        pass
+
+
+SHARED = distributed_lock("1234collectPayment", backend=ALIAS)
+
+
+def shared_block() -> None:
+    """Hold a lock in a block of an object that others use, too."""
+    with SHARED:
+        pass
+
+
+@distributed_lock("1234collectPayment", backend=ALIAS)
+def decorated() -> None:
+    """Hold a lock during a call."""
+
+
+def reentered() -> None:
+    """Hold a lock in two blocks."""
+    with distributed_lock("1234collectPayment", backend=ALIAS):
+        with distributed_lock("1234collectPayment", backend=ALIAS, reentrant=True):
+            pass
+
+
+def block_in_transaction() -> None:
+    """Leave a block in a transaction, for whose end the release waits."""
+    with transaction.atomic(), distributed_lock("1234collectPayment", backend=ALIAS):
+        pass
+
+
+def block_in_task() -> None:
+    """Hold a lock in a task's block."""
+
+    async def main() -> None:
+        async with distributed_lock("1234collectPayment", backend=ALIAS):
+            pass
+
+    with asyncio.Runner() as runner:
+        runner.run(main())
+
+
+def acquisition() -> None:
+    """Acquire by a function."""
+    acquire_lock("1234collectPayment", backend=ALIAS)
+
+
+# Where nothing of ours can catch what strikes, but an object that lives on refers to the lease.
+UNPROTECTED = {
+    shared_block: {
+        "distributed_lock.__enter__ return",
+        "distributed_lock.__exit__ call",
+        "distributed_lock.__exit__ line",
+    },
+    acquisition: {"acquire_lock return"},
+}
+
+
+@committed
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore:coroutine:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    "scenario",
+    [block, shared_block, decorated, reentered, block_in_transaction, block_in_task, acquisition],
+)
+def test_interruption_at_any_step_leaves_nothing_that_is_renewed(
+    scenario: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The lock is released, or ends with its ttl; and the thread can have it again."""
+    scenario()  # the first time some things are made for good
+    forget_all()
+    whole = Interruption()
+    with whole.lurking():
+        scenario()
+    forget_all()
+    gc.collect()
+    gc.freeze()  # so that the garbage of each step is found quickly
+    wrong = []
+    for at in range(whole.steps):
+        interruption = Interruption(at)
+        with suppress(Interrupted), interruption.lurking():
+            scenario()
+        caplog.clear()  # an error that was logged refers to whatever it passed through
+        wrong += [f"{interruption.where}: {what}" for what in left_over()]
+        forget_all()
+    gc.unfreeze()
+    forget_all()
+    allowed = UNPROTECTED.get(scenario, set())
+    assert [each for each in wrong if each.partition(":")[0] not in allowed] == []
+    assert whole.steps > 100
+
+
+def left_over() -> Iterator[str]:
+    """Say what must not be left."""
+    connection.close()
+    gc.collect()
+    give_up = time.monotonic() + 0.5
+    while (
+        background(ALIAS).renewals.next_due() < math.inf
+    ):  # what a rollback left to it, the background does
+        if time.monotonic() > give_up:
+            yield "a lease is renewed"
+            break
+        time.sleep(0.001)
+    if current_flow().at_work():
+        yield "a commit depends on a lease"
+    try:
+        acquire_lock("1234collectPayment", backend=ALIAS, timeout=0.0001)
+    except Exception as error:  # noqa: BLE001 - whatever it is
+        yield f"another acquisition raises {error!r}"
+
+
+def forget_all() -> None:
+    """Begin anew."""
+    flow = current_flow()
+    for lease in flow.all():
+        lease.settle()
+        lease.stop_renewal()
+        flow.forget(lease)
+    flow.entered.clear()
+    flow.put_off.clear()
+    current_worker().flow = None
+    lock_backends[ALIAS].clear()  # type: ignore[attr-defined]
+
+
+@committed
+@pytest.mark.once
+@pytest.mark.parametrize("alias", EVERY_STORE)
+def test_random_signals_leave_no_lock_that_is_renewed(alias: str) -> None:
+    """250 blocks, interrupted at random moments while another lease is renewed."""
+    with Workers(1, "interrupt_blocks", alias, "250", "1") as workers:
+        [(interrupted, held)] = workers.results()
+    assert interrupted > 50
+    assert held == []
+
+
+@committed
+def test_block_of_a_generator_that_is_garbage_in_a_cycle_is_left() -> None:
+    """What the garbage collector clears first is not what the block needs."""
+
+    def hold(own: list[Any]) -> Iterator[None]:
+        with distributed_lock("1234collectPayment", backend=ALIAS):
+            yield
+
+    own: list[Any] = []
+    own.append(hold(own))
+    next(own[0])
+    del own
+    gc.collect()
+    lease = acquire_lock("1234collectPayment", backend=ALIAS)
+    assert lease is not None
+    lease.release()
+
+
+@committed
+def test_interrupted_commit_without_a_lock_is_left_to_django() -> None:
+    """Nothing of ours depends on it."""
+    with mock.patch.object(connection, "_commit", side_effect=Interrupted):
+        with pytest.raises(Interrupted), transaction.atomic():
+            pass
+    connection.close()

@@ -1,0 +1,517 @@
+"""acquire_lock and release_lock: waiting, ownership, and answers that got lost."""
+
+import asyncio
+import contextvars
+import gc
+import inspect
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+from unittest import mock
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
+
+from django_distlock import (
+    LockBackendUnavailable,
+    LockLost,
+    LockNotHeld,
+    acquire_lock,
+    clocks,
+    distributed_lock,
+    release_lock,
+    waiting,
+)
+from django_distlock.acquiring import Acquisition
+from django_distlock.asking import run_sync
+from django_distlock.handler import lock_backends
+from django_distlock.queues import contended, queues
+from django_distlock.signals import lock_acquired
+from django_distlock.wakeups import Wakeup
+from tests.support.databases import committed
+from tests.support.scripted_store import LOST, ScriptedBackend
+
+DOWN = LockBackendUnavailable("down")
+QUEUEING = [
+    "memory",
+    *(
+        pytest.param(name, marks=pytest.mark.needs(name))
+        for name in ("postgresql", "redis", "lock_server")
+    ),
+]
+REPLY_LOST = LockBackendUnavailable("no reply", reply_lost=True)
+
+
+def in_thread(action: Callable[[], Any]) -> Any:
+    """Return what the action returns in a thread of its own."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(action).result()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let time pass only where somebody sleeps; return the pauses between two tries."""
+    now, pauses = [1000.0], list[float]()
+
+    async def pause(waiter: waiting.WaitingThread, seconds: float) -> None:
+        pauses.append(seconds)
+        now[0] += seconds
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(clocks, "monotonic", lambda: now[0])
+    monkeypatch.setattr(waiting.WaitingThread, "pause", pause)
+    return pauses
+
+
+def test_held_semaphore_is_contended_and_free_after_release(scripted: ScriptedBackend) -> None:
+    """None for who comes second, a lease for who comes after the release."""
+    assert acquire_lock("a")
+    assert acquire_lock("a") is None
+    assert release_lock("a") is True
+    assert acquire_lock("a")
+
+
+def test_lease_can_be_released_by_itself(scripted: ScriptedBackend) -> None:
+    """release_lock takes the lease too."""
+    lease = acquire_lock("a")
+    assert lease is not None
+    assert release_lock(lease) is True
+    with pytest.raises(LockNotHeld, match="holds no lease on 'a'"):
+        release_lock("a")
+
+
+def test_first_example_needs_no_reference_to_its_lease(scripted: ScriptedBackend) -> None:
+    """The name is enough: the thread's context keeps the lease."""
+    assert acquire_lock("1234collectPayment")
+    gc.collect()
+    assert release_lock("1234collectPayment") is True
+
+
+def test_unknown_name_is_not_held() -> None:
+    """Nothing was acquired by that name here."""
+    with pytest.raises(LockNotHeld, match="DISTLOCK\\['default'\\]"):
+        release_lock("never acquired")
+
+
+def test_thread_does_not_release_anothers_by_name(scripted: ScriptedBackend) -> None:
+    """A thread's name space is its own, even in a copy of the context; the lease works anywhere."""
+    lease = acquire_lock("a")
+    assert lease is not None
+    context = contextvars.copy_context()
+    with pytest.raises(LockNotHeld):
+        in_thread(lambda: release_lock("a"))
+    with pytest.raises(LockNotHeld):
+        in_thread(lambda: context.run(release_lock, "a"))
+
+    def release() -> bool:
+        lock_backends["default"] = scripted
+        return lease.release()
+
+    assert in_thread(release) is True
+    with pytest.raises(LockNotHeld):
+        release_lock("a")
+
+
+def test_failed_reacquisition_leaves_the_held_lease_alone(scripted: ScriptedBackend) -> None:
+    """Who holds a lock and tries again is refused, and can still release (peer defect 19)."""
+    lease = acquire_lock("a")
+    assert acquire_lock("a") is None
+    assert lease is not None
+    assert lease.held
+    assert release_lock("a") is True
+
+
+@pytest.mark.parametrize("timeout", [0.5, 3, 0.001])
+def test_wait_lasts_its_timeout_and_no_longer(
+    scripted: ScriptedBackend, clock: list[float], timeout: float
+) -> None:
+    """By the clock, fractions included (peer defects 10 and 18); the last try is at the end."""
+    scripted.owner = "somebody else"
+    assert acquire_lock("a", timeout=timeout) is None
+    assert sum(clock) == pytest.approx(timeout)
+    assert scripted.calls.count("acquire") == 1 + len(clock)
+
+
+def test_time_of_slow_tries_is_part_of_the_wait(
+    scripted: ScriptedBackend, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that takes 0.4 s to refuse is asked three times in a second, not a thousand."""
+    scripted.owner = "somebody else"
+    refuse = scripted.acquire
+
+    def slowly(*args: Any) -> Any:
+        time.sleep(0.4)
+        return refuse(*args)
+
+    monkeypatch.setattr(scripted, "acquire", slowly)
+    assert acquire_lock("a", timeout=1) is None
+    assert scripted.calls.count("acquire") <= 5
+
+
+def test_pauses_grow_from_a_millisecond_with_jitter(
+    scripted: ScriptedBackend, clock: list[float]
+) -> None:
+    """Exponential back-off, bounded at both ends."""
+    scripted.owner = "somebody else"
+    acquire_lock("a", timeout=5)
+    assert 0.0005 <= clock[0] <= waiting.FIRST_PAUSE
+    assert max(clock) <= waiting.LONGEST_PAUSE
+    assert clock[6] > clock[0] * 4
+    assert len(set(clock)) == len(clock)
+
+
+def test_second_in_line_asks_nothing_and_waits_no_longer_than_its_timeout(
+    scripted: ScriptedBackend, clock: list[float]
+) -> None:
+    """Only the first one of a process asks; who is behind it gives up in time all the same."""
+    scripted.owner = "somebody else"
+    first = waiting.WaitingThread("default")
+    queues.join("default", "a", first)
+    assert acquire_lock("a", timeout=3) is None
+    queues.leave("default", "a", first)
+    assert sum(clock) == pytest.approx(3)
+    assert scripted.calls.count("acquire") <= 1
+
+
+def test_no_timeout_means_one_try(scripted: ScriptedBackend, clock: list[float]) -> None:
+    """The default doesn't wait."""
+    scripted.owner = "somebody else"
+    acquire_lock("a")
+    assert clock == []
+
+
+def test_timeout_none_waits_until_the_lock_is_free(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as it takes: here, until another thread releases."""
+    scripted.owner = "somebody else"
+    refused = threading.Event()
+    refuse = scripted.acquire
+
+    def tell(*args: Any) -> Any:
+        grant = refuse(*args)
+        if grant is None:
+            refused.set()
+        return grant
+
+    monkeypatch.setattr(scripted, "acquire", tell)
+
+    def release_once_refused() -> None:
+        assert refused.wait(30)
+        scripted.owner = ""
+
+    with ThreadPoolExecutor(1) as threads:
+        releasing = threads.submit(release_once_refused)
+        assert acquire_lock("a", timeout=None)
+        releasing.result()
+
+
+@pytest.mark.parametrize(
+    ("argument", "error", "message"),
+    [
+        ({"timeout": -1}, ValueError, "0 or more"),
+        ({"timeout": float("nan")}, ValueError, "0 or more"),
+        ({"timeout": "1"}, TypeError, "number of seconds"),
+        ({"timeout": True}, TypeError, "number of seconds"),
+        ({"ttl": 0}, ValueError, "None means until released"),
+        ({"ttl": float("inf")}, ValueError, "None means until released"),
+        ({"ttl": "60"}, TypeError, "number of seconds"),
+        ({"ttl": True}, TypeError, "number of seconds"),
+        ({"backend": "nowhere"}, Exception, "DISTLOCK\\['nowhere'\\]"),
+    ],
+)
+def test_bad_arguments_say_what_to_do(
+    scripted: ScriptedBackend, argument: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """Before the store is asked."""
+    with pytest.raises(error, match=message):
+        acquire_lock("a", **argument)
+    assert scripted.calls == []
+
+
+@pytest.mark.parametrize("semaphore", ["", "a" * 256, "a\0", "a\n", "\ud800"])
+def test_bad_semaphores_are_refused(scripted: ScriptedBackend, semaphore: str) -> None:
+    """Never cut, never changed (peer defect 24)."""
+    with pytest.raises(ValueError, match="semaphore"):
+        acquire_lock(semaphore)
+    with pytest.raises(ValueError, match="semaphore"):
+        release_lock(semaphore)
+    assert scripted.calls == []
+
+
+def test_default_ttl_is_the_backends(scripted: ScriptedBackend) -> None:
+    """And None is not "none given"."""
+    lease = acquire_lock("a")
+    assert lease is not None
+    assert lease.ttl == 60
+    lease.release()
+    unlimited = acquire_lock("a", ttl=None)
+    assert unlimited is not None
+    assert unlimited.ttl is None
+    assert "<the backend's>" in str(inspect.signature(acquire_lock))
+
+
+def test_lost_reply_finds_its_own_grant(scripted: ScriptedBackend) -> None:
+    """The retry asks as the same owner (peer defect 15)."""
+    scripted.answer("acquire", LOST)
+    lease = acquire_lock("a")
+    assert lease is not None
+    assert scripted.owner == lease.owner
+    assert scripted.calls == ["acquire", "acquire"]
+
+
+def test_second_lost_reply_gives_the_lock_back(scripted: ScriptedBackend) -> None:
+    """Unavailable, and nothing stays behind."""
+    scripted.answer("acquire", LOST, LOST)
+    with pytest.raises(LockBackendUnavailable, match="the reply was lost"):
+        acquire_lock("a")
+    assert scripted.calls == ["acquire", "acquire", "release"]
+    assert scripted.owner == ""
+
+
+def test_store_that_goes_down_meanwhile_is_asked_to_take_the_grant_back(
+    scripted: ScriptedBackend,
+) -> None:
+    """The first try may have been granted, whatever became of the second."""
+    scripted.answer("acquire", LOST, DOWN)
+    with pytest.raises(LockBackendUnavailable, match="down"):
+        acquire_lock("a")
+    assert scripted.calls == ["acquire", "acquire", "release"]
+
+
+def test_grant_that_comes_after_its_ttl_is_none(
+    scripted: ScriptedBackend, clock: list[float]
+) -> None:
+    """Somebody else may have the lock by then; it is given back in any case."""
+    scripted.answer("acquire", lambda: time.sleep(2))
+    with pytest.raises(LockBackendUnavailable, match="too late"):
+        acquire_lock("a", ttl=2)
+    scripted.answer("acquire", lambda: time.sleep(2))
+    scripted.answer("release", DOWN)
+    with pytest.raises(LockBackendUnavailable, match="too late"):
+        acquire_lock("a", ttl=2)
+    assert scripted.calls == ["acquire", "release"] * 2
+
+
+def test_store_that_was_never_reached_is_not_asked_again(scripted: ScriptedBackend) -> None:
+    """A refused connection is an answer: unavailable, not contended (peer defects 3 and 20)."""
+    scripted.answer("acquire", DOWN)
+    with pytest.raises(LockBackendUnavailable, match="down"):
+        acquire_lock("a", timeout=None)
+    assert scripted.calls == ["acquire"]
+
+
+def test_interrupted_acquisition_gives_the_lock_back(scripted: ScriptedBackend) -> None:
+    """A worker that is told to stop in mid-request leaves nothing behind, and stops."""
+    scripted.answer("acquire", SystemExit(1))
+    scripted.answer("release", DOWN)
+    with pytest.raises(SystemExit):
+        acquire_lock("a")
+    assert scripted.calls == ["acquire", "release"]
+
+
+def test_receiver_that_ends_the_process_leaves_no_grant_behind(scripted: ScriptedBackend) -> None:
+    """It interrupts the acquisition, though this is over."""
+
+    def end(**kwargs: Any) -> None:
+        raise SystemExit(1)
+
+    lock_acquired.connect(end)
+    try:
+        with pytest.raises(SystemExit):
+            acquire_lock("a")
+    finally:
+        lock_acquired.disconnect(end)
+    assert scripted.calls == ["acquire", "release"]
+
+
+def test_release_with_a_lost_reply_is_tried_again(scripted: ScriptedBackend) -> None:
+    """The first was carried out, so the second finds nothing: it is released, not lost."""
+    lease = acquire_lock("a")
+    assert lease is not None
+    scripted.answer("release", LOST)
+    assert lease.release() is True
+    assert scripted.calls == ["acquire", "release", "release"]
+
+
+def test_failed_release_can_be_repeated(scripted: ScriptedBackend) -> None:
+    """The owner isn't forgotten before the store has answered (peer defect 13)."""
+    lease = acquire_lock("a")
+    assert lease is not None
+    scripted.answer("release", DOWN)
+    with pytest.raises(LockBackendUnavailable):
+        release_lock("a")
+    assert lease.held
+    assert release_lock("a") is True
+
+
+@pytest.mark.parametrize("first", [LOST, REPLY_LOST])
+def test_release_that_may_have_been_carried_out_ends_the_lease(
+    scripted: ScriptedBackend, first: object
+) -> None:
+    """Somebody else may have the lock by now; it can be repeated all the same."""
+    lease = acquire_lock("a")
+    assert lease is not None
+    scripted.answer("release", first, DOWN)
+    with pytest.raises(LockBackendUnavailable):
+        release_lock("a")
+    assert not lease.held
+    with pytest.raises(LockLost, match="may have been released"):
+        lease.check()
+    assert release_lock("a") is True
+    assert lease.released
+    assert not lease.lost
+
+
+def test_block_whose_release_got_no_answer_is_no_loss(
+    scripted: ScriptedBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was done in it was done under the lock."""
+    with distributed_lock("a") as lease:
+        scripted.answer("release", REPLY_LOST, DOWN)
+    assert not lease.lost
+    assert "could not be released; it ends by itself" in caplog.text
+
+
+def test_sync_calls_are_refused_in_a_running_loop(scripted: ScriptedBackend) -> None:
+    """They would block it; in a thread they work."""
+
+    async def main() -> None:
+        for call in (lambda: acquire_lock("a"), lambda: release_lock("a")):
+            with pytest.raises(SynchronousOnlyOperation, match="sync_to_async"):
+                call()
+        lease = await sync_to_async(acquire_lock)("a")
+        assert lease is not None
+        for action in (lease.release, lease.renew):
+            with pytest.raises(SynchronousOnlyOperation, match="sync_to_async"):
+                action()
+        lease.settle()  # and nobody misses it
+
+    asyncio.run(main())
+    assert scripted.calls == ["acquire"]
+
+
+def test_pause_that_is_over_before_it_begins_ends() -> None:
+    """Also if the thread is interrupted right then: SimpleQueue.get() of Python 3.12 hangs."""
+    waiter = waiting.WaitingThread("default")
+    paused, seen = [0], [0, time.monotonic()]
+
+    def look(*args: object) -> None:
+        if paused[0] != seen[0]:
+            seen[:] = paused[0], time.monotonic()
+        assert time.monotonic() - seen[1] < 20
+
+    before = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
+    try:
+        for paused[0] in range(10_000):
+            run_sync(waiter.pause(1e-7))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_wakeup_ends_the_wait_under_way_or_the_next_one() -> None:
+    """Once, however often it was set; and without one the time ends it."""
+    wakeup = Wakeup()
+    wakeup.set()
+    wakeup.set()
+    assert wakeup.wait(60)
+    assert not wakeup.wait(0.001)
+    assert not wakeup.wait(-1)
+    threading.Timer(0.01, wakeup.set).start()
+    assert wakeup.wait(60)
+    threading.Timer(0.01, wakeup.set).start()
+    assert wakeup.wait(math.inf)
+
+
+@pytest.mark.parametrize("alias", QUEUEING)
+@committed
+def test_timeout_that_is_over_at_once_is_good_for_one_try(alias: str) -> None:
+    """Also right after a release that handed the lock over, when it would rather join the queue."""
+    contended.add(alias, "a")
+    lease = acquire_lock("a", backend=alias, timeout=1e-9)
+    assert lease is not None
+    lease.release()
+
+
+def test_timeout_that_is_over_at_once_is_good_for_one_try_behind_others(
+    scripted: ScriptedBackend,
+) -> None:
+    """Who waits in this process is overtaken by it, as by a call that doesn't wait."""
+    first, second = (waiting.WaitingThread("default") for _ in range(2))
+    queues.join("default", "a", first)
+    queues.join("default", "a", second)
+    assert acquire_lock("a", timeout=1e-9)
+    for _ in range(2):  # as after an interruption
+        queues.leave("default", "a", first)
+    elsewhere_waiting = mock.Mock(loop=object())
+    queues.leave("default", "a", elsewhere_waiting)  # who never joined
+    queues.leave("default", "a", second)
+    assert len(queues) == 0
+
+
+class BrokenPlace:
+    """A place in a queue of a store that can't be asked any more."""
+
+    patience = 0.0
+    outlasts_failures = False
+
+    def check(self) -> None:
+        """Find nothing."""
+
+    def leave(self, *, granted: bool) -> None:
+        """Be gone."""
+
+
+def test_try_that_ends_the_wait_leaves_the_queue_in_the_same_time(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the queue is left once."""
+    budgets, in_which = count(1), list[int]()
+
+    @contextmanager
+    def in_time() -> Iterator[None]:
+        in_which.append(next(budgets))
+        yield
+
+    def leave(place: BrokenPlace, granted: bool) -> None:
+        scripted.calls.append(f"leave {in_which[-1]}")
+        raise LockBackendUnavailable("down")
+
+    scripted.owner = "somebody else"
+    monkeypatch.setattr(scripted, "in_time", in_time)
+    monkeypatch.setattr(scripted, "join", lambda *arguments: BrokenPlace())
+    monkeypatch.setattr(scripted, "leave", leave)
+    scripted.answer("acquire", None, LockBackendUnavailable("down"))
+    with pytest.raises(LockBackendUnavailable):
+        acquire_lock("a", timeout=60)
+    assert scripted.calls == ["acquire", "acquire", "leave 3"]
+
+
+def test_coroutine_for_sync_code_may_not_suspend() -> None:
+    """Nobody would go on with it."""
+    with pytest.raises(RuntimeError, match="awaited something"):
+        run_sync(asyncio.sleep(0))
+
+
+def test_interrupted_reentry_counts_for_nothing(scripted: ScriptedBackend) -> None:
+    """One release is enough as before."""
+    lease = acquire_lock("a")
+    assert lease is not None
+    with mock.patch.object(Acquisition, "keep", side_effect=KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            acquire_lock("a", reentrant=True)
+    assert lease.held
+    assert release_lock("a")
+    assert scripted.owner == ""

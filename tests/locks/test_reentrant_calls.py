@@ -1,0 +1,163 @@
+"""Locks that are taken and released in the midst of another call of the same thread.
+
+A handler of the process's signals does so, or the garbage collector, when it closes a generator
+that was abandoned in a locked block. No lock and no connection that this thread has in use may be
+waited for then.
+"""
+
+import threading
+from collections.abc import Callable, Generator
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from django_distlock import acquire_lock, distributed_lock, signals
+from django_distlock.backends.database import connections as own
+from django_distlock.backends.database import listening
+from django_distlock.backends.database.backend import DatabaseBackend
+from django_distlock.backends.database.statements import Statements
+from tests.stores.database.test_backend import pool_of
+from tests.support.concurrency import Interrupted, until, used_elsewhere
+from tests.support.databases import committed, on_each_server, sessions
+from tests.support.holders import acquire, free_for_others
+from tests.support.processes import Workers
+
+pytestmark = committed
+
+STORES = [
+    pytest.param("postgresql", marks=pytest.mark.needs("postgresql")),
+    pytest.param("mariadb", marks=pytest.mark.needs("mariadb")),
+]
+
+
+def ends(call: Callable[[], object]) -> bool:
+    """Tell whether the call ends, in a thread that may be left hanging."""
+    done: list[object] = []
+    thread = threading.Thread(target=lambda: done.append(call()), daemon=True)
+    thread.start()
+    thread.join(30)
+    return bool(done)
+
+
+@pytest.mark.parametrize("connections", ["1", "2"])
+@pytest.mark.parametrize("alias", STORES)
+def test_signal_handler_may_take_locks_in_the_midst_of_a_call(alias: str, connections: str) -> None:
+    """At any moment of it, beside a lease that is renewed."""
+    with Workers(1, "interrupt", alias, connections, "200") as workers:
+        [done] = workers.results()
+    assert done["granted"] >= 200
+
+
+@pytest.mark.parametrize("alias", ["default", "memory"])
+def test_signal_handler_may_take_locks_on_stores_without_connections(alias: str) -> None:
+    """The memory's tables have a lock, too."""
+    with Workers(1, "interrupt", alias, "", "200") as workers:
+        [done] = workers.results()
+    assert done["granted"] >= 200
+
+
+@pytest.mark.needs("redis")
+@pytest.mark.needs("lock_server")
+@pytest.mark.parametrize("alias", ["redis", "lock_server"])
+def test_signal_handler_may_take_locks_on_servers(alias: str) -> None:
+    """Their listeners have one."""
+    with Workers(1, "interrupt", alias, "", "200") as workers:
+        [done] = workers.results()
+    assert done["granted"] >= 200
+
+
+def in_the_midst(alias: str, interruption: Callable[[], object]) -> Any:
+    """Let this happen once, while the thread uses one of the locks' own connections."""
+    statements = pool_of(alias).all[0].statements(float("inf"))
+    once, send = [interruption], statements.fetch
+
+    def interrupted(*arguments: Any) -> Any:
+        if once:
+            once.pop()()
+        return send(*arguments)
+
+    return mock.patch.object(Statements, "fetch", lambda self, *arguments: interrupted(*arguments))
+
+
+@on_each_server
+def test_abandoned_block_may_be_collected_in_the_midst_of_a_call(alias: str) -> None:
+    """Though the one connection that is free is another thread's, all the time."""
+
+    def locked() -> Generator[None]:
+        with distributed_lock("a", backend=alias):
+            yield
+
+    def work() -> bool:
+        abandoned = [locked()]
+        next(abandoned[0])
+        with in_the_midst(alias, abandoned.clear):
+            return acquire(alias, "b").release()
+
+    acquire(alias, "b").release()
+    with used_elsewhere(pool_of(alias).all[1]):
+        assert ends(work)
+    assert free_for_others(alias)
+
+
+@on_each_server
+def test_connection_that_was_opened_in_the_midst_of_a_call_is_closed(alias: str) -> None:
+    """Those that are kept stay as many as they were."""
+    acquire(alias).release()
+    before = sessions(alias)
+    with in_the_midst(alias, lambda: acquire(alias, "b").release()):
+        acquire(alias).release()
+    until(lambda: sessions(alias) <= before)
+
+
+@on_each_server
+def test_interrupted_call_leaves_no_trace(alias: str) -> None:
+    """Neither when it has a connection, nor while it waits for one."""
+
+    def interrupt() -> None:
+        raise Interrupted
+
+    acquire(alias, "b").release()
+    pool = pool_of(alias)
+    with in_the_midst(alias, interrupt), pytest.raises(Interrupted):
+        acquire_lock("a", backend=alias)
+    lock = mock.Mock(**{"acquire.side_effect": Interrupted, "release.side_effect": RuntimeError})
+    with mock.patch.object(pool.all[0], "lock", lock), pytest.raises(Interrupted):
+        acquire_lock("a", backend=alias)
+    assert not pool._users
+    assert not any(each.is_used for each in pool.all)
+    assert acquire(alias, "b").release()
+
+
+@on_each_server
+def test_fork_in_the_midst_of_a_call_leaves_its_connection_open(alias: str) -> None:
+    """As one in a signal's handler."""
+    acquire(alias).release()
+    used = pool_of(alias).all[0]._opened
+    with in_the_midst(alias, own.close_own_connections):
+        acquire(alias).release()
+    assert pool_of(alias).all[0]._opened is used
+
+
+@pytest.mark.parametrize("name", [name for name in dir(signals) if name.startswith("lock_")])
+def test_signal_may_be_sent_in_the_midst_of_sending_it(name: str) -> None:
+    """Django's own would wait for itself, if it has receivers."""
+    signal = getattr(signals, name)
+
+    def send() -> bool:
+        with signal.lock:
+            signal.send(sender=None)
+        return True
+
+    assert ends(send)
+
+
+def test_listener_may_be_needed_in_the_midst_of_a_change() -> None:
+    """By another one that waits."""
+    listener = listening.Listener("postgresql", 2, DatabaseBackend.statements, 2)
+
+    def add() -> bool:
+        with listener._changing, mock.patch.object(listener, "_start"):
+            return listener.add(mock.Mock(number=1))
+
+    assert ends(add)

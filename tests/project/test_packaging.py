@@ -1,0 +1,138 @@
+"""What users install: the built distributions, in an environment with nothing else in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import textwrap
+import zipfile
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.support.paths import ROOT
+
+NOT_SOURCES = shutil.ignore_patterns(".git", ".tox", ".*_cache", "__pycache__", "build", "dist")
+FIRST_LOCK = """
+    import django
+    from django.conf import settings
+    from django.core.management import call_command
+
+    settings.configure(
+        INSTALLED_APPS=["django_distlock"],
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "locks.sqlite3"}},
+    )
+    django.setup()
+    call_command("migrate", verbosity=0)
+
+    from django_distlock import acquire_lock, release_lock
+
+    assert acquire_lock("1234collectPayment")
+    assert acquire_lock("1234collectPayment") is None
+    assert release_lock("1234collectPayment") is True
+"""
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Run a command that must succeed; return its output."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the sdist, and from it the wheel, out of a copy that a virtualenv lies around in."""
+    directory = tmp_path_factory.mktemp("distributions")
+    source = directory / "source"
+    shutil.copytree(
+        ROOT, source, ignore=lambda path, names: {*NOT_SOURCES(path, names), ".venv"} & {*names}
+    )
+    (source / ".venv").mkdir()
+    (source / ".venv" / "pyvenv.cfg").touch()
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", directory, cwd=source)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions: Path) -> Path:
+    (path,) = distributions.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make an empty environment and install the wheel into it, offline."""
+    directory = tmp_path_factory.mktemp("environment")
+    run(sys.executable, "-m", "venv", "--without-pip", "venv", cwd=directory)
+    offline = ["--no-index", "--find-links", os.environ["DISTLOCK_WHEELHOUSE"]]
+    run(*pip(directory), "install", *offline, wheel, cwd=directory)
+    return directory
+
+
+def pip(directory: Path) -> list[str]:
+    """Return a pip command that works on the environment in `directory`, unconfigured."""
+    python = directory / "venv" / "bin" / "python"
+    return [sys.executable, "-m", "pip", "--isolated", "--python", str(python)]
+
+
+def closure(distribution: str) -> set[str]:
+    """Return the names of a distribution and of all that it requires here."""
+    names: set[str] = {canonicalize_name(distribution)}
+    for requirement in map(Requirement, requires(distribution) or []):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            names |= closure(requirement.name)
+    return names
+
+
+def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
+    """Nobody gets tests or the example into their site-packages."""
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {Path(name).parts[0] for name in names} == {
+        "django_distlock",
+        "django_distlock-0.1.0.dist-info",
+    }
+
+
+def test_the_wheel_has_every_file_of_the_package(wheel: Path) -> None:
+    """Templates, migrations and py.typed are there too."""
+    package = ROOT / "django_distlock"
+    files = (path for path in package.rglob("*") if path.is_file())
+    expected = {str(path.relative_to(ROOT)) for path in files if path.suffix != ".pyc"}
+    assert expected >= {
+        "django_distlock/py.typed",
+        "django_distlock/migrations/0001_initial.py",
+        "django_distlock/management/commands/clear_stale_locks.py",
+    }
+    assert expected <= set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_the_sdist_has_the_tests_and_no_virtualenv(distributions: Path) -> None:
+    """Distributors can run the tests from it."""
+    (path,) = distributions.glob("*.tar.gz")
+    with tarfile.open(path) as sdist:
+        top = {Path(name).parts[1] for name in sdist.getnames()}
+    assert top >= {"django_distlock", "tests", "pyproject.toml", "tox.ini", "LICENSE", "README.md"}
+    assert ".venv" not in top
+
+
+@pytest.mark.needs("wheelhouse")
+def test_installing_brings_django_and_nothing_else(environment: Path) -> None:
+    """The drivers are extras."""
+    listed = json.loads(run(*pip(environment), "list", "--format=json", cwd=environment))
+    installed = {canonicalize_name(entry["name"]) for entry in listed}
+    assert installed == closure("django") | {"django-distlock"}
+
+
+@pytest.mark.needs("wheelhouse")
+def test_the_installed_package_locks(environment: Path) -> None:
+    """The README's first steps work where only the wheel is installed."""
+    python = environment / "venv" / "bin" / "python"
+    run(python, "-I", "-c", textwrap.dedent(FIRST_LOCK), cwd=environment)

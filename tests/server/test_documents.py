@@ -1,0 +1,192 @@
+"""What docs/lock_server.md says of options is so, and what it shows works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from argparse import SUPPRESS
+from configparser import ConfigParser
+from inspect import Parameter, signature
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core.management import load_command_class
+from django.core.management.base import BaseCommand
+from django.test import override_settings
+
+from django_distlock import LockBackendUnavailable, acquire_lock, lock_backends
+from django_distlock.backends.server import ServerBackend
+from tests.support.documentation import DOCUMENTS, example
+from tests.support.lock_servers import PATH, options_of, start_lock_server
+from tests.support.paths import ROOT
+from tests.support.ports import HOST
+from tests.support.processes import worker_environment
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from pathlib import Path
+
+    from tests.support.servers import Server
+
+TEXT = (DOCUMENTS / "lock_server.md").read_text(encoding="utf-8")
+SEMAPHORE = "1234collectPayment"
+TIMEOUT = 60
+
+
+def section(heading: str) -> str:
+    """Return what stands under a heading."""
+    [found] = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def table(heading: str) -> dict[str, str]:
+    """Return the defaults of the options in the table there; what is in prose, as that."""
+    rows = re.findall(r"^\| `([^`|]+)` \|([^|]*)\|", section(heading), re.MULTILINE)
+    return {name: default.strip(" `") for name, default in rows}
+
+
+def parser() -> ArgumentParser:
+    """Return what reads the command's options."""
+    return load_command_class("django_distlock", "run_lock_server").create_parser("", "")
+
+
+def options(parser: ArgumentParser) -> dict[str, Any]:
+    """Return the options with their defaults."""
+    return {
+        action.option_strings[-1]: action.default
+        for action in parser._actions
+        if action.default is not SUPPRESS
+    }
+
+
+def test_all_options_of_the_command_are_documented() -> None:
+    """And no others, each with its default: in prose, if that depends."""
+    every_commands = options(BaseCommand().create_parser("", ""))
+    own = {name: value for name, value in options(parser()).items() if name not in every_commands}
+    documented = table("The command")
+    assert documented.keys() == own.keys()
+    fixed = {name: value for name, value in own.items() if value not in (None, False)}
+    assert {name: type(value)(documented[name]) for name, value in fixed.items()} == fixed
+
+    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", TEXT))
+    assert mentioned - {"--settings", "--pythonpath", "--now"} == own.keys()
+
+
+def test_all_options_of_the_backend_are_documented() -> None:
+    """And no others, each with its default."""
+    parameters = [
+        parameter
+        for parameter in signature(ServerBackend).parameters.values()
+        if parameter.kind is Parameter.KEYWORD_ONLY
+    ]
+    expected = {
+        parameter.name: "" if parameter.default is None else str(parameter.default)
+        for parameter in parameters
+    }
+    assert table("Settings") == expected
+
+
+@pytest.mark.needs("lock_server")
+def test_the_quick_start_locks(capsys: pytest.CaptureFixture[str]) -> None:
+    """By the settings there; and what is printed to watch it is what there is."""
+    shown = example("lock_server.md", "Quick start").DISTLOCK
+    # One of its own: others' locks are in the one that all tests share.
+    with start_lock_server() as server, override_settings(DISTLOCK=shown):
+        given = options_of(server)
+        assert shown["default"]["OPTIONS"].keys() == given.keys()
+        shown["default"]["OPTIONS"] = given
+        lease = acquire_lock(SEMAPHORE)
+        assert lease is not None
+        queued = lock_backends["default"].join(SEMAPHORE, "owner", "holder", Event().set)
+        assert queued is not None
+        example("lock_server.md", "Watching it")
+        queued.leave(granted=False)
+        lease.release()
+    numbers, lock = capsys.readouterr().out.splitlines()
+    up, locks, waiters, connections, grace = numbers.split()
+    assert float(up) > 0
+    assert int(connections) >= 2
+    assert (locks, waiters, grace) == ("1", "1", "0.0")
+    assert lock.startswith(f"{SEMAPHORE} ")
+    assert f" {lease.token} " in lock
+
+
+@pytest.mark.needs("lock_server_tls")
+def test_other_machines_are_asked_by_tls(servers: dict[str, Server]) -> None:
+    """With the options there, and with no fewer."""
+    shown = example("lock_server.md", "Other machines").OPTIONS
+    given = options_of(servers["lock_server_tls"])
+    assert shown.keys() == given.keys()
+    with override_settings(DISTLOCK={"default": {"BACKEND": PATH, "OPTIONS": given}}):
+        lease = acquire_lock(SEMAPHORE)
+        assert lease is not None
+        lease.release()
+    without = {name: value for name, value in given.items() if name != "tls_ca"}
+    with override_settings(DISTLOCK={"default": {"BACKEND": PATH, "OPTIONS": without}}):
+        with pytest.raises(LockBackendUnavailable):
+            acquire_lock(SEMAPHORE)
+
+
+def unit() -> str:
+    """Return the systemd unit."""
+    [found] = re.findall(r"^```ini\n(.*?)^```$", section("As a service"), re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def test_the_unit_runs_a_server(tmp_path: Path, unused_port: int) -> None:
+    """Given what systemd gives: it says when it is ready, and keeps its locks where it may."""
+    settings = ConfigParser(interpolation=None, strict=False)
+    settings.optionxform = str  # type: ignore[assignment, method-assign]
+    settings.read_string(unit())
+    [name, _, file] = settings["Service"]["LoadCredential"].partition(":")
+    assert file == "/etc/mysite/lock-secret"
+    (tmp_path / name).write_text("correct horse battery staple\n")
+    command = settings["Service"]["ExecStart"]
+    parser().parse_args(shlex.split(command)[3:])  # raises if one isn't known
+    for shown, here in {
+        "/srv/mysite/venv/bin/python": sys.executable,
+        "/srv/mysite/manage.py": "-m django",
+        "127.0.0.1:7433": (address := f"{HOST}:{unused_port}"),
+        "${CREDENTIALS_DIRECTORY}": str(tmp_path),
+    }.items():
+        assert command.count(shown) == 1
+        command = command.replace(shown, here)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(tmp_path / "notify"))
+        told.settimeout(TIMEOUT)
+        environment = worker_environment() | {
+            "DJANGO_SETTINGS_MODULE": "tests.support.lock_server_settings",
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+            "STATE_DIRECTORY": str(tmp_path / "state"),
+        }
+        server = subprocess.Popen(shlex.split(command), cwd=ROOT, env=environment)
+        try:
+            assert told.recv(100) == b"READY=1"
+            backend = ServerBackend("unit", address=address, secret_file=str(tmp_path / name))
+            assert backend.status()["grace"] > 0
+            backend.close()
+            server.send_signal(signal.SIGTERM)
+            assert told.recv(100) == b"STOPPING=1"
+            assert server.wait(TIMEOUT) == 0
+        finally:
+            server.kill()
+            server.wait()
+    assert [path.name for path in (tmp_path / "state").glob("*.json")]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    """Each line of it, without a warning."""
+    file = tmp_path / "mysite-locks.service"
+    file.write_text(unit().replace("/srv/mysite/venv/bin/python", sys.executable))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", file], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,94 @@
+"""docs/protocol.md describes the lock server's protocol, and its example is what is really said."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from django_distlock.server import service
+from django_distlock.server.requests import ACTIONS
+from django_distlock.server.service import Limits, Service
+from django_distlock.server.table import LockTable
+from tests.support.concurrency import run
+from tests.support.ports import HOST
+
+if TYPE_CHECKING:
+    import pytest
+
+from tests.support.paths import ROOT
+
+PAGE = ROOT / "docs" / "protocol.md"
+SECRET = b"correct horse battery staple"
+BEGAN = 1_790_000_000_000_000
+"""The server's time in the example, in microseconds. Each look at it finds a millisecond more."""
+
+
+def example() -> list[str]:
+    """Return the lines of the page's example."""
+    text = PAGE.read_text("utf-8").partition("## An example")[2]
+    return text.split("```\n")[1].splitlines()
+
+
+class Clocks:
+    """Clocks that go on by a millisecond whenever the wall clock is looked at."""
+
+    def __init__(self) -> None:
+        self.milliseconds = 0
+
+    def monotonic(self) -> float:
+        return self.milliseconds / 1000
+
+    def microseconds(self) -> int:
+        self.milliseconds += 1
+        return BEGAN + 1000 * self.milliseconds
+
+
+async def replay(lines: list[str]) -> list[str]:
+    """Send what goes to the server, and return the lines with what came from it."""
+    clocks = Clocks()
+    table = LockTable(monotonic=clocks.monotonic, microseconds=clocks.microseconds)
+    served = Service(table, SECRET, Limits())
+    server = await asyncio.get_running_loop().create_server(served.connect, HOST, 0)
+    _, port = server.sockets[0].getsockname()
+    ends: dict[str, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
+    said = []
+    for line in lines:
+        name, direction = line[0], line[1]
+        if name not in ends:
+            ends[name] = await asyncio.open_connection(HOST, port)
+        reader, writer = ends[name]
+        if direction == ">":
+            writer.write(line[3:].encode() + b"\n")
+            said.append(line)
+        else:
+            answer = await asyncio.wait_for(reader.readline(), 30)
+            said.append(f"{name}< {answer.decode()}".rstrip("\n"))
+    server.close()
+    served.end_all()
+    for _, writer in ends.values():
+        writer.close()
+        await writer.wait_closed()
+    await served.closed()
+    return said
+
+
+def test_example_is_what_is_said_byte_for_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever follows the page is understood, and understands."""
+    lines = example()
+    challenges = iter(re.findall('challenge":"([0-9a-f]+)', "\n".join(lines)))
+    monkeypatch.setattr(service, "new_nonce", lambda: next(challenges))
+    assert run(replay(lines)) == lines
+
+
+def test_page_has_every_request_and_every_error() -> None:
+    """And no other."""
+    text = PAGE.read_text("utf-8")
+    requests = text.partition("## Requests")[2].partition("## Waiting")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", requests, re.MULTILINE)) == {"do", *ACTIONS}
+    source = Path(service.__file__).read_text("utf-8")
+    sent = set(re.findall(r'(?:_error|_last_words|_turn_away|\.end)\(\s*"(\w+)"', source))
+    codes = text.partition("| code |")[2].partition("\n\n")[0]
+    named = re.findall(r"^\| (`.+?) \|", codes, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(named))) == sent

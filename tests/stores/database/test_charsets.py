@@ -1,0 +1,96 @@
+"""Databases and connections that can't have each character."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import pytest
+from django.core.management import call_command
+from django.db import connections
+
+from django_distlock import acquire_lock
+from django_distlock.backends.database import connections as own
+from django_distlock.backends.database.listening import close_listeners
+from django_distlock.models import Lock
+from django_distlock.semaphores import InvalidSemaphore
+from tests.support.concurrency import elsewhere
+from tests.support.databases import committed
+from tests.support.holders import acquire
+
+pytestmark = committed
+
+CYRILLIC = "\u043e\u0442\u0447\u0451\u0442"
+EMOJI = "\U0001f512"
+
+
+@pytest.mark.needs("mariadb")
+@pytest.mark.parametrize("charset", ["latin1", "utf8mb3", "utf8mb4"])
+@pytest.mark.parametrize("alias", ["mariadb", "mysql"])
+def test_lease_is_renewed_whatever_the_connections_charset_is(alias: str, charset: str) -> None:
+    """The locks' own connections have theirs."""
+    entry = connections.settings["mariadb"]
+    own.close_own_connections()
+    with mock.patch.dict(entry, OPTIONS=entry["OPTIONS"] | {"charset": charset}):
+        for semaphore in (CYRILLIC, EMOJI):
+            lease = acquire(alias, semaphore, label=EMOJI, renew=False)
+            lease.renew()
+            assert acquire_lock(semaphore, backend=alias) is None
+            assert lease.release()
+        own.close_own_connections()
+
+
+@pytest.mark.needs("mariadb")
+@pytest.mark.parametrize("charset", ["latin1", "utf8mb3"])
+@pytest.mark.parametrize("alias", ["mariadb", "mysql"])
+def test_label_is_escaped_where_the_table_cannot_have_it(alias: str, charset: str) -> None:
+    """It is for people, and no reason to refuse."""
+    with connections["mariadb"].cursor() as cursor:
+        alter = "ALTER TABLE django_distlock_lock MODIFY holder longtext CHARACTER SET"
+        cursor.execute(f"{alter} {charset} NOT NULL")
+        try:
+            assert acquire(alias, label=f"Zo\xeb {EMOJI}")
+            holder = Lock.objects.using("mariadb").get().holder
+        finally:
+            cursor.execute(f"{alter} utf8mb4 NOT NULL")
+    assert holder.startswith(r"Zo\xeb \U0001f512 (")
+
+
+@contextmanager
+def database_in_latin1() -> Iterator[None]:
+    """Let the alias lead to one, with its tables."""
+    connection = connections["postgresql"]
+    name = connection.settings_dict["NAME"]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE DATABASE in_latin1 TEMPLATE template0 ENCODING 'LATIN1' "
+            "LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+    connection.close()
+    try:
+        with mock.patch.dict(connection.settings_dict, NAME="in_latin1"):
+            call_command("migrate", "django_distlock", database="postgresql", verbosity=0)
+            try:
+                yield
+            finally:
+                close_listeners()
+                own.close_own_connections()
+                connection.close()
+    finally:
+        assert connection.settings_dict["NAME"] == name
+        with connection.cursor() as cursor:
+            cursor.execute("DROP DATABASE in_latin1 WITH (FORCE)")
+
+
+@pytest.mark.needs("postgresql")
+def test_label_is_escaped_in_a_database_of_another_encoding() -> None:
+    """In the queue as well."""
+    with database_in_latin1():
+        lease = acquire("postgresql", label=f"Zo\xeb {EMOJI}")
+        assert elsewhere(
+            lambda: acquire_lock("a", backend="postgresql", label=EMOJI, timeout=0.1) is None
+        )
+        with pytest.raises(InvalidSemaphore, match="encoding of the database"):
+            acquire_lock(CYRILLIC, backend="postgresql")
+        holder = Lock.objects.using("postgresql").get().holder
+        assert lease.release()
+    assert holder.startswith(r"Zo\xeb \U0001f512 (")

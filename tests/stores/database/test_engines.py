@@ -1,0 +1,84 @@
+"""Databases whose engine isn't Django's own, or whose settings can't be copied."""
+
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from unittest import mock
+
+import pytest
+from django.db import connections, transaction
+
+from django_distlock import LockError, LockLost, acquire_lock, distributed_lock
+from django_distlock.backends.database import connections as own
+from tests.app.models import Counter
+from tests.support.databases import committed
+from tests.support.holders import acquire, take_away
+
+pytestmark = [committed, pytest.mark.needs("postgresql")]
+
+ALIAS = "postgresql"
+ENGINE = "tests.app.engines.pooled"
+Engine = Callable[..., AbstractContextManager[None]]
+
+
+@pytest.fixture
+def engine() -> Engine:
+    """Return what lets this thread's connection, and those of the locks, be the engine's."""
+
+    @contextmanager
+    def use(**options: object) -> Iterator[None]:
+        before = connections[ALIAS]
+        entry = connections.settings[ALIAS]
+        own.close_own_connections()
+        with mock.patch.dict(entry, ENGINE=ENGINE, OPTIONS=entry["OPTIONS"] | options):
+            connections[ALIAS] = connections.create_connection(ALIAS)
+            try:
+                yield
+            finally:
+                connections[ALIAS].close()
+                connections[ALIAS] = before
+                own.close_own_connections()
+
+    return use
+
+
+def test_commit_is_guarded_though_the_engine_tells_no_isolation_level(engine: Engine) -> None:
+    """It has none of the attributes that Django's sets when it connects."""
+    with engine():
+        with distributed_lock("a", backend=ALIAS), transaction.atomic(using=ALIAS):
+            Counter.objects.using(ALIAS).create()
+        assert not hasattr(connections[ALIAS], "isolation_level")
+        with pytest.raises(LockLost), distributed_lock("a", backend=ALIAS) as lease:
+            with transaction.atomic(using=ALIAS):
+                Counter.objects.using(ALIAS).create()
+                take_away(lease)
+        assert Counter.objects.using(ALIAS).count() == 1
+
+
+def test_transaction_with_a_snapshot_is_recognised_in_any_engine(engine: Engine) -> None:
+    """The database itself tells that all of its transactions are."""
+    with engine(options="-c default_transaction_isolation=serializable"):
+        with distributed_lock("a", backend=ALIAS) as lease, transaction.atomic(using=ALIAS):
+            Counter.objects.using(ALIAS).create()
+            lease.renew()  # its row is locked by no such transaction then
+        assert Counter.objects.using(ALIAS).count() == 1
+        with transaction.atomic(using=ALIAS):
+            Counter.objects.using(ALIAS).count()
+            with pytest.raises(LockError, match="began before"):
+                acquire_lock("b", backend=ALIAS)
+
+
+def test_settings_need_not_be_copyable(engine: Engine) -> None:
+    """An SSLContext isn't, as others have in their OPTIONS."""
+    with engine(ssl_context=ssl.create_default_context()):
+        assert acquire(ALIAS).release()
+
+
+@pytest.mark.needs("mariadb")
+def test_isolation_level_is_asked_for_where_the_engine_tells_none() -> None:
+    """One that makes the parameters of its connections by itself."""
+    connection = connections["mariadb"]
+    with transaction.atomic(using="mariadb"):
+        with mock.patch.dict(vars(connection)):
+            del connection.isolation_level  # type: ignore[attr-defined]
+            assert acquire("mariadb").release()

@@ -1,0 +1,113 @@
+"""Faults between a worker and its database, and what a user's own tests do to it."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import pytest
+from django.db import connections
+from django.views.debug import ExceptionReporter
+
+from django_distlock import LockBackendUnavailable, acquire_lock
+from django_distlock.backends.base import Owner
+from django_distlock.backends.database import connections as own
+from django_distlock.models import Lock
+from tests.support.databases import committed, on_each_server
+from tests.support.holders import free_for_others
+from tests.support.lossy_proxy import LossyProxy
+from tests.support.servers import Server
+
+pytestmark = committed
+
+
+@contextmanager
+def through_proxy(alias: str) -> Iterator[LossyProxy]:
+    """Let the locks' own connections lead through a proxy; the test's go straight."""
+    connections[alias].ensure_connection()
+    settings = connections[alias].settings_dict
+    with LossyProxy(settings["HOST"], int(settings["PORT"])) as proxy:
+        with mock.patch.dict(settings, PORT=str(proxy.port)):
+            acquired = acquire_lock("warm up", backend=alias)
+            assert acquired is not None
+            assert acquired.release()
+            yield proxy
+            own.close_own_connections()
+
+
+@on_each_server
+def test_lost_reply_of_a_grant_finds_the_grant(alias: str) -> None:
+    """The server has granted, the client was not told: it asks again as the same owner."""
+    with through_proxy(alias) as proxy:
+        proxy.lose_replies(b"lost reply", 1)
+        lease = acquire_lock("lost reply", backend=alias)
+        assert lease is not None
+        assert proxy.losses == 0
+        row = Lock.objects.using(alias).get(semaphore="lost reply")
+        assert (row.owner, row.token) == (lease.owner, lease.token)
+        assert lease.release()
+
+
+@on_each_server
+def test_two_lost_replies_give_the_grant_back(alias: str) -> None:
+    """Unavailable, and the semaphore is free at once."""
+    with through_proxy(alias) as proxy:
+        proxy.lose_replies(b"lost reply", 2)
+        with pytest.raises(LockBackendUnavailable):
+            acquire_lock("lost reply", backend=alias)
+        assert proxy.losses == 0
+        row = Lock.objects.using(alias).get(semaphore="lost reply")
+        assert (row.owner, row.token > 0) == ("", True)
+        assert acquire_lock("lost reply", backend=alias)
+
+
+SECRET = secrets.token_hex(16)
+
+
+@on_each_server
+def test_owner_is_on_no_error_page(alias: str) -> None:
+    """DEBUG's page shows every frame's variables, and a driver's frame has the statement."""
+    with through_proxy(alias) as proxy:
+        proxy.lose_replies(b"lost reply", 2)
+        with mock.patch("django_distlock.acquiring.new_owner", return_value=Owner(SECRET)):
+            with pytest.raises(LockBackendUnavailable) as caught:
+                acquire_lock("lost reply", backend=alias)
+    page = ExceptionReporter(None, caught.type, caught.value, caught.tb).get_traceback_html()
+    assert "lost reply" in page
+    assert SECRET not in page
+
+
+@on_each_server
+def test_lost_reply_of_a_release_is_a_release(alias: str) -> None:
+    """The second request finds nothing to release, and tells it from a loss."""
+    with through_proxy(alias) as proxy:
+        lease = acquire_lock("lost reply", backend=alias)
+        assert lease is not None
+        proxy.lose_replies(b"lost reply", 1)
+        assert lease.release() is True
+        assert proxy.losses == 0
+        assert acquire_lock("lost reply", backend=alias)
+
+
+@on_each_server
+@pytest.mark.usefixtures("durable")
+def test_killed_database_is_unavailable_and_keeps_its_locks(
+    alias: str, servers: dict[str, Server]
+) -> None:
+    """Durable where it must be: a grant that was told survives."""
+    server = servers[alias]
+    lease = acquire_lock("a", backend=alias)
+    assert lease is not None
+    server.kill()
+    try:
+        with pytest.raises(LockBackendUnavailable):
+            acquire_lock("b", backend=alias)
+        with pytest.raises(LockBackendUnavailable):
+            lease.release()
+        assert lease.held
+    finally:
+        server.start()
+        connections[alias].close()
+    assert not free_for_others(alias)
+    assert lease.release() is True
+    assert acquire_lock("a", backend=alias)

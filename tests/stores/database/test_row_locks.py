@@ -1,0 +1,118 @@
+"""Rows that are locked for a moment by what isn't a holder: renewals, purges, other tries."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+from django.db import connections, transaction
+
+from django_distlock import acquire_lock, lock_backends
+from django_distlock.backends.database import backend as database
+from django_distlock.backends.database import connections as own
+from django_distlock.backends.database.backend import DatabaseBackend
+from django_distlock.backends.database.statements import pack
+from tests.support.databases import committed, isolated
+from tests.support.holders import acquire
+from tests.support.processes import Workers
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from django_distlock.backends.database.statements import Statements
+
+pytestmark = committed
+
+MINUTE = 60_000_000
+UNLOCKED = "SELECT semaphore FROM django_distlock_lock FOR UPDATE SKIP LOCKED"
+LOCK = "SELECT token FROM django_distlock_lock WHERE semaphore = %s FOR UPDATE"
+
+
+def session(alias: str) -> closing[BaseDatabaseWrapper]:
+    """Connect once more, as another process would."""
+    return closing(connections[alias].copy())
+
+
+def statements(alias: str, connection: BaseDatabaseWrapper) -> Statements:
+    """Return what the store sends, on this connection."""
+    store = lock_backends[alias]
+    assert isinstance(store, DatabaseBackend)
+    return store.statements(connection)
+
+
+@pytest.mark.needs("mariadb")
+@pytest.mark.parametrize("alias", ["mariadb", "mysql"])
+def test_renewal_locks_the_rows_of_its_leases_alone(alias: str) -> None:
+    """Also in a table of a few rows: what is locked for a moment shows at REPEATABLE READ."""
+    leases = [acquire(alias, f"a {number}") for number in range(5)]
+    renewed = leases[1:3]
+    with isolated("mariadb", "repeatable read"), transaction.atomic(using="mariadb"):
+        lock = statements(alias, connections["mariadb"])
+        told = (
+            {"semaphore": one.semaphore, "owner": one.owner, "ttl": 60_000_000} for one in renewed
+        )
+        assert len(lock.renew(pack(told))) == len(renewed)
+        with session("mariadb") as other, other.cursor() as cursor:
+            cursor.execute(UNLOCKED)
+            unlocked = {semaphore.decode() for (semaphore,) in cursor.fetchall()}
+    assert unlocked == {lease.semaphore for lease in leases if lease not in renewed}
+
+
+@pytest.mark.needs("mariadb")
+def test_row_that_is_locked_for_a_moment_is_asked_for_again() -> None:
+    """As PostgreSQL does by itself: nobody holds the lock."""
+    acquire("mariadb").release()
+    with session("mariadb") as other:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute(LOCK, [b"a"])
+        unlock = mock.Mock(side_effect=lambda seconds: other.rollback())
+        with mock.patch.object(database, "sleep", unlock):
+            assert acquire("mariadb").release()
+    unlock.assert_called_once()
+
+
+@pytest.mark.needs("mariadb")
+def test_free_lock_is_granted_while_others_are_renewed_and_purged() -> None:
+    """Each of some thousand times."""
+    store = lock_backends["mariadb"]
+    with (
+        Workers(2, "renew_on", "mariadb", "2") as renewing,
+        Workers(1, "purge_on", "mariadb") as purging,
+    ):
+        refused = 0
+        for _ in range(3_000):
+            lease = acquire_lock("a", backend="mariadb", renew=False)
+            refused += lease is None
+            assert lease is None or lease.release()
+        renewing.tell()
+        purging.tell()
+        assert renewing.results() == [[0], [0]]
+        assert purging.results() > [[0]]
+    assert refused == 0
+    assert [*store.held()] == []
+
+
+SERIALIZABLE = {"options": "-c default_transaction_isolation=serializable"}
+
+
+@pytest.mark.needs("postgresql")
+@pytest.mark.parametrize(
+    ("behind_pooler", "level"), [(False, "read committed"), (True, "serializable")]
+)
+def test_sessions_are_read_committed_unless_a_pooler_lends_them_to_others(
+    behind_pooler: bool, level: str
+) -> None:
+    """Who may rely on the level that they have by default."""
+    settings: dict[str, Any] = connections.settings["postgresql"]
+    own.close_own_connections()
+    options = settings["OPTIONS"] | SERIALIZABLE
+    lent = {"OPTIONS": options, "DISABLE_SERVER_SIDE_CURSORS": behind_pooler}
+    with mock.patch.dict(settings, lent):
+        store = lock_backends["postgresql"]
+        assert isinstance(store, DatabaseBackend)
+        sent = store._run(lambda lock: lock.fetch("SHOW transaction_isolation", {}))
+        own.close_own_connections()
+    assert sent == [(level,)]

@@ -1,0 +1,186 @@
+"""What a release on SQLite waits for: nothing that its ttl makes needless."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.utils import OperationalError
+
+from django_distlock.backends.database.sqlite import SQLiteStatements
+from django_distlock.backends.database.statements import Parameters
+from django_distlock.models import Lock
+from tests.support.concurrency import Interrupted
+
+FULL = 2
+LOWERED_AND_RESTORED = ["PRAGMA synchronous = 1", "PRAGMA synchronous = 2"]
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[BaseDatabaseWrapper]:
+    """Connect to an empty database file by an alias of its own."""
+    connection = connections["default"].copy("file")
+    connection.settings_dict |= {"NAME": str(tmp_path / "file.sqlite3"), "OPTIONS": {"timeout": 0}}
+    connections["file"] = connection
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute(f"PRAGMA synchronous = {FULL}")
+    with connection.schema_editor() as editor:
+        editor.create_model(Lock)
+    yield connection
+    del connections["file"]
+    connection.close()
+
+
+def parameters(ttl: int | None = 60_000_000) -> Parameters:
+    """Return what the statements are told."""
+    return Parameters(semaphore="a", owner="o", ttl=ttl, holder="", after="", keep=0)
+
+
+def levels_set_by_release(
+    connection: BaseDatabaseWrapper, ttl: int | None = 60_000_000, *, in_transaction: bool = False
+) -> list[str]:
+    """Acquire and release, and return how the release changed what a commit waits for."""
+    lock = SQLiteStatements(connection, "django_distlock_lock")
+    with transaction.atomic(using="file") if in_transaction else nullcontext():
+        assert lock.acquire(parameters(ttl))
+        sent: list[str] = []
+        connection.connection.set_trace_callback(sent.append)
+        assert lock.release(parameters(ttl))
+        connection.connection.set_trace_callback(None)
+    return [sql for sql in sent if sql.startswith("PRAGMA synchronous =")]
+
+
+def level(connection: BaseDatabaseWrapper) -> int:
+    """Return what a commit on this connection waits for."""
+    with connection.cursor() as cursor:
+        return int(cursor.execute("PRAGMA synchronous").fetchone()[0])
+
+
+@pytest.mark.django_db
+def test_release_does_not_wait_for_the_disk(connection: BaseDatabaseWrapper) -> None:
+    """With a write-ahead log; what the caller commits afterwards does."""
+    assert levels_set_by_release(connection) == LOWERED_AND_RESTORED
+    assert level(connection) == FULL
+
+
+@pytest.mark.django_db
+def test_release_without_ttl_waits(connection: BaseDatabaseWrapper) -> None:
+    """If it got lost, the lock would stay for ever."""
+    assert levels_set_by_release(connection, ttl=None) == []
+
+
+@pytest.mark.django_db
+def test_release_waits_where_it_could_do_harm_not_to(connection: BaseDatabaseWrapper) -> None:
+    """Without a write-ahead log a file that isn't flushed in time may be damaged."""
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA journal_mode = DELETE")
+    assert levels_set_by_release(connection) == []
+
+
+@pytest.mark.django_db
+def test_release_in_a_transaction_leaves_the_commit_alone(connection: BaseDatabaseWrapper) -> None:
+    """It is the caller's, who wants it to be durable."""
+    assert levels_set_by_release(connection, in_transaction=True) == []
+    assert level(connection) == FULL
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("chosen", [0, 1])
+def test_level_that_is_low_already_is_left_alone(
+    connection: BaseDatabaseWrapper, chosen: int
+) -> None:
+    """PRAGMA synchronous = OFF or NORMAL is the caller's choice."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"PRAGMA synchronous = {chosen}")
+    assert levels_set_by_release(connection) == []
+    assert level(connection) == chosen
+
+
+@pytest.mark.django_db
+def test_failed_release_leaves_the_callers_commits_durable(
+    connection: BaseDatabaseWrapper,
+) -> None:
+    """The file is locked, say."""
+    lock = SQLiteStatements(connection, "django_distlock_lock")
+    assert lock.acquire(parameters())
+    other = connection.copy()
+    with other.cursor() as cursor:
+        cursor.execute("BEGIN IMMEDIATE")
+    with pytest.raises(OperationalError, match="locked"), connection.wrap_database_errors:
+        lock.release(parameters())
+    other.close()
+    assert level(connection) == FULL
+    assert lock.release(parameters())
+
+
+@pytest.mark.django_db
+def test_autocommit_off_leaves_the_callers_commits_durable(
+    connection: BaseDatabaseWrapper,
+) -> None:
+    """The release begins a transaction then, in which the level couldn't be restored."""
+    lock = SQLiteStatements(connection, "django_distlock_lock")
+    assert lock.acquire(parameters())
+    connection.set_autocommit(False)
+    assert lock.release(parameters())
+    connection.commit()
+    connection.set_autocommit(True)
+    assert level(connection) == FULL
+
+
+@pytest.mark.django_db
+def test_shared_cache_shares_the_level(connection: BaseDatabaseWrapper) -> None:
+    """So it isn't lowered: another connection's commit would not wait either."""
+    connection.close()
+    connection.settings_dict["NAME"] = f"file:{connection.settings_dict['NAME']}?cache=shared"
+    connection.settings_dict["OPTIONS"]["uri"] = True
+    assert levels_set_by_release(connection) == []
+
+
+@pytest.mark.django_db
+def test_interrupted_acquire_leaves_the_file_unlocked(connection: BaseDatabaseWrapper) -> None:
+    """Though whoever keeps the traceback keeps the cursor."""
+    lock = SQLiteStatements(connection, "django_distlock_lock")
+    cursor = lock.cursor()
+    interrupted = mock.Mock(wraps=cursor)
+    interrupted.fetchall.side_effect = Interrupted
+    with (
+        mock.patch.object(lock, "cursor", return_value=interrupted),
+        pytest.raises(Interrupted) as kept,
+    ):
+        lock.acquire(parameters())
+    assert kept.value.__traceback__
+    other = connection.copy()
+    with other.cursor() as writer:
+        writer.execute("BEGIN IMMEDIATE")
+    other.close()
+
+
+class TracedCursor:
+    """A cursor in an instrument's wrapping, which isn't sqlite3's own class."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self.wrapped = wrapped
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.wrapped, name)
+
+
+class TracedConnection(TracedCursor):
+    """A connection that wraps its cursors."""
+
+    def cursor(self, *args: Any, **kwargs: Any) -> TracedCursor:
+        return TracedCursor(self.wrapped.cursor(*args, **kwargs))
+
+
+@pytest.mark.django_db
+def test_instruments_may_wrap_the_drivers_cursor(connection: BaseDatabaseWrapper) -> None:
+    """As OpenTelemetry does."""
+    lock = SQLiteStatements(connection, "django_distlock_lock")
+    with mock.patch.object(connection, "connection", TracedConnection(connection.connection)):
+        assert lock.acquire(parameters())
+        assert lock.release(parameters())

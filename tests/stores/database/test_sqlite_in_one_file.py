@@ -1,0 +1,215 @@
+"""Locks and data in one SQLite file, under ATOMIC_REQUESTS, in each mode that Django offers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+from django.core import checks
+from django.db import connections, transaction
+
+from django_distlock import LockBackendUnavailable
+from django_distlock.backends.database.backend import DatabaseBackend
+from django_distlock.fields import EPOCH
+from django_distlock.models import Lock
+from tests.app.backends import ORMBackend
+from tests.app.models import Counter
+from tests.support.processes import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+WAL = {"init_command": "PRAGMA journal_mode=WAL;"}
+IMMEDIATE = {"transaction_mode": "IMMEDIATE"}
+MANY = 4_000
+"""More than Django fetches at once."""
+VIEW = "/read-and-write/1234/"
+
+pytestmark = pytest.mark.django_db
+in_each_mode = pytest.mark.parametrize(
+    "options",
+    [{}, IMMEDIATE, WAL, IMMEDIATE | WAL],
+    ids=["default", "immediate", "wal", "immediate-wal"],
+)
+
+
+@pytest.fixture
+def options() -> dict[str, str]:
+    """Return the options of the database; tests have others by parametrization."""
+    return WAL
+
+
+@pytest.fixture
+def file(tmp_path: Path, options: dict[str, str]) -> Iterator[BaseDatabaseWrapper]:
+    """Connect to a new file with locks and data, as Django does without being told more."""
+    connection = connections["default"].copy("file")
+    name = str(tmp_path / "file.sqlite3")
+    connection.settings_dict |= {"NAME": name, "OPTIONS": options, "ATOMIC_REQUESTS": True}
+    connections["file"] = connection
+    with connection.schema_editor() as editor:
+        editor.create_model(Lock)
+        editor.create_model(Counter)
+    yield connection
+    del connections["file"]
+    connection.close()
+
+
+def workers(file: BaseDatabaseWrapper, *command: str) -> Workers:
+    """Let a process serve a request from the file."""
+    return Workers(
+        1,
+        *command,
+        DISTLOCK_TEST_SQLITE=file.settings_dict["NAME"],
+        DISTLOCK_TEST_SQLITE_OPTIONS=json.dumps(file.settings_dict["OPTIONS"]),
+        DISTLOCK_TEST_ATOMIC="default",
+    )
+
+
+def read(holder: Workers) -> None:
+    """Return when the request has read, in its transaction."""
+    assert json.loads(holder.read(holder.processes[0])) == "read"
+
+
+@in_each_mode
+def test_refused_request_neither_waits_for_the_holder_nor_harms_it(
+    file: BaseDatabaseWrapper,
+) -> None:
+    """The holder reads, works and writes; who comes meanwhile is told so meanwhile."""
+    with workers(file, "pause_request", VIEW) as holder:
+        read(holder)
+        with workers(file, "visit", VIEW, "3") as contender:
+            assert contender.results() == [[409, 409, 409]]
+        holder.tell()
+        assert holder.results() == [200]
+    assert Counter.objects.using("file").count() == 1
+
+
+@in_each_mode
+def test_waiting_request_does_not_harm_the_holder(file: BaseDatabaseWrapper) -> None:
+    """It has its turn afterwards, and reads what the holder wrote."""
+    with workers(file, "pause_request", VIEW) as holder:
+        read(holder)
+        with workers(file, "visit", "/wait-read-and-write/1234/", "1") as waiter:
+            with workers(file, "visit", VIEW, "3") as contender:
+                # Meanwhile the waiter has tried.
+                assert contender.results() == [[409, 409, 409]]
+            holder.tell()
+            assert holder.results() == [200]
+            assert waiter.results() == [[200]]
+    assert [*Counter.objects.using("file").values_list("value", flat=True)] == [0, 1]
+
+
+def in_file(
+    connection: BaseDatabaseWrapper, backend: type[DatabaseBackend] = DatabaseBackend
+) -> DatabaseBackend:
+    """Return a store that has the locks there."""
+    with mock.patch.dict(connections.settings, file=connection.settings_dict):
+        return backend("jobs", using="file")
+
+
+@pytest.mark.parametrize("options", [{}, WAL], ids=["default", "wal"])
+def test_force_release_of_what_is_being_listed_waits_for_a_transaction_that_writes(
+    file: BaseDatabaseWrapper,
+) -> None:
+    """Also of one of many locks: a list that is half read would keep it from waiting."""
+    store = in_file(file)
+    Lock.objects.using("file").bulk_create(
+        Lock(semaphore=f"{number:04}", owner="o", token=1, acquired_at=EPOCH)
+        for number in range(MANY)
+    )
+    writer = file.copy()
+    writer.inc_thread_sharing()
+    with writer.cursor() as cursor:
+        cursor.execute("BEGIN IMMEDIATE")
+        cursor.execute("INSERT INTO app_counter (value) VALUES (0)")
+    ending = threading.Timer(0.3, writer.connection.commit)
+    locks = store.held()
+    lock = next(locks)
+    ending.start()
+    try:
+        assert lock.token is not None
+        assert store.force_release(lock.semaphore, lock.token)
+    finally:
+        ending.join()
+        writer.close()
+    assert len([*store.held()]) == MANY - 1
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, WAL | {"timeout": 0}], ids=["default", "wal"])
+@pytest.mark.parametrize("backend", [DatabaseBackend, ORMBackend])
+def test_refused_try_is_a_plain_read(
+    file: BaseDatabaseWrapper, backend: type[DatabaseBackend]
+) -> None:
+    """Through the ORM, too, as it is with SQLite before 3.35."""
+    store = in_file(file, backend)
+    assert store.acquire("a", "holder", 60, "")
+    with closing(file.copy()) as writer, writer.cursor() as cursor:
+        cursor.execute("BEGIN IMMEDIATE")
+        assert store.acquire("a", "contender", 60, "") is None
+    assert store.acquire("b", "contender", 60, "")
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, WAL | {"timeout": 0}], ids=["default", "wal"])
+def test_try_in_a_transaction_that_cannot_write_now_is_contended_if_the_lock_is_held(
+    file: BaseDatabaseWrapper,
+) -> None:
+    """Busy is not down; a lock that is free can't be had, though, and that is not busy."""
+    store = in_file(file)
+    assert store.acquire("a", "holder", 60, "")
+    with closing(file.copy()) as writer, writer.cursor() as cursor:
+        with transaction.atomic(using="file"):
+            assert not Counter.objects.using("file").exists()
+            cursor.execute("BEGIN IMMEDIATE")
+            assert store.acquire("a", "contender", 60, "") is None
+            with pytest.raises(LockBackendUnavailable, match="database is locked"):
+                store.acquire("b", "contender", 60, "")
+
+
+def check(**settings: Any) -> list[checks.CheckMessage]:
+    """Return what is said about locks in a database with these settings."""
+    connection = connections["default"].copy("file")
+    connection.settings_dict |= settings
+    connections["file"] = connection
+    try:
+        return in_file(connection).check()
+    finally:
+        del connections["file"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"OPTIONS": {}, "ATOMIC_REQUESTS": True}, "ATOMIC_REQUESTS"),
+        ({"OPTIONS": WAL, "ATOMIC_REQUESTS": True}, "ATOMIC_REQUESTS"),
+        ({"OPTIONS": {"transaction_mode": "exclusive"}}, "EXCLUSIVE"),
+    ],
+)
+def test_modes_in_which_other_locks_do_harm_are_warned_of(
+    settings: dict[str, Any], said: str
+) -> None:
+    """Locks of others that is: what is above is right in each of them but the last."""
+    (message,) = check(NAME="site.sqlite3", **settings)
+    assert (message.id, message.level) == ("distlock.W007", checks.WARNING)
+    assert message.msg.startswith("DISTLOCK['jobs']: the SQLite database 'file' has")
+    assert said in message.msg
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"OPTIONS": {}},
+        {"OPTIONS": IMMEDIATE, "ATOMIC_REQUESTS": True},
+        {"OPTIONS": WAL | {"transaction_mode": "EXCLUSIVE"}, "ATOMIC_REQUESTS": True},
+        {"OPTIONS": {}, "ATOMIC_REQUESTS": True, "NAME": ":memory:"},
+    ],
+)
+def test_other_modes_have_no_warning(settings: dict[str, Any]) -> None:
+    """Nor has a database in memory, which is one process's."""
+    assert check(**{"NAME": "site.sqlite3"} | settings) == []

@@ -1,0 +1,199 @@
+"""What README.md and docs/redis.md show of Redis works."""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import partial
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core.cache import caches
+from django.test import override_settings
+
+from django_distlock import acquire_lock, distributed_lock, lock_backends
+from tests.support.documentation import DOCUMENTS, example
+from tests.support.redis_servers import Cluster, connect, place, start_sentinel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.servers import Server
+
+SEMAPHORE = "1234collectPayment"
+RIGHTS = re.compile(r"^~distlock:\* .*$", re.MULTILINE)
+CACHES = [
+    pytest.param("django_redis.cache.RedisCache", id="django-redis"),
+    pytest.param("django.core.cache.backends.redis.RedisCache", id="Django"),
+]
+
+
+@pytest.fixture
+def server(servers: dict[str, Server]) -> Iterator[Server]:
+    """Return the Redis server that runs; what is in the documented databases goes."""
+    yield servers["redis"]
+    with connect(servers["redis"]) as client:
+        client.flushall()
+
+
+def moved(configured: dict[str, Any], server: Server) -> dict[str, Any]:
+    """Return the documented caches, but at our server."""
+    here = "{}:{}".format(*place(server))
+    caches = {
+        alias: cache | {"LOCATION": cache["LOCATION"].replace("10.0.0.5:6379", here)}
+        for alias, cache in configured.items()
+    }
+    assert all(here in cache["LOCATION"] for cache in caches.values())
+    return caches
+
+
+def use_every_action() -> None:
+    """Do whatever a store does, with somebody who waits and is woken."""
+    store = lock_backends["default"]
+    lease = acquire_lock(SEMAPHORE)
+    assert lease is not None
+    woken = Event()
+    queued = store.join(SEMAPHORE, "owner", "holder", woken.set)
+    assert queued is not None
+    lease.renew()
+    lease.release()
+    assert woken.wait(10)
+    grant = store.acquire(SEMAPHORE, "owner", 60, "holder")
+    queued.leave(granted=True)
+    assert grant is not None
+    assert grant.token is not None
+    assert lease.token is not None
+    assert grant.token > lease.token
+    assert [(lock.semaphore, lock.token) for lock in store.held("1234")] == [
+        (SEMAPHORE, grant.token)
+    ]
+    assert store.force_release(SEMAPHORE, grant.token)
+    with distributed_lock(SEMAPHORE, min_hold=60):
+        pass
+    assert acquire_lock(SEMAPHORE) is None
+
+
+@pytest.mark.needs("redis")
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize(
+    ("document", "heading"),
+    [("redis.md", "Settings"), ("../README.md", "Where the locks are kept")],
+)
+def test_locks_in_a_database_of_their_own(
+    document: str, heading: str, cache: str, server: Server
+) -> None:
+    """What the documents begin with; the other database can be cleared, that of the locks not."""
+    shown = example(document, heading)
+    of_django = {alias: each | {"BACKEND": cache} for alias, each in shown.CACHES.items()}
+    configured = moved(of_django, server)
+    with override_settings(CACHES=configured, DISTLOCK=shown.DISTLOCK):
+        use_every_action()
+        lease = acquire_lock("other")
+        assert lease is not None
+        caches["default"].clear()
+        lease.renew()
+        caches["locks"].clear()
+        assert [*lock_backends["default"].held()] == []
+
+
+@pytest.mark.needs("redis")
+def test_sentinels_tell_where_the_locks_are(server: Server) -> None:
+    """They are told per cache, so that another one may be a single server's."""
+    configured = example("redis.md", "Sentinel").CACHES
+    with start_sentinel(server) as sentinel:
+        configured["locks"]["LOCATION"] = "redis://locks/1"
+        configured["locks"]["OPTIONS"]["SENTINELS"] = [place(sentinel)]
+        distlock = example("redis.md", "Settings").DISTLOCK
+        with override_settings(CACHES=configured, DISTLOCK=distlock):
+            use_every_action()
+
+
+@pytest.mark.needs("redis_cluster")
+def test_cluster_is_found_by_a_callable(
+    redis_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose user needs no rights but those that are documented."""
+    shown = example("redis.md", "Redis Cluster")
+    user = {"username": "locks", "password": "secret"}
+    monkeypatch.setitem(sys.modules, "mysite.locks", shown)
+    host, port = place(redis_cluster.nodes[0])
+    here = partial(shown.RedisCluster, **user)
+    monkeypatch.setattr(shown, "RedisCluster", lambda **_: here(host=host, port=port))
+    rights = f"{documented_rights()} +cluster|slots"
+    with override_settings(DISTLOCK=shown.DISTLOCK):
+        for node in redis_cluster.nodes:
+            add_user(node, rights)
+        use_every_action()
+        for node in redis_cluster.nodes:
+            remove_user_and_keys(node)
+
+
+@pytest.mark.needs("redis")
+def test_user_needs_no_other_rights(server: Server) -> None:
+    """Than those that are documented; nothing was refused on the way."""
+    shown = example("redis.md", "Settings")
+    configured = moved(shown.CACHES, server)
+    configured["locks"]["LOCATION"] = configured["locks"]["LOCATION"].replace(
+        "redis://", "redis://locks:secret@"
+    )
+    add_user(server, documented_rights())
+    with override_settings(CACHES=configured, DISTLOCK=shown.DISTLOCK):
+        use_every_action()
+    with connect(server) as client:
+        assert client.acl_log() == []
+    remove_user_and_keys(server)
+
+
+def documented_rights() -> str:
+    """Return the one line of them."""
+    [rights] = RIGHTS.findall((DOCUMENTS / "redis.md").read_text(encoding="utf-8"))
+    return str(rights)
+
+
+def add_user(server: Server, rights: str) -> None:
+    """Let there be a user who has these rights and no others."""
+    with connect(server) as client:
+        client.acl_log_reset()
+        client.execute_command("ACL SETUSER locks reset on >secret " + rights)
+
+
+def remove_user_and_keys(server: Server) -> None:
+    """Leave the server as it was."""
+    with connect(server) as client:
+        client.acl_deluser("locks")
+        client.flushall()
+
+
+@pytest.mark.needs("redis")
+def test_keys_are_the_documented_ones(server: Server) -> None:
+    """Of who holds a lock, and of who waits for it."""
+    shown = example("redis.md", "Settings")
+    text = (DOCUMENTS / "redis.md").read_text(encoding="utf-8")
+    configured = moved(shown.CACHES, server)
+    with (
+        override_settings(CACHES=configured, DISTLOCK=shown.DISTLOCK),
+        connect(server, 1) as client,
+    ):
+        with distributed_lock("{50%}"):
+            queued = lock_backends["default"].join("{50%}", "owner", "holder", Event().set)
+            assert queued is not None
+            documented = re.findall(r"^\| `(distlock:\{<semaphore>\}\S*)` \|", text, re.MULTILINE)
+            expected = [each.replace("<semaphore>", "%7B50%25%7D") for each in documented]
+            assert sorted(client.keys()) == sorted(expected)
+            channels = client.pubsub_channels()  # also of those who waited in earlier tests
+            assert all(re.fullmatch(r"distlock:[0-9a-f]{24}", channel) for channel in channels)
+            assert channels
+            queued.leave(granted=False)
+
+
+@pytest.mark.needs("redis")
+def test_locks_are_listed_in_a_shell(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the documented lines do."""
+    shown = example("redis.md", "Settings")
+    configured = moved(shown.CACHES, server)
+    with override_settings(CACHES=configured, DISTLOCK=shown.DISTLOCK):
+        with distributed_lock(SEMAPHORE) as lease:
+            example("redis.md", "Who holds what")
+    assert capsys.readouterr().out.startswith(f"{SEMAPHORE} ")
+    assert str(lease.token)

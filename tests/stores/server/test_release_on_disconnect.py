@@ -1,0 +1,252 @@
+"""Leases that end with their process's connection to the lock server."""
+
+from __future__ import annotations
+
+import json
+import signal
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from django_distlock import LockBackendUnavailable, aacquire_lock, acquire_lock, clocks
+from django_distlock.backends.server import listening
+from django_distlock.backends.server.listening import listener
+from tests.leases.test_faults import renewed_since
+from tests.support.concurrency import elsewhere, run, until
+from tests.support.holders import acquire
+from tests.support.lock_servers import (
+    ALIAS,
+    is_unused,
+    locks_at,
+    locks_of,
+    start_careful_lock_server,
+    start_lock_server,
+    waiting,
+    workers_at,
+)
+from tests.support.processes import strike
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import ThreadPoolExecutor
+    from datetime import datetime
+
+    from django_distlock import Lease
+    from django_distlock.backends.server import ServerBackend
+    from tests.support.lossy_proxy import LossyProxy
+    from tests.support.processes import Workers
+    from tests.support.servers import Server
+
+pytestmark = pytest.mark.needs("lock_server")
+SOON = 5.0
+"""Seconds within which a lock is free, of which the lease would last for a minute."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Run a server of our own."""
+    with start_lock_server() as running:
+        yield running
+
+
+@pytest.fixture
+def store(server: Server) -> Iterator[ServerBackend]:
+    """Let locks be there whose leases end by themselves only; at the end there are none."""
+    with locks_of(server) as running:
+        yield running
+        until(lambda: is_unused(running))
+
+
+def holding(server: Server, *forks: str, bound: bool = True) -> Workers:
+    """Let a process hold a lock for a minute, and renew it."""
+    return workers_at(server, 1, "hold", ALIAS, "60", *forks, release_on_disconnect=bound)
+
+
+def kill_holder(workers: Workers) -> None:
+    """Kill it."""
+    [holder] = workers.processes
+    strike(holder, signal.SIGKILL)
+
+
+def token_of(workers: Workers) -> int:
+    """Wait until it holds the lock; return the token."""
+    [holder] = workers.processes
+    [token] = json.loads(workers.read(holder))
+    return int(token)
+
+
+def end(store: ServerBackend) -> datetime:
+    """Return when the only lock ends, by the server."""
+    [lock] = store.held()
+    assert lock.expires_at is not None
+    return lock.expires_at
+
+
+# Holders that die
+
+
+@pytest.mark.parametrize("forks", [(), ("forks",)])
+def test_killed_holders_lock_is_free_at_once(
+    server: Server, store: ServerBackend, threads: ThreadPoolExecutor, forks: tuple[str, ...]
+) -> None:
+    """Though a child of it lives, which was forked when it held the lock."""
+    with holding(server, *forks) as workers:
+        token = token_of(workers)
+        waits = threads.submit(acquire, ALIAS, "held", timeout=30)
+        until(lambda: waiting(store) == 1)
+        killed = clocks.monotonic()
+        kill_holder(workers)
+        lease = waits.result(30)
+        assert clocks.monotonic() - killed < SOON
+        assert (lease.token or 0) > token
+        assert lease.release()
+
+
+def test_killed_holders_lock_is_not_free_without_the_option(
+    server: Server, store: ServerBackend
+) -> None:
+    """Its lease lasts."""
+    with holding(server, bound=False) as workers:
+        token = token_of(workers)
+        until(lambda: store.status()["connections"] >= 2)
+        kill_holder(workers)
+        assert acquire_lock("held", backend=ALIAS, timeout=1) is None
+        assert store.force_release("held", token)
+
+
+def test_waiting_process_that_has_a_lease_is_left_alone_as_another_is_killed(
+    server: Server, store: ServerBackend
+) -> None:
+    """Each has a connection of its own."""
+    with locks_of(server, release_on_disconnect=True):
+        lease = acquire(ALIAS)
+        with holding(server) as workers:
+            token_of(workers)
+            kill_holder(workers)
+        until(lambda: [lock.semaphore for lock in store.held()] == ["a"])
+        lease.renew()
+        assert lease.release()
+
+
+# Holders that are cut off
+
+
+async def aacquire() -> Lease:
+    """Acquire in a task what outlasts it."""
+    lease = await aacquire_lock("a", backend=ALIAS)
+    assert lease is not None
+    return lease
+
+
+@pytest.mark.parametrize("in_task", [False, True])
+def test_holder_that_was_cut_off_is_told_at_once(
+    server: Server,
+    store: ServerBackend,
+    proxy: LossyProxy,
+    threads: ThreadPoolExecutor,
+    lost: dict[Lease, str],
+    in_task: bool,
+) -> None:
+    """Long before its renewal is due: somebody else may have the lock by then."""
+    with locks_at(server, proxy.port, release_on_disconnect=True) as mine:
+        lease = run(aacquire()) if in_task else acquire(ALIAS)
+        wire = listener(mine.server)._wire
+        assert wire is not None
+        before = clocks.monotonic()
+        wire.cut()
+        until(lambda: lease in lost)
+        assert clocks.monotonic() - before < SOON
+        assert not lease.held
+        successor = elsewhere(lambda: acquire(ALIAS))
+        assert (successor.token or 0) > (lease.token or 0)
+        assert lease.release() is False
+        assert successor.release() is True
+
+
+def test_lease_without_the_option_outlasts_the_listeners_connection(
+    server: Server, proxy: LossyProxy, lost: dict[Lease, str], store: ServerBackend
+) -> None:
+    """Though its process waits for another lock."""
+    with locks_at(server, proxy.port) as mine:
+        lease = acquire(ALIAS)
+        waits = mine.join("a", "owner", "", print)
+        listened = listener(mine.server)
+        wire = listened._wire
+        assert wire is not None
+        wire.cut()
+        until(lambda: listened._wire not in (wire, None))
+        lease.renew()
+        waits.leave(granted=False)
+        assert lease.release()
+        assert not lost
+
+
+def test_other_connections_may_be_lost(
+    server: Server, proxy: LossyProxy, lost: dict[Lease, str], store: ServerBackend
+) -> None:
+    """The one by which the process is known counts."""
+    with locks_at(server, proxy.port, release_on_disconnect=True):
+        lease = acquire(ALIAS)
+        proxy.lose_replies(b'"renew"', 1)
+        with pytest.raises(LockBackendUnavailable, match="closed the connection"):
+            lease.renew()
+        assert proxy.losses == 0
+        lease.renew()
+        run(lease.arenew())
+        assert lease.release()
+        assert not lost
+
+
+# Servers that come back
+
+
+def test_lease_is_bound_again_when_the_server_comes_back() -> None:
+    """At once: what was killed since is free, too, though its lease was saved."""
+    with start_careful_lock_server() as server, locks_of(server) as store:
+        with holding(server) as workers:
+            token = token_of(workers)
+            ends = end(store)
+            server.restart()
+            until(lambda: end(store) - ends > timedelta(seconds=0.1))
+            [lock] = store.held()
+            assert lock.token == token
+            kill_holder(workers)
+            began = clocks.monotonic()
+            until(lambda: is_unused(store))
+            assert clocks.monotonic() - began < SOON
+
+
+def test_lease_is_bound_again_when_the_server_was_killed(lost: dict[Lease, str]) -> None:
+    """It is made known at once, in the time in which nothing is granted."""
+    with start_careful_lock_server() as server:
+        with locks_of(server, release_on_disconnect=True, ttl=60) as store:
+            lease = acquire(ALIAS)
+            renewed = renewed_since([lease])
+            server.kill()
+            server.start()
+            until(renewed)
+            [lock] = store.held()
+            assert lock.token == lease.token
+            wire = listener(store.server)._wire
+            assert wire is not None
+            wire.cut()
+            until(lambda: lease in lost or not store.status()["locks"])
+
+
+# The thread
+
+
+def test_listener_stays_as_long_as_a_lease_may_last(
+    server: Server, store: ServerBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no longer."""
+    monkeypatch.setattr(listening, "IDLE", 0)
+    monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
+    with locks_of(server, release_on_disconnect=True, store_timeout=1) as mine:
+        lease = acquire(ALIAS, ttl=2, renew=False)
+        listened = listener(mine.server)
+        assert listened._thread is not None
+        until(lambda: listened._thread is None)
+        assert not lease.remaining
+        lease.leave_behind()

@@ -1,0 +1,168 @@
+"""What only a lock server's waiters have to see to. test_queues.py has the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from django_distlock import (
+    LockBackendUnavailable,
+    aacquire_lock,
+    acquire_lock,
+    distributed_lock,
+)
+from django_distlock.backends.server import listening
+from django_distlock.backends.server.listening import listener
+from tests.stores.redis.test_faults import HoldingProxy
+from tests.support.concurrency import elsewhere, run, until
+from tests.support.holders import acquire
+from tests.support.lock_servers import (
+    ALIAS,
+    is_unused,
+    locks_at,
+    locks_of,
+    place,
+    start_lock_server,
+    waiting,
+)
+from tests.support.lossy_proxy import LossyProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import ThreadPoolExecutor
+
+    from django_distlock.backends.server import ServerBackend
+    from tests.support.servers import Server
+
+pytestmark = pytest.mark.needs("lock_server")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Run a server whose offers don't end by themselves: so nothing depends on that."""
+    with start_lock_server(settings="tests.support.lasting_offers_settings") as running:
+        yield running
+
+
+@pytest.fixture
+def store(server: Server) -> Iterator[ServerBackend]:
+    """Let the locks be there; at the end nobody has one, nor waits."""
+    with locks_of(server) as running:
+        yield running
+        until(lambda: is_unused(running))
+
+
+def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
+    server: Server, store: ServerBackend
+) -> None:
+    """Though the server hears of the join later: it is told that it is undone after that."""
+
+    async def main(proxy: HoldingProxy) -> None:
+        with locks_at(server, proxy.port) as behind:
+            lease = await aacquire_lock("a", backend=ALIAS)
+            assert lease is not None
+            # When this is answered, the listener has begun: it doesn't say "join" by itself.
+            first = await asyncio.to_thread(behind.join, "a", "first", "", lambda: None)
+            proxy.marker = b'"join"'
+            cancelled = asyncio.create_task(aacquire_lock("a", backend=ALIAS, timeout=30))
+            await asyncio.to_thread(until, lambda: proxy.marker == b"")
+            proxy.may_go_on.set()  # when the connection ends
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+            assert await asyncio.to_thread(proxy.delivered.wait, 30)
+            await asyncio.to_thread(until, lambda: waiting(store) == 1)
+            assert await lease.arelease()
+            await asyncio.to_thread(first.leave, granted=False)
+
+    with HoldingProxy(*place(server)) as proxy:
+        run(main(proxy))
+
+
+def test_who_could_not_leave_leaves_later(
+    server: Server, store: ServerBackend, threads: ThreadPoolExecutor
+) -> None:
+    """Before anybody waits for who isn't there: that offer would last here."""
+    with LossyProxy(*place(server)) as proxy, locks_at(server, proxy.port):
+        lease = acquire(ALIAS)
+        proxy.lose_requests(b'"leave"', 1)
+        leaves = threads.submit(acquire_lock, "a", backend=ALIAS, timeout=0.3)
+        until(lambda: waiting(store) == 1)
+        stays = threads.submit(acquire, ALIAS, timeout=30)
+        until(lambda: waiting(store) == 2)
+        assert leaves.result(30) is None
+        assert proxy.losses == 0
+        assert waiting(store) == 2
+        assert lease.release()
+        assert stays.result(30).release()
+
+
+def test_who_could_not_leave_is_forgotten_though_nothing_is_offered(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread goes on saying it, if that fails too, and loses nothing for that."""
+    monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
+    with LossyProxy(*place(server)) as proxy, locks_at(server, proxy.port) as store:
+        lease = acquire(ALIAS)
+        listened = listener(store.server)
+        waits = store.join("a", "owner", "", print)
+        assert waits
+        wire = listened._wire
+        proxy.lose_requests(b'"leave"', 3)
+        with pytest.raises(LockBackendUnavailable):
+            waits.leave(granted=False)
+        until(lambda: waiting(store) == 0)
+        assert proxy.losses == 0
+        assert listened._wire is wire
+        assert lease.release()
+
+
+def test_who_gave_back_what_he_was_offered_stands_in_line_again(
+    store: ServerBackend, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does whose try was answered too late, and who waits on."""
+    monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
+    lease = acquire(ALIAS)
+    offers: list[int] = []
+    waits = store.join("a", "owner", "", lambda: offers.append(1))
+    assert lease.release()
+    until(lambda: len(offers) == 1)
+    successor = threads.submit(acquire, ALIAS, timeout=30)
+    until(lambda: waiting(store) == 2)
+    assert store.acquire("a", "owner", 60, "")
+    [held] = store.held()
+    assert store.force_release("a", held.token or 0)  # it has left the line by then
+    lease = successor.result(30)
+    until(lambda: waiting(store) == 1)
+    assert lease.release()
+    until(lambda: len(offers) == 2)
+    assert waits
+    waits.leave(granted=False)
+
+
+def test_who_joined_again_as_he_was_granted_the_lock_waits_no_more(store: ServerBackend) -> None:
+    """Else he would be offered it once more, after having given it back."""
+    listened = listener(store.server)
+    waits = store.join("a", "owner", "", print)
+    assert waits
+    assert store.acquire("a", "owner", 60, "")
+    listened._join_again()
+    assert waiting(store) == 1
+    waits.leave(granted=True)
+    listened._let_leave()
+    assert waiting(store) == 0
+    [lock] = store.held()
+    assert store.force_release("a", lock.token or 0)
+
+
+def test_listener_ends_when_nobody_needs_it(
+    store: ServerBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And with it its connection."""
+    monkeypatch.setattr(listening, "IDLE", 0)
+    monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
+    with distributed_lock("a", backend=ALIAS):
+        assert elsewhere(lambda: acquire_lock("a", backend=ALIAS, timeout=0.1)) is None
+    until(lambda: store.status()["processes"] == 0 and listener(store.server)._thread is None)

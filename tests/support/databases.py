@@ -1,0 +1,95 @@
+"""The databases that tests run on, and what happens to their sessions and statements."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import connections
+
+from tests.support.concurrency import elsewhere
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DATABASES = [
+    pytest.param("default", id="sqlite"),
+    pytest.param("postgresql", marks=pytest.mark.needs("postgresql")),
+    pytest.param("mariadb", marks=pytest.mark.needs("mariadb")),
+]
+SERVERS = DATABASES[1:]
+on_each_database = pytest.mark.parametrize("alias", DATABASES)
+on_each_server = pytest.mark.parametrize("alias", SERVERS)
+committed = pytest.mark.django_db(
+    databases="__all__",
+    transaction=True,
+    # What Django tidies up after each test: its own apps' tables, and what it keeps in them, would
+    # take most of the time.
+    available_apps=["django_distlock", "tests.app"],
+)
+
+
+def kill_session(alias: str) -> None:
+    """Let another session end this thread's."""
+    own, kill = {
+        "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend(%s)"),
+        "mysql": ("SELECT connection_id()", "KILL %s"),
+    }[connections[alias].vendor]
+    with connections[alias].cursor() as cursor:
+        cursor.execute(own)
+        (session,) = cursor.fetchone()
+    other = connections[alias].copy()
+    with other.cursor() as cursor:
+        cursor.execute(kill, [session])
+    other.close()
+
+
+def sessions(alias: str) -> int:
+    """Return how many sessions the server has; SQLite has none."""
+    query = {
+        "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'",
+        "mysql": "SELECT count(*) FROM information_schema.processlist WHERE user = 'root'",
+        "sqlite": "SELECT 0",
+    }
+    with connections[alias].cursor() as cursor:
+        cursor.execute(query[connections[alias].vendor])
+        return int(cursor.fetchone()[0])
+
+
+class isolated:  # noqa: N801 - a block
+    """Connect with another isolation level in the block."""
+
+    def __init__(self, alias: str, level: str) -> None:
+        self.connection = connections[alias]
+        self.level: Any = level
+        if self.connection.vendor == "postgresql":
+            from django.db.backends.postgresql.psycopg_any import IsolationLevel
+
+            self.level = IsolationLevel[level.upper().replace(" ", "_")]
+
+    def __enter__(self) -> None:
+        self.connection.close()
+        self.connection.settings_dict["OPTIONS"]["isolation_level"] = self.level
+
+    def __exit__(self, *exception: object) -> None:
+        self.connection.close()
+        del self.connection.settings_dict["OPTIONS"]["isolation_level"]
+
+
+@contextmanager
+def paused_before_writing(alias: str, meanwhile: Callable[[], object]) -> Iterator[None]:
+    """Let another thread do this right before the block's first UPDATE is sent.
+
+    Or BEGIN, where others can't write from then on, as on SQLite.
+    """
+    pauses = [meanwhile]
+
+    def pause(execute: Any, sql: str, *arguments: Any) -> Any:
+        if pauses and sql.startswith(("BEGIN", "UPDATE")):
+            elsewhere(pauses.pop())
+        return execute(sql, *arguments)
+
+    with connections[alias].execute_wrapper(pause):
+        yield
+    assert not pauses

@@ -1,0 +1,59 @@
+"""What this machine has of what the tests can use."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from pathlib import Path
+
+# Debian keeps servers out of an ordinary user's PATH.
+SERVER_PATHS = ("/usr/lib/postgresql/*/bin", "/usr/sbin", "/usr/local/sbin")
+# What example_project imports; the distributions have the same names.
+EXAMPLE_MODULES = ("gunicorn", "httpx", "rich", "whitenoise")
+
+
+def missing() -> dict[str, str]:
+    """Say what is not installed on this machine, and why that matters."""
+    reasons = {
+        "postgresql": _lacks(("initdb", "postgres"), "psycopg", "psycopg"),
+        "pgbouncer": _lacks(("pgbouncer",), "psycopg", "psycopg"),
+        "mariadb": _lacks(("mariadb-install-db", "mariadbd"), "MySQLdb", "mysqlclient"),
+        "redis": _lacks(("redis-server",), "redis", "redis"),
+        "redis_cluster": _lacks(("redis-server",), "redis", "redis"),
+        "memcached": _lacks(("memcached",), "pymemcache", "pymemcache"),
+        "pylibmc": _lacks(("memcached",), "pylibmc", "pylibmc"),
+        "chromium": _lacks(() if find_chromium() else ("chromium",), "playwright", "playwright"),
+        "example": next(filter(None, (_lacks((), name, name) for name in EXAMPLE_MODULES)), None),
+    }
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def find_chromium() -> str | None:
+    """Return the path of the browser."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def find(binary: str) -> str:
+    """Return the path of a program that the tests can't do without."""
+    path = _which(binary)
+    if path is None:
+        raise RuntimeError(f"{binary} is not installed")
+    return path
+
+
+def _lacks(binaries: tuple[str, ...], module: str, distribution: str) -> str | None:
+    for binary in binaries:
+        if not _which(binary):
+            return f"{binary} is not installed"
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return f"{distribution} is not installed"
+    return None
+
+
+def _which(binary: str) -> str | None:
+    directories = [str(path) for pattern in SERVER_PATHS for path in Path("/").glob(pattern[1:])]
+    return shutil.which(binary) or shutil.which(binary, path=os.pathsep.join(directories))

@@ -1,0 +1,239 @@
+"""A client of the lock server by sockets alone, as docs/protocol.md says how to write one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import secrets
+import select
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+
+from django_distlock.server.service import Limits, Service
+from django_distlock.server.table import GONE, LockTable
+from tests.support.lock_servers import connect_to, options_of, secret_of
+from tests.support.ports import HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.servers import Server
+
+PATIENCE = 60
+"""Seconds after which a test gives up that waits for what the server says."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a lock server is, and its secret."""
+
+    options: dict[str, Any]
+    secret: bytes
+
+
+def place_of(server: Server) -> Place:
+    """Return where this server is."""
+    return Place(options_of(server), secret_of(server))
+
+
+def proof(secret: bytes, side: str, challenge: str, nonce: str) -> str:
+    """Return what a side says to prove that it knows the secret."""
+    text = f"distlock 1 {side} {challenge} {nonce}".encode(errors="surrogatepass")
+    return hmac.new(secret, text, hashlib.sha256).hexdigest()
+
+
+def line(message: object) -> bytes:
+    """Return the frame."""
+    return json.dumps(message).encode() + b"\n"
+
+
+class LockClient:
+    """A connection, which is a stranger's until it has introduced itself."""
+
+    def __init__(self, place: Place) -> None:
+        self.secret = place.secret
+        self._socket = connect_to(place.options)
+        self._socket.settimeout(PATIENCE)
+        self._unread = b""
+        self.offers: list[int] = []
+        """What was offered while something else was waited for."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self._socket.sendall(data)
+
+    def fileno(self) -> int:
+        """Return what selectors wait for."""
+        return self._socket.fileno()
+
+    def has_something(self) -> bool:
+        """Tell whether something has come, or the end."""
+        return bool(self._unread or select.select([self], [], [], 0)[0])
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the next message; None if the server has closed the connection in order."""
+        while b"\n" not in self._unread:
+            received = self._socket.recv(65536)
+            if not received:
+                assert not self._unread
+                return None
+            self._unread += received
+        message, _, self._unread = self._unread.partition(b"\n")
+        found: dict[str, Any] = json.loads(message, parse_constant=pytest.fail)
+        return found
+
+    def message(self) -> dict[str, Any]:
+        """Return the next message, which comes."""
+        found = self.read()
+        assert found is not None
+        return found
+
+    def answer(self) -> dict[str, Any]:
+        """Return the next message that is no offer."""
+        while "offer" in (found := self.message()):
+            self.offers.append(found["offer"])
+        return found
+
+    def last_word(self) -> str:
+        """Return the code of the error that comes next, with which the connection ends."""
+        error = self.message()
+        assert set(error) == {"error", "text"}
+        assert self.read() is None
+        return str(error["error"])
+
+    def last_word_after(self, data: bytes) -> str:
+        """See last_word(); there may be answers to pings before it."""
+        self.send(data)
+        while "error" not in (found := self.message()):
+            assert found == {}
+        assert self.read() is None
+        return str(found["error"])
+
+    def hello(self, challenge: str, **changes: Any) -> dict[str, Any]:
+        """Return what proves to know the secret, but for these changes."""
+        nonce = secrets.token_hex(32)
+        answer = proof(self.secret, "client", challenge, nonce)
+        return {"distlock": 1, "nonce": nonce, "answer": answer, "process": None} | changes
+
+    def introduce(self, process: str | None = None) -> dict[str, Any]:
+        """Shake hands; return the server's terms."""
+        challenge = self.message()["challenge"]
+        hello = self.hello(challenge, process=process)
+        self.send(line(hello))
+        terms = self.message()
+        assert terms.pop("proof") == proof(self.secret, "server", challenge, hello["nonce"])
+        return terms
+
+    def ask(self, do: str, **members: Any) -> dict[str, Any]:
+        """Return the answer to a request."""
+        self.send(line({"do": do, **members}))
+        return self.answer()
+
+    def acquire(self, semaphore: str, owner: str = "me", ttl: float = 60, **members: Any) -> int:
+        """Return the token; 0 if somebody else has it."""
+        answer = self.ask("acquire", semaphore=semaphore, owner=owner, ttl=ttl, **members)
+        return int(answer["token"] or 0)
+
+    def release(self, semaphore: str, owner: str = "me", **members: Any) -> int:
+        """Return what became of it."""
+        answer = self.ask("release", semaphore=semaphore, owner=owner, **members)
+        return int(answer["released"])
+
+    def renew(self, *leases: list[Any], **members: Any) -> list[bool]:
+        """Tell which are held still."""
+        answer = self.ask("renew", leases=leases, **members)
+        return [end is not None and type(end) is not dict for end in answer["expires_at"]]
+
+    def is_served(self) -> bool:
+        """Tell whether it gets a lock, and is rid of it again."""
+        semaphore = secrets.token_hex(8)
+        return bool(self.acquire(semaphore, ttl=5)) and bool(self.release(semaphore))
+
+
+def friend(place: Place, process: str | None = None) -> LockClient:
+    """Return a client that has introduced itself."""
+    client = LockClient(place)
+    client.introduce(process)
+    return client
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Serving:
+    """A service in a thread of this process, whose time stands still."""
+
+    def __init__(self, *, grace: float = 0, **options: Any) -> None:
+        limits = Limits(**options)
+        self.clock = Clock()
+        table = LockTable(
+            monotonic=self.clock.monotonic,
+            grants_from=self.clock.now + grace if grace else GONE,
+            max_locks=limits.max_locks,
+            max_waiters=limits.max_waiters,
+        )
+        self.service = Service(table, secrets.token_bytes(32), limits)
+        self.loop: asyncio.AbstractEventLoop
+        self.place: Place
+        self._stop: asyncio.Event
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=asyncio.run, args=(self._run(),))
+
+    async def _run(self) -> None:
+        self.loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        server = await self.loop.create_server(self.service.connect, HOST, 0)
+        port = server.sockets[0].getsockname()[1]
+        self.place = Place({"address": f"{HOST}:{port}"}, self.service.secret)
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        self.service.end_all()
+        await self.service.closed()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(PATIENCE)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Call that in the service's thread, and wait until it has returned."""
+        done = threading.Event()
+        self.loop.call_soon_threadsafe(function)
+        self.loop.call_soon_threadsafe(done.set)
+        assert done.wait(PATIENCE)
+
+    def let_pass(self, seconds: float) -> None:
+        """Let time pass."""
+
+        def pass_on() -> None:
+            self.clock.now += seconds
+            self.service.look_after()
+
+        self.call(pass_on)

@@ -1,0 +1,204 @@
+"""Lock servers, and backends that ask them.
+
+The plugin imports it before the measurement of coverage begins: so it imports the package late.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import socket
+import ssl
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trustme
+
+from tests.support.paths import ROOT
+from tests.support.ports import HOST
+from tests.support.servers import Home, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django_distlock.backends.server import ServerBackend
+    from tests.support.processes import Workers
+
+ALIAS = "lock_server"
+PATH = "django_distlock.backends.server.ServerBackend"
+
+
+def lock_server(
+    *arguments: str,
+    unix: bool = False,
+    tls: bool = False,
+    grace: bool = False,
+    settings: str = "tests.support.lock_server_settings",
+) -> Server:
+    """Return a lock server that is still to be started.
+
+    Its settings have the OPTIONS by which it is asked. Its state is in its directory, which
+    outlasts a kill; with `grace` it grants nothing at first.
+    """
+    home = Home.create("server")
+    secret_file = home.write("secret", f"{secrets.token_urlsafe(32)}\n")
+    path = home.directory / "socket"
+    address = f"unix:{path}" if unix else f"{HOST}:{home.port}"
+    options = {"address": address, "secret_file": str(secret_file)}
+    where = ["--unix", str(path)] if unix else ["--bind", address]
+    certificate = _Certificate(home.directory)
+    if tls:
+        options["tls_ca"] = str(certificate.authority)
+        where += certificate.arguments
+
+    def connect() -> Any:
+        connection = connect_to(options)
+        if not connection.recv(64).startswith(b'{"distlock":'):
+            raise RuntimeError("it doesn't answer")
+        return connection
+
+    return Server(
+        home,
+        [
+            *(sys.executable, "-m", "django", "run_lock_server"),
+            *("--settings", settings, "--pythonpath", str(ROOT)),
+            *where,
+            *("--secret-file", str(secret_file), "--state", str(state_file(home.directory))),
+            *("--max-ttl", "100000"),
+            *(() if grace else ("--no-grace",)),
+            *arguments,
+        ],
+        connect,
+        stop_signal=signal.SIGTERM,
+        options={"OPTIONS": options},
+        prepare=certificate.issue if tls else lambda: None,
+    )
+
+
+def start_lock_server(*arguments: str, **options: Any) -> Server:
+    """Start one. See lock_server()."""
+    return lock_server(*arguments, **options).begin()
+
+
+def start_careful_lock_server(*arguments: str) -> Server:
+    """Start one that grants at once, but at first nothing when it was killed."""
+    server = start_lock_server(*arguments)
+    parts = server.executor.command_parts
+    assert isinstance(parts, list)
+    parts.remove("--no-grace")
+    return server
+
+
+def state_file(directory: Path) -> Path:
+    """Return where a server in this directory saves its locks."""
+    return directory / "state.json"
+
+
+class _Certificate:
+    """A server's certificate by an authority of its own, in files."""
+
+    def __init__(self, directory: Path) -> None:
+        self.authority = directory / "authority.pem"
+        self._certificate = directory / "certificate.pem"
+        self._key = directory / "key.pem"
+
+    @property
+    def arguments(self) -> list[str]:
+        return ["--tls-cert", str(self._certificate), "--tls-key", str(self._key)]
+
+    def issue(self) -> None:
+        """Write the files."""
+        own = trustme.CA()
+        own.cert_pem.write_to_path(self.authority)
+        issued = own.issue_cert(HOST)
+        issued.cert_chain_pems[0].write_to_path(self._certificate)
+        issued.private_key_pem.write_to_path(self._key)
+
+
+def connect_to(options: dict[str, Any]) -> socket.socket:
+    path = options["address"].removeprefix("unix:")
+    if path != options["address"]:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(1)
+        with _closed_unless_it_works(connection):
+            connection.connect(path)
+        return connection
+    connection = socket.create_connection((HOST, int(path.rpartition(":")[2])), 1)
+    if "tls_ca" not in options:
+        return connection
+    context = ssl.create_default_context(cafile=options["tls_ca"])
+    with _closed_unless_it_works(connection):
+        return context.wrap_socket(connection, server_hostname=HOST)
+
+
+@contextmanager
+def _closed_unless_it_works(connection: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
+
+
+def options_of(server: Server, **options: Any) -> dict[str, Any]:
+    """Return the OPTIONS of a backend that asks this server."""
+    return {**server.settings["OPTIONS"], **options}
+
+
+def secret_of(server: Server) -> bytes:
+    """Return what the server's clients know."""
+    return Path(options_of(server)["secret_file"]).read_bytes().strip()
+
+
+@contextmanager
+def locks_of(server: Server, **options: Any) -> Iterator[ServerBackend]:
+    """Let the lock backend ALIAS ask this server, with these OPTIONS besides."""
+    from django.test import override_settings
+
+    from django_distlock import lock_backends
+    from django_distlock.backends.server import ServerBackend
+
+    backend = {"BACKEND": PATH, "OPTIONS": options_of(server, **options)}
+    with override_settings(DISTLOCK={ALIAS: backend}):
+        found = lock_backends[ALIAS]
+        assert isinstance(found, ServerBackend)
+        try:
+            yield found
+        finally:
+            found.close()
+
+
+def locks_at(server: Server, port: int, **options: Any) -> Any:
+    """Let them be reached by a proxy at this port. See locks_of()."""
+    return locks_of(server, address=f"{HOST}:{port}", **options)
+
+
+def environment_at(server: Server, **options: Any) -> dict[str, str]:
+    """Return the variables by which another process's lock backend ALIAS asks this server."""
+    return {"DISTLOCK_TEST_LOCK_SERVER": json.dumps({"OPTIONS": options_of(server, **options)})}
+
+
+def workers_at(server: Server, number: int, *command: str, **options: Any) -> Workers:
+    """Let such processes do this."""
+    from tests.support.processes import Workers
+
+    return Workers(number, *command, **environment_at(server, **options))
+
+
+def place(server: Server) -> tuple[str, int]:
+    """Return the host and port where it listens."""
+    return HOST, server.port
+
+
+def waiting(store: ServerBackend) -> int:
+    """Return how many wait, by the server."""
+    return int(store.status()["waiters"])
+
+
+def is_unused(store: ServerBackend) -> bool:
+    """Tell whether nobody has a lock, or waits for one."""
+    status = store.status()
+    return not status["locks"] and not status["waiters"]

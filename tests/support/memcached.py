@@ -1,0 +1,34 @@
+"""Memcached servers."""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+from tests.support.installed import find
+from tests.support.ports import HOST
+from tests.support.servers import Home, Server
+
+
+def memcached() -> Server:
+    """Return a server that is still to be started."""
+    home = Home.create("memcached", "memcache", "nobody")
+
+    def connect() -> socket.socket:
+        connection = socket.create_connection((HOST, home.port), 1)
+        connection.sendall(b"version\r\n")
+        if not connection.recv(64).startswith(b"VERSION"):
+            raise RuntimeError("it doesn't answer")
+        return connection
+
+    return Server(
+        home,
+        [find("memcached"), f"--listen={HOST}", f"--port={home.port}", "--udp-port=0"],
+        connect,
+        stop_signal=signal.SIGTERM,
+    )
+
+
+def start_memcached() -> Server:
+    """Start one."""
+    return memcached().begin()

@@ -1,0 +1,90 @@
+"""Let worker processes take part in a test."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import Any, Self
+
+from django.db import connections
+
+from tests.support.paths import ROOT
+
+
+def worker_environment() -> dict[str, str]:
+    """Return an environment in which tests.settings leads to this test's databases."""
+    return {
+        **os.environ,
+        **_database_variables(),
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+def _database_variables() -> dict[str, str]:
+    """Tell each database by its present name: that of the test database, inside a test."""
+    variables = {}
+    for connection in connections.all():
+        name = str(connection.settings_dict["NAME"])
+        if connection.alias == "default":
+            variables["DISTLOCK_TEST_SQLITE"] = name
+        elif connection.vendor != "sqlite":
+            variable = f"DISTLOCK_TEST_{connection.alias.upper()}"
+            entry = json.loads(os.environ[variable])
+            variables[variable] = json.dumps({**entry, "NAME": name})
+    return variables
+
+
+def strike(process: "subprocess.Popen[Any]", fault: signal.Signals) -> None:
+    """Kill it, or stop it; return when no thread of it runs any more.
+
+    Until then a waiter in it may still be granted what is released now, and keep it.
+    """
+    process.send_signal(fault)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
+
+
+class Workers:
+    """Processes that do one of the things in tests/support/workers.py, all at once."""
+
+    def __init__(self, number: int, *command: str, **environment: str) -> None:
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.support.workers", *command],
+                env=worker_environment() | environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(number)
+        ]
+
+    def __enter__(self) -> Self:
+        for process in self.processes:
+            assert self.read(process) == "ready\n"
+        self.tell()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+
+    def read(self, process: subprocess.Popen[str]) -> str:
+        """Return the next line that the worker prints."""
+        assert process.stdout is not None
+        return process.stdout.readline()
+
+    def tell(self) -> None:
+        """Let each go on, or stop, that waits for another line to do so."""
+        for process in self.processes:
+            assert process.stdin is not None
+            process.stdin.write("go on\n")
+            process.stdin.flush()
+
+    def results(self) -> list[Any]:
+        """Wait for all to end, each well, and return what they printed."""
+        results = [json.loads(self.read(process) or "null") for process in self.processes]
+        assert [process.wait(60) for process in self.processes] == [0] * len(results)
+        return results

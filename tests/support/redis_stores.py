@@ -1,0 +1,126 @@
+"""Lock stores at Redis servers that a test chooses, and what the servers know of them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.test import override_settings
+
+from django_distlock import lock_backends
+from django_distlock.backends.redis import RedisBackend, scripts
+from django_distlock.backends.redis.scripts import Script
+from tests.support.ports import HOST
+from tests.support.redis_servers import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.servers import Server
+
+ALIAS = "redis"
+DJANGO_REDIS = "django_redis.cache.RedisCache"
+DJANGO = "django.core.cache.backends.redis.RedisCache"
+
+
+@contextmanager
+def locks_at(
+    port: int | str,
+    *,
+    library: str = DJANGO_REDIS,
+    options: dict[str, Any] | None = None,
+    store: dict[str, Any] | None = None,
+    location: str | None = None,
+    **cache: Any,
+) -> Iterator[RedisBackend]:
+    """Let the locks of ALIAS be in the server at this port, or at another `location`.
+
+    `options` are the OPTIONS of the cache, `store` those of the lock backend.
+    """
+    entry = {
+        "BACKEND": library,
+        "LOCATION": location or f"redis://{HOST}:{port}/0",
+        "KEY_PREFIX": "site",
+        "OPTIONS": options or {},
+        **cache,
+    }
+    caches = settings.CACHES | {ALIAS: entry}
+    with override_settings(CACHES=caches), locks_by(cache=ALIAS, **(store or {})) as found:
+        yield found
+
+
+@contextmanager
+def locks_by(**options: Any) -> Iterator[RedisBackend]:
+    """Let the lock backend ALIAS have these OPTIONS."""
+    backend = {"BACKEND": "django_distlock.backends.redis.RedisBackend", "OPTIONS": options}
+    with override_settings(DISTLOCK={ALIAS: backend}):
+        found = lock_backends[ALIAS]
+        assert isinstance(found, RedisBackend)
+        try:
+            yield found
+        finally:
+            found.close()
+
+
+def locks_of(server: Server, **arguments: Any) -> Any:
+    """Let them be in this server. See locks_at()."""
+    return locks_at(server.settings["PORT"], **arguments)
+
+
+def let_offers_last() -> dict[Script, str]:
+    """Give who is offered a lock a minute to take it; return the scripts' sources until then."""
+    found = {
+        script: script.source for script in vars(scripts).values() if isinstance(script, Script)
+    }
+    for script, source in found.items():
+        vary(script, re.sub(r"local OFFER = \d+", "local OFFER = 60000", source))
+    return found
+
+
+@contextmanager
+def lasting_offers() -> Iterator[None]:
+    """Let no offer of this process end by itself in the block, however slow this machine is."""
+    sources = let_offers_last()
+    try:
+        yield
+    finally:
+        for script, source in sources.items():
+            vary(script, source)
+
+
+def vary(script: Script, source: str) -> None:
+    """Let it be another one."""
+    script.source, script.digest = source, Script(source).digest
+
+
+def key_of(semaphore: str = "a") -> str:
+    """Return the key of a lock in these stores."""
+    return f"site:distlock:{{{semaphore}}}"
+
+
+def waiting(server: Server, semaphore: str = "a") -> int:
+    """Return how many wait in the queue of a lock, by the server."""
+    with connect(server) as client:
+        return int(client.zcard(f"{key_of(semaphore)}:queue"))
+
+
+@contextmanager
+def commands(server: Server) -> Iterator[Counter[str]]:
+    """Count the commands that clients, but not scripts, send in the block, by their names."""
+    seen: Counter[str] = Counter()
+    with connect(server) as client:
+        before = _calls(client)
+        yield seen
+        after = _calls(client)
+    seen.update({name: calls - before.get(name, 0) for name, calls in after.items()})
+    seen.subtract({"info": 1})
+    for name in [name for name, calls in seen.items() if not calls]:
+        del seen[name]
+
+
+def _calls(client: Any) -> dict[str, int]:
+    found = client.info("commandstats")
+    return {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in found.items()}

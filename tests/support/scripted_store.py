@@ -1,0 +1,66 @@
+"""A store that answers what a test tells it to."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import count
+from typing import Any
+
+from django_distlock.backends.base import BaseLockBackend, Grant, Renewal
+from django_distlock.exceptions import LockBackendUnavailable
+from django_distlock.fields import EPOCH
+
+LOST = object()
+
+
+class ScriptedBackend(BaseLockBackend):
+    """A store of one lock that answers what a test tells it to, and remembers what it was asked."""
+
+    def __init__(self, alias: str) -> None:
+        super().__init__(alias)
+        self.owner = ""
+        self.ends = EPOCH
+        self.tokens = count(1)
+        self.calls: list[str] = []
+        self.answers: dict[str, list[Any]] = {}
+
+    def answer(self, action: str, *answers: Any) -> None:
+        """Let the next calls raise or call these; `LOST` raises after all was carried out."""
+        self.answers[action] = list(answers)
+
+    def _scripted(self, action: str) -> bool:
+        """Raise what is next; tell whether the action is to be carried out and its reply lost."""
+        self.calls.append(action)
+        answers = self.answers.get(action)
+        answer = answers.pop(0) if answers else None
+        if isinstance(answer, BaseException):
+            raise answer
+        if callable(answer):
+            answer()
+        return answer is LOST
+
+    def _reply(self, lost: bool) -> None:
+        if lost:
+            raise LockBackendUnavailable("the reply was lost", reply_lost=True)
+
+    def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
+        lost = self._scripted("acquire")
+        if self.owner not in ("", owner):
+            return None
+        self.owner = owner
+        self._reply(lost)
+        return Grant(next(self.tokens), EPOCH, EPOCH)
+
+    def renew(self, leases: Any) -> dict[str, Any]:
+        self._reply(self._scripted("renew"))
+        self.ends += timedelta(seconds=1)
+        renewal = Renewal(True, self.ends)
+        return {lease.owner: renewal for lease in leases if lease.owner == self.owner}
+
+    def release(self, lease: Any, keep: float = 0) -> bool:
+        lost = self._scripted("release")
+        released: bool = self.owner == lease.owner
+        if released:
+            self.owner = ""
+        self._reply(lost)
+        return released

@@ -1,0 +1,166 @@
+"""Stores whose waiters stand in a queue of their server's, so that a test can be one for all."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django_distlock import lock_backends
+from django_distlock.backends.redis import listening as redis_listening
+from django_distlock.backends.server import listening as server_listening
+from tests.support import lock_servers, redis_stores
+from tests.support.ports import HOST
+from tests.support.processes import Workers
+from tests.support.redis_servers import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from types import ModuleType
+
+    from django_distlock.backends.base import Place
+    from tests.support.servers import Server
+
+
+class QueuedStore(ABC):
+    """A server with locks, and what it knows of those who wait there."""
+
+    alias: ClassVar[str]
+    listening: ClassVar[ModuleType]
+    knows_no_end: ClassVar[bool]
+    """Whether a lease may last until it is released."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    @abstractmethod
+    def locks(self, **options: Any) -> AbstractContextManager[Any]:
+        """Let the lock backend `alias` ask the server, with these OPTIONS."""
+
+    @property
+    def store(self) -> Any:
+        """Return the lock backend `alias`, as it is at the moment."""
+        return lock_backends[self.alias]
+
+    @abstractmethod
+    def environment(self) -> dict[str, str]:
+        """Return the variables by which another process's lock backend `alias` asks the server."""
+
+    def workers(self, *command: str) -> Workers:
+        """Let such a process do this."""
+        return Workers(1, *command, **self.environment())
+
+    @abstractmethod
+    def waiting(self) -> int:
+        """Return how many wait, for whatever lock."""
+
+    @abstractmethod
+    def connections(self) -> int:
+        """Return how many are open to the server."""
+
+    @abstractmethod
+    def processes(self) -> int:
+        """Return how many are listening to be told that it is their turn."""
+
+    @property
+    @abstractmethod
+    def listener(self) -> Any:
+        """Return this process's."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Return the server's name for people."""
+
+    def is_unused(self) -> bool:
+        """Tell whether nobody has a lock, or waits for one."""
+        return not self.waiting() and not [*self.store.held()]
+
+    def is_waited_for_by(self, number: int) -> bool:
+        """Tell whether so many wait."""
+        return self.waiting() == number
+
+    def join(
+        self, owner: str, wake: Callable[[], object] = lambda: None, semaphore: str = "a"
+    ) -> Place:
+        """Stand in the queue of a lock."""
+        place: Place = self.store.join(semaphore, owner, "", wake)
+        return place
+
+
+class QueuedRedis(QueuedStore):
+    """Redis, by the cache that worker processes have, too."""
+
+    alias: ClassVar[str] = redis_stores.ALIAS
+    listening: ClassVar[ModuleType] = redis_listening
+    knows_no_end = True
+
+    def __init__(self, server: Server, *, lasting: bool) -> None:
+        super().__init__(server)
+        self._offers = {"DISTLOCK_TEST_LASTING_OFFERS": "1"} if lasting else {}
+
+    def locks(self, **options: Any) -> AbstractContextManager[Any]:
+        port = self.server.settings["PORT"]
+        return redis_stores.locks_at("", location=f"redis://{HOST}:{port}/1", store=options)
+
+    def environment(self) -> dict[str, str]:
+        place = {name: self.server.settings[name] for name in ("HOST", "PORT")}
+        return {"DISTLOCK_TEST_REDIS": json.dumps(place)} | self._offers
+
+    def waiting(self) -> int:
+        with connect(self.server, 1) as client:
+            queues = client.scan_iter(f"{redis_stores.key_of('*')}:queue")
+            return sum(map(client.zcard, queues))
+
+    def connections(self) -> int:
+        with connect(self.server, 1) as client:
+            return len(client.client_list()) - 1
+
+    def processes(self) -> int:
+        with connect(self.server, 1) as client:
+            return len(client.pubsub_channels("distlock:*"))
+
+    @property
+    def listener(self) -> Any:
+        [node] = self.store._servers.all()
+        return redis_listening.listener(node)
+
+    @property
+    def name(self) -> str:
+        [node] = self.store._servers.all()
+        return str(node)
+
+
+class QueuedLockServer(QueuedStore):
+    """A lock server, which is nobody else's."""
+
+    alias: ClassVar[str] = lock_servers.ALIAS
+    listening: ClassVar[ModuleType] = server_listening
+    knows_no_end = False
+
+    def locks(self, **options: Any) -> AbstractContextManager[Any]:
+        return lock_servers.locks_of(self.server, **options)
+
+    def environment(self) -> dict[str, str]:
+        return lock_servers.environment_at(self.server)
+
+    def waiting(self) -> int:
+        return lock_servers.waiting(self.store)
+
+    def connections(self) -> int:
+        return int(self.store.status()["connections"])
+
+    def processes(self) -> int:
+        return int(self.store.status()["processes"])
+
+    @property
+    def listener(self) -> Any:
+        return server_listening.listener(self.store.server)
+
+    @property
+    def name(self) -> str:
+        return str(self.store.address)
+
+    def is_unused(self) -> bool:
+        return lock_servers.is_unused(self.store)  # and the table has no entry either

@@ -1,0 +1,225 @@
+"""Under ATOMIC_REQUESTS the lock is outside the view's transaction."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+from unittest import mock
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.handlers.base import BaseHandler
+from django.db import connections, transaction
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, RequestFactory
+from django.urls import ResolverMatch, resolve
+from model_bakery import baker
+
+from django_distlock import LockBackendUnavailable, acquire_lock, distributed_lock
+from django_distlock.backends.base import Claim
+from django_distlock.backends.database import DatabaseBackend
+from django_distlock.handler import lock_backends
+from django_distlock.leases import Lease
+from tests.app.models import Counter
+from tests.app.views import charge_http
+from tests.support.databases import SERVERS
+from tests.support.scripted_store import ScriptedBackend
+
+pytestmark = pytest.mark.django_db(databases="__all__", transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def atomic_requests() -> Iterator[None]:
+    """Let Django open a transaction for each request."""
+    connections.settings["default"]["ATOMIC_REQUESTS"] = True
+    yield
+    connections.settings["default"]["ATOMIC_REQUESTS"] = False
+
+
+@pytest.mark.parametrize(
+    ("path", "atomic"),
+    [
+        ("collect", True),
+        ("dispatch", True),
+        ("method", True),
+        ("twice-locked", True),
+        ("raising", True),
+        ("below-login", True),
+        ("above-login", True),
+        ("rest-method", True),
+        ("rest-dispatch", True),
+        ("rest-function", True),
+        ("not-atomic", False),
+        ("not-atomic-above", False),
+    ],
+)
+def test_view_has_its_transaction_unless_it_is_exempt(
+    client: Client, path: str, atomic: bool
+) -> None:
+    """Whether non_atomic_requests, and what else wraps it, stands above or below the lock."""
+    client.force_login(baker.make(User))
+    assert client.get(f"/{path}/1234/").json()["atomic"] is atomic
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["collect", "dispatch", "twice-locked", "above-login", "rest-dispatch", "rest-function"],
+)
+def test_transaction_is_committed_when_the_lock_is_released(
+    client: Client, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """And not yet begun when it is acquired."""
+    atomic_at: list[bool] = []
+    for action in ("acquire", "release"):
+        original = getattr(type(lock_backends["default"]), action)
+
+        def spy(self: Any, *arguments: Any, original: Any = original) -> Any:
+            atomic_at.append(connections["default"].in_atomic_block)
+            return original(self, *arguments)
+
+        monkeypatch.setattr(type(lock_backends["default"]), action, spy)
+    client.force_login(baker.make(User))
+    assert client.get(f"/{path}/1234/").status_code == 200
+    assert set(atomic_at) == {False}
+    assert len(atomic_at) == (4 if path == "twice-locked" else 2)
+
+
+def test_django_opens_no_transaction_around_a_locked_view() -> None:
+    """Every alias seems exempt; what is really exempt is what the user named."""
+    view = resolve("/collect/1234/").func
+    assert BaseHandler().make_view_atomic(view) is view
+    exempt = vars(resolve("/not-atomic/1234/").func)["_non_atomic_requests"]
+    assert (set(exempt), "another alias" in exempt) == ({"default"}, True)
+
+
+def test_async_view_keeps_djangos_own_error(client: Client) -> None:
+    """A coroutine can't run in a transaction."""
+    with pytest.raises(RuntimeError, match="You cannot use ATOMIC_REQUESTS with async views"):
+        client.get("/async/1234/")
+
+
+@pytest.mark.needs("postgresql", "mariadb")
+@pytest.mark.parametrize(
+    ("exempt", "atomic"),
+    [
+        (set(), {"default", "postgresql", "mariadb"}),
+        ({"mariadb"}, {"default", "postgresql"}),
+        ({"default", "mariadb"}, {"postgresql"}),
+    ],
+)
+def test_each_database_has_its_transaction_unless_it_is_exempt(
+    exempt: set[str], atomic: set[str]
+) -> None:
+    """Several may have ATOMIC_REQUESTS, and each has its own exemption."""
+    seen: set[str] = set()
+
+    @distributed_lock("a", http=True)
+    def view(request: HttpRequest) -> HttpResponse:
+        seen.update(alias for alias in connections if connections[alias].in_atomic_block)
+        return HttpResponse("seen")
+
+    for alias in exempt:
+        view = transaction.non_atomic_requests(using=alias)(view)
+    request = RequestFactory().get("/")
+    request.resolver_match = ResolverMatch(view, (), {})
+    with ExitStack() as settings:
+        for alias in ("postgresql", "mariadb"):
+            entry = connections.settings[alias]
+            settings.enter_context(mock.patch.dict(entry, ATOMIC_REQUESTS=True))
+        assert BaseHandler().make_view_atomic(view)(request).status_code == 200
+    assert seen == atomic
+
+
+@pytest.mark.parametrize("alias", SERVERS)
+def test_contended_method_takes_back_what_the_request_wrote(
+    client: Client, settings: Any, alias: str
+) -> None:
+    """Django's transaction is outside of it; the answer is still 409."""
+    settings.DISTLOCK = {"default": settings.DISTLOCK[alias]}
+    assert client.get("/writing-first/1234/").status_code == 200
+    assert Counter.objects.count() == 1
+    assert acquire_lock("1234collectPayment")
+    assert client.get("/writing-first/1234/").status_code == 409
+    assert Counter.objects.count() == 1
+    with mock.patch.object(DatabaseBackend, "acquire", side_effect=LockBackendUnavailable("down")):
+        assert client.get("/writing-first/1234/").status_code == 503
+    assert Counter.objects.count() == 1
+
+
+@pytest.mark.parametrize("path", ["rest-method", "rest-dispatch", "rest-function"])
+def test_contended_rest_view_answers_409(client: Client, path: str) -> None:
+    """As any view of Django's does."""
+    assert acquire_lock("1234collectPayment")
+    response = client.get(f"/{path}/1234/")
+    assert (response.status_code, response["Retry-After"]) == (409, "1")
+
+
+@pytest.mark.parametrize("alias", SERVERS)
+def test_method_whose_lock_is_lost_before_djangos_commit_is_rolled_back(
+    settings: Any, alias: str
+) -> None:
+    """By an error of the server's, since the method has answered already."""
+    settings.DISTLOCK = {"default": settings.DISTLOCK[alias]}
+    client = Client(raise_request_exception=False)
+
+    def lose(store: DatabaseBackend, lease: Lease, using: str) -> bool:
+        return False
+
+    with mock.patch.object(DatabaseBackend, "guard", lose):
+        assert client.get("/writing-first/1234/").status_code == 500
+    assert not Counter.objects.exists()
+
+
+def test_failing_view_is_rolled_back_and_released() -> None:
+    """As without the lock."""
+    client = Client(raise_request_exception=False)
+    assert client.get("/fail/1234/").status_code == 500
+    assert not Counter.objects.exists()
+    assert acquire_lock("1234collectPayment")
+
+
+def test_view_whose_lease_expired_before_the_commit_is_rolled_back(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503, and what it wrote is gone: a successor may be at work."""
+    Counter.objects.create(value=1)
+    monkeypatch.setattr(Lease, "held", property(lambda lease: False))
+    response = client.get("/increment/1234/")
+    assert response.status_code == 503
+    assert Counter.objects.get().value == 1
+
+
+@pytest.mark.parametrize("alias", SERVERS)
+def test_locked_method_is_released_after_the_commit_of_djangos_transaction(
+    client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch, alias: str
+) -> None:
+    """Which is outside the lock then; here the data and the lock have different databases."""
+    settings.DISTLOCK = {"default": settings.DISTLOCK[alias]}
+    released_in_transaction: list[bool] = []
+    release = DatabaseBackend.release
+
+    def spy(store: DatabaseBackend, lease: Claim, keep: float) -> bool:
+        released_in_transaction.append(connections["default"].in_atomic_block)
+        return release(store, lease, keep)
+
+    monkeypatch.setattr(DatabaseBackend, "release", spy)
+    for _ in range(2):
+        assert client.get("/method/1234/").status_code == 200
+    assert released_in_transaction == [False, False]
+
+
+@pytest.mark.parametrize("alias", SERVERS)
+def test_view_whose_lease_is_lost_is_rolled_back_and_503(
+    alias: str, client: Client, settings: Any, lost: dict[Lease, str]
+) -> None:
+    """It hears of that by the renewal in the background; what it says itself doesn't count."""
+    settings.DISTLOCK = {"default": settings.DISTLOCK[alias]}
+    assert client.get("/until-lost/1234/").status_code == 503
+    assert not Counter.objects.exists()
+    assert len(lost) == 1
+
+
+def test_view_that_no_url_led_to_is_answered_if_it_says_so(scripted: ScriptedBackend) -> None:
+    """By http=True; there is no transaction that Django would have opened."""
+    response = charge_http(RequestFactory().get("/"), customer_id="1234")
+    assert response.status_code == 200
+    assert scripted.calls == ["acquire", "release"]

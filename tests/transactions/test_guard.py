@@ -1,0 +1,353 @@
+"""Who lost the lock doesn't commit."""
+
+import os
+import signal
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from unittest import mock
+
+import pytest
+from django.db import DatabaseError, OperationalError, connections, transaction
+
+from django_distlock import (
+    Lease,
+    LockBackendUnavailable,
+    LockLost,
+    acquire_lock,
+    clocks,
+    distributed_lock,
+    lock_backends,
+    release_lock,
+)
+from django_distlock.backends.database import connections as own
+from django_distlock.models import Lock
+from tests.app.models import Counter
+from tests.support.concurrency import elsewhere, used_elsewhere
+from tests.support.databases import (
+    committed,
+    isolated,
+    kill_session,
+    on_each_database,
+    on_each_server,
+)
+from tests.support.holders import acquire, free_for_others, take_away
+from tests.support.processes import Workers
+
+pytestmark = committed
+
+
+@on_each_server
+def test_commit_under_a_lost_lock_is_rolled_back(alias: str) -> None:
+    """Somebody else may have had the lock meanwhile, though nobody told the holder."""
+    with pytest.raises(LockLost, match="before the commit") as lost:
+        with distributed_lock("a", backend=alias) as lease, transaction.atomic(using=alias):
+            Counter.objects.using(alias).create()
+            take_away(lease)
+    assert lost.value.lease is lease
+    assert not lease.held
+    assert not Counter.objects.using(alias).exists()
+    assert connections[alias].get_autocommit()
+
+
+@on_each_server
+def test_commit_after_a_release_of_a_lost_lock_is_rolled_back(alias: str) -> None:
+    """The release waits for the commit, so the lock has to be there until then."""
+    with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
+        with distributed_lock("a", backend=alias) as lease:
+            Counter.objects.using(alias).create()
+        take_away(lease)
+    assert not Counter.objects.using(alias).exists()
+    assert free_for_others(alias)
+
+
+@on_each_database
+def test_sequential_blocks_whose_transaction_fails_leave_nothing_behind(alias: str) -> None:
+    """What was acquired before it, too, on SQLite as elsewhere."""
+    lease = acquire(alias)
+    for _ in range(5):
+        with suppress(ZeroDivisionError), transaction.atomic(using=alias):
+            lease.release()
+            for _ in range(2):
+                with distributed_lock("a", backend=alias) as lease:
+                    pass
+            raise ZeroDivisionError
+        lease = acquire(alias)
+    assert lease.release()
+    assert free_for_others(alias)
+
+
+def test_release_of_a_grant_that_a_savepoint_undid_is_false_on_sqlite() -> None:
+    """There the grant is in the transaction, as the data is; what was done since is not kept."""
+    with pytest.raises(LockLost, match="before the commit"), transaction.atomic():
+        with suppress(ZeroDivisionError), transaction.atomic():
+            acquire("default")
+            raise ZeroDivisionError
+        Counter.objects.create()
+        assert release_lock("a") is False
+    assert not Counter.objects.exists()
+
+
+def test_commit_under_a_lock_that_the_row_denies_is_rolled_back_on_sqlite() -> None:
+    """The last statement of the transaction sees what it is about to commit."""
+    with pytest.raises(LockLost, match="before the commit"), distributed_lock("a"):
+        with transaction.atomic():
+            Counter.objects.create()
+            Lock.objects.update(owner="somebody else")
+    assert not Counter.objects.exists()
+
+
+@on_each_server
+def test_commit_under_a_lock_that_was_acquired_again_and_lost_is_rolled_back(alias: str) -> None:
+    """What the first block wrote depends on it still, though it is held by name only."""
+    with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
+        with distributed_lock("a", backend=alias):
+            Counter.objects.using(alias).create()
+        take_away(acquire(alias))
+    assert not Counter.objects.using(alias).exists()
+
+
+@on_each_server
+def test_commit_on_another_database_under_a_lock_that_is_known_to_be_lost_is_rolled_back(
+    alias: str,
+) -> None:
+    """Though its time is not up yet."""
+    with pytest.raises(LockLost, match="commit on the database 'default'"):
+        with distributed_lock("a", backend=alias) as lease, transaction.atomic():
+            Counter.objects.create()
+            take_away(lease)
+            with suppress(LockLost):
+                lease.renew()
+    assert not Counter.objects.exists()
+
+
+@on_each_database
+def test_commit_after_a_failed_block_that_lost_its_lock_is_rolled_back(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever catches the block's own error may not know of the loss."""
+    with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
+        with suppress(ZeroDivisionError), distributed_lock("a", backend=alias) as lease:
+            Counter.objects.using(alias).create()
+            monkeypatch.setattr(lease, "_deadline", 0.0)
+            raise ZeroDivisionError
+    assert not Counter.objects.using(alias).exists()
+
+
+@pytest.mark.needs("postgresql")
+def test_transaction_that_only_reads_is_committed() -> None:
+    """PostgreSQL lets it lock no row, and there is nothing to be guarded."""
+    called = []
+    with distributed_lock("a", backend="postgresql"), transaction.atomic(using="postgresql"):
+        with connections["postgresql"].cursor() as cursor:
+            cursor.execute("SET TRANSACTION READ ONLY")
+            cursor.execute("SELECT 1")
+        transaction.on_commit(lambda: called.append(True), using="postgresql")
+    assert called == [True]
+
+
+@pytest.mark.needs("postgresql")
+def test_guards_own_error_is_one_of_the_databases() -> None:
+    """So that who tries a transaction again does so: here the row was renewed since it began."""
+    with pytest.raises(OperationalError, match="serial"):
+        with distributed_lock("a", backend="postgresql") as lease:
+            with transaction.atomic(using="postgresql"):
+                with connections["postgresql"].cursor() as cursor:
+                    cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                Counter.objects.using("postgresql").create()
+                lease.renew()
+
+
+@pytest.mark.needs("postgresql")
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_transaction_with_a_snapshot_outlasts_renewals(level: str) -> None:
+    """Though it can't lock the row any more; and who lost the lock doesn't commit there either."""
+    counters = Counter.objects.using("postgresql")
+    with isolated("postgresql", level):
+        with distributed_lock("a", backend="postgresql") as lease:
+            with transaction.atomic(using="postgresql"):
+                counters.create()
+                lease.renew()
+        assert counters.count() == 1
+        with pytest.raises(LockLost, match="before the commit"):
+            with distributed_lock("a", backend="postgresql") as lease:
+                with transaction.atomic(using="postgresql"):
+                    counters.create()
+                    lease.renew()
+                    take_away(lease)
+        assert counters.count() == 1
+
+
+@pytest.mark.needs("postgresql")
+def test_transaction_with_a_snapshot_is_not_committed_on_a_locked_row() -> None:
+    """The lease couldn't be renewed, so how long it lasts isn't known to be enough."""
+    other = connections["postgresql"].copy()
+    try:
+        with isolated("postgresql", "repeatable read"):
+            with distributed_lock("a", backend="postgresql"):
+                other.set_autocommit(False)
+                with other.cursor() as cursor:
+                    cursor.execute("SELECT 1 FROM django_distlock_lock FOR UPDATE")
+                with pytest.raises(LockBackendUnavailable, match="locked the lock's row"):
+                    with transaction.atomic(using="postgresql"):
+                        Counter.objects.using("postgresql").create()
+                other.rollback()
+    finally:
+        other.close()
+    assert not Counter.objects.using("postgresql").exists()
+
+
+@on_each_server
+def test_guard_waits_for_no_connection_of_the_locks(alias: str) -> None:
+    """They may all be in use."""
+    acquire(alias, "b").release()
+    with distributed_lock("a", backend=alias):
+        with transaction.atomic(using=alias):
+            Counter.objects.using(alias).create()
+        with ExitStack() as busy, transaction.atomic(using=alias):
+            for pool in own._pools.values():
+                for each in pool.all:
+                    busy.enter_context(used_elsewhere(each))
+            Counter.objects.using(alias).create()
+    assert Counter.objects.using(alias).count() == 2
+
+
+@on_each_database
+def test_block_that_is_left_in_another_thread_guards_nothing_more(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a generator that is closed there."""
+
+    def locked() -> Generator[Lease]:
+        with distributed_lock("a", backend=alias) as lease:
+            yield lease
+
+    generator = locked()
+    lease = next(generator)
+    elsewhere(generator.close)
+    monkeypatch.setattr(lease, "_deadline", 0.0)
+    with transaction.atomic(using=alias):
+        Counter.objects.using(alias).create()
+    assert free_for_others(alias)
+
+
+@on_each_server
+def test_connection_that_leads_elsewhere_is_not_guarded(alias: str) -> None:
+    """Such as to a tenant's database: the locks are where DATABASES says."""
+
+    def work() -> None:
+        connections[alias] = tenant = connections[alias].copy()
+        tenant.settings_dict["NAME"] = "postgres" if tenant.vendor == "postgresql" else "mysql"
+        with distributed_lock("a", backend=alias), transaction.atomic(using=alias):
+            with tenant.cursor() as cursor:
+                cursor.execute("SELECT 1")
+            assert not free_for_others(alias)
+
+    elsewhere(work)
+    assert free_for_others(alias)
+
+
+@on_each_database
+def test_expired_lease_lets_no_database_commit(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one that the lock's store knows nothing of."""
+    other = "default" if alias != "default" else "postgresql"
+    with pytest.raises(LockLost, match=f"commit on the database '{other}'"):
+        with distributed_lock("a", backend=alias) as lease, transaction.atomic(using=other):
+            Counter.objects.using(other).create()
+            monkeypatch.setattr(lease, "_deadline", 0.0)
+    assert not Counter.objects.using(other).exists()
+
+
+@pytest.mark.parametrize(
+    ("backend", "using"),
+    [
+        ("modest", "default"),
+        ("orm", "default"),
+        pytest.param("orm_postgresql", "postgresql", marks=pytest.mark.needs("postgresql")),
+        pytest.param("mysql", "mariadb", marks=pytest.mark.needs("mariadb")),
+    ],
+)
+def test_every_store_lets_its_holder_commit(backend: str, using: str) -> None:
+    """Whether or not it has a part in the transaction; inside of it, too."""
+    with distributed_lock("a", backend=backend), transaction.atomic(using=using):
+        Counter.objects.using(using).create()
+    with transaction.atomic(using=using), distributed_lock("a", backend=backend):
+        Counter.objects.using(using).create()
+    assert Counter.objects.using(using).count() == 2
+    assert acquire(backend).release()
+
+
+@on_each_server
+def test_holder_stopped_between_the_guard_and_the_commit_keeps_successors_out(alias: str) -> None:
+    """Though its lease expires: a successor is refused at once until the commit is done."""
+    with stopped_holder(alias, "commit") as workers:
+        while not elsewhere(lambda: Lock.objects.using(alias).stale().exists()):
+            pass
+        before = clocks.monotonic()
+        assert acquire_lock("stopped", backend=alias) is None
+        assert clocks.monotonic() - before < 5
+        workers.processes[0].send_signal(signal.SIGCONT)
+        assert workers.results() == ["committed"]
+    assert Counter.objects.using(alias).exists()
+    assert acquire(alias, "stopped").release()
+
+
+@on_each_server
+def test_holder_stopped_before_the_guard_is_rolled_back(alias: str) -> None:
+    """When it goes on, a successor has the lock."""
+    with stopped_holder(alias, "guard") as workers:
+        successor = acquire(alias, "stopped", timeout=30)
+        workers.processes[0].send_signal(signal.SIGCONT)
+        assert workers.results() == ["lost"]
+    assert not Counter.objects.using(alias).exists()
+    assert successor.release()
+
+
+@contextmanager
+def stopped_holder(alias: str, where: str) -> Iterator[Workers]:
+    """Let a process write under a lock, and stop it before it commits, or before the guard."""
+    with Workers(1, "stop", alias, where) as workers:
+        _, status = os.waitpid(workers.processes[0].pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        yield workers
+
+
+@on_each_server
+def test_guard_leaves_other_instruments_of_a_connection_alone(alias: str) -> None:
+    """And is there once, however often the connection is opened."""
+    connection = connections[alias]
+    connection.close()
+    commit = type(connection).commit
+    instrument = mock.Mock(side_effect=lambda: commit(connection))
+    with mock.patch.dict(vars(connection)):
+        vars(connection)["commit"] = instrument
+        for _ in range(2):
+            connection.ensure_connection()
+            with distributed_lock("a", backend=alias), transaction.atomic(using=alias):
+                Counter.objects.using(alias).create()
+            with pytest.raises(LockLost), distributed_lock("a", backend=alias) as lease:
+                with transaction.atomic(using=alias):
+                    take_away(lease)
+            connection.close()
+        assert instrument.call_count == 2
+    assert Counter.objects.using(alias).count() == 2
+
+
+def test_guard_that_fails_rolls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever stops it: nothing is committed by accident."""
+    refuse = mock.Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(type(lock_backends["default"]), "guard", refuse)
+    with suppress(KeyboardInterrupt), distributed_lock("a"), transaction.atomic():
+        Counter.objects.create()
+    assert refuse.called
+    assert not Counter.objects.exists()
+
+
+@on_each_server
+def test_connection_lost_before_the_guard_commits_nothing(alias: str) -> None:
+    """The error is the database's own, as of a commit that fails."""
+    with pytest.raises(DatabaseError), distributed_lock("a", backend=alias):
+        with transaction.atomic(using=alias):
+            Counter.objects.using(alias).create()
+            kill_session(alias)
+    assert not Counter.objects.using(alias).exists()
+    assert free_for_others(alias)

@@ -1,0 +1,302 @@
+"""A release inside a transaction waits for its end, however it ends."""
+
+import gc
+import os
+import threading
+from contextlib import suppress
+from datetime import timedelta
+from unittest import mock
+
+import pytest
+from django.db import DatabaseError, connections, transaction
+
+from django_distlock import (
+    LockBackendUnavailable,
+    LockNotHeld,
+    distributed_lock,
+    lock_backends,
+    release_lock,
+)
+from django_distlock.background import Background, background
+from tests.app.models import Counter
+from tests.support.concurrency import until
+from tests.support.databases import committed, kill_session, on_each_database, on_each_server
+from tests.support.holders import acquire, free_for_others
+
+pytestmark = committed
+
+
+@on_each_server
+def test_release_waits_for_the_commit(alias: str) -> None:
+    """Whoever gets the lock next sees what was done under it."""
+    with transaction.atomic(using=alias):
+        with distributed_lock("a", backend=alias):
+            Counter.objects.using(alias).create(value=1)
+        assert not free_for_others(alias)
+    assert free_for_others(alias)
+
+
+@on_each_server
+def test_release_by_name_waits_too(alias: str) -> None:
+    """It says True, and the name is nobody's any more."""
+    with transaction.atomic(using=alias):
+        acquire(alias)
+        assert release_lock("a", backend=alias) is True
+        with pytest.raises(LockNotHeld):
+            release_lock("a", backend=alias)
+        assert not free_for_others(alias)
+    assert free_for_others(alias)
+
+
+@on_each_database
+def test_commit_releases_in_this_thread(alias: str) -> None:
+    """When the atomic block has been left, it is done."""
+    with transaction.atomic(using=alias):
+        acquire(alias).release()
+    assert not list(lock_backends[alias].held())
+
+
+@on_each_database
+def test_rollback_releases_in_this_thread(alias: str) -> None:
+    """Though Django calls nothing then; a script that fails may end before another thread runs."""
+    with mock.patch.object(Background, "do"):
+        with suppress(SystemExit), transaction.atomic(using=alias):
+            acquire(alias).release()
+            raise SystemExit
+    assert free_for_others(alias)
+
+
+@on_each_database
+def test_rollback_of_what_was_acquired_before_releases(alias: str) -> None:
+    """On SQLite, too, where the rollback would have undone the release."""
+    lease = acquire(alias)
+    with suppress(ZeroDivisionError), transaction.atomic(using=alias):
+        lease.release()
+        raise ZeroDivisionError
+    assert free_for_others(alias, timeout=30)
+
+
+@on_each_database
+def test_lock_can_be_acquired_again_at_once_after_a_rollback(alias: str) -> None:
+    """As a loop does that tries a transaction again; whoever is faster, this or the background."""
+    for _ in range(20):
+        with suppress(ZeroDivisionError), transaction.atomic(using=alias):
+            with distributed_lock("a", backend=alias):
+                raise ZeroDivisionError
+    assert acquire(alias).release()
+
+
+@on_each_server
+def test_release_outlasts_an_inner_rollback(alias: str) -> None:
+    """What was done before under the same lock may yet be committed."""
+    with transaction.atomic(using=alias):
+        with suppress(ZeroDivisionError), transaction.atomic(using=alias):
+            acquire(alias).release()
+            raise ZeroDivisionError
+        assert not free_for_others(alias)
+    assert free_for_others(alias)
+
+
+@on_each_database
+def test_commit_releases_what_an_inner_rollback_kept(alias: str) -> None:
+    """On SQLite the inner block's rollback undid the release."""
+    with transaction.atomic(using=alias):
+        lease = acquire(alias)
+        with suppress(ZeroDivisionError), transaction.atomic(using=alias):
+            lease.release()
+            raise ZeroDivisionError
+    assert free_for_others(alias)
+
+
+@on_each_database
+def test_errors_of_other_callbacks_do_not_keep_the_lock(alias: str) -> None:
+    """Nor does the traceback of one, that somebody keeps."""
+    with pytest.raises(ZeroDivisionError) as kept, transaction.atomic(using=alias):
+        transaction.on_commit(lambda: 1 // 0, using=alias)
+        acquire(alias).release()
+    assert kept.value.__traceback__
+    assert free_for_others(alias)
+
+
+@on_each_server
+def test_connection_closed_in_a_transaction_releases(alias: str) -> None:
+    """It is rolled back."""
+    with suppress(DatabaseError), transaction.atomic(using=alias):
+        acquire(alias).release()
+        connections[alias].close()
+        assert free_for_others(alias, timeout=30)
+
+
+@on_each_server
+def test_release_after_the_connection_was_closed_waits_for_nothing(alias: str) -> None:
+    """The server has rolled the transaction back."""
+    with suppress(DatabaseError), transaction.atomic(using=alias):
+        lease = acquire(alias)
+        connections[alias].close()
+        lease.release()
+        assert free_for_others(alias)
+
+
+@on_each_server
+def test_connection_killed_in_a_transaction_releases(alias: str) -> None:
+    """By the server, an operator or the network."""
+    with pytest.raises(DatabaseError), transaction.atomic(using=alias):
+        acquire(alias).release()
+        kill_session(alias)
+        Counter.objects.using(alias).create()
+    assert free_for_others(alias, timeout=30)
+
+
+# PostgreSQL's driver warns of a connection that nobody closed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@on_each_server
+def test_thread_that_ends_in_a_transaction_releases(alias: str) -> None:
+    """Its connection is closed by nobody but the garbage collector."""
+
+    def work() -> None:
+        transaction.atomic(using=alias).__enter__()
+        acquire(alias).release()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    gc.collect()
+    assert free_for_others(alias, timeout=30)
+
+
+@on_each_server
+def test_lease_whose_release_waits_is_renewed(alias: str) -> None:
+    """So a transaction may outlast the ttl, and be committed."""
+    with transaction.atomic(using=alias):
+        with distributed_lock("a", backend=alias, ttl=0.6) as lease:
+            Counter.objects.using(alias).create()
+        end = lease.acquired_at + timedelta(seconds=1.2)
+        until(lambda: lease.expires_at is not None and lease.expires_at > end)
+        assert not free_for_others(alias)
+    assert Counter.objects.using(alias).exists()
+    assert free_for_others(alias)
+
+
+@on_each_server
+def test_forked_child_leaves_the_parents_release_alone(alias: str) -> None:
+    """Though it has a copy of the transaction's callbacks, which it drops."""
+    with transaction.atomic(using=alias):
+        acquire(alias).release()
+        if not (pid := os.fork()):
+            try:
+                connections[alias].run_on_commit = []
+                worked_off = threading.Event()
+                background(alias).expect(worked_off)
+                background(alias).do(worked_off.set)
+                worked_off.wait(60)
+            finally:
+                os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert not free_for_others(alias)
+    assert free_for_others(alias)
+
+
+@on_each_server
+@pytest.mark.parametrize("failing", [None, "outer", "inner"])
+@pytest.mark.parametrize("inside", ["outer", "both"])
+def test_release_waits_for_the_transactions_of_all_databases(
+    alias: str, failing: str | None, inside: str
+) -> None:
+    """Also for one that has nothing to do with the lock's; the last one counts."""
+    with suppress(ZeroDivisionError), transaction.atomic():
+        with suppress(ZeroDivisionError), transaction.atomic(using=alias):
+            acquire(alias)
+            if inside == "both":
+                release_lock("a", backend=alias)
+            if failing == "inner":
+                raise ZeroDivisionError
+        if inside == "outer":
+            release_lock("a", backend=alias)
+        assert not free_for_others(alias)
+        if failing == "outer":
+            raise ZeroDivisionError
+    assert free_for_others(alias, timeout=30)
+
+
+@on_each_server
+def test_durable_block_inside_the_lock_commits_before_the_release(alias: str) -> None:
+    """The lock is outside, so the release waits for nothing."""
+    with distributed_lock("a", backend=alias):
+        with transaction.atomic(using=alias, durable=True):
+            Counter.objects.using(alias).create()
+        assert not free_for_others(alias)
+    assert free_for_others(alias)
+
+
+@on_each_server
+def test_store_that_is_down_after_the_commit_harms_no_other_callback(
+    alias: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The lease ends by itself; the log says why."""
+    called = []
+    down = LockBackendUnavailable("down")
+    with transaction.atomic(using=alias):
+        acquire(alias).release()
+        transaction.on_commit(lambda: called.append(True), using=alias)
+        refusing = mock.patch.object(type(lock_backends[alias]), "release", side_effect=down)
+        refusing.start()
+    refusing.stop()
+    assert called == [True]
+    assert "could not be released after a transaction" in caplog.text
+    assert not free_for_others(alias)
+
+
+@on_each_database
+def test_error_of_the_store_after_the_commit_harms_no_other_callback(
+    alias: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever error it is."""
+    called = []
+    broken = mock.patch.object(type(lock_backends[alias]), "release", side_effect=RuntimeError)
+    with suppress(ZeroDivisionError), transaction.atomic(using=alias):
+        with transaction.atomic(using=alias):  # on SQLite, too, it is released after the commit
+            acquire(alias).release()
+        transaction.on_commit(lambda: called.append(True), using=alias)
+        broken.start()
+    broken.stop()
+    assert called == [True]
+    assert "could not be released after a transaction; it ends by itself" in caplog.text
+
+
+@on_each_database
+def test_error_of_the_database_in_a_block_is_no_error_of_the_lock(
+    alias: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The transaction is broken, so the release waits for its rollback, on SQLite too."""
+    with suppress(DatabaseError), transaction.atomic(using=alias):
+        with distributed_lock("a", backend=alias):
+            Counter.objects.using(alias).create(pk=1)
+            Counter.objects.using(alias).create(pk=1)
+    assert not [record for record in caplog.records if record.name == "django_distlock"]
+    assert free_for_others(alias)
+
+
+# SQLite, with a file for the locks
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_release_waits_for_the_data_in_another_file(failing: bool) -> None:
+    """There a grant is visible at once, as on a server."""
+    with suppress(ZeroDivisionError), transaction.atomic():
+        Counter.objects.create()
+        with distributed_lock("a", backend="locks"):
+            assert not free_for_others("locks")
+        assert not free_for_others("locks")
+        if failing:
+            raise ZeroDivisionError
+    assert free_for_others("locks", timeout=30)
+
+
+def test_release_waits_for_the_data_beside_a_transaction_of_the_locks() -> None:
+    """Two transactions: what the inner one commits is not to be seen before the outer one's."""
+    with transaction.atomic():
+        Counter.objects.create()
+        with transaction.atomic(using="locks"):
+            acquire("locks").release()
+        assert not free_for_others("locks")
+    assert free_for_others("locks")

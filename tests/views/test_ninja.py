@@ -1,0 +1,297 @@
+"""Locks in the operations of Django Ninja."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pytest
+from django.http import HttpRequest, HttpResponse  # noqa: TC002 - evaluated by Ninja
+from django.test import AsyncClient, Client, override_settings
+from django.urls import path
+from ninja import NinjaAPI, Query, Router, Schema
+from ninja.decorators import decorate_view
+from ninja.operation import PathView
+from ninja.pagination import paginate
+from ninja.security import HttpBearer
+
+from django_distlock import (
+    LockBackendUnavailable,
+    LockNotAcquired,
+    acquire_lock,
+    distributed_lock,
+)
+
+if TYPE_CHECKING:
+    from tests.support.scripted_store import ScriptedBackend
+
+pytestmark = pytest.mark.urls(__name__)
+
+
+class Token(HttpBearer):
+    """Who knows it may collect."""
+
+    def authenticate(self, request: HttpRequest, token: str) -> bool:
+        """Compare."""
+        return token == "collector"
+
+
+class Payment(Schema):
+    """What is collected."""
+
+    amount: int
+
+
+class Collected(Schema):
+    """From whom how much was."""
+
+    customer_id: int
+    amount: int
+
+
+api = NinjaAPI(auth=Token())
+router, decorated_router = Router(), Router()
+lock = distributed_lock("<customer_id>collectPayment")
+
+
+@api.post("/collect/{customer_id}/", response=Collected)
+@lock
+def collect(request: HttpRequest, customer_id: int, payment: Payment) -> dict[str, int]:
+    """Collect, with arguments of several kinds; their annotations are strings in this module."""
+    return {"customer_id": customer_id, "amount": payment.amount}
+
+
+@api.get("/collect/{customer_id}/", response=Collected)
+@lock
+def show(
+    request: HttpRequest, customer_id: int, amount: Annotated[int, Query(gt=0)] = 5
+) -> dict[str, int]:
+    """Answer to another method of the same path."""
+    return {"customer_id": customer_id, "amount": amount}
+
+
+@api.post("/text/{customer_id}/")
+@lock
+def collect_text(request: HttpRequest, customer_id: str) -> dict[str, str]:
+    """Collect from a customer whose name may be too long."""
+    return {"customer_id": customer_id}
+
+
+@api.get("/pages/{customer_id}/", response=list[int])
+@lock
+@paginate
+def pages(request: HttpRequest, customer_id: int) -> list[int]:
+    """List payments; the pagination takes arguments that the function hasn't."""
+    return [customer_id]
+
+
+@api.get("/outside/{customer_id}/", response=Collected)
+@decorate_view(lock)
+def collect_outside(request: HttpRequest, customer_id: int) -> dict[str, int]:
+    """Collect with the lock around authentication: strangers get to it."""
+    return {"customer_id": customer_id, "amount": 5}
+
+
+@router.post("/{customer_id}/", response=Collected)
+@lock
+def collect_by_router(request: HttpRequest, customer_id: int, payment: Payment) -> Any:
+    """Collect by a router's operation."""
+    return {"customer_id": customer_id, "amount": payment.amount}
+
+
+@decorated_router.post("/{customer_id}/", response=Collected)
+def collect_by_decorated_router(request: HttpRequest, customer_id: int, payment: Payment) -> Any:
+    """Collect by an operation of a router that locks all of them."""
+    return {"customer_id": customer_id, "amount": payment.amount}
+
+
+@api.get("/overlook/{customer_id}/", response=Collected)
+@lock
+def help_another(request: HttpRequest, customer_id: int) -> dict[str, int]:
+    """Answer to GET, and be of use to POST."""
+    return {"customer_id": customer_id, "amount": 5}
+
+
+@api.post("/overlook/{customer_id}/", response=Collected)
+def overlook(request: HttpRequest, customer_id: int, payment: Payment) -> dict[str, int]:
+    """Overlook what a helper returns."""
+    help_another(request, customer_id)
+    return {"customer_id": customer_id, "amount": payment.amount}
+
+
+@api.post("/async/{customer_id}/", response=Collected)
+@lock
+async def collect_async(request: HttpRequest, customer_id: int, payment: Payment) -> Any:
+    """Collect, async."""
+    return {"customer_id": customer_id, "amount": payment.amount}
+
+
+@router.post("/async/{customer_id}/", response=Collected)
+@lock
+async def collect_async_by_router(request: HttpRequest, customer_id: int, payment: Payment) -> Any:
+    """Collect by a router's operation, async."""
+    return {"customer_id": customer_id, "amount": payment.amount}
+
+
+@api.post("/async-overlook/{customer_id}/", response=Collected)
+async def overlook_async(request: HttpRequest, customer_id: int, payment: Payment) -> Any:
+    """Overlook what a helper returns, async."""
+    await collect_async(request, customer_id, payment)
+    return {"customer_id": customer_id, "amount": payment.amount}
+
+
+VIEWS = ["POST collect", "GET collect", "POST router", "POST router-again", "POST decorated-router"]
+VIEWS += ["POST async", "POST router/async"]
+OVERLOOKING = ["POST overlook", "POST async-overlook"]
+
+decorated_router.add_decorator(lock)
+api.add_router("/router", router)
+api.add_router("/router-again", router, url_name_prefix="again")
+api.add_router("/decorated-router", decorated_router)
+urlpatterns = [path("", api.urls)]
+on_each_view = pytest.mark.parametrize("view", VIEWS)
+
+
+@pytest.fixture(autouse=True)
+def store(scripted: ScriptedBackend) -> ScriptedBackend:
+    """Keep the locks in a scripted store."""
+    return scripted
+
+
+def ask(view: str, customer: str = "1234", token: str = "collector") -> Any:
+    """Send a request to one of the operations, and return the response."""
+    method, name = view.split()
+    return Client().generic(
+        method,
+        f"/{name}/{customer}/",
+        data='{"amount": 5}',
+        content_type="application/json",
+        headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
+    )
+
+
+@on_each_view
+def test_locked_operation_works_and_releases(scripted: ScriptedBackend, view: str) -> None:
+    """As if it weren't locked: path, query and body are found by the function's annotations."""
+    response = ask(view)
+    assert (response.status_code, response.json()) == (200, {"customer_id": 1234, "amount": 5})
+    assert scripted.calls == ["acquire", "release"]
+
+
+@on_each_view
+def test_contended_operation_answers_409(view: str) -> None:
+    """The lock's answer passes through, though the operation has a schema for its own."""
+    assert acquire_lock("1234collectPayment")
+    response = ask(view)
+    assert (response.status_code, response["Retry-After"]) == (409, "1")
+    assert response.json()["error"] == "contended"
+
+
+@on_each_view
+def test_store_that_is_down_is_503(scripted: ScriptedBackend, view: str) -> None:
+    """It isn't a conflict."""
+    scripted.answer("acquire", LockBackendUnavailable("no route"))
+    response = ask(view)
+    assert (response.status_code, response.json()["error"]) == (503, "unavailable")
+
+
+@on_each_view
+def test_lease_lost_meanwhile_leaves_the_views_answer(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, view: str
+) -> None:
+    """No transaction is around it: what it did is kept, so nobody is asked to try again."""
+    monkeypatch.setattr(scripted, "release", lambda lease, keep: False)
+    response = ask(view)
+    assert response.status_code < 300
+    assert "Retry-After" not in response
+
+
+@on_each_view
+def test_stranger_does_not_get_to_the_lock(scripted: ScriptedBackend, view: str) -> None:
+    """Ninja authenticates before it calls the function."""
+    assert ask(view, token="guessed").status_code == 401
+    assert scripted.calls == []
+
+
+def test_stranger_gets_to_a_lock_around_authentication(scripted: ScriptedBackend) -> None:
+    """That is what the documentation warns of; a contended call is answered all the same."""
+    assert ask("GET outside", token="guessed").status_code == 401
+    assert scripted.calls == ["acquire", "release"]
+    assert ask("GET outside").status_code == 200
+    acquire_lock("1234collectPayment")
+    assert ask("GET outside").status_code == 409
+
+
+def test_invalid_semaphore_is_400(scripted: ScriptedBackend) -> None:
+    """Ninja leaves that to Django."""
+    assert ask("POST text").json() == {"customer_id": "1234"}
+    assert ask("POST text", "a" * 250).status_code == 400
+
+
+def handle(request: HttpRequest, error: Exception) -> HttpResponse:
+    """Make a server's error of whatever is raised."""
+    pytest.fail(f"It should have been answered: {error!r}")
+
+
+def test_invalid_semaphore_is_400_whoever_handles_exceptions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While debugging, Ninja takes all that is raised for an error of the server's."""
+    with override_settings(DEBUG=True):
+        assert ask("POST text", "a" * 250).status_code == 400
+    monkeypatch.setitem(api._exception_handlers, Exception, handle)
+    assert ask("POST text", "a" * 250).status_code == 400
+
+
+@pytest.mark.parametrize("view", OVERLOOKING)
+def test_helper_raises_what_its_caller_would_overlook(view: str) -> None:
+    """Be it an operation itself: it isn't the one that answers this method."""
+    assert ask(view).json() == {"customer_id": 1234, "amount": 5}
+    acquire_lock("1234collectPayment")
+    with pytest.raises(LockNotAcquired):
+        ask(view)
+    assert view != OVERLOOKING[0] or ask("GET overlook").status_code == 409
+
+
+def test_locked_pagination_takes_its_own_arguments(scripted: ScriptedBackend) -> None:
+    """Which the function below it doesn't know."""
+    assert ask("GET pages").json() == {"items": [1234], "count": 1}
+    acquire_lock("1234collectPayment")
+    assert ask("GET pages").status_code == 409
+
+
+def test_earlier_ninjas_views_are_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those before 1.5."""
+    monkeypatch.setattr(PathView, "get_view", lambda path_view: path_view._sync_view)
+    earlier = NinjaAPI(urls_namespace="earlier")
+    earlier.get("/{customer_id}/")(show)
+    acquire_lock("1234collectPayment")
+    with override_settings(ROOT_URLCONF=(path("earlier/", earlier.urls),)):
+        assert Client().get("/earlier/1234/").status_code == 409
+
+
+def test_schema_has_the_functions_own_arguments() -> None:
+    """And its name and description."""
+    operation = api.get_openapi_schema()["paths"]["/collect/{customer_id}/"]["get"]
+    assert (operation["summary"], operation["operationId"]) == ("Show", "tests_test_ninja_show")
+    assert operation["description"] == "Answer to another method of the same path."
+    assert [each["name"] for each in operation["parameters"]] == ["customer_id", "amount"]
+
+
+def test_async_client_is_answered(scripted: ScriptedBackend) -> None:
+    """In an event loop that goes on."""
+
+    async def collect() -> Any:
+        return await AsyncClient().post(
+            "/async/1234/",
+            {"amount": 5},
+            content_type="application/json",
+            headers={"Authorization": "Bearer collector"},
+        )
+
+    async def collect_twice() -> list[int]:
+        first = await collect()
+        scripted.owner = "another"
+        return [first.status_code, (await collect()).status_code]
+
+    assert asyncio.run(collect_twice()) == [200, 409]

@@ -1,0 +1,228 @@
+"""Which calls are answered with HTTP: those of what Django resolved, however it is wrapped."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.test import Client, RequestFactory, override_settings
+from django.urls import ResolverMatch, path
+from django.utils.decorators import method_decorator
+from django.views import View
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+from rest_framework.request import Request
+
+from django_distlock import LockNotAcquired, acquire_lock, distributed_lock
+from django_distlock.http import invalid
+from django_distlock.recognition import is_resolved, without_self
+from tests.app.models import Counter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.scripted_store import ScriptedBackend
+
+pytestmark = pytest.mark.urls(__name__)
+lock = distributed_lock("<customer_id>collectPayment")
+
+
+@lock
+def collect(request: HttpRequest, customer_id: str, *, by: str = "") -> HttpResponse:
+    """Collect a payment."""
+    return HttpResponse("collected")
+
+
+@lock
+def charge(request: HttpRequest, customer_id: str) -> HttpResponse:
+    """Help a view; its caller would overlook a 409."""
+    return HttpResponse("charged")
+
+
+def untold(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """Wrap a view with nothing copied from it but what it wraps."""
+
+    @functools.wraps(view, assigned=(), updated=())
+    def wrapper(*args: Any, **kwargs: Any) -> HttpResponseBase:
+        return view(*args, **kwargs)
+
+    return wrapper
+
+
+class OnMethod(View):
+    """One method is locked."""
+
+    @lock
+    def get(self, request: HttpRequest, customer_id: str) -> HttpResponse:
+        """Collect."""
+        return HttpResponse("collected")
+
+
+class Unlocked(View):
+    """A view to be locked in other ways."""
+
+    def get(self, request: HttpRequest, customer_id: str) -> HttpResponse:
+        """Collect."""
+        return HttpResponse("collected")
+
+
+@method_decorator([lock, never_cache], name="dispatch")
+class BelowOthers(Unlocked):
+    """The lock is above another decorator of Django's."""
+
+
+@method_decorator([never_cache, lock], name="get")
+class AboveOthers(Unlocked):
+    """The lock is below another decorator, and on an inherited method."""
+
+
+class CounterAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """A view of the admin's is a method that no view class has."""
+
+    @lock
+    def collect(self, request: HttpRequest, customer_id: str) -> HttpResponse:
+        """Collect."""
+        return HttpResponse("collected")
+
+
+class Feed:
+    """An object that is called, as one of Django's feeds."""
+
+    @lock
+    def __call__(self, request: HttpRequest, customer_id: str) -> HttpResponse:
+        """Collect."""
+        return HttpResponse("collected")
+
+
+counters = CounterAdmin(Counter, admin.site)
+
+
+class Overlooking(View):
+    """A view, and what it calls, in whose closure and attributes there are helpers."""
+
+    helper = staticmethod(charge)
+
+    def get(self, request: HttpRequest, customer_id: str) -> HttpResponse:
+        """Overlook what the helper returns."""
+        self.helper(request, customer_id)
+        return HttpResponse("collected")
+
+
+def overlooking() -> Callable[..., HttpResponseBase]:
+    """Return views that close over a locked helper, as a class and as a function."""
+    helper = lock(charge.__wrapped__)  # type: ignore[attr-defined]
+
+    class Closing(View):
+        def get(self, request: HttpRequest, customer_id: str) -> HttpResponse:
+            helper(request, customer_id)
+            return HttpResponse("collected")
+
+    return Closing.as_view()
+
+
+class Owner:
+    """What a view is a method of, or is defined in a method of."""
+
+    def overlook(self, request: HttpRequest, customer_id: str) -> HttpResponse:
+        """Overlook what the helper returns."""
+        charge(request, customer_id)
+        return HttpResponse("collected")
+
+    def view(self) -> Callable[..., HttpResponseBase]:
+        """Return a view that closes over its owner."""
+
+        def view(request: HttpRequest, customer_id: str) -> HttpResponse:
+            return self.overlook(request, customer_id)
+
+        return view
+
+
+ANSWERED: dict[str, Callable[..., HttpResponseBase]] = {
+    "function": collect,
+    "csrf_exempt": csrf_exempt(never_cache(collect)),
+    "untold": untold(untold(collect)),
+    "partial": functools.partial(collect, by="partial"),
+    "partial-wrapped": csrf_exempt(functools.partial(untold(collect), by="partial")),
+    "method": OnMethod.as_view(),
+    "method-untold": untold(csrf_exempt(OnMethod.as_view())),
+    "method-partial": functools.partial(OnMethod.as_view()),
+    "below-others": BelowOthers.as_view(),
+    "above-others": AboveOthers.as_view(),
+    "admin": admin.site.admin_view(counters.collect),
+    "bound": counters.collect,
+    "object": Feed(),
+}
+OVERLOOKED: dict[str, Callable[..., HttpResponseBase]] = {
+    "attribute": Overlooking.as_view(),
+    "closure": overlooking(),
+    "owner": Owner().overlook,
+    "owner-closure": Owner().view(),
+}
+urlpatterns = [
+    path(f"{name}/<customer_id>/", view) for name, view in (ANSWERED | OVERLOOKED).items()
+]
+
+
+@pytest.fixture(autouse=True)
+def store(scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
+    """Keep the locks in a scripted store; let everybody into the admin."""
+    monkeypatch.setattr(admin.site, "has_permission", lambda request: True)
+    return scripted
+
+
+@pytest.mark.parametrize("name", [*ANSWERED])
+def test_resolved_view_answers_409(client: Client, scripted: ScriptedBackend, name: str) -> None:
+    """Whatever is around it, as long as that tells what it wraps."""
+    with override_settings(MIDDLEWARE=[]):
+        assert client.get(f"/{name}/1234/").content == b"collected"
+        assert scripted.owner == ""
+        assert acquire_lock("1234collectPayment")
+        assert client.get(f"/{name}/1234/").status_code == 409
+
+
+@pytest.mark.parametrize("name", [*OVERLOOKED])
+def test_helper_of_a_view_raises(client: Client, name: str) -> None:
+    """Wherever the view has it from."""
+    assert client.get(f"/{name}/1234/").content == b"collected"
+    acquire_lock("1234collectPayment")
+    with pytest.raises(LockNotAcquired):
+        client.get(f"/{name}/1234/")
+
+
+def test_class_as_a_view_is_looked_into_no_further() -> None:
+    """What its calls lead to isn't told."""
+    request = RequestFactory().get("/")
+    request.resolver_match = ResolverMatch(HttpResponse, (), {})
+    assert not is_resolved(request, collect, request)
+
+
+def test_invalid_semaphore_is_400_of_the_sites_own(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Django answers a BadRequest, and logs why."""
+    assert client.get(f"/function/{'a' * 250}/").status_code == 400
+    assert "at most 255 characters" in caplog.text
+    with override_settings(DEBUG=True):
+        response = client.get(f"/function/{'a' * 250}/")
+    assert response.status_code == 400
+    assert b"at most 255 characters" in response.content
+
+
+def test_bad_request_can_be_answered_without_raising_it(caplog: pytest.LogCaptureFixture) -> None:
+    """Where who calls a view takes all that is raised for an error of the server's."""
+    request = RequestFactory().get("/collect/")
+    response = invalid(request, ValueError("too long"))
+    assert response.status_code == 400
+    assert "too long: /collect/" in caplog.text
+
+
+def test_on_conflict_is_for_the_request_and_what_follows() -> None:
+    """A method's `self` is left out, and the request may be another framework's."""
+    request = RequestFactory().get("/")
+    another = Request(request)
+    assert without_self((Unlocked(), another, "1234")) == (another, "1234")
+    assert without_self((request, "1234")) == (request, "1234")
+    assert without_self(()) == ()

@@ -1,0 +1,424 @@
+"""The system check of placeholders that a URL fills."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.decorators import login_required
+from django.core import checks
+from django.http import HttpRequest, HttpResponse  # noqa: TC002 - evaluated by Ninja
+from django.test import override_settings
+from django.urls import include, path, re_path, register_converter
+from django.urls.converters import StringConverter
+from django.utils.decorators import method_decorator
+from django.views import View
+from ninja import NinjaAPI, Router
+from ninja.decorators import decorate_view
+from rest_framework.decorators import action, api_view
+from rest_framework.routers import SimpleRouter
+from rest_framework.views import APIView
+from rest_framework.viewsets import ViewSet
+
+from django_distlock import distributed_lock
+from django_distlock.url_checks import check_placeholders
+from tests.app.models import Customer
+from tests.support.documentation import example
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+lock = distributed_lock("<customer_id>collectPayment")
+
+
+class SevenConverter(StringConverter):
+    """A converter of the site's own."""
+
+    regex = "seven"
+
+
+register_converter(SevenConverter, "seven")
+
+
+def answer(request: HttpRequest, customer_id: Any = None, **kwargs: Any) -> HttpResponse:
+    """Stand for a view."""
+    raise NotImplementedError
+
+
+def warned(*urlpatterns: Any) -> list[str]:
+    """Return which callables are warned of."""
+    with override_settings(ROOT_URLCONF=urlpatterns):
+        messages = check_placeholders(app_configs=None)
+    assert {message.id for message in messages} <= {"distlock.W006"}
+    return [str(message.obj).removeprefix(f"{__name__}.") for message in messages]
+
+
+def test_warning_says_what_to_write() -> None:
+    """With the URL, the semaphore and the placeholder."""
+    urls: Any = (path("collect/<customer_id>/", lock(answer)),)
+    with override_settings(ROOT_URLCONF=urls):
+        messages = checks.run_checks(tags=[checks.Tags.urls])
+    (message,) = [each for each in messages if each.id == "distlock.W006"]
+    assert isinstance(message, checks.Warning)
+    assert message.obj == f"{__name__}.answer"
+    assert "'collect/<customer_id>/' fills <customer_id> of the semaphore" in message.msg
+    assert "'<customer_id>collectPayment'" in message.msg
+    assert message.hint is not None
+    for suggestion in ("<int:customer_id>", "<uuid:", "<slug:", "<str:customer_id>"):
+        assert suggestion in message.hint
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_warned"),
+    [
+        (path("<customer_id>/", lock(answer)), True),
+        (path("<str:customer_id>/", lock(answer)), True),
+        (path("<path:customer_id>/", lock(answer)), True),
+        (path("<slug:customer_id>/", lock(answer)), True),
+        (re_path("^(?P<customer_id>[0-9]+)/$", lock(answer)), True),
+        (re_path("^([0-9]+)/$", lock(answer)), True),
+        (re_path("^([0-9]+)/$", lock(functools.partial(answer))), True),
+        (re_path("^([0-9]+)/(?P<other>x)/$", lock(answer)), False),
+        (re_path("^x/$", lock(answer)), False),
+        (path("<int:customer_id>/", lock(answer)), False),
+        (path("<uuid:customer_id>/", lock(answer)), False),
+        (path("<seven:customer_id>/", lock(answer)), False),
+        (path("<other>/", lock(answer)), False),
+        (path("<customer_id>/", lock(answer), {"customer_id": 7}), False),
+        (path("<customer_id>/", include([path("", lock(answer))])), True),
+        (path("<customer_id>/", include([path("", lock(answer))]), {"customer_id": 7}), False),
+        (path("<customer_id>/", include([path("<int:customer_id>", lock(answer))])), False),
+        (path("<int:other>/", include([path("<customer_id>/", lock(answer))])), True),
+    ],
+)
+def test_warning_depends_on_the_url(pattern: Any, is_warned: bool) -> None:
+    """What passes on any text is warned of, and what converts or has a value is not."""
+    assert bool(warned(pattern)) is is_warned
+
+
+@pytest.mark.parametrize(
+    ("semaphore", "is_warned"),
+    [
+        ("<customer_id>:x", True),
+        ("<request.user.pk>:<customer_id>", True),
+        ("<int:customer_id>:x", False),
+        ("<uuid:customer_id>:x", False),
+        ("<slug:customer_id>:x", False),
+        ("<str:customer_id>:x", False),
+        ("<request.user.pk>:x", False),
+        ("the same for all", False),
+        (lambda request, customer_id: customer_id, False),
+    ],
+)
+def test_warning_depends_on_the_semaphore(semaphore: Any, is_warned: bool) -> None:
+    """A placeholder with a type says what the text is, be it only that it is a text."""
+    assert bool(warned(path("<customer_id>/", distributed_lock(semaphore)(answer)))) is is_warned
+
+
+def test_each_placeholder_is_warned_of_once() -> None:
+    """Of however many URLs and locks."""
+    view = lock(distributed_lock("<customer_id>:<other>")(answer))
+    routes = [path("a/<customer_id>/<other>/", view), path("b/<customer_id>/<other>/", view)]
+    assert warned(*routes) == ["answer"] * 3
+
+
+def test_locks_are_told_from_the_outermost_on() -> None:
+    """By what is decorated, and by what is around that."""
+    inner, outer = distributed_lock("inner"), distributed_lock("outer")
+    decorated: Any = login_required(outer(inner(answer)))
+    assert decorated.distributed_locks == (outer, inner)
+
+
+class OnMethods(View):
+    """Methods are locked, and one that answers to no HTTP method."""
+
+    @lock
+    def get(self, request: HttpRequest, customer_id: str) -> HttpResponse:
+        """Answer."""
+        raise NotImplementedError
+
+    @method_decorator(distributed_lock("<customer_id>:edit"))
+    def post(self, request: HttpRequest, customer_id: str) -> HttpResponse:
+        """Answer."""
+        raise NotImplementedError
+
+    @distributed_lock("<customer_id>:help")
+    def help(self, customer_id: str) -> None:
+        """Get a customer's number from others."""
+        raise NotImplementedError
+
+
+@method_decorator([login_required, lock], name="dispatch")
+class OnDispatch(View):
+    """Everything is locked."""
+
+
+class Plain(View):
+    """Nothing is locked, but what is around it."""
+
+
+@api_view(["GET"])  # type: ignore[untyped-decorator]
+@lock
+def rest_function(request: Any, customer_id: str) -> HttpResponse:
+    """Answer."""
+    raise NotImplementedError
+
+
+class RESTOnMethod(APIView):  # type: ignore[misc]
+    """A method is locked."""
+
+    @lock
+    def get(self, request: Any, customer_id: str) -> HttpResponse:
+        """Answer."""
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("view", "names"),
+    [
+        (login_required(lock(answer)), ["answer"]),
+        (functools.partial(lock(answer), other=1), ["answer"]),
+        (OnMethods.as_view(), ["OnMethods.get", "OnMethods.post"]),
+        (OnDispatch.as_view(), ["OnDispatch.dispatch"]),
+        (lock(Plain.as_view()), ["Plain"]),
+        (rest_function, ["rest_function"]),
+        (lock(api_view(["GET"])(answer)), ["answer"]),
+        (RESTOnMethod.as_view(), ["RESTOnMethod.get"]),
+        (answer, []),
+    ],
+)
+def test_locked_callable_is_found(view: Any, names: list[str]) -> None:
+    """Whatever is around it."""
+    assert warned(path("<customer_id>/", view)) == names
+
+
+def test_unnamed_group_of_a_method_is_behind_the_request() -> None:
+    """It has `self` before that."""
+    assert warned(re_path("^([0-9]+)/$", RESTOnMethod.as_view())) == ["RESTOnMethod.get"]
+    assert warned(re_path("^([0-9]+)/$", OnMethods.as_view())) == [
+        "OnMethods.get",
+        "OnMethods.post",
+    ]
+
+
+# Viewsets
+
+
+class Customers(ViewSet):  # type: ignore[misc]
+    """It says nothing of its keys."""
+
+    @distributed_lock("<pk>:show")
+    def retrieve(self, request: Any, pk: str) -> HttpResponse:
+        """Answer."""
+        raise NotImplementedError
+
+    @action(detail=True)  # type: ignore[untyped-decorator]
+    @distributed_lock("<pk>:collect")
+    def collect(self, request: Any, pk: str) -> HttpResponse:
+        """Answer."""
+        raise NotImplementedError
+
+
+class Described(Customers):
+    """It says what its keys look like."""
+
+    lookup_value_regex = "[1-9][0-9]*"
+
+
+class Converted(Customers):
+    """It says what its keys are."""
+
+    lookup_value_converter = "int"
+
+
+class ByName(Customers):
+    """Its keys have another name."""
+
+    lookup_value_regex = "[a-z]+"
+    lookup_url_kwarg = "name"
+
+
+@pytest.mark.parametrize(
+    ("viewset", "use_regex_path", "is_warned"),
+    [
+        (Customers, True, True),
+        (Customers, False, True),
+        (Described, True, False),
+        (Converted, False, False),
+    ],
+)
+def test_viewset_says_what_its_keys_are(
+    viewset: type[Any], use_regex_path: bool, is_warned: bool
+) -> None:
+    """By a regular expression or a converter."""
+    router = SimpleRouter(use_regex_path=use_regex_path)
+    router.register("customers", viewset, basename="customer")
+    names = [f"{viewset.__name__}.{method}" for method in ("collect", "retrieve")]
+    assert sorted(warned(path("", include(router.urls)))) == (names if is_warned else [])
+
+
+def test_regular_expression_of_keys_describes_nothing_else() -> None:
+    """Another group of the URL is still any text."""
+    router = SimpleRouter()
+    router.register("(?P<pk>[^/]+)/names", ByName, basename="name")
+    assert sorted(warned(path("", include(router.urls)))) == ["ByName.collect", "ByName.retrieve"]
+
+
+# Django Ninja
+
+
+class Colour(str, Enum):  # noqa: UP042 - as sites have them
+    """A text that has one spelling."""
+
+    RED = "red"
+
+
+Text = Annotated[str, "of some kind"]
+Number = Annotated[int, "of some kind"]
+
+
+def operation(annotation: Any, decorate: Callable[..., Any] = lock) -> Any:
+    """Return an API with a locked operation whose argument is annotated so."""
+
+    def collect(request: HttpRequest, customer_id: Any) -> HttpResponse:
+        raise NotImplementedError
+
+    collect.__annotations__["customer_id"] = annotation
+    api = NinjaAPI(urls_namespace=f"{uuid.uuid4()}")
+    api.get("/{customer_id}/")(decorate(collect))
+    return path("", api.urls)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "is_warned"),
+    [
+        (str, True),
+        (Any, True),
+        (Text, True),
+        (str | int, True),
+        (Optional[str], True),  # noqa: UP045 - it has an origin of its own
+        (int, False),
+        (uuid.UUID, False),
+        (Number, False),
+        (int | uuid.UUID, False),
+        (Colour, False),
+    ],
+)
+def test_operation_has_its_arguments_converted(annotation: Any, is_warned: bool) -> None:
+    """By Ninja, as they are annotated."""
+    assert bool(warned(operation(annotation))) is is_warned
+
+
+def test_operation_without_annotations_gets_texts() -> None:
+    """So does one that takes whatever there is."""
+
+    def bare(request, customer_id):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        raise NotImplementedError
+
+    api = NinjaAPI(urls_namespace="bare")
+    api.get("/{customer_id}/")(lock(bare))
+    assert len(warned(path("", api.urls))) == 1
+
+
+def test_lock_outside_of_an_operation_gets_texts() -> None:
+    """Ninja hasn't converted them yet."""
+    outside = decorate_view(lock)
+    assert len(warned(operation(int, outside))) == 1
+
+
+def test_operation_of_a_router_is_found() -> None:
+    """And one that the router locks."""
+    api, router = NinjaAPI(urls_namespace="router"), Router()
+    router.add_decorator(lock)
+
+    @router.get("/{customer_id}/")
+    def collect(request: HttpRequest, customer_id: str) -> HttpResponse:
+        raise NotImplementedError
+
+    api.add_router("/router", router)
+    assert len(warned(path("", api.urls))) == 1
+
+
+# Odd ones
+
+
+class Odd:
+    """A view that answers no question about itself."""
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer."""
+        raise NotImplementedError
+
+    def __getattr__(self, name: str) -> Any:
+        raise ZeroDivisionError(name)
+
+
+class LockedCall:
+    """An object whose call is locked."""
+
+    @lock
+    def __call__(self, request: HttpRequest, customer_id: str) -> HttpResponse:
+        """Answer."""
+        raise NotImplementedError
+
+
+def test_odd_view_hides_no_other() -> None:
+    """It is passed over."""
+    odd: Any = Odd()
+    assert warned(path("odd/<customer_id>/", odd), path("<customer_id>/", lock(answer))) == [
+        "answer"
+    ]
+
+
+def test_odd_pattern_hides_no_other() -> None:
+    """Whatever it is."""
+    assert warned(object(), path("<customer_id>/", lock(answer))) == ["answer"]
+
+
+def test_object_that_is_a_view_is_found() -> None:
+    """By its __call__."""
+    view: Any = LockedCall()
+    assert warned(path("<customer_id>/", view)) == ["LockedCall.__call__"]
+
+
+@pytest.mark.parametrize("urlconf", ["nowhere.urls", f"{__name__}.nothing", ("no pattern",), 5])
+def test_urlconf_that_is_none_is_djangos_to_tell(urlconf: Any) -> None:
+    """This check says nothing, and doesn't fail."""
+    with override_settings(ROOT_URLCONF=urlconf):
+        assert check_placeholders() == []
+
+
+def test_site_without_a_urlconf_has_no_views() -> None:
+    """As one that has only commands."""
+    with override_settings():
+        from django.conf import settings
+
+        del settings.ROOT_URLCONF
+        assert check_placeholders() == []
+
+
+def test_view_of_the_admin_is_found() -> None:
+    """Its URLs have an object's id as it stands there."""
+
+    class LockedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+        @distributed_lock("<object_id>:change")
+        def change_view(self, request: Any, object_id: str, *rest: Any, **kwargs: Any) -> Any:
+            raise NotImplementedError
+
+    site = admin.AdminSite("locked")
+    site.register(Customer, LockedAdmin)
+    (name,) = warned(path("admin/", site.urls))
+    assert name.endswith("LockedAdmin.change_view")
+
+
+@pytest.mark.parametrize(
+    "heading",
+    ["One thing, one lock", "Functions and classes", "Django REST framework", "Django Ninja"],
+)
+def test_documented_views_are_clean(heading: str) -> None:
+    """What is shown to everybody."""
+    assert warned(*example("frameworks.md", heading).urlpatterns) == []
