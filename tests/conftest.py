@@ -13,7 +13,9 @@ from django_distlock.flows import current_flow
 from django_distlock.handler import lock_backends
 from django_distlock.signals import lock_lost
 from tests.support.lock_server_command import Place, new_place
+from tests.support.lock_servers import start_lock_server
 from tests.support.lossy_proxy import LossyProxy
+from tests.support.memcached import start_memcached
 from tests.support.plugin import FILES, SURROUNDINGS, create_databases
 from tests.support.ports import HOST, reserved_port
 from tests.support.redis_servers import Cluster, connect, start_redis
@@ -64,23 +66,23 @@ def redis_cluster(pytestconfig: pytest.Config) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def own_redis() -> Iterator[Server]:
+def spare_redis() -> Iterator[Server]:
     """Run a Redis server that tests may fill, pause and kill."""
     with start_redis() as running:
         yield running
 
 
 @pytest.fixture
-def server(own_redis: Server) -> Server:
+def redis_server(spare_redis: Server) -> Server:
     """Return it as it was at first: mark the test with `needs("redis")`."""
-    with connect(own_redis) as client:
+    with connect(spare_redis) as client:
         client.flushall()
         client.script_flush()
         for kind in ("normal", "pubsub"):
             client.client_kill_filter(_type=kind, skipme=True)
         client.config_set("maxmemory", 0)
         client.config_set("maxmemory-policy", "noeviction")
-    return own_redis
+    return spare_redis
 
 
 @pytest.fixture
@@ -99,9 +101,37 @@ def durable(alias: str) -> None:
 
 
 @pytest.fixture
-def proxy(server: Server) -> Iterator[LossyProxy]:
-    """Put a proxy before the module's server, which may be another kind than server() here."""
-    with LossyProxy(HOST, server.port) as running:
+def redis_proxy(redis_server: Server) -> Iterator[LossyProxy]:
+    """Put a proxy before it."""
+    with LossyProxy(HOST, redis_server.port) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def memcached_server() -> Iterator[Server]:
+    """Run a Memcached server that tests may pause: mark them with `needs("memcached")`."""
+    with start_memcached() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def spare_lock_server() -> Iterator[Server]:
+    """Run a lock server that tests may pause."""
+    with start_lock_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def patient_lock_server() -> Iterator[Server]:
+    """Run a lock server whose offers don't end by themselves: so nothing depends on that."""
+    with start_lock_server(settings="tests.support.lasting_offers_settings") as running:
+        yield running
+
+
+@pytest.fixture
+def lock_server_proxy(spare_lock_server: Server) -> Iterator[LossyProxy]:
+    """Put a proxy before the spare lock server."""
+    with LossyProxy(HOST, spare_lock_server.port) as running:
         yield running
 
 

@@ -107,10 +107,10 @@ def count_sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.needs("redis")
 def test_key_with_something_else_costs_other_leases_nothing(
-    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The script stops there; it is tried for each lease, all at once."""
-    with locks_of(server) as store, connect(server) as client:
+    with locks_of(redis_server) as store, connect(redis_server) as client:
         claims = granted(store, "abcd")
         client.delete(key_of("b"), key_of("d"))
         client.hset(key_of("b"), "another", "kind")
@@ -126,10 +126,10 @@ def test_key_with_something_else_costs_other_leases_nothing(
 
 @pytest.mark.needs("redis")
 def test_server_that_grants_nothing_now_is_asked_no_more(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That is about no lease of a batch."""
-    with locks_of(server) as store, connect(server) as client:
+    with locks_of(redis_server) as store, connect(redis_server) as client:
         claims = granted(store, "abc")
         assert outcomes(store, claims) == "rrr"
         client.replicaof("127.0.0.1", 1)
@@ -146,7 +146,7 @@ def test_server_that_grants_nothing_now_is_asked_no_more(
 
 
 @pytest.fixture(scope="module")
-def lock_server() -> Iterator[Server]:
+def strict_lock_server() -> Iterator[Server]:
     """Run one for leases up to a minute."""
     with start_lock_server("--max-ttl", "60") as running:
         yield running
@@ -155,10 +155,10 @@ def lock_server() -> Iterator[Server]:
 @pytest.mark.needs("lock_server")
 @pytest.mark.parametrize("binds", [False, True])
 def test_lease_that_a_lock_server_refuses_costs_the_others_nothing(
-    lock_server: Server, binds: bool, caplog: pytest.LogCaptureFixture
+    strict_lock_server: Server, binds: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As one that `max_hold` leaves less than a millisecond."""
-    with locks_of_server(lock_server, release_on_disconnect=binds) as store:
+    with locks_of_server(strict_lock_server, release_on_disconnect=binds) as store:
         claims = granted(store, "abcd")
         assert store.release(claims[3])
         claims[1] = claims[1]._replace(ttl=0.0001)
@@ -171,7 +171,7 @@ def test_lease_that_a_lock_server_refuses_costs_the_others_nothing(
 @pytest.mark.parametrize("binds", [False, True])
 @pytest.mark.parametrize("code", ["invalid", "frame", "internal"])
 def test_request_that_a_lock_server_refuses_is_made_for_each_lease(
-    lock_server: Server, monkeypatch: pytest.MonkeyPatch, code: str, binds: bool
+    strict_lock_server: Server, monkeypatch: pytest.MonkeyPatch, code: str, binds: bool
 ) -> None:
     """Whatever the server has against it."""
     parse = connections.ServerWire._parse
@@ -182,7 +182,7 @@ def test_request_that_a_lock_server_refuses_is_made_for_each_lease(
             return ServerError("it is too much", code)
         return answer
 
-    with locks_of_server(lock_server, release_on_disconnect=binds) as store:
+    with locks_of_server(strict_lock_server, release_on_disconnect=binds) as store:
         claims = granted(store, "abc")
         with monkeypatch.context() as patch:
             patch.setattr(connections.ServerWire, "_parse", refuse)

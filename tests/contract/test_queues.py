@@ -43,16 +43,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from django_distlock import Lease
-    from tests.support.servers import Server
 
 KINDS = [pytest.param(name, marks=pytest.mark.needs(name)) for name in ("redis", "lock_server")]
-
-
-@pytest.fixture(scope="module")
-def patient_lock_server() -> Iterator[Server]:
-    """Run a server whose offers don't end by themselves."""
-    with start_lock_server(settings="tests.support.lasting_offers_settings") as running:
-        yield running
 
 
 @contextmanager
@@ -61,7 +53,7 @@ def queued_store(request: pytest.FixtureRequest, *, lasting: bool) -> Iterator[Q
     with ExitStack() as stack:
         found: QueuedStore
         if request.param == "redis":
-            found = QueuedRedis(request.getfixturevalue("server"), lasting=lasting)
+            found = QueuedRedis(request.getfixturevalue("redis_server"), lasting=lasting)
             stack.enter_context(lasting_offers() if lasting else nullcontext())
         elif lasting:
             found = QueuedLockServer(request.getfixturevalue("patient_lock_server"))

@@ -22,9 +22,7 @@ from tests.stores.memcached.test_backend import leading_to
 from tests.support.concurrency import run, until
 from tests.support.holders import acquire
 from tests.support.lock_servers import locks_of as locks_of_lock_server
-from tests.support.lock_servers import start_lock_server
 from tests.support.lossy_proxy import LossyProxy, chunks
-from tests.support.memcached import start_memcached
 from tests.support.ports import HOST
 from tests.support.redis_servers import place
 from tests.support.redis_stores import locks_at as locks_at_redis
@@ -40,6 +38,12 @@ TIMEOUT = 1.0
 """Seconds that a store has; a call that took two of them would take twice as long."""
 BOUND = 1.9 * TIMEOUT
 
+SERVERS = {
+    "redis": "redis_server",
+    "lock_server": "spare_lock_server",
+    "memcached": "memcached_server",
+    "pylibmc": "memcached_server",
+}
 STORES = [
     pytest.param("redis", marks=pytest.mark.needs("redis")),
     pytest.param("lock_server", marks=pytest.mark.needs("lock_server")),
@@ -48,25 +52,11 @@ STORES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def lock_server() -> Iterator[Server]:
-    """Run one."""
-    with start_lock_server() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def memcached() -> Iterator[Server]:
-    """Run one that tests may pause."""
-    with start_memcached() as running:
-        yield running
-
-
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest) -> Iterator[tuple[str, Server]]:
     """Return the alias of a store, and its server."""
     alias: str = request.param
-    name = {"redis": "server", "pylibmc": "memcached"}.get(alias, alias)
+    name = SERVERS[alias]
     server: Server = request.getfixturevalue(name)
     if alias == "redis":
         ready: Any = locks_of_redis(server, store={"store_timeout": TIMEOUT})
@@ -157,11 +147,14 @@ def silent_address() -> Iterator[tuple[str, int]]:
 
 @pytest.mark.needs("lock_server")
 def test_silent_address_leaves_the_others_their_part_of_the_time(
-    lock_server: Server, monkeypatch: pytest.MonkeyPatch
+    spare_lock_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of those that a name has."""
-    with silent_address() as silent, locks_of_lock_server(lock_server, store_timeout=2) as store:
-        places = [silent, silent, place(lock_server)]
+    with (
+        silent_address() as silent,
+        locks_of_lock_server(spare_lock_server, store_timeout=2) as store,
+    ):
+        places = [silent, silent, place(spare_lock_server)]
 
         def getaddrinfo(*arguments: Any, **options: Any) -> Any:
             return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", where) for where in places]
@@ -193,9 +186,9 @@ class DribblingProxy(LossyProxy):
 
 
 @pytest.mark.needs("redis")
-def test_answer_that_comes_byte_by_byte_is_too_late(server: Server) -> None:
+def test_answer_that_comes_byte_by_byte_is_too_late(redis_server: Server) -> None:
     """Though each is in time."""
-    with DribblingProxy(*place(server)) as proxy:
+    with DribblingProxy(*place(redis_server)) as proxy:
         with locks_at_redis(proxy.port, store={"store_timeout": 0.5}):
             lease = acquire("redis", renew=False)
             proxy.pause = 0.1

@@ -31,7 +31,6 @@ from tests.support.concurrency import run
 from tests.support.databases import committed
 from tests.support.holders import acquire
 from tests.support.lock_servers import locks_of as locks_of_server
-from tests.support.lock_servers import start_lock_server
 from tests.support.redis_stores import locks_of
 
 if TYPE_CHECKING:
@@ -52,13 +51,6 @@ QUEUES = STORES[-2:]
 """Those that tell who waits, by a thread."""
 
 
-@pytest.fixture(scope="module")
-def lock_server() -> Iterator[Server]:
-    """Run one."""
-    with start_lock_server() as running:
-        yield running
-
-
 @pytest.fixture
 def alias(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Return the alias of a store that has neither connections nor threads yet."""
@@ -70,10 +62,10 @@ def alias(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     server_listeners.clear()
     found: str = request.param
     if found == "redis":
-        with locks_of(request.getfixturevalue("server")):
+        with locks_of(request.getfixturevalue("redis_server")):
             yield found
     elif found == "lock_server":
-        with locks_of_server(request.getfixturevalue("lock_server")):
+        with locks_of_server(request.getfixturevalue("spare_lock_server")):
             yield found
     else:
         lock_backends[found].close()
@@ -136,10 +128,10 @@ def open_connection(alias: str) -> None:
 
 
 @pytest.mark.needs("lock_server")
-def test_lease_that_is_to_end_with_a_connection_needs_a_thread(lock_server: Server) -> None:
+def test_lease_that_is_to_end_with_a_connection_needs_a_thread(spare_lock_server: Server) -> None:
     """It listens there."""
     server_listeners.clear()
-    with locks_of_server(lock_server, release_on_disconnect=True):
+    with locks_of_server(spare_lock_server, release_on_disconnect=True):
         with no_threads(), pytest.raises(LockBackendUnavailable, match="can't start new thread"):
             acquire_lock("a", backend="lock_server")
         assert acquire("lock_server").release()

@@ -26,7 +26,7 @@ PROCESS = "1" * 32
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def lock_server_without_failures() -> Iterator[Server]:
     """Run a server, whose log has no failure at the end."""
     with start_lock_server() as running:
         yield running
@@ -173,9 +173,9 @@ class Nonsense:
 
 
 @pytest.fixture(scope="module")
-def nonsense(server: Server) -> Iterator[Nonsense]:
+def nonsense(lock_server_without_failures: Server) -> Iterator[Nonsense]:
     """Let thousands of frames be sent; afterwards, the server is as it was before."""
-    place = place_of(server)
+    place = place_of(lock_server_without_failures)
     with friend(place, PROCESS) as listening:
         found = Nonsense(place)
         yield found
@@ -218,10 +218,10 @@ hellos = st.fixed_dictionaries(
 @given(hellos | st.sampled_from(RAW))
 @settings(deadline=None, max_examples=150)
 def test_nonsense_of_strangers_lets_nobody_in(
-    server: Server, hello: dict[str, Any] | bytes
+    lock_server_without_failures: Server, hello: dict[str, Any] | bytes
 ) -> None:
     """One frame is all that they may say."""
-    with LockClient(place_of(server)) as client:
+    with LockClient(place_of(lock_server_without_failures)) as client:
         client.message()
         frame = hello if isinstance(hello, bytes) else json.dumps(hello).encode()
         client.send(frame + b"\n" + line({"do": "status"}))
@@ -231,10 +231,10 @@ def test_nonsense_of_strangers_lets_nobody_in(
 @given(st.text(st.characters(exclude_categories=()), max_size=8), anything)
 @settings(deadline=None, max_examples=100)
 def test_nonsense_of_who_knows_the_secret_is_a_handshake_or_an_error(
-    server: Server, nonce: str, process: object
+    lock_server_without_failures: Server, nonce: str, process: object
 ) -> None:
     """Any text is a nonce; the process has to be named as processes are."""
-    place = place_of(server)
+    place = place_of(lock_server_without_failures)
     with LockClient(place) as client:
         answer = proof(place.secret, "client", client.message()["challenge"], nonce)
         hello = {"distlock": 1, "nonce": nonce, "answer": answer, "process": process}
@@ -261,10 +261,10 @@ DEEP: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("member", DEEP)
 @pytest.mark.parametrize("opening", [b"[", b'{"":'], ids=["lists", "objects"])
 def test_deepest_nesting_that_is_read_is_an_error_as_others_are(
-    server: Server, member: str, opening: bytes
+    lock_server_without_failures: Server, member: str, opening: bytes
 ) -> None:
     """What can be read can be looked at, too."""
-    place, closing = place_of(server), (b"]" if opening == b"[" else b"}")
+    place, closing = place_of(lock_server_without_failures), (b"]" if opening == b"[" else b"}")
 
     def code(depth: int) -> str:
         with friend(place) as client:

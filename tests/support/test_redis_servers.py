@@ -52,7 +52,7 @@ def own_server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def server(own_server: Server) -> Server:
+def redis_server(own_server: Server) -> Server:
     """Return it, empty."""
     with connect(own_server) as client:
         client.flushall()
@@ -111,9 +111,9 @@ def test_node_that_was_killed_comes_back_with_its_slots(redis_cluster: Cluster) 
         assert client.get(key) is None
 
 
-def test_replica_gets_what_its_master_is_told_and_can_be_promoted(server: Server) -> None:
+def test_replica_gets_what_its_master_is_told_and_can_be_promoted(redis_server: Server) -> None:
     """Before it has got what the master is told next, say a grant."""
-    with connect(server) as master, start_redis_replica(server) as replica_server:
+    with connect(redis_server) as master, start_redis_replica(redis_server) as replica_server:
         with connect(replica_server) as replica:
             master.set("a", "1")
             assert master.wait(1, 10_000) == 1
@@ -126,61 +126,64 @@ def test_replica_gets_what_its_master_is_told_and_can_be_promoted(server: Server
             assert (replica.get("b"), master.get("a")) == (None, "1")
 
 
-def test_sentinel_tells_who_is_master_and_promotes_its_replica(server: Server) -> None:
+def test_sentinel_tells_who_is_master_and_promotes_its_replica(redis_server: Server) -> None:
     """Once the master is dead."""
-    with start_redis_replica(server) as replica, start_sentinel(server) as sentinel_server:
+    with (
+        start_redis_replica(redis_server) as replica,
+        start_sentinel(redis_server) as sentinel_server,
+    ):
         with connect(sentinel_server) as sentinel:
 
             def is_master(which: Server) -> bool:
                 address = sentinel.sentinel_get_master_addr_by_name(SENTINEL_NAME)
                 return bool(address == place(which))
 
-            assert is_master(server)
-            server.kill()
+            assert is_master(redis_server)
+            redis_server.kill()
             until(lambda: is_master(replica))
-    server.start()
+    redis_server.start()
 
 
-def test_killed_server_comes_back_empty_at_its_port(server: Server) -> None:
+def test_killed_server_comes_back_empty_at_its_port(redis_server: Server) -> None:
     """As it does in production, unless it is told to keep what it has on disk."""
-    with connect(server) as client:
+    with connect(redis_server) as client:
         client.set("a", "1")
-        server.kill()
+        redis_server.kill()
         with pytest.raises(NotConnected):
             client.get("a")
-        server.start()
+        redis_server.start()
         assert client.get("a") is None
 
 
-def test_paused_server_answers_nothing_until_it_goes_on(server: Server) -> None:
+def test_paused_server_answers_nothing_until_it_goes_on(redis_server: Server) -> None:
     """And then what it was asked meanwhile."""
-    with Redis(*place(server), socket_timeout=0.1, retry=NO_RETRY) as client:
+    with Redis(*place(redis_server), socket_timeout=0.1, retry=NO_RETRY) as client:
         client.set("a", "1")
-        with server.paused(), pytest.raises(TimedOut):
+        with redis_server.paused(), pytest.raises(TimedOut):
             client.incr("a")
         until(lambda: client.get("a") == b"2")
 
 
-def test_paused_server_can_be_killed(server: Server) -> None:
+def test_paused_server_can_be_killed(redis_server: Server) -> None:
     """It need not go on for that."""
-    with server.paused():
-        server.kill()
-    server.start()
+    with redis_server.paused():
+        redis_server.kill()
+    redis_server.start()
 
 
-def test_server_can_be_full(server: Server) -> None:
+def test_server_can_be_full(redis_server: Server) -> None:
     """It refuses whatever needs memory."""
-    with connect(server) as client:
+    with connect(redis_server) as client:
         client.config_set("maxmemory", 1)
         with pytest.raises(OutOfMemoryError):
             client.set("a", "1")
 
 
-def test_server_is_filled(server: Server) -> None:
+def test_server_is_filled(redis_server: Server) -> None:
     """By any command, in any of its databases."""
-    fill(server, 20_001, "SET", "other:#", "x", db=1)
-    fill(server, 10, "HSET", "lock:{#}", "owner", "#-#", "token", "7", db=1)
-    with connect(server, db=1) as client:
+    fill(redis_server, 20_001, "SET", "other:#", "x", db=1)
+    fill(redis_server, 10, "HSET", "lock:{#}", "owner", "#-#", "token", "7", db=1)
+    with connect(redis_server, db=1) as client:
         assert client.dbsize() == 20_011
         assert client.get("other:20001") == "x"
         assert client.hgetall("lock:{10}") == {"owner": "10-10", "token": "7"}
@@ -209,30 +212,32 @@ def increase(proxy: LossyProxy) -> str:
             return "cut"
 
 
-def test_proxy_loses_replies(server: Server, proxy: LossyProxy) -> None:
+def test_proxy_loses_replies(redis_server: Server, redis_proxy: LossyProxy) -> None:
     """The request was carried out."""
-    proxy.lose_replies(b"INCR", 2)
-    assert [increase(proxy) for _ in range(3)] == ["cut", "cut", "3"]
-    assert (proxy.losses, proxy.connections) == (0, 3)
+    redis_proxy.lose_replies(b"INCR", 2)
+    assert [increase(redis_proxy) for _ in range(3)] == ["cut", "cut", "3"]
+    assert (redis_proxy.losses, redis_proxy.connections) == (0, 3)
 
 
-def test_proxy_loses_requests(server: Server, proxy: LossyProxy) -> None:
+def test_proxy_loses_requests(redis_server: Server, redis_proxy: LossyProxy) -> None:
     """They were not carried out."""
-    proxy.lose_requests(b"INCR", 2)
-    assert [increase(proxy) for _ in range(3)] == ["cut", "cut", "1"]
-    assert (proxy.losses, proxy.connections) == (0, 3)
+    redis_proxy.lose_requests(b"INCR", 2)
+    assert [increase(redis_proxy) for _ in range(3)] == ["cut", "cut", "1"]
+    assert (redis_proxy.losses, redis_proxy.connections) == (0, 3)
 
 
-def test_proxy_resets_a_share_of_the_connections(server: Server, proxy: LossyProxy) -> None:
+def test_proxy_resets_a_share_of_the_connections(
+    redis_server: Server, redis_proxy: LossyProxy
+) -> None:
     """The same ones for a seed, and so many at most; some requests were carried out, some not."""
     outcomes = []
     for seed in (1, 1, 2):
-        proxy.reset_connections(0.3, 10, within=2, seed=seed)
-        outcomes.append([increase_by_hand(proxy) for _ in range(50)])
+        redis_proxy.reset_connections(0.3, 10, within=2, seed=seed)
+        outcomes.append([increase_by_hand(redis_proxy) for _ in range(50)])
     assert outcomes[0] == outcomes[1] != outcomes[2]
     assert [outcome.count("reset") for outcome in outcomes] == [10, 10, 10]
-    assert (proxy.resets, proxy.connections) == (30, 150)
-    with connect(server) as client:
+    assert (redis_proxy.resets, redis_proxy.connections) == (30, 150)
+    with connect(redis_server) as client:
         assert 120 < int(client.get("a") or 0) < 150
 
 
@@ -247,25 +252,25 @@ def increase_by_hand(proxy: LossyProxy) -> str:
     return "done"
 
 
-def test_proxy_outlives_its_server(server: Server, proxy: LossyProxy) -> None:
+def test_proxy_outlives_its_server(redis_server: Server, redis_proxy: LossyProxy) -> None:
     """It refuses, as the server would, until that is back."""
-    server.kill()
-    assert increase(proxy) == "cut"
-    server.start()
-    assert increase(proxy) == "1"
+    redis_server.kill()
+    assert increase(redis_proxy) == "cut"
+    redis_server.start()
+    assert increase(redis_proxy) == "1"
 
 
-def test_proxy_leaves_nothing_open(proxy: LossyProxy) -> None:
+def test_proxy_leaves_nothing_open(redis_proxy: LossyProxy) -> None:
     """Once a client has gone, and at its end."""
-    with Redis(port=proxy.port) as client:
+    with Redis(port=redis_proxy.port) as client:
         client.ping()
-        assert proxy.open == 1
-    until(lambda: proxy.open == 0)
-    with socket.create_connection((HOST, proxy.port)) as left:
-        until(lambda: proxy.open == 1)
-        proxy.__exit__()
+        assert redis_proxy.open == 1
+    until(lambda: redis_proxy.open == 0)
+    with socket.create_connection((HOST, redis_proxy.port)) as left:
+        until(lambda: redis_proxy.open == 1)
+        redis_proxy.__exit__()
         assert left.recv(1) == b""
-    assert proxy.open == 0
+    assert redis_proxy.open == 0
 
 
 # What servers answer

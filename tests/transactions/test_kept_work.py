@@ -623,12 +623,12 @@ def test_store_that_is_down_before_the_commit_is_no_loss(
 
 @pytest.mark.needs("redis")
 def test_store_that_hangs_holds_up_a_commit_for_no_longer_than_its_store_timeout(
-    server: Server, caplog: pytest.LogCaptureFixture
+    redis_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Then it is done: nobody else is granted the lease meanwhile."""
-    process = server.executor.process
+    process = redis_server.executor.process
     assert process is not None
-    place = server.settings["PORT"]
+    place = redis_server.settings["PORT"]
     with locks_at(place, store={"store_timeout": 0.3}), distributed_lock("a", backend=ALIAS):
         try:
             with transaction.atomic():

@@ -30,7 +30,7 @@ def alias(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module", params=COMMANDS)
-def server(request: pytest.FixtureRequest) -> str:
+def web_server(request: pytest.FixtureRequest) -> str:
     """Return what runs the site."""
     return cast("str", request.param)
 
@@ -47,11 +47,11 @@ def sessions_before(alias: str, django_db_setup: None, django_db_blocker: Django
 
 @pytest.fixture(scope="module")
 def site(
-    server: str, alias: str, sessions_before: int, tmp_path_factory: pytest.TempPathFactory
+    web_server: str, alias: str, sessions_before: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
     """Run the site for several tests."""
     directory = tmp_path_factory.mktemp("site")
-    with Site(server, directory, DISTLOCK_TEST_SERVED=alias) as running:
+    with Site(web_server, directory, DISTLOCK_TEST_SERVED=alias) as running:
         yield running
 
 

@@ -54,9 +54,9 @@ JSON_AND_ZLIB = {
 
 
 @pytest.mark.parametrize("library", [DJANGO_REDIS, DJANGO])
-def test_lock_is_json_at_a_key_of_its_name(server: Server, library: str) -> None:
+def test_lock_is_json_at_a_key_of_its_name(redis_server: Server, library: str) -> None:
     """Beside its last token, which is kept for a day."""
-    with locks_of(server, library=library), connect(server) as client:
+    with locks_of(redis_server, library=library), connect(redis_server) as client:
         lease = acquire(ALIAS, label="a job")
         assert set(client.keys()) == {key_of(), f"{key_of()}:token"}
         assert json.loads(client.get(key_of()) or "") == {
@@ -86,25 +86,25 @@ def test_lock_is_json_at_a_key_of_its_name(server: Server, library: str) -> None
     ],
 )
 def test_what_a_cache_does_with_values_matters_not(
-    server: Server, library: str, cache: dict[str, Any]
+    redis_server: Server, library: str, cache: dict[str, Any]
 ) -> None:
     """Or else a deployment with another version or setting would split each lock."""
-    with locks_of(server):
+    with locks_of(redis_server):
         lease = acquire(ALIAS)
-        with locks_of(server, library=library, **cache) as store:
+        with locks_of(redis_server, library=library, **cache) as store:
             assert acquire_lock("a", backend=ALIAS) is None
             assert [lock.token for lock in store.held()] == [lease.token]
             with ThreadPoolExecutor(1) as thread:
                 with distributed_lock("b", backend=ALIAS):
                     waits = thread.submit(acquire, ALIAS, "b", timeout=10)
-                    until(lambda: waiting(server, "b") == 1)
+                    until(lambda: waiting(redis_server, "b") == 1)
                 assert waits.result(30).release()
         assert lease.release()
 
 
-def test_cache_without_prefix_gives_none(server: Server) -> None:
+def test_cache_without_prefix_gives_none(redis_server: Server) -> None:
     """The key begins with the package's name."""
-    with locks_of(server, KEY_PREFIX="") as store, connect(server) as client:
+    with locks_of(redis_server, KEY_PREFIX="") as store, connect(redis_server) as client:
         acquire(ALIAS)
         assert client.exists("distlock:{a}")
         assert [lock.semaphore for lock in store.held()] == ["a"]
@@ -122,9 +122,9 @@ ODD = {
 }
 
 
-def test_odd_semaphores_are_encoded_and_listed_as_they_are(server: Server) -> None:
+def test_odd_semaphores_are_encoded_and_listed_as_they_are(redis_server: Server) -> None:
     """Only what would change the slot is, so that people can read the rest."""
-    with locks_of(server) as store, connect(server) as client:
+    with locks_of(redis_server) as store, connect(redis_server) as client:
         leases = [acquire(ALIAS, semaphore, label=semaphore) for semaphore in ODD]
         keys = {key_of(encoded) for encoded in ODD.values()}
         assert {key for key in client.scan_iter() if not key.endswith(":token")} == keys
@@ -146,31 +146,31 @@ def test_keys_of_a_lock_are_in_one_slot(redis_cluster: Cluster) -> None:
             assert len({client.keyslot(key) for key in store._keys(semaphore)}) == 1
 
 
-def test_long_semaphores_are_not_cut(server: Server) -> None:
+def test_long_semaphores_are_not_cut(redis_server: Server) -> None:
     """Two that differ in their last character are two (peer defects 23, 24)."""
-    with locks_of(server):
+    with locks_of(redis_server):
         leases = [acquire(ALIAS, "☃" * 254 + last) for last in "ab"]
         assert [lease.release() for lease in leases] == [True, True]
 
 
 @pytest.mark.parametrize("prefix", ["a*", "a?", "[ab]", "a\\", "a", "^", "a-"])
-def test_prefix_is_no_pattern(server: Server, prefix: str) -> None:
+def test_prefix_is_no_pattern(redis_server: Server, prefix: str) -> None:
     """What stands for others in a pattern stands for itself."""
     names = ["a", "a*b", "a?b", "ab", "[ab]", "[ab]c", "a\\", "a\\b", "b", "^a", "a-z"]
-    with locks_of(server) as store:
+    with locks_of(redis_server) as store:
         for name in names:
             acquire(ALIAS, name)
         found = [lock.semaphore for lock in store.held(prefix)]
         assert found == sorted(name for name in names if name.startswith(prefix))
 
 
-def test_prefix_of_keys_is_no_pattern(server: Server) -> None:
+def test_prefix_of_keys_is_no_pattern(redis_server: Server) -> None:
     """Nor are others' locks listed, whose prefix is alike."""
-    with locks_of(server, KEY_PREFIX="s?te*"):
+    with locks_of(redis_server, KEY_PREFIX="s?te*"):
         acquire(ALIAS, "theirs")
-    with locks_of(server, KEY_PREFIX="site"):
+    with locks_of(redis_server, KEY_PREFIX="site"):
         acquire(ALIAS, "ours")
-    with locks_of(server, KEY_PREFIX="s?te*") as store:
+    with locks_of(redis_server, KEY_PREFIX="s?te*") as store:
         assert [lock.semaphore for lock in store.held()] == ["theirs"]
 
 
@@ -178,9 +178,9 @@ def test_prefix_of_keys_is_no_pattern(server: Server) -> None:
 
 
 @pytest.mark.parametrize("ttl", [0.05, 0.5, 1.5])
-def test_parts_of_a_second_count(server: Server, ttl: float) -> None:
+def test_parts_of_a_second_count(redis_server: Server, ttl: float) -> None:
     """No lock is granted twice because they were cut off (peer defect 25)."""
-    with locks_of(server), connect(server) as client:
+    with locks_of(redis_server), connect(redis_server) as client:
         lease = acquire(ALIAS, ttl=ttl, renew=False)
         assert 0 < client.pttl(key_of()) <= ttl * 1000
         if ttl > 0.1:
@@ -191,16 +191,16 @@ def test_parts_of_a_second_count(server: Server, ttl: float) -> None:
             assert lease.release()
 
 
-def test_least_ttl_is_rounded_up(server: Server) -> None:
+def test_least_ttl_is_rounded_up(redis_server: Server) -> None:
     """To a whole millisecond, which Redis counts in; 0 would be none."""
-    with locks_of(server) as store, connect(server) as client:
+    with locks_of(redis_server) as store, connect(redis_server) as client:
         assert store.acquire("a", new_owner(), 0.001, "")
         until(lambda: not client.exists(key_of()))
 
 
-def test_unlimited_ttl_has_no_end(server: Server) -> None:
+def test_unlimited_ttl_has_no_end(redis_server: Server) -> None:
     """It is one holder's until he releases it (peer defect 17)."""
-    with locks_of(server) as store, connect(server) as client:
+    with locks_of(redis_server) as store, connect(redis_server) as client:
         lease = acquire(ALIAS, ttl=None)
         assert client.pttl(key_of()) == -1
         assert [lock.expires_at for lock in store.held()] == [None]
@@ -211,9 +211,9 @@ def test_unlimited_ttl_has_no_end(server: Server) -> None:
         assert lease.release()
 
 
-def test_wait_for_part_of_a_second_ends(server: Server) -> None:
+def test_wait_for_part_of_a_second_ends(redis_server: Server) -> None:
     """It isn't cut to 0, which might mean for ever (peer defect 10)."""
-    with locks_of(server), distributed_lock("a", backend=ALIAS):
+    with locks_of(redis_server), distributed_lock("a", backend=ALIAS):
         before = clocks.monotonic()
         assert elsewhere(lambda: acquire_lock("a", backend=ALIAS, timeout=0.3)) is None
         assert 0.3 <= clocks.monotonic() - before < 2
@@ -222,19 +222,19 @@ def test_wait_for_part_of_a_second_ends(server: Server) -> None:
 # Round trips
 
 
-def test_pair_takes_two_commands(server: Server) -> None:
+def test_pair_takes_two_commands(redis_server: Server) -> None:
     """One script each, by its digest."""
-    with locks_of(server):
+    with locks_of(redis_server):
         assert acquire(ALIAS).release()
-        with commands(server) as seen:
+        with commands(redis_server) as seen:
             assert acquire(ALIAS).release()
     assert seen["evalsha"] == 2
     assert not seen.keys() & {"eval", "script|load", "hello", "select", "ping"}
 
 
-def test_server_that_has_forgotten_the_scripts_gets_them_again(server: Server) -> None:
+def test_server_that_has_forgotten_the_scripts_gets_them_again(redis_server: Server) -> None:
     """Each action of its own."""
-    with locks_of(server) as store, connect(server) as client:
+    with locks_of(redis_server) as store, connect(redis_server) as client:
         client.script_flush()
         lease = acquire(ALIAS)
         client.script_flush()
@@ -242,7 +242,7 @@ def test_server_that_has_forgotten_the_scripts_gets_them_again(server: Server) -
         client.script_flush()
         with ThreadPoolExecutor(1) as thread:
             waits = thread.submit(acquire, ALIAS, timeout=10)
-            until(lambda: waiting(server) == 1)
+            until(lambda: waiting(redis_server) == 1)
             client.script_flush()
             assert lease.release()
             successor = waits.result(30)
@@ -254,9 +254,9 @@ def test_server_that_has_forgotten_the_scripts_gets_them_again(server: Server) -
 # Tokens
 
 
-def test_tokens_rise_though_the_last_one_is_lost(server: Server) -> None:
+def test_tokens_rise_though_the_last_one_is_lost(redis_server: Server) -> None:
     """With all of the database, or alone; they are exact."""
-    with locks_of(server), connect(server) as client:
+    with locks_of(redis_server), connect(redis_server) as client:
         tokens = []
         for forget in (client.flushdb, lambda: client.delete(f"{key_of()}:token"), client.ping):
             lease = acquire(ALIAS)
@@ -269,9 +269,9 @@ def test_tokens_rise_though_the_last_one_is_lost(server: Server) -> None:
 
 
 @pytest.mark.parametrize("last", [2**53 - 3, 9_007_199_254_740_001, 3_000_000_000_000_001])
-def test_token_far_ahead_of_the_clock_rises_by_one(server: Server, last: int) -> None:
+def test_token_far_ahead_of_the_clock_rises_by_one(redis_server: Server, last: int) -> None:
     """No digit is rounded."""
-    with locks_of(server) as store, connect(server) as client:
+    with locks_of(redis_server) as store, connect(redis_server) as client:
         client.set(f"{key_of()}:token", last)
         lease = acquire(ALIAS)
         assert lease.token == last + 1
@@ -285,15 +285,19 @@ def test_token_far_ahead_of_the_clock_rises_by_one(server: Server, last: int) ->
 # Listing
 
 
-def test_listing_locks_among_a_million_keys_holds_nobody_up(server: Server) -> None:
+def test_listing_locks_among_a_million_keys_holds_nobody_up(redis_server: Server) -> None:
     """No command of it takes long, and others are served in between."""
     value = '{"owner":"#","token":#,"acquired_at":#,"holder":"somebody"}'
-    fill(server, 1_000_000, "SET", "site:1:#", "x")
-    fill(server, 10_000, "SET", key_of("#"), value, "PX", "600000")
+    fill(redis_server, 1_000_000, "SET", "site:1:#", "x")
+    fill(redis_server, 10_000, "SET", key_of("#"), value, "PX", "600000")
     slowest = 0.0
-    with locks_of(server) as store, connect(server) as client, ThreadPoolExecutor(1) as thread:
+    with (
+        locks_of(redis_server) as store,
+        connect(redis_server) as client,
+        ThreadPoolExecutor(1) as thread,
+    ):
         before = time.monotonic()
-        with commands(server) as seen:
+        with commands(redis_server) as seen:
             listing = thread.submit(lambda: [*store.held()])
             while not listing.done():
                 asked = time.monotonic()
@@ -305,12 +309,12 @@ def test_listing_locks_among_a_million_keys_holds_nobody_up(server: Server) -> N
     assert slowest < 0.5
 
 
-def test_lock_that_is_scanned_twice_is_listed_once(server: Server) -> None:
+def test_lock_that_is_scanned_twice_is_listed_once(redis_server: Server) -> None:
     """As happens while the server's table of keys shrinks."""
     value = '{"owner":"#","token":#,"acquired_at":#,"holder":"somebody"}'
-    fill(server, 300, "SET", key_of("#"), value)
-    fill(server, 20_000, "SET", "#", "x")
-    with locks_of(server) as store, connect(server) as client:
+    fill(redis_server, 300, "SET", key_of("#"), value)
+    fill(redis_server, 20_000, "SET", "#", "x")
+    with locks_of(redis_server) as store, connect(redis_server) as client:
         [node] = store._servers.all()
         ask = node.ask_all
 
@@ -332,9 +336,9 @@ SHRINK = "for number = 1, 20000 do redis.call('DEL', string.format('%d', number)
 
 
 @pytest.mark.parametrize("command", ["LPUSH", "SET"])
-def test_foreign_key_in_the_place_of_a_lock_is_told(server: Server, command: str) -> None:
+def test_foreign_key_in_the_place_of_a_lock_is_told(redis_server: Server, command: str) -> None:
     """It can't be listed, and a list can't be a lock."""
-    with locks_of(server) as store, connect(server) as client:
+    with locks_of(redis_server) as store, connect(redis_server) as client:
         client.execute_command(command, key_of(), "not a lock")
         with pytest.raises(LockBackendUnavailable, match=r"distlock:\{a\}"):
             [*store.held()]
@@ -353,7 +357,7 @@ def connections(server: Server) -> int:
         return len(client.client_list()) - 1
 
 
-def test_threads_have_a_connection_each_at_most(server: Server) -> None:
+def test_threads_have_a_connection_each_at_most(redis_server: Server) -> None:
     """And none is left after close()."""
 
     def work(number: int) -> int:
@@ -362,24 +366,26 @@ def test_threads_have_a_connection_each_at_most(server: Server) -> None:
                 pass
         return number
 
-    with locks_of(server) as store:
+    with locks_of(redis_server) as store:
         with ThreadPoolExecutor(50) as threads:
             assert sum(threads.map(work, range(50))) == sum(range(50))
-        assert 1 <= connections(server) <= 50
+        assert 1 <= connections(redis_server) <= 50
         store.close()
-        until(lambda: connections(server) == 0)
+        until(lambda: connections(redis_server) == 0)
 
 
-def test_idle_process_has_no_connection(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_process_has_no_connection(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither for locks nor to listen."""
     monkeypatch.setattr("django_distlock.background.IDLE", 0.1)
     monkeypatch.setattr("django_distlock.background._backgrounds", {})
     monkeypatch.setattr("django_distlock.backends.redis.listening.IDLE", 0.1)
-    with locks_of(server):
+    with locks_of(redis_server):
         lease = acquire(ALIAS, ttl=1)
         assert elsewhere(lambda: acquire_lock("a", backend=ALIAS, timeout=0.05)) is None
         assert lease.release()
-        until(lambda: connections(server) == 0)
+        until(lambda: connections(redis_server) == 0)
 
 
 @pytest.mark.parametrize(
@@ -397,10 +403,10 @@ def test_idle_process_has_no_connection(server: Server, monkeypatch: pytest.Monk
     ],
 )
 def test_connections_of_locks_are_none_of_the_caches(
-    server: Server, library: str, options: dict[str, Any]
+    redis_server: Server, library: str, options: dict[str, Any]
 ) -> None:
     """However many have come and gone, or are there: the cache's pool has its own limit."""
-    with locks_of(server, library=library, options=options) as store:
+    with locks_of(redis_server, library=library, options=options) as store:
         for _ in range(5):
             assert acquire(ALIAS).release()
             store.close()
@@ -410,9 +416,9 @@ def test_connections_of_locks_are_none_of_the_caches(
         assert len(getattr(pool, "_connections", [])) <= 2
 
 
-def test_connections_that_the_server_has_closed_are_not_used(server: Server) -> None:
+def test_connections_that_the_server_has_closed_are_not_used(redis_server: Server) -> None:
     """As it may close idle ones: no action fails by that."""
-    with locks_of(server) as store, connect(server) as client:
+    with locks_of(redis_server) as store, connect(redis_server) as client:
         lease = acquire(ALIAS)
         for action in (
             lease.renew,
@@ -427,18 +433,18 @@ def test_connections_that_the_server_has_closed_are_not_used(server: Server) -> 
 
 @pytest.mark.parametrize("library", [DJANGO_REDIS, DJANGO])
 def test_end_of_a_request_closes_no_locks_connection(
-    server: Server, library: str, settings: Any
+    redis_server: Server, library: str, settings: Any
 ) -> None:
     """Though the caches may be closed then."""
     settings.DJANGO_REDIS_CLOSE_CONNECTION = True
-    with locks_of(server, library=library):
+    with locks_of(redis_server, library=library):
         lease = acquire(ALIAS)
         caches[ALIAS].set("a", 1)
         with ThreadPoolExecutor(1) as thread:
             waits = thread.submit(acquire, ALIAS, timeout=10)
-            until(lambda: waiting(server) == 1)
+            until(lambda: waiting(redis_server) == 1)
             caches.close_all()  # as Django does then
-            with commands(server) as seen:
+            with commands(redis_server) as seen:
                 assert lease.release()
                 assert waits.result(30).release()
     assert not seen["subscribe"]
@@ -467,7 +473,7 @@ def forked(work: Any) -> Iterator[None]:
         assert os.waitpid(pid, 0)[1] == 0
 
 
-def test_forked_child_has_connections_of_its_own(server: Server) -> None:
+def test_forked_child_has_connections_of_its_own(redis_server: Server) -> None:
     """Both sides ask at the same time, each many times, and each gets its own answers."""
 
     def work() -> None:
@@ -480,7 +486,7 @@ def test_forked_child_has_connections_of_its_own(server: Server) -> None:
         assert client_id(store) != parent
         work()
 
-    with locks_of(server) as store:
+    with locks_of(redis_server) as store:
         lease = acquire(ALIAS)
         assert acquire_lock("a", backend=ALIAS) is None
         parent = client_id(store)

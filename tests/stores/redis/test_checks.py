@@ -226,23 +226,23 @@ def test_cache_that_makes_no_client_is_refused(cache: dict[str, Any], reason: st
 # What is warned of
 
 
-def test_store_of_a_client_has_nothing_to_say(server: Server) -> None:
+def test_store_of_a_client_has_nothing_to_say(redis_server: Server) -> None:
     """Only a cache may be somebody else's, too."""
     with locks_by(client="tests.app.backends.redis_cluster"):
         assert told(deployed=False) == []
 
 
-def test_cache_of_its_own_has_nothing_to_say(server: Server) -> None:
+def test_cache_of_its_own_has_nothing_to_say(redis_server: Server) -> None:
     """Whichever library it is of."""
     for library in (DJANGO, DJANGO_REDIS):
-        with locks_of(server, library=library):
+        with locks_of(redis_server, library=library):
             assert told(deployed=False) == []
 
 
 @LIBRARIES
-def test_place_that_is_shared_is_warned_of(server: Server, library: str) -> None:
+def test_place_that_is_shared_is_warned_of(redis_server: Server, library: str) -> None:
     """And where there are two reasons, of both."""
-    location = f"redis://{HOST}:{place(server)[1]}/0"
+    location = f"redis://{HOST}:{place(redis_server)[1]}/0"
     entry = {"BACKEND": library, "LOCATION": location, "OPTIONS": {}}
     if library == DJANGO_REDIS:
         entry["OPTIONS"] = {"IGNORE_EXCEPTIONS": True}
@@ -278,26 +278,28 @@ def warned(policy: str) -> str:
 @LIBRARIES
 @pytest.mark.parametrize("version", [2, 3])
 def test_server_that_may_evict_locks_is_warned_of(
-    server: Server, library: str, version: int
+    redis_server: Server, library: str, version: int
 ) -> None:
     """Whichever version of the protocol the cache speaks."""
     options = protocol(library, version)
-    with locks_of(server, library=library, options=options), connect(server) as client:
+    with locks_of(redis_server, library=library, options=options), connect(redis_server) as client:
         assert told(deployed=True) == []
         client.config_set("maxmemory-policy", "allkeys-lru")
-        assert warned("allkeys-lru") == "Redis at {}:{}".format(*place(server))
+        assert warned("allkeys-lru") == "Redis at {}:{}".format(*place(redis_server))
         client.config_set("maxmemory-policy", "noeviction")
         assert told(deployed=True) == []
 
 
 @LIBRARIES
 @pytest.mark.parametrize("version", [2, 3])
-def test_server_that_does_not_tell_is_warned_of(server: Server, library: str, version: int) -> None:
+def test_server_that_does_not_tell_is_warned_of(
+    redis_server: Server, library: str, version: int
+) -> None:
     """An operator may know that it evicts nothing, and silence this; locks can be had."""
-    host, port = place(server)
+    host, port = place(redis_server)
     location = f"redis://locks:secret@{host}:{port}/0"
     options = protocol(library, version)
-    with connect(server) as client:
+    with connect(redis_server) as client:
         client.execute_command("ACL SETUSER locks on >secret ~* &* +@all -config")
         try:
             with locks_at(port, location=location, library=library, options=options):

@@ -540,12 +540,12 @@ def claims(store: Any, names: Any, sent: list[int]) -> list[Extension]:
     return found
 
 
-def test_many_leases_are_renewed_in_one_round_trip(server: Server, sent: list[int]) -> None:
+def test_many_leases_are_renewed_in_one_round_trip(redis_server: Server, sent: list[int]) -> None:
     """By a script for 500 of them, each for its own time; those that are gone are not renewed."""
-    with locks_of(server) as store, connect(server) as client:
+    with locks_of(redis_server) as store, connect(redis_server) as client:
         leases = claims(store, map(str, range(1_200)), sent)
         assert client.delete(key_of("0"), key_of("1199")) == 2
-        with commands(server) as seen:
+        with commands(redis_server) as seen:
             renewals = store.renew(leases)
         assert sent == [3]
         assert (seen["evalsha"], seen["eval"]) == (3, 0)
@@ -554,12 +554,14 @@ def test_many_leases_are_renewed_in_one_round_trip(server: Server, sent: list[in
         assert all(50_000 < client.pttl(key_of(name)) <= 60_000 for name in ("1", "600", "1198"))
 
 
-def test_server_that_forgot_the_script_renews_all_the_same(server: Server, sent: list[int]) -> None:
+def test_server_that_forgot_the_script_renews_all_the_same(
+    redis_server: Server, sent: list[int]
+) -> None:
     """It is sent as a whole, once; what comes after that need not be."""
-    with locks_of(server) as store, connect(server) as client:
+    with locks_of(redis_server) as store, connect(redis_server) as client:
         leases = claims(store, map(str, range(1_200)), sent)
         client.script_flush()
-        with commands(server) as seen:
+        with commands(redis_server) as seen:
             renewals = store.renew(leases)
         assert sent[0] == 3
         assert (seen["evalsha"], seen["eval"]) == (6, 1)
@@ -695,9 +697,9 @@ def sentinels(*places: tuple[str, int]) -> dict[str, Any]:
     }
 
 
-def test_silent_sentinel_does_not_hinder(server: Server) -> None:
+def test_silent_sentinel_does_not_hinder(redis_server: Server) -> None:
     """The next one is asked, in the same budget."""
-    with silent() as first, start_sentinel(server, down_after=60) as second:
+    with silent() as first, start_sentinel(redis_server, down_after=60) as second:
         options = sentinels(first, place(second))
         # django-redis keeps a pool for each location: no other test may have this one.
         with locks_at("", location=f"redis://{SENTINEL_NAME}/5", options=options) as store:
@@ -724,18 +726,21 @@ def test_silent_sentinels_are_unavailable_in_time() -> None:
 # How settings lead to servers
 
 
-def test_stores_in_one_place_share_their_connections(server: Server) -> None:
+def test_stores_in_one_place_share_their_connections(redis_server: Server) -> None:
     """Those of a thread and of another, of a process; but not those with another time budget."""
-    with locks_of(server) as store:
+    with locks_of(redis_server) as store:
         found = store._servers
         assert elsewhere(lambda: lock_backends[ALIAS]._servers) is found  # type: ignore[attr-defined]
-    with locks_of(server) as again:
+    with locks_of(redis_server) as again:
         assert again._servers is found
-    with locks_of(server, store={"store_timeout": 1}) as other:
+    with locks_of(redis_server, store={"store_timeout": 1}) as other:
         assert other._servers is not found
-    with locks_of(server, TIMEOUT=5) as other:
+    with locks_of(redis_server, TIMEOUT=5) as other:
         assert other._servers is not found
-    with known(server, "client_of_node") as one, known(server, "client_of_node") as another:
+    with (
+        known(redis_server, "client_of_node") as one,
+        known(redis_server, "client_of_node") as another,
+    ):
         assert one._servers is another._servers is not found
 
 
@@ -751,10 +756,10 @@ def test_async_call_that_gets_no_answer_is_unavailable(unused_port: int) -> None
 
 
 def test_call_that_is_interrupted_leaves_no_connection_to_use(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer that nobody has read would be taken for that to the next call."""
-    with locks_of(server) as store:
+    with locks_of(redis_server) as store:
         [node] = store._servers.all()
         assert acquire(ALIAS).release()
         with monkeypatch.context() as patch:
@@ -767,7 +772,7 @@ def test_call_that_is_interrupted_leaves_no_connection_to_use(
 
 
 def test_acquisition_that_cannot_be_undone_may_have_been_carried_out(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its second try finds the grant: the undo could not be sent."""
 
@@ -776,7 +781,7 @@ def test_acquisition_that_cannot_be_undone_may_have_been_carried_out(
         wire._socket.close()
         raise TimeoutError
 
-    with locks_of(server) as store:
+    with locks_of(redis_server) as store:
         assert store.acquire("b", "one", 60, "")  # a connection is there, and the script
         with monkeypatch.context() as patch:
             patch.setattr(RedisWire, "receive", close_and_time_out)
@@ -788,10 +793,10 @@ def test_acquisition_that_cannot_be_undone_may_have_been_carried_out(
 
 
 def test_lock_that_ends_while_locks_are_listed_is_not(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its key was found, but its value is gone."""
-    with locks_of(server) as store, connect(server) as client:
+    with locks_of(redis_server) as store, connect(redis_server) as client:
         leases = [acquire(ALIAS, name) for name in "abc"]
         [node] = store._servers.all()
         ask_all = node.ask_all
@@ -807,7 +812,7 @@ def test_lock_that_ends_while_locks_are_listed_is_not(
 
 
 def test_release_by_a_task_that_is_cancelled_is_carried_out(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was sent, and there is nothing to undo."""
     receive = RedisWire.areceive
@@ -820,14 +825,14 @@ def test_release_by_a_task_that_is_cancelled_is_carried_out(
             return await receive(wire)
 
         monkeypatch.setattr(RedisWire, "areceive", tell_and_receive)
-        with server.paused():
+        with redis_server.paused():
             releasing = asyncio.create_task(store.arelease(claim, budget=store.new_budget()))
             await asyncio.wait_for(waits.wait(), 60)
             releasing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await releasing
 
-    with locks_of(server) as store, connect(server) as client:
+    with locks_of(redis_server) as store, connect(redis_server) as client:
         assert acquire(ALIAS).release()  # the server knows the script
         claim = Extension("a", new_owner(), 60)
         assert store.acquire(claim.semaphore, claim.owner, 60, "")

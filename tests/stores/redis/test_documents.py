@@ -30,7 +30,7 @@ CACHES = [
 
 
 @pytest.fixture
-def server(servers: dict[str, Server]) -> Iterator[Server]:
+def redis_server(servers: dict[str, Server]) -> Iterator[Server]:
     """Return the Redis server that runs; what is in the documented databases goes."""
     yield servers["redis"]
     with connect(servers["redis"]) as client:
@@ -81,12 +81,12 @@ def use_every_action() -> None:
     [("redis.md", "Settings"), ("../README.md", "Where the locks are kept")],
 )
 def test_locks_in_a_database_of_their_own(
-    document: str, heading: str, cache: str, server: Server
+    document: str, heading: str, cache: str, redis_server: Server
 ) -> None:
     """What the documents begin with; the other database can be cleared, that of the locks not."""
     shown = example(document, heading)
     of_django = {alias: each | {"BACKEND": cache} for alias, each in shown.CACHES.items()}
-    configured = moved(of_django, server)
+    configured = moved(of_django, redis_server)
     with override_settings(CACHES=configured, DISTLOCK=shown.DISTLOCK):
         use_every_action()
         lease = acquire_lock("other")
@@ -98,10 +98,10 @@ def test_locks_in_a_database_of_their_own(
 
 
 @pytest.mark.needs("redis")
-def test_sentinels_tell_where_the_locks_are(server: Server) -> None:
+def test_sentinels_tell_where_the_locks_are(redis_server: Server) -> None:
     """They are told per cache, so that another one may be a single server's."""
     configured = example("redis.md", "Sentinel").CACHES
-    with start_sentinel(server) as sentinel:
+    with start_sentinel(redis_server) as sentinel:
         configured["locks"]["LOCATION"] = "redis://locks/1"
         configured["locks"]["OPTIONS"]["SENTINELS"] = [place(sentinel)]
         distlock = example("redis.md", "Settings").DISTLOCK
@@ -130,19 +130,19 @@ def test_cluster_is_found_by_a_callable(
 
 
 @pytest.mark.needs("redis")
-def test_user_needs_no_other_rights(server: Server) -> None:
+def test_user_needs_no_other_rights(redis_server: Server) -> None:
     """Than those that are documented; nothing was refused on the way."""
     shown = example("redis.md", "Settings")
-    configured = moved(shown.CACHES, server)
+    configured = moved(shown.CACHES, redis_server)
     configured["locks"]["LOCATION"] = configured["locks"]["LOCATION"].replace(
         "redis://", "redis://locks:secret@"
     )
-    add_user(server, documented_rights())
+    add_user(redis_server, documented_rights())
     with override_settings(CACHES=configured, DISTLOCK=shown.DISTLOCK):
         use_every_action()
-    with connect(server) as client:
+    with connect(redis_server) as client:
         assert client.acl_log() == []
-    remove_user_and_keys(server)
+    remove_user_and_keys(redis_server)
 
 
 def documented_rights() -> str:
@@ -166,14 +166,14 @@ def remove_user_and_keys(server: Server) -> None:
 
 
 @pytest.mark.needs("redis")
-def test_keys_are_the_documented_ones(server: Server) -> None:
+def test_keys_are_the_documented_ones(redis_server: Server) -> None:
     """Of who holds a lock, and of who waits for it."""
     shown = example("redis.md", "Settings")
     text = (DOCUMENTS / "redis.md").read_text(encoding="utf-8")
-    configured = moved(shown.CACHES, server)
+    configured = moved(shown.CACHES, redis_server)
     with (
         override_settings(CACHES=configured, DISTLOCK=shown.DISTLOCK),
-        connect(server, 1) as client,
+        connect(redis_server, 1) as client,
     ):
         with distributed_lock("{50%}"):
             queued = lock_backends["default"].join("{50%}", "owner", "holder", Event().set)
@@ -188,10 +188,12 @@ def test_keys_are_the_documented_ones(server: Server) -> None:
 
 
 @pytest.mark.needs("redis")
-def test_locks_are_listed_in_a_shell(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_locks_are_listed_in_a_shell(
+    redis_server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As the documented lines do."""
     shown = example("redis.md", "Settings")
-    configured = moved(shown.CACHES, server)
+    configured = moved(shown.CACHES, redis_server)
     with override_settings(CACHES=configured, DISTLOCK=shown.DISTLOCK):
         with distributed_lock(SEMAPHORE) as lease:
             example("redis.md", "Who holds what")

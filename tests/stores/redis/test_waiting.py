@@ -51,9 +51,9 @@ pytestmark = pytest.mark.needs("redis", "redis_cluster")
 
 
 @pytest.fixture
-def store(server: Server) -> Iterator[RedisBackend]:
+def store(redis_server: Server) -> Iterator[RedisBackend]:
     """Let the locks be in a server of our own."""
-    with locks_of(server) as running:
+    with locks_of(redis_server) as running:
         yield running
 
 
@@ -139,7 +139,7 @@ def test_line_forgets_who_was_offered_the_lock_last(store: RedisBackend, gives_b
 
 
 def test_who_has_left_is_not_in_the_queue_though_it_was_joined_again(
-    server: Server, store: RedisBackend
+    redis_server: Server, store: RedisBackend
 ) -> None:
     """With the lock, in the meantime: it isn't taken from it."""
     place = cast("QueuedPlace", store.join("a", "owner", "", print))
@@ -147,13 +147,13 @@ def test_who_has_left_is_not_in_the_queue_though_it_was_joined_again(
     place.leave(granted=True)
     place.offered = -math.inf  # as long ago
     listening.listener(store._servers.all()[0])._join_again([place])
-    assert waiting(server) == 0
+    assert waiting(redis_server) == 0
     assert store.release(claim("a", "owner"))
 
 
 @lasting_offers()
 def test_offer_that_was_not_heard_is_found_out(
-    server: Server,
+    redis_server: Server,
     store: RedisBackend,
     threads: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
@@ -161,7 +161,7 @@ def test_offer_that_was_not_heard_is_found_out(
     """At the next look, long before the offer ends."""
     lease = acquire(ALIAS)
     wait = threads.submit(take)
-    until(lambda: waiting(server) == 1)
+    until(lambda: waiting(redis_server) == 1)
     heard: list[int] = []
 
     def miss(self: listening.Listener, number: int) -> None:
@@ -177,42 +177,42 @@ def test_offer_that_was_not_heard_is_found_out(
 
 
 def test_who_missed_an_offer_for_good_joins_again(
-    server: Server, store: RedisBackend, threads: ThreadPoolExecutor
+    redis_server: Server, store: RedisBackend, threads: ThreadPoolExecutor
 ) -> None:
     """His process counted as silent then, but does so no more."""
     lease = acquire(ALIAS)
     waits = [threads.submit(take) for _ in range(3)]
-    until(lambda: waiting(server) == 3)
-    with connect(server) as client:
+    until(lambda: waiting(redis_server) == 3)
+    with connect(redis_server) as client:
         [first, *_] = client.zrange(f"{key_of()}:queue", 0, 0)
         channel = first.split()[0]
         client.zadd(f"{key_of()}:queue", {channel: 0})  # as if it had been offered the lock
     assert lease.release()
     assert [each.result(30) for each in waits]
-    until(lambda: waiting(server) == 0)
+    until(lambda: waiting(redis_server) == 0)
 
 
 def test_user_who_may_not_publish_releases_all_the_same(
-    server: Server, threads: ThreadPoolExecutor
+    redis_server: Server, threads: ThreadPoolExecutor
 ) -> None:
     """Who waits as another user finds out at his next look."""
-    with connect(server) as client:
+    with connect(redis_server) as client:
         client.acl_setuser(
             "mute", enabled=True, passwords=["+secret"], keys=["*"], channels=[], commands=["+@all"]
         )
     try:
-        with locks_of(server) as store, ExitStack() as stack:
+        with locks_of(redis_server) as store, ExitStack() as stack:
             lease = acquire(ALIAS)
             wait = threads.submit(take)
-            until(lambda: waiting(server) == 1)
-            location = f"redis://mute:secret@{HOST}:{place(server)[1]}/0"
+            until(lambda: waiting(redis_server) == 1)
+            location = f"redis://mute:secret@{HOST}:{place(redis_server)[1]}/0"
             mute = stack.enter_context(locks_at("", location=location))
             assert mute is not store
             assert mute.release(claim("a", str(lease.owner)))
             assert wait.result(30)
             assert lease.release() is False
     finally:
-        with connect(server) as client:
+        with connect(redis_server) as client:
             client.acl_deluser("mute")
 
 
@@ -221,21 +221,21 @@ def test_user_who_may_not_publish_releases_all_the_same(
 
 @pytest.mark.usefixtures("store")
 def test_who_waits_is_told_though_the_connection_to_listen_was_lost(
-    server: Server, threads: ThreadPoolExecutor
+    redis_server: Server, threads: ThreadPoolExecutor
 ) -> None:
     """The line is as it was."""
     lease = acquire(ALIAS)
     waits = []
     for number in range(5):
         waits.append(threads.submit(take))
-        until(partial(stand, server, number + 1))
-    with connect(server) as client:
+        until(partial(stand, redis_server, number + 1))
+    with connect(redis_server) as client:
         client.client_kill_filter(_type="pubsub")
     released = time.monotonic_ns()
     assert lease.release()
     times = [each.result(30) for each in waits]
     assert max(times) - released < 4e9
-    until(lambda: waiting(server) == 0)
+    until(lambda: waiting(redis_server) == 0)
 
 
 class ForgettingProxy(LossyProxy):
@@ -256,39 +256,45 @@ class ForgettingProxy(LossyProxy):
 
 
 def test_process_that_the_server_has_lost_listens_anew(
-    server: Server, threads: ThreadPoolExecutor
+    redis_server: Server, threads: ThreadPoolExecutor
 ) -> None:
     """Though nothing tells it, but that it is dropped from the queue."""
-    with ForgettingProxy(*place(server)) as proxy, locks_at(proxy.port), connect(server) as client:
+    with (
+        ForgettingProxy(*place(redis_server)) as proxy,
+        locks_at(proxy.port),
+        connect(redis_server) as client,
+    ):
         lease = acquire(ALIAS)
         wait = threads.submit(take)
-        until(lambda: waiting(server) == 1 and not client.pubsub_channels())
+        until(lambda: waiting(redis_server) == 1 and not client.pubsub_channels())
         assert lease.release()  # to nobody
         until(lambda: wait.done() or len(client.pubsub_channels()) == 1)
         assert wait.result(30)
         with distributed_lock("a", backend=ALIAS):
             wait = threads.submit(take)
-            until(lambda: waiting(server) == 1 and len(client.pubsub_channels()) == 1)
+            until(lambda: waiting(redis_server) == 1 and len(client.pubsub_channels()) == 1)
         assert wait.result(30)
 
 
-def test_who_could_not_leave_leaves_later(server: Server, threads: ThreadPoolExecutor) -> None:
+def test_who_could_not_leave_leaves_later(
+    redis_server: Server, threads: ThreadPoolExecutor
+) -> None:
     """Or else the lock would be offered to nobody, and the others of its process pay for that."""
-    with LossyProxy(*place(server)) as proxy, locks_at(proxy.port):
+    with LossyProxy(*place(redis_server)) as proxy, locks_at(proxy.port):
         lease = acquire(ALIAS)
         stays = threads.submit(take)
-        until(lambda: waiting(server) == 1)
+        until(lambda: waiting(redis_server) == 1)
         proxy.lose_requests(scripts.LEAVE.digest.encode(), 1)
         assert elsewhere(lambda: acquire_lock("a", backend=ALIAS, timeout=0.3)) is None
         assert proxy.losses == 0
-        until(lambda: waiting(server) == 1)
+        until(lambda: waiting(redis_server) == 1)
         assert not stays.done()
         assert lease.release()
         assert stays.result(30)
 
 
 def test_who_waits_is_told_when_the_server_is_killed(
-    server: Server, threads: ThreadPoolExecutor, store: RedisBackend
+    redis_server: Server, threads: ThreadPoolExecutor, store: RedisBackend
 ) -> None:
     """And who comes when it is back waits as ever."""
 
@@ -298,39 +304,39 @@ def test_who_waits_is_told_when_the_server_is_killed(
     acquire(ALIAS, renew=False).leave_behind()
     waits: list[Future[Any]] = [threads.submit(take) for _ in range(5)]
     waits.append(threads.submit(lambda: run(take_in_task())))
-    until(lambda: waiting(server) == 6)
+    until(lambda: waiting(redis_server) == 6)
     killed = time.monotonic_ns()
-    server.kill()
+    redis_server.kill()
     try:
         for each in waits:
             with pytest.raises(LockBackendUnavailable):
                 each.result(30)
         assert time.monotonic_ns() - killed < 4e9
     finally:
-        server.start()
+        redis_server.start()
     with distributed_lock("b", backend=ALIAS):
         wait = threads.submit(take, "b")
-        until(lambda: waiting(server, "b") == 1)
+        until(lambda: waiting(redis_server, "b") == 1)
         released = time.monotonic_ns()
     assert wait.result(30) - released < 4e9
 
 
 def test_who_waits_is_told_when_the_server_answers_nothing(
-    server: Server, threads: ThreadPoolExecutor
+    redis_server: Server, threads: ThreadPoolExecutor
 ) -> None:
     """In the time that a call has, and that until the next look at the queue."""
-    with locks_of(server, store={"store_timeout": 0.3}):
+    with locks_of(redis_server, store={"store_timeout": 0.3}):
         lease = acquire(ALIAS, renew=False)
         waits = [threads.submit(take) for _ in range(5)]
-        until(lambda: waiting(server) == 5)
+        until(lambda: waiting(redis_server) == 5)
         before = clocks.monotonic()
-        with server.paused():
+        with redis_server.paused():
             for each in waits:
                 with pytest.raises(LockBackendUnavailable):
                     each.result(30)
             assert clocks.monotonic() - before < 4
         assert lease.release()
-        until(lambda: waiting(server) == 0)
+        until(lambda: waiting(redis_server) == 0)
         assert acquire(ALIAS, timeout=10).release()
 
 
@@ -372,24 +378,24 @@ def test_who_waits_asks_again_and_again_when_nobody_may_listen_any_more(
     assert "lets nobody listen" in caplog.text
 
 
-def test_who_comes_when_the_server_answers_nothing_is_told(server: Server) -> None:
+def test_who_comes_when_the_server_answers_nothing_is_told(redis_server: Server) -> None:
     """Also if he is the first for whom this process would listen."""
-    with locks_of(server, store={"store_timeout": 0.3}) as store, server.paused():
+    with locks_of(redis_server, store={"store_timeout": 0.3}) as store, redis_server.paused():
         with pytest.raises(LockBackendUnavailable, match="can't listen"):
             store.join("a", "owner", "", print)
 
 
 @pytest.mark.usefixtures("store")
 def test_who_waits_joins_again_when_the_queue_is_lost(
-    server: Server, threads: ThreadPoolExecutor
+    redis_server: Server, threads: ThreadPoolExecutor
 ) -> None:
     """Alone, or with all else: then the lock is free."""
     lease = acquire(ALIAS)
     waits = [threads.submit(take) for _ in range(5)]
-    until(lambda: waiting(server) == 5)
-    with connect(server) as client:
+    until(lambda: waiting(redis_server) == 5)
+    with connect(redis_server) as client:
         client.delete(f"{key_of()}:queue")
-        until(lambda: waiting(server) == 5)
+        until(lambda: waiting(redis_server) == 5)
         flushed = time.monotonic_ns()
         client.flushall()
     times = [each.result(30) for each in waits]
@@ -398,7 +404,7 @@ def test_who_waits_joins_again_when_the_queue_is_lost(
 
 
 def test_user_who_may_not_subscribe_asks_again_and_again(
-    server: Server, threads: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+    redis_server: Server, threads: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
     """He gets the lock all the same."""
 
@@ -406,7 +412,7 @@ def test_user_who_may_not_subscribe_asks_again_and_again(
         async with distributed_lock("a", backend=ALIAS, timeout=30) as lease:
             return lease.token
 
-    with connect(server) as client:
+    with connect(redis_server) as client:
         client.acl_setuser(
             "modest",
             enabled=True,
@@ -415,7 +421,7 @@ def test_user_who_may_not_subscribe_asks_again_and_again(
             channels=[],
             commands=["+@all"],
         )
-    location = f"redis://modest:secret@{HOST}:{place(server)[1]}/0"
+    location = f"redis://modest:secret@{HOST}:{place(redis_server)[1]}/0"
     try:
         with locks_at("", location=location):
             lease = acquire(ALIAS)
@@ -430,12 +436,12 @@ def test_user_who_may_not_subscribe_asks_again_and_again(
             assert all(each.result(30) for each in many)
             assert caplog.text.count("lets nobody listen") == 1
     finally:
-        with connect(server) as client:
+        with connect(redis_server) as client:
             client.acl_deluser("modest")
 
 
 def test_who_waits_where_the_lock_is_no_more_asks_again_and_again(
-    server: Server,
+    redis_server: Server,
     store: RedisBackend,
     threads: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
@@ -443,19 +449,19 @@ def test_who_waits_where_the_lock_is_no_more_asks_again_and_again(
     """The node of a cluster that has it by now knows nothing of the queue."""
     lease = acquire(ALIAS)
     wait = threads.submit(take)
-    until(lambda: waiting(server) == 1)
+    until(lambda: waiting(redis_server) == 1)
     [place] = listening.listener(store._servers.all()[0])._places.values()
     say_when_looked_at(monkeypatch, ServerError("MOVED 1 127.0.0.1:1", "MOVED"))
     until(lambda: place.alone)
     assert place.patience == listening.ALONE
-    with connect(server) as client:
+    with connect(redis_server) as client:
         client.delete(f"{key_of()}:queue")
     assert lease.release()
     assert wait.result(30)
 
 
 def test_who_waits_is_told_what_the_server_says_of_the_queue(
-    server: Server,
+    redis_server: Server,
     store: RedisBackend,
     threads: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
@@ -463,7 +469,7 @@ def test_who_waits_is_told_what_the_server_says_of_the_queue(
     """It can't be asked any more, nobody knows for how long."""
     lease = acquire(ALIAS)
     wait = threads.submit(take)
-    until(lambda: waiting(server) == 1)
+    until(lambda: waiting(redis_server) == 1)
     say_when_looked_at(monkeypatch, ServerError("LOADING it reads its disk", "LOADING"))
     with pytest.raises(LockBackendUnavailable, match="LOADING"):
         wait.result(30)
@@ -487,13 +493,13 @@ def say_when_looked_at(monkeypatch: pytest.MonkeyPatch, answer: ServerError) -> 
 @pytest.mark.parametrize(("ttl", "most"), [(60, 2), (0.6, 10)])
 @pytest.mark.usefixtures("store")
 def test_waiting_costs_few_commands(
-    server: Server, threads: ThreadPoolExecutor, ttl: float, most: int
+    redis_server: Server, threads: ThreadPoolExecutor, ttl: float, most: int
 ) -> None:
     """Per second and waiter, while a lock is held for long."""
     with distributed_lock("a", backend=ALIAS, ttl=ttl):
         waits = [threads.submit(acquire_lock, "a", backend=ALIAS, timeout=3) for _ in range(32)]
-        until(lambda: waiting(server) == 32)
-        with commands(server) as seen:
+        until(lambda: waiting(redis_server) == 32)
+        with commands(redis_server) as seen:
             time.sleep(1)
         [*map(str, waits)]
     assert seen.total() / 32 < most

@@ -51,13 +51,13 @@ SECRET = "sixteen letters."
 
 
 @pytest.fixture
-def server(servers: dict[str, Server]) -> Server:
+def lock_server(servers: dict[str, Server]) -> Server:
     """Return the server that runs for all tests."""
     return servers["lock_server"]
 
 
 @pytest.fixture
-def tls_server(servers: dict[str, Server]) -> Server:
+def tls_lock_server(servers: dict[str, Server]) -> Server:
     """Return the one that speaks TLS."""
     return servers["lock_server_tls"]
 
@@ -130,52 +130,58 @@ def test_elsewhere_is_spoken_to_by_tls() -> None:
 
 
 @needs_server
-def test_wrong_secret_is_no_lock(server: Server) -> None:
+def test_wrong_secret_is_no_lock(lock_server: Server) -> None:
     """And says so."""
-    assert "The secret is not the server's" in why_not(server, secret=SECRET, secret_file=None)
+    assert "The secret is not the server's" in why_not(lock_server, secret=SECRET, secret_file=None)
 
 
 @needs_tls
-def test_wrong_secret_by_tls_is_no_lock(tls_server: Server) -> None:
+def test_wrong_secret_by_tls_is_no_lock(tls_lock_server: Server) -> None:
     """Nor an open socket."""
-    assert "The secret is not the server's" in why_not(tls_server, secret=SECRET, secret_file=None)
+    assert "The secret is not the server's" in why_not(
+        tls_lock_server, secret=SECRET, secret_file=None
+    )
 
 
 @needs_tls
-def test_server_of_another_authority_is_not_trusted(tls_server: Server, tmp_path: Path) -> None:
+def test_server_of_another_authority_is_not_trusted(
+    tls_lock_server: Server, tmp_path: Path
+) -> None:
     """It isn't told anything."""
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(other)
-    assert "certificate verify failed" in why_not(tls_server, tls_ca=str(other))
+    assert "certificate verify failed" in why_not(tls_lock_server, tls_ca=str(other))
 
 
 @needs_tls
-def test_server_by_another_name_is_not_trusted(tls_server: Server) -> None:
+def test_server_by_another_name_is_not_trusted(tls_lock_server: Server) -> None:
     """Its certificate is for another one."""
-    address = f"localhost:{place(tls_server)[1]}"
-    assert "certificate is not valid for 'localhost'" in why_not(tls_server, address=address)
+    address = f"localhost:{place(tls_lock_server)[1]}"
+    assert "certificate is not valid for 'localhost'" in why_not(tls_lock_server, address=address)
 
 
 @needs_tls
-def test_server_that_is_spoken_to_without_tls_is_unavailable(tls_server: Server) -> None:
+def test_server_that_is_spoken_to_without_tls_is_unavailable(tls_lock_server: Server) -> None:
     """It waits, and so do we, for a moment."""
-    address = options_of(tls_server)["address"]
-    with locks_of(tls_server, address=address, tls_ca=None, store_timeout=0.2):
+    address = options_of(tls_lock_server)["address"]
+    with locks_of(tls_lock_server, address=address, tls_ca=None, store_timeout=0.2):
         with pytest.raises(LockBackendUnavailable, match=r"timed out|no answer"):
             acquire_lock("a", backend=ALIAS)
 
 
 @needs_server
 @needs_tls
-def test_server_without_tls_is_unavailable_by_tls(server: Server, tls_server: Server) -> None:
+def test_server_without_tls_is_unavailable_by_tls(
+    lock_server: Server, tls_lock_server: Server
+) -> None:
     """In plain words at least."""
-    assert "SSL" in why_not(server, tls_ca=options_of(tls_server)["tls_ca"])
+    assert "SSL" in why_not(lock_server, tls_ca=options_of(tls_lock_server)["tls_ca"])
 
 
 @needs_tls
-def test_slow_handshake_has_no_time_left(tls_server: Server) -> None:
+def test_slow_handshake_has_no_time_left(tls_lock_server: Server) -> None:
     """When the connection has taken all of it."""
-    with locks_of(tls_server) as store, pytest.raises(TimeoutError):
+    with locks_of(tls_lock_server) as store, pytest.raises(TimeoutError):
         store.server._encrypt(socket.socket(), clocks.monotonic() - 1)
 
 
@@ -225,24 +231,24 @@ async def renew(store: ServerBackend, leases: list[Any]) -> dict[str, Any]:
 
 @needs_server
 @pytest.mark.parametrize("release_on_disconnect", [True, False])
-def test_nothing_to_renew_is_not_asked(server: Server, release_on_disconnect: bool) -> None:
+def test_nothing_to_renew_is_not_asked(lock_server: Server, release_on_disconnect: bool) -> None:
     """Or it is answered at once."""
-    with locks_of(server, release_on_disconnect=release_on_disconnect) as store:
+    with locks_of(lock_server, release_on_disconnect=release_on_disconnect) as store:
         assert store.renew([]) == {}
         assert run(renew(store, [])) == {}
 
 
 @needs_server
-def test_holder_is_shortened_to_what_the_server_takes(server: Server) -> None:
+def test_holder_is_shortened_to_what_the_server_takes(lock_server: Server) -> None:
     """It is for people, who know what is meant."""
-    with locks_of(server) as store, distributed_lock("a", backend=ALIAS, label="x" * 2000):
+    with locks_of(lock_server) as store, distributed_lock("a", backend=ALIAS, label="x" * 2000):
         [lock] = store.held("a", limit=1)
         assert len(lock.holder) == 1000
         assert lock.holder.endswith("x…")
 
 
 @needs_server
-def test_more_locks_are_listed_than_fit_into_a_page(server: Server) -> None:
+def test_more_locks_are_listed_than_fit_into_a_page(lock_server: Server) -> None:
     """In the order of their semaphores, all of them or the first ones."""
     names = [f"many {number:04}" for number in range(PAGE + 100)]
     acquire_all = [
@@ -250,7 +256,7 @@ def test_more_locks_are_listed_than_fit_into_a_page(server: Server) -> None:
         for name in names
     ]
     release_all = [{"do": "release", "semaphore": name, "owner": name} for name in names]
-    with locks_of(server) as store:
+    with locks_of(lock_server) as store:
         store.server.ask_several(acquire_all, clocks.monotonic() + 30)
         assert [lock.semaphore for lock in store.held("many")] == names
         assert [lock.semaphore for lock in store.held("many", PAGE + 1)] == names[: PAGE + 1]
@@ -260,10 +266,10 @@ def test_more_locks_are_listed_than_fit_into_a_page(server: Server) -> None:
 
 @needs_server
 def test_force_release_of_what_is_held_no_more_is_told_to_nobody(
-    server: Server, caplog: pytest.LogCaptureFixture
+    lock_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The operator came too late."""
-    with locks_of(server) as store:
+    with locks_of(lock_server) as store:
         assert not store.force_release("a", 1)
     assert not caplog.records
 
@@ -379,9 +385,9 @@ def test_what_is_no_lock_server_of_ours_is_unavailable(greeting: bytes, message:
 
 
 @needs_server
-def test_connection_waits_for_nothing_after_its_handshake(server: Server) -> None:
+def test_connection_waits_for_nothing_after_its_handshake(lock_server: Server) -> None:
     """The server speaks first: that is no answer."""
-    with locks_of(server) as store:
+    with locks_of(lock_server) as store:
         wire = store.server.connect(2)
         assert wire.outstanding == 0
         wire.close()
@@ -426,11 +432,11 @@ def test_who_needs_the_listener_of_a_server_that_is_paused_is_told_in_time() -> 
 
 
 @needs_server
-def test_slow_connection_takes_no_longer_than_the_budget(server: Server) -> None:
+def test_slow_connection_takes_no_longer_than_the_budget(lock_server: Server) -> None:
     """Though each of its steps would be in time."""
-    with HoldingProxy(*place(server)) as proxy:
+    with HoldingProxy(*place(lock_server)) as proxy:
         proxy.delay = 0.35
-        with locks_at(server, proxy.port, store_timeout=0.4):
+        with locks_at(lock_server, proxy.port, store_timeout=0.4):
             before = clocks.monotonic()
             with pytest.raises(LockBackendUnavailable, match=r"timed out|no answer"):
                 acquire_lock("a", backend=ALIAS)
@@ -438,13 +444,13 @@ def test_slow_connection_takes_no_longer_than_the_budget(server: Server) -> None
 
 
 @needs_server
-def test_process_that_the_server_does_not_know_listens_anew(server: Server) -> None:
+def test_process_that_the_server_does_not_know_listens_anew(lock_server: Server) -> None:
     """And then asks again, in a thread or a task."""
 
     async def acquire_in_task() -> None:
         assert await store.aacquire("b", "owner", 0.1, "", budget=store.new_budget())
 
-    with locks_of(server, release_on_disconnect=True, store_timeout=2.5) as store:
+    with locks_of(lock_server, release_on_disconnect=True, store_timeout=2.5) as store:
         heard = listener(store.server)
         lease = acquire(ALIAS, ttl=0.2, renew=False)
         heard.process = "0" * 32
@@ -458,9 +464,9 @@ def test_process_that_the_server_does_not_know_listens_anew(server: Server) -> N
 
 
 @needs_server
-def test_who_waits_joins_again_only_where_his_process_is_known(server: Server) -> None:
+def test_who_waits_joins_again_only_where_his_process_is_known(lock_server: Server) -> None:
     """Else that connection is of no use."""
-    with locks_of(server) as store, distributed_lock("a", backend=ALIAS):
+    with locks_of(lock_server) as store, distributed_lock("a", backend=ALIAS):
         waits = store.join("a", "owner", "", print)
         assert waits
         waits.request["process"] = "0" * 32
@@ -470,9 +476,9 @@ def test_who_waits_joins_again_only_where_his_process_is_known(server: Server) -
 
 
 @needs_server
-def test_only_the_first_who_learns_that_makes_it_listen_anew(server: Server) -> None:
+def test_only_the_first_who_learns_that_makes_it_listen_anew(lock_server: Server) -> None:
     """The others have asked before, and wait with him."""
-    with locks_of(server) as store:
+    with locks_of(lock_server) as store:
         heard = listener(store.server)
         waits = store.join("a", "owner", "", print)
         assert waits
@@ -485,7 +491,7 @@ def test_only_the_first_who_learns_that_makes_it_listen_anew(server: Server) -> 
 
 @needs_server
 def test_process_that_the_server_forgets_again_and_again_is_told(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    lock_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gives up after a few times."""
 
@@ -493,7 +499,7 @@ def test_process_that_the_server_forgets_again_and_again_is_told(
         await heard.abind({"do": "acquire"}, clocks.monotonic() + 2)
 
     monkeypatch.setattr(listening, "TRIES", 0)
-    with locks_of(server) as store:
+    with locks_of(lock_server) as store:
         heard = listener(store.server)
         with pytest.raises(LockBackendUnavailable, match="loses the connection"):
             store.join("a", "owner", "", print)
@@ -505,7 +511,7 @@ def test_process_that_the_server_forgets_again_and_again_is_told(
 
 
 @needs_server
-def test_forked_child_has_connections_of_its_own(server: Server) -> None:
+def test_forked_child_has_connections_of_its_own(lock_server: Server) -> None:
     """Both sides ask at the same time, each many times, and each gets its own answers."""
 
     def work() -> None:
@@ -520,7 +526,7 @@ def test_forked_child_has_connections_of_its_own(server: Server) -> None:
         assert not store.server._idle
         work()
 
-    with locks_of(server):
+    with locks_of(lock_server):
         lease = acquire(ALIAS)
         assert acquire_lock("a", backend=ALIAS) is None
         with forked(work_elsewhere):

@@ -50,17 +50,10 @@ SOON = 1.0
 """Seconds that a call may take beyond its budget, on a busy machine."""
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """Run a server that tests may pause."""
-    with start_lock_server() as running:
-        yield running
-
-
 @pytest.fixture
-def store(server: Server) -> Iterator[ServerBackend]:
+def store(spare_lock_server: Server) -> Iterator[ServerBackend]:
     """Let the locks be there; at the end nobody has one, nor waits."""
-    with locks_of(server) as running:
+    with locks_of(spare_lock_server) as running:
         yield running
         until(lambda: is_unused(running))
 
@@ -175,17 +168,17 @@ def test_many_processes_lose_no_increment_as_the_server_is_killed(tmp_path: Path
 
 
 def test_many_processes_lose_no_increment_as_connections_are_reset(
-    server: Server, store: ServerBackend, proxy: LossyProxy, tmp_path: Path
+    spare_lock_server: Server, store: ServerBackend, lock_server_proxy: LossyProxy, tmp_path: Path
 ) -> None:
     """Each of them, sooner or later."""
     file = tmp_path / "counter"
     file.write_text("0")
-    proxy.reset_connections(1, 10_000, within=40)
-    address = f"127.0.0.1:{proxy.port}"
+    lock_server_proxy.reset_connections(1, 10_000, within=40)
+    address = f"127.0.0.1:{lock_server_proxy.port}"
     command = "count_anyway", ALIAS, str(file), "25", "2"
-    with workers_at(server, 8, *command, address=address) as workers:
+    with workers_at(spare_lock_server, 8, *command, address=address) as workers:
         grants = sorted(tuple(grant) for result in workers.results() for grant in result)
-    assert proxy.resets > 20
+    assert lock_server_proxy.resets > 20
     assert file.read_text() == "200"
     tokens = [token for _, token in grants]
     assert tokens == sorted(set(tokens))
@@ -194,11 +187,11 @@ def test_many_processes_lose_no_increment_as_connections_are_reset(
 # Servers that answer nothing
 
 
-def test_server_that_answers_nothing_is_unavailable_in_time(server: Server) -> None:
+def test_server_that_answers_nothing_is_unavailable_in_time(spare_lock_server: Server) -> None:
     """And what it does later leaves no lock."""
-    with locks_of(server, store_timeout=0.5) as store:
+    with locks_of(spare_lock_server, store_timeout=0.5) as store:
         lease = acquire(ALIAS, "mine")
-        with server.paused():
+        with spare_lock_server.paused():
             for action in (  # by a warm connection, and then by new ones
                 lambda: acquire_lock("a", backend=ALIAS),
                 lambda: acquire_lock("b", backend=ALIAS),
@@ -217,11 +210,11 @@ def test_server_that_answers_nothing_is_unavailable_in_time(server: Server) -> N
         until(lambda: is_unused(store))
 
 
-def test_late_answer_is_nobodys(server: Server, threads: ThreadPoolExecutor) -> None:
+def test_late_answer_is_nobodys(spare_lock_server: Server, threads: ThreadPoolExecutor) -> None:
     """Who asks next has another connection."""
-    with locks_of(server, store_timeout=1) as store:
+    with locks_of(spare_lock_server, store_timeout=1) as store:
         assert acquire(ALIAS).release()
-        with server.paused():
+        with spare_lock_server.paused():
             with pytest.raises(LockBackendUnavailable):
                 acquire_lock("a", backend=ALIAS)
             asked = threads.submit(store.status)
@@ -231,19 +224,19 @@ def test_late_answer_is_nobodys(server: Server, threads: ThreadPoolExecutor) -> 
 
 
 def test_waiter_outlasts_a_pause_of_the_server(
-    server: Server,
+    spare_lock_server: Server,
     threads: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
     lost: dict[Lease, str],
 ) -> None:
     """Though by then nobody listens to it any more."""
     monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
-    with locks_of(server, store_timeout=1.5) as store:
+    with locks_of(spare_lock_server, store_timeout=1.5) as store:
         lease = acquire(ALIAS)
         waits = [threads.submit(take), threads.submit(lambda: run(take_in_task()))]
         until(lambda: waiting(store) == 2)
         listened = listener(store.server)
-        with server.paused():
+        with spare_lock_server.paused():
             until(lambda: listened._wire is None)
         assert not any(each.done() for each in waits)
         until(lambda: waiting(store) == 2 and listened._known.done())
@@ -280,7 +273,7 @@ class ListenersProxy(LossyProxy):
 
 @pytest.mark.parametrize("forgets", [False, True])
 def test_listener_notices_that_nothing_comes_any_more(
-    server: Server,
+    spare_lock_server: Server,
     store: ServerBackend,
     threads: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
@@ -288,9 +281,9 @@ def test_listener_notices_that_nothing_comes_any_more(
 ) -> None:
     """As when a firewall drops the connection; whoever waits is heard again."""
     monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
-    with ListenersProxy(*place(server)) as proxy:
+    with ListenersProxy(*place(spare_lock_server)) as proxy:
         proxy.forgets = forgets
-        with locks_at(server, proxy.port, store_timeout=1.5):
+        with locks_at(spare_lock_server, proxy.port, store_timeout=1.5):
             lease = acquire(ALIAS)
             wait = threads.submit(take)
             until(lambda: proxy.listeners == 2 and waiting(store) == 1)
@@ -327,10 +320,13 @@ def test_server_closes_idle_connections_and_the_next_call_just_works(
 
 
 def test_listener_whose_connection_is_lost_makes_another_one(
-    server: Server, store: ServerBackend, proxy: LossyProxy, threads: ThreadPoolExecutor
+    spare_lock_server: Server,
+    store: ServerBackend,
+    lock_server_proxy: LossyProxy,
+    threads: ThreadPoolExecutor,
 ) -> None:
     """Who waits keeps waiting, in the order in which they came."""
-    with locks_at(server, proxy.port) as mine:
+    with locks_at(spare_lock_server, lock_server_proxy.port) as mine:
         lease = acquire(ALIAS)
         waits = []
         for number in range(5):
@@ -348,13 +344,13 @@ def test_listener_whose_connection_is_lost_makes_another_one(
 
 
 def test_lost_reply_of_a_grant_finds_the_grant(
-    server: Server, store: ServerBackend, proxy: LossyProxy
+    spare_lock_server: Server, store: ServerBackend, lock_server_proxy: LossyProxy
 ) -> None:
     """The second try is the same owner's, and not refused by its own grant."""
-    with locks_at(server, proxy.port):
-        proxy.lose_replies(b'"acquire"', 1)
+    with locks_at(spare_lock_server, lock_server_proxy.port):
+        lock_server_proxy.lose_replies(b'"acquire"', 1)
         lease = acquire(ALIAS)
-        assert proxy.losses == 0
+        assert lock_server_proxy.losses == 0
         [lock] = store.held()
         assert lock.token == lease.token
         assert acquire_lock("a", backend=ALIAS) is None
@@ -362,23 +358,23 @@ def test_lost_reply_of_a_grant_finds_the_grant(
 
 
 def test_lost_reply_of_a_release_is_a_release(
-    server: Server, store: ServerBackend, proxy: LossyProxy
+    spare_lock_server: Server, store: ServerBackend, lock_server_proxy: LossyProxy
 ) -> None:
     """The second request finds nothing to release, and tells that from a loss."""
-    with locks_at(server, proxy.port):
+    with locks_at(spare_lock_server, lock_server_proxy.port):
         lease = acquire(ALIAS)
-        proxy.lose_replies(b'"release"', 1)
+        lock_server_proxy.lose_replies(b'"release"', 1)
         assert lease.release() is True
-        assert proxy.losses == 0
+        assert lock_server_proxy.losses == 0
 
 
 def test_release_can_be_tried_again(
-    server: Server, store: ServerBackend, proxy: LossyProxy
+    spare_lock_server: Server, store: ServerBackend, lock_server_proxy: LossyProxy
 ) -> None:
     """Though both requests were lost."""
-    with locks_at(server, proxy.port):
+    with locks_at(spare_lock_server, lock_server_proxy.port):
         lease = acquire(ALIAS)
-        proxy.lose_requests(b'"release"', 2)
+        lock_server_proxy.lose_requests(b'"release"', 2)
         with pytest.raises(LockBackendUnavailable):
             lease.release()
         assert store.status()["locks"] == 1
@@ -388,9 +384,9 @@ def test_release_can_be_tried_again(
 @pytest.mark.parametrize("what", ["requests", "replies"])
 @pytest.mark.parametrize("release_on_disconnect", [False, True])
 def test_acquisition_without_answer_leaves_no_lock(
-    server: Server,
+    spare_lock_server: Server,
     store: ServerBackend,
-    proxy: LossyProxy,
+    lock_server_proxy: LossyProxy,
     what: str,
     release_on_disconnect: bool,
 ) -> None:
@@ -399,25 +395,27 @@ def test_acquisition_without_answer_leaves_no_lock(
         lambda: acquire_lock("a", backend=ALIAS),
         lambda: run(aacquire_lock("a", backend=ALIAS)),
     ]
-    with locks_at(server, proxy.port, release_on_disconnect=release_on_disconnect):
+    with locks_at(
+        spare_lock_server, lock_server_proxy.port, release_on_disconnect=release_on_disconnect
+    ):
         for acquire_it in ways:
-            getattr(proxy, f"lose_{what}")(b'"acquire"', 2)
+            getattr(lock_server_proxy, f"lose_{what}")(b'"acquire"', 2)
             with pytest.raises(LockBackendUnavailable):
                 acquire_it()
-            assert proxy.losses == 0
+            assert lock_server_proxy.losses == 0
             until(lambda: is_unused(store))
 
 
 def test_task_that_is_cancelled_before_the_answer_leaves_no_lock(
-    server: Server, store: ServerBackend
+    spare_lock_server: Server, store: ServerBackend
 ) -> None:
     """It is given back on the same connection, which is closed when that was answered."""
 
     async def main() -> None:
-        with locks_of(server) as mine:
+        with locks_of(spare_lock_server) as mine:
             lease = await aacquire_lock("b", backend=ALIAS)
             assert lease is not None
-            with server.paused():
+            with spare_lock_server.paused():
                 trying = asyncio.create_task(aacquire_lock("a", backend=ALIAS))
                 await asyncio.sleep(0.05)
                 trying.cancel()
@@ -433,7 +431,10 @@ def test_task_that_is_cancelled_before_the_answer_leaves_no_lock(
 
 
 def test_many_resets_never_let_two_in(
-    server: Server, store: ServerBackend, proxy: LossyProxy, threads: ThreadPoolExecutor
+    spare_lock_server: Server,
+    store: ServerBackend,
+    lock_server_proxy: LossyProxy,
+    threads: ThreadPoolExecutor,
 ) -> None:
     """Of four threads, all of whose connections are reset sooner or later."""
     inside: list[str] = []
@@ -458,9 +459,9 @@ def test_many_resets_never_let_two_in(
                 granted += 1
         return granted
 
-    proxy.reset_connections(1, 10_000, within=25)
-    with locks_at(server, proxy.port):
+    lock_server_proxy.reset_connections(1, 10_000, within=25)
+    with locks_at(spare_lock_server, lock_server_proxy.port):
         assert sum(threads.map(work, "abcd")) == 120
-        assert proxy.resets > 20
-        proxy.reset_connections(0, 0)
+        assert lock_server_proxy.resets > 20
+        lock_server_proxy.reset_connections(0, 0)
         until(lambda: is_unused(store))

@@ -21,7 +21,6 @@ from tests.support.lock_servers import (
     locks_at,
     locks_of,
     start_careful_lock_server,
-    start_lock_server,
     waiting,
     workers_at,
 )
@@ -43,17 +42,10 @@ SOON = 5.0
 """Seconds within which a lock is free, of which the lease would last for a minute."""
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """Run a server of our own."""
-    with start_lock_server() as running:
-        yield running
-
-
 @pytest.fixture
-def store(server: Server) -> Iterator[ServerBackend]:
+def store(spare_lock_server: Server) -> Iterator[ServerBackend]:
     """Let locks be there whose leases end by themselves only; at the end there are none."""
-    with locks_of(server) as running:
+    with locks_of(spare_lock_server) as running:
         yield running
         until(lambda: is_unused(running))
 
@@ -88,10 +80,13 @@ def end(store: ServerBackend) -> datetime:
 
 @pytest.mark.parametrize("forks", [(), ("forks",)])
 def test_killed_holders_lock_is_free_at_once(
-    server: Server, store: ServerBackend, threads: ThreadPoolExecutor, forks: tuple[str, ...]
+    spare_lock_server: Server,
+    store: ServerBackend,
+    threads: ThreadPoolExecutor,
+    forks: tuple[str, ...],
 ) -> None:
     """Though a child of it lives, which was forked when it held the lock."""
-    with holding(server, *forks) as workers:
+    with holding(spare_lock_server, *forks) as workers:
         token = token_of(workers)
         waits = threads.submit(acquire, ALIAS, "held", timeout=30)
         until(lambda: waiting(store) == 1)
@@ -104,10 +99,10 @@ def test_killed_holders_lock_is_free_at_once(
 
 
 def test_killed_holders_lock_is_not_free_without_the_option(
-    server: Server, store: ServerBackend
+    spare_lock_server: Server, store: ServerBackend
 ) -> None:
     """Its lease lasts."""
-    with holding(server, bound=False) as workers:
+    with holding(spare_lock_server, bound=False) as workers:
         token = token_of(workers)
         until(lambda: store.status()["connections"] >= 2)
         kill_holder(workers)
@@ -116,12 +111,12 @@ def test_killed_holders_lock_is_not_free_without_the_option(
 
 
 def test_waiting_process_that_has_a_lease_is_left_alone_as_another_is_killed(
-    server: Server, store: ServerBackend
+    spare_lock_server: Server, store: ServerBackend
 ) -> None:
     """Each has a connection of its own."""
-    with locks_of(server, release_on_disconnect=True):
+    with locks_of(spare_lock_server, release_on_disconnect=True):
         lease = acquire(ALIAS)
-        with holding(server) as workers:
+        with holding(spare_lock_server) as workers:
             token_of(workers)
             kill_holder(workers)
         until(lambda: [lock.semaphore for lock in store.held()] == ["a"])
@@ -141,15 +136,15 @@ async def aacquire() -> Lease:
 
 @pytest.mark.parametrize("in_task", [False, True])
 def test_holder_that_was_cut_off_is_told_at_once(
-    server: Server,
+    spare_lock_server: Server,
     store: ServerBackend,
-    proxy: LossyProxy,
+    lock_server_proxy: LossyProxy,
     threads: ThreadPoolExecutor,
     lost: dict[Lease, str],
     in_task: bool,
 ) -> None:
     """Long before its renewal is due: somebody else may have the lock by then."""
-    with locks_at(server, proxy.port, release_on_disconnect=True) as mine:
+    with locks_at(spare_lock_server, lock_server_proxy.port, release_on_disconnect=True) as mine:
         lease = run(aacquire()) if in_task else acquire(ALIAS)
         wire = listener(mine.server)._wire
         assert wire is not None
@@ -165,10 +160,13 @@ def test_holder_that_was_cut_off_is_told_at_once(
 
 
 def test_lease_without_the_option_outlasts_the_listeners_connection(
-    server: Server, proxy: LossyProxy, lost: dict[Lease, str], store: ServerBackend
+    spare_lock_server: Server,
+    lock_server_proxy: LossyProxy,
+    lost: dict[Lease, str],
+    store: ServerBackend,
 ) -> None:
     """Though its process waits for another lock."""
-    with locks_at(server, proxy.port) as mine:
+    with locks_at(spare_lock_server, lock_server_proxy.port) as mine:
         lease = acquire(ALIAS)
         waits = mine.join("a", "owner", "", print)
         listened = listener(mine.server)
@@ -183,15 +181,18 @@ def test_lease_without_the_option_outlasts_the_listeners_connection(
 
 
 def test_other_connections_may_be_lost(
-    server: Server, proxy: LossyProxy, lost: dict[Lease, str], store: ServerBackend
+    spare_lock_server: Server,
+    lock_server_proxy: LossyProxy,
+    lost: dict[Lease, str],
+    store: ServerBackend,
 ) -> None:
     """The one by which the process is known counts."""
-    with locks_at(server, proxy.port, release_on_disconnect=True):
+    with locks_at(spare_lock_server, lock_server_proxy.port, release_on_disconnect=True):
         lease = acquire(ALIAS)
-        proxy.lose_replies(b'"renew"', 1)
+        lock_server_proxy.lose_replies(b'"renew"', 1)
         with pytest.raises(LockBackendUnavailable, match="closed the connection"):
             lease.renew()
-        assert proxy.losses == 0
+        assert lock_server_proxy.losses == 0
         lease.renew()
         run(lease.arenew())
         assert lease.release()
@@ -238,12 +239,12 @@ def test_lease_is_bound_again_when_the_server_was_killed(lost: dict[Lease, str])
 
 
 def test_listener_stays_as_long_as_a_lease_may_last(
-    server: Server, store: ServerBackend, monkeypatch: pytest.MonkeyPatch
+    spare_lock_server: Server, store: ServerBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And no longer."""
     monkeypatch.setattr(listening, "IDLE", 0)
     monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
-    with locks_of(server, release_on_disconnect=True, store_timeout=1) as mine:
+    with locks_of(spare_lock_server, release_on_disconnect=True, store_timeout=1) as mine:
         lease = acquire(ALIAS, ttl=2, renew=False)
         listened = listener(mine.server)
         assert listened._thread is not None

@@ -24,7 +24,6 @@ from tests.support.lock_servers import (
     locks_at,
     locks_of,
     place,
-    start_lock_server,
     waiting,
 )
 from tests.support.lossy_proxy import LossyProxy
@@ -39,28 +38,21 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.needs("lock_server")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """Run a server whose offers don't end by themselves: so nothing depends on that."""
-    with start_lock_server(settings="tests.support.lasting_offers_settings") as running:
-        yield running
-
-
 @pytest.fixture
-def store(server: Server) -> Iterator[ServerBackend]:
+def store(patient_lock_server: Server) -> Iterator[ServerBackend]:
     """Let the locks be there; at the end nobody has one, nor waits."""
-    with locks_of(server) as running:
+    with locks_of(patient_lock_server) as running:
         yield running
         until(lambda: is_unused(running))
 
 
 def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
-    server: Server, store: ServerBackend
+    patient_lock_server: Server, store: ServerBackend
 ) -> None:
     """Though the server hears of the join later: it is told that it is undone after that."""
 
     async def main(proxy: HoldingProxy) -> None:
-        with locks_at(server, proxy.port) as behind:
+        with locks_at(patient_lock_server, proxy.port) as behind:
             lease = await aacquire_lock("a", backend=ALIAS)
             assert lease is not None
             # When this is answered, the listener has begun: it doesn't say "join" by itself.
@@ -77,15 +69,18 @@ def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
             assert await lease.arelease()
             await asyncio.to_thread(first.leave, granted=False)
 
-    with HoldingProxy(*place(server)) as proxy:
+    with HoldingProxy(*place(patient_lock_server)) as proxy:
         run(main(proxy))
 
 
 def test_who_could_not_leave_leaves_later(
-    server: Server, store: ServerBackend, threads: ThreadPoolExecutor
+    patient_lock_server: Server, store: ServerBackend, threads: ThreadPoolExecutor
 ) -> None:
     """Before anybody waits for who isn't there: that offer would last here."""
-    with LossyProxy(*place(server)) as proxy, locks_at(server, proxy.port):
+    with (
+        LossyProxy(*place(patient_lock_server)) as proxy,
+        locks_at(patient_lock_server, proxy.port),
+    ):
         lease = acquire(ALIAS)
         proxy.lose_requests(b'"leave"', 1)
         leaves = threads.submit(acquire_lock, "a", backend=ALIAS, timeout=0.3)
@@ -100,11 +95,14 @@ def test_who_could_not_leave_leaves_later(
 
 
 def test_who_could_not_leave_is_forgotten_though_nothing_is_offered(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    patient_lock_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread goes on saying it, if that fails too, and loses nothing for that."""
     monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
-    with LossyProxy(*place(server)) as proxy, locks_at(server, proxy.port) as store:
+    with (
+        LossyProxy(*place(patient_lock_server)) as proxy,
+        locks_at(patient_lock_server, proxy.port) as store,
+    ):
         lease = acquire(ALIAS)
         listened = listener(store.server)
         waits = store.join("a", "owner", "", print)
