@@ -16,10 +16,9 @@ from django_distlock.backends.redis.wire import RedisWire
 from django_distlock.backends.server import connections
 from django_distlock.backends.wires import ServerError
 from django_distlock.leases import Extension
-from tests.leases.test_faults import due_now, renewed_since
 from tests.support.concurrency import until
 from tests.support.databases import committed, on_each_database
-from tests.support.holders import acquire
+from tests.support.holders import acquire, due_now, renewed_since
 from tests.support.lock_servers import locks_of as locks_of_server
 from tests.support.lock_servers import start_lock_server
 from tests.support.redis_servers import SLOTS, cluster_node, connect, place

@@ -29,12 +29,11 @@ from django_distlock import (
     distributed_lock,
 )
 from django_distlock.backends.pools import AT_ONCE
-from tests.stores.redis.test_backend import forked
 from tests.support import holders
 from tests.support.concurrency import elsewhere, run, until
 from tests.support.holders import take_away
 from tests.support.lock_servers import start_lock_server
-from tests.support.processes import Workers, strike, worker_environment
+from tests.support.processes import Workers, forked, strike, worker_environment
 from tests.support.redis_stores import lasting_offers
 from tests.support.store_queues import QueuedLockServer, QueuedRedis, QueuedStore
 

@@ -18,11 +18,11 @@ from django_distlock import (
 )
 from django_distlock.acquisitions import new_owner
 from django_distlock.leases import Extension
-from tests.stores.memcached.test_backend import leading_to
 from tests.support.concurrency import run, until
 from tests.support.holders import acquire
 from tests.support.lock_servers import locks_of as locks_of_lock_server
 from tests.support.lossy_proxy import LossyProxy, chunks
+from tests.support.memcached_stores import leading_to
 from tests.support.ports import HOST
 from tests.support.redis_servers import place
 from tests.support.redis_stores import locks_at as locks_at_redis

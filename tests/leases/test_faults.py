@@ -6,7 +6,6 @@ import json
 import operator
 import signal
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -18,17 +17,11 @@ from django_distlock.backends.database.connections import close_own_connections
 from django_distlock.background import background
 from tests.support.concurrency import until
 from tests.support.databases import committed, on_each_database, on_each_server, sessions
-from tests.support.holders import acquire, free_for_others
+from tests.support.holders import acquire, due_now, free_for_others, renewed_since
 from tests.support.processes import Workers, strike
 from tests.support.servers import Server
 
 pytestmark = [committed, pytest.mark.once]
-
-
-def renewed_since(leases: list[Lease]) -> Callable[[], bool]:
-    """Return what tells whether all have been renewed since now."""
-    ends = [lease.expires_at for lease in leases]
-    return lambda: all(lease.expires_at != end for lease, end in zip(leases, ends, strict=True))
 
 
 # Holders
@@ -171,14 +164,6 @@ def test_leases_outlast_the_connections_that_they_came_by(
         kill_other_sessions(alias)
     assert not lost
     assert free_for_others(alias)
-
-
-def due_now(leases: list[Lease]) -> None:
-    """Let the background renew these at once."""
-    renewed = background(leases[0].backend)
-    for lease in leases:
-        lease.due = clocks.monotonic()
-    renewed.do(renewed.renewals.next_due)  # wakes it
 
 
 def kill_other_sessions(alias: str) -> None:

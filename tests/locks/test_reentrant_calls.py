@@ -17,9 +17,8 @@ from django_distlock.backends.database import connections as own
 from django_distlock.backends.database import listening
 from django_distlock.backends.database.backend import DatabaseBackend
 from django_distlock.backends.database.statements import Statements
-from tests.stores.database.test_backend import pool_of
 from tests.support.concurrency import Interrupted, until, used_elsewhere
-from tests.support.databases import committed, on_each_server, sessions
+from tests.support.databases import committed, on_each_server, pool_of, sessions
 from tests.support.holders import acquire, free_for_others
 from tests.support.processes import Workers
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from django.db import connections
 
+from django_distlock import acquire_lock, lock_backends
+from django_distlock.backends.database import DatabaseBackend
+from django_distlock.backends.database import connections as own
 from tests.support.concurrency import elsewhere
+from tests.support.lossy_proxy import LossyProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,3 +98,24 @@ def paused_before_writing(alias: str, meanwhile: Callable[[], object]) -> Iterat
     with connections[alias].execute_wrapper(pause):
         yield
     assert not pauses
+
+
+def pool_of(alias: str) -> own.OwnConnections:
+    """Return the connections that the lock backend has of its own."""
+    backend = lock_backends[alias]
+    assert isinstance(backend, DatabaseBackend)
+    return own.own_connections(backend.using, 2, type(backend).statements)
+
+
+@contextmanager
+def through_proxy(alias: str) -> Iterator[LossyProxy]:
+    """Let the locks' own connections lead through a proxy; the test's go straight."""
+    connections[alias].ensure_connection()
+    settings = connections[alias].settings_dict
+    with LossyProxy(settings["HOST"], int(settings["PORT"])) as proxy:
+        with mock.patch.dict(settings, PORT=str(proxy.port)):
+            acquired = acquire_lock("warm up", backend=alias)
+            assert acquired is not None
+            assert acquired.release()
+            yield proxy
+            own.close_own_connections()

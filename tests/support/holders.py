@@ -6,11 +6,12 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from django_distlock import Lease, acquire_lock, lock_backends
+from django_distlock import Lease, acquire_lock, clocks, lock_backends
+from django_distlock.background import background
 from tests.support.concurrency import elsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 def acquire(alias: str, semaphore: str = "a", **arguments: Any) -> Lease:
@@ -52,3 +53,17 @@ def take_away(lease: Lease) -> None:
     token = lease.token
     assert token is not None
     assert elsewhere(lambda: lock_backends[lease.backend].force_release(lease.semaphore, token))
+
+
+def renewed_since(leases: list[Lease]) -> Callable[[], bool]:
+    """Return what tells whether all have been renewed since now."""
+    ends = [lease.expires_at for lease in leases]
+    return lambda: all(lease.expires_at != end for lease, end in zip(leases, ends, strict=True))
+
+
+def due_now(leases: list[Lease]) -> None:
+    """Let the background renew these at once."""
+    renewed = background(leases[0].backend)
+    for lease in leases:
+        lease.due = clocks.monotonic()
+    renewed.do(renewed.renewals.next_due)  # wakes it

@@ -7,6 +7,7 @@ import selectors
 import socket
 import struct
 import threading
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
@@ -190,3 +191,33 @@ def wake_up(end: socket.socket) -> None:
     """Let the thread that waits for this see its end."""
     with suppress(OSError):  # closed meanwhile
         end.shutdown(socket.SHUT_RDWR)
+
+
+class HoldingProxy(LossyProxy):
+    """Holds what comes on one connection from the marker on, until it may go on."""
+
+    marker = b""
+    delay = 0.0
+    """Seconds that each answer takes."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self.may_go_on = threading.Event()
+        self.delivered = threading.Event()
+
+    def _pass_on(self, client: socket.socket, server: socket.socket, reset: int | None) -> None:
+        held = b""
+        for source, data in chunks(client, server):
+            if source is server:
+                time.sleep(self.delay)
+                client.sendall(data)
+            elif held or (self.marker and self.marker in data):
+                self.marker = b""
+                held += data
+            else:
+                server.sendall(data)
+        if held:
+            assert self.may_go_on.wait(30)
+            server.sendall(held)
+            assert server.recv(65536)
+            self.delivered.set()

@@ -5,6 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 from django.db import connections
@@ -88,3 +91,22 @@ class Workers:
         results = [json.loads(self.read(process) or "null") for process in self.processes]
         assert [process.wait(60) for process in self.processes] == [0] * len(results)
         return results
+
+
+@contextmanager
+def forked(work: Any) -> Iterator[None]:
+    """Let a forked child do this meanwhile."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that other threads run
+        pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    try:
+        yield
+    finally:
+        assert os.waitpid(pid, 0)[1] == 0

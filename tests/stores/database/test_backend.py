@@ -31,7 +31,7 @@ from django_distlock.backends.database.statements import Statements
 from django_distlock.handler import lock_backends
 from django_distlock.models import Lock
 from tests.support.concurrency import Interrupted, elsewhere
-from tests.support.databases import committed, on_each_database, on_each_server, sessions
+from tests.support.databases import committed, on_each_database, on_each_server, pool_of, sessions
 from tests.support.holders import acquire, outlast
 
 pytestmark = committed
@@ -84,13 +84,6 @@ def statements_sent(alias: str, action: Callable[[], object]) -> list[str]:
     with mock.patch.object(statements, "_cursor", SpyingCursor(statements.cursor(), sent)):
         action()
     return sent
-
-
-def pool_of(alias: str) -> own.OwnConnections:
-    """Return the connections that the lock backend has of its own."""
-    backend = lock_backends[alias]
-    assert isinstance(backend, DatabaseBackend)
-    return own.own_connections(backend.using, 2, type(backend).statements)
 
 
 def statements_of(connection: own.OwnConnection) -> Statements:

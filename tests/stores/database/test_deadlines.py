@@ -9,10 +9,8 @@ import pytest
 
 from django_distlock import Lease, LockBackendUnavailable, acquire_lock
 from django_distlock.backends.database import connections as own
-from tests.stores.database.test_backend import pool_of
-from tests.stores.database.test_faults import through_proxy
 from tests.support.concurrency import elsewhere, until, used_elsewhere
-from tests.support.databases import committed, on_each_server
+from tests.support.databases import committed, on_each_server, pool_of, through_proxy
 from tests.support.holders import acquire
 from tests.support.servers import Server
 

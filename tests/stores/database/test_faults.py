@@ -1,8 +1,6 @@
 """Faults between a worker and its database, and what a user's own tests do to it."""
 
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from unittest import mock
 
 import pytest
@@ -11,28 +9,12 @@ from django.views.debug import ExceptionReporter
 
 from django_distlock import LockBackendUnavailable, acquire_lock
 from django_distlock.backends.base import Owner
-from django_distlock.backends.database import connections as own
 from django_distlock.models import Lock
-from tests.support.databases import committed, on_each_server
+from tests.support.databases import committed, on_each_server, through_proxy
 from tests.support.holders import free_for_others
-from tests.support.lossy_proxy import LossyProxy
 from tests.support.servers import Server
 
 pytestmark = committed
-
-
-@contextmanager
-def through_proxy(alias: str) -> Iterator[LossyProxy]:
-    """Let the locks' own connections lead through a proxy; the test's go straight."""
-    connections[alias].ensure_connection()
-    settings = connections[alias].settings_dict
-    with LossyProxy(settings["HOST"], int(settings["PORT"])) as proxy:
-        with mock.patch.dict(settings, PORT=str(proxy.port)):
-            acquired = acquire_lock("warm up", backend=alias)
-            assert acquired is not None
-            assert acquired.release()
-            yield proxy
-            own.close_own_connections()
 
 
 @on_each_server

@@ -35,9 +35,9 @@ from django_distlock.backends.database.postgresql import PostgreSQLStatements
 from django_distlock.backends.database.statements import Statements
 from django_distlock.models import Lock, LockWaiter, WaitingProcess
 from django_distlock.queues import contended
-from tests.stores.database.test_backend import pool_of, statements_sent
+from tests.stores.database.test_backend import statements_sent
 from tests.support.concurrency import Interrupted, elsewhere, run, until
-from tests.support.databases import committed
+from tests.support.databases import committed, pool_of
 from tests.support.holders import acquire, free_for_others, take_away
 from tests.support.postgresql import start_pgbouncer
 from tests.support.processes import Workers, strike

@@ -48,6 +48,7 @@ from tests.support.documentation import DOCUMENTS, example
 from tests.support.holders import acquire, free_for_others
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.memcached import start_memcached
+from tests.support.memcached_stores import configured, find, leading_to
 from tests.support.processes import Workers, strike
 
 if TYPE_CHECKING:
@@ -76,36 +77,6 @@ def emptied(settings: Any) -> Iterator[None]:
         assert ask(alias, "flush_all") == ["OK"]
     caches.close_all()
     memcached_clients.close_idle()
-
-
-@contextmanager
-def configured(
-    alias: str, cache: dict[str, Any] | None = None, **options: Any
-) -> Iterator[MemcachedBackend]:
-    """Let the store have these options, and its cache these settings, beside those it has."""
-    from django.conf import settings
-
-    changed = {**settings.CACHES, alias: settings.CACHES[alias] | (cache or {})}
-    store = {"BACKEND": BACKEND, "OPTIONS": {"cache": alias, **options}}
-    with override_settings(CACHES=changed, DISTLOCK={**settings.DISTLOCK, alias: store}):
-        try:
-            yield find(alias)
-        finally:
-            memcached_clients.close_idle()
-            caches.close_all()
-
-
-def find(alias: str) -> MemcachedBackend:
-    store = lock_backends[alias]
-    assert isinstance(store, MemcachedBackend)
-    return store
-
-
-@contextmanager
-def leading_to(port: str | int, alias: str, **options: Any) -> Iterator[MemcachedBackend]:
-    """Let the store's cache be on the server at this port."""
-    with configured(alias, {"LOCATION": f"127.0.0.1:{port}"}, **options) as store:
-        yield store
 
 
 @contextmanager

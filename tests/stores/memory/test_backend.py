@@ -30,9 +30,9 @@ from django_distlock.backends import memory
 from django_distlock.backends.memory import LATEST, SOONEST, MemoryBackend
 from django_distlock.server import table
 from django_distlock.server.table import LockTable
-from tests.stores.redis.test_backend import forked
 from tests.support.concurrency import elsewhere, run, until
 from tests.support.holders import acquire, free_for_others, outlast
+from tests.support.processes import forked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -26,6 +24,7 @@ from django_distlock.acquisitions import new_owner
 from django_distlock.backends.redis import backend as module
 from tests.support.concurrency import elsewhere, until
 from tests.support.holders import acquire
+from tests.support.processes import forked
 from tests.support.redis_servers import connect, fill, place
 from tests.support.redis_stores import (
     ALIAS,
@@ -38,8 +37,6 @@ from tests.support.redis_stores import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.support.redis_servers import Cluster
     from tests.support.servers import Server
 
@@ -452,25 +449,6 @@ def test_end_of_a_request_closes_no_locks_connection(
 
 
 # Threads and forks
-
-
-@contextmanager
-def forked(work: Any) -> Iterator[None]:
-    """Let a forked child do this meanwhile."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that other threads run
-        pid = os.fork()
-    if not pid:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    try:
-        yield
-    finally:
-        assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_forked_child_has_connections_of_its_own(redis_server: Server) -> None:

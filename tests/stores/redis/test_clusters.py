@@ -28,9 +28,8 @@ from django_distlock.backends.redis import servers as module
 from django_distlock.backends.redis.connections import Moved, Node
 from django_distlock.backends.redis.wire import RedisWire
 from django_distlock.leases import Extension
-from tests.leases.test_faults import due_now, renewed_since
 from tests.support.concurrency import Interrupted, elsewhere, run, until
-from tests.support.holders import acquire
+from tests.support.holders import acquire, due_now, renewed_since
 from tests.support.ports import HOST
 from tests.support.redis_servers import (
     SENTINEL_NAME,

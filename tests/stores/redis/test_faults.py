@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,10 +19,9 @@ from django_distlock import (
     distributed_lock,
 )
 from django_distlock.signals import lock_acquired
-from tests.leases.test_faults import due_now, renewed_since
 from tests.support.concurrency import elsewhere, run, until
-from tests.support.holders import acquire
-from tests.support.lossy_proxy import LossyProxy, chunks
+from tests.support.holders import acquire, due_now, renewed_since
+from tests.support.lossy_proxy import HoldingProxy, LossyProxy, chunks
 from tests.support.ports import HOST
 from tests.support.redis_servers import (
     SENTINEL_NAME,
@@ -155,36 +153,6 @@ def test_many_resets_never_let_two_in(redis_server: Server, redis_proxy: LossyPr
         redis_proxy.reset_connections(0, 0)
         until(lambda: not is_locked(redis_server) and waiting(redis_server) == 0)
         assert acquire(ALIAS, timeout=5).release()
-
-
-class HoldingProxy(LossyProxy):
-    """Holds what comes on one connection from the marker on, until it may go on."""
-
-    marker = b""
-    delay = 0.0
-    """Seconds that each answer takes."""
-
-    def __init__(self, host: str, port: int) -> None:
-        super().__init__(host, port)
-        self.may_go_on = threading.Event()
-        self.delivered = threading.Event()
-
-    def _pass_on(self, client: socket.socket, server: socket.socket, reset: int | None) -> None:
-        held = b""
-        for source, data in chunks(client, server):
-            if source is server:
-                time.sleep(self.delay)
-                client.sendall(data)
-            elif held or (self.marker and self.marker in data):
-                self.marker = b""
-                held += data
-            else:
-                server.sendall(data)
-        if held:
-            assert self.may_go_on.wait(30)
-            server.sendall(held)
-            assert server.recv(65536)
-            self.delivered.set()
 
 
 def test_request_that_comes_late_takes_no_lock_away(redis_server: Server) -> None:

@@ -24,8 +24,6 @@ from django_distlock.backends.server import ServerBackend, listening
 from django_distlock.backends.server.listening import listener
 from django_distlock.server.protocol import VERSION, decode, encode, prove
 from django_distlock.server.requests import PAGE
-from tests.stores.redis.test_backend import forked
-from tests.stores.redis.test_faults import HoldingProxy
 from tests.support.concurrency import run
 from tests.support.holders import acquire
 from tests.support.lock_servers import (
@@ -37,7 +35,9 @@ from tests.support.lock_servers import (
     start_lock_server,
     waiting,
 )
+from tests.support.lossy_proxy import HoldingProxy
 from tests.support.ports import HOST
+from tests.support.processes import forked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

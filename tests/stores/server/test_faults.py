@@ -19,9 +19,8 @@ from django_distlock import (
 )
 from django_distlock.backends.server import listening
 from django_distlock.backends.server.listening import listener
-from tests.leases.test_faults import renewed_since
 from tests.support.concurrency import run, until
-from tests.support.holders import acquire
+from tests.support.holders import acquire, renewed_since
 from tests.support.lock_servers import (
     ALIAS,
     is_unused,

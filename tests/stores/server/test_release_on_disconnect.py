@@ -12,9 +12,8 @@ import pytest
 from django_distlock import LockBackendUnavailable, aacquire_lock, acquire_lock, clocks
 from django_distlock.backends.server import listening
 from django_distlock.backends.server.listening import listener
-from tests.leases.test_faults import renewed_since
 from tests.support.concurrency import elsewhere, run, until
-from tests.support.holders import acquire
+from tests.support.holders import acquire, renewed_since
 from tests.support.lock_servers import (
     ALIAS,
     is_unused,

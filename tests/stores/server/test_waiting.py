@@ -15,7 +15,6 @@ from django_distlock import (
 )
 from django_distlock.backends.server import listening
 from django_distlock.backends.server.listening import listener
-from tests.stores.redis.test_faults import HoldingProxy
 from tests.support.concurrency import elsewhere, run, until
 from tests.support.holders import acquire
 from tests.support.lock_servers import (
@@ -26,7 +25,7 @@ from tests.support.lock_servers import (
     place,
     waiting,
 )
-from tests.support.lossy_proxy import LossyProxy
+from tests.support.lossy_proxy import HoldingProxy, LossyProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
