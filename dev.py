@@ -122,7 +122,7 @@ def run_tox(environments: list[str], arguments: list[str]) -> None:
 def pyenv_interpreters() -> list[str]:
     """Return the interpreters that pyenv has installed, which need not be in PATH."""
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    return sorted(map(str, root.glob("versions/3.1[123]*/bin/python3.1[123]")))
+    return sorted(map(str, root.glob("versions/3.1[1234]*/bin/python3.1[1234]")))
 
 
 def succeeds(command: list[str | Path]) -> bool:
