@@ -154,6 +154,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run a few chosen tests in this process: it has them done before others have started."""
     paths = config.option.file_or_dir
