@@ -68,14 +68,12 @@ def test_row_that_is_locked_for_a_moment_is_asked_for_again() -> None:
 
 @pytest.mark.needs("mariadb")
 def test_free_lock_is_granted_while_others_are_renewed_and_purged() -> None:
-    """Each of some thousand times."""
+    """Each time of many: without another try it was refused once in a hundred times."""
     store = lock_backends["mariadb"]
-    with (
-        Workers(2, "renew_on", "mariadb", "2") as renewing,
-        Workers(1, "purge_on", "mariadb") as purging,
-    ):
+    renewing, purging = Workers(2, "renew_on", "mariadb", "2"), Workers(1, "purge_on", "mariadb")
+    with renewing, purging:
         refused = 0
-        for _ in range(3_000):
+        for _ in range(1_500):
             lease = acquire_lock("a", backend="mariadb", renew=False)
             refused += lease is None
             assert lease is None or lease.release()
