@@ -11,12 +11,13 @@ from django.db import connections
 
 from django_distlock import acquire_lock, lock_backends
 from django_distlock.acquisitions import new_owner
-from django_distlock.backends.database import DatabaseBackend, listening
+from django_distlock.backends.database import DatabaseBackend, backend, listening, postgresql
 from django_distlock.backends.database.places import QueuedPlace, places
 from django_distlock.models import LockWaiter, WaitingProcess
 from tests.support.concurrency import until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from django_distlock import Lease
@@ -26,6 +27,16 @@ SOON = 30.0
 """Seconds within which what takes one at most is done, on a busy machine."""
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
 FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+def let_offers_last(change: Callable[[Any, str, int], None] = setattr) -> None:
+    """Let no offer end by itself, and nobody pass for dead, however slow this machine is.
+
+    Only statements that are made after this have it.
+    """
+    change(postgresql, "OFFER", 60_000_000)
+    for module in (postgresql, backend, listening):
+        change(module, "ALIVE", 60_000_000)
 
 
 def store() -> DatabaseBackend:

@@ -398,9 +398,10 @@ def main() -> None:
     what, *arguments = sys.argv[1:]
     django.setup()
     if "DISTLOCK_TEST_LASTING_OFFERS" in os.environ:
-        from tests.support.redis_stores import let_offers_last
+        from tests.support import postgresql_waiters, redis_stores
 
-        let_offers_last()
+        postgresql_waiters.let_offers_last()
+        redis_stores.let_offers_last()
     print("ready", flush=True)
     sys.stdin.readline()
     print(json.dumps(globals()[what](*arguments)), flush=True)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from django_distlock.backends.database import connections as own
-from django_distlock.backends.database import listening, places, postgresql
+from django_distlock.backends.database import listening, places
 from django_distlock.backends.database.postgresql import PostgreSQLStatements
 from django_distlock.queues import contended
-from tests.support.postgresql_waiters import SOON
+from tests.support.postgresql_waiters import SOON, let_offers_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,9 +63,8 @@ def only_woken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def long_offers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let no offer end by itself, and nobody pass for dead, however slow this machine is."""
-    for name in ("OFFER", "ALIVE"):
-        monkeypatch.setattr(postgresql, name, 60_000_000)
+    """Let no offer end by itself, however slow this machine is."""
+    let_offers_last(monkeypatch.setattr)
     own.close_own_connections()  # which have the statements
     yield
     own.close_own_connections()

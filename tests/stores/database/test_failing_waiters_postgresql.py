@@ -92,6 +92,7 @@ def test_who_is_killed_when_it_is_offered_the_lock_costs_a_second(only_woken: No
         assert granted(waiting).release()
 
 
+@pytest.mark.usefixtures("long_offers")
 def test_lock_of_dead_holder_is_handed_on_when_its_ttl_ends(only_woken: None) -> None:
     """To the first who waits, who is woken then."""
     acquire(ALIAS, renew=False)

@@ -238,6 +238,7 @@ class RowIsLocked(Exception):
     sqlstate = "55P03"
 
 
+@pytest.mark.usefixtures("long_offers")
 @pytest.mark.parametrize(("error", "sessions"), [(RowIsLocked, 1), (ZeroDivisionError, 2)])
 def test_listener_goes_on_after_an_error(
     error: type[Exception], sessions: int, only_woken: None, listened: list[int]
