@@ -14,11 +14,13 @@ from django.db.backends.signals import connection_created
 from django_distlock import acquire_lock, clocks, lock_backends
 from django_distlock.backends.database import DatabaseBackend
 from django_distlock.backends.database import connections as own
+from django_distlock.models import Lock
 from tests.support.concurrency import elsewhere
 from tests.support.lossy_proxy import LossyProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -71,6 +73,21 @@ def another_database(alias: str, options: str = "") -> Iterator[None]:
             connection.creation.destroy_test_db(before, verbosity=0)
         finally:
             connection.settings_dict["NAME"] = before
+
+
+@contextmanager
+def connected_to_file(path: Path, **settings: Any) -> Iterator[BaseDatabaseWrapper]:
+    """Connect to a new SQLite file with the table of locks, by the alias "file"."""
+    connection = connections["default"].copy("file")
+    connection.settings_dict |= {"NAME": str(path / "file.sqlite3"), **settings}
+    connections["file"] = connection
+    try:
+        with connection.schema_editor() as editor:
+            editor.create_model(Lock)
+        yield connection
+    finally:
+        del connections["file"]
+        connection.close()
 
 
 @contextmanager

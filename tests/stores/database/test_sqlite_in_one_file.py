@@ -18,6 +18,7 @@ from django_distlock.fields import EPOCH
 from django_distlock.models import Lock
 from tests.app.backends import ORMBackend
 from tests.app.models import Counter
+from tests.support.databases import connected_to_file
 from tests.support.processes import Workers
 
 if TYPE_CHECKING:
@@ -36,31 +37,25 @@ WAITING_VIEW = "/wait-read-and-write/1234/"
 
 pytestmark = pytest.mark.django_db
 in_each_mode = pytest.mark.parametrize(
-    "options",
+    "sqlite_options",
     [{}, IMMEDIATE, WAL, IMMEDIATE | WAL],
     ids=["default", "immediate", "wal", "immediate-wal"],
 )
 
 
 @pytest.fixture
-def options() -> dict[str, str]:
+def sqlite_options() -> dict[str, str]:
     """Return the options of the database; tests have others by parametrization."""
     return WAL
 
 
 @pytest.fixture
-def file(tmp_path: Path, options: dict[str, str]) -> Iterator[BaseDatabaseWrapper]:
+def sqlite_file(tmp_path: Path, sqlite_options: dict[str, str]) -> Iterator[BaseDatabaseWrapper]:
     """Connect to a new file with locks and data, as Django does without being told more."""
-    connection = connections["default"].copy("file")
-    name = str(tmp_path / "file.sqlite3")
-    connection.settings_dict |= {"NAME": name, "OPTIONS": options, "ATOMIC_REQUESTS": True}
-    connections["file"] = connection
-    with connection.schema_editor() as editor:
-        editor.create_model(Lock)
-        editor.create_model(Counter)
-    yield connection
-    del connections["file"]
-    connection.close()
+    with connected_to_file(tmp_path, OPTIONS=sqlite_options, ATOMIC_REQUESTS=True) as connection:
+        with connection.schema_editor() as editor:
+            editor.create_model(Counter)
+        yield connection
 
 
 def workers(file: BaseDatabaseWrapper, *command: str) -> Workers:
@@ -87,11 +82,11 @@ def visit(worker: Workers) -> Any:
 
 @pytest.mark.once
 @in_each_mode
-def test_requests_for_a_held_lock_do_not_harm_the_holder(file: BaseDatabaseWrapper) -> None:
+def test_requests_for_a_held_lock_do_not_harm_the_holder(sqlite_file: BaseDatabaseWrapper) -> None:
     """The holder reads, works and writes; who comes meanwhile is told so meanwhile, or waits."""
-    holder = workers(file, "pause_request", VIEW)
-    contender = workers(file, "visit_when_told", *[VIEW] * (3 + MANY_TRIES))
-    waiter = workers(file, "visit_when_told", VIEW, WAITING_VIEW)
+    holder = workers(sqlite_file, "pause_request", VIEW)
+    contender = workers(sqlite_file, "visit_when_told", *[VIEW] * (3 + MANY_TRIES))
+    waiter = workers(sqlite_file, "visit_when_told", VIEW, WAITING_VIEW)
     with holder, contender, waiter:
         assert told(holder) == "read"
         assert [visit(contender) for _ in range(3)] == [409] * 3
@@ -114,17 +109,17 @@ def in_file(
         return backend("jobs", using="file")
 
 
-@pytest.mark.parametrize("options", [{}, WAL], ids=["default", "wal"])
+@pytest.mark.parametrize("sqlite_options", [{}, WAL], ids=["default", "wal"])
 def test_force_release_of_what_is_being_listed_waits_for_a_transaction_that_writes(
-    file: BaseDatabaseWrapper,
+    sqlite_file: BaseDatabaseWrapper,
 ) -> None:
     """Also of one of many locks: a list that is half read would keep it from waiting."""
-    store = in_file(file)
+    store = in_file(sqlite_file)
     Lock.objects.using("file").bulk_create(
         Lock(semaphore=f"{number:04}", owner="o", token=1, acquired_at=EPOCH)
         for number in range(MANY)
     )
-    writer = file.copy()
+    writer = sqlite_file.copy()
     writer.inc_thread_sharing()
     with writer.cursor() as cursor:
         cursor.execute("BEGIN IMMEDIATE")
@@ -142,28 +137,32 @@ def test_force_release_of_what_is_being_listed_waits_for_a_transaction_that_writ
     assert len([*store.held()]) == MANY - 1
 
 
-@pytest.mark.parametrize("options", [{"timeout": 0}, WAL | {"timeout": 0}], ids=["default", "wal"])
+@pytest.mark.parametrize(
+    "sqlite_options", [{"timeout": 0}, WAL | {"timeout": 0}], ids=["default", "wal"]
+)
 @pytest.mark.parametrize("backend", [DatabaseBackend, ORMBackend])
 def test_refused_try_is_a_plain_read(
-    file: BaseDatabaseWrapper, backend: type[DatabaseBackend]
+    sqlite_file: BaseDatabaseWrapper, backend: type[DatabaseBackend]
 ) -> None:
     """Through the ORM, too, as it is with SQLite before 3.35."""
-    store = in_file(file, backend)
+    store = in_file(sqlite_file, backend)
     assert store.acquire("held", "holder", 60, "")
-    with closing(file.copy()) as writer, writer.cursor() as cursor:
+    with closing(sqlite_file.copy()) as writer, writer.cursor() as cursor:
         cursor.execute("BEGIN IMMEDIATE")
         assert store.acquire("held", "contender", 60, "") is None
     assert store.acquire("free", "contender", 60, "")
 
 
-@pytest.mark.parametrize("options", [{"timeout": 0}, WAL | {"timeout": 0}], ids=["default", "wal"])
+@pytest.mark.parametrize(
+    "sqlite_options", [{"timeout": 0}, WAL | {"timeout": 0}], ids=["default", "wal"]
+)
 def test_try_in_a_transaction_that_cannot_write_now_is_contended_if_the_lock_is_held(
-    file: BaseDatabaseWrapper,
+    sqlite_file: BaseDatabaseWrapper,
 ) -> None:
     """Busy is not down; a lock that is free can't be had, though, and that is not busy."""
-    store = in_file(file)
+    store = in_file(sqlite_file)
     assert store.acquire("held", "holder", 60, "")
-    with closing(file.copy()) as writer, writer.cursor() as cursor:
+    with closing(sqlite_file.copy()) as writer, writer.cursor() as cursor:
         with transaction.atomic(using="file"):
             assert not Counter.objects.using("file").exists()
             cursor.execute("BEGIN IMMEDIATE")
