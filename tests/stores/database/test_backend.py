@@ -134,10 +134,10 @@ def test_owner_is_not_in_the_message_of_an_error() -> None:
 def test_locked_row_is_contended_at_once_and_not_down(alias: str) -> None:
     """An operator's transaction, say; nobody waits for it longer than 50 ms plus the round trip."""
     acquire_expired(alias)
-    before = clocks.monotonic()
     with locked_row(alias, "a"):
+        before = clocks.monotonic()
         assert acquire_lock("a", backend=alias) is None
-        assert clocks.monotonic() - before < 5
+        assert clocks.monotonic() - before < 20  # MySQL's own wait is 50 seconds
     assert acquire(alias, timeout=10)
 
 

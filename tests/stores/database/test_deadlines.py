@@ -151,7 +151,8 @@ def test_loss_is_told_at_the_end_of_the_ttl(
     with through_proxy(alias) as proxy:
         leases = [acquire(alias, f"for {ttl} s", ttl=ttl) for ttl in (0.3, 0.5, 0.7)]
         with proxy.swallowing():
-            until(lambda: len(lost) == 3)
+            with in_time():
+                until(lambda: len(lost) == 3)
     assert set(lost) == set(leases)
 
 

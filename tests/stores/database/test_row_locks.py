@@ -52,6 +52,13 @@ def test_renewal_locks_the_rows_of_its_leases_alone(alias: str) -> None:
     assert unlocked == {lease.semaphore for lease in leases if lease not in renewed}
 
 
+@pytest.fixture
+def long_row_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a try wait for a locked row longer than this machine may stall."""
+    monkeypatch.setattr(database, "ROW_WAIT", 30.0)
+
+
+@pytest.mark.usefixtures("long_row_wait")
 @pytest.mark.needs("mariadb")
 def test_row_that_is_locked_for_a_moment_is_asked_for_again() -> None:
     """As PostgreSQL does by itself: nobody holds the lock."""
@@ -66,6 +73,7 @@ def test_row_that_is_locked_for_a_moment_is_asked_for_again() -> None:
     unlock.assert_called_once()
 
 
+@pytest.mark.usefixtures("long_row_wait")
 @pytest.mark.needs("mariadb")
 def test_free_lock_is_granted_while_others_are_renewed_and_purged() -> None:
     """Each time of many: without another try it was refused once in a hundred times."""
