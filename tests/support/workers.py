@@ -251,16 +251,6 @@ def visit(path: str, requests: str) -> list[int]:
     return [client.get(path).status_code for _ in range(int(requests))]
 
 
-def visit_when_told(*paths: str) -> None:
-    """Send a request to one view after the other, each when told to; print their statuses."""
-    from django.test import Client
-
-    client = Client()
-    for path in paths:
-        sys.stdin.readline()
-        print(json.dumps(client.get(path).status_code), flush=True)
-
-
 def pause_request(path: str) -> int:
     """Send a request, pause it when its view has read, and return the status."""
     from django.test import Client
@@ -273,6 +263,16 @@ def pause_request(path: str) -> int:
 
     has_read.connect(pause)
     return Client(raise_request_exception=False).get(path).status_code
+
+
+def visit_when_told(*paths: str) -> None:
+    """Send a request to one view after the other, each when told to; print their statuses."""
+    from django.test import Client
+
+    client = Client()
+    for path in paths:
+        sys.stdin.readline()
+        print(json.dumps(client.get(path).status_code), flush=True)
 
 
 def renew_on(backend: str, locks: str) -> list[int]:
