@@ -9,10 +9,10 @@ import psutil
 import pytest
 from django.db import connections
 
-from django_distlock import acquire_lock, clocks, lock_backends
+from django_distlock import acquire_lock, lock_backends
 from tests.support.concurrency import until
-from tests.support.databases import DATABASES, committed, on_each_database, sessions
-from tests.support.web_servers import COMMANDS, Site
+from tests.support.databases import DATABASES, committed, on_each_server, sessions
+from tests.support.web_servers import Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 pytestmark = [committed, pytest.mark.once]
 
 
-@pytest.fixture(scope="module", params=DATABASES)
+SQLITE, POSTGRESQL, MARIADB = DATABASES
+
+
+@pytest.fixture(scope="module")
 def alias(request: pytest.FixtureRequest) -> str:
     """Return where the locks are."""
     return cast("str", request.param)
 
 
-@pytest.fixture(scope="module", params=COMMANDS)
+@pytest.fixture(scope="module")
 def web_server(request: pytest.FixtureRequest) -> str:
     """Return what runs the site."""
     return cast("str", request.param)
@@ -55,17 +58,37 @@ def site(
         yield running
 
 
+# Each server, and each database by processes and threads, or by async code.
+on_each_site = pytest.mark.parametrize(
+    ("web_server", "alias"),
+    [
+        pytest.param(server, *database.values, marks=database.marks, id=f"{server}-{name}")
+        for server, name, database in (
+            ("sync", "mariadb", MARIADB),
+            ("gthread", "sqlite", SQLITE),
+            ("gthread", "postgresql", POSTGRESQL),
+            ("uvicorn", "postgresql", POSTGRESQL),
+            ("uvicorn", "mariadb", MARIADB),
+        )
+    ],
+    indirect=True,
+    scope="module",
+)
+
+
+@on_each_site
 def test_locked_view_loses_no_increment(site: Site) -> None:
-    """Of 1,000, by two workers for eight clients; and each is answered well.
+    """Of 500, by two workers for eight clients; and each is answered well.
 
     Under Uvicorn it is an async view. Each request comes by a connection of its own: those that are
     kept alive may all be the same worker's.
     """
     site.counter.write_text("0")
-    assert site.load(site.view, 1_000, Connection="close") == {200: 1_000}
-    assert site.counter.read_text() == "1000"
+    assert site.load(site.view, 500, Connection="close") == {200: 500}
+    assert site.counter.read_text() == "500"
 
 
+@on_each_site
 def test_reload_in_mid_load_loses_no_increment_and_leaks_nothing(
     site: Site, alias: str, sessions_before: int
 ) -> None:
@@ -99,13 +122,21 @@ def hang(site: Site, path: str) -> None:
 
 
 def test_view_that_times_out_frees_its_lock(tmp_path: Path) -> None:
-    """At once: Gunicorn interrupts it by SystemExit."""
+    """At once: Gunicorn interrupts it by SystemExit.
+
+    A second later Gunicorn kills it. On a busy machine that may come first: then it is tried again.
+    """
     with Site("sync", tmp_path, *TIMING_OUT, DISTLOCK_TEST_SERVED="default") as site:
-        hang(site, "/hang/")
-        assert acquire_lock("hanging")
+        for number in range(1, 10):
+            hang(site, f"/hang/{number}/")
+            if acquire_lock(f"hanging {number}"):
+                break
+            until(lambda number=number: site.output().count("SIGKILL") >= number)
+        else:
+            pytest.fail(site.output())
 
 
-@on_each_database
+@on_each_server
 def test_lock_of_worker_that_is_killed_is_free_after_its_ttl(alias: str, tmp_path: Path) -> None:
     """As Gunicorn does if a view hangs that can't be interrupted: until then its lease is renewed.
 
@@ -113,6 +144,4 @@ def test_lock_of_worker_that_is_killed_is_free_after_its_ttl(alias: str, tmp_pat
     """
     with Site("sync", tmp_path, *TIMING_OUT, DISTLOCK_TEST_SERVED=alias) as site:
         hang(site, "/hang-on/")
-        killed = clocks.monotonic()
-        assert acquire_lock("hanging", backend=alias, timeout=60)
-        assert clocks.monotonic() - killed < 1 + 10
+        assert acquire_lock("hanging", backend=alias, timeout=30)
