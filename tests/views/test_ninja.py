@@ -223,7 +223,7 @@ def test_invalid_semaphore_is_400() -> None:
     assert ask("POST text", "a" * 250).status_code == 400
 
 
-def handle(request: HttpRequest, error: Exception) -> HttpResponse:
+def handle(request: HttpRequest, error: Exception | type[Exception]) -> HttpResponse:
     """Make a server's error of whatever is raised."""
     pytest.fail(f"It should have been answered: {error!r}")
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from django.db import connections
 
 from django_distlock import acquire_lock, lock_backends
 from tests.support.concurrency import until
 from tests.support.databases import DATABASES, committed, on_each_server, sessions
-from tests.support.web_servers import Site
+from tests.support.web_servers import DROPPED, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-    from pytest_django import DjangoDbBlocker
 
 pytestmark = [committed, pytest.mark.once]
 
@@ -26,87 +23,49 @@ pytestmark = [committed, pytest.mark.once]
 SQLITE, POSTGRESQL, MARIADB = DATABASES
 
 
-@pytest.fixture(scope="module")
-def alias(request: pytest.FixtureRequest) -> str:
-    """Return where the locks are."""
-    return cast("str", request.param)
-
-
-@pytest.fixture(scope="module")
-def web_server(request: pytest.FixtureRequest) -> str:
-    """Return what runs the site."""
-    return cast("str", request.param)
-
-
-@pytest.fixture(scope="module")
-def sessions_before(alias: str, django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> int:
-    """Return how many sessions the database has without the site."""
-    with django_db_blocker.unblock():
-        try:
-            return sessions(alias)
-        finally:
-            connections[alias].close()
-
-
-@pytest.fixture(scope="module")
-def site(
-    web_server: str, alias: str, sessions_before: int, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    """Run the site for several tests."""
-    directory = tmp_path_factory.mktemp("site")
-    with Site(web_server, directory, DISTLOCK_TEST_SERVED=alias) as running:
-        yield running
+def site_of(server: str, name: str, database: Any) -> Any:
+    """Return the parameters of a test on such a site."""
+    return pytest.param(server, *database.values, marks=database.marks, id=f"{server}-{name}")
 
 
 # Each server, and each database by processes and threads, or by async code.
-on_each_site = pytest.mark.parametrize(
+@pytest.mark.parametrize(
     ("web_server", "alias"),
     [
-        pytest.param(server, *database.values, marks=database.marks, id=f"{server}-{name}")
-        for server, name, database in (
-            ("sync", "mariadb", MARIADB),
-            ("gthread", "sqlite", SQLITE),
-            ("gthread", "postgresql", POSTGRESQL),
-            ("uvicorn", "postgresql", POSTGRESQL),
-            ("uvicorn", "mariadb", MARIADB),
-        )
+        site_of("sync", "mariadb", MARIADB),
+        site_of("gthread", "sqlite", SQLITE),
+        site_of("gthread", "postgresql", POSTGRESQL),
+        site_of("uvicorn", "postgresql", POSTGRESQL),
+        site_of("uvicorn", "mariadb", MARIADB),
     ],
-    indirect=True,
-    scope="module",
 )
-
-
-@on_each_site
-def test_locked_view_loses_no_increment(site: Site) -> None:
-    """Of 500, by two workers for eight clients; and each is answered well.
-
-    Under Uvicorn it is an async view. Each request comes by a connection of its own: those that are
-    kept alive may all be the same worker's.
-    """
-    site.counter.write_text("0")
-    assert site.load(site.view, 500, Connection="close") == {200: 500}
-    assert site.counter.read_text() == "500"
-
-
-@on_each_site
-def test_reload_in_mid_load_loses_no_increment_and_leaks_nothing(
-    site: Site, alias: str, sessions_before: int
+def test_locked_view_loses_no_increment_and_a_reload_leaks_nothing(
+    web_server: str, alias: str, tmp_path: Path
 ) -> None:
-    """Every request is answered, those that the server drops not having been carried out."""
-    until(site.is_idle)
-    old = site.states()
-    site.counter.write_text("0")
-    answers = site.load_and_reload(site.view, 300)
-    assert answers.keys() <= {200, "dropped"}
-    assert answers[200] == 300
-    assert site.counter.read_text() == "300"
+    """By two workers for eight clients, and while the server reloads; each is answered well.
 
-    until(lambda: not any(map(psutil.pid_exists, old)))
-    until(site.is_idle)
-    assert [*lock_backends[alias].held()] == []
-    until(lambda: sessions(alias) <= sessions_before)
-    threads = {tuple(state["threads"]) for state in site.states().values()}
-    assert threads == {tuple(state["threads"]) for state in old.values()}
+    Under Uvicorn it is an async view.
+    """
+    sessions_before = sessions(alias)
+    with Site(web_server, tmp_path, DISTLOCK_TEST_SERVED=alias) as site:
+        # Connections of their own: those that are kept alive may all be the same worker's.
+        assert site.load(site.view, 500, Connection="close") == {200: 500}
+        assert site.counter.read_text() == "500"
+
+        until(site.is_idle)
+        old = site.states()
+        answers = site.load_and_reload(site.view, 300)
+        # What the server drops has not been carried out.
+        assert answers.keys() <= {200, DROPPED}
+        assert answers[200] == 300
+        assert site.counter.read_text() == "800"
+
+        until(lambda: not any(map(psutil.pid_exists, old)))
+        until(site.is_idle)
+        assert [*lock_backends[alias].held()] == []
+        until(lambda: sessions(alias) <= sessions_before)
+        threads = {tuple(state["threads"]) for state in site.states().values()}
+        assert threads == {tuple(state["threads"]) for state in old.values()}
 
 
 TIMING_OUT = ("--timeout=1", "--preload")
@@ -131,9 +90,14 @@ def test_view_that_times_out_frees_its_lock(tmp_path: Path) -> None:
             hang(site, f"/hang/{number}/")
             if acquire_lock(f"hanging {number}"):
                 break
-            until(lambda number=number: site.output().count("SIGKILL") >= number)
+            until(partial(has_killed, site, number))
         else:
             pytest.fail(site.output())
+
+
+def has_killed(site: Site, number: int) -> bool:
+    """Tell whether Gunicorn says that it has killed so many workers."""
+    return site.output().count("SIGKILL") >= number
 
 
 @on_each_server
