@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.django_db(databases="__all__")
-on_each_database = pytest.mark.parametrize("alias", DATABASES, indirect=True)
+on_each_locks_database = pytest.mark.parametrize("locks_database", DATABASES, indirect=True)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -56,7 +56,7 @@ def locks_on(alias: str) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def alias(request: pytest.FixtureRequest) -> Iterator[str]:
+def locks_database(request: pytest.FixtureRequest) -> Iterator[str]:
     """Read locks of the database that the test is parametrised with, else of the default one."""
     alias = getattr(request, "param", "default")
     with locks_on(alias):
@@ -119,14 +119,16 @@ def _without_tags(html: str) -> str:
 # The list
 
 
-@on_each_database
-def test_list_has_held_locks_unless_another_state_is_asked_for(alias: str, viewer: Client) -> None:
+@on_each_locks_database
+def test_list_has_held_locks_unless_another_state_is_asked_for(
+    locks_database: str, viewer: Client
+) -> None:
     """They are what somebody looks for."""
     make_all_states()
     assert listed(viewer) == ["held", "held without end"]
 
 
-@on_each_database
+@on_each_locks_database
 @pytest.mark.parametrize(
     ("state", "semaphores"),
     [
@@ -137,7 +139,7 @@ def test_list_has_held_locks_unless_another_state_is_asked_for(alias: str, viewe
     ],
 )
 def test_each_state_can_be_asked_for(
-    alias: str, viewer: Client, state: str, semaphores: list[str]
+    locks_database: str, viewer: Client, state: str, semaphores: list[str]
 ) -> None:
     """And all of them together."""
     make_all_states()
@@ -206,8 +208,8 @@ def test_filter_shows_which_state_is_listed(
     ]
 
 
-@on_each_database
-def test_search_finds_semaphores_by_their_beginning(alias: str, viewer: Client) -> None:
+@on_each_locks_database
+def test_search_finds_semaphores_by_their_beginning(locks_database: str, viewer: Client) -> None:
     """Literally: % and _ are no wildcards, case counts, blanks are kept apart."""
     for semaphore in ("a%b", "a_b", "axb", "Axb", "ä", "ba%"):
         make_held(semaphore)
@@ -266,16 +268,16 @@ def test_times_can_be_sorted_by(viewer: Client, column: str, semaphores: list[st
     assert listed(viewer, o=column) == semaphores
 
 
-@on_each_database
+@on_each_locks_database
 def test_number_of_queries_does_not_grow_with_the_number_of_locks(
-    alias: str, viewer: Client
+    locks_database: str, viewer: Client
 ) -> None:
     """One query reads all rows of the page."""
 
     def count() -> dict[str, int]:
         with (
             CaptureQueriesContext(connections["default"]) as users,
-            CaptureQueriesContext(connections[alias]) as locks,
+            CaptureQueriesContext(connections[locks_database]) as locks,
         ):
             listed(viewer)
         return {"users": len(users), "locks": len(locks)}
@@ -290,12 +292,12 @@ def test_number_of_queries_does_not_grow_with_the_number_of_locks(
 # The page of a lock
 
 
-@on_each_database
+@on_each_locks_database
 @pytest.mark.parametrize(
     "semaphore", ["1234collectPayment", "a/b?c=d&e #f_g", "a ", "ä<b>\U0001f512"]
 )
 def test_page_of_a_lock_shows_what_the_list_does(
-    alias: str, viewer: Client, semaphore: str
+    locks_database: str, viewer: Client, semaphore: str
 ) -> None:
     """Whatever characters its semaphore has, and with nothing to fill in."""
     make_held(semaphore, holder="the holder", token=4711)

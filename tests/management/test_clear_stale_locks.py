@@ -101,19 +101,17 @@ def test_semaphore_holder_ages_and_count_are_printed(alias: str) -> None:
     assert SECRET not in output
 
 
-@on_each_database
-def test_nothing_stale_is_no_error(alias: str) -> None:
+def test_nothing_stale_is_no_error() -> None:
     """A cron job that has nothing to do says so."""
-    make_held(alias, "held")
-    assert run(alias) == "0 stale locks released.\n"
+    make_held("default", "held")
+    assert run("default") == "0 stale locks released.\n"
 
 
-@on_each_database
-def test_one_lock_is_counted_in_the_singular(alias: str) -> None:
+def test_one_lock_is_counted_in_the_singular() -> None:
     """Only for people, but they read it."""
-    make_stale(alias, "stale")
-    make_released(alias, "released")
-    lines = run(alias, "--purge-released=1h").splitlines()
+    make_stale("default", "stale")
+    make_released("default", "released")
+    lines = run("default", "--purge-released=1h").splitlines()
     assert lines[1] == "1 stale lock released."
     assert lines[3] == "1 released lock deleted."
 
@@ -184,7 +182,6 @@ def test_locks_released_longer_ago_than_the_age_are_deleted(alias: str) -> None:
     assert found(Lock.objects.using(alias)) == ["held", "stale", "young"]
 
 
-@on_each_database
 @pytest.mark.parametrize(
     ("age", "left"),
     [
@@ -196,13 +193,13 @@ def test_locks_released_longer_ago_than_the_age_are_deleted(alias: str) -> None:
         ("3d", ["days", "hours", "minutes"]),
     ],
 )
-def test_age_may_be_in_any_unit(alias: str, age: str, left: list[str]) -> None:
+def test_age_may_be_in_any_unit(age: str, left: list[str]) -> None:
     """Seconds, minutes, hours or days."""
-    make_released(alias, "minutes", age=timedelta(0))
-    make_released(alias, "hours", age=2 * HOUR)
-    make_released(alias, "days", age=48 * HOUR)
-    run(alias, f"--purge-released={age}")
-    assert found(Lock.objects.using(alias)) == left
+    make_released("default", "minutes", age=timedelta(0))
+    make_released("default", "hours", age=2 * HOUR)
+    make_released("default", "days", age=48 * HOUR)
+    run("default", f"--purge-released={age}")
+    assert found(Lock.objects.using("default")) == left
 
 
 @on_each_database
