@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
+from django.db import connections
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import AsyncClient, AsyncRequestFactory, Client, override_settings
 from django.urls import path
@@ -170,8 +171,9 @@ def acquired() -> Iterator[list[Lease]]:
 
 
 @pytest.fixture(autouse=True)
-def no_middleware(scripted: ScriptedBackend) -> Iterator[None]:
-    """Need no database: the middleware's apps do."""
+def no_database(scripted: ScriptedBackend) -> Iterator[None]:
+    """Need none: the middleware's apps do, and so does the end of a request with one connected."""
+    connections.close_all()  # which earlier tests have left open
     with override_settings(MIDDLEWARE=[]):
         yield
 
