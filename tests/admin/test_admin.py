@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.django_db(databases="__all__")
-on_each_database = pytest.mark.parametrize("alias", DATABASES, indirect=True)
+on_each_locks_database = pytest.mark.parametrize("locks_database", DATABASES, indirect=True)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -56,7 +56,7 @@ def locks_on(alias: str) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def alias(request: pytest.FixtureRequest) -> Iterator[str]:
+def locks_database(request: pytest.FixtureRequest) -> Iterator[str]:
     """Read locks of the database that the test is parametrised with, else of the default one."""
     alias = getattr(request, "param", "default")
     with locks_on(alias):
@@ -119,14 +119,16 @@ def _without_tags(html: str) -> str:
 # The list
 
 
-@on_each_database
-def test_list_has_held_locks_unless_another_state_is_asked_for(alias: str, viewer: Client) -> None:
+@on_each_locks_database
+def test_list_has_held_locks_unless_another_state_is_asked_for(
+    locks_database: str, viewer: Client
+) -> None:
     """They are what somebody looks for."""
     make_all_states()
     assert listed(viewer) == ["held", "held without end"]
 
 
-@on_each_database
+@on_each_locks_database
 @pytest.mark.parametrize(
     ("state", "semaphores"),
     [
@@ -137,7 +139,7 @@ def test_list_has_held_locks_unless_another_state_is_asked_for(alias: str, viewe
     ],
 )
 def test_each_state_can_be_asked_for(
-    alias: str, viewer: Client, state: str, semaphores: list[str]
+    locks_database: str, viewer: Client, state: str, semaphores: list[str]
 ) -> None:
     """And all of them together."""
     make_all_states()
@@ -206,8 +208,8 @@ def test_filter_shows_which_state_is_listed(
     ]
 
 
-@on_each_database
-def test_search_finds_semaphores_by_their_beginning(alias: str, viewer: Client) -> None:
+@on_each_locks_database
+def test_search_finds_semaphores_by_their_beginning(locks_database: str, viewer: Client) -> None:
     """Literally: % and _ are no wildcards, case counts, blanks are kept apart."""
     for semaphore in ("a%b", "a_b", "axb", "Axb", "ä", "ba%"):
         make_held(semaphore)
@@ -234,8 +236,8 @@ def test_search_is_within_the_state_that_is_listed(viewer: Client) -> None:
 
 def test_columns_tell_state_holder_times_and_token(viewer: Client) -> None:
     """Times of day in the site's zone, the rest of a lease as a duration."""
-    make_held("a", holder="payments (web1 pid 7 MainThread)", token=1767323045000000)
-    cells = columns(viewer)["a"]
+    make_held("report", holder="payments (web1 pid 7 MainThread)", token=1767323045000000)
+    cells = columns(viewer)["report"]
     holder = "payments (web1 pid 7 MainThread)"
     assert cells == ["held", holder, "Jan. 2, 2026, 8:49 a.m.", "1h", "1767323045000000"]
     headers = [str(header["text"]) for header in viewer.get(LIST).context["result_headers"]]
@@ -256,45 +258,46 @@ def test_time_left_of_each_state(viewer: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "semaphores"), [("3", ["b", "a"]), ("-3", ["a", "b"]), ("-4", ["b", "a"])]
+    ("column", "semaphores"),
+    [("3", ["older", "newer"]), ("-3", ["newer", "older"]), ("-4", ["older", "newer"])],
 )
 def test_times_can_be_sorted_by(viewer: Client, column: str, semaphores: list[str]) -> None:
     """Oldest or youngest first, or whose lease lasts longest."""
-    make_held("a", acquired_at=NOW, expires_at=NOW + HOUR)
-    make_held("b", acquired_at=NOW - HOUR, expires_at=NOW + 2 * HOUR)
+    make_held("newer", acquired_at=NOW, expires_at=NOW + HOUR)
+    make_held("older", acquired_at=NOW - HOUR, expires_at=NOW + 2 * HOUR)
     assert listed(viewer, o=column) == semaphores
 
 
-@on_each_database
+@on_each_locks_database
 def test_number_of_queries_does_not_grow_with_the_number_of_locks(
-    alias: str, viewer: Client
+    locks_database: str, viewer: Client
 ) -> None:
     """One query reads all rows of the page."""
 
     def count() -> dict[str, int]:
         with (
             CaptureQueriesContext(connections["default"]) as users,
-            CaptureQueriesContext(connections[alias]) as locks,
+            CaptureQueriesContext(connections[locks_database]) as locks,
         ):
             listed(viewer)
         return {"users": len(users), "locks": len(locks)}
 
-    make_held("a")
+    make_held("report")
     few = count()
     for number in range(20):
-        make_held(f"b{number}")
+        make_held(f"report {number}")
     assert count() == few
 
 
 # The page of a lock
 
 
-@on_each_database
+@on_each_locks_database
 @pytest.mark.parametrize(
     "semaphore", ["1234collectPayment", "a/b?c=d&e #f_g", "a ", "ä<b>\U0001f512"]
 )
 def test_page_of_a_lock_shows_what_the_list_does(
-    alias: str, viewer: Client, semaphore: str
+    locks_database: str, viewer: Client, semaphore: str
 ) -> None:
     """Whatever characters its semaphore has, and with nothing to fill in."""
     make_held(semaphore, holder="the holder", token=4711)
@@ -312,8 +315,8 @@ def test_page_of_a_lock_shows_what_the_list_does(
 
 def test_page_of_a_lock_shows_times_as_the_list_does(viewer: Client) -> None:
     """In the site's zone and format."""
-    make_held("a")
-    assert "Jan. 2, 2026, 8:49 a.m." in viewer.get(detail("a")).content.decode()
+    make_held("report")
+    assert "Jan. 2, 2026, 8:49 a.m." in viewer.get(detail("report")).content.decode()
 
 
 def test_page_of_a_lock_that_is_not_there_leads_back(viewer: Client) -> None:
@@ -328,7 +331,7 @@ def test_nobody_adds_a_lock(admin_client: Client) -> None:
     """Not even a superuser: locks are acquired by code."""
     add = reverse("admin:django_distlock_lock_add")
     assert admin_client.get(add).status_code == 403
-    assert admin_client.post(add, {"semaphore": "a", "holder": "h"}).status_code == 403
+    assert admin_client.post(add, {"semaphore": "report", "holder": "h"}).status_code == 403
     assert not Lock.objects.exists()
     assert add not in admin_client.get(LIST).content.decode()
 
@@ -336,24 +339,28 @@ def test_nobody_adds_a_lock(admin_client: Client) -> None:
 @pytest.mark.parametrize("page", ["change", "delete"])
 def test_nobody_changes_or_deletes_a_lock(admin_client: Client, page: str) -> None:
     """A POST is refused, and the row stays as it is."""
-    make_held("a")
+    make_held("report")
     before = Lock.objects.values().get()
-    response = admin_client.post(detail("a", page), {"holder": "me", "owner": "", "post": "yes"})
+    response = admin_client.post(
+        detail("report", page), {"holder": "me", "owner": "", "post": "yes"}
+    )
     assert response.status_code == 403
     assert Lock.objects.values().get() == before
 
 
 def test_page_to_delete_a_lock_is_refused(admin_client: Client) -> None:
     """There is nothing to confirm."""
-    make_held("a")
-    assert admin_client.get(detail("a", "delete")).status_code == 403
+    make_held("report")
+    assert admin_client.get(detail("report", "delete")).status_code == 403
 
 
 def test_list_has_no_actions(admin_client: Client) -> None:
     """Deleting the selected locks isn't offered, nor done for who asks all the same."""
-    make_held("a")
+    make_held("report")
     assert 'name="action"' not in admin_client.get(LIST).content.decode()
-    admin_client.post(LIST, {"action": "delete_selected", "_selected_action": "a", "post": "yes"})
+    admin_client.post(
+        LIST, {"action": "delete_selected", "_selected_action": "report", "post": "yes"}
+    )
     assert Lock.objects.get().owner == SECRET
 
 
@@ -362,25 +369,25 @@ def test_list_has_no_actions(admin_client: Client) -> None:
 
 def test_view_permission_is_all_it_takes(viewer: Client) -> None:
     """And the admin's index leads there."""
-    make_held("a")
-    for page in (LIST, detail("a"), detail("a", "history")):
+    make_held("report")
+    for page in (LIST, detail("report"), detail("report", "history")):
         assert viewer.get(page).status_code == 200
     assert LIST in viewer.get("/admin/").content.decode()
 
 
 def test_without_view_permission_there_is_nothing_to_see() -> None:
     """Staff who may do something else get a 403."""
-    make_held("a")
+    make_held("report")
     client = log_in("view_user")
-    for page in (LIST, detail("a"), detail("a", "history")):
+    for page in (LIST, detail("report"), detail("report", "history")):
         assert client.get(page).status_code == 403
     assert LIST not in client.get("/admin/").content.decode()
 
 
 def test_who_is_not_logged_in_is_asked_to() -> None:
     """As everywhere in the admin."""
-    make_held("a")
-    for page in (LIST, detail("a"), detail("a", "history")):
+    make_held("report")
+    for page in (LIST, detail("report"), detail("report", "history")):
         response = Client().get(page)
         assert (response.status_code, response["Location"].split("?")[0]) == (302, "/admin/login/")
 
@@ -401,8 +408,8 @@ def test_owner_is_on_no_page(admin_client: Client) -> None:
 
 def test_owner_is_not_read_from_the_database(admin_client: Client) -> None:
     """What isn't read can't get into an error report."""
-    make_held("a")
-    for page in (LIST, detail("a"), detail("a", "history")):
+    make_held("report")
+    for page in (LIST, detail("report"), detail("report", "history")):
         with CaptureQueriesContext(connections["default"]) as queries:
             admin_client.get(page)
         selected = [query["sql"].partition(" FROM ")[0] for query in queries]
@@ -416,7 +423,7 @@ def test_owner_is_not_read_from_the_database(admin_client: Client) -> None:
 @pytest.mark.parametrize("lookup", ["owner", "owner__startswith", "owner__gt", "owner__regex"])
 def test_owner_cannot_be_guessed_by_filters(viewer: Client, lookup: str) -> None:
     """The list must not answer questions about the secret."""
-    make_held("a")
+    make_held("report")
     answers = []
     for guess in (SECRET, "0" * 30):
         response = viewer.get(LIST, {lookup: guess})
@@ -427,6 +434,6 @@ def test_owner_cannot_be_guessed_by_filters(viewer: Client, lookup: str) -> None
 
 def test_owner_cannot_be_guessed_as_a_key(viewer: Client) -> None:
     """A lock's page is found by its semaphore only."""
-    make_held("a")
+    make_held("report")
     page = reverse("admin:django_distlock_lock_change", args=[SECRET])
     assert viewer.get(page, {"_to_field": "owner"}).status_code == 400

@@ -41,8 +41,8 @@ async def count_async(request: HttpRequest) -> HttpResponse:
     return increment()
 
 
-@distributed_lock("hanging", ttl=1, backend=BACKEND)
-def hang(request: HttpRequest) -> HttpResponse:
+@distributed_lock("hanging <int:number>", backend=BACKEND)
+def hang(request: HttpRequest, number: int) -> HttpResponse:
     """Wait for what never comes."""
     while True:
         threading.Event().wait()
@@ -70,7 +70,7 @@ def state(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("count/", count),
     path("count-async/", count_async),
-    path("hang/", hang),
+    path("hang/<int:number>/", hang),
     path("hang-on/", hang_on),
     path("state/", state),
 ]
@@ -78,6 +78,8 @@ urlpatterns = [
 wsgi = get_wsgi_application()
 asgi = get_asgi_application()
 
-# So that a test sees the threads end, and with them what they keep open.
+# So that a test sees the threads end, and with them what they keep open: the one that renews looks
+# whether there is still something to renew when the first lease would have been due.
+patch("django_distlock.leases.PERIOD", 1 / 60).start()
 patch("django_distlock.background.IDLE", 0).start()
 patch("django_distlock.backends.database.listening.IDLE", 0.2).start()

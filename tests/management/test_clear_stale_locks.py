@@ -90,30 +90,28 @@ def test_exactly_the_stale_locks_are_released(alias: str) -> None:
 @on_each_database
 def test_semaphore_holder_ages_and_count_are_printed(alias: str) -> None:
     """One line a lock, and how many there were; the owner is nobody's to see."""
-    make_stale(alias, "a:1", holder="payments (web1 pid 7 MainThread)")
-    make_stale(alias, "a:2", holder="", acquired_at=None)
+    make_stale(alias, "1234:collect", holder="payments (web1 pid 7 MainThread)")
+    make_stale(alias, "1234:report", holder="", acquired_at=None)
     output = run(alias)
     assert output.splitlines() == [
-        "a:1: payments (web1 pid 7 MainThread), acquired 3h 30m ago, expired 2h 30m ago",
-        "a:2: unknown holder, expired 2h 30m ago",
+        "1234:collect: payments (web1 pid 7 MainThread), acquired 3h 30m ago, expired 2h 30m ago",
+        "1234:report: unknown holder, expired 2h 30m ago",
         "2 stale locks released.",
     ]
     assert SECRET not in output
 
 
-@on_each_database
-def test_nothing_stale_is_no_error(alias: str) -> None:
+def test_nothing_stale_is_no_error() -> None:
     """A cron job that has nothing to do says so."""
-    make_held(alias, "held")
-    assert run(alias) == "0 stale locks released.\n"
+    make_held("default", "held")
+    assert run("default") == "0 stale locks released.\n"
 
 
-@on_each_database
-def test_one_lock_is_counted_in_the_singular(alias: str) -> None:
+def test_one_lock_is_counted_in_the_singular() -> None:
     """Only for people, but they read it."""
-    make_stale(alias, "a")
-    make_released(alias, "b")
-    lines = run(alias, "--purge-released=1h").splitlines()
+    make_stale("default", "stale")
+    make_released("default", "released")
+    lines = run("default", "--purge-released=1h").splitlines()
     assert lines[1] == "1 stale lock released."
     assert lines[3] == "1 released lock deleted."
 
@@ -184,7 +182,6 @@ def test_locks_released_longer_ago_than_the_age_are_deleted(alias: str) -> None:
     assert found(Lock.objects.using(alias)) == ["held", "stale", "young"]
 
 
-@on_each_database
 @pytest.mark.parametrize(
     ("age", "left"),
     [
@@ -196,13 +193,13 @@ def test_locks_released_longer_ago_than_the_age_are_deleted(alias: str) -> None:
         ("3d", ["days", "hours", "minutes"]),
     ],
 )
-def test_age_may_be_in_any_unit(alias: str, age: str, left: list[str]) -> None:
+def test_age_may_be_in_any_unit(age: str, left: list[str]) -> None:
     """Seconds, minutes, hours or days."""
-    make_released(alias, "minutes", age=timedelta(0))
-    make_released(alias, "hours", age=2 * HOUR)
-    make_released(alias, "days", age=48 * HOUR)
-    run(alias, f"--purge-released={age}")
-    assert found(Lock.objects.using(alias)) == left
+    make_released("default", "minutes", age=timedelta(0))
+    make_released("default", "hours", age=2 * HOUR)
+    make_released("default", "days", age=48 * HOUR)
+    run("default", f"--purge-released={age}")
+    assert found(Lock.objects.using("default")) == left
 
 
 @on_each_database
@@ -227,14 +224,14 @@ def test_bad_age_is_a_clear_error(age: str) -> None:
 @on_each_database
 def test_tokens_never_go_back_after_a_purge(alias: str) -> None:
     """Without the row the next token is the clock's, which has passed the deleted one."""
-    first = acquire_lock("a", backend=alias)
+    first = acquire_lock("report", backend=alias)
     assert first is not None
     assert first.token is not None
     first.release()
     Lock.objects.using(alias).update(expires_at=datetime.now(UTC) - HOUR)
     run(alias, "--purge-released=1m")
     assert found(Lock.objects.using(alias)) == []
-    second = acquire_lock("a", backend=alias)
+    second = acquire_lock("report", backend=alias)
     assert second is not None
     assert second.token is not None
     assert second.token > first.token
@@ -263,7 +260,7 @@ class Intrusion(StringIO):
         self.act = act
 
     def write(self, text: str) -> int:
-        if text.startswith("a:"):
+        if text.startswith("first:"):
             self.act()
         return super().write(text)
 
@@ -271,53 +268,53 @@ class Intrusion(StringIO):
 @on_each_database
 def test_lock_that_a_worker_takes_after_the_listing_is_left_to_it(alias: str) -> None:
     """A stale lock may be acquired before its turn comes: it isn't stale any more."""
-    make_stale(alias, "a")
-    make_stale(alias, "b")
+    make_stale(alias, "first")
+    make_stale(alias, "second")
     owner = new_owner()
-    output = Intrusion(lambda: lock_backends[alias].acquire("b", owner, 60, "worker"))
+    output = Intrusion(lambda: lock_backends[alias].acquire("second", owner, 60, "worker"))
     call_command("clear_stale_locks", f"--backend={alias}", stdout=output)
     assert "1 stale lock released." in output.getvalue()
-    assert "b:" not in output.getvalue()
-    lock = Lock.objects.using(alias).get(semaphore="b")
+    assert "second:" not in output.getvalue()
+    lock = Lock.objects.using(alias).get(semaphore="second")
     assert (lock.owner, lock.holder) == (owner, "worker")
-    assert found(Lock.objects.using(alias).held()) == ["b"]
+    assert found(Lock.objects.using(alias).held()) == ["second"]
 
 
 @on_each_database
 def test_lock_that_is_another_grant_by_now_is_left_alone(alias: str) -> None:
     """Even if that has expired in its turn: the next run sees it, and its holder."""
-    make_stale(alias, "a")
-    make_stale(alias, "b")
+    make_stale(alias, "first")
+    make_stale(alias, "second")
     locks = Lock.objects.using(alias)
-    output = Intrusion(lambda: locks.filter(semaphore="b").update(token=2, holder="next"))
+    output = Intrusion(lambda: locks.filter(semaphore="second").update(token=2, holder="next"))
     call_command("clear_stale_locks", f"--backend={alias}", stdout=output)
-    assert found(locks.stale()) == ["b"]
-    assert "b: next" in run(alias)
+    assert found(locks.stale()) == ["second"]
+    assert "second: next" in run(alias)
 
 
 @on_each_database
 def test_lock_that_a_worker_takes_before_the_purge_is_not_deleted(alias: str) -> None:
     """A released lock may be acquired before its turn comes."""
-    make_released(alias, "a")
-    make_released(alias, "b")
+    make_released(alias, "first")
+    make_released(alias, "second")
     owner = new_owner()
-    output = Intrusion(lambda: lock_backends[alias].acquire("b", owner, 60, "worker"))
+    output = Intrusion(lambda: lock_backends[alias].acquire("second", owner, 60, "worker"))
     call_command("clear_stale_locks", f"--backend={alias}", "--purge-released=1h", stdout=output)
     assert "1 released lock deleted." in output.getvalue()
-    assert found(Lock.objects.using(alias).held()) == ["b"]
+    assert found(Lock.objects.using(alias).held()) == ["second"]
 
 
 @on_each_database
 def test_expired_holder_cannot_release_what_was_cleared_and_taken_since(alias: str) -> None:
     """It gets "lost", and its successor is untouched."""
-    late = acquire_lock("a", backend=alias)
+    late = acquire_lock("report", backend=alias)
     assert late is not None
     Lock.objects.using(alias).update(expires_at=datetime.now(UTC) - HOUR)
     run(alias)
     successor = new_owner()
-    assert lock_backends[alias].acquire("a", successor, 60, "successor") is not None
+    assert lock_backends[alias].acquire("report", successor, 60, "successor") is not None
     assert late.release() is False
-    assert Lock.objects.using(alias).get(semaphore="a").owner == successor
+    assert Lock.objects.using(alias).get(semaphore="report").owner == successor
 
 
 # What can't be done
@@ -346,6 +343,7 @@ def unreachable(alias: str) -> dict[str, str]:
     return environment | {variable: json.dumps(entry)}
 
 
+@pytest.mark.once
 @on_each_database
 def test_unreachable_database_is_told_without_a_traceback(alias: str) -> None:
     """With the store's alias, the driver's reason, and an exit code that cron notices."""

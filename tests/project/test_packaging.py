@@ -19,6 +19,8 @@ from packaging.utils import canonicalize_name
 
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.xdist_group("packaging")  # so that all is built and installed once
+
 NOT_SOURCES = shutil.ignore_patterns(".git", ".tox", ".*_cache", "__pycache__", "build", "dist")
 FIRST_LOCK = """
     import django
@@ -73,7 +75,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("environment")
     run(sys.executable, "-m", "venv", "--without-pip", "venv", cwd=directory)
     offline = ["--no-index", "--find-links", os.environ["DISTLOCK_WHEELHOUSE"]]
-    run(*pip(directory), "install", *offline, wheel, cwd=directory)
+    run(*pip(directory), "install", "--no-compile", *offline, wheel, cwd=directory)
     return directory
 
 
@@ -92,6 +94,7 @@ def closure(distribution: str) -> set[str]:
     return names
 
 
+@pytest.mark.once
 def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     """Nobody gets tests or the example into their site-packages."""
     names = zipfile.ZipFile(wheel).namelist()
@@ -101,6 +104,7 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     }
 
 
+@pytest.mark.once
 def test_the_wheel_has_every_file_of_the_package(wheel: Path) -> None:
     """Templates, migrations and py.typed are there too."""
     package = ROOT / "django_distlock"
@@ -114,6 +118,7 @@ def test_the_wheel_has_every_file_of_the_package(wheel: Path) -> None:
     assert expected <= set(zipfile.ZipFile(wheel).namelist())
 
 
+@pytest.mark.once
 def test_the_sdist_has_the_tests_and_no_virtualenv(distributions: Path) -> None:
     """Distributors can run the tests from it."""
     (path,) = distributions.glob("*.tar.gz")
@@ -124,15 +129,10 @@ def test_the_sdist_has_the_tests_and_no_virtualenv(distributions: Path) -> None:
 
 
 @pytest.mark.needs("wheelhouse")
-def test_installing_brings_django_and_nothing_else(environment: Path) -> None:
-    """The drivers are extras."""
+def test_the_installed_wheel_locks_and_brings_django_and_nothing_else(environment: Path) -> None:
+    """The drivers are extras, and the README's first steps work without them."""
     listed = json.loads(run(*pip(environment), "list", "--format=json", cwd=environment))
     installed = {canonicalize_name(entry["name"]) for entry in listed}
     assert installed == closure("django") | {"django-distlock"}
-
-
-@pytest.mark.needs("wheelhouse")
-def test_the_installed_package_locks(environment: Path) -> None:
-    """The README's first steps work where only the wheel is installed."""
     python = environment / "venv" / "bin" / "python"
     run(python, "-I", "-c", textwrap.dedent(FIRST_LOCK), cwd=environment)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.once
+
 TESTS = ROOT / "tests"
 FILES = sorted(TESTS.rglob("*.py"))
 PUBLIC = {"_asdict", "_default_manager", "_exit", "_fields", "_meta", "_replace", "_state"}

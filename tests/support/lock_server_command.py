@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+from django.core.management import call_command
+from django.test import override_settings
 
 from django_distlock.backends.server import ServerBackend
 from django_distlock.leases import Extension
@@ -21,6 +25,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 from tests.support.paths import ROOT
+
+BACKEND = "django_distlock.backends.server.ServerBackend"
+SECRET = "correct horse battery staple"
+
+
+def said(*arguments: str, **distlock: Any) -> str:
+    """Return what the command says in this process, with these settings; CommandError if it won't.
+
+    It mustn't come so far as to serve.
+    """
+    output = StringIO()
+    with override_settings(DISTLOCK=distlock):
+        call_command("run_lock_server", *arguments, stdout=output)
+    return output.getvalue()
+
+
+def server_settings(address: str = f"{HOST}:7433", **options: Any) -> dict[str, Any]:
+    """Return an entry for DISTLOCK."""
+    return {"BACKEND": BACKEND, "OPTIONS": {"address": address, "secret": SECRET, **options}}
+
+
+@contextmanager
+def told_systemd(address: Path | str) -> Iterator[socket.socket]:
+    """Return the socket of somebody who is told when it is ready."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.settimeout(60)
+        told.bind(str(address))
+        yield told
 
 
 class Command:
@@ -115,7 +147,9 @@ class Place:
     @contextmanager
     def store(self) -> Iterator[ServerBackend]:
         """Return what asks the server."""
-        store = ServerBackend("place", address=self.address, secret_file=str(self.secret_file))
+        store = ServerBackend(
+            "place", address=self.address, secret_file=str(self.secret_file), store_timeout=60
+        )
         try:
             yield store
         finally:

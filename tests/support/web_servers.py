@@ -31,6 +31,8 @@ COMMANDS = {
         f"--host={HOST}",
         "--port=0",
         "--no-access-log",
+        # On a busy machine a new worker may take longer than 5 seconds to be ready: no reload then.
+        "--timeout-worker-healthcheck=60",
     ),
 }
 CLIENTS = 8

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.support.scripted_store import ScriptedBackend
 
-pytestmark = pytest.mark.urls(__name__)
+pytestmark = [pytest.mark.urls(__name__), pytest.mark.usefixtures("scripted")]
 lock = distributed_lock("<pk>collectPayment")
 
 
@@ -178,12 +178,6 @@ INSIDE = [
 ]
 OUTSIDE = ["POST /dispatch/{}/", "POST /function-locked-first/{}/"]
 on_each_view = pytest.mark.parametrize("view", INSIDE + OUTSIDE)
-
-
-@pytest.fixture(autouse=True)
-def store(scripted: ScriptedBackend) -> ScriptedBackend:
-    """Keep the locks in a scripted store."""
-    return scripted
 
 
 @pytest.fixture

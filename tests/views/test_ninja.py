@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
+from types import MethodType
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import pytest
 from django.http import HttpRequest, HttpResponse  # noqa: TC002 - evaluated by Ninja
@@ -25,7 +26,7 @@ from django_distlock import (
 if TYPE_CHECKING:
     from tests.support.scripted_store import ScriptedBackend
 
-pytestmark = pytest.mark.urls(__name__)
+pytestmark = [pytest.mark.urls(__name__), pytest.mark.usefixtures("scripted")]
 
 
 class Token(HttpBearer):
@@ -152,12 +153,6 @@ urlpatterns = [path("", api.urls)]
 on_each_view = pytest.mark.parametrize("view", VIEWS)
 
 
-@pytest.fixture(autouse=True)
-def store(scripted: ScriptedBackend) -> ScriptedBackend:
-    """Keep the locks in a scripted store."""
-    return scripted
-
-
 def ask(view: str, customer: str = "1234", token: str = "collector") -> Any:
     """Send a request to one of the operations, and return the response."""
     method, name = view.split()
@@ -222,25 +217,26 @@ def test_stranger_gets_to_a_lock_around_authentication(scripted: ScriptedBackend
     assert ask("GET outside").status_code == 409
 
 
-def test_invalid_semaphore_is_400(scripted: ScriptedBackend) -> None:
+def test_invalid_semaphore_is_400() -> None:
     """Ninja leaves that to Django."""
     assert ask("POST text").json() == {"customer_id": "1234"}
     assert ask("POST text", "a" * 250).status_code == 400
 
 
-def handle(request: HttpRequest, error: Exception) -> HttpResponse:
+def handle(request: HttpRequest, error: Exception | type[Exception]) -> HttpResponse:
     """Make a server's error of whatever is raised."""
     pytest.fail(f"It should have been answered: {error!r}")
 
 
-def test_invalid_semaphore_is_400_whoever_handles_exceptions(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_invalid_semaphore_is_400_whoever_handles_exceptions() -> None:
     """While debugging, Ninja takes all that is raised for an error of the server's."""
     with override_settings(DEBUG=True):
         assert ask("POST text", "a" * 250).status_code == 400
-    monkeypatch.setitem(api._exception_handlers, Exception, handle)
-    assert ask("POST text", "a" * 250).status_code == 400
+    handling = NinjaAPI(urls_namespace="handling")
+    handling.add_exception_handler(Exception, handle)
+    handling.post("/{customer_id}/")(collect_text)
+    with override_settings(ROOT_URLCONF=(path("handling/", handling.urls),)):
+        assert ask("POST handling", "a" * 250).status_code == 400
 
 
 @pytest.mark.parametrize("view", OVERLOOKING)
@@ -253,16 +249,22 @@ def test_helper_raises_what_its_caller_would_overlook(view: str) -> None:
     assert view != OVERLOOKING[0] or ask("GET overlook").status_code == 409
 
 
-def test_locked_pagination_takes_its_own_arguments(scripted: ScriptedBackend) -> None:
+def test_locked_pagination_takes_its_own_arguments() -> None:
     """Which the function below it doesn't know."""
     assert ask("GET pages").json() == {"items": [1234], "count": 1}
     acquire_lock("1234collectPayment")
     assert ask("GET pages").status_code == 409
 
 
+def answer_as_before(path_view: PathView, request: HttpRequest, **arguments: Any) -> HttpResponse:
+    """Let the operation for the request's method answer."""
+    [operation] = [each for each in path_view.operations if request.method in each.methods]
+    return cast("HttpResponse", operation.run(request, **arguments))
+
+
 def test_earlier_ninjas_views_are_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those before 1.5."""
-    monkeypatch.setattr(PathView, "get_view", lambda path_view: path_view._sync_view)
+    monkeypatch.setattr(PathView, "get_view", lambda self: MethodType(answer_as_before, self))
     earlier = NinjaAPI(urls_namespace="earlier")
     earlier.get("/{customer_id}/")(show)
     acquire_lock("1234collectPayment")
@@ -273,7 +275,8 @@ def test_earlier_ninjas_views_are_methods(monkeypatch: pytest.MonkeyPatch) -> No
 def test_schema_has_the_functions_own_arguments() -> None:
     """And its name and description."""
     operation = api.get_openapi_schema()["paths"]["/collect/{customer_id}/"]["get"]
-    assert (operation["summary"], operation["operationId"]) == ("Show", "tests_test_ninja_show")
+    assert operation["summary"] == "Show"
+    assert operation["operationId"] == f"{__name__.replace('.', '_')}_show"
     assert operation["description"] == "Answer to another method of the same path."
     assert [each["name"] for each in operation["parameters"]] == ["customer_id", "amount"]
 

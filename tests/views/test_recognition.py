@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.support.scripted_store import ScriptedBackend
 
-pytestmark = pytest.mark.urls(__name__)
+pytestmark = [pytest.mark.urls(__name__), pytest.mark.usefixtures("scripted")]
 lock = distributed_lock("<customer_id>collectPayment")
 
 
@@ -167,10 +167,9 @@ urlpatterns = [
 
 
 @pytest.fixture(autouse=True)
-def store(scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
-    """Keep the locks in a scripted store; let everybody into the admin."""
+def admin_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let everybody into the admin."""
     monkeypatch.setattr(admin.site, "has_permission", lambda request: True)
-    return scripted
 
 
 @pytest.mark.parametrize("name", [*ANSWERED])

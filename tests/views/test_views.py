@@ -12,18 +12,14 @@ from django_distlock.exceptions import LockLost
 from tests.app import views
 from tests.support.scripted_store import ScriptedBackend
 
+pytestmark = pytest.mark.usefixtures("scripted")
+
 FREE = ["collect", "method", "dispatch", "not-atomic", "release", "or-202", "or-202-method"]
 FREE += ["helper", "http-helper", "raising"]
 
 
-@pytest.fixture(autouse=True)
-def store(scripted: ScriptedBackend) -> ScriptedBackend:
-    """Keep the locks in a scripted store."""
-    return scripted
-
-
 @pytest.fixture
-def held() -> None:
+def held_elsewhere(scripted: ScriptedBackend) -> None:
     """Hold customer 1234's lock."""
     assert acquire_lock("1234collectPayment")
 
@@ -36,7 +32,7 @@ def test_free_view_works_and_releases(client: Client, scripted: ScriptedBackend,
     assert scripted.calls == ["acquire", "release"]
 
 
-@pytest.mark.usefixtures("held")
+@pytest.mark.usefixtures("held_elsewhere")
 @pytest.mark.parametrize("path", ["collect", "method", "dispatch", "not-atomic", "http-helper"])
 def test_contended_view_answers_409(client: Client, path: str) -> None:
     """Come again; and don't keep this answer."""
@@ -49,7 +45,7 @@ def test_contended_view_answers_409(client: Client, path: str) -> None:
     assert b"try again" in response.content
 
 
-@pytest.mark.usefixtures("held")
+@pytest.mark.usefixtures("held_elsewhere")
 @pytest.mark.parametrize("accept", ["application/json", "text/html;q=0.5, application/json"])
 def test_contended_view_answers_in_json_if_asked_to(client: Client, accept: str) -> None:
     """That is, when JSON is preferred."""
@@ -58,7 +54,7 @@ def test_contended_view_answers_in_json_if_asked_to(client: Client, accept: str)
     assert json.loads(response.content)["error"] == "contended"
 
 
-@pytest.mark.usefixtures("held")
+@pytest.mark.usefixtures("held_elsewhere")
 @pytest.mark.parametrize("accept", ["*/*", "text/html, */*;q=0.1", "image/png"])
 def test_contended_view_uses_the_sites_template(client: Client, accept: str) -> None:
     """409.html, which may say what it likes."""
@@ -71,7 +67,7 @@ def test_contended_view_uses_the_sites_template(client: Client, accept: str) -> 
     assert response["Content-Type"].startswith("text/html")
 
 
-@pytest.mark.usefixtures("held")
+@pytest.mark.usefixtures("held_elsewhere")
 @pytest.mark.parametrize("path", ["or-202", "or-202-method"])
 def test_on_conflict_answers_instead(client: Client, path: str) -> None:
     """With the request and the view's arguments, without a method's self."""
@@ -79,7 +75,7 @@ def test_on_conflict_answers_instead(client: Client, path: str) -> None:
     assert (response.status_code, response.content) == (202, b"1234 is busy")
 
 
-@pytest.mark.usefixtures("held")
+@pytest.mark.usefixtures("held_elsewhere")
 @pytest.mark.parametrize("path", ["helper", "raising"])
 def test_helper_raises_what_its_caller_would_overlook(client: Client, path: str) -> None:
     """Only what Django resolved for the request answers it; http=True or False overrides."""
@@ -136,7 +132,7 @@ def test_loss_of_another_lease_is_the_views_own_error(scripted: ScriptedBackend)
     """It is not this lock's to answer."""
     request = RequestFactory().get("/")
 
-    @distributed_lock("a", http=True)
+    @distributed_lock("report", http=True)
     def view(request: Any) -> HttpResponse:
         raise LockLost("another")
 

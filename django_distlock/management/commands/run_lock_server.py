@@ -23,6 +23,8 @@ from ...server.service import Limits
 
 SHOWN = 20
 """How many locks --status lists."""
+STATUS_TIMEOUT = 10.0
+"""Seconds in which a server has to answer --status: only a person waits for that."""
 LIMITS = {
     "max_ttl": "seconds that a lease lasts at most; after a crash nothing is granted for so long",
     "max_frame": "bytes that a request has at most",
@@ -201,7 +203,10 @@ def _client(
     address: Address, options: dict[str, Any], configured: ServerBackend | None
 ) -> ServerBackend:
     """Return what asks the server there."""
-    given: dict[str, Any] = {"secret": _secret(options, configured)}
+    given: dict[str, Any] = {
+        "secret": _secret(options, configured),
+        "store_timeout": STATUS_TIMEOUT,
+    }
     if configured is not None and not address.path:
         given |= {"tls": configured.tls, "tls_ca": configured.tls_ca}
     if options["tls_ca"] is not None:

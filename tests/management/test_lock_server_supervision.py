@@ -1,0 +1,58 @@
+"""The command's server under systemd, and what is told to it."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+
+import pytest
+
+from tests.support.lock_server_command import Place, told_systemd
+from tests.support.ports import HOST
+
+pytestmark = pytest.mark.once
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_systemd_is_told_when_it_can_be_asked_and_when_it_stops(
+    place: Place, abstract: bool
+) -> None:
+    """By a path, or by a name that is in no directory. Ready is also who grants nothing yet."""
+    name = f"distlock-{secrets.token_hex()}"
+    path = f"\0{name}" if abstract else str(place.directory / "notify")
+    variable = f"@{name}" if abstract else path
+    with told_systemd(path) as told, place.start(NOTIFY_SOCKET=variable) as running:
+        assert told.recv(64) == b"READY=1"
+        assert place.held() == {}
+        running.process.terminate()
+        assert told.recv(64) == b"STOPPING=1"
+        assert running.end()[::2] == (0, "")
+
+
+def test_systemd_that_hears_nothing_does_no_harm(place: Place) -> None:
+    """The log on stderr says so."""
+    missing = str(place.directory / "missing")
+    with place.start(NOTIFY_SOCKET=missing) as running:
+        running.serve()
+        assert place.held() == {}
+        status, _, complained = running.stop()
+    assert status == 0
+    assert complained.splitlines() == [
+        f"NOTIFY_SOCKET can't be told {state}: [Errno 2] No such file or directory"
+        for state in ("READY=1", "STOPPING=1")
+    ]
+
+
+def test_port_in_use_is_refused(place: Place) -> None:
+    """The line says which, and whoever supervises it isn't told that it is ready."""
+    with (
+        told_systemd(place.directory / "notify") as told,
+        socket.create_server((HOST, int(place.address.rpartition(":")[2]))),
+    ):
+        with place.start(NOTIFY_SOCKET=str(place.directory / "notify")) as refused:
+            complaint = refused.refusal()
+        told.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            told.recv(64)
+    assert complaint.startswith(f"Can't listen at {place.address}: ")
+    assert "address already in use" in complaint
