@@ -18,7 +18,7 @@ from tests.support.servers import TIMEOUT, Home, Server
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from redis import Redis
+    from redis import Redis, RedisCluster
 
 SLOTS = 16_384
 MASTERS = 3
@@ -81,6 +81,12 @@ def connect(server: Server, db: int = 0) -> Redis:
         socket_timeout=TIMEOUT,
         retry=Retry(NoBackoff(), 0),
     )
+
+
+def node_of(client: RedisCluster, key: str) -> tuple[str, int]:
+    """Return where the client thinks that the key is."""
+    node = client.get_node_from_key(key)  # type: ignore[no-untyped-call]
+    return node.host, node.port
 
 
 @dataclass

@@ -21,6 +21,7 @@ from tests.support.redis_servers import (
     SLOTS,
     connect,
     fill,
+    node_of,
     place,
     start_redis_replica,
     start_sentinel,
@@ -51,15 +52,9 @@ def test_cluster_shares_its_slots_among_three_masters(redis_cluster: Cluster) ->
         assert [client.get(key) for key in keys] == [f"value of {key}".encode() for key in keys]
         with connect(redis_cluster.nodes[0]) as node:
             for key in keys:
-                expected = place_of(client, key)
+                expected = node_of(client, key)
                 assert moved_to(node, key) == (None if expected == nodes[0] else expected)
-        assert {place_of(client, key) for key in keys} == set(nodes)
-
-
-def place_of(client: RedisCluster, key: str) -> tuple[str, int]:
-    """Return where the client thinks that the key is."""
-    node = client.get_node_from_key(key)  # type: ignore[no-untyped-call]
-    return (node.host, node.port)
+        assert {node_of(client, key) for key in keys} == set(nodes)
 
 
 def moved_to(node: Redis, key: str) -> tuple[str, int] | None:

@@ -1,0 +1,64 @@
+"""Fixtures for what is particular to Redis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis import RedisCluster
+
+from django_distlock import clocks
+from django_distlock.backends.redis.wire import RedisWire
+from tests.support.moved_clock import MovedClock
+from tests.support.redis_servers import place
+from tests.support.redis_stores import client_path, locks_by, locks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django_distlock.backends.redis import RedisBackend
+    from tests.support.redis_servers import Cluster
+    from tests.support.servers import Server
+
+
+@pytest.fixture
+def redis_store(redis_server: Server) -> Iterator[RedisBackend]:
+    """Let the locks be in a server that the test may pause and kill."""
+    with locks_of(redis_server) as store:
+        yield store
+
+
+@pytest.fixture
+def cluster_client(redis_cluster: Cluster) -> Iterator[RedisCluster]:
+    """Return the client by which `cluster_store` finds the nodes; as a site would make it."""
+    with RedisCluster(*place(redis_cluster.nodes[0])) as client:  # type: ignore[no-untyped-call]
+        yield client
+
+
+@pytest.fixture
+def cluster_store(cluster_client: RedisCluster) -> Iterator[RedisBackend]:
+    """Let the locks be in the cluster that all tests share."""
+    with locks_by(client=client_path(lambda: cluster_client)) as store:
+        yield store
+
+
+@pytest.fixture
+def moved_clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
+    """Return the clock by which all is timed, to be moved on."""
+    clock = MovedClock()
+    monkeypatch.setattr(clocks, "monotonic", clock)
+    return clock
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return how many commands are sent at once, each time."""
+    sizes: list[int] = []
+    send = RedisWire.send
+
+    def count_and_send(wire: RedisWire, commands: Any) -> None:
+        sizes.append(len(commands))
+        send(wire, commands)
+
+    monkeypatch.setattr(RedisWire, "send", count_and_send)
+    return sizes
