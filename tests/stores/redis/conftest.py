@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis import RedisCluster
 
-from django_distlock import clocks
 from django_distlock.backends.redis.wire import RedisWire
 from tests.support.moved_clock import MovedClock
 from tests.support.redis_servers import place
@@ -31,7 +30,7 @@ def redis_store(redis_server: Server) -> Iterator[RedisBackend]:
 @pytest.fixture
 def cluster_client(redis_cluster: Cluster) -> Iterator[RedisCluster]:
     """Return the client by which `cluster_store` finds the nodes; as a site would make it."""
-    with RedisCluster(*place(redis_cluster.nodes[0])) as client:  # type: ignore[no-untyped-call]
+    with RedisCluster(*place(redis_cluster.nodes[0])) as client:
         yield client
 
 
@@ -44,10 +43,8 @@ def cluster_store(cluster_client: RedisCluster) -> Iterator[RedisBackend]:
 
 @pytest.fixture
 def moved_clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
-    """Return the clock by which all is timed, to be moved on."""
-    clock = MovedClock()
-    monkeypatch.setattr(clocks, "monotonic", clock)
-    return clock
+    """Return the clock by which calls and leases end, to be moved on."""
+    return MovedClock(monkeypatch)
 
 
 @pytest.fixture

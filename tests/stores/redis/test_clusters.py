@@ -161,21 +161,20 @@ class Nodes:
 
 def test_dead_node_lets_a_cluster_be_looked_up_once_a_second(moved_clock: MovedClock) -> None:
     """In the background; not while that goes on, nor right after it."""
-    now = clocks.monotonic()
-    moved_clock.unmoved = lambda: now
+    moved_clock.stop()
     nodes = Nodes()
     cluster = module.Cluster(nodes, 2)
     cluster.suspect()
     until(lambda: len(nodes.asked) == 1)
-    moved_clock.moved += 5
+    moved_clock.advance(5)
     cluster.suspect()
     assert ended(nodes) == 1
     cluster.suspect()
     assert ended(nodes) == 2
-    moved_clock.moved += 0.9
+    moved_clock.advance(0.9)
     cluster.suspect()
     assert ended(nodes) == 2
-    moved_clock.moved += 0.2
+    moved_clock.advance(0.2)
     cluster.suspect()
     assert ended(nodes) == 3
     assert set(nodes.asked) == {LOOKS_UP}
@@ -364,12 +363,13 @@ def test_errors_of_redis_py_mean_that_the_cluster_is_unavailable(
     cluster_store: RedisBackend, cluster_client: RedisCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of a client that knows of no node for a slot, and of one that finds no node."""
-    nodes, slot = cluster_client.nodes_manager, cluster_client.keyslot(key_in_cluster())
+    nodes = cluster_client.nodes_manager
+    slot = cluster_client.keyslot(key_in_cluster())  # type: ignore[no-untyped-call]
     lease = acquire(ALIAS, "b")
     with monkeypatch.context() as patch:
         patch.delitem(nodes.slots_cache, slot)
         with pytest.raises(SlotNotCoveredError):
-            cluster_client.get_node_from_key(key_in_cluster())
+            node_of(cluster_client, key_in_cluster())
         with pytest.raises(LockBackendUnavailable, match=r"^Redis Cluster: Slot .*not covered"):
             acquire_lock("a", backend=ALIAS)
         with pytest.raises(LockBackendUnavailable, match=r"^Redis Cluster: Slot .*not covered"):
