@@ -35,7 +35,8 @@ def redis(*directives: str, arguments: tuple[str, ...] = ()) -> Server:
         f"bind {HOST}",
         f"port {home.port}",
         'save ""',
-        "repl-diskless-sync no",  # it waits for more replicas
+        "repl-diskless-sync yes",  # no file to begin with when it has been killed
+        "repl-diskless-sync-delay 0",  # for more replicas
     )
     home.write("redis.conf", "\n".join([*basic, *directives, ""]))  # a sentinel writes to it
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.test import override_settings
 
-from django_distlock import LockBackendUnavailable, lock_backends
+from django_distlock import LockBackendUnavailable, clocks, lock_backends
 from django_distlock.backends.redis import RedisBackend, scripts
+from django_distlock.backends.redis.connections import Node
 from django_distlock.backends.redis.scripts import Script
 from tests.support.holders import acquire
 from tests.support.ports import HOST
@@ -20,6 +21,8 @@ from tests.support.redis_servers import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import pytest
 
     from tests.support.servers import Server
 
@@ -141,6 +144,23 @@ def waiting(server: Server, semaphore: str = "a") -> int:
     """Return how many wait in the queue of a lock, by the server."""
     with connect(server) as client:
         return int(client.zcard(f"{key_of(semaphore)}:queue"))
+
+
+def hurry(patch: pytest.MonkeyPatch, script: Script | None = None) -> None:
+    """Let each call, or each by this script, wait for its answer for a moment only."""
+    ask_all = Node.ask_all
+
+    def hurry_and_ask(node: Node, requests: Any, deadline: float, undo: Any = None) -> list[Any]:
+        if script is None or name_of(requests[0]) == script.digest:
+            deadline = clocks.monotonic() + 0.2
+        return ask_all(node, requests, deadline, undo)
+
+    patch.setattr(Node, "ask_all", hurry_and_ask)
+
+
+def name_of(request: Any) -> Any:
+    """Return a script's digest, or a command's name."""
+    return request[1] if request[0] == "EVALSHA" else request[0]
 
 
 @contextmanager

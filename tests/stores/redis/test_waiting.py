@@ -33,10 +33,12 @@ from tests.support.redis_servers import connect, node_of, place
 from tests.support.redis_stores import (
     ALIAS,
     commands,
+    hurry,
     key_of,
     lasting_offers,
     locks_at,
     locks_of,
+    name_of,
     waiting,
 )
 
@@ -101,11 +103,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(Node, "ask_all", note_and_ask)
     return found
-
-
-def name_of(request: Any) -> Any:
-    """Return a script's digest, or a command's name."""
-    return request[1] if request[0] == "EVALSHA" else request[0]
 
 
 @pytest.fixture
@@ -352,25 +349,13 @@ def test_who_waits_is_told_when_the_server_answers_nothing(
         waits = [threads.submit(take) for _ in range(5)]
         until(lambda: waiting(redis_server) == 5)
         with redis_server.paused(), monkeypatch.context() as patch:
-            hurry_looks(patch)
+            hurry(patch, scripts.LOOK)
             for each in waits:
                 with pytest.raises(LockBackendUnavailable):
                     each.result(60)
         assert lease.release()
         until(lambda: waiting(redis_server) == 0)
         assert acquire(ALIAS, timeout=30).release()
-
-
-def hurry_looks(patch: pytest.MonkeyPatch) -> None:
-    """Let whoever looks after queues, and only he, wait a moment for the answers."""
-    ask_all = Node.ask_all
-
-    def hurry_and_ask(node: Node, requests: Any, deadline: float, undo: Any = None) -> list[Any]:
-        if name_of(requests[0]) == scripts.LOOK.digest:
-            deadline = clocks.monotonic() + 0.2
-        return ask_all(node, requests, deadline, undo)
-
-    patch.setattr(Node, "ask_all", hurry_and_ask)
 
 
 def test_server_that_nobody_waits_for_is_no_matter(
