@@ -148,12 +148,12 @@ class Nodes:
 
     def __init__(self) -> None:
         self.nodes_manager = self
-        self.asked: list[str] = []
+        self.asked: list[threading.Thread] = []
         self.may_go_on = threading.Event()
         self.error: Exception | None = None
 
     def initialize(self) -> None:
-        self.asked.append(threading.current_thread().name)
+        self.asked.append(threading.current_thread())
         assert self.may_go_on.wait(60)
         if self.error is not None:
             raise self.error
@@ -177,13 +177,15 @@ def test_dead_node_lets_a_cluster_be_looked_up_once_a_second(moved_clock: MovedC
     moved_clock.advance(0.2)
     cluster.suspect()
     assert ended(nodes) == 3
-    assert set(nodes.asked) == {LOOKS_UP}
+    assert {thread.name for thread in nodes.asked} == {LOOKS_UP}
 
 
 def ended(nodes: Nodes) -> int:
     """Let the look-up end; return how many there were."""
     nodes.may_go_on.set()
     looked_up()
+    for thread in nodes.asked:  # one that is about to end may be listed no more
+        thread.join(60)
     return len(nodes.asked)
 
 
