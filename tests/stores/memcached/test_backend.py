@@ -88,21 +88,17 @@ def test_version_and_key_function_do_not_count(alias: str) -> None:
 
 
 @pytest.mark.once
-def test_processes_lose_no_increment(alias: str, tmp_path: Path) -> None:
-    """4 processes read a file and write it back, one at a time."""
+def test_processes_that_race_exclude_each_other(alias: str, tmp_path: Path) -> None:
+    """Each of 100 fresh keys is granted to one of 4, and they lose no increment of a number.
+
+    They read it from a file and write it back, one at a time.
+    """
     file = tmp_path / "counter"
     file.write_text("0")
-    with Workers(4, "count", alias, str(file), "20") as workers:
-        workers.results()
-    assert file.read_text() == "80"
-
-
-@pytest.mark.once
-def test_each_fresh_key_is_granted_to_one_process(alias: str) -> None:
-    """Of 4 that try at once for 100."""
-    with Workers(4, "grab", alias, "100") as workers:
+    with Workers(4, "grab_and_count", alias, "100", str(file), "20") as workers:
         granted = [name for names in workers.results() for name in names]
     assert sorted(granted) == sorted(f"fresh {number}" for number in range(100))
+    assert file.read_text() == "80"
 
 
 @pytest.mark.once

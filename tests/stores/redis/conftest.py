@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis import RedisCluster
 
+from django_distlock.backends.redis import listening
+from django_distlock.backends.redis.connections import Node
 from django_distlock.backends.redis.wire import RedisWire
 from tests.support.moved_clock import MovedClock
 from tests.support.redis_servers import place
-from tests.support.redis_stores import client_path, locks_by, locks_of
+from tests.support.redis_stores import client_path, locks_by, locks_of, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,3 +61,24 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(RedisWire, "send", count_and_send)
     return sizes
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return what Redis is asked: a script's digest, or a command's name."""
+    found: list[Any] = []
+    ask_all = Node.ask_all
+
+    def note_and_ask(node: Node, requests: Any, *arguments: Any) -> list[Any]:
+        answers = ask_all(node, requests, *arguments)
+        found.extend(name_of(request) for request in requests)
+        return answers
+
+    monkeypatch.setattr(Node, "ask_all", note_and_ask)
+    return found
+
+
+@pytest.fixture
+def untiring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody who waits try by himself: he gets the lock if he is told, or not at all."""
+    monkeypatch.setattr(listening, "SAFETY", 1_000)

@@ -33,7 +33,7 @@ class Connection:
 
 
 @pytest.fixture
-def connection() -> Iterator[Connection]:
+def fake_connection() -> Iterator[Connection]:
     """Return a connection to a server that says what the test says."""
     found = Connection()
     with found.client, found.server:
@@ -70,17 +70,17 @@ ERRORS = {
 
 @pytest.mark.parametrize(("sent", "expected"), ANSWERS)
 def test_answer_is_understood_wherever_it_is_cut(
-    connection: Connection, sent: bytes, expected: Any
+    fake_connection: Connection, sent: bytes, expected: Any
 ) -> None:
     """The network may deliver it in any two pieces."""
-    wire = RedisWire(connection)
+    wire = RedisWire(fake_connection)
     for cut in range(1, len(sent)):
         wire.outstanding = 1
-        connection.server.sendall(sent[:cut])
+        fake_connection.server.sendall(sent[:cut])
         assert wire.hears(60)
-        assert receive_in_time(wire, connection) is MORE
+        assert receive_in_time(wire, fake_connection) is MORE
         assert wire.outstanding == 1
-        connection.server.sendall(sent[cut:])
+        fake_connection.server.sendall(sent[cut:])
         assert wire.receive() == expected
         assert wire.outstanding == 0
         assert not wire.has_ended()
@@ -89,36 +89,36 @@ def test_answer_is_understood_wherever_it_is_cut(
 MORE = object()
 
 
-def receive_in_time(wire: RedisWire, connection: Connection) -> Any:
+def receive_in_time(wire: RedisWire, fake_connection: Connection) -> Any:
     """Return the answer, or MORE if it isn't all there."""
-    connection.client.settimeout(0)
+    fake_connection.client.settimeout(0)
     try:
         return wire.receive()
     except BlockingIOError:
         return MORE
     finally:
-        connection.client.settimeout(None)
+        fake_connection.client.settimeout(None)
 
 
-def test_answers_are_understood_byte_by_byte(connection: Connection) -> None:
+def test_answers_are_understood_byte_by_byte(fake_connection: Connection) -> None:
     """One after the other, though nothing is between them; by async code as well."""
     text = b"".join(sent for sent, _ in ANSWERS)
     expected = [answer for _, answer in ANSWERS]
-    wire = RedisWire(connection)
+    wire = RedisWire(fake_connection)
     found = []
     for at in range(len(text)):
-        connection.server.sendall(text[at : at + 1])
-        answer = receive_in_time(wire, connection)
+        fake_connection.server.sendall(text[at : at + 1])
+        answer = receive_in_time(wire, fake_connection)
         if answer is not MORE:
             found.append(answer)
     assert found == expected
-    connection.server.sendall(text)
+    fake_connection.server.sendall(text)
     assert [wire.receive() for _ in expected] == expected
 
     async def receive_all() -> list[Any]:
         receiving = asyncio.create_task(receive_each())
         for at in range(len(text)):
-            connection.server.sendall(text[at : at + 1])
+            fake_connection.server.sendall(text[at : at + 1])
             await asyncio.sleep(0)
         return await receiving
 
@@ -129,10 +129,10 @@ def test_answers_are_understood_byte_by_byte(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("sent", ERRORS)
-def test_errors_are_answers(connection: Connection, sent: bytes) -> None:
+def test_errors_are_answers(fake_connection: Connection, sent: bytes) -> None:
     """Also among others; the first word tells them apart."""
-    wire = RedisWire(connection)
-    connection.server.sendall(sent + b"*2\r\n:1\r\n" + sent)
+    wire = RedisWire(fake_connection)
+    fake_connection.server.sendall(sent + b"*2\r\n:1\r\n" + sent)
     alone, [one, among] = wire.receive(), wire.receive()
     assert one == 1
     for error in (alone, among):
@@ -160,10 +160,10 @@ def test_word_that_tells_what_an_error_is_about(text: str, code: str) -> None:
     assert code_of(text) == code
 
 
-def test_who_listens_is_told(connection: Connection) -> None:
+def test_who_listens_is_told(fake_connection: Connection) -> None:
     """And others aren't."""
-    wire = RedisWire(connection)
-    connection.server.sendall(PUSH + b":1\r\n" + PUSH + b":1\r\n")
+    wire = RedisWire(fake_connection)
+    fake_connection.server.sendall(PUSH + b":1\r\n" + PUSH + b":1\r\n")
     assert wire.receive() == 1
     wire.is_told = True
     assert wire.receive() == [b"invalidate", [b"a"]]
@@ -175,41 +175,41 @@ def test_who_listens_is_told(connection: Connection) -> None:
 @pytest.mark.parametrize(
     "sent", [b",1.5\r\n", b"#t\r\n", b"(1\r\n", b"HTTP/1.1 400\r\n", b"*1\r\n,1\r\n", b"\r\n"]
 )
-def test_what_is_no_answer_is_an_error(connection: Connection, sent: bytes) -> None:
+def test_what_is_no_answer_is_an_error(fake_connection: Connection, sent: bytes) -> None:
     """Of types that Redis doesn't use for what is asked here, or of what is no Redis."""
-    wire = RedisWire(connection)
-    connection.server.sendall(sent)
+    wire = RedisWire(fake_connection)
+    fake_connection.server.sendall(sent)
     with pytest.raises(OSError, match=r"^not an answer of Redis: "):
         wire.receive()
 
 
-def test_end_of_a_connection_is_an_error(connection: Connection) -> None:
+def test_end_of_a_connection_is_an_error(fake_connection: Connection) -> None:
     """Whether or not part of an answer has come."""
-    wire = RedisWire(connection)
-    connection.server.sendall(b"$5\r\nab")
-    connection.server.close()
+    wire = RedisWire(fake_connection)
+    fake_connection.server.sendall(b"$5\r\nab")
+    fake_connection.server.close()
     assert wire.has_ended()
     with pytest.raises(ConnectionResetError, match="the server closed the connection"):
         wire.receive()
     wire.close()
-    assert connection.client.fileno() == -1
+    assert fake_connection.client.fileno() == -1
 
 
-def test_commands_are_sent_as_bytes_of_any_length(connection: Connection) -> None:
+def test_commands_are_sent_as_bytes_of_any_length(fake_connection: Connection) -> None:
     """All at once."""
-    wire = RedisWire(connection)
+    wire = RedisWire(fake_connection)
     wire.send([("SET", "ä", 1), ("GET", b"\xff")])
     assert wire.outstanding == 2
-    assert connection.server.recv(1_000) == (
+    assert fake_connection.server.recv(1_000) == (
         b"*3\r\n$3\r\nSET\r\n$2\r\n\xc3\xa4\r\n$1\r\n1\r\n*2\r\n$3\r\nGET\r\n$1\r\n\xff\r\n"
     )
 
 
-def test_idle_connection_that_says_something_is_not_used(connection: Connection) -> None:
+def test_idle_connection_that_says_something_is_not_used(fake_connection: Connection) -> None:
     """It would be taken for an answer."""
-    wire = RedisWire(connection)
+    wire = RedisWire(fake_connection)
     assert not wire.has_ended()
-    connection.server.sendall(b":1\r\n")
+    fake_connection.server.sendall(b":1\r\n")
     assert wire.has_ended()
 
 
@@ -224,20 +224,22 @@ def encrypted(side: int) -> ssl.SSLContext:
 
 
 def test_answer_that_tls_has_read_already_is_not_waited_for(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
+    fake_connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The socket itself has nothing more to read then."""
     monkeypatch.setattr("django_distlock.backends.wires.CHUNK", 4)
     with ThreadPoolExecutor(1) as thread:
         wrapping = thread.submit(
-            encrypted(ssl.PROTOCOL_TLS_SERVER).wrap_socket, connection.server, server_side=True
+            encrypted(ssl.PROTOCOL_TLS_SERVER).wrap_socket, fake_connection.server, server_side=True
         )
-        connection.client = encrypted(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(connection.client)
-        connection.server = wrapping.result(60)
-    wire = RedisWire(connection)
-    with connection.client, connection.server:
+        fake_connection.client = encrypted(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(
+            fake_connection.client
+        )
+        fake_connection.server = wrapping.result(60)
+    wire = RedisWire(fake_connection)
+    with fake_connection.client, fake_connection.server:
         assert not wire.hears(0)
-        connection.server.sendall(b":1\r\n:2\r\n:3\r\n")
+        fake_connection.server.sendall(b":1\r\n:2\r\n:3\r\n")
         assert wire.receive() == 1
         assert not wire.has_ended()
         assert wire.hears(0)
