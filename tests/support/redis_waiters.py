@@ -26,8 +26,8 @@ def stand(server: Server, number: int) -> bool:
 
 
 def take(semaphore: str = "a", **arguments: Any) -> float:
-    """Wait for the lock, and give it back at once; return when it was granted."""
-    with distributed_lock(semaphore, backend=ALIAS, **{"timeout": 30, **arguments}):
+    """Wait for the lock, for longer than any test does; give it back; return when it was granted."""
+    with distributed_lock(semaphore, backend=ALIAS, **{"timeout": 100, **arguments}):
         return time.monotonic_ns()
 
 

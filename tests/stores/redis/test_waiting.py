@@ -18,6 +18,7 @@ from django_distlock import (
 )
 from django_distlock.backends.redis import scripts
 from django_distlock.backends.redis.connections import Node
+from django_distlock.backends.redis.wire import RedisWire
 from tests.support.concurrency import until
 from tests.support.holders import acquire
 from tests.support.redis_servers import connect, node_of, place
@@ -154,10 +155,35 @@ def test_who_missed_an_offer_for_good_joins_again(
 
 
 @lasting_offers()
+@pytest.mark.usefixtures("redis_store", "untiring")
 def test_offer_that_is_not_heard_is_found_out_at_the_next_look(
+    redis_server: Server, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before it ends."""
+    receive, lost = RedisWire.receive, list[Any]()
+
+    def receive_and_lose(wire: RedisWire, *arguments: Any) -> Any:
+        answer = receive(wire, *arguments)
+        if not wire.is_told or answer[0] != b"message" or lost:
+            return answer
+        lost.append(answer)
+        return [*answer[:2], b"-1"]  # which is nobody's number
+
+    lease = acquire(ALIAS)
+    wait = threads.submit(take)
+    until(lambda: waiting(redis_server) == 1)
+    monkeypatch.setattr(RedisWire, "receive", receive_and_lose)
+    assert lease.release()
+    assert wait.result(30)
+    assert len(lost) == 1
+
+
+@lasting_offers()
+@pytest.mark.usefixtures("untiring")
+def test_user_who_may_not_publish_releases_all_the_same(
     redis_server: Server, redis_store: RedisBackend, threads: ThreadPoolExecutor
 ) -> None:
-    """Long before it ends: who releases may be a user who may not publish."""
+    """Who waits as another user finds out at his next look."""
     with user(redis_server, "mute", "resetchannels") as location:
         lease = acquire(ALIAS)
         wait = threads.submit(take)

@@ -122,7 +122,7 @@ def test_who_waits_is_told_when_the_server_is_killed(
     """And who comes when it is back waits as ever."""
 
     async def take_in_task() -> None:
-        await aacquire_lock("a", backend=ALIAS, timeout=30)
+        await aacquire_lock("a", backend=ALIAS, timeout=100)
 
     acquire(ALIAS, renew=False).leave_behind()
     waits: list[Future[Any]] = [threads.submit(take) for _ in range(5)]
@@ -255,7 +255,7 @@ def test_user_who_may_not_subscribe_asks_again_and_again(
     """He gets the lock all the same."""
 
     async def take_in_task() -> int | None:
-        async with distributed_lock("a", backend=ALIAS, timeout=30) as lease:
+        async with distributed_lock("a", backend=ALIAS, timeout=100) as lease:
             return lease.token
 
     with user(redis_server, "modest", "resetchannels") as location:
