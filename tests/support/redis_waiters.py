@@ -26,7 +26,7 @@ def stand(server: Server, number: int) -> bool:
 
 
 def take(semaphore: str = "a", **arguments: Any) -> float:
-    """Wait for the lock, for longer than any test does; give it back; return when it was granted."""
+    """Wait for the lock, longer than any test does, and give it back; return when it came."""
     with distributed_lock(semaphore, backend=ALIAS, **{"timeout": 100, **arguments}):
         return time.monotonic_ns()
 

@@ -54,7 +54,7 @@ def test_tasks_are_served_in_the_order_in_which_they_came_without_a_thread(
     order: list[int] = []
 
     async def take_turn(number: int) -> None:
-        async with distributed_lock("a", backend=ALIAS, timeout=30, renew=False):
+        async with distributed_lock("a", backend=ALIAS, timeout=100, renew=False):
             order.append(number)
 
     async def main() -> None:
@@ -81,11 +81,11 @@ def test_threads_and_tasks_stand_in_one_line(
     order: list[str] = []
 
     def take_in_thread() -> None:
-        with distributed_lock("a", backend=ALIAS, timeout=30):
+        with distributed_lock("a", backend=ALIAS, timeout=100):
             order.append("thread")
 
     async def take_in_task() -> None:
-        async with distributed_lock("a", backend=ALIAS, timeout=30):
+        async with distributed_lock("a", backend=ALIAS, timeout=100):
             order.append("task")
 
     with distributed_lock("a", backend=ALIAS):
