@@ -10,7 +10,7 @@ from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 from django.core.checks import CheckMessage
 
-from ..clocks import monotonic
+from .. import clocks
 from ..exceptions import InvalidLockBackend, LockBackendUnavailable
 from .base import BaseLockBackend, Claim, Grant, Renewal
 from .batches import Outcome
@@ -148,7 +148,7 @@ class MemcachedBackend(BaseLockBackend):
             try:
                 self._talk(renew_all, deadline)
             except LockBackendUnavailable as error:
-                silent = monotonic() >= deadline
+                silent = clocks.monotonic() >= deadline
                 outcome.failed([left.pop() for _ in range(len(left) if silent else 1)], error)
         return outcome.result()
 
@@ -161,7 +161,7 @@ class MemcachedBackend(BaseLockBackend):
         return True
 
     def close(self) -> None:
-        self._server().close_idle()
+        self.server.close_idle()
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         return [*super().check(**kwargs), *check_own_cache(self.alias, self.cache)]
@@ -169,21 +169,23 @@ class MemcachedBackend(BaseLockBackend):
     def _key(self, semaphore: str) -> bytes:
         return self._prefix + _digest(semaphore)
 
-    def _server(self) -> Server:
+    @property
+    def server(self) -> Server:
+        """Return the server with its idle connections, which the threads of this process share."""
         return shared(self._server_key, self._make_server)
 
     def _talk(self, action: Callable[[Conversation], T], deadline: float | None = None) -> T:
         """Do it on an idle connection or, if there is none or it turns out cut, on a new one."""
-        server = self._server()
+        server = self.server
         deadline = self._budget.deadline() if deadline is None else deadline
         if idle := server.take():
             try:
                 return self._talk_on(idle, server, deadline, action)
             except LockBackendUnavailable as error:
                 # What was cut is noticed at once.
-                if error.reply_lost or monotonic() > deadline - self.store_timeout / 2:
+                if error.reply_lost or clocks.monotonic() > deadline - self.store_timeout / 2:
                     raise
-        half = (deadline - monotonic()) / 2
+        half = (deadline - clocks.monotonic()) / 2
         if half <= 0:
             raise LockBackendUnavailable(
                 f"DISTLOCK[{self.alias!r}]: no answer in {self.store_timeout:g} seconds"

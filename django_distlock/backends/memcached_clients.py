@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from django.core.cache.backends.base import BaseCache
 
-from ..clocks import monotonic
+from .. import clocks
 from .base import Owner
 from .caches import PYMEMCACHE, paths
 
@@ -113,7 +113,7 @@ class PyLibMCClient(Client):
         self.errors = (OSError, Error)
         self._not_found = NotFound
         microseconds, self._milliseconds = int(seconds * 1_000_000), _milliseconds(seconds)
-        self._deadline = monotonic() + seconds
+        self._deadline = clocks.monotonic() + seconds
         self._client = _pylibmc_client()(
             [server],
             behaviors={
@@ -129,7 +129,7 @@ class PyLibMCClient(Client):
         )
 
     def limit(self, seconds: float) -> None:
-        self._deadline = monotonic() + seconds
+        self._deadline = clocks.monotonic() + seconds
         milliseconds = _milliseconds(seconds)
         if milliseconds != self._milliseconds:
             self._client.behaviors = {"_poll_timeout": milliseconds}
@@ -143,7 +143,7 @@ class PyLibMCClient(Client):
         if value is None:
             # libmemcached 1.0, which is in pylibmc's wheels, says so of a server that hangs,
             # too. Asked once more, it raises then.
-            self.limit(max(self._deadline - monotonic(), 0.001))
+            self.limit(max(self._deadline - clocks.monotonic(), 0.001))
             value, cas = self._client.gets(key)
         return None if value is None else Entry(_owner(value), cas)
 
@@ -232,7 +232,7 @@ class Conversation:
         return changed
 
     def _limit(self) -> None:
-        left = self._deadline - monotonic()
+        left = self._deadline - clocks.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
         self._client.limit(left)

@@ -37,7 +37,7 @@ class MemoryBackend(BaseLockBackend):
 
     def __init__(self, alias: str, *, ttl: float | None = 60) -> None:
         super().__init__(alias, ttl=ttl)
-        self._shared = _locks_of(alias)
+        self._shared = shared_table(alias)
 
     @property
     def queues_all(self) -> bool:
@@ -181,7 +181,8 @@ class SharedTable:
 _shared: dict[str, SharedTable] = {}
 
 
-def _locks_of(alias: str) -> SharedTable:
+def shared_table(alias: str) -> SharedTable:
+    """Return the locks that this process has under the alias."""
     return _shared.get(alias) or _shared.setdefault(alias, SharedTable())
 
 

@@ -1,10 +1,13 @@
-"""Lock stores at Memcached servers that a test chooses."""
+"""Lock stores at Memcached servers that a test chooses, and what the servers know of them."""
 
 from __future__ import annotations
 
+import hashlib
+import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from django.conf import settings
 from django.core.cache import caches
 from django.test import override_settings
@@ -12,11 +15,19 @@ from django.test import override_settings
 from django_distlock import lock_backends
 from django_distlock.backends import memcached_clients
 from django_distlock.backends.memcached import MemcachedBackend
+from tests.support.lossy_proxy import LossyProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BACKEND = "django_distlock.backends.memcached.MemcachedBackend"
+CLIENTS = [
+    pytest.param("memcached", marks=pytest.mark.needs("memcached")),
+    pytest.param("pylibmc", marks=pytest.mark.needs("pylibmc")),
+]
+on_each_client = pytest.mark.parametrize("alias", CLIENTS)
+on_one_client = pytest.mark.parametrize("alias", CLIENTS[:1])
+"""For what takes seconds, and is the server's doing."""
 
 
 @contextmanager
@@ -28,16 +39,10 @@ def configured(
     store = {"BACKEND": BACKEND, "OPTIONS": {"cache": alias, **options}}
     with override_settings(CACHES=changed, DISTLOCK={**settings.DISTLOCK, alias: store}):
         try:
-            yield find(alias)
+            yield memcached_store(alias)
         finally:
             memcached_clients.close_idle()
             caches.close_all()
-
-
-def find(alias: str) -> MemcachedBackend:
-    store = lock_backends[alias]
-    assert isinstance(store, MemcachedBackend)
-    return store
 
 
 @contextmanager
@@ -45,3 +50,38 @@ def leading_to(port: str | int, alias: str, **options: Any) -> Iterator[Memcache
     """Let the store's cache be on the server at this port."""
     with configured(alias, {"LOCATION": f"127.0.0.1:{port}"}, **options) as store:
         yield store
+
+
+@contextmanager
+def through_proxy(alias: str) -> Iterator[LossyProxy]:
+    """Let the store's connections lead through a proxy."""
+    with LossyProxy(*address(alias)) as proxy, leading_to(proxy.port, alias):
+        yield proxy
+
+
+def memcached_store(alias: str) -> MemcachedBackend:
+    """Return this thread's."""
+    store = lock_backends[alias]
+    assert isinstance(store, MemcachedBackend)
+    return store
+
+
+def address(alias: str) -> tuple[str, int]:
+    """Return where the cache's server is."""
+    host, port = settings.CACHES[alias]["LOCATION"].split(":")
+    return host, int(port)
+
+
+def ask(alias: str, command: str) -> list[str]:
+    """Ask the server in its own words, and return the lines of its answer."""
+    with socket.create_connection(address(alias), 10) as connection:
+        connection.sendall(f"{command}\r\nversion\r\n".encode())
+        answer = b""
+        while b"VERSION" not in answer:
+            answer += connection.recv(65536)
+    return answer.decode().split("\r\n")[:-2]
+
+
+def key_of(semaphore: str = "a", prefix: str = "") -> str:
+    """Return the key that a semaphore has in these stores."""
+    return f"{prefix}distlock:{hashlib.sha256(semaphore.encode()).hexdigest()}"

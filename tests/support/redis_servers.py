@@ -18,7 +18,7 @@ from tests.support.servers import TIMEOUT, Home, Server
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from redis import Redis
+    from redis import Redis, RedisCluster
 
 SLOTS = 16_384
 MASTERS = 3
@@ -35,7 +35,8 @@ def redis(*directives: str, arguments: tuple[str, ...] = ()) -> Server:
         f"bind {HOST}",
         f"port {home.port}",
         'save ""',
-        "repl-diskless-sync no",  # it waits for more replicas
+        "repl-diskless-sync yes",  # no file to begin with when it has been killed
+        "repl-diskless-sync-delay 0",  # for more replicas
     )
     home.write("redis.conf", "\n".join([*basic, *directives, ""]))  # a sentinel writes to it
 
@@ -81,6 +82,12 @@ def connect(server: Server, db: int = 0) -> Redis:
         socket_timeout=TIMEOUT,
         retry=Retry(NoBackoff(), 0),
     )
+
+
+def node_of(client: RedisCluster, key: str) -> tuple[str, int]:
+    """Return where the client thinks that the key is."""
+    node = client.get_node_from_key(key)  # type: ignore[no-untyped-call]
+    return node.host, node.port
 
 
 @dataclass

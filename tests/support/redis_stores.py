@@ -5,19 +5,24 @@ from __future__ import annotations
 import re
 from collections import Counter
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.test import override_settings
 
-from django_distlock import lock_backends
+from django_distlock import LockBackendUnavailable, clocks, lock_backends
 from django_distlock.backends.redis import RedisBackend, scripts
+from django_distlock.backends.redis.connections import Node
 from django_distlock.backends.redis.scripts import Script
+from tests.support.holders import acquire
 from tests.support.ports import HOST
 from tests.support.redis_servers import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    import pytest
 
     from tests.support.servers import Server
 
@@ -70,6 +75,19 @@ def locks_of(server: Server, **arguments: Any) -> Any:
     return locks_at(server.settings["PORT"], **arguments)
 
 
+def client_path(make: Callable[[], Any]) -> str:
+    """Return a dotted path, as settings have it, of what makes a client: a new one each time.
+
+    By a path that it knows, a process has the servers that it found before.
+    """
+    name = f"client_{next(NUMBERS)}"
+    globals()[name] = make
+    return f"{__name__}.{name}"
+
+
+NUMBERS = count()
+
+
 def let_offers_last() -> dict[Script, str]:
     """Give who is offered a lock a minute to take it; return the scripts' sources until then."""
     found = {
@@ -96,15 +114,53 @@ def vary(script: Script, source: str) -> None:
     script.source, script.digest = source, Script(source).digest
 
 
-def key_of(semaphore: str = "a") -> str:
-    """Return the key of a lock in these stores."""
-    return f"site:distlock:{{{semaphore}}}"
+def key_of(semaphore: str = "a", prefix: str = "site:") -> str:
+    """Return the key of a lock in these stores; those of a client have no prefix."""
+    return f"{prefix}distlock:{{{semaphore}}}"
+
+
+def is_locked(server: Server, semaphore: str = "a") -> bool:
+    """Ask the server itself."""
+    with connect(server) as client:
+        return bool(client.exists(key_of(semaphore)))
+
+
+def connections(server: Server) -> int:
+    """Return how many clients the server has, but for this one."""
+    with connect(server) as client:
+        return len(client.client_list()) - 1
+
+
+def why_not(semaphore: str) -> str:
+    """Return why the store can't be asked for this lock; nothing if it can."""
+    try:
+        acquire(ALIAS, semaphore).release()
+    except LockBackendUnavailable as error:
+        return str(error)
+    return ""
 
 
 def waiting(server: Server, semaphore: str = "a") -> int:
     """Return how many wait in the queue of a lock, by the server."""
     with connect(server) as client:
         return int(client.zcard(f"{key_of(semaphore)}:queue"))
+
+
+def hurry(patch: pytest.MonkeyPatch, script: Script | None = None) -> None:
+    """Let each call, or each by this script, wait for its answer for a moment only."""
+    ask_all = Node.ask_all
+
+    def hurry_and_ask(node: Node, requests: Any, deadline: float, undo: Any = None) -> list[Any]:
+        if script is None or name_of(requests[0]) == script.digest:
+            deadline = clocks.monotonic() + 0.2
+        return ask_all(node, requests, deadline, undo)
+
+    patch.setattr(Node, "ask_all", hurry_and_ask)
+
+
+def name_of(request: Any) -> Any:
+    """Return a script's digest, or a command's name."""
+    return request[1] if request[0] == "EVALSHA" else request[0]
 
 
 @contextmanager

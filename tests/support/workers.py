@@ -41,6 +41,13 @@ def grab(backend: str, keys: str) -> list[str]:
     return [name for name in names if acquire_lock(name, backend=backend)]
 
 
+def grab_and_count(backend: str, keys: str, path: str, rounds: str) -> list[str]:
+    """Do both, one after the other; return the keys."""
+    granted = grab(backend, keys)
+    count(backend, path, rounds)
+    return granted
+
+
 def tokens(backend: str, grants: str) -> list[tuple[int, int]]:
     """Acquire a contended lock so often; return when, by this machine, with which token."""
     from django_distlock import distributed_lock

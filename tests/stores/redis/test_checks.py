@@ -15,7 +15,6 @@ from redis import Redis, RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from django_distlock import InvalidLockBackend, LockBackendUnavailable, acquire_lock, lock_backends
-from django_distlock.backends.redis import servers as module
 from django_distlock.checks import check_deployment, check_lock_backends
 from tests.support.holders import acquire
 from tests.support.ports import HOST, reserved_port
@@ -26,15 +25,9 @@ if TYPE_CHECKING:
     from tests.support.redis_servers import Cluster
     from tests.support.servers import Server
 
-pytestmark = pytest.mark.needs("redis", "redis_cluster")
+pytestmark = pytest.mark.needs("redis")
 LIBRARIES = pytest.mark.parametrize("library", [DJANGO_REDIS, DJANGO])
 REDIS_BACKEND = "django_distlock.backends.redis.RedisBackend"
-
-
-@pytest.fixture(autouse=True)
-def ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each test find its own way to the servers."""
-    monkeypatch.setattr(module, "_found", {})
 
 
 # Clients of a site
@@ -226,7 +219,8 @@ def test_cache_that_makes_no_client_is_refused(cache: dict[str, Any], reason: st
 # What is warned of
 
 
-def test_store_of_a_client_has_nothing_to_say(redis_server: Server) -> None:
+@pytest.mark.needs("redis_cluster")
+def test_store_of_a_client_has_nothing_to_say() -> None:
     """Only a cache may be somebody else's, too."""
     with locks_by(client="tests.app.backends.redis_cluster"):
         assert told(deployed=False) == []
@@ -317,6 +311,7 @@ def test_server_that_is_down_is_warned_of(library: str, unused_port: int) -> Non
         assert warned("unknown") == f"Redis at {HOST}:{unused_port}"
 
 
+@pytest.mark.needs("redis_cluster")
 def test_each_node_of_a_cluster_is_asked(redis_cluster: Cluster) -> None:
     """And only those are warned of that may evict."""
     node = redis_cluster.nodes[1]

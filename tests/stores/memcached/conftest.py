@@ -1,0 +1,49 @@
+"""Fixtures for what is particular to Memcached."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core.cache import caches
+
+from django_distlock import clocks
+from django_distlock.backends import memcached_clients
+from tests.support.memcached_stores import ask, leading_to
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.servers import Server
+
+
+@pytest.fixture(autouse=True)
+def emptied(request: pytest.FixtureRequest, settings: Any) -> Iterator[None]:
+    """Leave nothing to the next test on the servers that this one needs, and no connection open."""
+    yield
+    needed = {name for marker in request.node.iter_markers("needs") for name in marker.args}
+    for alias in needed & {*settings.CACHES}:
+        assert ask(alias, "flush_all") == ["OK"]
+    caches.close_all()
+    memcached_clients.close_idle()
+
+
+@pytest.fixture
+def spare_memcached(memcached_server: Server, alias: str) -> Iterator[Server]:
+    """Let the store be at a server that the test may pause, kill and start again; it is empty."""
+    if not memcached_server.is_running:
+        memcached_server.start()
+    with leading_to(memcached_server.port, alias):
+        assert ask(alias, "flush_all") == ["OK"]
+        yield memcached_server
+
+
+@pytest.fixture
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the time that leases and stores see, to be changed.
+
+    It begins about now, since the thread that renews is there before and after it.
+    """
+    now = [float(round(clocks.monotonic()))]
+    monkeypatch.setattr(clocks, "monotonic", lambda: now[0])
+    return now

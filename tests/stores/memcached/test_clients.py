@@ -1,0 +1,323 @@
+"""The connections of locks to Memcached: by which client, how many, and for how long."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import psutil
+import pytest
+from django.core.cache import caches
+
+from django_distlock import LockBackendUnavailable, acquire_lock, clocks, lock_backends
+from django_distlock.acquisitions import new_owner
+from django_distlock.backends import memcached_clients
+from django_distlock.leases import Extension
+from tests.support.concurrency import Interrupted
+from tests.support.holders import acquire
+from tests.support.memcached_stores import (
+    address,
+    ask,
+    configured,
+    key_of,
+    leading_to,
+    memcached_store,
+    on_each_client,
+)
+from tests.support.processes import forked
+from tests.support.scripted_memcached import ScriptedServer
+
+if TYPE_CHECKING:
+    from tests.support.servers import Server
+
+pytestmark = pytest.mark.once
+needs_memcached = pytest.mark.needs("memcached")
+
+# What a cache's own settings change
+
+
+@needs_memcached
+def test_caches_own_settings_do_not_hide_errors() -> None:
+    """Nor do its retries and serializers matter."""
+    options = {
+        "ignore_exc": True,
+        "use_pooling": True,
+        "retry_attempts": 10,
+        "dead_timeout": 600,
+        "default_noreply": True,
+        "timeout": 60,
+    }
+    with configured("memcached", {"OPTIONS": options}):
+        lease = acquire("memcached")
+        assert acquire_lock("a", backend="memcached") is None
+        assert lease.release()
+    with configured("memcached", {"OPTIONS": options, "LOCATION": "127.0.0.1:1"}):
+        assert caches["memcached"].add("a", 1) is False
+        with pytest.raises(LockBackendUnavailable):
+            acquire_lock("a", backend="memcached")
+
+
+@pytest.mark.needs("pylibmc")
+def test_pylibmcs_binary_protocol() -> None:
+    """Where SASL wants it; its expiry times are unsigned."""
+    behaviors = {"no_block": True, "buffer_requests": True, "receive_timeout": 60_000_000}
+    with configured("pylibmc", {"OPTIONS": {"binary": True, "behaviors": behaviors}}):
+        for keep in (0, 0, 30.5):
+            lease = acquire("pylibmc", renew=False)
+            assert acquire_lock("a", backend="pylibmc") is None
+            lease.renew()
+            assert lock_backends["pylibmc"].release(lease, keep)
+            assert not lease.release()
+        assert acquire_lock("a", backend="pylibmc") is None
+
+
+# Entries that others change
+
+
+@on_each_client
+def test_renewals_at_the_same_time_do_not_lose_the_lease(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each replaces what the other has read: it looks again whose it is."""
+    # Each try that fails is a renewal of another thread's: there are no more than 200.
+    monkeypatch.setattr(memcached_clients, "TRIES", 201)
+    lease = acquire(alias)
+
+    def renew() -> list[bool]:
+        return [lease.owner in lock_backends[alias].renew([lease]) for _ in range(100)]
+
+    with ThreadPoolExecutor(3) as threads:
+        renewed = [each.result() for each in [threads.submit(renew) for _ in range(3)]]
+    assert renewed == [[True] * 100] * 3
+    assert lease.release()
+
+
+@pytest.mark.parametrize("action", ["acquire", "replace"])
+def test_entry_that_was_renewed_meanwhile_is_read_again(action: str) -> None:
+    """It is the owner's still."""
+    client = mock.Mock(spec=memcached_clients.Client)
+    client.add.return_value = False
+    client.read.side_effect = [memcached_clients.Entry("owner", cas) for cas in (1, 2)]
+    client.replace.side_effect = [False, True]
+    talk = memcached_clients.Conversation(client, clocks.monotonic() + 60)
+    arguments = ("owner", 60) if action == "acquire" else ("owner", "owner", 60)
+    assert getattr(talk, action)(b"a", *arguments) is True
+    assert [each.args for each in client.replace.mock_calls] == [
+        (b"a", "owner", cas, 60) for cas in (1, 2)
+    ]
+
+
+def test_entry_that_somebody_keeps_changing_is_no_loss() -> None:
+    """The server is taken for unavailable then."""
+    client = mock.Mock(spec=memcached_clients.Client)
+    client.read.return_value = memcached_clients.Entry("owner", 1)
+    client.replace.return_value = False
+    talk = memcached_clients.Conversation(client, clocks.monotonic() + 60)
+    with pytest.raises(TimeoutError, match="changed"):
+        talk.replace(b"a", "owner", "owner", 60)
+    assert client.replace.call_count == memcached_clients.TRIES
+
+
+@on_each_client
+def test_entry_of_before_a_restart_replaces_none_of_after(
+    alias: str, spare_memcached: Server
+) -> None:
+    """They have the same number, but not the same connection."""
+    store, key = memcached_store(alias), key_of().encode()
+    acquire(alias, "warm up", renew=False).release()
+    client = store.server.take()
+    assert client is not None
+    client.add(key, "earlier", 60)
+    earlier = client.read(key)
+    assert earlier is not None
+    spare_memcached.kill()
+    spare_memcached.start()
+    other = store.server.new(60)
+    other.add(key, "successor", 60)
+    with pytest.raises(client.errors):
+        client.replace(key, "earlier", earlier.cas, 60)
+    successor = other.read(key)
+    assert successor is not None
+    assert successor.owner == "successor"
+    client.close()
+    other.close()
+
+
+@on_each_client
+def test_entry_that_is_gone_is_not_replaced(alias: str) -> None:
+    """It has expired since it was read: that is no error."""
+    client = memcached_store(alias).server.new(60)
+    assert client.add(b"a", "owner", 60)
+    entry = client.read(b"a")
+    assert entry is not None
+    assert ask(alias, "flush_all") == ["OK"]
+    assert client.replace(b"a", "owner", entry.cas, 60) is False
+    client.close()
+
+
+# The time that calls have
+
+
+def test_nothing_is_asked_when_the_time_is_over() -> None:
+    """No client could wait for less than nothing."""
+    client = mock.Mock(spec=memcached_clients.Client)
+    with pytest.raises(TimeoutError):
+        memcached_clients.Conversation(client, clocks.monotonic() - 1).read(b"a")
+    client.read.assert_not_called()
+
+
+class HangingClient(memcached_clients.Client):
+    """Spends all the time that it is given, by a clock that is set."""
+
+    errors = (TimeoutError,)
+
+    def __init__(self, clock: list[float], connecting: float = 0) -> None:
+        self.clock = clock
+        self.connecting = connecting
+        self.waiting = 0.0
+
+    def limit(self, seconds: float) -> None:
+        self.waiting = seconds
+
+    def read(self, key: bytes) -> Any:
+        self.clock[0] += self.connecting + self.waiting
+        raise TimeoutError
+
+    def add(self, key: bytes, owner: str, expiry: int) -> Any:
+        self.read(key)
+
+    def close(self) -> None:
+        """Have nothing to close."""
+
+
+@needs_memcached
+@pytest.mark.parametrize("idle", [True, False])
+def test_server_has_the_store_timeout(
+    idle: bool, stopped_clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To connect, to be asked and to answer; nothing is asked twice that may have been done."""
+    began = stopped_clock[0]
+    new = mock.Mock(side_effect=lambda seconds: HangingClient(stopped_clock, seconds))
+    monkeypatch.setattr(memcached_clients.Server, "new", new)
+    with configured("memcached", store_timeout=4) as store:
+        new.reset_mock()
+        if idle:
+            store.server.give_back(HangingClient(stopped_clock))
+        with pytest.raises(LockBackendUnavailable) as caught:
+            store.acquire("a", "owner", 60, "")
+    assert stopped_clock[0] - began == 4
+    assert new.called is not idle
+    assert caught.value.reply_lost is idle
+
+
+@needs_memcached
+@pytest.mark.parametrize("idle", [True, False])
+def test_tries_and_what_undoes_them_have_one_store_timeout(
+    idle: bool, stopped_clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second try of a call, and the release of what may have been granted."""
+    began = stopped_clock[0]
+    new = mock.Mock(side_effect=lambda seconds: HangingClient(stopped_clock, seconds))
+    monkeypatch.setattr(memcached_clients.Server, "new", new)
+    with configured("memcached", store_timeout=4) as store:
+        if idle:
+            store.server.give_back(HangingClient(stopped_clock))
+        with pytest.raises(LockBackendUnavailable):
+            acquire_lock("a", backend="memcached")
+    assert stopped_clock[0] - began == 4
+
+
+@needs_memcached
+def test_renewal_at_a_hanging_server_has_one_store_timeout(
+    stopped_clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For all leases; but each that is answered shows that the server lives."""
+    began = stopped_clock[0]
+    client = HangingClient(stopped_clock)
+    leases = [Extension(name, new_owner(), 60) for name in "abcdefgh"]
+    answers = [memcached_clients.Entry(lease.owner, 1) for lease in leases[1::-1]]
+
+    def read(key: bytes) -> Any:
+        if not answers:
+            return HangingClient.read(client, key)
+        stopped_clock[0] += 3
+        return answers.pop()
+
+    monkeypatch.setattr(client, "read", read)
+    monkeypatch.setattr(client, "replace", lambda *arguments: True)
+    new = mock.Mock(side_effect=lambda seconds: HangingClient(stopped_clock, seconds))
+    monkeypatch.setattr(memcached_clients.Server, "new", new)
+    with configured("memcached", store_timeout=4) as store:
+        store.server.give_back(client)
+        renewals = store.renew(leases)
+    assert [renewals[lease.owner].renewed for lease in leases] == [True] * 2 + [False] * 6
+    assert stopped_clock[0] - began == 3 + 3 + 4
+
+
+@on_each_client
+def test_several_answers_together_take_the_store_timeout(
+    alias: str, stopped_clock: list[float]
+) -> None:
+    """Not each of them."""
+    answers = {"gets": (8, "END\r\n"), "add": (8, "NOT_STORED\r\n")}
+    with ScriptedServer(stopped_clock, **answers) as server:
+        with leading_to(server.port, alias, store_timeout=20) as store:
+            with pytest.raises(LockBackendUnavailable, match="timed out"):
+                store.acquire("a", "owner", 60, "")
+    assert len(server.asked) == 3
+
+
+# Connections
+
+
+def connections_to(alias: str) -> int:
+    """Return how many connections this process has to the server."""
+    _, port = address(alias)
+    known = psutil.Process().net_connections("tcp")
+    return [getattr(each.raddr, "port", None) for each in known].count(port)
+
+
+@on_each_client
+def test_idle_connections_are_few_and_closed(alias: str, spare_memcached: Server) -> None:
+    """A call takes one of them, and close() closes them."""
+    store = memcached_store(alias)
+    for _ in range(5):
+        assert acquire(alias, renew=False).release()
+    assert connections_to(alias) == 1
+    server = store.server
+    clients = [server.new(60) for _ in range(memcached_clients.MOST_IDLE + 2)]
+    for client in clients:
+        client.read(b"a")
+        server.give_back(client)
+    assert connections_to(alias) == memcached_clients.MOST_IDLE
+    store.close()
+    assert connections_to(alias) == 0
+    assert acquire(alias).release()
+
+
+@on_each_client
+def test_interrupted_call_leaves_no_connection_with_its_answer(alias: str) -> None:
+    """The next call would take it for its own."""
+    store = memcached_store(alias)
+    assert acquire(alias).release()
+    client = store.server.take()
+    assert client is not None
+    store.server.give_back(client)
+    with mock.patch.object(client, "add", side_effect=Interrupted), pytest.raises(Interrupted):
+        store.acquire("a", "owner", 60, "")
+    assert store.server.take() is None
+
+
+@on_each_client
+def test_forked_child_has_connections_of_its_own(alias: str) -> None:
+    """And the parent keeps its lease."""
+
+    def work() -> None:
+        assert acquire_lock("a", backend=alias) is None
+        assert acquire(alias, "b").release()
+
+    lease = acquire(alias)
+    with forked(work):
+        pass
+    assert lease.release()

@@ -1,0 +1,60 @@
+"""What docs/memcached.md shows works."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+from django.test import override_settings
+
+from django_distlock import acquire_lock, distributed_lock
+from django_distlock.backends.caches import UNSUITED
+from django_distlock.backends.memcached import MemcachedBackend
+from tests.support.documentation import DOCUMENTS, example
+from tests.support.holders import acquire
+from tests.support.memcached_stores import address, memcached_store, on_each_client
+
+DOCUMENT = (DOCUMENTS / "memcached.md").read_text(encoding="utf-8")
+
+
+@on_each_client
+def test_documented_settings_work(alias: str, settings: Any) -> None:
+    """With either cache, and without a warning: `default` is on another server."""
+    shown = example("memcached.md", "Settings")
+    host, port = address(alias)
+    here = {"BACKEND": settings.CACHES[alias]["BACKEND"], "LOCATION": f"{host}:{port}"}
+    assert here["BACKEND"].rpartition(".")[2] in DOCUMENT
+    assert shown.CACHES["locks"].keys() == here.keys()
+    caches_here = shown.CACHES | {"locks": here}
+    with override_settings(CACHES=caches_here, DISTLOCK=shown.DISTLOCK):
+        assert memcached_store("default").check() == []
+        with distributed_lock("a") as lease:
+            assert acquire_lock("a") is None
+            lease.renew()
+        assert acquire("default").release()
+
+
+def test_documented_options_are_the_defaults() -> None:
+    """Those that a site need not give."""
+    options = example("memcached.md", "Settings").DISTLOCK["default"]["OPTIONS"]
+    known = inspect.signature(MemcachedBackend).parameters
+    optional = {
+        name: each.default for name, each in known.items() if name not in ("alias", "cache")
+    }
+    assert options == {"cache": "locks", **optional}
+
+
+def test_documented_limits_are_the_stores() -> None:
+    """Of the ttl, and of what else isn't possible."""
+    shortest, longest = MemcachedBackend.shortest_ttl, MemcachedBackend.longest_ttl
+    assert f"A ttl is from {shortest} to {longest} whole seconds" in DOCUMENT
+    assert not MemcachedBackend.supports_fencing
+    assert not MemcachedBackend.supports_listing
+    assert not MemcachedBackend.supports_unlimited_ttl
+
+
+def test_documented_caches_are_those_that_are_refused() -> None:
+    """All of Django's but Memcached's and Redis's."""
+    rows = re.findall(r"^\| `(\w+)` \|", DOCUMENT, re.MULTILINE)
+    assert sorted(rows) == sorted(path.rpartition(".")[2] for path in UNSUITED)

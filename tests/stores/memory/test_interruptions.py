@@ -1,0 +1,147 @@
+"""What comes between in the memory backend: other threads, signals, finalizers and forks."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from functools import partial
+from itertools import count, islice
+from typing import TYPE_CHECKING
+
+import pytest
+
+from django_distlock import (
+    Lease,
+    acquire_lock,
+    distributed_lock,
+    release_lock,
+)
+from tests.support.concurrency import elsewhere
+from tests.support.holders import acquire
+from tests.support.memory_stores import ALIAS, memory_store
+from tests.support.processes import forked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django_distlock.backends import memory
+
+
+class Cycle:
+    """What only the garbage collector gets rid of, and gives back a lock."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+        self.itself = self
+
+    def __del__(self) -> None:
+        self.lease.release()
+
+
+def test_lock_can_be_given_back_by_a_finalizer_in_the_midst_of_another_call(
+    shared_table: memory.SharedTable,
+) -> None:
+    """The garbage collector runs in whatever thread, also in one that is at the table."""
+    microseconds = shared_table.table.microseconds
+
+    def collect() -> int:
+        gc.collect()
+        return microseconds()
+
+    def work() -> None:
+        for semaphore in ("b", "c"):
+            Cycle(acquire(ALIAS, semaphore))
+        shared_table.table.microseconds = collect
+        with distributed_lock("a", backend=ALIAS):
+            assert shared_table.table.names() == ["a"]
+
+    thread = threading.Thread(target=work, daemon=True)
+    gc.disable()
+    try:
+        thread.start()
+        thread.join(30)
+    finally:
+        gc.enable()
+    assert not thread.is_alive()
+    assert len(shared_table.table) == 0
+
+
+def test_exception_in_a_signal_handler_never_leaves_the_table_locked(
+    shared_table: memory.SharedTable,
+) -> None:
+    """A time limit, say: whatever was under way, the other threads go on."""
+    store, numbers = memory_store(), count()
+
+    def ask(times: int) -> None:
+        for number in islice(numbers, times):
+            store.acquire(f"a{number % 10}", f"{number}", 0.0001, "")
+
+    ask(1)
+    earlier, trace = signal.signal(signal.SIGALRM, signal.default_int_handler), sys.gettrace()
+    for each in range(200):
+        sys.settrace(
+            lambda *arguments: None
+        )  # the measurement of coverage is not to be interrupted
+        with suppress(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.0005 + each * 0.000003)
+            ask(5000)
+            pytest.fail("it was not interrupted")
+        sys.settrace(trace)
+        assert elsewhere(partial(shared_table.changing.acquire, timeout=30)), each
+        shared_table.begin_anew()
+    signal.signal(signal.SIGALRM, earlier)
+
+
+def test_whatever_is_done_is_done_by_one_thread_at_a_time(
+    shared_table: memory.SharedTable, threads: ThreadPoolExecutor
+) -> None:
+    """While one is at the table, all others wait; then each has its turn."""
+    store, (held, other) = memory_store(), (acquire(ALIAS), acquire(ALIAS, "b"))
+    place = store.join("a", "waits", "", lambda: None)
+    assert held.token is not None
+    calls: list[Callable[[], object]] = [
+        partial(store.acquire, "c", "one", 60, ""),
+        partial(store.join, "a", "one", "", lambda: None),
+        partial(store.renew, [held]),
+        partial(store.release, other),
+        partial(store.force_release, "a", held.token),
+        lambda: list(store.held()),
+        lambda: place.patience,
+        partial(place.leave, granted=False),
+        store.clear,
+    ]
+    with shared_table.changing:
+        under_way = [threads.submit(call) for call in calls]
+        assert not wait(under_way, timeout=0.1).done
+    assert not wait(under_way, timeout=30).not_done
+    assert [each.exception() for each in under_way] == [None] * len(calls)
+
+
+def test_child_that_is_forked_while_another_thread_is_at_it_waits_for_nobody(
+    shared_table: memory.SharedTable, threads: ThreadPoolExecutor
+) -> None:
+    """That thread isn't in the child, and would never let go."""
+    inside, done = threading.Event(), threading.Event()
+
+    def be_at_it() -> None:
+        with shared_table.changing:
+            inside.set()
+            done.wait(30)
+
+    def work() -> None:
+        signal.alarm(20)  # or else a failure would take for ever
+        assert acquire_lock("a", backend=ALIAS)
+        assert release_lock("a", backend=ALIAS)
+
+    at_it = threads.submit(be_at_it)
+    assert inside.wait(30)
+    try:
+        with forked(work):
+            pass
+    finally:
+        done.set()
+    at_it.result(30)

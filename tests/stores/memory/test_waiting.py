@@ -1,0 +1,218 @@
+"""Who waits for a lock in memory: in line, woken at once, and by whose time."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from django_distlock import (
+    Lease,
+    aacquire_lock,
+    acquire_lock,
+    distributed_lock,
+)
+from django_distlock.backends import memory
+from django_distlock.backends.memory import LATEST, SOONEST
+from django_distlock.server import table
+from tests.support.concurrency import until
+from tests.support.holders import acquire
+from tests.support.memory_stores import ALIAS, TableClock, memory_store, stand, take, waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import ThreadPoolExecutor
+
+# Order
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_threads_are_served_in_the_order_in_which_they_came(
+    shared_table: memory.SharedTable, threads: ThreadPoolExecutor
+) -> None:
+    """Each is handed the lock by the one before, and woken for it at once."""
+    with distributed_lock("a", backend=ALIAS):
+        waits = []
+        for number in range(20):
+            waits.append(threads.submit(take))
+            until(partial(waiting, shared_table, number + 1))
+    times = [each.result(30) for each in waits]
+    assert times == sorted(times)
+    assert len(shared_table.table) == 0
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_tasks_are_served_in_the_order_in_which_they_came_without_a_thread(
+    shared_table: memory.SharedTable,
+) -> None:
+    """Whatever they do with the lock is done in their event loop."""
+    order: list[int] = []
+
+    async def take_turn(number: int) -> None:
+        async with distributed_lock("a", backend=ALIAS, timeout=100, renew=False):
+            order.append(number)
+
+    async def main() -> None:
+        before = threading.active_count()
+        lease = await aacquire_lock("a", backend=ALIAS, renew=False)
+        assert lease is not None
+        async with asyncio.TaskGroup() as group:
+            for number in range(20):
+                group.create_task(take_turn(number))
+            await stand(shared_table, 20)
+            assert await lease.arelease()
+        assert threading.active_count() == before
+
+    asyncio.run(main())
+    assert order == list(range(20))
+    assert len(shared_table.table) == 0
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_threads_and_tasks_stand_in_one_line(
+    shared_table: memory.SharedTable, threads: ThreadPoolExecutor
+) -> None:
+    """And wake each other."""
+    order: list[str] = []
+
+    def take_in_thread() -> None:
+        with distributed_lock("a", backend=ALIAS, timeout=100):
+            order.append("thread")
+
+    async def take_in_task() -> None:
+        async with distributed_lock("a", backend=ALIAS, timeout=100):
+            order.append("task")
+
+    with distributed_lock("a", backend=ALIAS):
+        waits = []
+        for number, work in enumerate([take_in_thread, lambda: asyncio.run(take_in_task())] * 3):
+            waits.append(threads.submit(work))
+            until(partial(waiting, shared_table, number + 1))
+    for each in waits:
+        each.result(30)
+    assert order == ["thread", "task"] * 3
+
+
+def test_counter_is_exact_though_many_threads_race(threads: ThreadPoolExecutor) -> None:
+    """Threads and tasks, some of which wait only a moment and try again."""
+    total, rounds = [0], 25
+
+    def add() -> None:
+        seen = total[0]
+        time.sleep(0)  # so that others come in between if they can
+        total[0] = seen + 1
+
+    def in_thread(timeout: float) -> None:
+        for _ in range(rounds):
+            while (lease := acquire_lock("a", backend=ALIAS, timeout=timeout)) is None:
+                pass
+            add()
+            assert lease.release()
+
+    async def in_task() -> None:
+        for _ in range(rounds):
+            async with distributed_lock("a", backend=ALIAS, timeout=None):
+                add()
+
+    async def in_tasks() -> None:
+        await asyncio.gather(*(in_task() for _ in range(5)))
+
+    works: list[Callable[[], None]] = [partial(in_thread, timeout) for timeout in (30, 0.001) * 4]
+    works += [lambda: asyncio.run(in_tasks())] * 2
+    for each in [threads.submit(work) for work in works]:
+        each.result(60)
+    assert total == [(8 + 10) * rounds]
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_waiter_of_a_closed_event_loop_is_passed_over(
+    shared_table: memory.SharedTable, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: nobody can wake him, and nobody waits for the end of an offer to him."""
+    monkeypatch.setattr(table, "OFFER", 60)
+    lease = acquire(ALIAS)
+    loop = asyncio.new_event_loop()
+
+    async def wait_there() -> None:
+        await aacquire_lock("a", backend=ALIAS, timeout=60)
+
+    task = loop.create_task(wait_there())
+    loop.run_until_complete(stand(shared_table, 1))
+    loop.close()
+    alive = threads.submit(take)
+    until(partial(waiting, shared_table, 2))
+    assert lease.release()
+    assert alive.result(30)
+    assert len(shared_table.table) == 0
+    del task
+    gc.collect()
+
+
+# Time
+
+
+def test_waiter_gets_the_lock_when_a_lease_that_is_not_renewed_ends(
+    threads: ThreadPoolExecutor,
+) -> None:
+    """With nobody's help: there is nobody else who asks for anything."""
+    lease = acquire(ALIAS, ttl=0.3, renew=False)
+    threads.submit(take, ttl=None).result(30)
+    assert not lease.held
+    assert not lease.release()
+
+
+def test_waiter_gets_the_lock_though_its_next_holder_has_it_for_shorter(
+    shared_table: memory.SharedTable, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits behind an endless lease doesn't sleep for ever when that is followed by another."""
+    monkeypatch.setattr(memory, "LATEST", 0.1)
+    lease = acquire(ALIAS, ttl=None)
+
+    def take_and_forget() -> Lease | None:
+        return acquire_lock("a", backend=ALIAS, timeout=30, ttl=0.1, renew=False)
+
+    forgets = threads.submit(take_and_forget)
+    until(partial(waiting, shared_table, 1))
+    waits = threads.submit(take)
+    until(partial(waiting, shared_table, 2))
+    assert lease.release()
+    assert forgets.result(30)
+    waits.result(30)
+
+
+def test_waiter_looks_when_the_lease_ends_but_neither_at_once_nor_too_late(
+    table_clock: TableClock,
+) -> None:
+    """And at the latest after a second."""
+    store = memory_store()
+    store.acquire("a", "one", 0.5, "")
+    place = store.join("a", "two", "", lambda: None)
+    assert place.patience == 0.5
+    table_clock.now += 0.4999
+    assert place.patience == SOONEST
+    store.acquire("a", "one", None, "")
+    assert place.patience == LATEST
+    place.check()
+    place.leave(granted=False)
+    table_clock.now += 1
+    assert store.acquire("a", "two", 60, "") is None
+
+
+def test_place_is_kept_by_who_was_granted_the_lock(table_clock: TableClock) -> None:
+    """What he leaves then is the queue, not the lock; who gave up is offered nothing."""
+    store, woken = memory_store(), list[str]()
+    first = store.join("a", "one", "", lambda: woken.append("one"))
+    assert store.acquire("a", "one", 60, "")
+    first.leave(granted=True)
+    assert store.acquire("a", "two", 60, "") is None
+    second = store.join("a", "two", "", lambda: woken.append("two"))
+    second.leave(granted=False)
+    table_clock.now += 60
+    assert second.patience == SOONEST
+    assert store.acquire("a", "three", 60, "")
+    assert woken == ["one"]

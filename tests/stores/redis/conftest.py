@@ -1,0 +1,84 @@
+"""Fixtures for what is particular to Redis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis import RedisCluster
+
+from django_distlock.backends.redis import listening
+from django_distlock.backends.redis.connections import Node
+from django_distlock.backends.redis.wire import RedisWire
+from tests.support.moved_clock import MovedClock
+from tests.support.redis_servers import place
+from tests.support.redis_stores import client_path, locks_by, locks_of, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django_distlock.backends.redis import RedisBackend
+    from tests.support.redis_servers import Cluster
+    from tests.support.servers import Server
+
+
+@pytest.fixture
+def redis_store(redis_server: Server) -> Iterator[RedisBackend]:
+    """Let the locks be in a server that the test may pause and kill."""
+    with locks_of(redis_server) as store:
+        yield store
+
+
+@pytest.fixture
+def cluster_client(redis_cluster: Cluster) -> Iterator[RedisCluster]:
+    """Return the client by which `cluster_store` finds the nodes; as a site would make it."""
+    with RedisCluster(*place(redis_cluster.nodes[0])) as client:
+        yield client
+
+
+@pytest.fixture
+def cluster_store(cluster_client: RedisCluster) -> Iterator[RedisBackend]:
+    """Let the locks be in the cluster that all tests share."""
+    with locks_by(client=client_path(lambda: cluster_client)) as store:
+        yield store
+
+
+@pytest.fixture
+def moved_clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
+    """Return the clock by which calls and leases end, to be moved on."""
+    return MovedClock(monkeypatch)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return how many commands are sent at once, each time."""
+    sizes: list[int] = []
+    send = RedisWire.send
+
+    def count_and_send(wire: RedisWire, commands: Any) -> None:
+        sizes.append(len(commands))
+        send(wire, commands)
+
+    monkeypatch.setattr(RedisWire, "send", count_and_send)
+    return sizes
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return what Redis is asked: a script's digest, or a command's name."""
+    found: list[Any] = []
+    ask_all = Node.ask_all
+
+    def note_and_ask(node: Node, requests: Any, *arguments: Any) -> list[Any]:
+        answers = ask_all(node, requests, *arguments)
+        found.extend(name_of(request) for request in requests)
+        return answers
+
+    monkeypatch.setattr(Node, "ask_all", note_and_ask)
+    return found
+
+
+@pytest.fixture
+def untiring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody who waits try by himself: he gets the lock if he is told, or not at all."""
+    monkeypatch.setattr(listening, "SAFETY", 1_000)

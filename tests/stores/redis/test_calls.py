@@ -1,0 +1,357 @@
+"""Calls to Redis: how long they take at most, and what becomes of one that ends early."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from django_distlock import (
+    LockBackendUnavailable,
+    aacquire_lock,
+    acquire_lock,
+    clocks,
+    distributed_lock,
+)
+from django_distlock.acquisitions import new_owner
+from django_distlock.backends.redis.connections import Node
+from django_distlock.backends.redis.wire import RedisWire
+from django_distlock.leases import Extension
+from django_distlock.signals import lock_acquired
+from tests.support.concurrency import Interrupted, run, until
+from tests.support.holders import acquire
+from tests.support.lossy_proxy import HoldingProxy, LossyProxy, chunks
+from tests.support.ports import HOST
+from tests.support.redis_servers import (
+    connect,
+    place,
+)
+from tests.support.redis_stores import (
+    ALIAS,
+    DJANGO,
+    DJANGO_REDIS,
+    connections,
+    hurry,
+    is_locked,
+    key_of,
+    locks_at,
+    locks_of,
+    why_not,
+)
+
+if TYPE_CHECKING:
+    import socket
+
+    from django_distlock import Lease
+    from django_distlock.backends.redis import RedisBackend
+    from tests.support.moved_clock import MovedClock
+    from tests.support.servers import Server
+
+pytestmark = [pytest.mark.needs("redis"), pytest.mark.once]
+LIBRARIES = pytest.mark.parametrize("library", [DJANGO_REDIS, DJANGO])
+
+# Time
+
+
+@LIBRARIES
+def test_server_that_answers_nothing_is_unavailable_in_time(
+    redis_server: Server, library: str
+) -> None:
+    """Though the cache would wait for ever; and what it does later leaves no lock."""
+    options = {"SOCKET_TIMEOUT": None} if library == DJANGO_REDIS else {"socket_timeout": None}
+    with locks_of(redis_server, library=library, options=options):
+        lease = acquire(ALIAS, "mine")
+    hasty = {"store_timeout": 0.3}
+    with locks_of(redis_server, library=library, options=options, store=hasty) as store:
+        until(lambda: not why_not("c"))
+        with redis_server.paused():
+            for action in (  # by a warm connection, and then by new ones
+                lambda: acquire_lock("a", backend=ALIAS),
+                lambda: acquire_lock("b", backend=ALIAS),
+                lambda: [*store.held()],
+                lambda: store.force_release("mine", 1),
+                lease.renew,
+                lease.release,
+            ):
+                before = clocks.monotonic()
+                with pytest.raises(LockBackendUnavailable):
+                    action()
+                assert clocks.monotonic() - before < 10
+    with locks_of(redis_server):
+        assert acquire(ALIAS, "c").release()
+        until(lambda: not any(is_locked(redis_server, semaphore) for semaphore in "ab"))
+        assert acquire(ALIAS, "a").release()
+
+
+class AgingProxy(LossyProxy):
+    """Lets time pass before it passes an answer on; at most so many."""
+
+    def __init__(
+        self, server: Server, clock: MovedClock, *, seconds: float, answers: float = math.inf
+    ) -> None:
+        super().__init__(*place(server))
+        self.clock = clock
+        self.seconds = seconds
+        self.answers = answers
+
+    def _pass_on(self, client: socket.socket, server: socket.socket, reset: int | None) -> None:
+        for source, data in chunks(client, server):
+            if source is client:
+                server.sendall(data)
+            elif self.answers:
+                self.answers -= 1
+                self.clock.advance(self.seconds)
+                client.sendall(data)
+
+
+def test_slow_connection_takes_no_longer_than_the_budget(
+    redis_server: Server, moved_clock: MovedClock
+) -> None:
+    """Though each of its steps would be in time: after the first one little is left."""
+    with AgingProxy(redis_server, moved_clock, seconds=59.5, answers=1) as proxy:
+        with locks_at(proxy.port, store={"store_timeout": 60}):
+            before = time.monotonic()
+            with pytest.raises(LockBackendUnavailable, match=r"no answer in 60 seconds"):
+                acquire_lock("a", backend=ALIAS)
+            assert time.monotonic() - before < 30
+            assert proxy.answers == 0
+
+
+def test_tasks_do_not_take_each_other_for_a_dead_server(
+    redis_server: Server, moved_clock: MovedClock
+) -> None:
+    """Though most of them stand in line for longer than the server may take for each."""
+
+    async def hold(number: int) -> bool:
+        block = distributed_lock(str(number), backend=ALIAS, ttl=None, renew=False)
+        async with block as lease:
+            return lease.held
+
+    async def hold_all() -> list[bool]:
+        return await asyncio.gather(*map(hold, range(150)))
+
+    with AgingProxy(redis_server, moved_clock, seconds=0.5) as proxy:
+        with locks_at(proxy.port, store={"store_timeout": 30}):
+            assert all(run(hold_all()))
+
+
+def test_tasks_in_line_are_told_of_a_dead_server_in_time(redis_server: Server) -> None:
+    """All of them, though only some have asked it: one after the other would take 15 seconds."""
+
+    async def acquire_all() -> list[Lease | BaseException | None]:
+        tries = (aacquire_lock(str(number), backend=ALIAS) for number in range(400))
+        return await asyncio.gather(*tries, return_exceptions=True)
+
+    with locks_of(redis_server, store={"store_timeout": 0.3}):
+        until(lambda: not why_not("a"))
+        with redis_server.paused():
+            before = clocks.monotonic()
+            answers = run(acquire_all())
+            assert clocks.monotonic() - before < 10
+    assert {type(answer) for answer in answers} == {LockBackendUnavailable}
+
+
+def test_receiver_of_a_signal_has_a_time_of_its_own(
+    redis_server: Server, moved_clock: MovedClock
+) -> None:
+    """However long it takes, and what it asks the store."""
+    told: list[Lease] = []
+
+    def audit(*, lease: Lease, **kwargs: Any) -> None:
+        if lease.semaphore == "a":
+            moved_clock.advance(21)
+            told.append(acquire(ALIAS, "audit"))
+
+    lock_acquired.connect(audit)
+    try:
+        with locks_of(redis_server, store={"store_timeout": 20}):
+            lease = acquire(ALIAS)
+            assert [each.release() for each in (*told, lease)] == [True, True]
+    finally:
+        lock_acquired.disconnect(audit)
+
+
+# Calls that are undone
+
+
+def test_late_acquisition_is_undone(
+    redis_server: Server, redis_store: RedisBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of many that the server carries out when nobody waits for the answer any more."""
+
+    def try_it(number: int) -> None:
+        with pytest.raises(LockBackendUnavailable):
+            acquire_lock(str(number), backend=ALIAS)
+
+    with locks_of(redis_server, store={"store_timeout": 20}), connect(redis_server) as client:
+        with ThreadPoolExecutor(10) as threads:
+            for lease in threads.map(lambda number: acquire(ALIAS, str(number)), range(10)):
+                assert lease.release()
+            client.flushall()
+            with redis_server.paused(), monkeypatch.context() as patch:
+                hurry(patch)
+                [*threads.map(try_it, range(10))]
+        until(lambda: bool(client.keys("*:token")))  # some were carried out
+        until(lambda: not any(is_locked(redis_server, str(number)) for number in range(10)))
+
+
+def test_request_that_comes_late_takes_no_lock_away(
+    redis_server: Server, moved_clock: MovedClock
+) -> None:
+    """The network holds an acquisition and its undo: there is no second try."""
+    with HoldingProxy(*place(redis_server)) as proxy:
+        with locks_at(proxy.port, store={"store_timeout": 1}) as store:
+
+            def connect_in_less_time() -> bool:
+                """Leave an idle connection that was made for a call with less time than usual."""
+                store.close()
+                with suppress(LockBackendUnavailable), store.in_time():
+                    moved_clock.advance(0.15)
+                    return store.acquire("b", "owner", 60, "") is not None
+                return False
+
+            until(connect_in_less_time)
+            proxy.marker = b"{a}"
+            with pytest.raises(LockBackendUnavailable):
+                acquire_lock("a", backend=ALIAS)
+            proxy.may_go_on.set()
+            assert proxy.delivered.wait(60)
+            assert not is_locked(redis_server)
+
+
+def test_acquisition_that_cannot_be_undone_may_have_been_carried_out(
+    redis_store: RedisBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its second try finds the grant: the undo could not be sent."""
+    send, sent = RedisWire.send, list[Any]()
+
+    def send_once(wire: RedisWire, requests: Any) -> None:
+        if sent:
+            raise BrokenPipeError
+        sent.append(requests)
+        send(wire, requests)
+
+    assert redis_store.acquire("b", "one", 60, "")  # a connection is there, and the script
+    with monkeypatch.context() as patch:
+        patch.setattr(RedisWire, "send", send_once)
+        patch.setattr(RedisWire, "receive", raises(TimeoutError()))
+        with pytest.raises(LockBackendUnavailable, match=r"no answer in 2 seconds") as caught:
+            redis_store.acquire("a", "one", 60, "")
+    assert caught.value.reply_lost
+    until(lambda: redis_store.acquire("a", "other", 60, "") is None)
+    assert redis_store.acquire("a", "one", 60, "")
+
+
+def raises(error: BaseException) -> Any:
+    """Return what raises the error."""
+
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    return fail
+
+
+# Calls that are given up
+
+
+def test_async_call_that_gets_no_answer_is_unavailable(unused_port: int) -> None:
+    """As a sync one is."""
+    with locks_at(unused_port) as store, pytest.raises(LockBackendUnavailable) as caught:
+        run(store.aacquire("a", new_owner(), 1, "", budget=store.new_budget()))
+    assert str(caught.value).startswith(f"Redis at {HOST}:{unused_port}: ")
+    assert not caught.value.reply_lost
+
+
+def test_call_that_is_interrupted_leaves_no_connection_to_use(
+    redis_server: Server, redis_store: RedisBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer that nobody has read would be taken for that to the next call."""
+    assert acquire(ALIAS, renew=False).release()
+    assert connections(redis_server) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(RedisWire, "receive", raises(Interrupted()))
+        with pytest.raises(Interrupted):
+            redis_store.acquire("a", "one", 60, "")
+    until(lambda: connections(redis_server) == 0)
+    assert redis_store.acquire("a", "other", 60, "") is None
+    assert redis_store.acquire("a", "one", 60, "")
+
+
+def sent_by_task(patch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Return what is set when a task has sent something and waits for the answer."""
+    receive, waits = RedisWire.areceive, asyncio.Event()
+
+    async def tell_and_receive(wire: RedisWire) -> Any:
+        waits.set()
+        return await receive(wire)
+
+    patch.setattr(RedisWire, "areceive", tell_and_receive)
+    return waits
+
+
+def test_release_by_a_task_that_is_cancelled_is_carried_out(
+    redis_server: Server, redis_store: RedisBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was sent, and there is nothing to undo."""
+    claim = Extension("a", new_owner(), 60)
+
+    async def main() -> None:
+        waits = sent_by_task(monkeypatch)
+        with redis_server.paused():
+            budget = redis_store.new_budget()
+            releasing = asyncio.create_task(redis_store.arelease(claim, budget=budget))
+            await asyncio.wait_for(waits.wait(), 60)
+            releasing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await releasing
+
+    assert acquire(ALIAS).release()  # the server knows the script
+    assert redis_store.acquire(claim.semaphore, claim.owner, 60, "")
+    asyncio.run(main())
+    until(lambda: not is_locked(redis_server))
+
+
+def test_cancelled_release_that_fails_is_logged(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody else would know."""
+
+    async def main() -> None:
+        waits = sent_by_task(monkeypatch)
+        with redis_server.paused():
+            releasing = asyncio.create_task(lease.arelease())
+            await asyncio.wait_for(waits.wait(), 60)
+            releasing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await releasing
+        assert "A task was cancelled; what it asked a lock's store for failed" in caplog.text
+
+    with locks_of(redis_server):
+        lease = acquire(ALIAS, renew=False)
+    with locks_of(redis_server, store={"store_timeout": 0.3}):
+        until(lambda: not why_not("b"))
+        run(main())
+    lease.leave_behind()
+
+
+def test_lock_that_ends_while_locks_are_listed_is_not(
+    redis_server: Server, redis_store: RedisBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key was found, but its value is gone."""
+    ask_all = Node.ask_all
+    with connect(redis_server) as client:
+        leases = [acquire(ALIAS, name) for name in "abc"]
+
+        def delete_and_ask(node: Node, requests: Any, *arguments: Any) -> Any:
+            if requests[0][0] == "GET":
+                client.delete(key_of("b"))
+            return ask_all(node, requests, *arguments)
+
+        monkeypatch.setattr(Node, "ask_all", delete_and_ask)
+        assert [lock.semaphore for lock in redis_store.held()] == ["a", "c"]
+        assert [lease.release() for lease in leases] == [True, False, True]

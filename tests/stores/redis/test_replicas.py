@@ -1,0 +1,192 @@
+"""Replicas of Redis servers that keep locks, failovers to them, and sentinels."""
+
+from __future__ import annotations
+
+import re
+import socket
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from django_distlock import (
+    LockBackendUnavailable,
+    acquire_lock,
+    clocks,
+)
+from tests.support.concurrency import elsewhere, until
+from tests.support.holders import acquire
+from tests.support.lossy_proxy import LossyProxy, chunks
+from tests.support.ports import HOST
+from tests.support.redis_servers import (
+    SENTINEL_NAME,
+    connect,
+    place,
+    start_redis,
+    start_redis_replica,
+    start_sentinel,
+)
+from tests.support.redis_stores import (
+    ALIAS,
+    is_locked,
+    locks_at,
+    locks_of,
+    why_not,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django_distlock import Lease
+    from tests.support.servers import Server
+
+pytestmark = [pytest.mark.needs("redis"), pytest.mark.once]
+
+# Replicas
+
+
+def test_replica_may_grant_again_what_it_has_not_heard_of(redis_server: Server) -> None:
+    """When it is promoted; its token is greater. Documented: Redis can't do without."""
+    with locks_of(redis_server):
+        with start_redis_replica(redis_server) as replica, connect(replica) as client:
+            client.replicaof("NO", "ONE")
+            lease = acquire(ALIAS, renew=False)
+            with locks_of(replica):
+                successor = elsewhere(lambda: acquire(ALIAS, renew=False))
+                assert successor.release()
+            assert (successor.token or 0) > (lease.token or 0)
+            assert lease.release()
+
+
+def test_replica_is_no_store(redis_server: Server, lost: dict[Lease, str]) -> None:
+    """It can grant nothing, and what it knows may be old."""
+    with locks_of(redis_server):
+        lease = acquire(ALIAS, renew=False)
+        with start_redis_replica(redis_server) as replica, locks_of(replica):
+            assert is_locked(replica)
+            with pytest.raises(LockBackendUnavailable, match="read only"):
+                acquire_lock("b", backend=ALIAS)
+            with pytest.raises(LockBackendUnavailable, match="read only"):
+                lease.renew()
+            with pytest.raises(LockBackendUnavailable, match="read only"):
+                lease.release()
+        assert lease.release() is True
+        assert not lost
+
+
+@pytest.mark.xfail(strict=True, reason="a script that only reads is carried out by a replica")
+def test_replica_is_not_busy(redis_server: Server) -> None:
+    """Nor does it know that a lease is lost."""
+    with locks_of(redis_server):
+        lease = acquire(ALIAS, renew=False)
+        with start_redis_replica(redis_server) as replica, locks_of(replica):
+            try:
+                with pytest.raises(LockBackendUnavailable):
+                    acquire_lock("a", backend=ALIAS)
+            finally:
+                with connect(replica) as client:
+                    client.replicaof("NO", "ONE")
+                lease.release()
+
+
+class OldProxy(LossyProxy):
+    """Lets a server say what goes wrong in a script as those before version 7 do."""
+
+    newer = re.compile(rb"-([A-Z]+ [^\r]*?)\.? script: ([0-9a-f]+), on @user_script:(\d+)\.")
+    older = rb"-ERR Error running script (call to f_\2): @user_script:\3: @user_script: \3: -\1."
+
+    def _pass_on(self, client: socket.socket, server: socket.socket, reset: int | None) -> None:
+        for source, data in chunks(client, server):
+            if source is server:
+                client.sendall(self.newer.sub(self.older, data))
+            else:
+                server.sendall(data)
+
+
+@pytest.mark.parametrize("kind", [LossyProxy, OldProxy])
+@pytest.mark.parametrize("demoted", [("replicaof", HOST, 1), ("min-replicas-to-write", 1)])
+def test_call_after_a_failover_finds_the_new_master(
+    redis_server: Server, kind: type[LossyProxy], demoted: tuple[Any, ...]
+) -> None:
+    """Behind an address that leads there: the old one, to which a connection is open, refuses."""
+    name, *arguments = demoted
+    with (
+        start_redis() as promoted,
+        kind(*place(redis_server)) as proxy,
+        connect(redis_server) as old,
+    ):
+        with locks_at(proxy.port):
+            lease = acquire(ALIAS, renew=False)
+            proxy.server = place(promoted)
+            if name == "replicaof":
+                old.replicaof(*arguments)
+            else:
+                old.config_set(name, *arguments)
+            try:
+                with pytest.raises(LockBackendUnavailable, match=r"read only|NOREPLICAS"):
+                    acquire_lock("b", backend=ALIAS)
+                assert acquire(ALIAS, "b").release()
+                assert not is_locked(promoted)
+                assert lease.release() is False
+            finally:
+                old.replicaof("NO", "ONE")
+                old.config_set("min-replicas-to-write", 0)
+
+
+# Sentinels
+
+
+def sentinels(*places: tuple[str, int]) -> dict[str, Any]:
+    """Return the options of a django-redis cache at these sentinels."""
+    return {
+        "CLIENT_CLASS": "django_redis.client.SentinelClient",
+        "CONNECTION_POOL_CLASS": "redis.sentinel.SentinelConnectionPool",
+        "CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory",
+        "SENTINELS": [*places],
+    }
+
+
+def test_sentinels_tell_where_the_locks_are() -> None:
+    """After a failover too, without a restart of the site."""
+    with start_redis() as master:
+        with start_redis_replica(master), start_sentinel(master) as sentinel:
+            location, options = f"redis://{SENTINEL_NAME}/0", sentinels(place(sentinel))
+            with locks_at("", location=location, options=options):
+                lease = acquire(ALIAS, ttl=60)
+                assert acquire_lock("a", backend=ALIAS) is None
+                with connect(master) as client:
+                    assert client.wait(1, 60_000) == 1
+                master.kill()
+                until(lambda: not why_not("b"))
+                assert acquire_lock("a", backend=ALIAS) is None
+                lease.renew()
+                assert lease.release() is True
+
+
+@contextmanager
+def silent_sentinel() -> Iterator[tuple[str, int]]:
+    """Have a port whose server says nothing."""
+    with socket.create_server((HOST, 0)) as listening:
+        yield listening.getsockname()
+
+
+def test_silent_sentinel_does_not_hinder(redis_server: Server) -> None:
+    """The next one is asked, in the same budget, of which each has a quarter."""
+    with silent_sentinel() as first, start_sentinel(redis_server, down_after=60) as second:
+        options = sentinels(first, place(second))
+        # django-redis keeps a pool for each location: no other test may have this one.
+        location = f"redis://{SENTINEL_NAME}/5"
+        with locks_at("", location=location, options=options, store={"store_timeout": 4}):
+            assert acquire(ALIAS).release()
+
+
+def test_silent_sentinels_are_unavailable_in_time() -> None:
+    """All of them together take no longer than a call may."""
+    with ExitStack() as stack:
+        places = [stack.enter_context(silent_sentinel()) for _ in range(4)]
+        location, options = f"redis://{SENTINEL_NAME}/6", sentinels(*places)
+        with locks_at("", location=location, options=options, store={"store_timeout": 0.5}):
+            before = clocks.monotonic()
+            with pytest.raises(LockBackendUnavailable, match=r"^Redis, the master 'locks': "):
+                acquire_lock("a", backend=ALIAS)
+            assert clocks.monotonic() - before < 10

@@ -1,0 +1,320 @@
+"""Who waits for a lock in Redis when connections, servers and rights are lost."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from django_distlock import (
+    LockBackendUnavailable,
+    aacquire_lock,
+    acquire_lock,
+    distributed_lock,
+)
+from django_distlock.backends.redis import listening, scripts
+from django_distlock.backends.redis.connections import Node
+from django_distlock.backends.wires import ServerError
+from tests.support.concurrency import elsewhere, run, until
+from tests.support.holders import acquire
+from tests.support.lossy_proxy import LossyProxy, chunks
+from tests.support.ports import HOST
+from tests.support.redis_servers import connect, place
+from tests.support.redis_stores import (
+    ALIAS,
+    hurry,
+    key_of,
+    locks_at,
+    locks_of,
+    name_of,
+    waiting,
+)
+from tests.support.redis_waiters import join, stand, take, user
+
+if TYPE_CHECKING:
+    import socket
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    from django_distlock.backends.redis.backend import RedisBackend
+    from tests.support.servers import Server
+
+pytestmark = [pytest.mark.needs("redis"), pytest.mark.once]
+
+
+@pytest.mark.usefixtures("redis_store", "untiring")
+def test_who_waits_is_told_though_the_connection_to_listen_was_lost(
+    redis_server: Server, threads: ThreadPoolExecutor
+) -> None:
+    """The line is as it was."""
+    lease = acquire(ALIAS)
+    waits = []
+    for number in range(5):
+        waits.append(threads.submit(take))
+        until(partial(stand, redis_server, number + 1))
+    with connect(redis_server) as client:
+        client.client_kill_filter(_type="pubsub")
+    assert lease.release()
+    assert all(each.result(30) for each in waits)
+    until(lambda: waiting(redis_server) == 0)
+
+
+class ForgettingProxy(LossyProxy):
+    """Loses the server's end of the first connection on which somebody listens, who isn't told."""
+
+    forgets = 1
+
+    def _pass_on(self, client: socket.socket, server: socket.socket, reset: int | None) -> None:
+        for source, data in chunks(client, server):
+            if self.forgets and b"SUBSCRIBE" in data:
+                self.forgets -= 1
+                server.sendall(data)
+                client.sendall(server.recv(65536))
+                server.close()
+                assert not client.recv(65536)  # when the client closes it
+                return
+            (client if source is server else server).sendall(data)
+
+
+def test_process_that_the_server_has_lost_listens_anew(
+    redis_server: Server, threads: ThreadPoolExecutor
+) -> None:
+    """Though nothing tells it, but that it is dropped from the queue."""
+    with (
+        ForgettingProxy(*place(redis_server)) as proxy,
+        locks_at(proxy.port),
+        connect(redis_server) as client,
+    ):
+        lease = acquire(ALIAS)
+        wait = threads.submit(take)
+        until(lambda: waiting(redis_server) == 1 and not client.pubsub_channels())
+        assert lease.release()  # to nobody
+        until(lambda: wait.done() or len(client.pubsub_channels()) == 1)
+        assert wait.result(30)
+        with distributed_lock("a", backend=ALIAS):
+            wait = threads.submit(take)
+            until(lambda: waiting(redis_server) == 1 and len(client.pubsub_channels()) == 1)
+        assert wait.result(30)
+
+
+def test_who_could_not_leave_leaves_later(
+    redis_server: Server, threads: ThreadPoolExecutor
+) -> None:
+    """Or else the lock would be offered to nobody, and the others of its process pay for that."""
+    with LossyProxy(*place(redis_server)) as proxy, locks_at(proxy.port):
+        lease = acquire(ALIAS)
+        stays = threads.submit(take)
+        until(lambda: waiting(redis_server) == 1)
+        proxy.lose_requests(scripts.LEAVE.digest.encode(), 1)
+        assert elsewhere(lambda: acquire_lock("a", backend=ALIAS, timeout=0.3)) is None
+        assert proxy.losses == 0
+        until(lambda: waiting(redis_server) == 1)
+        assert not stays.done()
+        assert lease.release()
+        assert stays.result(30)
+
+
+@pytest.mark.usefixtures("untiring")
+def test_who_waits_is_told_when_the_server_is_killed(
+    redis_server: Server, redis_store: RedisBackend, threads: ThreadPoolExecutor
+) -> None:
+    """And who comes when it is back waits as ever."""
+
+    async def take_in_task() -> None:
+        await aacquire_lock("a", backend=ALIAS, timeout=100)
+
+    acquire(ALIAS, renew=False).leave_behind()
+    waits: list[Future[Any]] = [threads.submit(take) for _ in range(5)]
+    waits.append(threads.submit(lambda: run(take_in_task())))
+    until(lambda: waiting(redis_server) == 6)
+    redis_server.kill()
+    try:
+        for each in waits:
+            with pytest.raises(LockBackendUnavailable):
+                each.result(60)
+    finally:
+        redis_server.start()
+    with distributed_lock("b", backend=ALIAS):
+        wait = threads.submit(take, "b")
+        until(lambda: waiting(redis_server, "b") == 1)
+    assert wait.result(30)
+
+
+@pytest.mark.usefixtures("untiring")
+def test_who_waits_is_told_when_the_server_answers_nothing(
+    redis_server: Server, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the time that a call has, and that until the next look at the queue."""
+    with locks_of(redis_server, store={"store_timeout": 20}):
+        lease = acquire(ALIAS, renew=False)
+        waits = [threads.submit(take) for _ in range(5)]
+        until(lambda: waiting(redis_server) == 5)
+        with redis_server.paused(), monkeypatch.context() as patch:
+            hurry(patch, scripts.LOOK)
+            for each in waits:
+                with pytest.raises(LockBackendUnavailable):
+                    each.result(60)
+        assert lease.release()
+        until(lambda: waiting(redis_server) == 0)
+        assert acquire(ALIAS, timeout=30).release()
+
+
+def test_server_that_nobody_waits_for_is_no_matter(
+    redis_server: Server,
+    redis_store: RedisBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """That it can't be listened to is logged only if somebody waits."""
+    monkeypatch.setattr(listening, "PAUSE", 0)
+    assert redis_store.acquire("a", "holder", 60, "")
+    waiter = join(redis_store, "a", "owner")
+    ask_all = Node.ask_all
+
+    def refuse_to_let_leave(node: Node, requests: Any, *arguments: Any) -> list[Any]:
+        if name_of(requests[0]) == scripts.LEAVE.digest:
+            raise LockBackendUnavailable("it is down")
+        return ask_all(node, requests, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Node, "ask_all", refuse_to_let_leave)
+        with pytest.raises(LockBackendUnavailable):
+            waiter.leave(granted=False)
+        until(lambda: not listens(redis_server))
+    assert "can't be listened to" not in caplog.text
+
+
+def listens(server: Server) -> bool:
+    """Tell whether a thread of this process listens to the server."""
+    name = f"django_distlock listens to Redis at {HOST}:{server.port}"
+    return any(thread.name == name for thread in threading.enumerate())
+
+
+def test_who_is_granted_the_lock_as_the_server_fails_need_not_leave_later(
+    redis_store: RedisBackend, asked: list[Any]
+) -> None:
+    """The grant has taken him out of the queue."""
+    waiter = join(redis_store, "a", "owner")
+    assert redis_store.acquire("a", "owner", 60, "")
+    assert redis_store.acquire("b", "holder", 60, "")
+    stays = join(redis_store, "b", "stays")  # so that the thread goes on
+    waiter.failure = LockBackendUnavailable("it was down for a moment")
+    waiter.leave(granted=True)
+    for _ in range(2):  # one look may be under way
+        asked.clear()
+        until(lambda: scripts.LOOK.digest in asked)
+        assert scripts.LEAVE.digest not in asked
+    stays.leave(granted=False)
+
+
+def test_who_waits_asks_again_and_again_when_nobody_may_listen_any_more(
+    redis_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when the user's rights are taken away meanwhile."""
+    with user(redis_server, "downgraded") as location, connect(redis_server) as client:
+        with locks_at("", location=location) as store:
+            lease = acquire(ALIAS)
+            woken = threading.Event()
+            waiter = join(store, "a", "owner", woken.set)
+            client.execute_command("ACL SETUSER downgraded resetchannels")
+            until(lambda: waiter.alone)
+            assert woken.wait(30)
+            assert waiter.patience == listening.ALONE
+            assert "lets nobody listen" in caplog.text
+            waiter.leave(granted=False)
+            assert lease.release()
+
+
+def test_who_comes_when_the_server_answers_nothing_is_told(redis_server: Server) -> None:
+    """Also if he is the first for whom this process would listen."""
+    with locks_of(redis_server, store={"store_timeout": 0.3}) as store, redis_server.paused():
+        with pytest.raises(LockBackendUnavailable, match="can't listen"):
+            store.join("a", "owner", "", print)
+
+
+@pytest.mark.usefixtures("redis_store", "untiring")
+def test_who_waits_joins_again_when_the_queue_is_lost(
+    redis_server: Server, threads: ThreadPoolExecutor
+) -> None:
+    """Alone, or with all else: then the lock is free."""
+    lease = acquire(ALIAS)
+    waits = [threads.submit(take) for _ in range(5)]
+    until(lambda: waiting(redis_server) == 5)
+    with connect(redis_server) as client:
+        client.delete(f"{key_of()}:queue")
+        until(lambda: waiting(redis_server) == 5)
+        client.flushall()
+    assert all(each.result(30) for each in waits)
+    assert lease.release() is False
+
+
+def test_user_who_may_not_subscribe_asks_again_and_again(
+    redis_server: Server, threads: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """He gets the lock all the same."""
+
+    async def take_in_task() -> int | None:
+        async with distributed_lock("a", backend=ALIAS, timeout=100) as lease:
+            return lease.token
+
+    with user(redis_server, "modest", "resetchannels") as location:
+        with locks_at("", location=location):
+            lease = acquire(ALIAS)
+            waits: list[Future[Any]] = [
+                threads.submit(take),
+                threads.submit(lambda: run(take_in_task())),
+            ]
+            until(lambda: "lets nobody listen" in caplog.text)
+            assert lease.release()
+            assert all(each.result(60) for each in waits)
+            many = [threads.submit(take) for _ in range(50)]
+            assert all(each.result(60) for each in many)
+            assert caplog.text.count("lets nobody listen") == 1
+
+
+def test_who_waits_where_the_lock_is_no_more_asks_again_and_again(
+    redis_server: Server,
+    redis_store: RedisBackend,
+    threads: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The node of a cluster that has it by now knows nothing of the queue."""
+    lease = acquire(ALIAS)
+    place = join(redis_store, "a", "owner")
+    wait = threads.submit(take)
+    until(lambda: waiting(redis_server) == 2)
+    say_when_looked_at(monkeypatch, ServerError("MOVED 1 127.0.0.1:1", "MOVED"))
+    until(lambda: place.alone)
+    assert place.patience == listening.ALONE
+    place.leave(granted=False)
+    with connect(redis_server) as client:
+        client.delete(f"{key_of()}:queue")
+    assert lease.release()
+    assert wait.result(30)
+
+
+@pytest.mark.usefixtures("redis_store")
+def test_who_waits_is_told_what_the_server_says_of_the_queue(
+    redis_server: Server, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can't be asked any more, nobody knows for how long."""
+    lease = acquire(ALIAS)
+    wait = threads.submit(take)
+    until(lambda: waiting(redis_server) == 1)
+    say_when_looked_at(monkeypatch, ServerError("LOADING it reads its disk", "LOADING"))
+    with pytest.raises(LockBackendUnavailable, match="LOADING"):
+        wait.result(30)
+    assert lease.release()
+
+
+def say_when_looked_at(monkeypatch: pytest.MonkeyPatch, answer: ServerError) -> None:
+    """Let the server say so of each queue that is looked at."""
+    ask_all = Node.ask_all
+
+    def ask(node: Node, requests: Any, *arguments: Any) -> list[Any]:
+        if name_of(requests[0]) == scripts.LOOK.digest:
+            return [answer] * len(requests)
+        return ask_all(node, requests, *arguments)
+
+    monkeypatch.setattr(Node, "ask_all", ask)

@@ -1,0 +1,248 @@
+"""What goes over a connection to Redis, and what is understood of the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from django_distlock.backends.redis.wire import RedisWire, code_of
+from django_distlock.backends.wires import ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Connection:
+    """What redis-py would open: one end of a pair of sockets, whose other end is the server's."""
+
+    def __init__(self) -> None:
+        self.client, self.server = socket.socketpair()
+
+    @property
+    def _sock(self) -> socket.socket:
+        """Return our end: redis-py calls it so."""
+        return self.client
+
+    def disconnect(self) -> None:
+        self.client.close()
+
+
+@pytest.fixture
+def fake_connection() -> Iterator[Connection]:
+    """Return a connection to a server that says what the test says."""
+    found = Connection()
+    with found.client, found.server:
+        yield found
+
+
+PUSH = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n"
+ANSWERS: list[tuple[bytes, Any]] = [
+    (b":1\r\n", 1),
+    (b":-1700000000000001\r\n", -1700000000000001),
+    (b"+OK\r\n", b"OK"),
+    (b"+\r\n", b""),
+    (b"$0\r\n\r\n", b""),
+    (b"$-1\r\n", None),
+    (b"$8\r\n\r\n:1\r\n\r\xff\r\n", b"\r\n:1\r\n\r\xff"),
+    (b"*0\r\n", []),
+    (b"*-1\r\n", None),
+    (b"*4\r\n:1\r\n*2\r\n+a\r\n*0\r\n$-1\r\n$1\r\nb\r\n", [1, [b"a", []], None, b"b"]),
+    (b"_\r\n", None),
+    (b"~2\r\n+a\r\n:2\r\n", [b"a", 2]),
+    (b"~0\r\n", []),
+    (b"%2\r\n+a\r\n:1\r\n+b\r\n%1\r\n_\r\n*0\r\n", [b"a", 1, b"b", [None, []]]),
+    (b"%0\r\n", []),
+    (PUSH + b":7\r\n", 7),
+    (PUSH + PUSH + b"$1\r\na\r\n", b"a"),
+]
+ERRORS = {
+    b"-ERR no such key\r\n": ("ERR no such key", "ERR"),
+    b"-MOVED 5 127.0.0.1:7000\r\n": ("MOVED 5 127.0.0.1:7000", "MOVED"),
+    b"-LOADING\r\n": ("LOADING", "LOADING"),
+    b"-ERR \xff\r\n": ("ERR \ufffd", "ERR"),
+}
+
+
+@pytest.mark.parametrize(("sent", "expected"), ANSWERS)
+def test_answer_is_understood_wherever_it_is_cut(
+    fake_connection: Connection, sent: bytes, expected: Any
+) -> None:
+    """The network may deliver it in any two pieces."""
+    wire = RedisWire(fake_connection)
+    for cut in range(1, len(sent)):
+        wire.outstanding = 1
+        fake_connection.server.sendall(sent[:cut])
+        assert wire.hears(60)
+        assert receive_in_time(wire, fake_connection) is MORE
+        assert wire.outstanding == 1
+        fake_connection.server.sendall(sent[cut:])
+        assert wire.receive() == expected
+        assert wire.outstanding == 0
+        assert not wire.has_ended()
+
+
+MORE = object()
+
+
+def receive_in_time(wire: RedisWire, fake_connection: Connection) -> Any:
+    """Return the answer, or MORE if it isn't all there."""
+    fake_connection.client.settimeout(0)
+    try:
+        return wire.receive()
+    except BlockingIOError:
+        return MORE
+    finally:
+        fake_connection.client.settimeout(None)
+
+
+def test_answers_are_understood_byte_by_byte(fake_connection: Connection) -> None:
+    """One after the other, though nothing is between them; by async code as well."""
+    text = b"".join(sent for sent, _ in ANSWERS)
+    expected = [answer for _, answer in ANSWERS]
+    wire = RedisWire(fake_connection)
+    found = []
+    for at in range(len(text)):
+        fake_connection.server.sendall(text[at : at + 1])
+        answer = receive_in_time(wire, fake_connection)
+        if answer is not MORE:
+            found.append(answer)
+    assert found == expected
+    fake_connection.server.sendall(text)
+    assert [wire.receive() for _ in expected] == expected
+
+    async def receive_all() -> list[Any]:
+        receiving = asyncio.create_task(receive_each())
+        for at in range(len(text)):
+            fake_connection.server.sendall(text[at : at + 1])
+            await asyncio.sleep(0)
+        return await receiving
+
+    async def receive_each() -> list[Any]:
+        return [await wire.areceive() for _ in expected]
+
+    assert asyncio.run(receive_all()) == expected
+
+
+@pytest.mark.parametrize("sent", ERRORS)
+def test_errors_are_answers(fake_connection: Connection, sent: bytes) -> None:
+    """Also among others; the first word tells them apart."""
+    wire = RedisWire(fake_connection)
+    fake_connection.server.sendall(sent + b"*2\r\n:1\r\n" + sent)
+    alone, [one, among] = wire.receive(), wire.receive()
+    assert one == 1
+    for error in (alone, among):
+        assert isinstance(error, ServerError)
+        assert (str(error), error.code) == ERRORS[sent]
+
+
+WRAPPED = "ERR Error running script (call to f_aa1531040367b44a34013b5b5fa11d8c766948b1): "
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("READONLY You can't write. script: ab, on @user_script:25.", "READONLY"),
+        (f"{WRAPPED}@user_script:25: @user_script: 25: -READONLY You can't write.", "READONLY"),
+        (f"{WRAPPED}@user_script:9: WRONGTYPE Operation against a key", "WRONGTYPE"),
+        (f"{WRAPPED}@user_script:56: user_script:56: attempt to concatenate local 'owner'", "ERR"),
+        (f"{WRAPPED}@user_script:25: @user_script: 25: The user can't run this command", "ERR"),
+        ("ERR a: -READONLY b has something else than a lock", "ERR"),
+        ("NOSCRIPT No matching script. Please use EVAL.", "NOSCRIPT"),
+    ],
+)
+def test_word_that_tells_what_an_error_is_about(text: str, code: str) -> None:
+    """In the texts of Redis 7.0 and 6.2."""
+    assert code_of(text) == code
+
+
+def test_who_listens_is_told(fake_connection: Connection) -> None:
+    """And others aren't."""
+    wire = RedisWire(fake_connection)
+    fake_connection.server.sendall(PUSH + b":1\r\n" + PUSH + b":1\r\n")
+    assert wire.receive() == 1
+    wire.is_told = True
+    assert wire.receive() == [b"invalidate", [b"a"]]
+    assert wire.hears(0)
+    assert wire.receive() == 1
+    assert not wire.hears(0)
+
+
+@pytest.mark.parametrize(
+    "sent", [b",1.5\r\n", b"#t\r\n", b"(1\r\n", b"HTTP/1.1 400\r\n", b"*1\r\n,1\r\n", b"\r\n"]
+)
+def test_what_is_no_answer_is_an_error(fake_connection: Connection, sent: bytes) -> None:
+    """Of types that Redis doesn't use for what is asked here, or of what is no Redis."""
+    wire = RedisWire(fake_connection)
+    fake_connection.server.sendall(sent)
+    with pytest.raises(OSError, match=r"^not an answer of Redis: "):
+        wire.receive()
+
+
+def test_end_of_a_connection_is_an_error(fake_connection: Connection) -> None:
+    """Whether or not part of an answer has come."""
+    wire = RedisWire(fake_connection)
+    fake_connection.server.sendall(b"$5\r\nab")
+    fake_connection.server.close()
+    assert wire.has_ended()
+    with pytest.raises(ConnectionResetError, match="the server closed the connection"):
+        wire.receive()
+    wire.close()
+    assert fake_connection.client.fileno() == -1
+
+
+def test_commands_are_sent_as_bytes_of_any_length(fake_connection: Connection) -> None:
+    """All at once."""
+    wire = RedisWire(fake_connection)
+    wire.send([("SET", "ä", 1), ("GET", b"\xff")])
+    assert wire.outstanding == 2
+    assert fake_connection.server.recv(1_000) == (
+        b"*3\r\n$3\r\nSET\r\n$2\r\n\xc3\xa4\r\n$1\r\n1\r\n*2\r\n$3\r\nGET\r\n$1\r\n\xff\r\n"
+    )
+
+
+def test_idle_connection_that_says_something_is_not_used(fake_connection: Connection) -> None:
+    """It would be taken for an answer."""
+    wire = RedisWire(fake_connection)
+    assert not wire.has_ended()
+    fake_connection.server.sendall(b":1\r\n")
+    assert wire.has_ended()
+
+
+def encrypted(side: int) -> ssl.SSLContext:
+    """Return what needs no certificate."""
+    context = ssl.SSLContext(side)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("AECDH-AES128-SHA:@SECLEVEL=0")
+    return context
+
+
+def test_answer_that_tls_has_read_already_is_not_waited_for(
+    fake_connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket itself has nothing more to read then."""
+    monkeypatch.setattr("django_distlock.backends.wires.CHUNK", 4)
+    with ThreadPoolExecutor(1) as thread:
+        wrapping = thread.submit(
+            encrypted(ssl.PROTOCOL_TLS_SERVER).wrap_socket, fake_connection.server, server_side=True
+        )
+        fake_connection.client = encrypted(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(
+            fake_connection.client
+        )
+        fake_connection.server = wrapping.result(60)
+    wire = RedisWire(fake_connection)
+    with fake_connection.client, fake_connection.server:
+        assert not wire.hears(0)
+        fake_connection.server.sendall(b":1\r\n:2\r\n:3\r\n")
+        assert wire.receive() == 1
+        assert not wire.has_ended()
+        assert wire.hears(0)
+        assert asyncio.run(asyncio.wait_for(wire.areceive(), 60)) == 2
+        assert wire.receive() == 3
+        assert not wire.hears(0)

@@ -1,0 +1,55 @@
+"""Who waits for locks in Redis, and users of a server who may not do everything."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from django_distlock import distributed_lock
+from django_distlock.leases import Extension
+from tests.support.ports import HOST
+from tests.support.redis_servers import connect
+from tests.support.redis_stores import ALIAS, waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django_distlock.backends.redis import RedisBackend
+    from django_distlock.backends.redis.listening import QueuedPlace
+    from tests.support.servers import Server
+
+
+def stand(server: Server, number: int) -> bool:
+    """Tell whether so many wait."""
+    return waiting(server) == number
+
+
+def take(semaphore: str = "a", **arguments: Any) -> float:
+    """Wait for the lock, longer than any test does, and give it back; return when it came."""
+    with distributed_lock(semaphore, backend=ALIAS, **{"timeout": 100, **arguments}):
+        return time.monotonic_ns()
+
+
+def claim(semaphore: str, owner: str) -> Extension:
+    """Return the claim of an owner who has no lease yet."""
+    return Extension(semaphore, owner, 60)
+
+
+def join(store: RedisBackend, semaphore: str, owner: str, wake: Any = print) -> QueuedPlace:
+    """Stand in the queue of a lock."""
+    place = store.join(semaphore, owner, "", wake)
+    assert place is not None
+    return cast("QueuedPlace", place)
+
+
+@contextmanager
+def user(server: Server, name: str, *rules: str) -> Iterator[str]:
+    """Let the server have a user who may do all but what these rules take away; return where."""
+    rights = [">secret", "~*", "&*", "+@all", *rules]
+    with connect(server) as client:
+        client.execute_command("ACL SETUSER", name, "on", *rights)
+        try:
+            yield f"redis://{name}:secret@{HOST}:{server.port}/0"
+        finally:
+            client.acl_deluser(name)
