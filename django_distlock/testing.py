@@ -648,10 +648,13 @@ class LockBackendContract(_TestCase):
             async with wait() as lease:
                 return lease.token
 
-        waits: list[Callable[[], int | None]]
-        waits = [wait_in_thread, lambda: self.run_async(wait_in_task())]
+        kinds = ["thread", "task"]
+
+        def wait_somewhere() -> int | None:
+            return wait_in_thread() if kinds.pop() == "thread" else self.run_async(wait_in_task())
+
         with ThreadPoolExecutor(1) as thread:
-            waiting = thread.submit(self.in_threads, 2, lambda: waits.pop()())
+            waiting = thread.submit(self.in_threads, 2, wait_somewhere)
             began = monotonic()
             self.assertIsNone(acquire_lock(held.semaphore, backend=self.alias, timeout=0.1))
             self.assertGreaterEqual(monotonic() - began, 0.1)
