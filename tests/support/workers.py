@@ -324,7 +324,7 @@ def _stop_when_told() -> threading.Event:
     return stopped
 
 
-def stand_in_line(backend: str, threads: str) -> list[int | None]:
+def stand_in_line(backend: str, threads: str, semaphore: str = "a") -> list[int | None]:
     """Let so many threads wait for one lock, which each holds for a moment; return the tokens."""
     from django.db import connections
 
@@ -332,7 +332,7 @@ def stand_in_line(backend: str, threads: str) -> list[int | None]:
 
     def wait(_: int) -> int | None:
         try:
-            with distributed_lock("a", timeout=60, backend=backend) as lease:
+            with distributed_lock(semaphore, timeout=60, backend=backend) as lease:
                 return lease.token
         finally:
             connections.close_all()
