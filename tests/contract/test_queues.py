@@ -7,6 +7,7 @@ test_redis_waiting.py and test_lock_server_waiting.py.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import signal
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import Counter
 from concurrent.futures import as_completed
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -372,11 +374,8 @@ def test_task_that_is_cancelled_as_it_leaves_leaves_nothing(
     assert queued.is_unused()
 
 
-def test_task_whose_event_loop_is_closed_is_passed_over(
-    queued: QueuedStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """When it is its turn: the lock goes to the next, and nobody listens for it any more."""
-    monkeypatch.setattr(queued.listening, "IDLE", 0)
+def test_task_whose_event_loop_is_closed_is_passed_over(queued: QueuedStore) -> None:
+    """When it is its turn: the lock goes to the next."""
     lease = acquire(queued)
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda *_: None)  # it is told of tasks that never end
@@ -385,12 +384,27 @@ def test_task_whose_event_loop_is_closed_is_passed_over(
     while not queued.waiting():
         loop.run_until_complete(asyncio.sleep(0.01))
     loop.close()
-    assert queued.listeners() == 1
     assert lease.release()
     assert acquire(queued, timeout=30).release()
-    until(lambda: not queued.listeners() and not queued.waiting())
+    until(lambda: not queued.waiting())
     waits.close()  # as it is when it is collected
     del task
+
+
+def test_waiter_who_is_not_there_any_more_is_forgotten(queued: QueuedStore) -> None:
+    """By the server and by this process, when it is his turn: he says so then."""
+    lease = acquire(queued)
+
+    def wake() -> bool:
+        return False
+
+    queued.join(JOB, "owner", wake)
+    forgotten = weakref.ref(wake)
+    del wake
+    gc.collect()
+    assert forgotten()
+    assert lease.release()
+    until(lambda: not queued.waiting() and not forgotten())
 
 
 @once

@@ -74,16 +74,12 @@ def test_view_under_atomic_requests_loses_no_increment(alias: str) -> None:
 def test_view_without_lock_loses_an_increment() -> None:
     """So the test above would show a lock that doesn't work."""
     Counter.objects.using("postgresql").create()
-    path, atomic = "/increment-unlocked/1234/", "postgresql"
-    with (
-        Workers(1, "pause_request", path, DISTLOCK_TEST_ATOMIC=atomic) as one,
-        Workers(1, "pause_request", path, DISTLOCK_TEST_ATOMIC=atomic) as other,
-    ):
-        for each in (one, other):
-            assert json.loads(each.read(each.processes[0])) == "read"
-        for each in (one, other):
-            each.tell()
-            assert each.results() == [200]
+    path, atomic = "/increment-unlocked/1234/", {"DISTLOCK_TEST_ATOMIC": "postgresql"}
+    with Workers(2, "pause_request", path, **atomic) as workers:
+        for process in workers.processes:
+            assert json.loads(workers.read(process)) == "read"
+        workers.tell()
+        assert workers.results() == [200, 200]
     assert Counter.objects.using("postgresql").get().value == 1
 
 
@@ -93,7 +89,7 @@ def test_sessions_in_different_time_zones_exclude_each_other() -> None:
     entry = json.loads(os.environ["DISTLOCK_TEST_MARIADB"])
     entry["NAME"] = connections["mariadb"].settings_dict["NAME"]
     granted: list[str] = []
-    for zone in ("+00:00", "+05:30", "-08:00"):
+    for zone in ("-08:00", "+05:30"):
         options = {"init_command": f"SET time_zone = '{zone}'"}
         variable = json.dumps(entry | {"OPTIONS": options})
         with Workers(1, "grab", "mariadb", "1", DISTLOCK_TEST_MARIADB=variable) as workers:
