@@ -228,6 +228,7 @@ def increment_unlocked(request: HttpRequest, customer_id: str) -> HttpResponse:
 
 def _increment(**kwargs: Any) -> HttpResponse:
     counter = Counter.objects.get()
+    has_read.send(sender=None)
     Counter.objects.update(value=counter.value + 1)
     return HttpResponse(counter.value + 1)
 

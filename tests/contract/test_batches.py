@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.db import OperationalError
 from redis import Redis
 
-from django_distlock import LockBackendUnavailable, lock_backends
+from django_distlock import LockBackendUnavailable, clocks, lock_backends
 from django_distlock.acquisitions import new_owner
 from django_distlock.backends import memcached_clients
 from django_distlock.backends.database import backend as database
-from django_distlock.backends.redis import servers
+from django_distlock.backends.database.sqlite import SQLiteStatements
 from django_distlock.backends.redis.wire import RedisWire
-from django_distlock.backends.server import connections
-from django_distlock.backends.wires import ServerError
 from django_distlock.leases import Extension
 from tests.support.concurrency import until
 from tests.support.databases import committed, on_each_database
 from tests.support.holders import acquire, due_now, renewed_since
+from tests.support.lock_servers import locks_at as locks_at_server
 from tests.support.lock_servers import locks_of as locks_of_server
+from tests.support.lock_servers import place as place_of_lock_server
 from tests.support.lock_servers import start_lock_server
+from tests.support.lossy_proxy import LossyProxy, chunks
 from tests.support.redis_servers import SLOTS, cluster_node, connect, place
 from tests.support.redis_stores import ALIAS, key_of, locks_by, locks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import socket
+    from collections.abc import Iterator
 
     from django_distlock.backends.base import BaseLockBackend
+    from django_distlock.backends.database.statements import Parameters
     from tests.support.servers import Server
 
+JOBS = "invoices", "payments", "report"
 UNSENDABLE: Any = b"a"
 """What no statement can be given: it stands for whatever a database refuses of one lease."""
 
 
-def granted(store: BaseLockBackend, names: str) -> list[Extension]:
+def granted(store: BaseLockBackend, *names: str) -> list[Extension]:
     """Return such leases."""
     claims = [Extension(name, new_owner(), 60) for name in names]
     for claim in claims:
@@ -76,15 +82,14 @@ def test_leases_are_renewed_at_a_cluster_behind_one_address(
     whole_cluster: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a plain client; from the first refusal on, a script has the keys of one slot."""
-    monkeypatch.setattr(servers, "_found", {})
     PLACES.append(place(whole_cluster))
     with locks_by(client=f"{__name__}.plain_client") as store:
-        leases = [acquire(ALIAS, name, ttl=60) for name in "abc"]
+        leases = [acquire(ALIAS, name, ttl=60) for name in ("invoices", "payments", "report")]
         renewed = renewed_since(leases)
         due_now(leases)
         until(renewed)
         sent = count_sent(monkeypatch)
-        claims = [*granted(store, "de"), Extension("f", new_owner(), 60)]
+        claims = [*granted(store, "export", "import"), Extension("lost", new_owner(), 60)]
         sent.clear()
         assert outcomes(store, claims) == "rrl"
         assert sent == [3]
@@ -104,32 +109,34 @@ def count_sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
+@pytest.mark.once
 @pytest.mark.needs("redis")
 def test_key_with_something_else_costs_other_leases_nothing(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The script stops there; it is tried for each lease, all at once."""
     with locks_of(redis_server) as store, connect(redis_server) as client:
-        claims = granted(store, "abcd")
-        client.delete(key_of("b"), key_of("d"))
-        client.hset(key_of("b"), "another", "kind")
+        claims = granted(store, "invoices", "spoiled", "payments", "lost")
+        client.delete(key_of("spoiled"), key_of("lost"))
+        client.hset(key_of("spoiled"), "another", "kind")
         sent = count_sent(monkeypatch)
         assert outcomes(store, claims) == "rurl"
         assert sent[-2:] == [4, 1]
-        assert "The lease on 'b', and 0 others, could not be renewed" in caplog.text
+        assert "The lease on 'spoiled', and 0 others, could not be renewed" in caplog.text
         assert "WRONGTYPE" in caplog.text
-        assert client.pttl(key_of("c")) > 30_000
+        assert client.pttl(key_of("payments")) > 30_000
         with pytest.raises(LockBackendUnavailable, match="WRONGTYPE"):
             store.renew(claims[1:2])
 
 
+@pytest.mark.once
 @pytest.mark.needs("redis")
 def test_server_that_grants_nothing_now_is_asked_no_more(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That is about no lease of a batch."""
     with locks_of(redis_server) as store, connect(redis_server) as client:
-        claims = granted(store, "abc")
+        claims = granted(store, *JOBS)
         assert outcomes(store, claims) == "rrr"
         client.replicaof("127.0.0.1", 1)
         try:
@@ -151,6 +158,7 @@ def strict_lock_server() -> Iterator[Server]:
         yield running
 
 
+@pytest.mark.once
 @pytest.mark.needs("lock_server")
 @pytest.mark.parametrize("binds", [False, True])
 def test_lease_that_a_lock_server_refuses_costs_the_others_nothing(
@@ -158,7 +166,7 @@ def test_lease_that_a_lock_server_refuses_costs_the_others_nothing(
 ) -> None:
     """As one that `max_hold` leaves less than a millisecond."""
     with locks_of_server(strict_lock_server, release_on_disconnect=binds) as store:
-        claims = granted(store, "abcd")
+        claims = granted(store, *JOBS, "lost")
         assert store.release(claims[3])
         claims[1] = claims[1]._replace(ttl=0.0001)
         assert outcomes(store, claims) == "rurl"
@@ -166,39 +174,52 @@ def test_lease_that_a_lock_server_refuses_costs_the_others_nothing(
         assert all(store.release(claim) for claim in claims[:3])
 
 
+class RefusingProxy(LossyProxy):
+    """Says of each answer about several leases that the server refuses these together."""
+
+    code = "invalid"
+
+    def _pass_on(self, client: socket.socket, server: socket.socket, reset: int | None) -> None:
+        rest = b""
+        for source, data in chunks(client, server):
+            if source is client:
+                server.sendall(data)
+                continue
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                ends = json.loads(line).get("expires_at")
+                is_refused = isinstance(ends, list) and len(ends) > 1
+                refusal = json.dumps({"error": self.code, "text": "it is too much"}).encode()
+                client.sendall((refusal if is_refused else line) + b"\n")
+
+
+@pytest.mark.once
 @pytest.mark.needs("lock_server")
 @pytest.mark.parametrize("binds", [False, True])
 @pytest.mark.parametrize("code", ["invalid", "frame", "internal"])
 def test_request_that_a_lock_server_refuses_is_made_for_each_lease(
-    strict_lock_server: Server, monkeypatch: pytest.MonkeyPatch, code: str, binds: bool
+    strict_lock_server: Server, code: str, binds: bool
 ) -> None:
     """Whatever the server has against it."""
-    parse = connections.ServerWire._parse
-
-    def refuse(wire: connections.ServerWire) -> Any:
-        answer = parse(wire)
-        if len(answer.get("expires_at", ())) > 1:
-            return ServerError("it is too much", code)
-        return answer
-
-    with locks_of_server(strict_lock_server, release_on_disconnect=binds) as store:
-        claims = granted(store, "abc")
-        with monkeypatch.context() as patch:
-            patch.setattr(connections.ServerWire, "_parse", refuse)
+    with RefusingProxy(*place_of_lock_server(strict_lock_server)) as proxy:
+        proxy.code = code
+        with locks_at_server(strict_lock_server, proxy.port, release_on_disconnect=binds) as store:
+            claims = granted(store, *JOBS)
             assert outcomes(store, claims) == "rrr"
-        assert all(store.release(claim) for claim in claims)
+            assert all(store.release(claim) for claim in claims)
 
 
 # Memcached
 
 
+@pytest.mark.once
 @pytest.mark.needs("memcached")
 def test_entry_that_somebody_keeps_changing_costs_other_leases_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The others are renewed on another connection."""
     store = lock_backends["memcached"]
-    claims = granted(store, "abcd")
+    claims = granted(store, *JOBS, "lost")
     assert store.release(claims[3])
     replace = memcached_clients.Conversation.replace
     changing = claims[1].owner
@@ -226,7 +247,7 @@ def test_lease_that_a_database_refuses_costs_the_others_nothing(
 ) -> None:
     """Each is renewed by itself then."""
     store = lock_backends[alias]
-    claims = granted(store, "abd")
+    claims = granted(store, "invoices", "payments", "lost")
     assert store.release(claims[2])
     claims.insert(1, Extension(UNSENDABLE, new_owner(), 60))
     assert outcomes(store, claims) == "rurl"
@@ -242,30 +263,25 @@ def test_lease_that_a_database_refuses_costs_the_others_nothing(
 def test_database_that_is_down_is_not_asked_for_each_lease(
     monkeypatch: pytest.MonkeyPatch, silent: bool
 ) -> None:
-    """Be it that it refuses, or that it doesn't answer."""
-    store: Any = lock_backends["default"]
-    claims = granted(store, "abcdefg")
-    calls: list[int] = []
+    """Be it that it refuses, or that it doesn't answer. It is down after the first batch."""
+    store = lock_backends["default"]
+    claims = granted(store, *(f"job {number}" for number in range(7)))
     monkeypatch.setattr(database, "BATCH", 2)
-    monkeypatch.setattr(database, "SILENT", 0 if silent else 60)
+    renew, monotonic = SQLiteStatements.renew, clocks.monotonic
+    renewed: list[object] = []
+    asked: list[object] = []
 
-    def fail(parameters: Any) -> Any:
-        calls.append(1)
-        raise LockBackendUnavailable("it is down")
+    def renew_at_first(statements: SQLiteStatements, parameters: Parameters) -> Any:
+        if not renewed:
+            renewed.append(parameters)
+            return renew(statements, parameters)
+        asked.append(parameters)
+        raise OperationalError("it is down")
 
     with monkeypatch.context() as patch:
-        run: Callable[..., Any] = store._run
-        renew = store._renew
-
-        def renew_at_first(parameters: Any) -> Any:
-            if renewed:
-                fail(parameters)
-            renewed.append(1)
-            return renew(parameters)
-
-        renewed: list[int] = []
-        patch.setattr(store, "_renew", renew_at_first)
-        patch.setattr(store, "_run", lambda action: fail(action) if calls else run(action))
+        patch.setattr(SQLiteStatements, "renew", renew_at_first)
+        if silent:  # each of these took two seconds
+            patch.setattr(clocks, "monotonic", lambda: monotonic() + 2 * len(asked))
         assert outcomes(store, claims) == "rruuuuu"
-        assert len(calls) == (1 if silent else 2)
+        assert len(asked) == (1 if silent else 2)
     assert outcomes(store, claims) == "r" * 7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,6 +29,7 @@ class QueuedStore(ABC):
 
     alias: ClassVar[str]
     listening: ClassVar[ModuleType]
+    """What listens in this process; tests change how long it waits for this and that."""
     knows_no_end: ClassVar[bool]
     """Whether a lease may last until it is released."""
 
@@ -65,13 +67,13 @@ class QueuedStore(ABC):
 
     @property
     @abstractmethod
-    def listener(self) -> Any:
-        """Return this process's."""
-
-    @property
-    @abstractmethod
     def name(self) -> str:
         """Return the server's name for people."""
+
+    def listeners(self) -> int:
+        """Return how many threads of this process listen to the server."""
+        name = f"django_distlock listens to {self.name}"
+        return sum(thread.name == name for thread in threading.enumerate())
 
     def is_unused(self) -> bool:
         """Tell whether nobody has a lock, or waits for one."""
@@ -81,9 +83,7 @@ class QueuedStore(ABC):
         """Tell whether so many wait."""
         return self.waiting() == number
 
-    def join(
-        self, owner: str, wake: Callable[[], object] = lambda: None, semaphore: str = "a"
-    ) -> Place:
+    def join(self, semaphore: str, owner: str, wake: Callable[[], object] = lambda: None) -> Place:
         """Stand in the queue of a lock."""
         place: Place = self.store.join(semaphore, owner, "", wake)
         return place
@@ -122,14 +122,8 @@ class QueuedRedis(QueuedStore):
             return len(client.pubsub_channels("distlock:*"))
 
     @property
-    def listener(self) -> Any:
-        [node] = self.store._servers.all()
-        return redis_listening.listener(node)
-
-    @property
     def name(self) -> str:
-        [node] = self.store._servers.all()
-        return str(node)
+        return f"Redis at {HOST}:{self.server.settings['PORT']}"
 
 
 class QueuedLockServer(QueuedStore):
@@ -153,10 +147,6 @@ class QueuedLockServer(QueuedStore):
 
     def processes(self) -> int:
         return int(self.store.status()["processes"])
-
-    @property
-    def listener(self) -> Any:
-        return server_listening.listener(self.store.server)
 
     @property
     def name(self) -> str:

@@ -48,16 +48,20 @@ def grab_and_count(backend: str, keys: str, path: str, rounds: str) -> list[str]
     return granted
 
 
-def tokens(backend: str, grants: str) -> list[tuple[int, int]]:
-    """Acquire a contended lock so often; return when, by this machine, with which token."""
+def race(backend: str, path: str, rounds: str, keys: str) -> dict[str, list[Any]]:
+    """Try for so many fresh keys; then increment the number in a file, as often as that.
+
+    Return which were granted, and when the lock on the file was, with which tokens.
+    """
     from django_distlock import distributed_lock
 
-    seen = []
-    for _ in range(int(grants)):
-        with distributed_lock("tokens", timeout=60, backend=backend) as lease:
-            assert lease.token is not None
+    granted, seen = grab(backend, keys), []
+    for _ in range(int(rounds)):
+        with distributed_lock("counter", timeout=60, backend=backend) as lease:
+            number = int(Path(path).read_text())
+            Path(path).write_text(str(number + 1))
             seen.append((time.monotonic_ns(), lease.token))
-    return seen
+    return {"granted": granted, "seen": seen}
 
 
 def count_anyway(backend: str, path: str, rounds: str, ttl: str) -> list[tuple[int, int]]:
@@ -258,6 +262,17 @@ def visit(path: str, requests: str) -> list[int]:
     return [client.get(path).status_code for _ in range(int(requests))]
 
 
+def visit_each(paths: str, requests: str) -> list[int]:
+    """Send so many requests to each of these views, and print their statuses.
+
+    Begin with the next one when told to, as all do.
+    """
+    for path in paths.split():
+        print(json.dumps(visit(path, requests)), flush=True)
+        sys.stdin.readline()
+    return []
+
+
 def pause_request(path: str) -> int:
     """Send a request, pause it when its view has read, and return the status."""
     from django.test import Client
@@ -326,7 +341,7 @@ def _stop_when_told() -> threading.Event:
     return stopped
 
 
-def stand_in_line(backend: str, threads: str) -> list[int | None]:
+def stand_in_line(backend: str, threads: str, semaphore: str = "a") -> list[int | None]:
     """Let so many threads wait for one lock, which each holds for a moment; return the tokens."""
     from django.db import connections
 
@@ -334,7 +349,7 @@ def stand_in_line(backend: str, threads: str) -> list[int | None]:
 
     def wait(_: int) -> int | None:
         try:
-            with distributed_lock("a", timeout=60, backend=backend) as lease:
+            with distributed_lock(semaphore, timeout=60, backend=backend) as lease:
                 return lease.token
         finally:
             connections.close_all()
