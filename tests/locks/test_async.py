@@ -41,7 +41,7 @@ from tests.app.models import Invoice
 from tests.support.concurrency import run, until
 from tests.support.databases import committed, on_each_database, on_each_server
 from tests.support.fenced_rows import create
-from tests.support.holders import acquire, free_for_others, later, take_away
+from tests.support.holders import acquire, free_for_others, take_away
 from tests.support.tasks import (
     Stall,
     abroad,
@@ -55,6 +55,7 @@ from tests.support.tasks import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.support.moved_clock import MovedClock
     from tests.support.scripted_store import ScriptedBackend
 
 pytestmark = committed
@@ -178,7 +179,7 @@ def test_block(alias: str) -> None:
 
 
 @on_each_database
-def test_lost_lease_is_told(alias: str, lost: dict[Lease, str]) -> None:
+def test_lost_lease_is_told(alias: str, lost: dict[Lease, str], moved_clock: MovedClock) -> None:
     """By every action, and at the end of the block, unless that raises already."""
 
     async def main() -> None:
@@ -195,7 +196,8 @@ def test_lost_lease_is_told(alias: str, lost: dict[Lease, str]) -> None:
                 await asyncio.to_thread(take_away, lease)
                 raise ZeroDivisionError
         lease = await get(alias, ttl=60, renew=False)
-        with later(60), pytest.raises(LockLost, match="ttl of 60 seconds has passed"):
+        moved_clock.expire(lease)
+        with pytest.raises(LockLost, match="ttl of 60 seconds has passed"):
             await lease.acheck()
 
     run(main())

@@ -5,7 +5,6 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from django_distlock import (
     release_lock,
     skip,
 )
-from tests.support.holders import later
+from tests.support.moved_clock import MovedClock
 from tests.support.scripted_store import ScriptedBackend
 
 DOWN = LockBackendUnavailable("down")
@@ -129,12 +128,13 @@ def test_store_down_at_the_end_of_an_unlimited_lease_raises(scripted: ScriptedBa
         scripted.answer("release", DOWN)
 
 
-def test_store_down_after_the_ttl_means_lost(scripted: ScriptedBackend) -> None:
+def test_store_down_after_the_ttl_means_lost(
+    scripted: ScriptedBackend, moved_clock: MovedClock
+) -> None:
     """Nobody knows who had the semaphore meanwhile."""
     scripted.answer("release", DOWN)
-    with pytest.raises(LockLost), ExitStack() as moved:
-        with distributed_lock("report", ttl=60, renew=False):
-            moved.enter_context(later(60))
+    with pytest.raises(LockLost), distributed_lock("report", renew=False) as lease:
+        moved_clock.expire(lease)
 
 
 def test_function_is_called_under_its_semaphore(scripted: ScriptedBackend) -> None:

@@ -31,11 +31,12 @@ from django_distlock.models import KEPT, Lock
 from django_distlock.renewal import Renewals
 from tests.support.concurrency import elsewhere, until
 from tests.support.databases import committed, on_each_database, on_each_server
-from tests.support.holders import acquire, brief, free_for_others, later, work_off
+from tests.support.holders import acquire, brief, free_for_others, work_off
 
 if TYPE_CHECKING:
     from django.test import Client
 
+    from tests.support.moved_clock import MovedClock
     from tests.support.scripted_store import ScriptedBackend
 
 pytestmark = committed
@@ -88,11 +89,13 @@ def test_kept_lock_is_contended_for_all(alias: str) -> None:
 
 
 @on_each_database
-def test_min_hold_that_has_passed_is_an_ordinary_release(alias: str) -> None:
+def test_min_hold_that_has_passed_is_an_ordinary_release(
+    alias: str, moved_clock: MovedClock
+) -> None:
     """As if there were none."""
     lease = acquire(alias, min_hold=LONG)
-    with later(LONG):
-        lease.release()
+    moved_clock.advance(LONG)
+    lease.release()
     assert states(alias) == []
     assert Lock.objects.using(alias).get(semaphore="a").owner == ""
     assert free_for_others(alias)
@@ -285,17 +288,16 @@ def test_lease_is_lost_at_max_hold(alias: str) -> None:
 
 @on_each_database
 def test_last_renewal_lets_the_lock_be_free_at_max_hold(
-    alias: str, monkeypatch: pytest.MonkeyPatch
+    alias: str, moved_clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It asks the store for what is left, and not for a whole ttl."""
-    now = [clocks.monotonic()]
-    with monkeypatch.context() as patch:
-        patch.setattr(clocks, "monotonic", lambda: now[0])
-        lease = acquire(alias, ttl=600, max_hold=900, renew=False)
-        for passed, left in ((500, 400), (399.9, 0.1)):
-            now[0] += passed
-            lease.renew()
-            assert lease.remaining == pytest.approx(left)
+    moved_clock.stop()
+    lease = acquire(alias, ttl=600, max_hold=900, renew=False)
+    for passed, left in ((500, 400), (399.9, 0.1)):
+        moved_clock.advance(passed)
+        lease.renew()
+        assert lease.remaining == pytest.approx(left)
+    monkeypatch.undo()  # the store's clock counts from here
     successor = elsewhere(lambda: acquire(alias, timeout=LONG))
     assert successor.release()
 
@@ -368,12 +370,15 @@ def test_lease_that_can_not_be_renewed_is_left_alone_until_its_end(
 
 
 @on_each_database
-def test_lease_that_is_over_here_is_not_prolonged_in_the_store(alias: str) -> None:
+def test_lease_that_is_over_here_is_not_prolonged_in_the_store(
+    alias: str, moved_clock: MovedClock
+) -> None:
     """It would keep others out, though nobody has it."""
     lease = acquire(alias, ttl=LONG, renew=False)
     renewals = Renewals(alias)
     renewals.add(lease)
-    with later(LONG), mock.patch.object(type(lock_backends[alias]), "renew") as renew:
+    moved_clock.expire(lease)
+    with mock.patch.object(type(lock_backends[alias]), "renew") as renew:
         renewals.renew_due()
     assert not renew.called
     assert lease.lost
@@ -398,7 +403,9 @@ def test_lease_can_be_renewed_as_soon_as_it_is_acquired(alias: str) -> None:
 
 @on_each_database
 @pytest.mark.parametrize("how", ["block", "name"])
-def test_lease_whose_release_failed_ends_by_itself(alias: str, how: str) -> None:
+def test_lease_whose_release_failed_ends_by_itself(
+    alias: str, how: str, moved_clock: MovedClock
+) -> None:
     """It is renewed no more; after a call of release_lock() it can be released again."""
     down = LockBackendUnavailable("down")
     refused = threading.Event()
@@ -420,9 +427,9 @@ def test_lease_whose_release_failed_ends_by_itself(alias: str, how: str) -> None
     if how == "name":
         assert release_lock("a", backend=alias)
     else:
-        with later(LONG):
-            assert not lease.held
         assert lock_backends[alias].release(lease)
+        moved_clock.expire(lease)
+        assert not lease.held
     assert free_for_others(alias)
 
 

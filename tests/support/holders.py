@@ -6,7 +6,6 @@ import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 from django.conf import settings
 
@@ -67,18 +66,6 @@ def expired(alias: str) -> Lease:
     lease = brief(alias, ttl=0.05, renew=False)
     outlast(lease)
     return lease
-
-
-@contextmanager
-def later(seconds: float) -> Iterator[None]:
-    """Let the local clock be so many seconds ahead in the block."""
-    now = clocks.monotonic
-
-    def move() -> float:
-        return now() + seconds
-
-    with mock.patch.object(clocks, "monotonic", move):
-        yield
 
 
 def take_away(lease: Lease) -> None:
