@@ -777,7 +777,7 @@ def test_sync_code_of_others_holds_up_no_lock(alias: str) -> None:
 
 
 @on_each_database
-def test_sync_calls_are_refused_in_a_running_loop(alias: str) -> None:
+def test_sync_calls_are_refused_in_a_running_loop(alias: str, asked: deque[str]) -> None:
     """They would block it. What only looks at the lease is not."""
 
     async def main() -> None:
@@ -791,8 +791,9 @@ def test_sync_calls_are_refused_in_a_running_loop(alias: str) -> None:
             lease.renew,
             lease.release,
         ):
-            with pytest.raises(SynchronousOnlyOperation, match="async twin"):
+            with pytest.raises(SynchronousOnlyOperation, match=r"async twin .* sync_to_async"):
                 call()
+        assert [*asked] == ["a"]
         lease.check()
         assert await lease.arelease() is True
 

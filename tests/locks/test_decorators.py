@@ -198,12 +198,6 @@ def test_methods_and_recursion(scripted: ScriptedBackend) -> None:
     assert Customer.charge(4) == 4
 
 
-def test_decorated_function_keeps_its_looks() -> None:
-    """Name, documentation and what it wraps."""
-    assert (collect.__name__, collect.__doc__) == ("collect", "Collect.")
-    assert collect.__wrapped__.__name__ == "collect"  # type: ignore[attr-defined]
-
-
 def test_wrong_template_raises_at_import() -> None:
     """Not at the first call."""
     with pytest.raises(ValueError, match=r"no argument 'custmer_id' .* has: customer_id"):

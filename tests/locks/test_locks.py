@@ -16,8 +16,6 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from asgiref.sync import sync_to_async
-from django.core.exceptions import SynchronousOnlyOperation
 
 from django_distlock import (
     LockBackendUnavailable,
@@ -361,24 +359,6 @@ def test_block_whose_release_got_no_answer_is_no_loss(
         scripted.answer("release", REPLY_LOST, DOWN)
     assert not lease.lost
     assert "could not be released; it ends by itself" in caplog.text
-
-
-def test_sync_calls_are_refused_in_a_running_loop(scripted: ScriptedBackend) -> None:
-    """They would block it; in a thread they work."""
-
-    async def main() -> None:
-        for call in (lambda: acquire_lock("a"), lambda: release_lock("a")):
-            with pytest.raises(SynchronousOnlyOperation, match="sync_to_async"):
-                call()
-        lease = await sync_to_async(acquire_lock)("a")
-        assert lease is not None
-        for action in (lease.release, lease.renew):
-            with pytest.raises(SynchronousOnlyOperation, match="sync_to_async"):
-                action()
-        lease.settle()  # and nobody misses it
-
-    asyncio.run(main())
-    assert scripted.calls == ["acquire"]
 
 
 def test_pause_that_is_over_before_it_begins_ends() -> None:
