@@ -251,6 +251,9 @@ class Acquisition:
         again.start_renewal()
         for each in others:
             each.drop()
+        # Or else the earlier lease, if somebody refers to it, would be told to be lost one day.
+        lease.stop_renewal()
+        lease.settle()
         return again
 
     @property

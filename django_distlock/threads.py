@@ -21,9 +21,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 logger = logging.getLogger("django_distlock")
 
 _detached: set[asyncio.Task[Any]] = set()
-_executors: dict[str, ThreadPoolExecutor] = {}
+executors: dict[str, ThreadPoolExecutor] = {}
+"""The threads of each store that async code has asked so, by its alias."""
 # A child has none of its parent's threads.
-os.register_at_fork(after_in_child=_executors.clear)
+os.register_at_fork(after_in_child=executors.clear)
 
 
 def twin_of(sync: Callable[..., Any]) -> Callable[[F], F]:
@@ -125,7 +126,7 @@ async def _do(backend: str, work: Work[Any]) -> None:
         return
     executor: ThreadPoolExecutor | None = _executor(backend)
     thread, _ = sync_thread()
-    if any(thread == own.ident for each in [*_executors.values()] for own in [*each._threads]):
+    if any(thread == own.ident for each in [*executors.values()] for own in [*each._threads]):
         executor = None  # we are a signal's receiver, for which one of these waits already
     await sync_to_async(work.do_in_own_thread, thread_sensitive=False, executor=executor)()
 
@@ -147,9 +148,9 @@ async def _cancel(backend: str, work: Work[T]) -> None:
 
 
 def _executor(backend: str) -> ThreadPoolExecutor:
-    found = _executors.get(backend)
+    found = executors.get(backend)
     if found is None:
         size = lock_backends[backend].threads
         name = f"django_distlock {backend} async"
-        found = _executors.setdefault(backend, ThreadPoolExecutor(size, thread_name_prefix=name))
+        found = executors.setdefault(backend, ThreadPoolExecutor(size, thread_name_prefix=name))
     return found

@@ -54,7 +54,7 @@ QUEUES = STORES[-2:]
 @pytest.fixture
 def alias(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Return the alias of a store that has neither connections nor threads yet."""
-    monkeypatch.setattr(executors, "_executors", {})
+    monkeypatch.setattr(executors, "executors", {})
     monkeypatch.setattr(SyncToAsync, "single_thread_executor", ThreadPoolExecutor(1))
     monkeypatch.setattr(background, "_backgrounds", {})
     pools._connecting.cache_clear()

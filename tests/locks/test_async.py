@@ -6,8 +6,9 @@ import asyncio
 import inspect
 import os
 import threading
+import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
@@ -24,9 +25,9 @@ from django_distlock import (
     LockNotHeld,
     aacquire_lock,
     acquire_lock,
-    acquiring,
     arelease_lock,
     distributed_lock,
+    lock_backends,
     release_lock,
     skip,
     threads,
@@ -36,17 +37,25 @@ from django_distlock.fencing import FencedModel
 from django_distlock.queues import queues
 from django_distlock.signals import lock_acquired, lock_contended
 from tests.app.models import Invoice
-from tests.support.concurrency import elsewhere, run, until
+from tests.support.concurrency import run, until
 from tests.support.databases import committed, on_each_database, on_each_server
 from tests.support.fenced_rows import create
-from tests.support.holders import acquire, free_for_others, outlast, take_away
+from tests.support.holders import acquire, free_for_others, take_away
+from tests.support.tasks import (
+    Stall,
+    abroad,
+    cancel_during,
+    cancelled,
+    get,
+    is_free,
+    others_ended,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Iterator
 
+    from tests.support.moved_clock import MovedClock
     from tests.support.scripted_store import ScriptedBackend
-
-T = TypeVar("T")
 
 pytestmark = committed
 
@@ -56,28 +65,26 @@ DOWN = LockBackendUnavailable("down")
 @pytest.fixture(autouse=True)
 def lock_threads() -> Iterator[None]:
     """Have threads for this test alone."""
-    threads._executors.clear()
+    threads.executors.clear()
     yield
-    while threads._executors:
-        _, executor = threads._executors.popitem()
+    while threads.executors:
+        _, executor = threads.executors.popitem()
         executor.shutdown()
 
 
-async def get(alias: str, semaphore: str = "a", **arguments: Any) -> Lease:
-    """Acquire what must be free."""
-    lease = await aacquire_lock(semaphore, backend=alias, **arguments)
-    assert lease is not None
-    return lease
+@pytest.fixture
+def asked(alias: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note the owners that ask the store for a lock."""
+    store = type(lock_backends[alias])
+    asked: list[str] = []
 
+    def note(backend: Any, semaphore: str, owner: str, *arguments: Any) -> Any:
+        asked.append(owner)
+        return acquire_from(backend, semaphore, owner, *arguments)
 
-async def abroad(call: Callable[..., T], *arguments: object) -> T:
-    """Call in another thread, which closes what it opens."""
-    return await asyncio.to_thread(elsewhere, lambda: call(*arguments))
-
-
-async def is_free(alias: str) -> bool:
-    """Tell whether nobody has the lock."""
-    return await asyncio.to_thread(free_for_others, alias)
+    acquire_from = store.acquire
+    monkeypatch.setattr(store, "acquire", note)
+    return asked
 
 
 # The twins
@@ -171,7 +178,7 @@ def test_block(alias: str) -> None:
 
 
 @on_each_database
-def test_lost_lease_is_told(alias: str, lost: dict[Lease, str]) -> None:
+def test_lost_lease_is_told(alias: str, lost: dict[Lease, str], moved_clock: MovedClock) -> None:
     """By every action, and at the end of the block, unless that raises already."""
 
     async def main() -> None:
@@ -187,9 +194,9 @@ def test_lost_lease_is_told(alias: str, lost: dict[Lease, str]) -> None:
             async with distributed_lock("a", backend=alias) as lease:
                 await asyncio.to_thread(take_away, lease)
                 raise ZeroDivisionError
-        lease = await get(alias, ttl=0.5, renew=False)
-        await asyncio.to_thread(outlast, lease)
-        with pytest.raises(LockLost, match=r"ttl of .* seconds has passed"):
+        lease = await get(alias, ttl=60, renew=False)
+        moved_clock.expire(lease)
+        with pytest.raises(LockLost, match="ttl of 60 seconds has passed"):
             await lease.acheck()
 
     run(main())
@@ -420,7 +427,7 @@ def test_release_waits_for_the_callers_transaction(alias: str) -> None:
     async def work() -> None:
         async with distributed_lock("a", backend=alias):
             pass
-        lease = await get(alias, "b")
+        lease = await get(alias, "report")
         assert await lease.arelease() is True
 
     with transaction.atomic(using=alias):
@@ -466,37 +473,6 @@ def test_commit_under_a_lost_lock_is_refused(alias: str) -> None:
 # Cancellation
 
 
-class Stall:
-    """A store's call that takes until it is told to end."""
-
-    def __init__(self) -> None:
-        self.begun = threading.Event()
-        self.ended = threading.Event()
-
-    def __call__(self) -> None:
-        self.begun.set()
-        assert self.ended.wait(60)
-
-    async def has_begun(self) -> None:
-        """Wait for the call."""
-        assert await asyncio.to_thread(self.begun.wait, 60)
-
-
-async def cancel_during(stall: Stall, work: Coroutine[Any, Any, object]) -> None:
-    """Cancel a task while this call of the store's is under way, and wait for the task's end."""
-    task = asyncio.create_task(work)
-    await stall.has_begun()
-    task.cancel()
-    stall.ended.set()
-    await cancelled(task)
-
-
-async def cancelled(task: asyncio.Task[Any]) -> None:
-    """Wait for the end of a task that must have been cancelled."""
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-
 @pytest.mark.parametrize("times", [1, 2])
 def test_cancelled_while_acquiring_leaves_no_lock(scripted: ScriptedBackend, times: int) -> None:
     """What the store grants then is given back, before the task ends if it is cancelled once."""
@@ -515,7 +491,7 @@ def test_cancelled_while_acquiring_leaves_no_lock(scripted: ScriptedBackend, tim
         if times == 1:
             await cancelled(task)
             assert scripted.calls == ["acquire", "release"]
-        await asyncio.gather(*threads._detached)
+        await others_ended()
 
     run(main())
     assert scripted.calls == ["acquire", "release"]
@@ -550,7 +526,7 @@ def test_cancelled_before_the_store_is_asked_asks_it_nothing(scripted: ScriptedB
     scripted.answer("acquire", *stalls)
 
     async def main() -> None:
-        first = [asyncio.create_task(aacquire_lock(name)) for name in "bc"]
+        first = [asyncio.create_task(aacquire_lock(name)) for name in ("first", "second")]
         for stall in stalls:
             await stall.has_begun()
         task = asyncio.create_task(aacquire_lock("a"))
@@ -593,13 +569,14 @@ def test_what_was_granted_to_who_is_gone_and_can_not_be_released_ends_by_itself(
 
 
 @on_each_database
-def test_cancelled_while_waiting_leaves_no_lock(alias: str) -> None:
+def test_cancelled_while_waiting_leaves_no_lock(alias: str, asked: list[str]) -> None:
     """Be it the one that asks the store, or one that waits for its turn."""
 
     async def main() -> None:
         lease = await abroad(acquire, alias)
+        asked.clear()
         tasks = [asyncio.create_task(get(alias, timeout=None)) for _ in range(3)]
-        await asyncio.sleep(0.01)
+        await asyncio.to_thread(until, lambda: len(asked) > 0)
         for index in (1, 0):
             tasks[index].cancel()
             await cancelled(tasks[index])
@@ -618,9 +595,9 @@ def test_cancelled_while_waiting_leaves_no_lock(alias: str) -> None:
 def test_cancelled_while_holding_releases(alias: str) -> None:
     """As any block that fails; `asyncio.timeout` and a failing TaskGroup cancel, too."""
 
-    async def hold(entered: asyncio.Event) -> None:
+    async def hold(enter: Callable[[], None]) -> None:
         async with distributed_lock("a", backend=alias):
-            entered.set()
+            enter()
             await asyncio.Event().wait()
 
     async def fail(entered: asyncio.Event) -> None:
@@ -629,21 +606,21 @@ def test_cancelled_while_holding_releases(alias: str) -> None:
 
     async def main() -> None:
         entered = asyncio.Event()
-        task = asyncio.create_task(hold(entered))
+        task = asyncio.create_task(hold(entered.set))
         await entered.wait()
         task.cancel()
         await cancelled(task)
         assert await is_free(alias)
 
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await hold(asyncio.Event())
+            async with asyncio.timeout(None) as limit:
+                await hold(partial(limit.reschedule, 0))
         assert await is_free(alias)
 
         entered = asyncio.Event()
         with pytest.RaisesGroup(ZeroDivisionError):
             async with asyncio.TaskGroup() as group:
-                group.create_task(hold(entered))
+                group.create_task(hold(entered.set))
                 group.create_task(fail(entered))
         assert await is_free(alias)
 
@@ -709,38 +686,37 @@ def test_cancelled_while_the_release_fails_ends_by_itself(
 
 
 @on_each_database
-def test_many_waiting_tasks_take_no_threads_and_hardly_ask(
-    alias: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_waiting_tasks_take_no_threads_and_hardly_ask(alias: str, asked: list[str]) -> None:
     """Of those that wait in a loop for one lock, the first one asks, or each once in a while."""
-    asked: list[int] = []
-    attempt = acquiring.Acquisition.try_once
-
-    async def counted(*arguments: Any) -> Lease | None:
-        asked.append(1)
-        return await attempt(*arguments)
-
+    tasks = 20
     order: list[int] = []
 
     async def work(number: int) -> None:
         async with distributed_lock("a", backend=alias, timeout=60):
             order.append(number)
 
+    async def are_at_rest() -> bool:
+        asked.clear()
+        if alias != "postgresql":
+            await asyncio.to_thread(until, lambda: len(asked) >= 5)
+            return len({*asked[:5]}) == 1
+        begun = time.monotonic()
+        await asyncio.sleep(0.3)  # how often they ask in some time is what this is about
+        return len(asked) <= tasks * (time.monotonic() - begun)
+
     async def main() -> None:
         lease = await abroad(acquire, alias)
         before = threading.active_count()
-        first = [asyncio.create_task(work(number)) for number in range(50)]
-        await asyncio.to_thread(until, lambda: len(asked) >= 50)  # each has tried once
+        waiting = [asyncio.create_task(work(number)) for number in range(tasks)]
+        async with asyncio.timeout(60):
+            while not await are_at_rest():
+                pass  # at first each asks
         assert threading.active_count() <= before + 4  # one of them is ours
-        asked.clear()
-        await asyncio.sleep(0.5)
-        assert len(asked) <= (75 if alias == "postgresql" else 25)
         await abroad(lease.release)
-        await asyncio.gather(*first)
+        await asyncio.gather(*waiting)
 
-    monkeypatch.setattr(acquiring.Acquisition, "try_once", counted)
     run(main())
-    assert sorted(order) == [*range(50)]
+    assert sorted(order) == [*range(tasks)]
     assert len(queues) == 0
 
 
@@ -806,7 +782,7 @@ def test_sync_code_of_others_holds_up_no_lock(alias: str) -> None:
 
 
 @on_each_database
-def test_sync_calls_are_refused_in_a_running_loop(alias: str) -> None:
+def test_sync_calls_are_refused_in_a_running_loop(alias: str, asked: list[str]) -> None:
     """They would block it. What only looks at the lease is not."""
 
     async def main() -> None:
@@ -820,8 +796,9 @@ def test_sync_calls_are_refused_in_a_running_loop(alias: str) -> None:
             lease.renew,
             lease.release,
         ):
-            with pytest.raises(SynchronousOnlyOperation, match="async twin"):
+            with pytest.raises(SynchronousOnlyOperation, match=r"async twin .* sync_to_async"):
                 call()
+        assert len(asked) == 1
         lease.check()
         assert await lease.arelease() is True
 

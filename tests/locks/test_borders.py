@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 import threading
 import warnings
@@ -35,14 +36,15 @@ from django_distlock import (
 from django_distlock.background import background
 from django_distlock.flows import current_flow
 from django_distlock.signals import lock_acquired, lock_lost
-from tests.locks.test_async import Stall, abroad, cancelled, get, is_free
 from tests.support.concurrency import run, until
 from tests.support.databases import committed, on_each_database, on_each_server
-from tests.support.holders import acquire, free_for_others, outlast
+from tests.support.holders import acquire, due_now, free_for_others, renewed_since
+from tests.support.tasks import Stall, abroad, cancelled, get, is_free, others_ended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from tests.support.moved_clock import MovedClock
     from tests.support.scripted_store import ScriptedBackend
 
 pytestmark = committed
@@ -134,16 +136,16 @@ def test_generator_keeps_its_lease_in_another_task(alias: str) -> None:
     """The task that began it has ended meanwhile, as in Python 3.11's wait_for()."""
 
     async def generate() -> AsyncIterator[Lease]:
-        async with distributed_lock("a", backend=alias, ttl=0.5) as lease:
+        async with distributed_lock("a", backend=alias) as lease:
             yield lease
 
     async def main() -> None:
         generator: Any = generate()
         lease = await asyncio.create_task(anext(generator))
         gc.collect()
-        renewed_once = lease.expires_at
-        # By the background.
-        await asyncio.to_thread(until, lambda: lease.expires_at != renewed_once)
+        is_renewed = renewed_since([lease])
+        due_now([lease])
+        await asyncio.to_thread(until, is_renewed)
         assert lease.held
         await generator.aclose()
         assert lease.released
@@ -192,7 +194,7 @@ def test_child_does_not_keep_its_parents_lease(scripted: ScriptedBackend) -> Non
             await asyncio.sleep(0)  # till then the event loop has the task
             gc.collect()
         assert any("was never released" in str(each.message) for each in caught)
-        assert background("default").renewals._referenced() == []
+        assert background("default").renewals.next_due() == math.inf
         children[0].cancel()
 
     run(main())
@@ -218,14 +220,42 @@ def test_eager_tasks_are_no_exception(scripted: ScriptedBackend) -> None:
     run(main())
 
 
-def test_thread_whose_caller_has_ended_works_for_itself() -> None:
+def test_thread_whose_caller_has_ended_works_for_itself(scripted: ScriptedBackend) -> None:
     """The task may have been cancelled before the thread began."""
+    stall, has_served = Stall(), threading.Event()
+    seen: list[object] = []
 
-    def serve() -> borders.Worker:
-        borders._caller.set(ref(borders.Worker(None)))
-        return borders._serve(borders.current_worker)
+    class Late(SyncToAsync[Any, Any]):
+        """Call in a thread that takes its time to begin."""
 
-    assert copy_context().run(serve) is borders.current_worker()
+        def thread_handler(self, loop: Any, *args: Any, **kwargs: Any) -> Any:
+            """Stall first."""
+            stall()
+            try:
+                return super().thread_handler(loop, *args, **kwargs)  # type: ignore[no-untyped-call]
+            finally:
+                has_served.set()
+
+    def use() -> None:
+        seen.append(borders.current_worker().has_ended())
+        seen.append(acquire("default"))
+        seen.append(release_lock("a"))
+
+    async def main() -> None:
+        task = asyncio.create_task(Late(use, thread_sensitive=False)())
+        await stall.has_begun()
+        task.cancel()
+        await asyncio.wait([task])
+        ended = ref(task)
+        del task
+        gc.collect()
+        assert ended() is None
+        stall.ended.set()
+        assert await asyncio.to_thread(has_served.wait, 60)
+
+    run(main())
+    assert seen[0] is False
+    assert seen[2] is True
 
 
 # Transactions
@@ -303,9 +333,9 @@ def test_release_waits_for_a_transaction_left_open_while_its_thread_is_busy(alia
         lease = await get(alias)
         busy = asyncio.create_task(sync_to_async(stall)())
         await stall.has_begun()
-        releasing = borders.continue_in_task(lease.arelease())
-        stall.ended.set()
-        await asyncio.gather(busy, releasing)
+        asyncio.get_running_loop().call_soon(stall.ended.set)  # when the release has begun
+        await lease.arelease()
+        await busy
         assert not await is_free(alias)
         await sync_to_async(block.__exit__)(None, None, None)
         assert await is_free(alias)
@@ -329,12 +359,12 @@ def test_put_off_release_of_who_is_cancelled_is_renewed(
     leases = []
 
     async def hold() -> None:
-        async with distributed_lock("a", backend=alias, ttl=0.5) as lease:
+        async with distributed_lock("a", backend=alias) as lease:
             leases.append(lease)
             monkeypatch.setattr(Lease, "giving_back", give_back_slowly)
 
     async def work() -> None:
-        task = borders.continue_in_task(hold())
+        task = asyncio.create_task(hold())
         await stall.has_begun()
         task.cancel()
         stall.ended.set()
@@ -342,10 +372,9 @@ def test_put_off_release_of_who_is_cancelled_is_renewed(
 
     with transaction.atomic(using=alias):
         async_to_sync(work)()
-        [lease] = leases
-        before = lease.expires_at
-        while lease.expires_at == before:
-            assert lease.remaining
+        is_renewed = renewed_since(leases)
+        due_now(leases)
+        until(is_renewed)
         assert not free_for_others(alias)
     assert free_for_others(alias)
 
@@ -384,7 +413,9 @@ def test_receivers_may_lock(alias: str) -> None:
     assert audited == [True] * 4
 
 
-def test_check_in_a_loop_calls_no_receiver(scripted: ScriptedBackend) -> None:
+def test_check_in_a_loop_calls_no_receiver(
+    scripted: ScriptedBackend, moved_clock: MovedClock
+) -> None:
     """Some can't be called there; acheck() does."""
     told: list[Lease] = []
 
@@ -392,8 +423,8 @@ def test_check_in_a_loop_calls_no_receiver(scripted: ScriptedBackend) -> None:
         told.append(lease)
 
     async def main() -> None:
-        lease = await get("default", ttl=0.5, renew=False)
-        await asyncio.to_thread(outlast, lease)
+        lease = await get("default", ttl=60, renew=False)
+        moved_clock.expire(lease)
         with pytest.raises(LockLost):
             lease.check()
         assert told == []
@@ -420,17 +451,19 @@ def test_call_after_a_cancelled_one_is_made_in_the_locks_threads(
     scripted.answer("acquire", stall, lambda: names.append(threading.current_thread().name))
 
     async def main() -> None:
-        waiting = asyncio.create_task(release_when_begun())
-        with suppress(TimeoutError):
-            async with asyncio.timeout(0.05):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(None) as limit:
+                ending = asyncio.create_task(time_out(limit))
                 await aacquire_lock("a")
-        await waiting
+        await ending
         lease = await get("default")
         await lease.arelease()
 
-    async def release_when_begun() -> None:
+    async def time_out(limit: asyncio.Timeout) -> None:
+        """Let the time of the call be over while it is under way."""
         await stall.has_begun()
-        await asyncio.sleep(0.1)  # for longer than the timeout
+        limit.reschedule(0)
+        await asyncio.to_thread(until, limit.expired)
         stall.ended.set()
 
     run(main())
@@ -453,24 +486,27 @@ def test_grant_that_comes_when_the_loop_has_ended_is_given_back(
     asyncio.run(main())
     assert scripted.calls == ["acquire"]
     stall.ended.set()
-    threads._executors.pop("default").shutdown()
+    threads.executors.pop("default").shutdown()
     assert scripted.calls == ["acquire", "release"]
 
 
 def test_cancelled_after_the_grant_but_before_it_is_told_of_it(scripted: ScriptedBackend) -> None:
     """The call has ended by then, so another one undoes it."""
 
-    async def main() -> None:
-        work: Any = threads.Work(lambda: acquire_lock("a"), release)
-        await sync_to_async(work.do)()
-        assert scripted.owner
-        await threads._cancel("default", work)
+    stall = Stall()
+    scripted.answer("acquire", stall)
 
-    def release(lease: Lease | None) -> None:
-        assert lease is not None
-        lease.release()
+    async def main() -> None:
+        task = asyncio.create_task(aacquire_lock("a"))
+        await stall.has_begun()
+        stall.ended.set()
+        threads.executors.pop("default").shutdown()  # the loop stands still until it is granted
+        assert scripted.owner
+        task.cancel()
+        await cancelled(task)
 
     run(main())
+    assert scripted.calls == ["acquire", "release"]
     assert scripted.owner == ""
 
 
@@ -501,26 +537,37 @@ def test_error_keeps_nothing_alive(scripted: ScriptedBackend, action: str) -> No
 
 
 @on_each_database
-def test_thousands_of_acquisitions_leave_nothing_behind(alias: str) -> None:
+def test_hundreds_of_acquisitions_leave_nothing_behind(alias: str) -> None:
     """Neither threads nor leases nor what keeps account of them."""
 
     async def use(number: int) -> None:
-        async with distributed_lock(f"{number % 50}", backend=alias, timeout=60):
+        async with distributed_lock(f"{number % 20}", backend=alias, timeout=60):
             pass
 
     async def main() -> tuple[int, int]:
-        for first in range(0, 500, 50):
-            await asyncio.gather(*(use(first + number) for number in range(50)))
-        return threading.active_count(), len(borders._of_tasks)
+        for first in range(0, 200, 20):
+            await asyncio.gather(*(use(first + number) for number in range(20)))
+        return threading.active_count(), alive()
 
     run(main())
-    before = threading.active_count()
-    during, workers = run(main())
-    assert during <= before + 2
     gc.collect()
+    gc.freeze()  # what there is by now doesn't count
+    before = threading.active_count()
+    try:
+        during, in_loop = run(main())
+        left = alive()
+    finally:
+        gc.unfreeze()
+    assert during <= before + 2
+    assert in_loop <= 2 * (1 + 20)  # of the task, and the last ones that it waited for
+    assert left == 0
     assert len(background(alias).renewals) == 0
-    assert not threads._detached
-    assert len(borders._of_tasks) < workers or workers <= 51
+
+
+def alive() -> int:
+    """Count the tasks that there are, and what is known of tasks and threads."""
+    gc.collect()
+    return sum(type(each) in (asyncio.Task, borders.Worker) for each in gc.get_objects())
 
 
 def test_detached_work_is_referred_to(scripted: ScriptedBackend) -> None:
@@ -534,9 +581,8 @@ def test_detached_work_is_referred_to(scripted: ScriptedBackend) -> None:
             done.append(1)
 
         threads.detach(work())
-        assert len(threads._detached) == 1
-        await asyncio.gather(*threads._detached)
-        assert not threads._detached
+        await others_ended()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run(main())
     assert done == [1]
@@ -550,7 +596,7 @@ def test_leftovers_are_released_without_blocking_the_loop(alias: str) -> None:
         lease = await get(alias)
         lease.release_for_nobody()
         assert lease.held
-        await asyncio.gather(*threads._detached)
+        await others_ended()
         assert lease.released
         assert await is_free(alias)
         await abroad(connections.close_all)

@@ -64,6 +64,7 @@ def test_duration_is_shown_in_its_two_largest_units(duration: timedelta, text: s
     assert format_duration(duration) == text
 
 
+@pytest.mark.once
 @given(number=st.integers(1, 59), unit=st.sampled_from("smhd"))
 @settings(deadline=None)
 def test_what_is_written_is_shown_again(number: int, unit: str) -> None:

@@ -9,7 +9,6 @@ from datetime import timedelta
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 from unittest import mock
-from weakref import ref
 
 import pytest
 from django.contrib.auth.models import User
@@ -30,13 +29,14 @@ from django_distlock.backends.base import LockState
 from django_distlock.background import background
 from django_distlock.models import KEPT, Lock
 from django_distlock.renewal import Renewals
-from tests.support.concurrency import elsewhere
-from tests.support.databases import DATABASES, committed, on_each_database, on_each_server
-from tests.support.holders import acquire, free_for_others, outlast
+from tests.support.concurrency import elsewhere, until
+from tests.support.databases import committed, on_each_database, on_each_server
+from tests.support.holders import acquire, brief, free_for_others, work_off
 
 if TYPE_CHECKING:
     from django.test import Client
 
+    from tests.support.moved_clock import MovedClock
     from tests.support.scripted_store import ScriptedBackend
 
 pytestmark = committed
@@ -89,11 +89,12 @@ def test_kept_lock_is_contended_for_all(alias: str) -> None:
 
 
 @on_each_database
-def test_min_hold_that_has_passed_is_an_ordinary_release(alias: str) -> None:
+def test_min_hold_that_has_passed_is_an_ordinary_release(
+    alias: str, moved_clock: MovedClock
+) -> None:
     """As if there were none."""
-    lease = acquire(alias, min_hold=0.01)
-    while lease.kept_for():
-        pass
+    lease = acquire(alias, min_hold=LONG)
+    moved_clock.advance(LONG)
     lease.release()
     assert states(alias) == []
     assert Lock.objects.using(alias).get(semaphore="a").owner == ""
@@ -177,8 +178,7 @@ def test_failed_block_in_a_transaction_that_is_committed_keeps_nothing(alias: st
 @on_each_database
 def test_kept_lock_is_held_for_people_and_released_afterwards(alias: str) -> None:
     """Never stale: nobody died."""
-    lease = acquire(alias, min_hold=0.2, label="who")
-    lease.release()
+    acquire(alias, min_hold=LONG, label="who").release()
     locks = Lock.objects.using(alias)
     [listed] = lock_backends[alias].held()
     assert listed.state == LockState.HELD
@@ -186,13 +186,12 @@ def test_kept_lock_is_held_for_people_and_released_afterwards(alias: str) -> Non
     assert [*locks.held()] == [*locks.unreleased()] == [*locks.all()]
     assert not locks.stale().exists()
     assert not locks.released().exists()
-    successor = acquire(alias, timeout=LONG, min_hold=0.1)
-    successor.release()
-    while locks.held().exists():
-        pass
-    assert states(alias) == []
-    assert [*locks.released()] == [*locks.all()]
-    assert [lock.state for lock in locks.with_state()] == [LockState.RELEASED]
+    acquire(alias, "kept for a moment", min_hold=0.05).release()
+    moment = locks.filter(semaphore="kept for a moment")
+    until(lambda: not moment.held().exists())
+    assert states(alias) == [LockState.HELD]
+    assert [*locks.released()] == [*moment]
+    assert [lock.state for lock in moment.with_state()] == [LockState.RELEASED]
     assert not locks.stale().exists()
 
 
@@ -209,9 +208,8 @@ def test_command_leaves_kept_locks_alone(alias: str) -> None:
     acquire(alias, min_hold=LONG).release()
     assert "0 stale locks released" in run()
     assert kept(alias)
-    acquire(alias, "b", min_hold=0.05).release()
-    while Lock.objects.using(alias).held().filter(semaphore="b").exists():
-        pass
+    acquire(alias, "kept for a moment", min_hold=0.05).release()
+    until(lambda: Lock.objects.using(alias).held().count() == 1)
     assert "0 stale locks released" in run()
     assert [lock.semaphore for lock in Lock.objects.using(alias)] == ["a"]
     purged = lock_backends[alias].purge_released(timedelta(0))
@@ -236,7 +234,7 @@ def test_kept_lock_is_not_renewed(alias: str) -> None:
     lease.release()
     end = Lock.objects.using(alias).get(semaphore="a").expires_at
     lease.due = 0
-    assert ref(lease) not in background(alias).renewals._leases
+    assert lease not in background(alias).renewals
     background(alias).renewals.renew_due()
     with pytest.raises(LockLost, match="was released"):
         lease.renew()
@@ -271,31 +269,37 @@ def test_release_of_a_lost_lease_keeps_nothing(alias: str) -> None:
 
 @on_each_database
 def test_lease_is_lost_at_max_hold(alias: str) -> None:
-    """Though it is renewed until then; others get the lock."""
+    """However it is renewed until then; others get the lock."""
     begun = clocks.monotonic()
-    lease = acquire(alias, ttl=0.5, max_hold=0.9)
-    assert lease.remaining <= 0.5
-    successor = elsewhere(lambda: acquire(alias, timeout=LONG))
-    assert clocks.monotonic() - begun >= 0.9
-    assert not lease.held
-    with pytest.raises(LockLost):
-        lease.check()
-    assert lease.release() is False
-    assert elsewhere(successor.release)
-
-
-@on_each_database
-def test_remaining_never_goes_beyond_max_hold(alias: str) -> None:
-    """However it is renewed."""
-    begun = clocks.monotonic()
-    lease = acquire(alias, ttl=0.4, max_hold=1)
-    last = clocks.monotonic() + 1
+    lease = brief(alias, ttl=0.2, max_hold=0.4, renew=False)
+    last = clocks.monotonic() + 0.4
     while lease.held:
         with suppress(LockLost, LockBackendUnavailable):
             lease.renew()
         left = last - clocks.monotonic()
         assert lease.remaining <= max(left, 0)
-    assert clocks.monotonic() - begun >= 0.4
+    assert clocks.monotonic() - begun >= 0.2
+    with pytest.raises(LockLost):
+        lease.check()
+    successor = elsewhere(lambda: acquire(alias, timeout=LONG))
+    assert lease.release() is False
+    assert elsewhere(successor.release)
+
+
+@on_each_database
+def test_last_renewal_lets_the_lock_be_free_at_max_hold(
+    alias: str, moved_clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks the store for what is left, and not for a whole ttl."""
+    moved_clock.stop()
+    lease = acquire(alias, ttl=600, max_hold=900, renew=False)
+    for passed, left in ((500, 400), (399.9, 0.1)):
+        moved_clock.advance(passed)
+        lease.renew()
+        assert lease.remaining == pytest.approx(left)
+    monkeypatch.undo()  # the store's clock counts from here
+    successor = elsewhere(lambda: acquire(alias, timeout=LONG))
+    assert successor.release()
 
 
 @on_each_database
@@ -344,8 +348,10 @@ def test_renewals_approach_max_hold_and_end_there(
         lease.renew()
 
 
-@pytest.mark.parametrize("ttl", [LONG, 30, 1])
-def test_lease_that_can_not_be_renewed_is_left_alone_until_its_end(ttl: float) -> None:
+@pytest.mark.parametrize("ttl", [LONG, 0.3])
+def test_lease_that_can_not_be_renewed_is_left_alone_until_its_end(
+    ttl: float, lost: dict[Lease, str]
+) -> None:
     """The thread sleeps meanwhile."""
     looks = []
     renew_due = Renewals.renew_due
@@ -355,20 +361,23 @@ def test_lease_that_can_not_be_renewed_is_left_alone_until_its_end(ttl: float) -
         renew_due(renewals)
 
     with mock.patch.object(Renewals, "renew_due", look):
-        lease = acquire("default", ttl=ttl, max_hold=1)
-        assert lease.due == pytest.approx(clocks.monotonic() + 1, abs=0.5)
-        outlast(lease)
-    assert len(looks) < 10
-    lease.lose()
+        begun = clocks.monotonic()
+        lease = brief("default", ttl=ttl, max_hold=0.3)
+        assert begun + 0.3 <= lease.due <= clocks.monotonic() + 0.3
+        until(lambda: lease in lost)
+        work_off()
+    assert 1 <= len(looks) < 10
 
 
-@pytest.mark.parametrize("alias", DATABASES)
-def test_lease_that_is_over_here_is_not_prolonged_in_the_store(alias: str) -> None:
+@on_each_database
+def test_lease_that_is_over_here_is_not_prolonged_in_the_store(
+    alias: str, moved_clock: MovedClock
+) -> None:
     """It would keep others out, though nobody has it."""
     lease = acquire(alias, ttl=LONG, renew=False)
-    lease.due = lease._deadline = 0
     renewals = Renewals(alias)
     renewals.add(lease)
+    moved_clock.expire(lease)
     with mock.patch.object(type(lock_backends[alias]), "renew") as renew:
         renewals.renew_due()
     assert not renew.called
@@ -394,7 +403,9 @@ def test_lease_can_be_renewed_as_soon_as_it_is_acquired(alias: str) -> None:
 
 @on_each_database
 @pytest.mark.parametrize("how", ["block", "name"])
-def test_lease_whose_release_failed_ends_by_itself(alias: str, how: str) -> None:
+def test_lease_whose_release_failed_ends_by_itself(
+    alias: str, how: str, moved_clock: MovedClock
+) -> None:
     """It is renewed no more; after a call of release_lock() it can be released again."""
     down = LockBackendUnavailable("down")
     refused = threading.Event()
@@ -405,22 +416,21 @@ def test_lease_whose_release_failed_ends_by_itself(alias: str, how: str) -> None
 
     with mock.patch.object(type(lock_backends[alias]), "release", refuse):
         if how == "block":
-            with distributed_lock("a", backend=alias, ttl=0.3) as lease:
+            with distributed_lock("a", backend=alias, ttl=LONG) as lease:
                 pass
         else:
             lease = acquire(alias)
             with pytest.raises(LockBackendUnavailable):
                 release_lock("a", backend=alias)
     assert refused.is_set()
-    assert not is_renewed(lease)
+    assert lease not in background(alias).renewals
     if how == "name":
         assert release_lock("a", backend=alias)
-    assert free_for_others(alias, timeout=LONG)
-
-
-def is_renewed(lease: Lease) -> bool:
-    """Tell whether the background has it."""
-    return ref(lease) in background(lease.backend).renewals._leases
+    else:
+        assert lock_backends[alias].release(lease)
+        moved_clock.expire(lease)
+        assert not lease.held
+    assert free_for_others(alias)
 
 
 # Arguments

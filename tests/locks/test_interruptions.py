@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import linecache
+import logging
 import math
 import sys
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from django_distlock.background import background
 from django_distlock.borders import current_worker
 from django_distlock.flows import current_flow
 from tests.support.databases import committed
+from tests.support.holders import acquire, work_off
 from tests.support.processes import Workers
 
 if TYPE_CHECKING:
@@ -168,11 +169,14 @@ def test_interruption_at_any_step_leaves_nothing_that_is_renewed(
         interruption = Interruption(at)
         with suppress(Interrupted), interruption.lurking():
             scenario()
-        caplog.clear()  # an error that was logged refers to whatever it passed through
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, type(caplog.handler)):
+                handler.clear()  # an error that was logged refers to whatever it passed through
         wrong += [f"{interruption.where}: {what}" for what in left_over()]
         forget_all()
     gc.unfreeze()
     forget_all()
+    gc.collect()  # while the warnings of what was interrupted are ignored
     allowed = UNPROTECTED.get(scenario, set())
     assert [each for each in wrong if each.partition(":")[0] not in allowed] == []
     assert whole.steps > 100
@@ -180,16 +184,13 @@ def test_interruption_at_any_step_leaves_nothing_that_is_renewed(
 
 def left_over() -> Iterator[str]:
     """Say what must not be left."""
-    connection.close()
+    if connection.in_atomic_block or connection.run_on_commit or connection.needs_rollback:
+        connection.close()
     gc.collect()
-    give_up = time.monotonic() + 0.5
-    while (
-        background(ALIAS).renewals.next_due() < math.inf
-    ):  # what a rollback left to it, the background does
-        if time.monotonic() > give_up:
-            yield "a lease is renewed"
-            break
-        time.sleep(0.001)
+    if background(ALIAS).renewals.next_due() < math.inf:
+        work_off()  # what a rollback left to the background
+    if background(ALIAS).renewals.next_due() < math.inf:
+        yield "a lease is renewed"
     if current_flow().at_work():
         yield "a commit depends on a lease"
     try:
@@ -215,11 +216,10 @@ def forget_all() -> None:
 @pytest.mark.once
 @pytest.mark.parametrize("alias", EVERY_STORE)
 def test_random_signals_leave_no_lock_that_is_renewed(alias: str) -> None:
-    """250 blocks, interrupted at random moments while another lease is renewed."""
-    with Workers(1, "interrupt_blocks", alias, "250", "1") as workers:
-        [(interrupted, held)] = workers.results()
-    assert interrupted > 50
-    assert held == []
+    """200 blocks, interrupted at random moments while another lease is renewed."""
+    ttl = "1" if alias == "memcached" else "0.2"  # which has none that are shorter
+    with Workers(1, "interrupt_blocks", alias, "200", ttl) as workers:
+        assert workers.results() == [[]]
 
 
 @committed
@@ -235,15 +235,16 @@ def test_block_of_a_generator_that_is_garbage_in_a_cycle_is_left() -> None:
     next(own[0])
     del own
     gc.collect()
-    lease = acquire_lock("1234collectPayment", backend=ALIAS)
-    assert lease is not None
-    lease.release()
+    acquire(ALIAS, "1234collectPayment").release()
 
 
 @committed
 def test_interrupted_commit_without_a_lock_is_left_to_django() -> None:
     """Nothing of ours depends on it."""
-    with mock.patch.object(connection, "_commit", side_effect=Interrupted):
+    connection.ensure_connection()
+    driver = mock.Mock(wraps=connection.connection)
+    driver.commit.side_effect = Interrupted
+    with mock.patch.object(connection, "connection", driver):
         with pytest.raises(Interrupted), transaction.atomic():
             pass
     connection.close()

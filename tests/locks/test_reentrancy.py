@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.signals import request_finished, request_started
-from django.db import connections, transaction
+from django.db import transaction
 from django.http import HttpResponse
-from django.test import RequestFactory, TestCase
+from django.test import RequestFactory
 
 from django_distlock import (
     Lease,
@@ -24,11 +24,10 @@ from django_distlock import (
     lock_backends,
     release_lock,
 )
-from django_distlock.flows import current_flow
 from django_distlock.models import Lock
 from tests.support.concurrency import elsewhere
 from tests.support.databases import committed, on_each_database, on_each_server
-from tests.support.holders import acquire, free_for_others, outlast, take_away
+from tests.support.holders import acquire, expired, free_for_others, take_away
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -87,8 +86,7 @@ def test_wait_for_ones_own_lock_in_another_store_is_an_ordinary_one(
 @on_each_database
 def test_wait_is_worth_it_when_the_own_lease_has_expired(alias: str) -> None:
     """By the local clock, which is a little earlier than the store's."""
-    lease = acquire(alias, ttl=0.5, renew=False)
-    outlast(lease)
+    lease = expired(alias)
     successor = acquire(alias, timeout=60)
     assert successor.token
     assert lease.token
@@ -248,8 +246,7 @@ def test_lost_lease_is_contended_when_others_have_the_lock(alias: str) -> None:
 @on_each_database
 def test_expired_lease_is_not_reentered(alias: str) -> None:
     """Whether or not anybody has noticed."""
-    lease = acquire(alias, ttl=0.5, renew=False)
-    outlast(lease)
+    lease = expired(alias)
     successor = acquire(alias, reentrant=True, timeout=60)
     assert successor is not lease
     assert lease.lost
@@ -346,34 +343,22 @@ def test_lease_that_was_rolled_back_is_not_reentered(alias: str) -> None:
     assert other.release()
 
 
-class InTestCase(TestCase):
-    """Grants go with the test's transaction, but the thread still has the leases by their name."""
-
-    databases = "__all__"
-
-    def test_lease_of_an_earlier_test_fools_nobody(self) -> None:
-        """Neither who waits, nor who reenters; twice, since the second is fooled by the first."""
-        for alias in connections:
-            with self.subTest(alias):
-                self.assertFalse(Lock.objects.using(alias).exists())
-                if earlier := leases.get(alias):
-                    earlier.lost = False  # this project's own tests forget theirs
-                    current_flow().remember(earlier)
-                Lock.objects.using(alias).create(semaphore="a", owner="other", expires_at=None)
-                self.assertIsNone(acquire_lock("a", backend=alias, timeout=0.01))
-                self.assertIsNone(acquire_lock("a", backend=alias, reentrant=True))
-                Lock.objects.using(alias).all().delete()
-                lease = acquire(alias, reentrant=True)
-                self.assertIsNot(lease, earlier)
-                self.assertIs(reenter(alias), lease)
-                with self.assertRaisesMessage(LockError, "wait for itself"):
-                    acquire_lock("a", backend=alias, timeout=1)
-                leases[alias] = lease
-
-    test_again = test_lease_of_an_earlier_test_fools_nobody
-
-
-leases: dict[str, Lease] = {}
+@pytest.mark.django_db(databases="__all__")
+@on_each_database
+@pytest.mark.parametrize("arguments", [{"timeout": 0.01}, {"reentrant": True}], ids=str)
+def test_lease_of_an_earlier_testcase_fools_nobody(alias: str, arguments: dict[str, Any]) -> None:
+    """Its row went with that test's transaction, but the thread still has the lease by its name."""
+    rows = Lock.objects.using(alias)
+    earlier = acquire(alias)
+    rows.all().delete()
+    rows.create(semaphore="a", owner="other", expires_at=None)
+    assert acquire_lock("a", backend=alias, **arguments) is None
+    rows.all().delete()
+    lease = reenter(alias)
+    assert lease is not earlier
+    assert reenter(alias) is lease
+    with pytest.raises(LockError, match="wait for itself"):
+        acquire_lock("a", backend=alias, timeout=1)
 
 
 @on_each_database

@@ -5,12 +5,14 @@ that was abandoned in a locked block. No lock and no connection that this thread
 waited for then.
 """
 
+import math
 import threading
 from collections.abc import Callable, Generator
 from typing import Any
 from unittest import mock
 
 import pytest
+from django.db.backends.signals import connection_created
 
 from django_distlock import acquire_lock, distributed_lock, signals
 from django_distlock.backends.database import connections as own
@@ -24,11 +26,6 @@ from tests.support.processes import Workers
 
 pytestmark = committed
 
-STORES = [
-    pytest.param("postgresql", marks=pytest.mark.needs("postgresql")),
-    pytest.param("mariadb", marks=pytest.mark.needs("mariadb")),
-]
-
 
 def ends(call: Callable[[], object]) -> bool:
     """Tell whether the call ends, in a thread that may be left hanging."""
@@ -39,36 +36,33 @@ def ends(call: Callable[[], object]) -> bool:
     return bool(done)
 
 
-@pytest.mark.parametrize("connections", ["1", "2"])
-@pytest.mark.parametrize("alias", STORES)
+def needing(name: str, *connections: str) -> list[Any]:
+    """Return what a test of this server is told, and how many connections it has for locks."""
+    marks = [pytest.mark.needs(name), pytest.mark.once]
+    return [pytest.param(name, each, marks=marks) for each in connections or [""]]
+
+
+@pytest.mark.parametrize(
+    ("alias", "connections"),
+    [
+        ("default", ""),
+        ("memory", ""),
+        *needing("postgresql", "1", "2"),
+        *needing("mariadb", "1", "2"),
+        *needing("redis"),
+        *needing("lock_server"),
+    ],
+)
 def test_signal_handler_may_take_locks_in_the_midst_of_a_call(alias: str, connections: str) -> None:
-    """At any moment of it, beside a lease that is renewed."""
-    with Workers(1, "interrupt", alias, connections, "200") as workers:
+    """At any moment of it, beside a lease that is renewed; memory's tables have a lock, too."""
+    with Workers(1, "interrupt", alias, connections, "100") as workers:
         [done] = workers.results()
-    assert done["granted"] >= 200
-
-
-@pytest.mark.parametrize("alias", ["default", "memory"])
-def test_signal_handler_may_take_locks_on_stores_without_connections(alias: str) -> None:
-    """The memory's tables have a lock, too."""
-    with Workers(1, "interrupt", alias, "", "200") as workers:
-        [done] = workers.results()
-    assert done["granted"] >= 200
-
-
-@pytest.mark.needs("redis")
-@pytest.mark.needs("lock_server")
-@pytest.mark.parametrize("alias", ["redis", "lock_server"])
-def test_signal_handler_may_take_locks_on_servers(alias: str) -> None:
-    """Their listeners have one."""
-    with Workers(1, "interrupt", alias, "", "200") as workers:
-        [done] = workers.results()
-    assert done["granted"] >= 200
+    assert done["granted"] >= 100
 
 
 def in_the_midst(alias: str, interruption: Callable[[], object]) -> Any:
     """Let this happen once, while the thread uses one of the locks' own connections."""
-    statements = pool_of(alias).all[0].statements(float("inf"))
+    statements = pool_of(alias).all[0].statements(math.inf)
     once, send = [interruption], statements.fetch
 
     def interrupted(*arguments: Any) -> Any:
@@ -91,9 +85,9 @@ def test_abandoned_block_may_be_collected_in_the_midst_of_a_call(alias: str) -> 
         abandoned = [locked()]
         next(abandoned[0])
         with in_the_midst(alias, abandoned.clear):
-            return acquire(alias, "b").release()
+            return acquire(alias, "report").release()
 
-    acquire(alias, "b").release()
+    acquire(alias, "report").release()
     with used_elsewhere(pool_of(alias).all[1]):
         assert ends(work)
     assert free_for_others(alias)
@@ -104,7 +98,7 @@ def test_connection_that_was_opened_in_the_midst_of_a_call_is_closed(alias: str)
     """Those that are kept stay as many as they were."""
     acquire(alias).release()
     before = sessions(alias)
-    with in_the_midst(alias, lambda: acquire(alias, "b").release()):
+    with in_the_midst(alias, lambda: acquire(alias, "report").release()):
         acquire(alias).release()
     until(lambda: sessions(alias) <= before)
 
@@ -116,26 +110,37 @@ def test_interrupted_call_leaves_no_trace(alias: str) -> None:
     def interrupt() -> None:
         raise Interrupted
 
-    acquire(alias, "b").release()
+    acquire(alias, "report").release()
     pool = pool_of(alias)
     with in_the_midst(alias, interrupt), pytest.raises(Interrupted):
         acquire_lock("a", backend=alias)
     lock = mock.Mock(**{"acquire.side_effect": Interrupted, "release.side_effect": RuntimeError})
     with mock.patch.object(pool.all[0], "lock", lock), pytest.raises(Interrupted):
         acquire_lock("a", backend=alias)
-    assert not pool._users
     assert not any(each.is_used for each in pool.all)
-    assert acquire(alias, "b").release()
+    assert acquire(alias, "report").release()
+    opened: list[object] = []
+
+    def note(*, connection: object, **kwargs: object) -> None:
+        opened.append(connection)
+
+    connection_created.connect(note)
+    try:
+        assert acquire(alias, "report").release()
+    finally:
+        connection_created.disconnect(note)
+    assert opened == []  # as for a call in the midst of another
 
 
 @on_each_server
 def test_fork_in_the_midst_of_a_call_leaves_its_connection_open(alias: str) -> None:
     """As one in a signal's handler."""
     acquire(alias).release()
-    used = pool_of(alias).all[0]._opened
+    first = pool_of(alias).all[0]
+    used = first.statements(math.inf)
     with in_the_midst(alias, own.close_own_connections):
         acquire(alias).release()
-    assert pool_of(alias).all[0]._opened is used
+    assert first.statements(math.inf) is used
 
 
 @pytest.mark.parametrize("name", [name for name in dir(signals) if name.startswith("lock_")])
@@ -154,9 +159,21 @@ def test_signal_may_be_sent_in_the_midst_of_sending_it(name: str) -> None:
 def test_listener_may_be_needed_in_the_midst_of_a_change() -> None:
     """By another one that waits."""
     listener = listening.Listener("postgresql", 2, DatabaseBackend.statements, 2)
+    inner = mock.Mock(number=1)
+
+    class Outer:
+        """A waiter whose number is asked for in the midst of adding it."""
+
+        @property
+        def number(self) -> int:
+            """Add another one first."""
+            listener.add(inner)
+            return 2
 
     def add() -> bool:
-        with listener._changing, mock.patch.object(listener, "_start"):
-            return listener.add(mock.Mock(number=1))
+        with mock.patch.object(listening, "lacks_threads", return_value=True):
+            outer: Any = Outer()
+            listener.add(outer)
+        return True
 
     assert ends(add)

@@ -544,6 +544,7 @@ def test_what_is_read_is_what_makes_the_semaphore(
     assert SemaphoreTemplate(template).read(semaphore) == texts
 
 
+@pytest.mark.once
 @given(st.integers())
 @settings(deadline=None)
 def test_spellings_of_an_integer_are_one_semaphore_or_none(number: int) -> None:
@@ -641,6 +642,7 @@ edges = st.text("ab\x00\x7f\ud7ff\ue000\uffff\U00010000\U0010ffff", max_size=4)
 prefixes = edges | st.text(max_size=4)
 
 
+@pytest.mark.once
 @given(prefix=prefixes, text=prefixes | edges, extend=st.booleans())
 @settings(deadline=None)
 def test_prefix_is_the_range_up_to_what_comes_first_after_it(
@@ -675,6 +677,7 @@ def rendered(template: SemaphoreTemplate, call: list[str]) -> str:
     return template.render({f"v{index}": value for index, value in enumerate(call)})
 
 
+@pytest.mark.once
 @given(renderings())
 @settings(deadline=None, max_examples=300)
 @example((SemaphoreTemplate("<v0>:<v1>"), ["1:", "2"], ["1", ":2"]))
@@ -688,6 +691,7 @@ def test_different_values_give_different_semaphores(
     assert (rendered(template, one) == rendered(template, other)) is (one == other)
 
 
+@pytest.mark.once
 @given(values)
 @settings(deadline=None)
 def test_rendered_value_has_unreserved_characters_and_percent_signs_only(value: str) -> None:
@@ -695,6 +699,7 @@ def test_rendered_value_has_unreserved_characters_and_percent_signs_only(value: 
     assert set(render("<v>", v=value)) <= {*ascii_letters, *digits, *"-._~%"}
 
 
+@pytest.mark.once
 @given(literals)
 @settings(deadline=None)
 def test_separator_is_accepted_only_if_it_has_a_character_that_no_value_has(text: str) -> None:
@@ -715,6 +720,7 @@ def test_template_is_filled_with_an_instances_attributes() -> None:
     assert template.render_for(invoice) == "7:Ada%2FL"
 
 
+@pytest.mark.once
 @given(st.text(), st.text())
 @settings(deadline=None)
 def test_texts_are_read_out_of_what_they_made(first: str, second: str) -> None:

@@ -24,11 +24,20 @@ from django_distlock import (
     release_lock,
     signals,
 )
-from django_distlock.background import _backgrounds, background
+from django_distlock.background import background
 from tests.app.models import Counter
 from tests.support.concurrency import elsewhere
 from tests.support.databases import SERVERS, committed, on_each_database, on_each_server
-from tests.support.holders import acquire, free_for_others, outlast, take_away
+from tests.support.holders import (
+    acquire,
+    brief,
+    due_now,
+    expired,
+    free_for_others,
+    renew_now,
+    take_away,
+    work_off,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,15 +102,6 @@ class Told:
             signal(name).disconnect(receiver)
 
 
-def work_off() -> None:
-    """Wait until all that was left to the background is done."""
-    for each in [*_backgrounds.values()]:
-        if each.thread is not None:
-            done = threading.Event()
-            each.do(done.set)
-            assert done.wait(60)
-
-
 @pytest.fixture
 def told() -> Iterator[Told]:
     """Collect what is sent."""
@@ -114,15 +114,6 @@ def lose(lease: Lease) -> None:
     """Let the thread that renews notice that an operator took the lease away."""
     take_away(lease)
     renew_now(lease)
-
-
-def renew_now(lease: Lease) -> None:
-    """Have everything renewed in the background, and wait until that is done."""
-    lease.due = 0
-    done = threading.Event()
-    background(lease.backend).do(lambda: None)
-    background(lease.backend).do(done.set)
-    assert done.wait(60)
 
 
 @on_each_database
@@ -271,11 +262,15 @@ def test_release_that_an_inner_rollback_undid_is_told_once(alias: str, told: Tol
 @on_each_server
 def test_lock_that_is_acquired_again_in_a_transaction_is_told_once(alias: str, told: Told) -> None:
     """Nobody else had it in between, so it was neither released nor acquired."""
+    leases = []
     with transaction.atomic(using=alias):
         for _ in range(3):
-            with distributed_lock("a", backend=alias):
-                pass
+            with distributed_lock("a", backend=alias) as lease:
+                leases.append(lease)
+    for each in leases:
+        renew_now(each)  # which nothing is renewed by any more
     assert told.names == ["acquired", "released"]
+    assert [each.released for each in leases] == [True] * 3
 
 
 @on_each_server
@@ -398,7 +393,7 @@ def test_loss_is_told_by_whatever_notices_it_first(alias: str, told: Told, how: 
 @on_each_database
 def test_expiry_is_told_by_the_background(alias: str, told: Told) -> None:
     """With the reason, as soon as its time has passed."""
-    lease = acquire(alias, ttl=0.5, max_hold=0.5)
+    lease = brief(alias, max_hold=0.1)
     assert told.lost.wait(60)
     assert told.about(lease) == ["acquired", "lost"]
     assert told.all[-1][1]["reason"] == "its max_hold has passed"
@@ -416,9 +411,8 @@ def test_loss_before_a_commit_is_told_once(alias: str, told: Told) -> None:
 
 def test_release_is_not_told_of_what_expired_here(scripted: ScriptedBackend, told: Told) -> None:
     """Its successor's grant is told, and its own loss."""
-    lease = acquire("default", renew=False, ttl=0.5)
+    lease = expired("default")
     scripted.owner = ""
-    outlast(lease)
     successor = acquire("default")
     assert lease.release() is False
     assert told.about(lease) == ["acquired", "lost"]
@@ -435,7 +429,7 @@ def test_force_release_is_told_with_its_token(alias: str, told: Told) -> None:
     assert lease.token
     store = lock_backends[alias]
     assert not store.force_release("a", lease.token - 1)
-    assert not store.force_release("b", lease.token)
+    assert not store.force_release("another", lease.token)
     assert told.names == ["acquired"]
     assert store.force_release("a", lease.token)
     assert not store.force_release("a", lease.token)
@@ -513,27 +507,25 @@ def test_receiver_that_fails_in_the_background_does_not_end_it(
     alias: str, told: Told, error: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
     """All that is lost is told, and what is held is renewed."""
-    lost, all_lost = [], threading.Event()
+    lost = []
 
     def fail(lease: Lease, **kwargs: Any) -> None:
-        lost.append(lease.semaphore)
-        if len(lost) == 3:
-            all_lost.set()
+        lost.append(lease)
         raise error("a receiver's")
 
-    leases = [acquire(alias, semaphore, ttl=30) for semaphore in "abc"]
-    held = acquire(alias, "held", ttl=0.9)
+    leases = [acquire(alias, semaphore) for semaphore in ("first", "second", "third")]
+    held = acquire(alias, "held")
     thread = background(alias).thread
     assert thread is not None
     with received("lost", fail):
         for lease in leases:
             take_away(lease)
-        for lease in leases:
-            lease.due = 0
-        background(alias).do(lambda: None)
-        assert all_lost.wait(60)
+        for _ in leases:  # what ends a process ends the look at the leases, too
+            due_now(leases)
+            work_off()
         renew_now(held)
-    assert sorted(lost) == ["a", "b", "c"]
+    assert {*lost} == {*leases}
+    assert len(lost) == 3
     assert caplog.text.count("a receiver's") >= 3
     assert thread.is_alive()
     assert background(alias).thread is thread

@@ -64,6 +64,8 @@ def collect_twice_locked(customer_id: int) -> int:
 def test_decorated_callable_keeps_its_looks() -> None:
     """Its name, where it is from, and what it is for."""
     plain: Any = inspect.unwrap(collect)
+    assert plain is not collect
+    assert (collect.__name__, collect.__doc__) == ("collect", "Collect.")
     for name in ("__name__", "__qualname__", "__module__", "__doc__"):
         assert getattr(collect, name) == getattr(plain, name)
     assert not inspect.iscoroutinefunction(collect)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from django_distlock import Lease, acquire_lock, clocks, lock_backends
+from django.conf import settings
+
+from django_distlock import Lease, LockBackendUnavailable, acquire_lock, clocks, lock_backends
 from django_distlock.background import background
 from tests.support.concurrency import elsewhere
 
@@ -48,6 +51,23 @@ def outlast(lease: Lease) -> None:
         time.sleep(lease.remaining)
 
 
+def brief(alias: str, **arguments: Any) -> Lease:
+    """Acquire for a moment; again where the machine was so slow that it was over before."""
+    give_up = time.monotonic() + 60
+    while True:
+        try:
+            return acquire(alias, **arguments)
+        except LockBackendUnavailable:
+            assert time.monotonic() < give_up
+
+
+def expired(alias: str) -> Lease:
+    """Return a lease whose ttl has passed by the local clock."""
+    lease = brief(alias, ttl=0.05, renew=False)
+    outlast(lease)
+    return lease
+
+
 def take_away(lease: Lease) -> None:
     """Force the release, as an operator would."""
     token = lease.token
@@ -67,3 +87,18 @@ def due_now(leases: list[Lease]) -> None:
     for lease in leases:
         lease.due = clocks.monotonic()
     renewed.do(renewed.renewals.next_due)  # wakes it
+
+
+def work_off() -> None:
+    """Wait until all that was left to the background is done."""
+    for each in map(background, settings.DISTLOCK):
+        if each.thread is not None:
+            done = threading.Event()
+            each.do(done.set)
+            assert done.wait(60)
+
+
+def renew_now(lease: Lease) -> None:
+    """Have it renewed in the background, and wait until that is done."""
+    due_now([lease])
+    work_off()

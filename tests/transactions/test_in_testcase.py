@@ -47,7 +47,7 @@ class InTestCase(TestCase):
                     await lease.arenew()
                 self.assertTrue(await aacquire_lock("a", backend=alias))
                 self.assertTrue(await arelease_lock("a", backend=alias))
-        self.assertFalse(threads._executors)
+        self.assertFalse(threads.executors)
 
     def test_views_release_at_once(self) -> None:
         """Also under ATOMIC_REQUESTS, on a single method, within the test's transaction."""
