@@ -39,7 +39,7 @@ from django_distlock.models import Lock
 from django_distlock.renewal import Renewals
 from tests.app.backends import HangingBackend
 from tests.support.concurrency import elsewhere, until
-from tests.support.databases import committed, on_each_database, on_each_server
+from tests.support.databases import committed, on_each_database, on_each_server, pool_of
 from tests.support.holders import acquire, free_for_others, take_away
 from tests.support.scripted_store import ScriptedBackend
 
@@ -165,16 +165,33 @@ def test_ten_thousand_leases_cost_few_round_trips_and_little_memory(
     finally:
         tracemalloc.stop()
     assert (after - before) / MANY < 2048
-    Lock.objects.using(alias).bulk_create(
-        Lock(semaphore=each.semaphore, owner=each.owner, expires_at=each.expires_at)
-        for each in leases
-    )
+    write(leases)
     clock[0] = 3000
     with counted() as sent:
         renewals.renew_due()
         assert renewals.next_due() - clocks.monotonic() > 600
     assert len(sent) <= 20
     assert min(lease.remaining for lease in leases) > 3000
+
+
+@committed
+@pytest.mark.once
+@pytest.mark.needs("postgresql")
+def test_renewal_of_many_is_planned_for_the_table_as_it_is() -> None:
+    """PostgreSQL keeps a prepared plan as the table grows: it would compare each with each."""
+    leases = hold(2, "postgresql")
+    close_own_connections()
+    assert len(lock_backends["postgresql"].renew(leases)) == 2
+    assert not renewal_is_prepared()
+    leases[0].renew()  # compares one lease with each row, at worst
+    assert renewal_is_prepared()
+
+
+def renewal_is_prepared() -> bool:
+    """Tell whether PostgreSQL keeps a plan for it in the first of our own sessions."""
+    session = pool_of("postgresql").all[0].statements(clocks.monotonic() + 60)
+    prepared = session.fetch("SELECT statement FROM pg_prepared_statements", {})
+    return any("jsonb_to_recordset" in sql for (sql,) in prepared)
 
 
 def acquired(alias: str, number: int) -> Lease:
@@ -196,6 +213,14 @@ def acquired(alias: str, number: int) -> Lease:
     current_flow().remember(lease)
     current_flow().keep(lease)
     return lease
+
+
+def write(leases: list[Lease]) -> None:
+    """Write the rows of these leases."""
+    Lock.objects.using(leases[0].backend).bulk_create(
+        Lock(semaphore=each.semaphore, owner=each.owner, expires_at=each.expires_at)
+        for each in leases
+    )
 
 
 @contextmanager
