@@ -41,6 +41,9 @@ class Renewals:
     def __len__(self) -> int:
         return len(self._leases)
 
+    def __contains__(self, lease: "Lease") -> bool:
+        return ref(lease) in self._leases
+
     def add(self, lease: "Lease") -> None:
         """Let the lease be renewed from now on."""
         self._leases.add(ref(lease))
@@ -105,7 +108,7 @@ class Renewals:
                 taken.append(lease)
             elif renewal.renewed:
                 lease.extend(renewal, sent)
-            elif ref(lease) in self._leases:  # and not released meanwhile
+            elif lease in self:  # and not released meanwhile
                 locked.append(lease)
         self._warn(locked, "transactions have their rows locked, or that server can't be asked")
         return taken

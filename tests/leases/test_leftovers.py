@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
 import django
 import pytest
@@ -29,13 +29,12 @@ from django_distlock import (
     LockBackendUnavailable,
     aacquire_lock,
     distributed_lock,
-    flows,
     leftovers,
     lock_backends,
     release_lock,
 )
 from django_distlock.background import background
-from django_distlock.flows import current_flow
+from django_distlock.flows import RequestFlows, current_flow
 from tests.support.concurrency import elsewhere, run
 from tests.support.databases import committed, on_each_database, on_each_server
 from tests.support.holders import acquire, free_for_others, outlast, take_away
@@ -222,7 +221,7 @@ def test_several_are_released_though_one_can_not_be(
     assert len(about_leases(caught)) == 3
     assert names(alias) == ["a"]
     assert "'a', which was left behind, could not be released" in caplog.text
-    assert ref(leases[0]) not in background(alias).renewals._leases
+    assert leases[0] not in background(alias).renewals
     monkeypatch.undo()
     assert leases[0].release()
 
@@ -335,7 +334,9 @@ def test_tasks_that_outlast_their_request_keep_what_they_have() -> None:
         assert await sync_to_async(names)("default") == ["a thread's", "mine"]
         await asyncio.to_thread(threads_lease.pop().release)
         await asyncio.to_thread(connections.close_all)
-        assert [each.ended for each in flows._of_requests.values()] == [True]
+        gc.collect()
+        requests = [each for each in gc.get_objects() if isinstance(each, RequestFlows)]
+        assert [(each.ended, len(each)) for each in requests] == [(True, 0)]
         task = going_on.pop()
         task.cancel()
         await asyncio.wait([task])
@@ -414,8 +415,9 @@ def test_lease_that_nobody_refers_to_is_warned_of_and_ends(alias: str) -> None:
     [warning] = about_leases(caught)
     assert warning.category is ResourceWarning
     assert "The lease on 'a' was never released. It ends in" in str(warning.message)
-    assert len(background(alias).renewals._referenced()) == 0
-    assert names(alias) == ["a"]
+    renewals = background(alias).renewals
+    assert renewals.next_due() == math.inf
+    assert len(renewals) == 0
     assert free_for_others(alias, timeout=60)
 
 
@@ -442,41 +444,6 @@ def test_lease_that_has_ended_is_not_warned_of(alias: str, ending: str) -> None:
     assert about_leases(caught) == []
 
 
-@on_each_server
-def test_forked_childs_copy_is_not_warned_of(alias: str) -> None:
-    """It is the parent's lease."""
-    lease = acquire(alias)
-    if not (pid := os.fork()):
-        status = 1
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                current_flow()
-                parents = lease
-                assert not parents.held
-                assert parents.release() is False
-                parents.__del__()
-            status = len(about_leases(caught))
-        finally:
-            os._exit(status)
-    assert os.waitpid(pid, 0)[1] == 0
-    assert lease.held
-    assert names(alias) == ["a"]
-    assert lease.release()
-
-
-def test_thread_ends_when_its_lease_is_collected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is nothing to renew then."""
-    monkeypatch.setattr("django_distlock.background.IDLE", 0.01)
-    lease = acquire("default", ttl=0.3)
-    thread = background("default").thread
-    assert thread is not None
-    lease.release()
-    thread.join(60)
-    assert not thread.is_alive()
-    assert background("default").thread is not thread
-
-
 # The import
 
 SANITY = """
@@ -489,8 +456,8 @@ assert threading.enumerate() == [threading.main_thread()]
 assert handlers == {number: signal.getsignal(number) for number in signal.valid_signals()}
 assert not logging.getLogger("django_distlock").handlers
 assert "django_distlock.models" not in __import__("sys").modules
-from django_distlock import background, flows
-assert not background._backgrounds and not flows._of_requests
+from django_distlock.background import backgrounds
+assert not backgrounds
 for name in vars(django_distlock.signals):
     if name.startswith("lock_"):
         assert not getattr(django_distlock.signals, name).receivers

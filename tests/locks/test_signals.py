@@ -24,7 +24,7 @@ from django_distlock import (
     release_lock,
     signals,
 )
-from django_distlock.background import _backgrounds, background
+from django_distlock.background import background, backgrounds
 from tests.app.models import Counter
 from tests.support.concurrency import elsewhere
 from tests.support.databases import SERVERS, committed, on_each_database, on_each_server
@@ -95,7 +95,7 @@ class Told:
 
 def work_off() -> None:
     """Wait until all that was left to the background is done."""
-    for each in [*_backgrounds.values()]:
+    for each in [*backgrounds.values()]:
         if each.thread is not None:
             done = threading.Event()
             each.do(done.set)

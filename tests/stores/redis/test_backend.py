@@ -376,7 +376,7 @@ def test_idle_process_has_no_connection(
 ) -> None:
     """Neither for locks nor to listen."""
     monkeypatch.setattr("django_distlock.background.IDLE", 0.1)
-    monkeypatch.setattr("django_distlock.background._backgrounds", {})
+    monkeypatch.setattr("django_distlock.background.backgrounds", {})
     monkeypatch.setattr("django_distlock.backends.redis.listening.IDLE", 0.1)
     with locks_of(redis_server):
         lease = acquire(ALIAS, ttl=1)
