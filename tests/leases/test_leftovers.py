@@ -36,14 +36,15 @@ from django_distlock import (
 from django_distlock.background import background
 from django_distlock.flows import RequestFlows, current_flow
 from tests.support.concurrency import elsewhere, run
-from tests.support.databases import committed, on_each_database, on_each_server
-from tests.support.holders import acquire, free_for_others, outlast, take_away
+from tests.support.databases import committed, on_each_database
+from tests.support.holders import acquire, take_away
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from django.http import HttpRequest
 
+    from tests.support.moved_clock import MovedClock
     from tests.support.scripted_store import ScriptedBackend
 
 pytestmark = [committed, pytest.mark.urls(__name__)]
@@ -135,7 +136,7 @@ def test_request_leaves_no_lock_behind(alias: str, client: Client) -> None:
 def test_what_was_held_before_the_request_is_left_alone(alias: str, client: Client) -> None:
     """It isn't the request's."""
     lease = acquire(alias)
-    let_view(lambda: acquire(alias, "b").release())
+    let_view(lambda: acquire(alias, "the request's").release())
     client.get("/leaving/")
     assert lease.held
     assert names(alias) == ["a"]
@@ -210,17 +211,17 @@ def test_several_are_released_though_one_can_not_be(
     release = store.release
 
     def refuse_first(self: Any, lease: Any, keep: float = 0) -> bool:
-        if lease.semaphore == "a":
+        if lease.semaphore == "report":
             raise LockBackendUnavailable("down")
         return release(self, lease, keep)
 
     monkeypatch.setattr(store, "release", refuse_first)
-    let_view(lambda: leases.extend(acquire(alias, name) for name in "abc"))
+    let_view(lambda: leases.extend(acquire(alias, name) for name in ("report", "import", "export")))
     with pytest.warns(ResourceWarning) as caught:
         client.get("/leaving/")
     assert len(about_leases(caught)) == 3
-    assert names(alias) == ["a"]
-    assert "'a', which was left behind, could not be released" in caplog.text
+    assert names(alias) == ["report"]
+    assert "'report', which was left behind, could not be released" in caplog.text
     assert leases[0] not in background(alias).renewals
     monkeypatch.undo()
     assert leases[0].release()
@@ -242,7 +243,7 @@ def test_request_inside_a_request_ends_for_itself(alias: str, client: Client) ->
 
     def nest() -> None:
         acquire(alias, "before")
-        let_view(lambda: acquire(alias, "a"))
+        let_view(lambda: acquire(alias))
         with pytest.warns(ResourceWarning, match=LEFT):
             Client().get("/leaving/")
         acquire(alias, "later")
@@ -280,7 +281,7 @@ def test_beginning_without_an_end_is_of_no_consequence(
 def test_request_in_another_thread_ends_for_itself(alias: str) -> None:
     """What this one holds is none of its concern."""
     lease = acquire(alias)
-    let_view(lambda: acquire(alias, "b"))
+    let_view(lambda: acquire(alias, "the request's"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         elsewhere(lambda: Client().get("/leaving/"))
@@ -400,42 +401,39 @@ def run_task() -> None:
 # Nobody's leases
 
 
-def forget(alias: str, **arguments: Any) -> None:
-    """Let a thread end that holds a lease."""
-    elsewhere(lambda: bool(acquire(alias, **arguments)))
-    gc.collect()
-
-
 @on_each_database
-def test_lease_that_nobody_refers_to_is_warned_of_and_ends(alias: str) -> None:
+def test_lease_that_nobody_refers_to_is_warned_of(alias: str) -> None:
     """It is not released, since what was done under it may not be done; nor is it renewed."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        forget(alias, ttl=0.6)
+        elsewhere(lambda: bool(acquire(alias)))
+        gc.collect()
     [warning] = about_leases(caught)
     assert warning.category is ResourceWarning
     assert "The lease on 'a' was never released. It ends in" in str(warning.message)
+    assert names(alias) == ["a"]
     renewals = background(alias).renewals
     assert renewals.next_due() == math.inf
     assert len(renewals) == 0
-    assert free_for_others(alias, timeout=60)
 
 
 @on_each_database
 @pytest.mark.parametrize("ending", ["released", "lost", "expired", "put off"])
-def test_lease_that_has_ended_is_not_warned_of(alias: str, ending: str) -> None:
+def test_lease_that_has_ended_is_not_warned_of(
+    alias: str, ending: str, moved_clock: MovedClock
+) -> None:
     """Nobody misses it."""
 
     def end() -> None:
-        with transaction.atomic(using=alias) if ending == "put off" else distributed_lock("b"):
-            lease = acquire(alias, ttl=0.5 if ending == "expired" else 60, renew=False)
+        with transaction.atomic(using=alias) if ending == "put off" else distributed_lock("report"):
+            lease = acquire(alias, renew=False)
             if ending in ("released", "put off"):
                 lease.release()
         if ending == "lost":
             take_away(lease)
             lease.lose()
         if ending == "expired":
-            outlast(lease)
+            moved_clock.expire(lease)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
