@@ -8,8 +8,8 @@ from unittest import mock
 import pytest
 
 from django_distlock import Lease, LockBackendUnavailable, LockLost, clocks
-from django_distlock.background import Background
 from django_distlock.backends.base import Grant, Renewal
+from django_distlock.background import Background
 from django_distlock.fields import EPOCH
 from django_distlock.renewal import Renewals
 from tests.support.concurrency import elsewhere, until
