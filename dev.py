@@ -8,6 +8,8 @@
 redis-server that the example starts and stops itself (apt install redis-server). --store server
 keeps them in a lock server (manage.py run_lock_server), which it starts and stops likewise.
 
+With pytest arguments, the tests that they choose are run once, on the newest Python that is here.
+
 Everything that Python needs goes into .venv and .tox. Only --install-servers touches the system.
 """
 
@@ -26,6 +28,12 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 MINIMUM = (3, 11)
+# The environments of tox.ini that run the tests, the newest first.
+ENVIRONMENTS = {
+    "python3.13": "py313-django61",
+    "python3.12": "py312-django60",
+    "python3.11": "py311-django52",
+}
 APT_GET = ["apt-get", "-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=300"]
 
 
@@ -38,8 +46,9 @@ def main() -> None:
     if options.install_servers:
         install(missing_server_packages())
     prepare_tox()
-    environments = ["-e", "example"] if options.command == "example" else []
-    run_tox(environments, arguments)
+    if options.command == "example":
+        run_tox(["-e", "example"], arguments)
+    run_tox(["-e", newest_environment()] if arguments else [], arguments)
 
 
 def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
@@ -110,6 +119,13 @@ def prepare_tox() -> None:
         run_quietly("Installing tox", [VENV_PYTHON, "-m", "pip", "install", "--quiet", "tox"])
 
 
+def newest_environment() -> str:
+    """Return the environment of the newest Python that is here."""
+    found = {Path(path).name for path in pyenv_interpreters()}
+    present = (name for python, name in ENVIRONMENTS.items() if python in found or has(python))
+    return next(present, "py313-django61")  # tox says then that there is no Python for it
+
+
 def run_tox(environments: list[str], arguments: list[str]) -> None:
     """Become tox, which so gets Ctrl-C and every other signal itself."""
     interpreters = pyenv_interpreters()
@@ -122,7 +138,7 @@ def run_tox(environments: list[str], arguments: list[str]) -> None:
 def pyenv_interpreters() -> list[str]:
     """Return the interpreters that pyenv has installed, which need not be in PATH."""
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    return sorted(map(str, root.glob("versions/3.1[123]*/bin/python3.1[123]")))
+    return sorted(map(str, root.glob("versions/3.1[1234]*/bin/python3.1[1234]")))
 
 
 def succeeds(command: list[str | Path]) -> bool:

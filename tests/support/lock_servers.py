@@ -49,10 +49,9 @@ def lock_server(
     address = f"unix:{path}" if unix else f"{HOST}:{home.port}"
     options = {"address": address, "secret_file": str(secret_file)}
     where = ["--unix", str(path)] if unix else ["--bind", address]
-    certificate = _Certificate(home.directory)
     if tls:
-        options["tls_ca"] = str(certificate.authority)
-        where += certificate.arguments
+        options["tls_ca"] = str(home.directory / "authority.pem")
+        where += _certify(home.directory, Path(options["tls_ca"]))
 
     def connect() -> Any:
         connection = connect_to(options)
@@ -74,7 +73,6 @@ def lock_server(
         connect,
         stop_signal=signal.SIGTERM,
         options={"OPTIONS": options},
-        prepare=certificate.issue if tls else lambda: None,
     )
 
 
@@ -97,25 +95,15 @@ def state_file(directory: Path) -> Path:
     return directory / "state.json"
 
 
-class _Certificate:
-    """A server's certificate by an authority of its own, in files."""
-
-    def __init__(self, directory: Path) -> None:
-        self.authority = directory / "authority.pem"
-        self._certificate = directory / "certificate.pem"
-        self._key = directory / "key.pem"
-
-    @property
-    def arguments(self) -> list[str]:
-        return ["--tls-cert", str(self._certificate), "--tls-key", str(self._key)]
-
-    def issue(self) -> None:
-        """Write the files."""
-        own = trustme.CA()
-        own.cert_pem.write_to_path(self.authority)
-        issued = own.issue_cert(HOST)
-        issued.cert_chain_pems[0].write_to_path(self._certificate)
-        issued.private_key_pem.write_to_path(self._key)
+def _certify(directory: Path, authority: Path) -> list[str]:
+    """Return the server's arguments for a certificate of an authority of its own."""
+    own = trustme.CA()
+    own.cert_pem.write_to_path(authority)
+    certificate = own.issue_cert(HOST)
+    names = {"--tls-cert": directory / "certificate.pem", "--tls-key": directory / "key.pem"}
+    certificate.cert_chain_pems[0].write_to_path(names["--tls-cert"])
+    certificate.private_key_pem.write_to_path(names["--tls-key"])
+    return [str(each) for pair in names.items() for each in pair]
 
 
 def connect_to(options: dict[str, Any]) -> socket.socket:

@@ -25,6 +25,7 @@ from tests.support.installed import missing as not_installed
 from tests.support.lock_servers import lock_server
 from tests.support.mariadb import mariadb
 from tests.support.memcached import memcached
+from tests.support.paths import ROOT
 from tests.support.postgresql import postgresql
 from tests.support.redis_servers import Cluster, redis
 
@@ -65,6 +66,14 @@ KINDS: dict[str, Callable[[], Server | Cluster]] = {
 DATABASES = {"postgresql", "mariadb"}
 FILES = ["default", "locks"]
 """The databases that need no server: SQLite's."""
+ONCE = [
+    ROOT / "tests" / folder
+    for folder in (
+        *("server", "support"),
+        *("stores/memcached", "stores/memory", "stores/redis", "stores/server"),
+    )
+]
+"""The folders of what hardly depends on the version of Python or Django."""
 WORKERS_PER_CORE = 2
 """Tests wait for most of their time."""
 
@@ -145,6 +154,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run a few chosen tests in this process: it has them done before others have started."""
     paths = config.option.file_or_dir
@@ -168,6 +178,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             databases = FILES + [name for name in needs if name in DATABASES]
             options = {**marker.kwargs, "databases": databases}
             item.add_marker(pytest.mark.django_db(**options), append=False)
+        if any(item.path.is_relative_to(folder) for folder in ONCE):
+            item.add_marker("once")
         if item.get_closest_marker("alone"):
             item.add_marker(pytest.mark.xdist_group("alone"))
 
