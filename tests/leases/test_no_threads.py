@@ -125,7 +125,8 @@ def test_who_waits_without_a_thread_asks_again_and_again(unused_store: str, is_a
     store = lock_backends[unused_store]
     held = store.acquire("a", new_owner(), 60, "")
     assert held is not None
-    assert held.token is not None
+    token = held.token
+    assert token is not None
     assert is_contended(unused_store)  # by a connection for async code: it needs a thread for one
     name, asked = "aacquire" if is_async else "acquire", 0
     ask = getattr(type(store), name)
@@ -134,7 +135,7 @@ def test_who_waits_without_a_thread_asks_again_and_again(unused_store: str, is_a
         nonlocal asked
         asked += 1
         if asked == 3:
-            assert store.force_release("a", held.token)
+            assert store.force_release("a", token)
         return ask(*arguments, **options)
 
     with no_threads(), mock.patch.object(type(store), name, release_at_third_try):
