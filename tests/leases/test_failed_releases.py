@@ -40,7 +40,7 @@ STORES = [
     "default",
     "memory",
     *(
-        pytest.param(name, marks=pytest.mark.needs(name))
+        pytest.param(name, marks=[pytest.mark.needs(name), pytest.mark.once])
         for name in ("postgresql", "mariadb", "redis", "lock_server", "memcached")
     ),
 ]

@@ -36,10 +36,10 @@ STORES = [
     "memory",
     "default",
     pytest.param("postgresql", marks=pytest.mark.needs("postgresql")),
-    pytest.param("mariadb", marks=pytest.mark.needs("mariadb")),
-    pytest.param("memcached", marks=pytest.mark.needs("memcached")),
-    pytest.param("redis", marks=pytest.mark.needs("redis")),
-    pytest.param("lock_server", marks=pytest.mark.needs("lock_server")),
+    *(
+        pytest.param(name, marks=[pytest.mark.needs(name), pytest.mark.once])
+        for name in ("mariadb", "memcached", "redis", "lock_server")
+    ),
 ]
 QUEUES = STORES[-2:]
 """Those that tell who waits, by a thread."""
@@ -147,6 +147,7 @@ def test_who_waits_without_a_thread_asks_again_and_again(unused_store: str, is_a
     assert lease.release()
 
 
+@pytest.mark.once
 @pytest.mark.needs("lock_server")
 @pytest.mark.usefixtures("threadless")
 def test_lease_that_is_to_end_with_a_connection_needs_a_thread(spare_lock_server: Server) -> None:

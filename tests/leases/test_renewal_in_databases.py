@@ -337,6 +337,7 @@ def test_no_traceback_of_a_renewal_has_the_owner(store: str) -> None:
 
 
 @committed
+@pytest.mark.once
 @pytest.mark.needs("mariadb")
 @pytest.mark.parametrize("store", ["mariadb", "mysql"])
 def test_database_that_can_not_skip_locked_rows_renews_one_by_one(store: str) -> None:
@@ -358,6 +359,7 @@ def test_database_that_can_not_skip_locked_rows_renews_one_by_one(store: str) ->
 
 
 @committed
+@pytest.mark.once
 @pytest.mark.needs("mariadb")
 def test_deadlock_in_the_midst_of_a_renewal_is_tried_again() -> None:
     """MySQL's way takes several statements, which are undone as one."""
