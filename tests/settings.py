@@ -138,7 +138,10 @@ CACHES = {
 
 
 def _lock_backend(path: str, using: str) -> dict[str, Any]:
-    return {"BACKEND": path, "OPTIONS": {"using": using, "ttl": 60}}
+    options: dict[str, Any] = {"using": using, "ttl": 60}
+    if seconds := os.environ.get("DISTLOCK_TEST_STORE_TIMEOUT"):  # worker processes have it
+        options["store_timeout"] = float(seconds)
+    return {"BACKEND": path, "OPTIONS": options}
 
 
 # A lock backend for each database; and the ways that other databases take, on these.

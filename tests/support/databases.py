@@ -7,16 +7,24 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
+from django.core.management import call_command
 from django.db import connections
+from django.db.backends.signals import connection_created
 
-from django_distlock import acquire_lock, lock_backends
+from django_distlock import acquire_lock, clocks, lock_backends
 from django_distlock.backends.database import DatabaseBackend
 from django_distlock.backends.database import connections as own
+from django_distlock.models import Lock
 from tests.support.concurrency import elsewhere
 from tests.support.lossy_proxy import LossyProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from django_distlock.backends.database.statements import Statements
 
 DATABASES = [
     pytest.param("default", id="sqlite"),
@@ -35,6 +43,69 @@ committed = pytest.mark.django_db(
 )
 
 
+@contextmanager
+def another_session(alias: str) -> Iterator[BaseDatabaseWrapper]:
+    """Connect once more to the database, as another process would."""
+    connection = connections[alias].copy()
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def another_database(alias: str, options: str = "") -> Iterator[None]:
+    """Let the alias lead to a new database with the tables of locks.
+
+    At the end Django drops it, as it drops a test's.
+    """
+    connection = connections[alias]
+    before = str(connection.settings_dict["NAME"])
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE another {options}")
+    connection.close()
+    connection.settings_dict["NAME"] = "another"
+    try:
+        call_command("migrate", "django_distlock", database=alias, verbosity=0)
+        yield
+    finally:
+        try:
+            connection.creation.destroy_test_db(before, verbosity=0)
+        finally:
+            connection.settings_dict["NAME"] = before
+
+
+@contextmanager
+def connected_to_file(path: Path, **settings: Any) -> Iterator[BaseDatabaseWrapper]:
+    """Connect to a new SQLite file with the table of locks, by the alias "file"."""
+    connection = connections["default"].copy("file")
+    connection.settings_dict |= {"NAME": str(path / "file.sqlite3"), **settings}
+    connections["file"] = connection
+    try:
+        with connection.schema_editor() as editor:
+            editor.create_model(Lock)
+        yield connection
+    finally:
+        del connections["file"]
+        connection.close()
+
+
+@contextmanager
+def noting_connections(alias: str) -> Iterator[list[BaseDatabaseWrapper]]:
+    """Note each connection that is made to the database in the block."""
+    made: list[BaseDatabaseWrapper] = []
+
+    def note(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+        if connection.alias == alias:
+            made.append(connection)
+
+    connection_created.connect(note)
+    try:
+        yield made
+    finally:
+        connection_created.disconnect(note)
+
+
 def kill_session(alias: str) -> None:
     """Let another session end this thread's."""
     own, kill = {
@@ -44,10 +115,8 @@ def kill_session(alias: str) -> None:
     with connections[alias].cursor() as cursor:
         cursor.execute(own)
         (session,) = cursor.fetchone()
-    other = connections[alias].copy()
-    with other.cursor() as cursor:
+    with another_session(alias) as other, other.cursor() as cursor:
         cursor.execute(kill, [session])
-    other.close()
 
 
 def sessions(alias: str) -> int:
@@ -105,6 +174,35 @@ def pool_of(alias: str) -> own.OwnConnections:
     backend = lock_backends[alias]
     assert isinstance(backend, DatabaseBackend)
     return own.own_connections(backend.using, 2, type(backend).statements)
+
+
+def own_statements(alias: str) -> Statements:
+    """Return what can be sent on the first of them, opened anew if need be."""
+    return pool_of(alias).all[0].statements(clocks.monotonic() + 60)
+
+
+class SpyingCursor:
+    """A cursor that notes what it is told to execute."""
+
+    def __init__(self, cursor: Any, sent: list[str]) -> None:
+        self.cursor, self.sent = cursor, sent
+
+    def execute(self, sql: str, parameters: Any) -> None:
+        self.sent.append(sql)
+        self.cursor.execute(sql, parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cursor, name)
+
+
+def statements_sent(alias: str, action: Callable[[], object]) -> list[str]:
+    """Return the statements that the action sends on the first of them, which is idle."""
+    sent: list[str] = []
+    statements = own_statements(alias)
+    spying = SpyingCursor(statements.cursor(), sent)
+    with mock.patch.object(statements, "cursor", return_value=spying):
+        action()
+    return sent
 
 
 @contextmanager

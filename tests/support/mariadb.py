@@ -18,6 +18,8 @@ def mariadb(*, durable: bool = False) -> Server:
     home = Home.create("mariadb", "mysql", "nobody")
     settings = {
         "datadir": home.data,
+        # A server that starts deletes the temporary tables there, be they another's: that crashes.
+        "tmpdir": str(home.directory),
         "bind-address": HOST,
         "port": home.port,
         "socket": "mariadb.sock",  # both relative to datadir
@@ -41,6 +43,7 @@ def mariadb(*, durable: bool = False) -> Server:
             find("mariadb-install-db"),
             "--no-defaults",
             f"--datadir={home.data}",
+            f"--tmpdir={home.directory}",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
         )

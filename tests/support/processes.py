@@ -20,6 +20,8 @@ def worker_environment() -> dict[str, str]:
     return {
         **os.environ,
         **_database_variables(),
+        # No store is taken for down because a busy machine is slow.
+        "DISTLOCK_TEST_STORE_TIMEOUT": "60",
         "DJANGO_SETTINGS_MODULE": "tests.settings",
         "PYTHONPATH": str(ROOT),
     }

@@ -267,6 +267,16 @@ def pause_request(path: str) -> int:
     return Client(raise_request_exception=False).get(path).status_code
 
 
+def visit_when_told(*paths: str) -> None:
+    """Send a request to one view after the other, each when told to; print their statuses."""
+    from django.test import Client
+
+    client = Client()
+    for path in paths:
+        sys.stdin.readline()
+        print(json.dumps(client.get(path).status_code), flush=True)
+
+
 def renew_on(backend: str, locks: str) -> list[int]:
     """Hold so many locks and renew them without a pause, until told to stop; count what failed."""
     from django_distlock import lock_backends
@@ -390,9 +400,10 @@ def main() -> None:
     what, *arguments = sys.argv[1:]
     django.setup()
     if "DISTLOCK_TEST_LASTING_OFFERS" in os.environ:
-        from tests.support.redis_stores import let_offers_last
+        from tests.support import postgresql_waiters, redis_stores
 
-        let_offers_last()
+        postgresql_waiters.let_offers_last()
+        redis_stores.let_offers_last()
     print("ready", flush=True)
     sys.stdin.readline()
     print(json.dumps(globals()[what](*arguments)), flush=True)

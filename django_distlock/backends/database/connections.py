@@ -56,6 +56,11 @@ class OwnConnection:
         self._opened: Statements | None = None
         self._is_sound = True
 
+    @property
+    def is_open(self) -> bool:
+        """Tell whether it was opened and not closed since; the server may have ended it."""
+        return self._opened is not None
+
     def do(self, action: Callable[[Statements], T], deadline: float) -> T:
         """Do it by the deadline; TimeoutError if the database doesn't answer by then.
 
@@ -131,7 +136,7 @@ class OwnConnection:
         settings = connection.settings_dict
         options = {**settings["OPTIONS"]}
         options.pop("pool", None)
-        if connection.vendor == "postgresql" and _can_prepare(settings):
+        if connection.vendor == "postgresql" and can_prepare(settings):
             options |= {"server_side_binding": True, "prepare_threshold": 0}
         connection.settings_dict = settings | {"AUTOCOMMIT": True, "OPTIONS": options}
         vars(connection)["get_connection_params"] = partial(
@@ -234,7 +239,7 @@ class OwnConnections:
             each.suspect()
 
 
-def _can_prepare(settings: dict[str, Any]) -> bool:
+def can_prepare(settings: dict[str, Any]) -> bool:
     """Tell whether PostgreSQL's prepared statements will be there the next time."""
     from django.db.backends.postgresql.psycopg_any import is_psycopg3
 

@@ -62,6 +62,9 @@ class Listener:
     ) -> None:
         self.process = secrets.randbits(62)
         self.hears = False
+        """Whether what is offered to the waiters is heard."""
+        self.sleeps = False
+        """Whether the thread has to be woken when a waiter comes."""
         self._alias = alias
         self._size = size
         self._make = statements
@@ -71,7 +74,6 @@ class Listener:
         self._changing = threading.RLock()
         self._thread: threading.Thread | None = None
         self._stopping = False
-        self._sleeps = False
         self._heard_itself = False
         self._deaf_until = -1.0
         self._probed = 0
@@ -108,7 +110,7 @@ class Listener:
             self._places[waiter.number] = waiter
             if self._thread is None and not self._start():
                 return False
-        if self._sleeps:
+        if self.sleeps:
             self._poke()
         return True
 
@@ -155,7 +157,7 @@ class Listener:
                 logger.info("Waiting for locks goes on without being woken: %s", error)
                 pause = min(2 * pause + TICK / 2, LONGEST_RETRY)
             finally:
-                self.hears = self._sleeps = False
+                self.hears = self.sleeps = False
                 own.close()
             for waiter in list(self._places.values()):
                 waiter.wake()
@@ -198,10 +200,10 @@ class Listener:
                 else:
                     pause = TICK
                     if now - last >= DROWSY:
-                        self._sleeps = True
+                        self.sleeps = True
                         pause = 0 if self._places else last + IDLE - now
                 self._wait(selector, driver, pause)
-                self._sleeps = False
+                self.sleeps = False
         own.deadline = self._deadline()
         statements.forget(self.process)
 
@@ -284,7 +286,8 @@ class Listener:
                 raise
 
 
-_listeners: dict[tuple[Any, ...], Listener] = {}
+listeners: dict[tuple[Any, ...], Listener] = {}
+"""Those of this process: see listener()."""
 _inherited: list[Listener] = []
 
 
@@ -296,15 +299,15 @@ def listener(
 ) -> Listener:
     """Return this process's listener for the database that DATABASES has now for the alias."""
     key = (alias, *place(connections.settings[alias]), statements)
-    found = _listeners.get(key)
+    found = listeners.get(key)
     if found is None:
-        found = _listeners.setdefault(key, Listener(alias, size, statements, timeout))
+        found = listeners.setdefault(key, Listener(alias, size, statements, timeout))
     return found
 
 
 def close_listeners() -> None:
     """Close the connections of all listeners of this process."""
-    for each in list(_listeners.values()):
+    for each in list(listeners.values()):
         each.close()
 
 
@@ -315,8 +318,8 @@ def _close_before_drop(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
 
 def _begin_anew() -> None:
     """Leave the parent's sockets alone, as a child that was forked: not even collect them."""
-    _inherited.extend(_listeners.values())
-    _listeners.clear()
+    _inherited.extend(listeners.values())
+    listeners.clear()
 
 
 connection_created.connect(_close_before_drop, dispatch_uid="django_distlock.listeners")

@@ -1,23 +1,19 @@
 """Databases and connections that can't have each character."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from unittest import mock
 
 import pytest
-from django.core.management import call_command
 from django.db import connections
 
 from django_distlock import acquire_lock
 from django_distlock.backends.database import connections as own
-from django_distlock.backends.database.listening import close_listeners
 from django_distlock.models import Lock
 from django_distlock.semaphores import InvalidSemaphore
 from tests.support.concurrency import elsewhere
-from tests.support.databases import committed
+from tests.support.databases import another_database, committed
 from tests.support.holders import acquire
 
-pytestmark = committed
+pytestmark = [committed, pytest.mark.once]
 
 CYRILLIC = "\u043e\u0442\u0447\u0451\u0442"
 EMOJI = "\U0001f512"
@@ -55,36 +51,13 @@ def test_label_is_escaped_where_the_table_cannot_have_it(alias: str, charset: st
     assert holder.startswith(r"Zo\xeb \U0001f512 (")
 
 
-@contextmanager
-def database_in_latin1() -> Iterator[None]:
-    """Let the alias lead to one, with its tables."""
-    connection = connections["postgresql"]
-    name = connection.settings_dict["NAME"]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "CREATE DATABASE in_latin1 TEMPLATE template0 ENCODING 'LATIN1' "
-            "LC_COLLATE 'C' LC_CTYPE 'C'"
-        )
-    connection.close()
-    try:
-        with mock.patch.dict(connection.settings_dict, NAME="in_latin1"):
-            call_command("migrate", "django_distlock", database="postgresql", verbosity=0)
-            try:
-                yield
-            finally:
-                close_listeners()
-                own.close_own_connections()
-                connection.close()
-    finally:
-        assert connection.settings_dict["NAME"] == name
-        with connection.cursor() as cursor:
-            cursor.execute("DROP DATABASE in_latin1 WITH (FORCE)")
+IN_LATIN1 = "TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"
 
 
 @pytest.mark.needs("postgresql")
 def test_label_is_escaped_in_a_database_of_another_encoding() -> None:
     """In the queue as well."""
-    with database_in_latin1():
+    with another_database("postgresql", IN_LATIN1):
         lease = acquire("postgresql", label=f"Zo\xeb {EMOJI}")
         assert elsewhere(
             lambda: acquire_lock("a", backend="postgresql", label=EMOJI, timeout=0.1) is None

@@ -65,7 +65,7 @@ def test_transaction_with_a_snapshot_is_recognised_in_any_engine(engine: Engine)
         with transaction.atomic(using=ALIAS):
             Counter.objects.using(ALIAS).count()
             with pytest.raises(LockError, match="began before"):
-                acquire_lock("b", backend=ALIAS)
+                acquire_lock("report", backend=ALIAS)
 
 
 def test_settings_need_not_be_copyable(engine: Engine) -> None:

@@ -14,7 +14,7 @@ from tests.support.databases import committed, on_each_server, through_proxy
 from tests.support.holders import free_for_others
 from tests.support.servers import Server
 
-pytestmark = committed
+pytestmark = [committed, pytest.mark.once]
 
 
 @on_each_server
@@ -83,7 +83,7 @@ def test_killed_database_is_unavailable_and_keeps_its_locks(
     server.kill()
     try:
         with pytest.raises(LockBackendUnavailable):
-            acquire_lock("b", backend=alias)
+            acquire_lock("report", backend=alias)
         with pytest.raises(LockBackendUnavailable):
             lease.release()
         assert lease.held

@@ -7,33 +7,27 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from django.db import connections, transaction
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import OperationalError
 
 from django_distlock.backends.database.sqlite import SQLiteStatements
 from django_distlock.backends.database.statements import Parameters
-from django_distlock.models import Lock
 from tests.support.concurrency import Interrupted
+from tests.support.databases import connected_to_file
 
 FULL = 2
 LOWERED_AND_RESTORED = ["PRAGMA synchronous = 1", "PRAGMA synchronous = 2"]
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[BaseDatabaseWrapper]:
-    """Connect to an empty database file by an alias of its own."""
-    connection = connections["default"].copy("file")
-    connection.settings_dict |= {"NAME": str(tmp_path / "file.sqlite3"), "OPTIONS": {"timeout": 0}}
-    connections["file"] = connection
-    with connection.cursor() as cursor:
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute(f"PRAGMA synchronous = {FULL}")
-    with connection.schema_editor() as editor:
-        editor.create_model(Lock)
-    yield connection
-    del connections["file"]
-    connection.close()
+def sqlite_connection(tmp_path: Path) -> Iterator[BaseDatabaseWrapper]:
+    """Connect to a file with a write-ahead log, whose commits wait for the disk."""
+    with connected_to_file(tmp_path, OPTIONS={"timeout": 0}) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute(f"PRAGMA synchronous = {FULL}")
+        yield connection
 
 
 def parameters(ttl: int | None = 60_000_000) -> Parameters:
@@ -62,89 +56,97 @@ def level(connection: BaseDatabaseWrapper) -> int:
 
 
 @pytest.mark.django_db
-def test_release_does_not_wait_for_the_disk(connection: BaseDatabaseWrapper) -> None:
+def test_release_does_not_wait_for_the_disk(sqlite_connection: BaseDatabaseWrapper) -> None:
     """With a write-ahead log; what the caller commits afterwards does."""
-    assert levels_set_by_release(connection) == LOWERED_AND_RESTORED
-    assert level(connection) == FULL
+    assert levels_set_by_release(sqlite_connection) == LOWERED_AND_RESTORED
+    assert level(sqlite_connection) == FULL
 
 
 @pytest.mark.django_db
-def test_release_without_ttl_waits(connection: BaseDatabaseWrapper) -> None:
+def test_release_without_ttl_waits(sqlite_connection: BaseDatabaseWrapper) -> None:
     """If it got lost, the lock would stay for ever."""
-    assert levels_set_by_release(connection, ttl=None) == []
+    assert levels_set_by_release(sqlite_connection, ttl=None) == []
 
 
 @pytest.mark.django_db
-def test_release_waits_where_it_could_do_harm_not_to(connection: BaseDatabaseWrapper) -> None:
+def test_release_waits_where_it_could_do_harm_not_to(
+    sqlite_connection: BaseDatabaseWrapper,
+) -> None:
     """Without a write-ahead log a file that isn't flushed in time may be damaged."""
-    with connection.cursor() as cursor:
+    with sqlite_connection.cursor() as cursor:
         cursor.execute("PRAGMA journal_mode = DELETE")
-    assert levels_set_by_release(connection) == []
+    assert levels_set_by_release(sqlite_connection) == []
 
 
 @pytest.mark.django_db
-def test_release_in_a_transaction_leaves_the_commit_alone(connection: BaseDatabaseWrapper) -> None:
+def test_release_in_a_transaction_leaves_the_commit_alone(
+    sqlite_connection: BaseDatabaseWrapper,
+) -> None:
     """It is the caller's, who wants it to be durable."""
-    assert levels_set_by_release(connection, in_transaction=True) == []
-    assert level(connection) == FULL
+    assert levels_set_by_release(sqlite_connection, in_transaction=True) == []
+    assert level(sqlite_connection) == FULL
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("chosen", [0, 1])
 def test_level_that_is_low_already_is_left_alone(
-    connection: BaseDatabaseWrapper, chosen: int
+    sqlite_connection: BaseDatabaseWrapper, chosen: int
 ) -> None:
     """PRAGMA synchronous = OFF or NORMAL is the caller's choice."""
-    with connection.cursor() as cursor:
+    with sqlite_connection.cursor() as cursor:
         cursor.execute(f"PRAGMA synchronous = {chosen}")
-    assert levels_set_by_release(connection) == []
-    assert level(connection) == chosen
+    assert levels_set_by_release(sqlite_connection) == []
+    assert level(sqlite_connection) == chosen
 
 
 @pytest.mark.django_db
 def test_failed_release_leaves_the_callers_commits_durable(
-    connection: BaseDatabaseWrapper,
+    sqlite_connection: BaseDatabaseWrapper,
 ) -> None:
     """The file is locked, say."""
-    lock = SQLiteStatements(connection, "django_distlock_lock")
+    lock = SQLiteStatements(sqlite_connection, "django_distlock_lock")
     assert lock.acquire(parameters())
-    other = connection.copy()
+    other = sqlite_connection.copy()
     with other.cursor() as cursor:
         cursor.execute("BEGIN IMMEDIATE")
-    with pytest.raises(OperationalError, match="locked"), connection.wrap_database_errors:
+    with pytest.raises(OperationalError, match="locked"), sqlite_connection.wrap_database_errors:
         lock.release(parameters())
     other.close()
-    assert level(connection) == FULL
+    assert level(sqlite_connection) == FULL
     assert lock.release(parameters())
 
 
 @pytest.mark.django_db
 def test_autocommit_off_leaves_the_callers_commits_durable(
-    connection: BaseDatabaseWrapper,
+    sqlite_connection: BaseDatabaseWrapper,
 ) -> None:
     """The release begins a transaction then, in which the level couldn't be restored."""
-    lock = SQLiteStatements(connection, "django_distlock_lock")
+    lock = SQLiteStatements(sqlite_connection, "django_distlock_lock")
     assert lock.acquire(parameters())
-    connection.set_autocommit(False)
+    sqlite_connection.set_autocommit(False)
     assert lock.release(parameters())
-    connection.commit()
-    connection.set_autocommit(True)
-    assert level(connection) == FULL
+    sqlite_connection.commit()
+    sqlite_connection.set_autocommit(True)
+    assert level(sqlite_connection) == FULL
 
 
 @pytest.mark.django_db
-def test_shared_cache_shares_the_level(connection: BaseDatabaseWrapper) -> None:
+def test_shared_cache_shares_the_level(sqlite_connection: BaseDatabaseWrapper) -> None:
     """So it isn't lowered: another connection's commit would not wait either."""
-    connection.close()
-    connection.settings_dict["NAME"] = f"file:{connection.settings_dict['NAME']}?cache=shared"
-    connection.settings_dict["OPTIONS"]["uri"] = True
-    assert levels_set_by_release(connection) == []
+    sqlite_connection.close()
+    sqlite_connection.settings_dict["NAME"] = (
+        f"file:{sqlite_connection.settings_dict['NAME']}?cache=shared"
+    )
+    sqlite_connection.settings_dict["OPTIONS"]["uri"] = True
+    assert levels_set_by_release(sqlite_connection) == []
 
 
 @pytest.mark.django_db
-def test_interrupted_acquire_leaves_the_file_unlocked(connection: BaseDatabaseWrapper) -> None:
+def test_interrupted_acquire_leaves_the_file_unlocked(
+    sqlite_connection: BaseDatabaseWrapper,
+) -> None:
     """Though whoever keeps the traceback keeps the cursor."""
-    lock = SQLiteStatements(connection, "django_distlock_lock")
+    lock = SQLiteStatements(sqlite_connection, "django_distlock_lock")
     cursor = lock.cursor()
     interrupted = mock.Mock(wraps=cursor)
     interrupted.fetchall.side_effect = Interrupted
@@ -154,7 +156,7 @@ def test_interrupted_acquire_leaves_the_file_unlocked(connection: BaseDatabaseWr
     ):
         lock.acquire(parameters())
     assert kept.value.__traceback__
-    other = connection.copy()
+    other = sqlite_connection.copy()
     with other.cursor() as writer:
         writer.execute("BEGIN IMMEDIATE")
     other.close()
@@ -178,9 +180,11 @@ class TracedConnection(TracedCursor):
 
 
 @pytest.mark.django_db
-def test_instruments_may_wrap_the_drivers_cursor(connection: BaseDatabaseWrapper) -> None:
+def test_instruments_may_wrap_the_drivers_cursor(sqlite_connection: BaseDatabaseWrapper) -> None:
     """As OpenTelemetry does."""
-    lock = SQLiteStatements(connection, "django_distlock_lock")
-    with mock.patch.object(connection, "connection", TracedConnection(connection.connection)):
+    lock = SQLiteStatements(sqlite_connection, "django_distlock_lock")
+    with mock.patch.object(
+        sqlite_connection, "connection", TracedConnection(sqlite_connection.connection)
+    ):
         assert lock.acquire(parameters())
         assert lock.release(parameters())

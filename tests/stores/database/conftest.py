@@ -1,0 +1,84 @@
+"""Fixtures for the tests of the database backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from django_distlock.backends.database import connections as own
+from django_distlock.backends.database import listening, places
+from django_distlock.backends.database.postgresql import PostgreSQLStatements
+from django_distlock.queues import contended
+from tests.support.postgresql_waiters import SOON, let_offers_last
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+OF_SERVERS = {"postgresql", "mariadb", "mysql"}
+"""The stores whose calls have a deadline: those with connections of their own."""
+
+
+@pytest.fixture(autouse=True)
+def long_store_timeout(settings: Any) -> None:
+    """Give a database more time to answer than a busy machine takes."""
+    for alias in OF_SERVERS & set(settings.DISTLOCK):
+        set_store_timeout(settings, alias, 60)
+
+
+@pytest.fixture
+def store_timeout(settings: Any) -> Iterator[Callable[[str, float], None]]:
+    """Return what gives a store's database so many seconds to answer."""
+    yield lambda alias, seconds: set_store_timeout(settings, alias, seconds)
+    own.close_own_connections()  # some drivers were told of the time as they connected
+
+
+def set_store_timeout(settings: Any, alias: str, seconds: float) -> None:
+    """Change the option; the new stores go on with the connections that are open."""
+    entry = settings.DISTLOCK[alias]
+    options = entry["OPTIONS"] | {"store_timeout": seconds}
+    settings.DISTLOCK = settings.DISTLOCK | {alias: entry | {"OPTIONS": options}}
+
+
+@pytest.fixture
+def fresh_listeners(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Begin and end without a connection to listen on, and with nobody known to wait."""
+    monkeypatch.setattr(listening, "PROBING", SOON)
+    listening.close_listeners()
+    monkeypatch.setattr(listening, "listeners", {})
+    contended.clear()
+    yield
+    listening.close_listeners()
+    left = dict(places.places)
+    places.places.clear()  # one failure shouldn't be that of all tests
+    assert not left
+
+
+@pytest.fixture
+def only_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no waiter try by itself: it has to be woken."""
+    for name in ("ALONE", "FIRST_PATIENCE", "PATIENCE", "WITHOUT_EARS"):
+        monkeypatch.setattr(places, name, 600.0)
+
+
+@pytest.fixture
+def long_offers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let no offer end by itself, however slow this machine is."""
+    let_offers_last(monkeypatch.setattr)
+    own.close_own_connections()  # which have the statements
+    yield
+    own.close_own_connections()
+
+
+@pytest.fixture
+def listened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the sessions on which this process listens, one after the other."""
+    sessions: list[int] = []
+    listen = PostgreSQLStatements.listen
+
+    def note(statements: PostgreSQLStatements, process: int) -> int:
+        sessions.append(listen(statements, process))
+        return sessions[-1]
+
+    monkeypatch.setattr(PostgreSQLStatements, "listen", note)
+    return sessions

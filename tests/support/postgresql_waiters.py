@@ -1,0 +1,133 @@
+"""Those who wait for locks on PostgreSQL, and what wakes them."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from django.db import connections
+
+from django_distlock import acquire_lock, lock_backends
+from django_distlock.acquisitions import new_owner
+from django_distlock.backends.database import DatabaseBackend, backend, listening, postgresql
+from django_distlock.backends.database.places import QueuedPlace, places
+from django_distlock.models import LockWaiter, WaitingProcess
+from tests.support.concurrency import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from django_distlock import Lease
+
+ALIAS = "postgresql"
+SOON = 30.0
+"""Seconds within which what takes one at most is done, on a busy machine."""
+PAST = datetime(2020, 1, 1, tzinfo=UTC)
+FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+def let_offers_last(change: Callable[[Any, str, int], None] = setattr) -> None:
+    """Let no offer end by itself, and nobody pass for dead, however slow this machine is.
+
+    Only statements that are made after this have it.
+    """
+    change(postgresql, "OFFER", 60_000_000)
+    for module in (postgresql, backend, listening):
+        change(module, "ALIVE", 60_000_000)
+
+
+def store() -> DatabaseBackend:
+    """Return the store."""
+    found = lock_backends[ALIAS]
+    assert isinstance(found, DatabaseBackend)
+    return found
+
+
+def current_listener() -> listening.Listener:
+    """Return this process's listener."""
+    return listening.listener(
+        ALIAS, store().connections, DatabaseBackend.statements, store().store_timeout
+    )
+
+
+def waiters() -> int:
+    """Return how many wait in the table."""
+    return LockWaiter.objects.using(ALIAS).count()
+
+
+def until_waiting(number: int) -> None:
+    """Return when so many wait in the table."""
+    until(lambda: waiters() == number)
+
+
+def until_heard() -> None:
+    """Return when this process hears of what its waiters are offered."""
+    until(lambda: current_listener().hears)
+
+
+def another_waits(seen_at: datetime) -> None:
+    """Have somebody wait for the lock whose process was seen then."""
+    WaitingProcess.objects.using(ALIAS).create(id=1, seen_at=seen_at)
+    LockWaiter.objects.using(ALIAS).create(
+        semaphore="a", owner=new_owner(), holder="another", process=1, number=1
+    )
+
+
+class Line:
+    """Threads of this process that wait for the lock, one behind the other."""
+
+    def __init__(self) -> None:
+        self.threads = ThreadPoolExecutor(10)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.threads.shutdown()
+
+    def join(self, semaphore: str = "a", **arguments: Any) -> Future[Lease | None]:
+        """Let another thread wait, and return when it knows its place."""
+        before = set(places)
+
+        def wait() -> Lease | None:
+            try:
+                return acquire_lock(semaphore, backend=ALIAS, **{"timeout": 2 * SOON} | arguments)
+            finally:
+                connections.close_all()
+
+        waiting = self.threads.submit(wait)
+        until(lambda: bool(set(places) - before))
+        until_heard()
+        return waiting
+
+
+def granted(waiting: Future[Lease | None]) -> Lease:
+    """Wait for the lease, which has to come soon."""
+    lease = waiting.result(SOON)
+    assert lease is not None
+    return lease
+
+
+def wait_by_hand(semaphore: str = "a") -> tuple[QueuedPlace, str, threading.Event]:
+    """Join the queue, without trying; return the place, the owner, and what is set when woken."""
+    woken, owner = threading.Event(), new_owner()
+    place = store().join(semaphore, owner, "by hand", woken.set)
+    assert isinstance(place, QueuedPlace)
+    until_heard()
+    return place, owner, woken
+
+
+def terminate(session: int) -> None:
+    """End a session, and return when it has ended."""
+    with connections[ALIAS].cursor() as cursor:
+
+        def ended() -> bool:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s", [session]
+            )
+            return not cursor.fetchall()
+
+        until(ended)
