@@ -61,7 +61,8 @@ class Background:
         self.thread: threading.Thread | None = None
         # When the thread looks at the leases next. Before it looks at which there are, it wants to
         # be woken by whoever adds one meanwhile; so nobody has to take a lock for that.
-        self._looks_at = WAKE_ME
+        self.looks_at = WAKE_ME
+        """When the thread looks at the leases next, by the local monotonic clock."""
         self._woken_for = -math.inf
         """When the lease was due that woke the thread last."""
         self._used = -math.inf
@@ -72,7 +73,7 @@ class Background:
         if lease.pid != self._pid:  # forked by somebody who doesn't call Python's hooks
             self._begin()
         self.renewals.add(lease)
-        if lease.due < self._looks_at:
+        if lease.due < self.looks_at:
             self._woken_for = lease.due
             with self._changing:
                 self._wake()
@@ -133,23 +134,23 @@ class Background:
         try:
             self._work_and_renew()
         finally:
-            self._looks_at = WAKE_ME  # another thread, if this one was killed by an error
+            self.looks_at = WAKE_ME  # another thread, if this one was killed by an error
 
     def _work_and_renew(self) -> None:
         idle = False
         while not (idle and self._end()):
-            self._looks_at = WAKE_ME
+            self.looks_at = WAKE_ME
             due = self.renewals.next_due()
             now = clocks.monotonic()
             # Or else each lease that is released before we look would wake us once more.
             if self._woken_for > now:
                 due = min(due, self._woken_for)
             idle = due == math.inf
-            self._looks_at = now + IDLE if idle else due
-            if self._wakeup.wait(0 if self._work else self._looks_at - now):
+            self.looks_at = now + IDLE if idle else due
+            if self._wakeup.wait(0 if self._work else self.looks_at - now):
                 idle = False
             work = self._work.popleft() if self._work else None
-            self._looks_at = WILL_LOOK
+            self.looks_at = WILL_LOOK
             if work is None and self.renewals.next_due() > clocks.monotonic():
                 continue
             idle = False
@@ -187,7 +188,7 @@ class Background:
 
     def _end(self) -> bool:
         with self._changing:
-            self._looks_at = WAKE_ME
+            self.looks_at = WAKE_ME
             is_used = clocks.monotonic() - self._used < IDLE
             if self._expected or len(self.renewals) or self._work or is_used:
                 return False
@@ -208,13 +209,14 @@ def lacks_threads() -> bool:
     return bool(options) and not {"threads", "enable-threads"} & options.keys()
 
 
-_backgrounds: dict[str, Background] = {}
+backgrounds: dict[str, Background] = {}
+"""Those of this process, by the store's alias: see background()."""
 
 
 def background(alias: str) -> Background:
     """Return the thread of the store, which need not run yet."""
-    found = _backgrounds.get(alias)
-    return found or _backgrounds.setdefault(alias, Background(alias))
+    found = backgrounds.get(alias)
+    return found or backgrounds.setdefault(alias, Background(alias))
 
 
-os.register_at_fork(after_in_child=_backgrounds.clear)
+os.register_at_fork(after_in_child=backgrounds.clear)

@@ -14,9 +14,10 @@ from django.test import override_settings
 
 from django_distlock.backends.base import BaseLockBackend
 from django_distlock.checks import check_lock_backends
+from tests.support.databases import on_each_database
 from tests.support.paths import ROOT
 
-# For the checks of models, Django asks MariaDB what it can store.
+# For the checks of models, Django asks each database what it can store.
 connected = pytest.mark.django_db(databases="__all__")
 DATABASE = "django_distlock.backends.database.DatabaseBackend"
 
@@ -39,9 +40,10 @@ def database(**options: Any) -> dict[str, Any]:
 
 
 @connected
-def test_tests_settings_are_clean(capsys: pytest.CaptureFixture[str]) -> None:
+@on_each_database
+def test_tests_settings_are_clean(alias: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`manage.py check` has nothing to say, not even a warning."""
-    call_command("check", fail_level="DEBUG")
+    call_command("check", databases=[alias], fail_level="DEBUG")
     assert "no issues (1 silenced)" in capsys.readouterr().out  # W005, of MemoryBackend
 
 
@@ -52,7 +54,7 @@ def test_check_is_registered() -> None:
         override_settings(DISTLOCK={"jobs": {}}),
         pytest.raises(CommandError, match=r"distlock\.E001.*DISTLOCK\['jobs'\]: must be a dict"),
     ):
-        call_command("check")
+        call_command("check", databases=["default"])
 
 
 def test_good_settings_have_no_messages() -> None:

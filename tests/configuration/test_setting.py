@@ -126,7 +126,7 @@ def test_empty_setting_has_no_alias() -> None:
 def test_unknown_alias_in_a_call_is_refused() -> None:
     """Not read as contended."""
     with pytest.raises(InvalidLockBackend, match=r"^DISTLOCK\['nowhere'\]: not configured"):
-        acquire_lock("a", backend="nowhere")
+        acquire_lock("report", backend="nowhere")
 
 
 @pytest.mark.parametrize("configured", [[], "default", 0, ()])

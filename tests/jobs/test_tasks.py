@@ -1,7 +1,4 @@
-"""Locks in Django's tasks, which there are since Django 6.0.
-
-Coverage is measured with an earlier one: pyproject.toml leaves this file out of it.
-"""
+"""Locks in Django's tasks, which there are since Django 6.0."""
 
 from __future__ import annotations
 

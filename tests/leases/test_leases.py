@@ -6,7 +6,6 @@ import os
 import pickle
 import socket
 import threading
-from typing import Any
 
 import pytest
 
@@ -16,12 +15,18 @@ from django_distlock import (
     LockLost,
     LockNotHeld,
     acquire_lock,
-    clocks,
     distributed_lock,
     release_lock,
 )
 from django_distlock.acquisitions import describe_holder, new_owner
+from tests.support.moved_clock import MovedClock
 from tests.support.scripted_store import ScriptedBackend
+
+
+@pytest.fixture(autouse=True)
+def stopped_clock(moved_clock: MovedClock) -> None:
+    """Let nothing depend on how long a test takes."""
+    moved_clock.stop()
 
 
 @pytest.fixture
@@ -36,24 +41,21 @@ def test_lease_is_true_and_held(lease: Lease) -> None:
     """With about its ttl left."""
     assert bool(lease) is True
     assert lease.held
-    assert 50 < lease.remaining <= 60
+    assert lease.remaining == pytest.approx(60)
     lease.check()
 
 
 def test_unlimited_lease_has_no_end(scripted: ScriptedBackend) -> None:
     """Infinite seconds remain."""
-    lease = acquire_lock("a", ttl=None)
+    lease = acquire_lock("report", ttl=None)
     assert lease is not None
     lease.renew()
     assert lease.remaining == math.inf
 
 
-def test_expired_lease_knows_it_by_the_local_clock(
-    lease: Lease, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_expired_lease_knows_it_by_the_local_clock(lease: Lease, moved_clock: MovedClock) -> None:
     """Without a round trip, and whatever the wall clock says."""
-    later = clocks.monotonic() + 61
-    monkeypatch.setattr(clocks, "monotonic", lambda: later)
+    moved_clock.expire(lease)
     assert not lease.held
     assert lease.remaining == 0
     assert "expired: its ttl of 60 seconds has passed" in repr(lease)
@@ -64,21 +66,13 @@ def test_expired_lease_knows_it_by_the_local_clock(
 
 
 def test_remaining_counts_from_before_the_request(
-    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedBackend, moved_clock: MovedClock
 ) -> None:
     """A slow reply doesn't make the lease longer than the store's."""
-    now = [1000.0]
-    monkeypatch.setattr(clocks, "monotonic", lambda: now[0])
-    grant = scripted.acquire
-
-    def slowly(*args: Any) -> Any:
-        now[0] += 7
-        return grant(*args)
-
-    monkeypatch.setattr(scripted, "acquire", slowly)
-    lease = acquire_lock("a")
+    scripted.answer("acquire", lambda: moved_clock.advance(7))
+    lease = acquire_lock("report")
     assert lease is not None
-    assert lease.remaining == 53
+    assert lease.remaining == pytest.approx(53)
 
 
 def test_released_lease_is_not_held(lease: Lease) -> None:
@@ -92,11 +86,10 @@ def test_released_lease_is_not_held(lease: Lease) -> None:
         lease.renew()
 
 
-def test_renewal_moves_the_end(lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_renewal_moves_the_end(lease: Lease, moved_clock: MovedClock) -> None:
     """To its ttl from now."""
-    later = clocks.monotonic() + 50
-    monkeypatch.setattr(clocks, "monotonic", lambda: later)
-    assert lease.remaining < 11
+    moved_clock.advance(50)
+    assert lease.remaining == pytest.approx(10)
     lease.renew()
     assert lease.remaining == pytest.approx(60)
 
@@ -155,4 +148,4 @@ def test_holder_says_who_it_is() -> None:
 def test_block_is_left_by_who_entered_it() -> None:
     """When nobody is in the block, that is said."""
     with pytest.raises(RuntimeError, match="more often than it was entered"):
-        distributed_lock("a").__exit__(None, None, None)
+        distributed_lock("report").__exit__(None, None, None)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import subprocess
-import sys
+import math
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
 import django
 import pytest
@@ -29,22 +26,22 @@ from django_distlock import (
     LockBackendUnavailable,
     aacquire_lock,
     distributed_lock,
-    flows,
     leftovers,
     lock_backends,
     release_lock,
 )
 from django_distlock.background import background
-from django_distlock.flows import current_flow
+from django_distlock.flows import RequestFlows, current_flow
 from tests.support.concurrency import elsewhere, run
-from tests.support.databases import committed, on_each_database, on_each_server
-from tests.support.holders import acquire, free_for_others, outlast, take_away
+from tests.support.databases import committed, on_each_database
+from tests.support.holders import acquire, take_away
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from django.http import HttpRequest
 
+    from tests.support.moved_clock import MovedClock
     from tests.support.scripted_store import ScriptedBackend
 
 pytestmark = [committed, pytest.mark.urls(__name__)]
@@ -136,7 +133,7 @@ def test_request_leaves_no_lock_behind(alias: str, client: Client) -> None:
 def test_what_was_held_before_the_request_is_left_alone(alias: str, client: Client) -> None:
     """It isn't the request's."""
     lease = acquire(alias)
-    let_view(lambda: acquire(alias, "b").release())
+    let_view(lambda: acquire(alias, "the request's").release())
     client.get("/leaving/")
     assert lease.held
     assert names(alias) == ["a"]
@@ -211,18 +208,18 @@ def test_several_are_released_though_one_can_not_be(
     release = store.release
 
     def refuse_first(self: Any, lease: Any, keep: float = 0) -> bool:
-        if lease.semaphore == "a":
+        if lease.semaphore == "report":
             raise LockBackendUnavailable("down")
         return release(self, lease, keep)
 
     monkeypatch.setattr(store, "release", refuse_first)
-    let_view(lambda: leases.extend(acquire(alias, name) for name in "abc"))
+    let_view(lambda: leases.extend(acquire(alias, name) for name in ("report", "import", "export")))
     with pytest.warns(ResourceWarning) as caught:
         client.get("/leaving/")
     assert len(about_leases(caught)) == 3
-    assert names(alias) == ["a"]
-    assert "'a', which was left behind, could not be released" in caplog.text
-    assert ref(leases[0]) not in background(alias).renewals._leases
+    assert names(alias) == ["report"]
+    assert "'report', which was left behind, could not be released" in caplog.text
+    assert leases[0] not in background(alias).renewals
     monkeypatch.undo()
     assert leases[0].release()
 
@@ -243,7 +240,7 @@ def test_request_inside_a_request_ends_for_itself(alias: str, client: Client) ->
 
     def nest() -> None:
         acquire(alias, "before")
-        let_view(lambda: acquire(alias, "a"))
+        let_view(lambda: acquire(alias))
         with pytest.warns(ResourceWarning, match=LEFT):
             Client().get("/leaving/")
         acquire(alias, "later")
@@ -281,7 +278,7 @@ def test_beginning_without_an_end_is_of_no_consequence(
 def test_request_in_another_thread_ends_for_itself(alias: str) -> None:
     """What this one holds is none of its concern."""
     lease = acquire(alias)
-    let_view(lambda: acquire(alias, "b"))
+    let_view(lambda: acquire(alias, "the request's"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         elsewhere(lambda: Client().get("/leaving/"))
@@ -335,7 +332,9 @@ def test_tasks_that_outlast_their_request_keep_what_they_have() -> None:
         assert await sync_to_async(names)("default") == ["a thread's", "mine"]
         await asyncio.to_thread(threads_lease.pop().release)
         await asyncio.to_thread(connections.close_all)
-        assert [each.ended for each in flows._of_requests.values()] == [True]
+        gc.collect()
+        requests = [each for each in gc.get_objects() if isinstance(each, RequestFlows)]
+        assert [(each.ended, len(each)) for each in requests] == [(True, 0)]
         task = going_on.pop()
         task.cancel()
         await asyncio.wait([task])
@@ -399,112 +398,42 @@ def run_task() -> None:
 # Nobody's leases
 
 
-def forget(alias: str, **arguments: Any) -> None:
-    """Let a thread end that holds a lease."""
-    elsewhere(lambda: bool(acquire(alias, **arguments)))
-    gc.collect()
-
-
 @on_each_database
-def test_lease_that_nobody_refers_to_is_warned_of_and_ends(alias: str) -> None:
+def test_lease_that_nobody_refers_to_is_warned_of(alias: str) -> None:
     """It is not released, since what was done under it may not be done; nor is it renewed."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        forget(alias, ttl=0.6)
+        elsewhere(lambda: bool(acquire(alias)))
+        gc.collect()
     [warning] = about_leases(caught)
     assert warning.category is ResourceWarning
     assert "The lease on 'a' was never released. It ends in" in str(warning.message)
-    assert len(background(alias).renewals._referenced()) == 0
     assert names(alias) == ["a"]
-    assert free_for_others(alias, timeout=60)
+    renewals = background(alias).renewals
+    assert renewals.next_due() == math.inf
+    assert len(renewals) == 0
 
 
 @on_each_database
 @pytest.mark.parametrize("ending", ["released", "lost", "expired", "put off"])
-def test_lease_that_has_ended_is_not_warned_of(alias: str, ending: str) -> None:
+def test_lease_that_has_ended_is_not_warned_of(
+    alias: str, ending: str, moved_clock: MovedClock
+) -> None:
     """Nobody misses it."""
 
     def end() -> None:
-        with transaction.atomic(using=alias) if ending == "put off" else distributed_lock("b"):
-            lease = acquire(alias, ttl=0.5 if ending == "expired" else 60, renew=False)
+        with transaction.atomic(using=alias) if ending == "put off" else distributed_lock("report"):
+            lease = acquire(alias, renew=False)
             if ending in ("released", "put off"):
                 lease.release()
         if ending == "lost":
             take_away(lease)
             lease.lose()
         if ending == "expired":
-            outlast(lease)
+            moved_clock.expire(lease)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         elsewhere(end)
         gc.collect()
     assert about_leases(caught) == []
-
-
-@on_each_server
-def test_forked_childs_copy_is_not_warned_of(alias: str) -> None:
-    """It is the parent's lease."""
-    lease = acquire(alias)
-    if not (pid := os.fork()):
-        status = 1
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                current_flow()
-                parents = lease
-                assert not parents.held
-                assert parents.release() is False
-                parents.__del__()
-            status = len(about_leases(caught))
-        finally:
-            os._exit(status)
-    assert os.waitpid(pid, 0)[1] == 0
-    assert lease.held
-    assert names(alias) == ["a"]
-    assert lease.release()
-
-
-def test_thread_ends_when_its_lease_is_collected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is nothing to renew then."""
-    monkeypatch.setattr("django_distlock.background.IDLE", 0.01)
-    lease = acquire("default", ttl=0.3)
-    thread = background("default").thread
-    assert thread is not None
-    lease.release()
-    thread.join(60)
-    assert not thread.is_alive()
-    assert background("default").thread is not thread
-
-
-# The import
-
-SANITY = """
-import logging, os, signal, threading, django.dispatch
-from django.conf import settings
-handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
-import django_distlock, django_distlock.signals
-assert not settings.configured
-assert threading.enumerate() == [threading.main_thread()]
-assert handlers == {number: signal.getsignal(number) for number in signal.valid_signals()}
-assert not logging.getLogger("django_distlock").handlers
-assert "django_distlock.models" not in __import__("sys").modules
-from django_distlock import background, flows
-assert not background._backgrounds and not flows._of_requests
-for name in vars(django_distlock.signals):
-    if name.startswith("lock_"):
-        assert not getattr(django_distlock.signals, name).receivers
-"""
-
-
-def test_import_alone_does_nothing_but_connect_signals() -> None:
-    """Settings are not needed, no thread runs, and nothing is written anywhere."""
-    environment = {key: value for key, value in os.environ.items() if "DJANGO" not in key}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", SANITY],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

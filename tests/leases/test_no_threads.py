@@ -10,23 +10,17 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
-from asgiref.sync import SyncToAsync
 
 from django_distlock import (
     LockBackendUnavailable,
     aacquire_lock,
     acquire_lock,
-    background,
     clocks,
     lock_backends,
 )
-from django_distlock import threads as executors
 from django_distlock.acquisitions import new_owner
-from django_distlock.backends import pools
 from django_distlock.backends.redis import servers as redis_servers
 from django_distlock.backends.redis.connections import Moved
-from django_distlock.backends.redis.listening import _listeners as redis_listeners
-from django_distlock.backends.server.listening import _listeners as server_listeners
 from tests.support.concurrency import run
 from tests.support.databases import committed
 from tests.support.holders import acquire
@@ -42,34 +36,40 @@ STORES = [
     "memory",
     "default",
     pytest.param("postgresql", marks=pytest.mark.needs("postgresql")),
-    pytest.param("mariadb", marks=pytest.mark.needs("mariadb")),
-    pytest.param("memcached", marks=pytest.mark.needs("memcached")),
-    pytest.param("redis", marks=pytest.mark.needs("redis")),
-    pytest.param("lock_server", marks=pytest.mark.needs("lock_server")),
+    *(
+        pytest.param(name, marks=[pytest.mark.needs(name), pytest.mark.once])
+        for name in ("mariadb", "memcached", "redis", "lock_server")
+    ),
 ]
 QUEUES = STORES[-2:]
 """Those that tell who waits, by a thread."""
 
 
 @pytest.fixture
-def alias(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def threadless(no_backgrounds: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no thread yet, neither in the background nor one that listens to a server."""
+    monkeypatch.setattr("django_distlock.backends.redis.listening.listeners", {})
+    monkeypatch.setattr("django_distlock.backends.server.listening.listeners", {})
+
+
+@pytest.fixture
+def unused_store(request: pytest.FixtureRequest, threadless: None) -> Iterator[str]:
     """Return the alias of a store that has neither connections nor threads yet."""
-    monkeypatch.setattr(executors, "executors", {})
-    monkeypatch.setattr(SyncToAsync, "single_thread_executor", ThreadPoolExecutor(1))
-    monkeypatch.setattr(background, "_backgrounds", {})
-    pools._connecting.cache_clear()
-    redis_listeners.clear()
-    server_listeners.clear()
-    found: str = request.param
-    if found == "redis":
+    alias: str = request.param
+    if alias == "redis":
         with locks_of(request.getfixturevalue("redis_server")):
-            yield found
-    elif found == "lock_server":
+            yield alias
+    elif alias == "lock_server":
         with locks_of_server(request.getfixturevalue("spare_lock_server")):
-            yield found
+            yield alias
     else:
-        lock_backends[found].close()
-        yield found
+        lock_backends[alias].close()
+        yield alias
+
+
+def on_each_of(stores: list[Any]) -> pytest.MarkDecorator:
+    """Run the test on each of these stores, while it is unused."""
+    return pytest.mark.parametrize("unused_store", stores, indirect=True)
 
 
 async def acquire_and_release(alias: str) -> bool:
@@ -80,10 +80,22 @@ async def acquire_and_release(alias: str) -> bool:
 
 @contextmanager
 def no_threads() -> Iterator[None]:
-    """Let none be started in the block."""
-    error = RuntimeError("can't start new thread")
-    with mock.patch.object(threading.Thread, "start", side_effect=error):
-        yield
+    """Let none be started in the block: no executor has any, and what it is given waits for one.
+
+    After the block there are threads: all that was given to an executor is done.
+    """
+    error, submit = RuntimeError("can't start new thread"), ThreadPoolExecutor.submit
+    with ThreadPoolExecutor(1) as without_thread:
+
+        def submit_in_vain(executor: ThreadPoolExecutor, *work: Any, **arguments: Any) -> Any:
+            return submit(without_thread, *work, **arguments)
+
+        with (
+            mock.patch.object(threading.Thread, "start", side_effect=error),
+            mock.patch.object(ThreadPoolExecutor, "submit", submit_in_vain),
+        ):
+            yield
+        without_thread.submit(int).result(60)
 
 
 def is_contended(alias: str) -> bool:
@@ -92,45 +104,54 @@ def is_contended(alias: str) -> bool:
 
 
 @committed
-@pytest.mark.parametrize("alias", STORES, indirect=True)
-def test_basic_calls_need_no_thread(alias: str, caplog: pytest.LogCaptureFixture) -> None:
+@on_each_of(STORES)
+def test_basic_calls_need_no_thread(unused_store: str, caplog: pytest.LogCaptureFixture) -> None:
     """It is only renewed by nobody."""
     with no_threads():
-        lease = acquire(alias)
-        assert is_contended(alias)
+        lease = acquire(unused_store)
+        assert is_contended(unused_store)
         lease.renew()
         assert lease.release()
-        lock_backends[alias].close()
-        assert acquire(alias, renew=False).release()
+        lock_backends[unused_store].close()
+        assert acquire(unused_store, renew=False).release()
     assert "No thread could be started: leases end without being renewed" in caplog.text
 
 
 @committed
-@pytest.mark.parametrize("alias", QUEUES, indirect=True)
+@on_each_of(QUEUES)
 @pytest.mark.parametrize("is_async", [False, True])
-def test_who_waits_without_a_thread_asks_again_and_again(alias: str, is_async: bool) -> None:
+def test_who_waits_without_a_thread_asks_again_and_again(unused_store: str, is_async: bool) -> None:
     """Nobody tells him of his turn."""
-    store = lock_backends[alias]
-    assert store.acquire("a", new_owner(), 0.5, "")
-    with no_threads():
+    store = lock_backends[unused_store]
+    held = store.acquire("a", new_owner(), 60, "")
+    assert held is not None
+    token = held.token
+    assert token is not None
+    assert is_contended(unused_store)  # by a connection for async code: it needs a thread for one
+    name, asked = "aacquire" if is_async else "acquire", 0
+    ask = getattr(type(store), name)
+
+    def release_at_third_try(*arguments: Any, **options: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            assert store.force_release("a", token)
+        return ask(*arguments, **options)
+
+    with no_threads(), mock.patch.object(type(store), name, release_at_third_try):
         if is_async:
-            open_connection(alias)
-            lease = asyncio.run(aacquire_lock("a", timeout=60, backend=alias))
+            lease = asyncio.run(aacquire_lock("a", timeout=60, backend=unused_store))
         else:
-            lease = acquire_lock("a", timeout=60, backend=alias)
+            lease = acquire_lock("a", timeout=60, backend=unused_store)
     assert lease
     assert lease.release()
 
 
-def open_connection(alias: str) -> None:
-    """Have a connection that async code finds: to make one it needs a thread."""
-    assert is_contended(alias)
-
-
+@pytest.mark.once
 @pytest.mark.needs("lock_server")
+@pytest.mark.usefixtures("threadless")
 def test_lease_that_is_to_end_with_a_connection_needs_a_thread(spare_lock_server: Server) -> None:
     """It listens there."""
-    server_listeners.clear()
     with locks_of_server(spare_lock_server, release_on_disconnect=True):
         with no_threads(), pytest.raises(LockBackendUnavailable, match="can't start new thread"):
             acquire_lock("a", backend="lock_server")
@@ -138,13 +159,13 @@ def test_lease_that_is_to_end_with_a_connection_needs_a_thread(spare_lock_server
 
 
 @committed
-@pytest.mark.parametrize("alias", STORES[1:], indirect=True)
-def test_async_call_that_needs_a_thread_is_unavailable(alias: str) -> None:
+@on_each_of(STORES[1:])
+def test_async_call_that_needs_a_thread_is_unavailable(unused_store: str) -> None:
     """And isn't made when there can be threads again: nobody would have that lock."""
     with no_threads():
         with pytest.raises(LockBackendUnavailable, match="can't start new thread"):
-            asyncio.run(aacquire_lock("a", backend=alias))
-    assert run(acquire_and_release(alias))
+            asyncio.run(aacquire_lock("a", backend=unused_store))
+    assert run(acquire_and_release(unused_store))
 
 
 def test_memory_needs_no_thread_for_async_code() -> None:
@@ -157,11 +178,12 @@ def test_node_of_a_cluster_is_not_looked_for_without_a_thread(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The call that failed says why it did."""
-    cluster = redis_servers.Cluster(mock.Mock(), 1)
+    client = mock.Mock()
+    cluster = redis_servers.Cluster(client, 1)
     with no_threads():
         cluster.suspect()
     assert "It isn't looked up which node of a Redis Cluster has what" in caplog.text
-    cluster._client.nodes_manager.initialize.assert_not_called()
+    client.nodes_manager.initialize.assert_not_called()
 
 
 def test_async_code_that_a_cluster_sends_elsewhere_needs_a_thread() -> None:
@@ -192,7 +214,7 @@ def test_error_after_the_call_in_a_thread_is_no_lack_of_threads(
     """The call has been made by then: what it came to is undone."""
     broken = mock.Mock()
     broken.close_all.side_effect = RuntimeError("a bug")
-    monkeypatch.setattr(executors, "connections", broken)
+    monkeypatch.setattr("django_distlock.threads.connections", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         asyncio.run(aacquire_lock("a"))
     assert scripted.calls == ["acquire", "release"]

@@ -46,11 +46,18 @@ counts = {
 
 
 @app.task  # type: ignore[untyped-decorator]
-@distributed_lock("<name>:once", on_conflict=skip, ttl=1)
+@distributed_lock("<name>:once", on_conflict=skip)
 def work_or_skip(name: str) -> str:
     """Work, unless somebody does."""
     meet(name)
     return "worked"
+
+
+@app.task  # type: ignore[untyped-decorator]
+@distributed_lock("<name>", ttl=3)
+def work_and_be_killed(name: str) -> None:
+    """Hold a lock that ends soon when nobody renews it any more."""
+    meet(name)
 
 
 @app.task(  # type: ignore[untyped-decorator]

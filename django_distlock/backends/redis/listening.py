@@ -418,13 +418,14 @@ def _note_end(places: list[QueuedPlace], left: int) -> None:
         place.ends = ends
 
 
-_listeners: dict[Node, Listener] = {}
+listeners: dict[Node, Listener] = {}
+"""Those of this process: see listener()."""
 
 
 def listener(node: Node) -> Listener:
     """Return this process's listener for a server, which need not listen yet."""
-    found = _listeners.get(node)
-    return found or _listeners.setdefault(node, Listener(node))
+    found = listeners.get(node)
+    return found or listeners.setdefault(node, Listener(node))
 
 
-os.register_at_fork(after_in_child=_listeners.clear)
+os.register_at_fork(after_in_child=listeners.clear)

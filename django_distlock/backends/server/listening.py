@@ -388,13 +388,14 @@ class Listener:
                 self._left.pop(number, None)
 
 
-_listeners: dict[LockServer, Listener] = {}
+listeners: dict[LockServer, Listener] = {}
+"""Those of this process: see listener()."""
 
 
 def listener(server: LockServer) -> Listener:
     """Return this process's listener for a server, which need not listen yet."""
-    found = _listeners.get(server)
-    return found or _listeners.setdefault(server, Listener(server))
+    found = listeners.get(server)
+    return found or listeners.setdefault(server, Listener(server))
 
 
-os.register_at_fork(after_in_child=_listeners.clear)
+os.register_at_fork(after_in_child=listeners.clear)

@@ -1,0 +1,48 @@
+"""Fixtures for the tests of leases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from django_distlock import lock_backends
+from django_distlock.background import Background, background
+from tests.support.moved_clock import MovedClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def moved_clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
+    """Return the local clock by which leases end, to be moved."""
+    return MovedClock(monkeypatch)
+
+
+@pytest.fixture
+def no_backgrounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no store have its background thread yet, as in a process that has just begun."""
+    monkeypatch.setattr("django_distlock.background.backgrounds", {})
+
+
+@pytest.fixture
+def default_background(no_backgrounds: None) -> Background:
+    """Return the background of the default store, whose thread does not run yet."""
+    return background("default")
+
+
+@pytest.fixture
+def clear_memory() -> Iterator[None]:
+    """Leave no lock in memory to other tests."""
+    yield
+    lock_backends["memory"].clear()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def long_store_timeout(settings: Any) -> None:
+    """Give a database more time to answer than a busy machine takes."""
+    for alias in {"postgresql", "mariadb"} & set(settings.DISTLOCK):
+        entry = settings.DISTLOCK[alias]
+        options = entry["OPTIONS"] | {"store_timeout": 60}
+        settings.DISTLOCK = settings.DISTLOCK | {alias: entry | {"OPTIONS": options}}

@@ -1,0 +1,381 @@
+"""Renewal of leases whose rows are in a database: what it costs, and what may be in its way."""
+
+import gc
+import math
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest import mock
+
+import pytest
+from django.db import DatabaseError, connections, transaction
+from django.test import TestCase
+from django.views.debug import ExceptionReporter
+
+from django_distlock import Lease, LockBackendUnavailable, LockLost, clocks, lock_backends
+from django_distlock.acquisitions import Request, describe_holder, new_owner
+from django_distlock.backends.base import Grant
+from django_distlock.backends.database.connections import close_own_connections
+from django_distlock.backends.database.mysql import MySQLStatements
+from django_distlock.backends.database.sqlite import SQLiteStatements
+from django_distlock.backends.database.statements import Statements
+from django_distlock.background import background
+from django_distlock.flows import current_flow
+from django_distlock.models import Lock
+from tests.support.databases import committed, on_each_database, on_each_server, pool_of
+from tests.support.holders import acquire, take_away
+from tests.support.moved_clock import MovedClock
+from tests.support.renewals import renewals_of
+from tests.support.scripted_store import ScriptedBackend
+
+on_each_way = pytest.mark.parametrize(
+    "store",
+    [
+        "default",
+        "orm",
+        pytest.param("postgresql", marks=pytest.mark.needs("postgresql")),
+        pytest.param("mariadb", marks=pytest.mark.needs("mariadb")),
+        pytest.param("mysql", marks=pytest.mark.needs("mariadb")),
+    ],
+)
+
+
+def hold(number: int, alias: str) -> list[Lease]:
+    """Acquire so many leases of a minute, which nobody renews but the test."""
+    return [acquire(alias, f"{alias} {n}", ttl=60, renew=False) for n in range(number)]
+
+
+# What it costs
+
+
+@pytest.mark.once
+def test_lease_costs_little_memory(scripted: ScriptedBackend) -> None:
+    """Less than 2 KB each (design, 7)."""
+    renewals = renewals_of(granted("default", 0))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        leases = [granted("default", number) for number in range(1, 1_001)]
+        for lease in leases:
+            renewals.add(lease)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (after - before) / len(leases) < 2048
+
+
+@committed
+@pytest.mark.once
+@pytest.mark.usefixtures("long_store_timeout")
+@on_each_server
+def test_ten_thousand_leases_cost_few_round_trips(alias: str, moved_clock: MovedClock) -> None:
+    """At most 20 a period (design, 7)."""
+    leases = [granted(alias, number) for number in range(10_000)]
+    renewals = renewals_of(*leases)
+    Lock.objects.using(alias).bulk_create(
+        Lock(semaphore=each.semaphore, owner=each.owner, expires_at=each.expires_at)
+        for each in leases
+    )
+    moved_clock.stop()
+    moved_clock.advance(3000)
+    with counted() as sent:
+        renewals.renew_due()
+    assert len(sent) <= 20
+    assert renewals.next_due() - clocks.monotonic() > 600
+    assert min(lease.remaining for lease in leases) > 3000
+
+
+def granted(alias: str, number: int) -> Lease:
+    """Return a lease of an hour as this thread would have it, of which no store knows."""
+    request = Request(
+        backend=alias,
+        semaphore=f"{number}collectPayment",
+        owner=new_owner(),
+        ttl=3600,
+        holder=describe_holder(),
+        renewed=False,
+        caller=None,
+        min_hold=0,
+        max_hold=math.inf,
+    )
+    now = datetime.now(UTC)
+    grant = Grant(number, now, now + timedelta(hours=1))
+    lease = Lease(request, grant, clocks.monotonic(), current_flow())
+    current_flow().remember(lease)
+    current_flow().keep(lease)
+    return lease
+
+
+@contextmanager
+def counted() -> Iterator[list[str]]:
+    """Return the statements that are sent for locks in the block."""
+    sent: list[str] = []
+
+    def spy(name: str) -> Any:
+        real = getattr(Statements, name)
+
+        def send(statements: Statements, sql: str, parameters: Any) -> Any:
+            sent.append(sql)
+            return real(statements, sql, parameters)
+
+        return mock.patch.object(Statements, name, send)
+
+    with spy("execute"), spy("fetch"):
+        yield sent
+
+
+@committed
+@pytest.mark.once
+@pytest.mark.needs("postgresql")
+def test_renewal_of_many_is_planned_for_the_table_as_it_is() -> None:
+    """PostgreSQL keeps a prepared plan as the table grows: it would compare each with each."""
+    close_own_connections()
+    leases = hold(2, "postgresql")
+    assert len(lock_backends["postgresql"].renew(leases)) == 2
+    assert not renewal_is_prepared()
+    leases[0].renew()  # compares one lease with each row, at worst
+    assert renewal_is_prepared()
+
+
+def renewal_is_prepared() -> bool:
+    """Tell whether PostgreSQL keeps a plan for it in the first of our own sessions."""
+    session = pool_of("postgresql").all[0].statements(clocks.monotonic() + 60)
+    prepared = session.fetch("SELECT statement FROM pg_prepared_statements", {})
+    return any("jsonb_to_recordset" in sql for (sql,) in prepared)
+
+
+# Rows that are locked, or gone
+
+
+@contextmanager
+def locked_row(alias: str, semaphore: str) -> Iterator[None]:
+    """Let another transaction have the row locked in the block."""
+    other = connections[alias].copy()
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute(
+                "SELECT 1 FROM django_distlock_lock WHERE semaphore = %s FOR UPDATE",
+                [semaphore.encode() if alias == "mariadb" else semaphore],
+            )
+        yield
+    finally:
+        other.close()
+
+
+@committed
+@pytest.mark.once
+@pytest.mark.usefixtures("long_store_timeout")
+@on_each_server
+def test_locked_row_stalls_no_other_renewal(
+    alias: str,
+    moved_clock: MovedClock,
+    lost: dict[Lease, str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is skipped, and tried again soon; nobody takes it for lost."""
+    leases = hold(100, alias)
+    renewals = renewals_of(*leases)
+    ends = [lease.expires_at for lease in leases]
+    moved_clock.stop()
+    with locked_row(alias, f"{alias} 50"):
+        moved_clock.advance(30)
+        renewals.renew_due()
+        moved = [lease.expires_at != end for lease, end in zip(leases, ends, strict=True)]
+        assert moved == [True] * 50 + [False] + [True] * 49
+        assert f"'{alias} 50', of {leases[50].holder}, and 0 others could not" in caplog.text
+        assert 0 < leases[50].due - clocks.monotonic() < 5
+        assert leases[50].held
+        with pytest.raises(LockBackendUnavailable, match="has its row locked"):
+            leases[50].renew()
+    moved_clock.advance(10)
+    renewals.renew_due()
+    assert leases[50].expires_at != ends[50]
+    assert not lost
+
+
+@committed
+@pytest.mark.once
+@on_each_server
+def test_end_that_somebody_else_wrote_is_no_renewal(alias: str, moved_clock: MovedClock) -> None:
+    """A row that is skipped may have an end that this lease never heard of."""
+    lease = acquire(alias, ttl=60, renew=False)
+    lock_backends[alias].renew([lease])  # whose answer was lost, say
+    moved_clock.stop()
+    moved_clock.advance(20)
+    remaining = lease.remaining
+    with locked_row(alias, "a"):
+        renewals_of(lease).renew_due()
+        with pytest.raises(LockBackendUnavailable):
+            lease.renew()
+    assert lease.remaining == remaining
+
+
+@committed
+@on_each_database
+def test_lease_that_was_taken_away_is_lost_at_the_next_renewal(
+    alias: str,
+    moved_clock: MovedClock,
+    lost: dict[Lease, str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Told once, with the reason; the others are renewed."""
+    taken, *others = leases = hold(3, alias)
+    renewals = renewals_of(*leases)
+    take_away(taken)
+    moved_clock.stop()
+    moved_clock.advance(30)
+    renewals.renew_due()
+    [(lease, reason)] = lost.items()
+    assert lease is taken
+    assert "its store has it no more" in reason
+    assert all(other.remaining > 50 for other in others)
+    assert f"{taken}, of {taken.holder}, was lost: {reason}." in caplog.text
+    assert str(taken.owner) not in caplog.text
+    with pytest.raises(LockLost, match="was lost: its store has it no more"):
+        taken.check()
+    assert taken.release() is False
+
+
+# Transactions
+
+
+@committed
+def test_renewal_that_is_rolled_back_is_none(moved_clock: MovedClock) -> None:
+    """On SQLite it is part of the transaction; so `remaining` doesn't count on it."""
+    lease = acquire("default", ttl=60, renew=False)
+    moved_clock.stop()
+    moved_clock.advance(1)
+    end, remaining = lease.expires_at, lease.remaining
+    with suppress(ZeroDivisionError), transaction.atomic():
+        lease.renew()
+        raise ZeroDivisionError
+    assert lease.expires_at == end
+    assert lease.remaining == remaining
+
+
+@committed
+def test_renewal_spares_a_transaction_that_has_read(moved_clock: MovedClock) -> None:
+    """On SQLite it couldn't write any more; when it is urgent the lease comes first."""
+    lease = acquire("default", ttl=60, renew=False)
+    moved_clock.stop()
+    with transaction.atomic():
+        assert lease.is_in_the_way()
+        moved_clock.advance(lease.remaining - 19)
+        assert not lease.is_in_the_way()
+    assert not lease.is_in_the_way()
+    lease.release()
+
+
+class InATestCase(TestCase):
+    """The test's own transaction is no other thread's to see."""
+
+    databases = {"default"}
+
+    def test_nothing_is_renewed_in_the_background(self) -> None:
+        """And the lease can be renewed by hand."""
+        lease = acquire("default")
+        assert lease not in background("default").renewals
+        lease.renew()
+        assert lease.release() is True
+
+
+@committed
+def test_lease_of_a_transaction_that_sqlite_will_commit_is_renewed() -> None:
+    """What other databases would not see until then, it waits for."""
+    with transaction.atomic():
+        assert lock_backends["default"].can_renew()
+
+
+@committed
+@pytest.mark.needs("postgresql")
+def test_lease_of_a_transaction_that_others_do_not_see_is_not_renewed() -> None:
+    """It would be taken for lost."""
+    with transaction.atomic(using="postgresql"):
+        assert not lock_backends["orm_postgresql"].can_renew()
+    assert lock_backends["orm_postgresql"].can_renew()
+
+
+@pytest.mark.needs("mariadb")
+@pytest.mark.django_db(databases=["mariadb"])
+def test_renewal_in_a_testcase_leaves_its_transaction_alone() -> None:
+    """MySQL would commit it at the beginning of another."""
+    lease = acquire("mysql")
+    end = lease.expires_at
+    lease.renew()
+    assert lease.expires_at != end
+    transaction.set_rollback(False, using="mariadb")  # an error if there were none
+    assert lease.release()
+
+
+# Errors
+
+
+@committed
+@on_each_way
+def test_no_traceback_of_a_renewal_has_the_owner(store: str) -> None:
+    """Debug pages and error reports show every frame's variables."""
+    lease = acquire(store)
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise DatabaseError("no such table")
+
+    with ExitStack() as broken:
+        for kind in (Statements, SQLiteStatements):
+            for name in ("fetch", "execute"):
+                broken.enter_context(mock.patch.object(kind, name, fail))
+        broken.enter_context(mock.patch("django_distlock.models.LockQuerySet.update", fail))
+        with pytest.raises(LockBackendUnavailable) as caught:
+            lease.renew()
+    page = ExceptionReporter(None, caught.type, caught.value, caught.tb).get_traceback_html()
+    assert "no such table" in page
+    assert str(lease.owner) not in page
+
+
+@committed
+@pytest.mark.once
+@pytest.mark.needs("mariadb")
+@pytest.mark.parametrize("store", ["mariadb", "mysql"])
+def test_database_that_can_not_skip_locked_rows_renews_one_by_one(store: str) -> None:
+    """MariaDB before 10.6."""
+    close_own_connections()
+    features = type(connections["mariadb"].features)
+    with mock.patch.object(features, "has_select_for_update_skip_locked", False):
+        taken, *others = leases = hold(3, store)
+        take_away(taken)
+        ends = lock_backends[store].renew(leases)
+        close_own_connections()
+    assert ends.keys() == {lease.owner for lease in others}
+    for lease in others:
+        renewed, end = ends[lease.owner]
+        assert renewed
+        assert end is not None
+        assert lease.expires_at is not None
+        assert end > lease.expires_at
+
+
+@committed
+@pytest.mark.once
+@pytest.mark.needs("mariadb")
+def test_deadlock_in_the_midst_of_a_renewal_is_tried_again() -> None:
+    """MySQL's way takes several statements, which are undone as one."""
+    from MySQLdb import OperationalError
+
+    lease = acquire("mysql")
+    end = lease.expires_at
+    errors = [OperationalError(1213, "Deadlock found")]
+    execute = MySQLStatements.execute
+
+    def fail_once(statements: MySQLStatements, sql: str, parameters: Any) -> int:
+        if errors and sql.strip().startswith("UPDATE"):
+            raise errors.pop()
+        return execute(statements, sql, parameters)
+
+    with mock.patch.object(MySQLStatements, "execute", fail_once):
+        lease.renew()
+    assert not errors
+    assert lease.expires_at != end
