@@ -133,7 +133,7 @@ def test_write_that_waits_for_a_later_holders_commit_is_refused(
 def test_process_stopped_before_its_write_is_refused_by_the_row(alias: str) -> None:
     """Beyond its ttl, so that a successor gets the lock with nobody's help, and writes."""
     invoice = create(alias)
-    with Workers(1, "write_late", alias, "1") as workers:
+    with Workers(1, "write_late", alias, "0.3") as workers:
         _, status = os.waitpid(workers.processes[0].pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
         with lock_of(invoice, timeout=30) as later:
