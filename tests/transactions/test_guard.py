@@ -348,6 +348,7 @@ def test_guard_that_fails_rolls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not Counter.objects.exists()
 
 
+@pytest.mark.once
 @on_each_server
 def test_connection_lost_before_the_guard_commits_nothing(alias: str) -> None:
     """The error is the database's own, as of a commit that fails."""

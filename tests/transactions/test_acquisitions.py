@@ -1,4 +1,4 @@
-"""Locks that are acquired again in a transaction, or can't be in it."""
+"""Locks that are acquired in a transaction: again, if it had them before, or never."""
 
 from contextlib import suppress
 from unittest import mock
