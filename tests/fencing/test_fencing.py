@@ -29,7 +29,15 @@ from tests.app.models import (
 )
 from tests.support.concurrency import Interrupted, elsewhere
 from tests.support.databases import committed, isolated, on_each_database, paused_before_writing
-from tests.support.fenced_rows import LATE, another_template, create, lock_of, stored
+from tests.support.fenced_rows import (
+    LATE,
+    another_template,
+    create,
+    known_to_be_lost,
+    lock_of,
+    stored,
+    taken_over,
+)
 from tests.support.holders import holding, take_away
 
 pytestmark = committed
@@ -388,11 +396,12 @@ def test_later_write_is_seen_beyond_a_snapshot(write: str, select_on_save: bool)
 def test_save_with_a_lost_lease_rolls_its_transaction_back(alias: str, model: type[Any]) -> None:
     """Though nothing was sent, and though the error is caught."""
     invoice = create(alias, model)
-    with lock_of(invoice) as lease, transaction.atomic(using=alias):
-        lease.lose()
-        Payment.objects.using(alias).create(invoice_id=invoice.pk)
-        with pytest.raises(LockLost):
-            invoice.save(lease=lease)
+    with lock_of(invoice) as lease:
+        known_to_be_lost(lease)
+        with transaction.atomic(using=alias):
+            Payment.objects.using(alias).create(invoice_id=invoice.pk)
+            with pytest.raises(LockLost):
+                invoice.save(lease=lease)
     assert not Payment.objects.using(alias).exists()
 
 
@@ -474,9 +483,7 @@ def test_moved_row_refuses_every_lease_but_its_new_holders(alias: str) -> None:
     row = create(alias)
     stale = stored(row)
     other = Customer.objects.using(alias).create(name="Bob")
-    with holding(alias, f"{other.pk}collectPayment") as outdated:
-        pass
-    outdated.released = False  # as of a holder that doesn't know
+    outdated = taken_over(row, f"{other.pk}collectPayment")
     with lock_of(row) as old, holding(alias, f"{other.pk}collectPayment") as new:
         rows = Invoice.objects.using(alias).filter(pk=row.pk, customer=row.customer)
         assert rows.filter(fence__lte=old.token).update(customer=other, fence=new.token) == 1
@@ -487,7 +494,7 @@ def test_moved_row_refuses_every_lease_but_its_new_holders(alias: str) -> None:
             moved.save(lease=outdated)
         moved.amount = 13
         moved.save(lease=new)
-    outdated.released = True  # as it was
+    outdated.release()
     with lock_of(moved) as next_one:
         moved.save(lease=next_one)
     assert (stored(row).amount, stored(row).fence) == (13, next_one.token)
