@@ -27,7 +27,7 @@ from tests.support.fenced_rows import (
     LATE,
     another_template,
     create,
-    known_to_be_lost,
+    have_lost,
     lock_of,
     stored,
 )
@@ -195,7 +195,7 @@ def test_refusal_leaves_the_transaction_around_it_usable(
         Invoice.objects.using(alias).update(fence=LATE)
     with lock_of(invoice) as lease:
         if known:
-            known_to_be_lost(lease)
+            have_lost(lease)
         rows = Invoice.objects.using(alias).fenced(lease)
         writes = writes_of(rows, alias)
         writes["delete of an object"] = lambda: invoice.delete(lease=lease)
@@ -332,7 +332,7 @@ def test_refused_bulk_update_rolls_its_transaction_back(alias: str, known: bool)
         Invoice.objects.using(alias).update(fence=LATE)
     with lock_of(invoice) as lease:
         if known:
-            known_to_be_lost(lease)
+            have_lost(lease)
         rows = Invoice.objects.using(alias).fenced(lease)
         with transaction.atomic(using=alias):
             Counter.objects.using(alias).create()

@@ -15,6 +15,8 @@ from tests.support.holders import acquire, holding, take_away
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from django.db import models
+
     from django_distlock import Lease
 
 LATE = 2**62  # a token of a holder that comes long after all others
@@ -48,13 +50,12 @@ def taken_over(row: Any, semaphore: str | None = None) -> Lease:
     return lease
 
 
-def known_to_be_lost(lease: Lease) -> Lease:
-    """Have the lease's lock taken away, and let that be noticed."""
+def have_lost(lease: Lease) -> None:
+    """Have the lease's lock taken away, and notice that."""
     take_away(lease)
     with suppress(LockLost):
         lease.renew()
     assert lease.lost
-    return lease
 
 
 def stored(row: Any) -> Any:
@@ -65,3 +66,14 @@ def stored(row: Any) -> Any:
 def another_template(text: str, model: type[Any] = Invoice) -> Any:
     """Let the model's rows belong to other locks."""
     return mock.patch.object(model._meta.get_field("fence"), "template", SemaphoreTemplate(text))
+
+
+def move(row: Any, customer: Customer) -> None:
+    """Let the row belong to another customer, and so to another lock."""
+    rows = Invoice.objects.using(row._state.db).filter(pk=row.pk)
+    assert rows.update(customer=customer, fence=0, amount=100) == 1
+
+
+def problems(model: type[models.Model]) -> list[tuple[str | None, str]]:
+    """Return what the system check says of the model."""
+    return [(each.id, each.msg) for each in model.check(databases=None)]
