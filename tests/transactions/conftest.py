@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from django_distlock import Lease
 
 
+@pytest.fixture(autouse=True)
+def stores_have_time(patient_stores: None) -> None:
+    """These tests are not about how long a store takes to answer."""
+
+
 @pytest.fixture
 def moved_clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
     """Return the local clock by which leases end, to be moved."""
