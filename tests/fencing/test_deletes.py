@@ -5,19 +5,9 @@ from typing import Any
 import pytest
 
 from django_distlock import LockLost
-from tests.app.models import (
-    DunnedInvoice,
-    Invoice,
-    InvoiceOnScreen,
-    Payment,
-)
+from tests.app.models import DunnedInvoice, Invoice, InvoiceOnScreen, Payment
 from tests.support.databases import committed, on_each_database
-from tests.support.fenced_rows import (
-    LATE,
-    create,
-    lock_of,
-    stored,
-)
+from tests.support.fenced_rows import LATE, create, lock_of, stored
 
 pytestmark = committed
 

@@ -9,17 +9,9 @@ from django.test.utils import isolate_apps
 
 from django_distlock import Lease
 from django_distlock.fencing import FencedModel, FenceField
-from tests.app.models import (
-    DunnedInvoice,
-    Greeting,
-    Invoice,
-    InvoiceOnScreen,
-    Parcel,
-)
+from tests.app.models import DunnedInvoice, Greeting, Invoice, InvoiceOnScreen, Parcel
 from tests.support.databases import committed, on_each_database
-from tests.support.fenced_rows import (
-    problems,
-)
+from tests.support.fenced_rows import problems
 
 pytestmark = committed
 

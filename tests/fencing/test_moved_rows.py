@@ -7,21 +7,9 @@ import pytest
 from django.db.models.signals import pre_save
 
 from django_distlock import LockLost
-from tests.app.models import (
-    Customer,
-    DunnedInvoice,
-    Invoice,
-    InvoiceOnScreen,
-)
+from tests.app.models import Customer, DunnedInvoice, Invoice, InvoiceOnScreen
 from tests.support.databases import committed, on_each_database, paused_before_writing
-from tests.support.fenced_rows import (
-    LATE,
-    create,
-    lock_of,
-    move,
-    stored,
-    taken_over,
-)
+from tests.support.fenced_rows import LATE, create, lock_of, move, stored, taken_over
 from tests.support.holders import holding
 
 pytestmark = committed

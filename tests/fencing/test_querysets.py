@@ -23,14 +23,7 @@ from tests.app.models import (
     Payment,
 )
 from tests.support.databases import committed, on_each_database, paused_before_writing
-from tests.support.fenced_rows import (
-    LATE,
-    another_template,
-    create,
-    have_lost,
-    lock_of,
-    stored,
-)
+from tests.support.fenced_rows import LATE, another_template, create, have_lost, lock_of, stored
 from tests.support.holders import holding
 
 pytestmark = committed

@@ -15,24 +15,11 @@ from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 
 from django_distlock import LockLost, distributed_lock
-from tests.app.models import (
-    Customer,
-    DunnedInvoice,
-    Invoice,
-    InvoiceOnScreen,
-    Parcel,
-    Payment,
-)
-from tests.support.concurrency import Interrupted, elsewhere
+from tests.app.models import Customer, DunnedInvoice, Invoice, InvoiceOnScreen, Parcel, Payment
+from tests.support.concurrency import Interrupted
 from tests.support.databases import committed, isolated, on_each_database, paused_before_writing
-from tests.support.fenced_rows import (
-    LATE,
-    create,
-    have_lost,
-    lock_of,
-    stored,
-)
-from tests.support.holders import holding, take_away
+from tests.support.fenced_rows import LATE, create, have_lost, lock_of, stored, taken_over
+from tests.support.holders import holding
 
 pytestmark = committed
 
@@ -87,21 +74,15 @@ def test_taken_over_holder_is_refused_by_the_row(alias: str) -> None:
     """Though nobody told it, and its own check passes."""
     invoice = create(alias)
     stale = stored(invoice)
-
-    def write_later() -> int | None:
-        with lock_of(invoice) as later:
-            invoice.amount = 13
-            invoice.save(lease=later)
-            return later.token
-
-    with lock_of(invoice) as lease:
-        take_away(lease)
-        token = elsewhere(write_later)
-        lease.check()
-        stale.amount = 14
-        with pytest.raises(LockLost, match="a later holder of"):
-            stale.save(lease=lease)
-    assert (stored(invoice).amount, stored(invoice).fence) == (13, token)
+    lease = taken_over(invoice)
+    with lock_of(invoice) as later:
+        invoice.amount = 13
+        invoice.save(lease=later)
+    lease.check()
+    stale.amount = 14
+    with pytest.raises(LockLost, match="a later holder of"):
+        stale.save(lease=lease)
+    assert (stored(invoice).amount, stored(invoice).fence) == (13, later.token)
 
 
 @on_each_database

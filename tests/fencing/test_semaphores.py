@@ -13,12 +13,7 @@ from django.test.utils import CaptureQueriesContext, isolate_apps
 
 from django_distlock import LockLost
 from django_distlock.fencing import FencedModel, FenceField
-from tests.app.models import (
-    Customer,
-    Greeting,
-    Invoice,
-    Parcel,
-)
+from tests.app.models import Customer, Greeting, Invoice, Parcel
 from tests.support.databases import committed, on_each_database
 from tests.support.fenced_rows import (
     LATE,

@@ -7,13 +7,7 @@ import pytest
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 
-from django_distlock import (
-    Lease,
-    LockBackendUnavailable,
-    LockLost,
-    clocks,
-    distributed_lock,
-)
+from django_distlock import Lease, LockBackendUnavailable, LockLost, clocks, distributed_lock
 from django_distlock.backends.base import Renewal
 from tests.app.models import Counter
 from tests.support.concurrency import until

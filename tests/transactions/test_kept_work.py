@@ -14,13 +14,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import RequestFactory
 from django.views import View
 
-from django_distlock import (
-    Lease,
-    LockBackendUnavailable,
-    LockLost,
-    distributed_lock,
-    lock_backends,
-)
+from django_distlock import Lease, LockBackendUnavailable, LockLost, distributed_lock, lock_backends
 from tests.app.models import Counter
 from tests.support.concurrency import run
 from tests.support.databases import committed
