@@ -33,5 +33,4 @@ urlpatterns = [
     path("async/<customer_id>/", views.collect_async),
     path("increment-in-block/<customer_id>/", views.increment_in_block),
     path("fail/<customer_id>/", views.collect_and_fail),
-    path("until-lost/<customer_id>/", views.collect_until_lost),
 ]

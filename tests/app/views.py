@@ -1,6 +1,5 @@
 """Views under the lock, in all the ways that they are written."""
 
-from contextlib import suppress
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
@@ -14,10 +13,8 @@ from rest_framework.decorators import api_view
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from django_distlock import LockLost, distributed_lock, release_lock
+from django_distlock import distributed_lock, release_lock
 from tests.app.models import Counter
-from tests.support.concurrency import until
-from tests.support.holders import take_away
 
 
 @distributed_lock("<str:customer_id>collectPayment")
@@ -231,17 +228,6 @@ def _increment(**kwargs: Any) -> HttpResponse:
     has_read.send(sender=None)
     Counter.objects.update(value=counter.value + 1)
     return HttpResponse(counter.value + 1)
-
-
-@distributed_lock("<str:customer_id>collectPayment", ttl=1)
-def collect_until_lost(request: HttpRequest, customer_id: str) -> HttpResponse:
-    """Write, and work until an operator's intervention is noticed, but don't care about it."""
-    Counter.objects.create(value=13)
-    with suppress(LockLost):
-        with distributed_lock(f"{customer_id}collectPayment", reentrant=True) as lease:
-            take_away(lease)
-            until(lambda: lease.lost)
-    return HttpResponse("collected")
 
 
 @distributed_lock("<str:customer_id>collectPayment")

@@ -23,11 +23,11 @@ from tests.app.models import (
     Payment,
 )
 from tests.support.databases import committed, on_each_database, paused_before_writing
-from tests.support.fenced_rows import LATE, another_template, create, lock_of, stored
+from tests.support.fenced_rows import LATE, another_template, create, have_lost, lock_of, stored
 from tests.support.holders import holding
 
 pytestmark = committed
-amounts = pytest.mark.parametrize("model", [Invoice, InvoiceOnScreen, DunnedInvoice])
+each_model = pytest.mark.parametrize("model", [Invoice, InvoiceOnScreen, DunnedInvoice])
 
 
 def sisters(alias: str, model: type[Any] = Invoice) -> tuple[Any, Any]:
@@ -55,7 +55,7 @@ def test_update_is_one_statement(alias: str) -> None:
 
 
 @on_each_database
-@amounts
+@each_model
 def test_update_of_several_rows(alias: str, model: type[Any]) -> None:
     """With whatever else a queryset can do: expressions, inherited fields."""
     first, _ = sisters(alias, model)
@@ -114,31 +114,35 @@ def writes_of(rows: Any, alias: str) -> dict[str, Callable[[], object]]:
     }
 
 
-ways = pytest.mark.parametrize("way", ["update", "update by a join", "bulk_update", "delete"])
+each_write = pytest.mark.parametrize(
+    "write", ["update", "update by a join", "bulk_update", "delete"]
+)
 
 
 @on_each_database
-@amounts
-@ways
-def test_one_row_that_was_written_later_refuses_all(alias: str, model: type[Any], way: str) -> None:
+@each_model
+@each_write
+def test_one_row_that_was_written_later_refuses_all(
+    alias: str, model: type[Any], write: str
+) -> None:
     """The error names it and has the lease, which is known to be lost from then on."""
     first, second = sisters(alias, model)
     model.objects.using(alias).filter(pk=second.pk).update(fence=LATE)
     with lock_of(first) as lease:
         rows = model.objects.using(alias).fenced(lease)
         with pytest.raises(LockLost, match=rf"{model._meta.label} with pk {second.pk} ") as lost:
-            writes_of(rows, alias)[way]()
+            writes_of(rows, alias)[write]()
     assert lost.value.lease is lease
     assert lease.lost
     assert written(alias) == [(1, 0), (2, LATE)]
 
 
 @on_each_database
-@amounts
-@ways
+@each_model
+@each_write
 @pytest.mark.parametrize("token", [0, LATE])
 def test_one_row_of_another_semaphore_refuses_all(
-    alias: str, model: type[Any], way: str, token: int
+    alias: str, model: type[Any], write: str, token: int
 ) -> None:
     """Whatever its fence says: it is not of this lock."""
     first = create(alias, model)
@@ -147,7 +151,7 @@ def test_one_row_of_another_semaphore_refuses_all(
     with lock_of(first) as lease:
         rows = model.objects.using(alias).fenced(lease)
         with pytest.raises(ValueError, match=rf"pk {other.pk} belongs to .* lease is on"):
-            writes_of(rows, alias)[way]()
+            writes_of(rows, alias)[write]()
         assert lease.held
     assert written(alias) == [(0, 0), (1, token)]
 
@@ -163,32 +167,36 @@ def test_row_of_no_semaphore_refuses_all(alias: str) -> None:
 
 
 @on_each_database
-@ways
-def test_all_rows_are_written(alias: str, way: str) -> None:
+@each_write
+def test_all_rows_are_written(alias: str, write: str) -> None:
     """In all those ways."""
     first, _ = sisters(alias)
     with lock_of(first) as lease:
-        writes_of(Invoice.objects.using(alias).fenced(lease), alias)[way]()
-    assert written(alias) == ([] if way == "delete" else [(13, lease.token)] * 2)
+        writes_of(Invoice.objects.using(alias).fenced(lease), alias)[write]()
+    assert written(alias) == ([] if write == "delete" else [(13, lease.token)] * 2)
 
 
 @on_each_database
 @pytest.mark.parametrize("known", [False, True])
-@pytest.mark.parametrize("way", ["update", "delete", "delete of an object"])
-def test_refusal_leaves_the_transaction_around_it_usable(alias: str, way: str, known: bool) -> None:
+@pytest.mark.parametrize("write", ["update", "delete", "delete of an object"])
+def test_refusal_leaves_the_transaction_around_it_usable(
+    alias: str, write: str, known: bool
+) -> None:
     """It is rolled back that far."""
     invoice = create(alias)
     if not known:
         Invoice.objects.using(alias).update(fence=LATE)
-    with lock_of(invoice) as lease, transaction.atomic(using=alias):
+    with lock_of(invoice) as lease:
         if known:
-            lease.lose()
+            have_lost(lease)
         rows = Invoice.objects.using(alias).fenced(lease)
-        ways = writes_of(rows, alias) | {"delete of an object": lambda: invoice.delete(lease=lease)}
-        Counter.objects.using(alias).create()
-        with pytest.raises(LockLost):
-            ways[way]()
-        Counter.objects.using(alias).create()
+        writes = writes_of(rows, alias)
+        writes["delete of an object"] = lambda: invoice.delete(lease=lease)
+        with transaction.atomic(using=alias):
+            Counter.objects.using(alias).create()
+            with pytest.raises(LockLost):
+                writes[write]()
+            Counter.objects.using(alias).create()
     assert Counter.objects.using(alias).count() == 2
 
 
@@ -258,9 +266,9 @@ def test_one_lock_may_be_all_rows() -> None:
 
 
 @on_each_database
-@amounts
-@pytest.mark.parametrize("way", ["customer", "customer_id", "bulk_update"])
-def test_rows_are_not_moved_to_another_lock(alias: str, model: type[Any], way: str) -> None:
+@each_model
+@pytest.mark.parametrize("move", ["customer", "customer_id", "bulk_update"])
+def test_rows_are_not_moved_to_another_lock(alias: str, model: type[Any], move: str) -> None:
     """They would take a foreign token along."""
     first, _ = sisters(alias, model)
     other = Customer.objects.using(alias).create(name="Bob")
@@ -273,7 +281,7 @@ def test_rows_are_not_moved_to_another_lock(alias: str, model: type[Any], way: s
             "bulk_update": lambda: rows.fenced(lease).bulk_update([first], ["amount", "customer"]),
         }
         with pytest.raises(ValueError, match=r"customer(_id)? tells which lock"):
-            moves[way]()
+            moves[move]()
         assert lease.held
     assert rows.count() == 2
     assert written(alias) == [(1, 0), (2, 0)]
@@ -317,7 +325,7 @@ def test_refused_bulk_update_rolls_its_transaction_back(alias: str, known: bool)
         Invoice.objects.using(alias).update(fence=LATE)
     with lock_of(invoice) as lease:
         if known:
-            lease.lose()
+            have_lost(lease)
         rows = Invoice.objects.using(alias).fenced(lease)
         with transaction.atomic(using=alias):
             Counter.objects.using(alias).create()

@@ -94,6 +94,20 @@ def test_renewal_moves_the_end(lease: Lease, moved_clock: MovedClock) -> None:
     assert lease.remaining == pytest.approx(60)
 
 
+def test_lease_is_not_held_while_it_is_released(lease: Lease, scripted: ScriptedBackend) -> None:
+    """Nor is it lost: that is known when the store has answered."""
+    told = []
+
+    def look() -> None:
+        with pytest.raises(LockLost, match="is being released, or lost"):
+            lease.check()
+        told.append((lease.held, lease.lost))
+
+    scripted.answer("release", look)
+    assert lease.release()
+    assert told == [(False, False)]
+
+
 def test_lease_that_the_store_gave_away_is_lost(lease: Lease, scripted: ScriptedBackend) -> None:
     """At a renewal, and at a release."""
     scripted.owner = "somebody else"

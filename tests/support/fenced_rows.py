@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+from django_distlock import LockLost
 from django_distlock.semaphores import SemaphoreTemplate
 from tests.app.models import Customer, Invoice
-from tests.support.holders import holding
+from tests.support.concurrency import elsewhere
+from tests.support.holders import acquire, holding, take_away
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+
+    from django.db import models
 
     from django_distlock import Lease
 
@@ -25,8 +30,32 @@ def create(alias: str, model: type[Any] = Invoice, name: str = "Ada", **values: 
 
 def lock_of(row: Any, **arguments: Any) -> AbstractContextManager[Lease]:
     """Hold the row's lock."""
-    template = row._meta.get_field("fence").template
-    return holding(row._state.db, template.render_for(row), **arguments)
+    return holding(row._state.db, semaphore_of(row), **arguments)
+
+
+def semaphore_of(row: Any) -> str:
+    """Return what the row belongs to."""
+    semaphore: str = row._meta.get_field("fence").template.render_for(row)
+    return semaphore
+
+
+def taken_over(row: Any, semaphore: str | None = None) -> Lease:
+    """Return the lease of a holder who doesn't know that the row's lock was taken from it.
+
+    To be released at the end: until then it is held, as far as is known here.
+    """
+    lease = elsewhere(lambda: acquire(row._state.db, semaphore or semaphore_of(row), renew=False))
+    take_away(lease)
+    assert lease.held
+    return lease
+
+
+def have_lost(lease: Lease) -> None:
+    """Have the lease's lock taken away, and notice that."""
+    take_away(lease)
+    with suppress(LockLost):
+        lease.renew()
+    assert lease.lost
 
 
 def stored(row: Any) -> Any:
@@ -37,3 +66,14 @@ def stored(row: Any) -> Any:
 def another_template(text: str, model: type[Any] = Invoice) -> Any:
     """Let the model's rows belong to other locks."""
     return mock.patch.object(model._meta.get_field("fence"), "template", SemaphoreTemplate(text))
+
+
+def move(row: Any, customer: Customer) -> None:
+    """Let the row belong to another customer, and so to another lock."""
+    rows = Invoice.objects.using(row._state.db).filter(pk=row.pk)
+    assert rows.update(customer=customer, fence=0, amount=100) == 1
+
+
+def problems(model: type[models.Model]) -> list[tuple[str | None, str]]:
+    """Return what the system check says of the model."""
+    return [(each.id, each.msg) for each in model.check(databases=None)]

@@ -202,56 +202,77 @@ def pause(backend: str) -> dict[str, object]:
     return outcome | {"release": lease.release(), "told": told.get(timeout=60)}
 
 
-def stop(backend: str, where: str) -> str:
-    """Write under a lock, and stop before the "commit", or before the "guard" that precedes it."""
+def stop(backend: str, where: str, ttl: str) -> str:
+    """Write under a lock, and stop before the "commit", or before the "guard" that precedes it.
+
+    A try that ends before it has stopped, since this took longer than the ttl, is made again.
+    """
     from django.db import connections, transaction
 
-    from django_distlock import LockLost, distributed_lock
+    from django_distlock import LockBackendUnavailable, LockLost, distributed_lock
     from tests.app.models import Counter
 
+    connection = connections[backend]
+    commit = connection.commit
+    has_stopped = False
+
     def stop_here() -> None:
+        nonlocal has_stopped
+        has_stopped = True
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    database: Any = type(connections[backend])
-    commit = database._commit
+    def stop_and_commit() -> None:
+        if where == "commit" and not has_stopped:
+            stop_here()
+        commit()
 
-    def stop_and_commit(connection: Any) -> None:
-        stop_here()
-        commit(connection)
-
+    vars(connection)["commit"] = stop_and_commit  # before it connects: so the guard comes first
     outcome = "lost"
-    with suppress(LockLost), distributed_lock("stopped", backend=backend, ttl=1):
-        with transaction.atomic(using=backend):
-            Counter.objects.using(backend).create()
-            if where == "guard":
-                stop_here()
-            database._commit = stop_and_commit
-        outcome = "committed"
+    while not has_stopped:
+        with (
+            suppress(LockLost, LockBackendUnavailable),
+            distributed_lock("stopped", backend=backend, ttl=float(ttl)),
+        ):
+            with transaction.atomic(using=backend):
+                Counter.objects.using(backend).create()
+                if where == "guard":
+                    stop_here()
+            outcome = "committed"
     return outcome
 
 
 def write_late(backend: str, ttl: str) -> str:
-    """Write an invoice under its lock, and stop between the last check and the UPDATE."""
+    """Write an invoice under its lock, and stop between the last check and the UPDATE.
+
+    A try that ends before it has stopped, since this took longer than the ttl, is made again.
+    """
     from django.db import connections
 
-    from django_distlock import LockLost
+    from django_distlock import LockBackendUnavailable, LockLost
     from tests.app.models import Invoice
     from tests.support.holders import holding
 
+    has_stopped = False
+
     def stop_before_update(execute: Any, sql: str, *arguments: Any) -> Any:
+        nonlocal has_stopped
         if sql.startswith("UPDATE"):
+            has_stopped = True
             os.kill(os.getpid(), signal.SIGSTOP)
         return execute(sql, *arguments)
 
     invoice = Invoice.objects.using(backend).get()
-    with holding(backend, f"{invoice.customer_id}collectPayment", ttl=float(ttl)) as lease:
-        lease.check()
-        outcome = ""
-        with connections[backend].execute_wrapper(stop_before_update):
-            try:
+    semaphore, outcome = f"{invoice.customer_id}collectPayment", ""
+    while not has_stopped:
+        try:
+            with (
+                holding(backend, semaphore, ttl=float(ttl)) as lease,
+                connections[backend].execute_wrapper(stop_before_update),
+            ):
+                lease.check()
                 invoice.save(lease=lease)
-            except LockLost as error:
-                outcome = str(error)
+        except (LockLost, LockBackendUnavailable) as error:
+            outcome = str(error)
     return outcome
 
 

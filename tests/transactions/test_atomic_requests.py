@@ -1,7 +1,7 @@
 """Under ATOMIC_REQUESTS the lock is outside the view's transaction."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import suppress
 from typing import Any
 from unittest import mock
 
@@ -11,28 +11,36 @@ from django.core.handlers.base import BaseHandler
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory
-from django.urls import ResolverMatch, resolve
+from django.urls import resolve
 from model_bakery import baker
 
-from django_distlock import LockBackendUnavailable, acquire_lock, distributed_lock
+from django_distlock import (
+    Lease,
+    LockBackendUnavailable,
+    LockLost,
+    acquire_lock,
+    distributed_lock,
+    lock_backends,
+)
 from django_distlock.backends.base import Claim
 from django_distlock.backends.database import DatabaseBackend
-from django_distlock.handler import lock_backends
-from django_distlock.leases import Lease
 from tests.app.models import Counter
-from tests.app.views import charge_http
-from tests.support.databases import SERVERS
+from tests.app.views import charge_http, has_read
+from tests.support.concurrency import until
+from tests.support.databases import on_each_server
+from tests.support.holders import due_now, take_away
+from tests.support.moved_clock import MovedClock
 from tests.support.scripted_store import ScriptedBackend
+from tests.support.visits import atomic_requests, visit
 
 pytestmark = pytest.mark.django_db(databases="__all__", transaction=True)
 
 
 @pytest.fixture(autouse=True)
-def atomic_requests() -> Iterator[None]:
-    """Let Django open a transaction for each request."""
-    connections.settings["default"]["ATOMIC_REQUESTS"] = True
-    yield
-    connections.settings["default"]["ATOMIC_REQUESTS"] = False
+def default_is_atomic() -> Iterator[None]:
+    """Let Django open a transaction on the default database for each request."""
+    with atomic_requests("default"):
+        yield
 
 
 @pytest.mark.parametrize(
@@ -84,11 +92,9 @@ def test_transaction_is_committed_when_the_lock_is_released(
 
 
 def test_django_opens_no_transaction_around_a_locked_view() -> None:
-    """Every alias seems exempt; what is really exempt is what the user named."""
+    """It would be outside of the lock."""
     view = resolve("/collect/1234/").func
     assert BaseHandler().make_view_atomic(view) is view
-    exempt = vars(resolve("/not-atomic/1234/").func)["_non_atomic_requests"]
-    assert (set(exempt), "another alias" in exempt) == ({"default"}, True)
 
 
 def test_async_view_keeps_djangos_own_error(client: Client) -> None:
@@ -112,24 +118,19 @@ def test_each_database_has_its_transaction_unless_it_is_exempt(
     """Several may have ATOMIC_REQUESTS, and each has its own exemption."""
     seen: set[str] = set()
 
-    @distributed_lock("a", http=True)
+    @distributed_lock("report", http=True)
     def view(request: HttpRequest) -> HttpResponse:
         seen.update(alias for alias in connections if connections[alias].in_atomic_block)
         return HttpResponse("seen")
 
     for alias in exempt:
         view = transaction.non_atomic_requests(using=alias)(view)
-    request = RequestFactory().get("/")
-    request.resolver_match = ResolverMatch(view, (), {})
-    with ExitStack() as settings:
-        for alias in ("postgresql", "mariadb"):
-            entry = connections.settings[alias]
-            settings.enter_context(mock.patch.dict(entry, ATOMIC_REQUESTS=True))
-        assert BaseHandler().make_view_atomic(view)(request).status_code == 200
+    with atomic_requests("postgresql", "mariadb"):
+        assert visit(view).status_code == 200
     assert seen == atomic
 
 
-@pytest.mark.parametrize("alias", SERVERS)
+@on_each_server
 def test_contended_method_takes_back_what_the_request_wrote(
     client: Client, settings: Any, alias: str
 ) -> None:
@@ -153,7 +154,7 @@ def test_contended_rest_view_answers_409(client: Client, path: str) -> None:
     assert (response.status_code, response["Retry-After"]) == (409, "1")
 
 
-@pytest.mark.parametrize("alias", SERVERS)
+@on_each_server
 def test_method_whose_lock_is_lost_before_djangos_commit_is_rolled_back(
     settings: Any, alias: str
 ) -> None:
@@ -178,17 +179,23 @@ def test_failing_view_is_rolled_back_and_released() -> None:
 
 
 def test_view_whose_lease_expired_before_the_commit_is_rolled_back(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, acquired: list[Lease], moved_clock: MovedClock
 ) -> None:
     """503, and what it wrote is gone: a successor may be at work."""
-    Counter.objects.create(value=1)
-    monkeypatch.setattr(Lease, "held", property(lambda lease: False))
-    response = client.get("/increment/1234/")
+
+    def outlast_the_lease(**kwargs: Any) -> None:
+        moved_clock.expire(acquired[-1])
+
+    has_read.connect(outlast_the_lease)
+    try:
+        response = client.get("/read-and-write/1234/")
+    finally:
+        has_read.disconnect(outlast_the_lease)
     assert response.status_code == 503
-    assert Counter.objects.get().value == 1
+    assert not Counter.objects.exists()
 
 
-@pytest.mark.parametrize("alias", SERVERS)
+@on_each_server
 def test_locked_method_is_released_after_the_commit_of_djangos_transaction(
     client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch, alias: str
 ) -> None:
@@ -207,13 +214,23 @@ def test_locked_method_is_released_after_the_commit_of_djangos_transaction(
     assert released_in_transaction == [False, False]
 
 
-@pytest.mark.parametrize("alias", SERVERS)
+@on_each_server
 def test_view_whose_lease_is_lost_is_rolled_back_and_503(
-    alias: str, client: Client, settings: Any, lost: dict[Lease, str]
+    alias: str, lost: dict[Lease, str]
 ) -> None:
     """It hears of that by the renewal in the background; what it says itself doesn't count."""
-    settings.DISTLOCK = {"default": settings.DISTLOCK[alias]}
-    assert client.get("/until-lost/1234/").status_code == 503
+
+    @distributed_lock("1234collectPayment", backend=alias, http=True)
+    def collect(request: HttpRequest) -> HttpResponse:
+        Counter.objects.create(value=13)
+        with suppress(LockLost):
+            with distributed_lock("1234collectPayment", backend=alias, reentrant=True) as lease:
+                take_away(lease)
+                due_now([lease])
+                until(lambda: lease.lost)
+        return HttpResponse("collected")
+
+    assert visit(collect).status_code == 503
     assert not Counter.objects.exists()
     assert len(lost) == 1
 

@@ -1,7 +1,15 @@
 """A user's own tests see plain, immediate behaviour, and leave nothing behind."""
 
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
 import pytest
-from django.db import connections, transaction
+from asgiref.sync import sync_to_async
+from django.db import transaction
+from django.db.backends.signals import connection_created
 from django.test import Client, TestCase, TransactionTestCase
 
 from django_distlock import (
@@ -9,61 +17,73 @@ from django_distlock import (
     acquire_lock,
     arelease_lock,
     distributed_lock,
+    lock_backends,
     release_lock,
-    threads,
 )
-from django_distlock.backends.database import connections as own
+from django_distlock.backends.database.connections import close_own_connections
 from django_distlock.models import Lock
+from tests.support.visits import atomic_requests
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    Base = TestCase
+else:
+    Base = object
+
+LOCK = "1234collectPayment"
 
 
-class InTestCase(TestCase):
+class InTestCase(Base):
     """Everything happens in the test's transaction."""
-
-    databases = "__all__"
 
     def test_locks_work_and_are_rolled_back_with_the_test(self) -> None:
         """On the test's own connection, so no lock of another test is in the way."""
-        own.close_own_connections()
-        for alias in connections:
+        close_own_connections()
+        opened: list[str] = []
+
+        def receive(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+            opened.append(connection.alias)
+
+        connection_created.connect(receive)
+        self.addCleanup(connection_created.disconnect, receive)
+        for alias in self.databases:
             with self.subTest(alias):
                 self.assertFalse(Lock.objects.using(alias).exists())
-                self.assertTrue(acquire_lock("a", backend=alias))
-                self.assertIsNone(acquire_lock("a", backend=alias))
-                self.assertTrue(Lock.objects.using(alias).held().filter(pk="a").exists())
-                self.assertTrue(release_lock("a", backend=alias))
-                with distributed_lock("a", backend=alias):
+                self.assertTrue(acquire_lock(LOCK, backend=alias))
+                self.assertIsNone(acquire_lock(LOCK, backend=alias))
+                self.assertTrue(Lock.objects.using(alias).held().filter(pk=LOCK).exists())
+                self.assertTrue(release_lock(LOCK, backend=alias))
+                with distributed_lock(LOCK, backend=alias):
                     pass
-                self.assertTrue(acquire_lock("a", backend=alias))
-        self.assertFalse(any(each._opened for pool in own._pools.values() for each in pool.all))
+                self.assertTrue(acquire_lock(LOCK, backend=alias))
+        self.assertEqual(opened, [])
 
     test_again_with_nothing_left = test_locks_work_and_are_rolled_back_with_the_test
 
     async def test_async_code_is_part_of_it(self) -> None:
         """Its calls go to the thread that has the test's connections."""
-        for alias in connections:
+        here = await sync_to_async(threading.get_ident)()
+        for alias in self.databases:
             with self.subTest(alias):
-                async with distributed_lock("a", backend=alias) as lease:
-                    self.assertIsNone(await aacquire_lock("a", backend=alias))
-                    await lease.arenew()
-                self.assertTrue(await aacquire_lock("a", backend=alias))
-                self.assertTrue(await arelease_lock("a", backend=alias))
-        self.assertFalse(threads.executors)
+                store = type(lock_backends[alias])
+                asked_in: list[int] = []
 
-    def test_views_release_at_once(self) -> None:
-        """Also under ATOMIC_REQUESTS, on a single method, within the test's transaction."""
-        for alias in connections:
-            with self.subTest(alias):
-                connections.settings["default"]["ATOMIC_REQUESTS"] = True
-                try:
-                    for path in ("collect", "method", "dispatch"):
-                        for _ in range(2):
-                            self.assertEqual(Client().get(f"/{path}/1/").status_code, 200)
-                finally:
-                    connections.settings["default"]["ATOMIC_REQUESTS"] = False
+                def acquire(*args: Any, acquire: Any = store.acquire) -> Any:
+                    asked_in.append(threading.get_ident())  # noqa: B023 - called in this round
+                    return acquire(*args)
+
+                with mock.patch.object(store, "acquire", acquire):
+                    async with distributed_lock(LOCK, backend=alias) as lease:
+                        self.assertIsNone(await aacquire_lock(LOCK, backend=alias))
+                        await lease.arenew()
+                    self.assertTrue(await aacquire_lock(LOCK, backend=alias))
+                    self.assertTrue(await arelease_lock(LOCK, backend=alias))
+                self.assertEqual(asked_in, [here] * 3)
 
     def test_transactions_of_the_tested_code_change_nothing(self) -> None:
         """A lock that is released in atomic() is free at once, and calls nothing back."""
-        for alias in connections:
+        for alias in self.databases:
             with self.subTest(alias):
                 with (
                     self.captureOnCommitCallbacks(using=alias, execute=True) as callbacks,
@@ -71,28 +91,61 @@ class InTestCase(TestCase):
                 ):
                     transaction.on_commit(lambda: None, using=alias)
                     for _ in range(2):
-                        with distributed_lock("a", backend=alias):
+                        with distributed_lock(LOCK, backend=alias):
                             pass
-                    self.assertTrue(acquire_lock("a", backend=alias))
-                    self.assertTrue(release_lock("a", backend=alias))
+                    self.assertTrue(acquire_lock(LOCK, backend=alias))
+                    self.assertTrue(release_lock(LOCK, backend=alias))
                     self.assertFalse(Lock.objects.using(alias).held().exists())
                 self.assertEqual(len(callbacks), 1)
 
 
-class InTransactionTestCase(TransactionTestCase):
-    """What is committed is flushed by Django."""
+class OnSQLite(InTestCase, TestCase):
+    databases = {"default", "locks"}
 
-    databases = "__all__"
+    def test_views_release_at_once(self) -> None:
+        """Also under ATOMIC_REQUESTS, on a single method, within the test's transaction."""
+        with atomic_requests("default"):
+            for path in ("collect", "method", "dispatch"):
+                for _ in range(2):
+                    self.assertEqual(Client().get(f"/{path}/1/").status_code, 200)
+
+
+@pytest.mark.needs("postgresql")
+class OnPostgreSQL(InTestCase, TestCase):
+    databases = {"postgresql"}
+
+
+@pytest.mark.needs("mariadb")
+class OnMariaDB(InTestCase, TestCase):
+    databases = {"mariadb"}
+
+
+class InTransactionTestCase(Base):
+    """What is committed is flushed by Django."""
 
     def test_locks_work_and_are_flushed_after_the_test(self) -> None:
         """As any table."""
-        for alias in connections:
+        for alias in self.databases:
             with self.subTest(alias):
                 self.assertFalse(Lock.objects.using(alias).exists())
-                self.assertTrue(acquire_lock("a", backend=alias))
-                self.assertIsNone(acquire_lock("a", backend=alias))
+                self.assertTrue(acquire_lock(LOCK, backend=alias))
+                self.assertIsNone(acquire_lock(LOCK, backend=alias))
 
     test_again_with_nothing_left = test_locks_work_and_are_flushed_after_the_test
+
+
+class CommittedOnSQLite(InTransactionTestCase, TransactionTestCase):
+    databases = {"default", "locks"}
+
+
+@pytest.mark.needs("postgresql")
+class CommittedOnPostgreSQL(InTransactionTestCase, TransactionTestCase):
+    databases = {"postgresql"}
+
+
+@pytest.mark.needs("mariadb")
+class CommittedOnMariaDB(InTransactionTestCase, TransactionTestCase):
+    databases = {"mariadb"}
 
 
 @pytest.mark.usefixtures("db")
@@ -100,5 +153,5 @@ class InTransactionTestCase(TransactionTestCase):
 def test_pytest_djangos_db_fixture_rolls_locks_back(time: str) -> None:
     """As a TestCase."""
     assert not Lock.objects.exists()
-    assert acquire_lock("a")
-    assert acquire_lock("a") is None
+    assert acquire_lock(LOCK)
+    assert acquire_lock(LOCK) is None

@@ -1,4 +1,4 @@
-"""Locks that are acquired again in a transaction, or can't be in it."""
+"""Locks that are acquired in a transaction: again, if it had them before, or never."""
 
 from contextlib import suppress
 from unittest import mock
@@ -100,7 +100,10 @@ def test_lease_taken_back_is_kept_beyond_the_transaction(alias: str) -> None:
 @on_each_server
 def test_lease_that_was_lost_between_two_blocks_is_not_taken_back(alias: str) -> None:
     """A successor may have been at work since: the transaction must not be committed."""
-    with pytest.raises(LockLost), transaction.atomic(using=alias):
+    with (
+        pytest.raises(LockLost, match="since an earlier block"),
+        transaction.atomic(using=alias),
+    ):
         first = acquire(alias)
         first.release()
         take_away(first)

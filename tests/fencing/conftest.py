@@ -1,0 +1,29 @@
+"""What the tests of fenced rows ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(autouse=True)
+def stores_have_time(patient_stores: None) -> None:
+    """These tests are not about how long a store takes to answer."""
+
+
+@pytest.fixture
+def receivers() -> Iterator[Callable[..., None]]:
+    """Return what connects a receiver to a signal until the test ends."""
+    connected: list[tuple[Any, Any]] = []
+
+    def connect(signal: Any, receiver: Any) -> None:
+        signal.connect(receiver, weak=False)
+        connected.append((signal, receiver))
+
+    yield connect
+    for signal, receiver in connected:
+        signal.disconnect(receiver)

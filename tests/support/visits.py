@@ -1,0 +1,32 @@
+"""Let Django call a view, with or without its transactions."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from django.core.handlers.base import BaseHandler
+from django.db import connections
+from django.test import RequestFactory
+from django.urls import ResolverMatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@contextmanager
+def atomic_requests(*aliases: str) -> Iterator[None]:
+    """Let Django open transactions for each request on these databases."""
+    with ExitStack() as settings:
+        for alias in aliases:
+            entry = connections.settings[alias]
+            settings.enter_context(mock.patch.dict(entry, ATOMIC_REQUESTS=True))
+        yield
+
+
+def visit(view: Callable[..., Any]) -> Any:
+    """Let Django call the view for a request that a URL led to it."""
+    request = RequestFactory().get("/")
+    request.resolver_match = ResolverMatch(view, (), {})
+    return BaseHandler().make_view_atomic(view)(request)
