@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from argparse import SUPPRESS
 from configparser import ConfigParser
 from inspect import Parameter, signature
 from threading import Event
@@ -59,9 +58,7 @@ def parser() -> ArgumentParser:
 def options(parser: ArgumentParser) -> dict[str, Any]:
     """Return the options with their defaults."""
     return {
-        action.option_strings[-1]: action.default
-        for action in parser._actions
-        if action.default is not SUPPRESS
+        f"--{name.replace('_', '-')}": value for name, value in vars(parser.parse_args([])).items()
     }
 
 

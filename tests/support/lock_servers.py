@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tests.support.processes import Workers
 
 ALIAS = "lock_server"
+PATIENCE = 30.0
+"""Seconds for each call, unless a test is about them: no stall of this machine is an outage."""
 PATH = "django_distlock.backends.server.ServerBackend"
 
 
@@ -81,6 +83,14 @@ def lock_server(
 def start_lock_server(*arguments: str, **options: Any) -> Server:
     """Start one. See lock_server()."""
     return lock_server(*arguments, **options).begin()
+
+
+@contextmanager
+def flawless_lock_server(*arguments: str) -> Iterator[Server]:
+    """Run one, whose log has no failure at the end."""
+    with start_lock_server(*arguments) as running:
+        yield running
+        assert "Traceback" not in Path(running.log.name).read_text(errors="replace")
 
 
 def start_careful_lock_server(*arguments: str) -> Server:
@@ -155,12 +165,13 @@ def secret_of(server: Server) -> bytes:
 
 @contextmanager
 def locks_of(server: Server, **options: Any) -> Iterator[ServerBackend]:
-    """Let the lock backend ALIAS ask this server, with these OPTIONS besides."""
+    """Let the lock backend ALIAS ask this server patiently, with these OPTIONS besides."""
     from django.test import override_settings
 
     from django_distlock import lock_backends
     from django_distlock.backends.server import ServerBackend
 
+    options = {"store_timeout": PATIENCE, **options}
     backend = {"BACKEND": PATH, "OPTIONS": options_of(server, **options)}
     with override_settings(DISTLOCK={ALIAS: backend}):
         found = lock_backends[ALIAS]
@@ -188,7 +199,7 @@ def workers_at(server: Server, number: int, *command: str, **options: Any) -> Wo
     return Workers(number, *command, **environment_at(server, **options))
 
 
-def place(server: Server) -> tuple[str, int]:
+def host_and_port(server: Server) -> tuple[str, int]:
     """Return the host and port where it listens."""
     return HOST, server.port
 

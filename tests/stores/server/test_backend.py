@@ -28,10 +28,10 @@ from tests.support.concurrency import run
 from tests.support.holders import acquire
 from tests.support.lock_servers import (
     ALIAS,
+    host_and_port,
     locks_at,
     locks_of,
     options_of,
-    place,
     start_lock_server,
     waiting,
 )
@@ -156,7 +156,7 @@ def test_server_of_another_authority_is_not_trusted(
 @needs_tls
 def test_server_by_another_name_is_not_trusted(tls_lock_server: Server) -> None:
     """Its certificate is for another one."""
-    address = f"localhost:{place(tls_lock_server)[1]}"
+    address = f"localhost:{host_and_port(tls_lock_server)[1]}"
     assert "certificate is not valid for 'localhost'" in why_not(tls_lock_server, address=address)
 
 
@@ -434,7 +434,7 @@ def test_who_needs_the_listener_of_a_server_that_is_paused_is_told_in_time() -> 
 @needs_server
 def test_slow_connection_takes_no_longer_than_the_budget(lock_server: Server) -> None:
     """Though each of its steps would be in time."""
-    with HoldingProxy(*place(lock_server)) as proxy:
+    with HoldingProxy(*host_and_port(lock_server)) as proxy:
         proxy.delay = 0.35
         with locks_at(lock_server, proxy.port, store_timeout=0.4):
             before = clocks.monotonic()

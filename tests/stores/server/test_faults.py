@@ -23,10 +23,10 @@ from tests.support.concurrency import run, until
 from tests.support.holders import acquire, renewed_since
 from tests.support.lock_servers import (
     ALIAS,
+    host_and_port,
     is_unused,
     locks_at,
     locks_of,
-    place,
     start_careful_lock_server,
     start_lock_server,
     waiting,
@@ -280,7 +280,7 @@ def test_listener_notices_that_nothing_comes_any_more(
 ) -> None:
     """As when a firewall drops the connection; whoever waits is heard again."""
     monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
-    with ListenersProxy(*place(spare_lock_server)) as proxy:
+    with ListenersProxy(*host_and_port(spare_lock_server)) as proxy:
         proxy.forgets = forgets
         with locks_at(spare_lock_server, proxy.port, store_timeout=1.5):
             lease = acquire(ALIAS)

@@ -19,10 +19,10 @@ from tests.support.concurrency import elsewhere, run, until
 from tests.support.holders import acquire
 from tests.support.lock_servers import (
     ALIAS,
+    host_and_port,
     is_unused,
     locks_at,
     locks_of,
-    place,
     waiting,
 )
 from tests.support.lossy_proxy import HoldingProxy, LossyProxy
@@ -68,7 +68,7 @@ def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
             assert await lease.arelease()
             await asyncio.to_thread(first.leave, granted=False)
 
-    with HoldingProxy(*place(patient_lock_server)) as proxy:
+    with HoldingProxy(*host_and_port(patient_lock_server)) as proxy:
         run(main(proxy))
 
 
@@ -77,7 +77,7 @@ def test_who_could_not_leave_leaves_later(
 ) -> None:
     """Before anybody waits for who isn't there: that offer would last here."""
     with (
-        LossyProxy(*place(patient_lock_server)) as proxy,
+        LossyProxy(*host_and_port(patient_lock_server)) as proxy,
         locks_at(patient_lock_server, proxy.port),
     ):
         lease = acquire(ALIAS)
@@ -99,7 +99,7 @@ def test_who_could_not_leave_is_forgotten_though_nothing_is_offered(
     """The thread goes on saying it, if that fails too, and loses nothing for that."""
     monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
     with (
-        LossyProxy(*place(patient_lock_server)) as proxy,
+        LossyProxy(*host_and_port(patient_lock_server)) as proxy,
         locks_at(patient_lock_server, proxy.port) as store,
     ):
         lease = acquire(ALIAS)
