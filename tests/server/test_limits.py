@@ -222,7 +222,9 @@ def full(roomy: Server) -> Iterator[LockClient]:
 
 def test_who_leaves_answers_unread_is_cut_off(roomy: Server, full: LockClient) -> None:
     """Before they take much memory, and others are served meanwhile."""
-    process = psutil.Process(roomy.executor.process.pid)
+    running = roomy.executor.process
+    assert running is not None
+    process = psutil.Process(running.pid)
     before = process.memory_info().rss
     with friend(endpoint_of(roomy)) as client:
         cut_off = threading.Event()

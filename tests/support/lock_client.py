@@ -16,12 +16,14 @@ import pytest
 
 from django_distlock.server.service import Limits, Service
 from django_distlock.server.table import GONE, LockTable
-from tests.support.lock_servers import connect_to, options_of, secret_of
+from tests.support.lock_servers import connect_to, locks_by, options_of, secret_of
 from tests.support.ports import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
+    from django_distlock.backends.server import ServerBackend
     from tests.support.servers import Server
 
 PATIENCE = 60
@@ -236,6 +238,10 @@ class Serving:
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
 
+    def locks(self) -> AbstractContextManager[ServerBackend]:
+        """Let the lock backend of lock servers ask it."""
+        return locks_by({**self.endpoint.options, "secret": self.endpoint.secret})
+
     def call(self, function: Callable[[], object]) -> None:
         """Call that in the service's thread, and wait until it has returned."""
         done = threading.Event()
@@ -250,7 +256,9 @@ class Serving:
             assert self.loop.now is not None
             self.loop.now += seconds
 
-        self.call(wait)
+        # What is due then is done in the loop's next round, or before the one after that.
+        for step in (wait, lambda: None, lambda: None):
+            self.call(step)
 
     def let_pass(self, seconds: float) -> None:
         """Let the time of leases pass."""

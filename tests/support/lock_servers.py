@@ -11,6 +11,7 @@ import signal
 import socket
 import ssl
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,13 +94,20 @@ def flawless_lock_server(*arguments: str) -> Iterator[Server]:
         assert "Traceback" not in Path(running.log.name).read_text(errors="replace")
 
 
-def start_careful_lock_server(*arguments: str) -> Server:
+def start_careful_lock_server(*arguments: str, **options: Any) -> Server:
     """Start one that grants at once, but at first nothing when it was killed."""
-    server = start_lock_server(*arguments)
+    server = start_lock_server(*arguments, **options)
     parts = server.executor.command_parts
     assert isinstance(parts, list)
     parts.remove("--no-grace")
     return server
+
+
+def move_clock(server: Server, seconds: float) -> None:
+    """Let the clock of a server be so far ahead: one with tests.support.moved_clock_settings."""
+    new = server.directory / "new"
+    new.write_text(str(seconds))
+    new.replace(server.directory / "moved")
 
 
 def state_file(directory: Path) -> Path:
@@ -165,14 +173,20 @@ def secret_of(server: Server) -> bytes:
 
 @contextmanager
 def locks_of(server: Server, **options: Any) -> Iterator[ServerBackend]:
-    """Let the lock backend ALIAS ask this server patiently, with these OPTIONS besides."""
+    """Let the lock backend ALIAS ask this server, with these OPTIONS besides."""
+    with locks_by(options_of(server, **options)) as found:
+        yield found
+
+
+@contextmanager
+def locks_by(options: dict[str, Any]) -> Iterator[ServerBackend]:
+    """Let the lock backend ALIAS have these OPTIONS, and be patient unless they say otherwise."""
     from django.test import override_settings
 
     from django_distlock import lock_backends
     from django_distlock.backends.server import ServerBackend
 
-    options = {"store_timeout": PATIENCE, **options}
-    backend = {"BACKEND": PATH, "OPTIONS": options_of(server, **options)}
+    backend = {"BACKEND": PATH, "OPTIONS": {"store_timeout": PATIENCE, **options}}
     with override_settings(DISTLOCK={ALIAS: backend}):
         found = lock_backends[ALIAS]
         assert isinstance(found, ServerBackend)
@@ -213,3 +227,9 @@ def is_unused(store: ServerBackend) -> bool:
     """Tell whether nobody has a lock, or waits for one."""
     status = store.status()
     return not status["locks"] and not status["waiters"]
+
+
+def listens(store: ServerBackend) -> bool:
+    """Tell whether a thread of this process listens to the server."""
+    names = [thread.name for thread in threading.enumerate()]
+    return f"django_distlock listens to {store.address}" in names

@@ -1,0 +1,69 @@
+"""Fixtures for tests of the lock server's backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from django_distlock import clocks
+from django_distlock.backends.server import ServerBackend
+from tests.support.concurrency import until
+from tests.support.lock_servers import is_unused, locks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.servers import Server
+
+
+@pytest.fixture
+def lock_server_store(spare_lock_server: Server) -> Iterator[ServerBackend]:
+    """Let the locks be at the spare lock server; at the end nobody has one, nor waits."""
+    with locks_of(spare_lock_server) as running:
+        yield running
+        until(lambda: is_unused(running))
+
+
+@pytest.fixture
+def patient_lock_server_store(patient_lock_server: Server) -> Iterator[ServerBackend]:
+    """Let the locks be where offers don't end by themselves; at the end nobody has one or waits."""
+    with locks_of(patient_lock_server) as running:
+        yield running
+        until(lambda: is_unused(running))
+
+
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return the places in queues of which their waiters know: the server knows of them earlier.
+
+    Who joins while the server ends has no place.
+    """
+    found = []
+    join, ajoin = ServerBackend.join, ServerBackend.ajoin
+
+    def join_and_tell(*arguments: Any, **options: Any) -> Any:
+        found.append(join(*arguments, **options))
+        return found[-1]
+
+    async def ajoin_and_tell(*arguments: Any, **options: Any) -> Any:
+        place = await ajoin(*arguments, **options)
+        found.append(place)
+        return place
+
+    monkeypatch.setattr(ServerBackend, "join", join_and_tell)
+    monkeypatch.setattr(ServerBackend, "ajoin", ajoin_and_tell)
+    return found
+
+
+@pytest.fixture
+def moved_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return what moves this process's clock on by so many seconds."""
+    true, ahead = clocks.monotonic, 0.0
+
+    def move(seconds: float) -> None:
+        nonlocal ahead
+        ahead += seconds
+
+    monkeypatch.setattr(clocks, "monotonic", lambda: true() + ahead)
+    return move
