@@ -22,6 +22,7 @@ from django_distlock.server.saved import Claimed, InUse, StateFile, Unreadable
 from django_distlock.server.table import Described
 from tests.support.concurrency import until
 from tests.support.lock_server_command import Place
+from tests.support.lock_servers import MOVED_CLOCK, move_clock
 from tests.support.processes import strike
 
 if TYPE_CHECKING:
@@ -264,33 +265,43 @@ def test_no_grace_grants_at_once_after_a_crash(place: Place) -> None:
         assert place.acquire("a")
 
 
+def start_moved(place: Place, *arguments: str) -> Command:
+    """Start a server whose clocks the test moves."""
+    moved = str(place.directory / "moved")
+    return place.start(*arguments, DJANGO_SETTINGS_MODULE=MOVED_CLOCK, DISTLOCK_TEST_MOVED=moved)
+
+
 def test_shorter_limit_counts_when_all_longer_leases_have_ended(place: Place) -> None:
     """From then on a crash costs less time again."""
-    crash(place, "--max-ttl", "2", "--no-grace")
-    with place.start("--max-ttl", "1") as running:
+    crash(place, *FRESH)
+    with start_moved(place, "--max-ttl", "500") as running:
         running.serve()
-        assert content(place)["max_ttl"] == 2
-        until(lambda: content(place)["max_ttl"] == 1)
+        assert not place.held()  # when it answers, it waits for the longer leases to end
+        assert content(place)["max_ttl"] == 1000
+        move_clock(place.directory, 1000)
+        assert place.acquire("a", ttl=500)
+        until(lambda: content(place)["max_ttl"] == 500)
         assert content(place)["locks"] is None
-        assert place.acquire("a", ttl=1)
         assert running.stop()[0] == 0
-    assert content(place)["max_ttl"] == 1
+    assert content(place)["max_ttl"] == 500
 
 
 def test_shorter_limit_counts_from_the_next_start_if_it_can_not_be_written(place: Place) -> None:
     """A server whose disk is full goes on, and says so."""
-    crash(place, "--max-ttl", "2", "--no-grace")
-    with place.start("--max-ttl", "1") as running:
+    crash(place, *FRESH)
+    with start_moved(place, "--max-ttl", "500") as running:
         running.serve()
+        assert not place.held()
         with in_the_way(place):
+            move_clock(place.directory, 1000)
+            assert place.acquire("a", ttl=500)
             assert running.process.stderr is not None
             assert running.process.stderr.readline() == (
                 f"[Errno 21] The state can't be written: Is a directory: '{place.state}'. Nothing "
                 "would be granted for longer than need be.\n"
             )
-        assert place.acquire("a", ttl=1)
         assert running.stop()[0] == 0
-    assert content(place)["max_ttl"] == 1
+    assert content(place)["max_ttl"] == 500
 
 
 def test_longer_leases_are_not_forgotten_by_an_orderly_stop(place: Place) -> None:

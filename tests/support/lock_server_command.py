@@ -115,7 +115,9 @@ class Place:
     @contextmanager
     def store(self) -> Iterator[ServerBackend]:
         """Return what asks the server."""
-        store = ServerBackend("place", address=self.address, secret_file=str(self.secret_file))
+        store = ServerBackend(
+            "place", address=self.address, secret_file=str(self.secret_file), store_timeout=60
+        )
         try:
             yield store
         finally:

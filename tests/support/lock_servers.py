@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 ALIAS = "lock_server"
 PATIENCE = 30.0
 """Seconds for each call, unless a test is about them: no stall of this machine is an outage."""
+MOVED_CLOCK = "tests.support.moved_clock_settings"
 PATH = "django_distlock.backends.server.ServerBackend"
 
 
@@ -103,11 +104,11 @@ def start_careful_lock_server(*arguments: str, **options: Any) -> Server:
     return server
 
 
-def move_clock(server: Server, seconds: float) -> None:
-    """Let the clock of a server be so far ahead: one with tests.support.moved_clock_settings."""
-    new = server.directory / "new"
+def move_clock(directory: Path, seconds: float) -> None:
+    """Let the clocks of the server there be so far ahead: one with MOVED_CLOCK as its settings."""
+    new = directory / "not yet moved"
     new.write_text(str(seconds))
-    new.replace(server.directory / "moved")
+    new.replace(directory / "moved")
 
 
 def state_file(directory: Path) -> Path:

@@ -24,6 +24,7 @@ from tests.support.holders import acquire, due_now, renewed_since
 from tests.support.lock_client import Serving
 from tests.support.lock_servers import (
     ALIAS,
+    MOVED_CLOCK,
     PATIENCE,
     is_unused,
     locks_at,
@@ -79,10 +80,9 @@ def test_killed_server_lets_holders_keep_what_they_have(
 ) -> None:
     """And grants nothing to others until all had time to say so; who waits goes on to."""
     monkeypatch.setattr(listening, "SAFETY", 0.2)  # he tries now and then, in vain
+    limits = "--max-ttl=1000", "--idle=100000"
     with (
-        start_careful_lock_server(
-            "--max-ttl", "1000", settings="tests.support.moved_clock_settings"
-        ) as server,
+        start_careful_lock_server(*limits, settings=MOVED_CLOCK) as server,
         locks_of(server, ttl=1000) as store,
     ):
         lease = acquire(ALIAS)
@@ -101,10 +101,10 @@ def test_killed_server_lets_holders_keep_what_they_have(
         assert lock.token == lease.token == token
         assert acquire_lock("a", backend=ALIAS) is None
         until(lambda: waiting(store) == 2)
-        move_clock(server, 600)
+        move_clock(server.directory, 600)
         renew_now(lease)
         assert store.status()["grace"] > 0
-        move_clock(server, 1100)
+        move_clock(server.directory, 1100)
         assert store.status()["grace"] == 0
         with distributed_lock("b", backend=ALIAS) as other:
             assert (other.token or 0) > token
