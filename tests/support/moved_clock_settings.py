@@ -24,4 +24,4 @@ def moved(loop: BaseEventLoop) -> float:
 
 
 clocks.monotonic = lambda: monotonic() + ahead()
-BaseEventLoop.time = moved  # type: ignore[method-assign]
+BaseEventLoop.time = moved  # type: ignore[assignment, method-assign]
