@@ -124,9 +124,9 @@ class Anything(RuleBasedStateMachine):
 
     @rule(semaphore=SEMAPHORES, stale=st.booleans())
     def force_release(self, semaphore: str, stale: bool) -> None:
-        """Take it from its holder."""
+        """Take it from its holder, or from who kept it from others."""
         model = self.models[semaphore]
-        held = bool(model.owner) and model.ends > self.world.now and not stale
+        held = model.ends > self.world.now and not stale
         if held:
             self.free(semaphore)
         assert self.table.force_release(semaphore, model.token - stale) == held
@@ -247,6 +247,7 @@ def test_what_is_expected_comes_true_in_a_known_course() -> None:
     machine.join("a", "two", "left", there=True)
     machine.clear()
     machine.release("a", "two", keep=2)
+    machine.force_release("a", stale=False)
     machine.release("a", "two", keep=0)
     machine.look_after()
     machine.agree()
