@@ -96,9 +96,8 @@ def among_those(random: Random, name: str, values: list[Any]) -> Any:
         lease = [random.choice(SEMAPHORES), random.choice(OWNERS), SHORTEST, 7, ""]
         lease[random.randrange(5)] = SHORTEST if is_within(value, 0, SHORTEST) else value
         return [lease, *RIGHT["leases"][1]]
-    if is_within(value, 0, {"ttl": SHORTEST, "left": SHORTEST, "keep": 10**9}.get(name, 0)):
-        return 0
-    return value
+    longest = {"ttl": SHORTEST, "left": SHORTEST, "keep": 10**9}.get(name, 0)
+    return 0 if is_within(value, 0, longest) else value
 
 
 def is_within(value: Any, low: float, high: float) -> bool:

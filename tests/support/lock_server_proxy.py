@@ -59,6 +59,5 @@ class LockServerProxy(LossyProxy):
                 yield source, data
             elif self._forgets:
                 server.close()
-                while client.recv(65536):
-                    pass
+                list(iter(lambda: client.recv(65536), b""))  # until the client closes it
                 return

@@ -25,6 +25,8 @@ from tests.support.servers import Home, Server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import pytest
+
     from django_distlock.backends.server import ServerBackend
     from tests.support.processes import Workers
 
@@ -234,3 +236,27 @@ def listens(store: ServerBackend) -> bool:
     """Tell whether a thread of this process listens to the server."""
     names = [thread.name for thread in threading.enumerate()]
     return f"django_distlock listens to {store.address}" in names
+
+
+def note_places(patch: pytest.MonkeyPatch) -> list[Any]:
+    """Return the places in queues of this process, each from when its waiter knows of it.
+
+    The server knows of it earlier: who joins while the server ends gets no place.
+    """
+    from django_distlock.backends.server import ServerBackend
+
+    found: list[Any] = []
+    join, ajoin = ServerBackend.join, ServerBackend.ajoin
+
+    def join_and_note(*arguments: Any, **options: Any) -> Any:
+        found.append(join(*arguments, **options))
+        return found[-1]
+
+    async def ajoin_and_note(*arguments: Any, **options: Any) -> Any:
+        place = await ajoin(*arguments, **options)
+        found.append(place)
+        return place
+
+    patch.setattr(ServerBackend, "join", join_and_note)
+    patch.setattr(ServerBackend, "ajoin", ajoin_and_note)
+    return found

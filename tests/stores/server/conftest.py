@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from django_distlock import clocks
-from django_distlock.backends.server import ServerBackend
 from tests.support.concurrency import until
-from tests.support.lock_servers import is_unused, locks_of
+from tests.support.lock_servers import is_unused, locks_of, note_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from django_distlock.backends.server import ServerBackend
     from tests.support.servers import Server
 
 
@@ -35,25 +35,8 @@ def patient_lock_server_store(patient_lock_server: Server) -> Iterator[ServerBac
 
 @pytest.fixture
 def joined(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Return the places in queues of which their waiters know: the server knows of them earlier.
-
-    Who joins while the server ends has no place.
-    """
-    found = []
-    join, ajoin = ServerBackend.join, ServerBackend.ajoin
-
-    def join_and_tell(*arguments: Any, **options: Any) -> Any:
-        found.append(join(*arguments, **options))
-        return found[-1]
-
-    async def ajoin_and_tell(*arguments: Any, **options: Any) -> Any:
-        place = await ajoin(*arguments, **options)
-        found.append(place)
-        return place
-
-    monkeypatch.setattr(ServerBackend, "join", join_and_tell)
-    monkeypatch.setattr(ServerBackend, "ajoin", ajoin_and_tell)
-    return found
+    """Return the places in queues of which their waiters know. See note_places()."""
+    return note_places(monkeypatch)
 
 
 @pytest.fixture
