@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from django_distlock import clocks
 from tests.support.concurrency import until
 from tests.support.lock_servers import is_unused, locks_of, note_places
+from tests.support.moved_clock import MovedClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from django_distlock.backends.server import ServerBackend
     from tests.support.servers import Server
@@ -40,13 +40,6 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.fixture
-def moved_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Return what moves this process's clock on by so many seconds."""
-    true, ahead = clocks.monotonic, 0.0
-
-    def move(seconds: float) -> None:
-        nonlocal ahead
-        ahead += seconds
-
-    monkeypatch.setattr(clocks, "monotonic", lambda: true() + ahead)
-    return move
+def moved_clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
+    """Return the local clock by which leases end, to be moved."""
+    return MovedClock(monkeypatch)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from django_distlock.backends.server.listening import QueuedPlace
     from django_distlock.server.service import Service
     from tests.support.lock_server_proxy import LockServerProxy
+    from tests.support.moved_clock import MovedClock
     from tests.support.servers import Server
 
 pytestmark = [pytest.mark.needs("lock_server"), pytest.mark.once]
@@ -148,7 +149,7 @@ def test_lease_that_is_not_renewed_is_released_after_a_kill() -> None:
 def test_wait_that_ends_while_the_server_is_down_ends_so(
     threads: ThreadPoolExecutor,
     joined: list[QueuedPlace],
-    moved_clock: Callable[[float], None],
+    moved_clock: MovedClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nobody can say that the lock is held."""
@@ -158,7 +159,7 @@ def test_wait_that_ends_while_the_server_is_down_ends_so(
         wait = threads.submit(take, timeout=100)
         until(lambda: len(joined) == 1)
         server.kill()
-        moved_clock(100)
+        moved_clock.advance(100)
         with pytest.raises(LockBackendUnavailable, match=r"refused|no answer"):
             wait.result(30)
         lease.leave_behind()

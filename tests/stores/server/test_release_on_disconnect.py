@@ -29,12 +29,12 @@ from tests.support.ports import HOST
 from tests.support.processes import strike
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from concurrent.futures import ThreadPoolExecutor
     from datetime import datetime
 
     from django_distlock import Lease
     from django_distlock.backends.server import ServerBackend
+    from tests.support.moved_clock import MovedClock
     from tests.support.processes import Workers
     from tests.support.servers import Server
 
@@ -229,7 +229,7 @@ def test_listener_stays_as_long_as_a_lease_may_last(
     spare_lock_server: Server,
     lock_server_store: ServerBackend,
     lock_server_proxy: LockServerProxy,
-    moved_clock: Callable[[float], None],
+    moved_clock: MovedClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And no longer."""
@@ -243,9 +243,9 @@ def test_listener_stays_as_long_as_a_lease_may_last(
     with locks_at(spare_lock_server, lock_server_proxy.port, release_on_disconnect=True) as mine:
         lease = acquire(ALIAS, ttl=TTL, renew=False)
         pinged_again()
-        moved_clock(TTL - 60)
+        moved_clock.advance(TTL - 60)
         pinged_again()
         assert lease.held
-        moved_clock(60)
+        moved_clock.advance(60)
         until(lambda: not listens(mine))
         lease.leave_behind()
