@@ -13,6 +13,7 @@ from django_distlock.flows import current_flow
 from django_distlock.handler import lock_backends
 from django_distlock.signals import lock_lost
 from tests.support.lock_server_command import Place, new_place
+from tests.support.lock_server_proxy import LockServerProxy
 from tests.support.lock_servers import start_lock_server
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.memcached import start_memcached
@@ -130,9 +131,9 @@ def patient_lock_server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def lock_server_proxy(spare_lock_server: Server) -> Iterator[LossyProxy]:
+def lock_server_proxy(spare_lock_server: Server) -> Iterator[LockServerProxy]:
     """Put a proxy before the spare lock server."""
-    with LossyProxy(HOST, spare_lock_server.port) as running:
+    with LockServerProxy(HOST, spare_lock_server.port) as running:
         yield running
 
 

@@ -137,23 +137,25 @@ class LockTable:
         self._grants_from = grants_from
         self._max_locks = max_locks
         self._max_waiters = max_waiters
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         self.microseconds = microseconds
-        self._locks: dict[str, Lock] = {}
-        self._due: list[tuple[float, str]] = []
+        self.locks: dict[str, Lock] = {}
+        """By semaphore."""
+        self.schedule: list[tuple[float, str]] = []
+        """A heap of when to look at which lock; some of it doesn't count any more."""
 
     def __len__(self) -> int:
-        return len(self._locks)
+        return len(self.locks)
 
     @property
     def waiters(self) -> int:
         """How many wait."""
-        return sum(len(lock.queue or ()) for lock in list(self._locks.values()))
+        return sum(len(lock.queue or ()) for lock in list(self.locks.values()))
 
     @property
     def grace(self) -> float:
         """Seconds for which nothing is granted yet."""
-        return max(0.0, self._grants_from - self._monotonic())
+        return max(0.0, self._grants_from - self.monotonic())
 
     def acquire(
         self, semaphore: str, owner: str, ttl: float, holder: str, party: Party | None = None
@@ -162,8 +164,8 @@ class LockTable:
 
         With a `party`, it is free when that ends. Refused if nothing can be granted at the moment.
         """
-        now = self._monotonic()
-        if self._due and self._due[0][0] <= now:
+        now = self.monotonic()
+        if self.schedule and self.schedule[0][0] <= now:
             self.run_due()
         lock = self._find(semaphore, now)
         if lock is not None and lock.ends > now:
@@ -185,7 +187,7 @@ class LockTable:
 
     def renew(self, semaphore: str, owner: str, ttl: float, party: Party | None = None) -> bool:
         """Let it end its ttl from now; False if it isn't this owner's."""
-        now = self._monotonic()
+        now = self.monotonic()
         lock = self._held_by(semaphore, owner, now)
         if lock is None:
             return False
@@ -201,7 +203,7 @@ class LockTable:
         another one to have a higher token; False if not. FutureToken if nobody can have the token:
         it would be exceeded by all that are granted later, and these couldn't be reclaimed.
         """
-        now = self._monotonic()
+        now = self.monotonic()
         lock = self._find(claim.semaphore, now)
         if now >= self._grants_from or (lock and lock.token >= claim.token):
             return False
@@ -217,7 +219,7 @@ class LockTable:
 
     def release(self, semaphore: str, owner: str, keep: float = 0) -> Release:
         """Free it, or keep it from everybody for so many seconds, if it is this owner's."""
-        now = self._monotonic()
+        now = self.monotonic()
         lock = self._held_by(semaphore, owner, now)
         if lock is None:
             return Release.LOST
@@ -227,7 +229,7 @@ class LockTable:
 
     def force_release(self, semaphore: str, token: int) -> bool:
         """Free it if this is the token of its holder, or of who kept it from others."""
-        now = self._monotonic()
+        now = self.monotonic()
         lock = self._find(semaphore, now)
         if lock is None or lock.ends <= now or lock.token != token:
             return False
@@ -248,7 +250,7 @@ class LockTable:
         and `wake` is called; if that returns False he is not there any more. Who joins again keeps
         his place.
         """
-        now = self._monotonic()
+        now = self.monotonic()
         lock = self._find(semaphore, now) or self._new(semaphore)
         if lock.queue is None:
             lock.queue = OrderedDict()
@@ -264,16 +266,16 @@ class LockTable:
         if lock.offered and lock.owner == owner:
             wake()  # he may not have heard of it
         elif now < self._grants_from:
-            self._locks[semaphore] = lock
+            self.locks[semaphore] = lock
         self._settle(lock, now)
         return max(lock.ends, self._grants_from, now) - now
 
     def leave(self, semaphore: str, owner: str) -> None:
         """Let this owner wait no more, nor have what it was only offered."""
-        lock = self._locks.get(semaphore)
+        lock = self.locks.get(semaphore)
         if lock is None:
             return
-        now = self._monotonic()
+        now = self.monotonic()
         self._forget(lock, owner)
         if lock.offered and lock.owner == owner:
             self._free(lock, now)
@@ -282,10 +284,10 @@ class LockTable:
 
     def disband(self, party: Party) -> None:
         """Let the party wait for nothing, and end the leases that end with it."""
-        now = self._monotonic()
+        now = self.monotonic()
         leaving = list(party.waiting)
         for semaphore, owner in leaving:  # first, or else one is offered what another one leaves
-            self._forget(self._locks[semaphore], owner)
+            self._forget(self.locks[semaphore], owner)
         for semaphore, owner in leaving:
             self.leave(semaphore, owner)
         for lock in list(party.bound.values()):
@@ -294,36 +296,36 @@ class LockTable:
 
     def clear(self) -> None:
         """Take all locks from their holders; who waits for one is offered it."""
-        now = self._monotonic()
-        for lock in list(self._locks.values()):
+        now = self.monotonic()
+        for lock in list(self.locks.values()):
             if lock.ends > now and not lock.offered:
                 self._free(lock, now)
 
     def left(self, semaphore: str) -> float:
         """Return in how many seconds the lock ends, unless it is renewed."""
-        now = self._monotonic()
+        now = self.monotonic()
         lock = self._find(semaphore, now)
         return 0.0 if lock is None else max(lock.ends, self._grants_from) - now
 
     def names(self, prefix: str = "") -> list[str]:
         """Return the semaphores that begin so, in no order."""
-        return [name for name in list(self._locks) if name.startswith(prefix)]
+        return [name for name in list(self.locks) if name.startswith(prefix)]
 
     def describe(self, names: list[str]) -> list[Described]:
         """Return what is to be said of those among these locks that are held or kept."""
-        now = self._monotonic()
+        now = self.monotonic()
         locks = [_describe(lock, now) for name in names if (lock := self._find(name, now))]
         return [lock for lock in locks if lock.left > 0]
 
     def save(self) -> list[Described]:
         """Return all that is held or kept, without what is only offered."""
-        now = self._monotonic()
-        taken = [lock for lock in list(self._locks.values()) if not lock.offered]
+        now = self.monotonic()
+        taken = [lock for lock in list(self.locks.values()) if not lock.offered]
         return [saved for lock in taken if (saved := _describe(lock, now)).left > 0]
 
     def load(self, saved: list[Described], elapsed: float = 0) -> None:
         """Have these as they were, so many seconds ago."""
-        now = self._monotonic()
+        now = self.monotonic()
         for each in saved:
             lock = Lock(each.semaphore)
             _, lock.owner, lock.token, lock.holder, lock.acquired_at, left = each
@@ -333,10 +335,10 @@ class LockTable:
 
     def run_due(self) -> float:
         """Let what has ended be the next one's; return in how many seconds to do so again."""
-        now = self._monotonic()
-        while self._due and self._due[0][0] <= now:
-            due, semaphore = heappop(self._due)
-            lock = self._locks.get(semaphore)
+        now = self.monotonic()
+        while self.schedule and self.schedule[0][0] <= now:
+            due, semaphore = heappop(self.schedule)
+            lock = self.locks.get(semaphore)
             if lock is None or lock.due != due:
                 continue  # it has been released, or is looked at earlier
             lock.due = math.inf
@@ -344,29 +346,29 @@ class LockTable:
             self._schedule(lock)
         if now >= self._grants_from > GONE:
             self._grants_from = GONE
-            for lock in list(self._locks.values()):
+            for lock in list(self.locks.values()):
                 self._settle(lock, now)
-        soonest = self._due[0][0] if self._due else math.inf
+        soonest = self.schedule[0][0] if self.schedule else math.inf
         if self._grants_from > GONE:
             soonest = min(soonest, self._grants_from)
-        return max(0.0, soonest - self._monotonic())
+        return max(0.0, soonest - self.monotonic())
 
     def _find(self, semaphore: str, now: float) -> Lock | None:
         """Return the lock, as it is by now."""
-        lock = self._locks.get(semaphore)
+        lock = self.locks.get(semaphore)
         if lock is not None and lock.ends <= now:
             self._settle(lock, now)
-            lock = self._locks.get(semaphore)
+            lock = self.locks.get(semaphore)
         return lock
 
     def _held_by(self, semaphore: str, owner: str, now: float) -> Lock | None:
-        lock = self._locks.get(semaphore)
+        lock = self.locks.get(semaphore)
         return lock if lock is not None and lock.owner == owner and lock.ends > now else None
 
     def _new(self, semaphore: str) -> Lock:
         """Return a lock, if there is room for it: it is in the table from when it has an end."""
-        if len(self._locks) >= self._max_locks:
-            raise Refused(f"There are {len(self._locks)} locks already, the most that may be.")
+        if len(self.locks) >= self._max_locks:
+            raise Refused(f"There are {len(self.locks)} locks already, the most that may be.")
         return Lock(semaphore)
 
     def _refuse_in_grace(self, now: float) -> None:
@@ -402,8 +404,8 @@ class LockTable:
             if now < self._grants_from and (lock.queue or lock.token):
                 return  # its token stays known: who had it can't reclaim it
             if not lock.queue:
-                if self._locks.get(lock.semaphore) is lock:
-                    del self._locks[lock.semaphore]
+                if self.locks.get(lock.semaphore) is lock:
+                    del self.locks[lock.semaphore]
                 return
             waiter = _next(lock.queue)
             self._grant(lock, waiter.owner, waiter.holder)
@@ -415,18 +417,18 @@ class LockTable:
 
     def _let_end(self, lock: Lock, ends: float) -> None:
         lock.ends = ends
-        self._locks[lock.semaphore] = lock
+        self.locks[lock.semaphore] = lock
         self._schedule(lock)
 
     def _schedule(self, lock: Lock) -> None:
         """Have it looked at when it ends, or earlier: who renews it needs no other look."""
         if GONE < lock.ends < lock.due:
             lock.due = due = lock.ends
-            heappush(self._due, (due, lock.semaphore))
-            if len(self._due) > (1 + HOARDED) * len(self._locks) + SLACK:
-                self._due.clear()  # and filled one by one, for what is scheduled in between
-                for each in list(self._locks.values()):
-                    heappush(self._due, (each.due, each.semaphore))
+            heappush(self.schedule, (due, lock.semaphore))
+            if len(self.schedule) > (1 + HOARDED) * len(self.locks) + SLACK:
+                self.schedule.clear()  # and filled one by one, for what is scheduled in between
+                for each in list(self.locks.values()):
+                    heappush(self.schedule, (each.due, each.semaphore))
 
     def _forget(self, lock: Lock, owner: str) -> None:
         if lock.queue and (waiter := lock.queue.pop(owner, None)):

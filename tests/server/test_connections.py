@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from django_distlock.server import protocol, requests
-from tests.support.concurrency import until
-from tests.support.lock_client import LockClient, Place, Serving, friend, line, place_of, proof
+from tests.support.lock_client import (
+    Endpoint,
+    LockClient,
+    Serving,
+    endpoint_of,
+    friend,
+    line,
+    proof,
+)
 from tests.support.lock_servers import start_lock_server, state_file
 
 if TYPE_CHECKING:
@@ -27,30 +34,30 @@ pytestmark = pytest.mark.needs(*KINDS)
 
 
 @pytest.fixture(params=KINDS[:2])
-def each_place(servers: dict[str, Server], request: pytest.FixtureRequest) -> Place:
+def each_endpoint(servers: dict[str, Server], request: pytest.FixtureRequest) -> Endpoint:
     """Return where a server is, by TCP and a unix socket in turn."""
-    return place_of(servers[request.param])
+    return endpoint_of(servers[request.param])
 
 
 @pytest.fixture
-def place(servers: dict[str, Server]) -> Place:
+def endpoint(servers: dict[str, Server]) -> Endpoint:
     """Return where a server is, by TCP."""
-    return place_of(servers["lock_server"])
+    return endpoint_of(servers["lock_server"])
 
 
 @pytest.fixture
-def client(place: Place) -> Iterator[LockClient]:
+def lock_client(endpoint: Endpoint) -> Iterator[LockClient]:
     """Return a client of that server."""
-    with friend(place) as connected:
+    with friend(endpoint) as connected:
         yield connected
 
 
 # Who is let in
 
 
-def test_who_knows_the_secret_is_let_in_and_told_the_terms(place: Place) -> None:
+def test_who_knows_the_secret_is_let_in_and_told_the_terms(endpoint: Endpoint) -> None:
     """The server proves that it knows it, too."""
-    with LockClient(place) as client:
+    with LockClient(endpoint) as client:
         terms = client.introduce()
         assert terms == {"max_ttl": 100_000, "max_frame": 65_536, "idle": 120}
         assert client.ask("ping") == {}
@@ -58,7 +65,7 @@ def test_who_knows_the_secret_is_let_in_and_told_the_terms(place: Place) -> None
 
 def test_who_is_turned_away_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """From where he came, and why; not what he said."""
-    with Serving() as running, LockClient(running.place) as stranger:
+    with Serving() as running, LockClient(running.endpoint) as stranger:
         challenge = stranger.message()["challenge"]
         hello = stranger.hello(challenge, answer="0" * 64)
         assert stranger.last_word_after(line(hello)) == "secret"
@@ -107,10 +114,10 @@ GARBAGE: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("how", STRANGE)
-def test_stranger_is_told_why_he_is_not_let_in(each_place: Place, how: str) -> None:
+def test_stranger_is_told_why_he_is_not_let_in(each_endpoint: Endpoint, how: str) -> None:
     """And the connection is closed; others are served meanwhile, and afterwards."""
     code, strange = STRANGE[how]
-    with LockClient(each_place) as stranger, friend(each_place) as other:
+    with LockClient(each_endpoint) as stranger, friend(each_endpoint) as other:
         hello = stranger.hello(stranger.message()["challenge"])
         stranger.send(strange(hello))
         assert other.is_served()
@@ -121,10 +128,10 @@ def test_stranger_is_told_why_he_is_not_let_in(each_place: Place, how: str) -> N
 @pytest.mark.parametrize("known", [True, False], ids=["friend", "stranger"])
 @pytest.mark.parametrize("what", GARBAGE)
 def test_garbage_ends_the_connection_that_it_came_on(
-    each_place: Place, what: str, *, known: bool
+    each_endpoint: Endpoint, what: str, *, known: bool
 ) -> None:
     """The last words reach a client that had sent more, and others are served."""
-    with LockClient(each_place) as client, friend(each_place) as other:
+    with LockClient(each_endpoint) as client, friend(each_endpoint) as other:
         if known:
             client.introduce()
         else:
@@ -137,54 +144,54 @@ def test_garbage_ends_the_connection_that_it_came_on(
 
 def test_last_words_reach_a_client_that_has_sent_more_by_tls(servers: dict[str, Server]) -> None:
     """Where the client should close the connection: that alone can't be said there."""
-    place = place_of(servers["lock_server_tls"])
-    with LockClient(place) as client, friend(place) as other:
+    endpoint = endpoint_of(servers["lock_server_tls"])
+    with LockClient(endpoint) as client, friend(endpoint) as other:
         client.message()
         assert client.last_word_after(GARBAGE["long frame without an end"]) == "frame"
         assert other.is_served()
-    with friend(place) as client:
+    with friend(endpoint) as client:
         client.send(GARBAGE["long frame"])
         assert client.message()["error"] == "frame"
 
 
-def test_longest_frame_is_taken(client: LockClient) -> None:
+def test_longest_frame_is_taken(lock_client: LockClient) -> None:
     """Its line's end isn't counted."""
     frame = line({"do": "ping"})
-    client.send(frame[:-1].ljust(65_536) + b"\n")
-    assert client.message() == {}
+    lock_client.send(frame[:-1].ljust(65_536) + b"\n")
+    assert lock_client.message() == {}
 
 
-def test_nonce_is_any_text(place: Place) -> None:
+def test_nonce_is_any_text(endpoint: Endpoint) -> None:
     """A client that chooses badly risks only that it is deceived itself."""
-    with LockClient(place) as client:
+    with LockClient(endpoint) as client:
         challenge = client.message()["challenge"]
-        answer = proof(place.secret, "client", challenge, "\ud800")
+        answer = proof(endpoint.secret, "client", challenge, "\ud800")
         client.send(line({"distlock": 1, "nonce": "\ud800", "answer": answer}))
-        assert client.message()["proof"] == proof(place.secret, "server", challenge, "\ud800")
+        assert client.message()["proof"] == proof(endpoint.secret, "server", challenge, "\ud800")
 
 
-def test_answer_that_was_overheard_is_of_no_use(place: Place) -> None:
+def test_answer_that_was_overheard_is_of_no_use(endpoint: Endpoint) -> None:
     """Each connection has a challenge of its own, those at the same time, too."""
-    with LockClient(place) as first, LockClient(place) as second:
+    with LockClient(endpoint) as first, LockClient(endpoint) as second:
         challenges = [first.message()["challenge"], second.message()["challenge"]]
         overheard = line(first.hello(challenges[0]))
         first.send(overheard)
         assert "proof" in first.message()
         second.send(overheard)
         assert second.last_word() == "secret"
-    with LockClient(place) as third:
+    with LockClient(endpoint) as third:
         challenges.append(third.message()["challenge"])
         third.send(overheard)
         assert third.last_word() == "secret"
     assert len(set(challenges)) == 3
 
 
-def test_secret_is_not_sent(place: Place) -> None:
+def test_secret_is_not_sent(endpoint: Endpoint) -> None:
     """Neither by the server, nor by a client that follows the protocol."""
-    with LockClient(place) as client:
+    with LockClient(endpoint) as client:
         hello = line(client.hello(client.message()["challenge"]))
         client.send(hello)
-        assert place.secret not in hello + line(client.message())
+        assert endpoint.secret not in hello + line(client.message())
 
 
 # Who says nothing
@@ -192,40 +199,45 @@ def test_secret_is_not_sent(place: Place) -> None:
 
 def test_who_says_nothing_is_closed() -> None:
     """A stranger, one who says half of it, and a friend who asks nothing; not one who pings."""
-    with start_lock_server("--handshake", "1", "--idle", "1") as running, ExitStack() as connected:
-        hasty = place_of(running)
-        silent, slow = (connected.enter_context(LockClient(hasty)) for _ in range(2))
-        idle, slow_friend, pinging = (connected.enter_context(friend(hasty)) for _ in range(3))
+    with Serving(handshake=10, idle=100) as running, ExitStack() as connected:
+        endpoint = running.endpoint
+        silent, slow = (connected.enter_context(LockClient(endpoint)) for _ in range(2))
+        idle, slow_friend, pinging = (connected.enter_context(friend(endpoint)) for _ in range(3))
         slow.message()
         silent.message()
         slow.send(b'{"distlock":')
         slow_friend.send(b'{"do":')
-
-        def others_are_told() -> bool:
-            assert pinging.ask("ping") == {}
-            return all(each.has_something() for each in (silent, slow, idle, slow_friend))
-
-        until(others_are_told)
-        assert [each.last_word() for each in (silent, slow, idle, slow_friend)] == ["idle"] * 4
+        running.let_wait(9)
+        assert not any(each.has_something() for each in (silent, slow, idle, slow_friend))
+        running.let_wait(1)
+        assert [each.last_word() for each in (silent, slow)] == ["idle"] * 2
+        running.let_wait(99)
+        assert pinging.ask("ping") == {}
+        assert not any(each.has_something() for each in (idle, slow_friend))
+        running.let_wait(1)
+        assert [each.last_word() for each in (idle, slow_friend)] == ["idle"] * 2
+        running.let_wait(99)
         assert pinging.is_served()
 
 
-def test_half_a_frame_is_answered_when_the_rest_comes(client: LockClient) -> None:
+def test_half_a_frame_is_answered_when_the_rest_comes(lock_client: LockClient) -> None:
     """Byte by byte, if need be."""
     for byte in line({"do": "ping"}):
-        assert not client.has_something()
-        client.send(bytes([byte]))
-    assert client.message() == {}
+        assert not lock_client.has_something()
+        lock_client.send(bytes([byte]))
+    assert lock_client.message() == {}
 
 
-def test_half_a_frame_before_the_end_is_no_request(place: Place, client: LockClient) -> None:
+def test_half_a_frame_before_the_end_is_no_request(
+    endpoint: Endpoint, lock_client: LockClient
+) -> None:
     """Nor is what comes behind the last words."""
     acquire = line({"do": "acquire", "semaphore": "half", "owner": "o", "ttl": 60})
-    with friend(place) as other:
+    with friend(endpoint) as other:
         other.send(acquire[:-1])
-    with friend(place) as other:
+    with friend(endpoint) as other:
         assert other.last_word_after(b"?\n" + acquire) == "frame"
-    assert client.ask("held", prefix="half")["locks"] == []
+    assert lock_client.ask("held", prefix="half")["locks"] == []
 
 
 # What is asked
@@ -234,7 +246,7 @@ def test_half_a_frame_before_the_end_is_no_request(place: Place, client: LockCli
 @pytest.mark.parametrize("kind", KINDS)
 def test_requests_are_answered_in_order(servers: dict[str, Server], kind: str) -> None:
     """However many are sent at once, and whatever is wrong with some."""
-    with friend(place_of(servers[kind])) as client:
+    with friend(endpoint_of(servers[kind])) as client:
         ask_for_many(client)
 
 
@@ -264,9 +276,9 @@ def ask_for_many(client: LockClient) -> None:
 def test_everybody_is_told_that_the_server_stops() -> None:
     """Who listens, who doesn't, who is a stranger still, and who sends something just then."""
     with start_lock_server() as running, ExitStack() as connected:
-        place = place_of(running)
-        clients = [connected.enter_context(friend(place, process)) for process in (ONE, None)]
-        stranger = connected.enter_context(LockClient(place))
+        endpoint = endpoint_of(running)
+        clients = [connected.enter_context(friend(endpoint, process)) for process in (ONE, None)]
+        stranger = connected.enter_context(LockClient(endpoint))
         assert "challenge" in stranger.message()
         clients[1].acquire("a", bound=ONE)
         clients[1].send(b'{"do":')
@@ -284,7 +296,7 @@ def saved(directory: Any) -> list[list[Any]]:
 
 def test_nothing_is_answered_that_was_not_saved() -> None:
     """Whoever was granted a lock before the stop has it after the next start."""
-    with start_lock_server() as running, friend(place_of(running)) as client:
+    with start_lock_server() as running, friend(endpoint_of(running)) as client:
         granted: list[str] = []
         begun = threading.Event()
 
@@ -308,7 +320,7 @@ def test_nothing_is_answered_that_was_not_saved() -> None:
         assert not thread.is_alive()
         assert sorted(lock[0] for lock in saved(running.directory)) == sorted(granted)
         running.start()
-        with friend(place_of(running)) as again:
+        with friend(endpoint_of(running)) as again:
             assert again.ask("status")["locks"] == len(granted)
             assert again.acquire(granted[0], "other") == 0
 
@@ -317,15 +329,15 @@ def test_who_connects_while_the_server_stops_is_told_so() -> None:
     """And is not let in."""
     with Serving() as running:
         running.call(running.service.end_all)
-        with LockClient(running.place) as client:
+        with LockClient(running.endpoint) as client:
             assert client.last_word() == "closing"
 
 
 def test_who_leaves_at_that_moment_does_not_keep_others_from_being_told() -> None:
     """What is said to him may be sent, and the connection be gone before it can be closed."""
     stopped = threading.Event()
-    with Serving() as running, friend(running.place) as other:
-        leaving = [friend(running.place) for _ in range(5)]
+    with Serving() as running, friend(running.endpoint) as other:
+        leaving = [friend(running.endpoint) for _ in range(5)]
 
         def stop() -> None:
             for each in leaving:
@@ -340,7 +352,7 @@ def test_who_leaves_at_that_moment_does_not_keep_others_from_being_told() -> Non
 
 def test_who_was_cut_off_is_told_nothing() -> None:
     """Though his connection is still there when the server stops."""
-    with Serving() as running, friend(running.place) as client:
+    with Serving() as running, friend(running.endpoint) as client:
         [connection] = running.service.connections
 
         def stop() -> None:
@@ -356,7 +368,11 @@ def test_failure_of_the_server_ends_the_connection_only(
 ) -> None:
     """It is logged, and others are served."""
     monkeypatch.setitem(requests.ACTIONS, "ping", lambda *arguments: 1 / 0)
-    with Serving() as running, friend(running.place) as client, friend(running.place) as other:
+    with (
+        Serving() as running,
+        friend(running.endpoint) as client,
+        friend(running.endpoint) as other,
+    ):
         assert client.last_word_after(line({"do": "ping"})) == "internal"
         assert other.is_served()
     assert "could not be answered" in caplog.text

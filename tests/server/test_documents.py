@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from argparse import SUPPRESS
 from configparser import ConfigParser
 from inspect import Parameter, signature
 from threading import Event
@@ -59,9 +58,7 @@ def parser() -> ArgumentParser:
 def options(parser: ArgumentParser) -> dict[str, Any]:
     """Return the options with their defaults."""
     return {
-        action.option_strings[-1]: action.default
-        for action in parser._actions
-        if action.default is not SUPPRESS
+        f"--{name.replace('_', '-')}": value for name, value in vars(parser.parse_args([])).items()
     }
 
 
@@ -100,7 +97,7 @@ def test_the_quick_start_locks(capsys: pytest.CaptureFixture[str]) -> None:
     with start_lock_server() as server, override_settings(DISTLOCK=shown):
         given = options_of(server)
         assert shown["default"]["OPTIONS"].keys() == given.keys()
-        shown["default"]["OPTIONS"] = given
+        shown["default"]["OPTIONS"] = {**given, "store_timeout": TIMEOUT}
         lease = acquire_lock(SEMAPHORE)
         assert lease is not None
         queued = lock_backends["default"].join(SEMAPHORE, "owner", "holder", Event().set)
@@ -123,11 +120,13 @@ def test_other_machines_are_asked_by_tls(servers: dict[str, Server]) -> None:
     shown = example("lock_server.md", "Other machines").OPTIONS
     given = options_of(servers["lock_server_tls"])
     assert shown.keys() == given.keys()
+    given["store_timeout"] = TIMEOUT
     with override_settings(DISTLOCK={"default": {"BACKEND": PATH, "OPTIONS": given}}):
         lease = acquire_lock(SEMAPHORE)
         assert lease is not None
         lease.release()
     without = {name: value for name, value in given.items() if name != "tls_ca"}
+    without["store_timeout"] = 0.2  # the server waits for TLS
     with override_settings(DISTLOCK={"default": {"BACKEND": PATH, "OPTIONS": without}}):
         with pytest.raises(LockBackendUnavailable):
             acquire_lock(SEMAPHORE)
@@ -169,7 +168,12 @@ def test_the_unit_runs_a_server(tmp_path: Path, unused_port: int) -> None:
         server = subprocess.Popen(shlex.split(command), cwd=ROOT, env=environment)
         try:
             assert told.recv(100) == b"READY=1"
-            backend = ServerBackend("unit", address=address, secret_file=str(tmp_path / name))
+            backend = ServerBackend(
+                "unit",
+                address=address,
+                secret_file=str(tmp_path / name),
+                store_timeout=TIMEOUT,
+            )
             assert backend.status()["grace"] > 0
             backend.close()
             server.send_signal(signal.SIGTERM)

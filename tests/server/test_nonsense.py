@@ -7,13 +7,13 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from django_distlock.server.requests import ACTIONS
 from tests.support.concurrency import until
-from tests.support.lock_client import LockClient, Place, friend, line, place_of, proof
-from tests.support.lock_servers import start_lock_server
+from tests.support.lock_client import Endpoint, LockClient, endpoint_of, friend, line, proof
+from tests.support.lock_servers import flawless_lock_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.needs("lock_server"), pytest.mark.once]
 
 PROCESS = "1" * 32
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""Other work on this machine makes anything slow."""
 
 
 @pytest.fixture(scope="module")
 def lock_server_without_failures() -> Iterator[Server]:
     """Run a server, whose log has no failure at the end."""
-    with start_lock_server() as running:
+    with flawless_lock_server() as running:
         yield running
-        assert "Traceback" not in "\n".join(running._log_lines())
 
 
 SHORTEST = 1_000
@@ -95,9 +96,8 @@ def among_those(random: Random, name: str, values: list[Any]) -> Any:
         lease = [random.choice(SEMAPHORES), random.choice(OWNERS), SHORTEST, 7, ""]
         lease[random.randrange(5)] = SHORTEST if is_within(value, 0, SHORTEST) else value
         return [lease, *RIGHT["leases"][1]]
-    if is_within(value, 0, {"ttl": SHORTEST, "left": SHORTEST, "keep": 10**9}.get(name, 0)):
-        return 0
-    return value
+    longest = {"ttl": SHORTEST, "left": SHORTEST, "keep": 10**9}.get(name, 0)
+    return 0 if is_within(value, 0, longest) else value
 
 
 def is_within(value: Any, low: float, high: float) -> bool:
@@ -108,9 +108,9 @@ def is_within(value: Any, low: float, high: float) -> bool:
 class Nonsense:
     """What was sent, and what the server may have granted by it."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self.client = friend(place)
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.client = friend(endpoint)
         self.holders: dict[str, tuple[str, int]] = {}
         self.last = 0
         self.frames = self.grants = 0
@@ -129,7 +129,7 @@ class Nonsense:
         elif answer["error"] == "frame":
             assert self.client.read() is None
             self.client.close()
-            self.client = friend(self.place)
+            self.client = friend(self.endpoint)
         else:
             assert answer["error"] in ("invalid", "process", "refused")
 
@@ -175,9 +175,9 @@ class Nonsense:
 @pytest.fixture(scope="module")
 def nonsense(lock_server_without_failures: Server) -> Iterator[Nonsense]:
     """Let thousands of frames be sent; afterwards, the server is as it was before."""
-    place = place_of(lock_server_without_failures)
-    with friend(place, PROCESS) as listening:
-        found = Nonsense(place)
+    endpoint = endpoint_of(lock_server_without_failures)
+    with friend(endpoint, PROCESS) as listening:
+        found = Nonsense(endpoint)
         yield found
         assert listening.is_served()
     client = found.client
@@ -189,12 +189,12 @@ def nonsense(lock_server_without_failures: Server) -> Iterator[Nonsense]:
             client.ask("force_release", semaphore=semaphore, token=token)
         status = client.ask("status")
         assert (status["locks"], status["connections"]) == (0, 1)
-    assert found.frames > 5_000
+    assert found.frames > 3_000
     assert found.grants > 100
 
 
 @given(st.lists(anything, min_size=1, max_size=20), st.integers(0, 2**32))
-@settings(deadline=None, max_examples=60)
+@settings(PATIENT, max_examples=40)
 def test_nonsense_is_an_error_and_grants_nothing(
     nonsense: Nonsense, values: list[Any], seed: int
 ) -> None:
@@ -216,12 +216,12 @@ hellos = st.fixed_dictionaries(
 
 
 @given(hellos | st.sampled_from(RAW))
-@settings(deadline=None, max_examples=150)
+@settings(PATIENT, max_examples=100)
 def test_nonsense_of_strangers_lets_nobody_in(
     lock_server_without_failures: Server, hello: dict[str, Any] | bytes
 ) -> None:
     """One frame is all that they may say."""
-    with LockClient(place_of(lock_server_without_failures)) as client:
+    with LockClient(endpoint_of(lock_server_without_failures)) as client:
         client.message()
         frame = hello if isinstance(hello, bytes) else json.dumps(hello).encode()
         client.send(frame + b"\n" + line({"do": "status"}))
@@ -229,14 +229,14 @@ def test_nonsense_of_strangers_lets_nobody_in(
 
 
 @given(st.text(st.characters(exclude_categories=()), max_size=8), anything)
-@settings(deadline=None, max_examples=100)
+@settings(PATIENT, max_examples=60)
 def test_nonsense_of_who_knows_the_secret_is_a_handshake_or_an_error(
     lock_server_without_failures: Server, nonce: str, process: object
 ) -> None:
     """Any text is a nonce; the process has to be named as processes are."""
-    place = place_of(lock_server_without_failures)
-    with LockClient(place) as client:
-        answer = proof(place.secret, "client", client.message()["challenge"], nonce)
+    endpoint = endpoint_of(lock_server_without_failures)
+    with LockClient(endpoint) as client:
+        answer = proof(endpoint.secret, "client", client.message()["challenge"], nonce)
         hello = {"distlock": 1, "nonce": nonce, "answer": answer, "process": process}
         client.send(line(hello))
         found = client.message()
@@ -264,10 +264,13 @@ def test_deepest_nesting_that_is_read_is_an_error_as_others_are(
     lock_server_without_failures: Server, member: str, opening: bytes
 ) -> None:
     """What can be read can be looked at, too."""
-    place, closing = place_of(lock_server_without_failures), (b"]" if opening == b"[" else b"}")
+    endpoint, closing = (
+        endpoint_of(lock_server_without_failures),
+        (b"]" if opening == b"[" else b"}"),
+    )
 
     def code(depth: int) -> str:
-        with friend(place) as client:
+        with friend(endpoint) as client:
             client.send(DEEP[member](opening * depth + b"1" + closing * depth) + b"\n")
             return str(client.message().get("error"))
 
@@ -277,5 +280,5 @@ def test_deepest_nesting_that_is_read_is_an_error_as_others_are(
         low, high = (low, middle) if code(middle) == "frame" else (middle, high)
     codes = {code(depth) for depth in range(max(100, low - 15), low + 5)}
     assert codes <= {"frame", "invalid", "process", "None"}
-    with friend(place) as client:
+    with friend(endpoint) as client:
         assert client.is_served()

@@ -10,11 +10,13 @@ import pytest
 from django_distlock.server import requests, service
 from django_distlock.server.table import OFFER
 from tests.support.concurrency import until
-from tests.support.lock_client import LockClient, Place, Serving, friend, line, place_of
-from tests.support.lock_servers import start_lock_server
+from tests.support.lock_client import Endpoint, LockClient, Serving, endpoint_of, friend, line
+from tests.support.lock_servers import flawless_lock_server, start_lock_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.support.servers import Server
 
 pytestmark = pytest.mark.needs("lock_server")
 
@@ -25,79 +27,85 @@ HOUR = 3_600_000_000
 
 
 @pytest.fixture(scope="module")
-def _place() -> Iterator[Place]:
-    with start_lock_server() as running:
-        yield place_of(running)
-        assert "Traceback" not in "\n".join(running._log_lines())
+def quiet_lock_server() -> Iterator[Server]:
+    """Run a server that only this module asks."""
+    with flawless_lock_server() as running:
+        yield running
 
 
 @pytest.fixture
-def place(_place: Place) -> Iterator[Place]:
-    """Return where a server is; the test has to leave it empty."""
-    yield _place
-    with friend(_place) as client:
+def quiet_endpoint(quiet_lock_server: Server) -> Iterator[Endpoint]:
+    """Return where that server listens; the test has to leave it empty."""
+    endpoint = endpoint_of(quiet_lock_server)
+    yield endpoint
+    with friend(endpoint) as client:
         until(lambda: client.ask("status")["connections"] == 1)
         status = client.ask("status")
         assert (status["locks"], status["waiters"], status["processes"]) == (0, 0, 0)
 
 
 @pytest.fixture
-def client(place: Place) -> Iterator[LockClient]:
+def quiet_client(quiet_endpoint: Endpoint) -> Iterator[LockClient]:
     """Return a client of that server."""
-    with friend(place) as connected:
+    with friend(quiet_endpoint) as connected:
         yield connected
 
 
 # What is asked
 
 
-def test_lock_is_acquired_renewed_and_released_by_its_owner_only(client: LockClient) -> None:
+def test_lock_is_acquired_renewed_and_released_by_its_owner_only(quiet_client: LockClient) -> None:
     """Whoever asks for it on whichever connection."""
-    token = client.acquire("a", "one", holder="host")
-    assert client.acquire("a", "two") == 0
-    assert client.acquire("a", "one") == token
+    token = quiet_client.acquire("a", "one", holder="host")
+    assert quiet_client.acquire("a", "two") == 0
+    assert quiet_client.acquire("a", "one") == token
     lease = ["a", "one", 60, token, "host"]
-    assert client.renew(lease, ["a", "two", 60, token, ""], ["b", "one", 60, None, ""]) == [
+    assert quiet_client.renew(lease, ["a", "two", 60, token, ""], ["b", "one", 60, None, ""]) == [
         True,
         False,
         False,
     ]
-    assert client.release("a", "two") == 0
-    assert client.release("a", "one") == 1
-    assert client.release("a", "one") == 0
-    assert client.renew(lease) == [False]
-    assert client.acquire("a", "two") > token
-    assert client.release("a", "two") == 1
+    assert quiet_client.release("a", "two") == 0
+    assert quiet_client.release("a", "one") == 1
+    assert quiet_client.release("a", "one") == 0
+    assert quiet_client.renew(lease) == [False]
+    assert quiet_client.acquire("a", "two") > token
+    assert quiet_client.release("a", "two") == 1
 
 
-def test_lock_is_kept_from_everybody_for_a_while(client: LockClient) -> None:
+def test_lock_is_kept_from_everybody_for_a_while() -> None:
     """And then it is free again."""
-    client.acquire("a")
-    assert client.release("a", keep=0.2) == 1
-    assert client.acquire("a", "other") == 0
-    until(lambda: client.acquire("a", "other") > 0)
-    assert client.release("a", "other") == 1
+    with Serving() as running, friend(running.endpoint) as client:
+        client.acquire("a")
+        assert client.release("a", keep=20) == 1
+        running.let_pass(19)
+        assert client.acquire("a", "other") == 0
+        running.let_pass(1)
+        assert client.acquire("a", "other") > 0
 
 
-def test_lock_is_taken_away_by_its_token_only(client: LockClient) -> None:
+def test_lock_is_taken_away_by_its_token_only(quiet_client: LockClient) -> None:
     """The holder is told so when it renews."""
-    token = client.acquire("a")
+    token = quiet_client.acquire("a")
     taken = [
-        client.ask("force_release", semaphore="a", token=number)["released"]
+        quiet_client.ask("force_release", semaphore="a", token=number)["released"]
         for number in (token + 1, token, token)
     ]
     assert taken == [0, 1, 0]
-    assert client.renew(["a", "me", 60, token, ""]) == [False]
+    assert quiet_client.renew(["a", "me", 60, token, ""]) == [False]
 
 
 def test_holder_of_many_locks_is_kept_once() -> None:
     """As long as he is one of those of late: the texts of others don't pile up."""
-    with Serving() as running, friend(running.place) as client:
-        for name in "ab":
+    with Serving() as running, friend(running.endpoint) as client:
+        for name in ("first", "second"):
             client.acquire(name, holder="a host and its process")
-        one, other = running.service.table.describe(["a", "b"])
-        assert one.holder is other.holder
-    assert requests._the_same.cache_info().maxsize == requests.HOLDERS
+        for number in range(requests.HOLDERS):
+            client.acquire("of others", holder=f"host {number}")
+        client.acquire("third", holder="a host and its process")
+        first, second, third = running.service.table.describe(["first", "second", "third"])
+        assert first.holder is second.holder
+        assert first.holder is not third.holder
 
 
 LEASE: list[Any] = ["a", "me", 60, 1, ""]
@@ -141,14 +149,16 @@ SENSELESS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", SENSELESS)
-def test_senseless_request_changes_nothing(place: Place, client: LockClient, what: str) -> None:
+def test_senseless_request_changes_nothing(
+    quiet_endpoint: Endpoint, quiet_client: LockClient, what: str
+) -> None:
     """It is told so, and the connection goes on."""
-    with friend(place, ONE):
-        client.send(line(SENSELESS[what]))
-        error = client.message()
+    with friend(quiet_endpoint, ONE):
+        quiet_client.send(line(SENSELESS[what]))
+        error = quiet_client.message()
         assert error["error"] == "invalid"
         assert error["text"]
-        assert client.is_served()
+        assert quiet_client.is_served()
 
 
 SENSELESS_LEASES: dict[str, Any] = {
@@ -164,43 +174,43 @@ SENSELESS_LEASES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("what", SENSELESS_LEASES)
-def test_senseless_lease_costs_those_beside_it_nothing(client: LockClient, what: str) -> None:
+def test_senseless_lease_costs_those_beside_it_nothing(quiet_client: LockClient, what: str) -> None:
     """It is told so, and they are renewed."""
-    token = client.acquire("a")
+    token = quiet_client.acquire("a")
     leases = [["a", "me", 100, token, ""], SENSELESS_LEASES[what], ["b", "me", 100, token, ""]]
-    end, error, lost = client.ask("renew", leases=leases)["expires_at"]
+    end, error, lost = quiet_client.ask("renew", leases=leases)["expires_at"]
     assert end - token > 99_000_000
     assert error["error"] == "invalid"
     assert error["text"]
     assert lost is None
-    assert client.release("a")
+    assert quiet_client.release("a")
 
 
 @pytest.mark.parametrize("name", ["process", "bound"])
 @pytest.mark.parametrize("process", [TWO, 7])
 def test_process_that_does_not_listen_is_not_known(
-    place: Place, client: LockClient, name: str, process: object
+    quiet_endpoint: Endpoint, quiet_client: LockClient, name: str, process: object
 ) -> None:
     """It can neither wait nor hold what would end with it."""
     do = "join" if name == "process" else "acquire"
-    with friend(place, ONE):
+    with friend(quiet_endpoint, ONE):
         request = {"semaphore": "a", "owner": "me", "ttl": 60, "number": 1, name: process}
-        assert client.ask(do, **request)["error"] == "process"
-        assert client.is_served()
+        assert quiet_client.ask(do, **request)["error"] == "process"
+        assert quiet_client.is_served()
 
 
-def test_status_says_what_there_is(place: Place, client: LockClient) -> None:
+def test_status_says_what_there_is(quiet_endpoint: Endpoint, quiet_client: LockClient) -> None:
     """For an operator."""
-    with friend(place, ONE):
-        client.acquire("a")
-        client.ask("join", semaphore="a", owner="other", process=ONE, number=1)
-        status = client.ask("status")
+    with friend(quiet_endpoint, ONE):
+        quiet_client.acquire("a")
+        quiet_client.ask("join", semaphore="a", owner="other", process=ONE, number=1)
+        status = quiet_client.ask("status")
         assert status.pop("up") > 0
         assert status.pop("limits")["max_ttl"] == 100_000
         counts = {"locks": 1, "waiters": 1, "connections": 2, "processes": 1}
         assert status == {"version": 1, "grace": 0, **counts}
-        client.ask("leave", semaphore="a", owner="other")
-        client.release("a")
+        quiet_client.ask("leave", semaphore="a", owner="other")
+        quiet_client.release("a")
 
 
 # What is held
@@ -220,9 +230,9 @@ def listed(client: LockClient, **members: Any) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def many() -> Iterator[LockClient]:
     """Return a client of a server where 2,500 locks are held, 100 of them with another name."""
-    with start_lock_server() as running, friend(place_of(running)) as client:
+    with start_lock_server() as running, friend(endpoint_of(running)) as client:
         for number in range(2_500):
-            client.acquire(f"{'b' if number % 25 else 'a'}{number:04}", holder="host")
+            client.acquire(f"{'b' if number % 25 else 'a'}{number:04}", ttl=1_000, holder="host")
         yield client
 
 
@@ -244,7 +254,7 @@ def test_first_locks_are_listed_by_name(many: LockClient) -> None:
     for _, token, holder, acquired_at, left in answer["locks"]:
         assert (token, holder) == (acquired_at, "host")
         assert acquired_at <= answer["now"]
-        assert 0 < left <= 60
+        assert 0 < left <= 1_000
     assert len(many.ask("held", limit=1_000)["locks"]) == 1_000
     assert many.ask("held", limit=0)["locks"] == []
 
@@ -267,15 +277,15 @@ def test_listing_that_is_left_off_is_forgotten_for_others(many: LockClient) -> N
     assert many.ask("held", cursor="1")["error"] == "refused"
 
 
-def test_page_of_the_longest_names_is_not_too_long_for_who_reads(client: LockClient) -> None:
+def test_page_of_the_longest_names_is_not_too_long_for_who_reads(quiet_client: LockClient) -> None:
     """It is not taken for answers that are left unread."""
     wide = "\U0001f512"
     names = [f"{number:03}".ljust(255, wide) for number in range(requests.PAGE)]
     for name in names:
-        client.acquire(name, holder=wide * 1_000)
-    [page] = listed(client)
+        quiet_client.acquire(name, holder=wide * 1_000)
+    [page] = listed(quiet_client)
     assert sorted(page) == names
-    assert all(client.release(name) for name in names)
+    assert all(quiet_client.release(name) for name in names)
 
 
 # Who waits
@@ -289,99 +299,103 @@ def join(client: LockClient, process: str, number: int, owner: str, **members: A
 
 
 def test_who_waits_is_offered_the_lock_in_order_whatever_his_process(
-    place: Place, client: LockClient
+    quiet_endpoint: Endpoint, quiet_client: LockClient
 ) -> None:
     """The offer comes by itself, on the connection on which his process listens."""
-    client.acquire("a", "holder")
-    with friend(place, ONE) as one, friend(place, TWO) as two:
+    quiet_client.acquire("a", "holder")
+    with friend(quiet_endpoint, ONE) as one, friend(quiet_endpoint, TWO) as two:
         waiting = [(one, ONE, 7), (two, TWO, 7), (one, ONE, 8), (two, TWO, 6)]
         for index, (_, process, number) in enumerate(waiting):
-            join(client, process, number, f"waiter {index}")
+            join(quiet_client, process, number, f"waiter {index}")
         owner = "holder"
         for index, (listening, _, number) in enumerate(waiting):
             assert not one.has_something()
             assert not two.has_something()
-            assert client.release("a", owner) == 2
+            assert quiet_client.release("a", owner) == 2
             assert listening.message() == {"offer": number}
-            assert client.acquire("a", "newcomer") == 0
+            assert quiet_client.acquire("a", "newcomer") == 0
             owner = f"waiter {index}"
-            assert client.acquire("a", owner) > 0
-        assert client.release("a", owner) == 1
+            assert quiet_client.acquire("a", owner) > 0
+        assert quiet_client.release("a", owner) == 1
 
 
-def test_lock_that_ends_by_itself_is_offered(place: Place, client: LockClient) -> None:
+def test_lock_that_ends_by_itself_is_offered(
+    quiet_endpoint: Endpoint, quiet_client: LockClient
+) -> None:
     """Nobody has to ask for anything at that moment."""
-    client.acquire("a", "holder", ttl=0.1)
-    with friend(place, ONE) as one:
-        join(client, ONE, 1, "waiter")
+    quiet_client.acquire("a", "holder", ttl=0.1)
+    with friend(quiet_endpoint, ONE) as one:
+        join(quiet_client, ONE, 1, "waiter")
         assert one.message() == {"offer": 1}
-        client.ask("leave", semaphore="a", owner="waiter")
+        quiet_client.ask("leave", semaphore="a", owner="waiter")
 
 
 def test_what_a_process_waits_for_and_is_bound_to_it_ends_with_its_connection(
-    place: Place, client: LockClient
+    quiet_endpoint: Endpoint, quiet_client: LockClient
 ) -> None:
     """At once; what is not bound to it stays."""
-    with friend(place, TWO) as two:
-        with friend(place, ONE) as one:
+    with friend(quiet_endpoint, TWO) as two:
+        with friend(quiet_endpoint, ONE) as one:
             for name in ("bound", "bound by renewal", "other"):
                 bound = {"bound": ONE} if name == "bound" else {}
-                token = client.acquire(name, ttl=90_000, **bound)
+                token = quiet_client.acquire(name, ttl=90_000, **bound)
                 if name == "bound by renewal":
-                    assert client.renew([name, "me", 90_000, token, ""], bound=ONE) == [True]
+                    assert quiet_client.renew([name, "me", 90_000, token, ""], bound=ONE) == [True]
                 join(one, TWO, len(name), f"next of {name}", semaphore=name)
-            client.acquire("a", "holder")
-            join(client, ONE, 1, "gone")
-            join(client, TWO, 2, "there")
+            quiet_client.acquire("a", "holder")
+            join(quiet_client, ONE, 1, "gone")
+            join(quiet_client, TWO, 2, "there")
         offers = [two.message()["offer"] for _ in range(2)]
         assert sorted(offers) == [len("bound"), len("bound by renewal")]
-        assert client.ask("status")["processes"] == 1
-        assert client.release("a", "holder") == 2
+        assert quiet_client.ask("status")["processes"] == 1
+        assert quiet_client.release("a", "holder") == 2
         assert two.message() == {"offer": 2}
-        assert client.acquire("a", "there") > 0
-        assert client.release("other") == 2
+        assert quiet_client.acquire("a", "there") > 0
+        assert quiet_client.release("other") == 2
         assert two.message() == {"offer": len("other")}
-        client.release("a", "there")
+        quiet_client.release("a", "there")
 
 
-def test_second_connection_of_a_process_takes_over(place: Place, client: LockClient) -> None:
+def test_second_connection_of_a_process_takes_over(
+    quiet_endpoint: Endpoint, quiet_client: LockClient
+) -> None:
     """Nothing is lost with the first one, whose end is none of the process."""
-    client.acquire("a", "holder")
-    with friend(place, ONE) as first:
-        assert client.acquire("bound", bound=ONE)
-        join(client, ONE, 1, "waiter")
-        second = friend(place, ONE)
+    quiet_client.acquire("a", "holder")
+    with friend(quiet_endpoint, ONE) as first:
+        assert quiet_client.acquire("bound", bound=ONE)
+        join(quiet_client, ONE, 1, "waiter")
+        second = friend(quiet_endpoint, ONE)
     with second:
-        until(lambda: client.ask("status")["connections"] == 2)
-        status = client.ask("status")
+        until(lambda: quiet_client.ask("status")["connections"] == 2)
+        status = quiet_client.ask("status")
         assert (status["locks"], status["waiters"], status["processes"]) == (2, 1, 1)
-        join(client, ONE, 1, "waiter")
-        assert client.release("a", "holder") == 2
+        join(quiet_client, ONE, 1, "waiter")
+        assert quiet_client.release("a", "holder") == 2
         assert second.message() == {"offer": 1}
         assert first.offers == []
-        join(client, ONE, 3, "waiter")
+        join(quiet_client, ONE, 3, "waiter")
         assert second.message() == {"offer": 3}  # he may not have heard of the first one
-    until(lambda: client.ask("status")["locks"] == 0)
+    until(lambda: quiet_client.ask("status")["locks"] == 0)
 
 
 def test_first_connection_of_a_process_may_outlast_the_second(
-    place: Place, client: LockClient
+    quiet_endpoint: Endpoint, quiet_client: LockClient
 ) -> None:
     """It is one as others are, then."""
-    with friend(place, ONE) as first:
-        with friend(place, ONE):
-            assert client.acquire("bound", bound=ONE)
-        until(lambda: client.ask("status")["processes"] == 0)
-        assert client.ask("status")["locks"] == 0
+    with friend(quiet_endpoint, ONE) as first:
+        with friend(quiet_endpoint, ONE):
+            assert quiet_client.acquire("bound", bound=ONE)
+        until(lambda: quiet_client.ask("status")["processes"] == 0)
+        assert quiet_client.ask("status")["locks"] == 0
         assert first.is_served()
-    until(lambda: client.ask("status")["connections"] == 1)
+    until(lambda: quiet_client.ask("status")["connections"] == 1)
 
 
 def test_process_that_was_told_the_end_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though it hasn't closed its connection yet."""
     monkeypatch.setattr(service, "FAREWELL", 60)
-    with Serving() as running, friend(running.place) as client:
-        with friend(running.place, ONE) as one, friend(running.place, TWO) as two:
+    with Serving() as running, friend(running.endpoint) as client:
+        with friend(running.endpoint, ONE) as one, friend(running.endpoint, TWO) as two:
             client.acquire("a", "holder")
             join(client, ONE, 1, "gone")
             join(client, TWO, 2, "there")
@@ -394,7 +408,7 @@ def test_process_that_was_told_the_end_is_passed_over(monkeypatch: pytest.Monkey
 def test_who_does_not_take_what_he_is_offered_is_passed_over() -> None:
     """After a second; he stays in the queue."""
     with Serving() as running:
-        with friend(running.place, ONE) as one, friend(running.place, TWO) as two:
+        with friend(running.endpoint, ONE) as one, friend(running.endpoint, TWO) as two:
             one.acquire("a", "holder")
             join(one, ONE, 1, "asleep")
             join(one, TWO, 2, "awake")
@@ -411,7 +425,7 @@ def test_who_does_not_take_what_he_is_offered_is_passed_over() -> None:
 def test_nothing_is_granted_after_a_start_without_a_table() -> None:
     """Who asks is told that it is no answer; the status says for how long."""
     with start_lock_server("--max-ttl", "1000", grace=True) as running:
-        with friend(place_of(running)) as client:
+        with friend(endpoint_of(running)) as client:
             answer = client.ask("acquire", semaphore="a", owner="me", ttl=60)
             assert answer["error"] == "refused"
             assert "restart" in answer["text"]
@@ -429,7 +443,7 @@ def restarted() -> Iterator[Serving]:
 @pytest.fixture
 def holder(restarted: Serving) -> Iterator[LockClient]:
     """Return a client of that server."""
-    with friend(restarted.place) as client:
+    with friend(restarted.endpoint) as client:
         yield client
 
 
@@ -496,7 +510,7 @@ def test_who_waits_after_a_restart_is_offered_the_lock_when_that_can_be(
     restarted: Serving, holder: LockClient
 ) -> None:
     """What is free at the end of the grace, and what is not, later."""
-    with friend(restarted.place, ONE) as one:
+    with friend(restarted.endpoint, ONE) as one:
         assert holder.renew(["a", "holder", 300, 7, ""]) == [True]
         restarted.let_pass(100)
         assert holder.renew(["a", "holder", 300, 7, ""]) == [True]

@@ -12,19 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.core.management import CommandError, call_command
 
 from django_distlock import LockBackendUnavailable, clocks
 from django_distlock.leases import Extension
-from django_distlock.management.commands.run_lock_server import _state_path
+from django_distlock.management.commands import run_lock_server
 from django_distlock.server import saved
-from django_distlock.server.addresses import parse_address, unix_address
 from django_distlock.server.saved import Claimed, InUse, StateFile, Unreadable
 from django_distlock.server.table import Described
 from tests.support.concurrency import until
 from tests.support.lock_server_command import Place
+from tests.support.lock_servers import MOVED_CLOCK, move_clock
 from tests.support.processes import strike
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django_distlock.server.running import Site
     from tests.support.lock_server_command import Command
 
 pytestmark = pytest.mark.once
@@ -261,33 +265,43 @@ def test_no_grace_grants_at_once_after_a_crash(place: Place) -> None:
         assert place.acquire("a")
 
 
+def start_moved(place: Place, *arguments: str) -> Command:
+    """Start a server whose clocks the test moves."""
+    moved = str(place.directory / "moved")
+    return place.start(*arguments, DJANGO_SETTINGS_MODULE=MOVED_CLOCK, DISTLOCK_TEST_MOVED=moved)
+
+
 def test_shorter_limit_counts_when_all_longer_leases_have_ended(place: Place) -> None:
     """From then on a crash costs less time again."""
-    crash(place, "--max-ttl", "2", "--no-grace")
-    with place.start("--max-ttl", "1") as running:
+    crash(place, *FRESH)
+    with start_moved(place, "--max-ttl", "500") as running:
         running.serve()
-        assert content(place)["max_ttl"] == 2
-        until(lambda: content(place)["max_ttl"] == 1)
+        assert not place.held()  # when it answers, it waits for the longer leases to end
+        assert content(place)["max_ttl"] == 1000
+        move_clock(place.directory, 1000)
+        assert place.acquire("a", ttl=500)
+        until(lambda: content(place)["max_ttl"] == 500)
         assert content(place)["locks"] is None
-        assert place.acquire("a", ttl=1)
         assert running.stop()[0] == 0
-    assert content(place)["max_ttl"] == 1
+    assert content(place)["max_ttl"] == 500
 
 
 def test_shorter_limit_counts_from_the_next_start_if_it_can_not_be_written(place: Place) -> None:
     """A server whose disk is full goes on, and says so."""
-    crash(place, "--max-ttl", "2", "--no-grace")
-    with place.start("--max-ttl", "1") as running:
+    crash(place, *FRESH)
+    with start_moved(place, "--max-ttl", "500") as running:
         running.serve()
+        assert not place.held()
         with in_the_way(place):
+            move_clock(place.directory, 1000)
+            assert place.acquire("a", ttl=500)
             assert running.process.stderr is not None
             assert running.process.stderr.readline() == (
                 f"[Errno 21] The state can't be written: Is a directory: '{place.state}'. Nothing "
                 "would be granted for longer than need be.\n"
             )
-        assert place.acquire("a", ttl=1)
         assert running.stop()[0] == 0
-    assert content(place)["max_ttl"] == 1
+    assert content(place)["max_ttl"] == 500
 
 
 def test_longer_leases_are_not_forgotten_by_an_orderly_stop(place: Place) -> None:
@@ -532,50 +546,64 @@ def test_claim_ends_with_its_process_or_before(tmp_path: Path) -> None:
 # Where it is by default
 
 
-def default_state(address: str) -> str:
-    """Return where a server at this address saves its locks, unless told."""
-    return str(_state_path(parse_address(address), {"state": None}))
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Site]:
+    """Return what tells what server the command would run."""
+    sites: list[Site] = []
+    monkeypatch.setattr(run_lock_server, "run", lambda site, say: sites.append(site))
+    (tmp_path / "secret").write_text("correct horse battery staple")
+
+    def of_command(**options: str) -> Site:
+        call_command("run_lock_server", secret_file=str(tmp_path / "secret"), **options)
+        return sites.pop()
+
+    for name in ("XDG_STATE_HOME", "STATE_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+    return of_command
 
 
 def test_state_is_by_default_where_systemd_or_the_user_has_such_files(
-    monkeypatch: pytest.MonkeyPatch,
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One for each address."""
     monkeypatch.setenv("HOME", "/home/locks")
-    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
-    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
-    directory = "/home/locks/.local/state/django_distlock"
-    assert default_state("127.0.0.1:7433") == f"{directory}/127.0.0.1%3A7433.json"
-    assert default_state("[::1]:7433") == f"{directory}/%5B%3A%3A1%5D%3A7433.json"
+    directory = Path("/home/locks/.local/state/django_distlock")
+    assert site(bind="127.0.0.1:7433").state.path == directory / "127.0.0.1%3A7433.json"
+    assert site(bind="[::1]:7433").state.path == directory / "%5B%3A%3A1%5D%3A7433.json"
     monkeypatch.setenv("XDG_STATE_HOME", "/states")
-    assert default_state("localhost:1") == "/states/django_distlock/localhost%3A1.json"
+    path = Path("/states/django_distlock/localhost%3A1.json")
+    assert site(bind="localhost:1").state.path == path
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/locks:/var/lib/more")
-    assert default_state("localhost:1") == "/var/lib/locks/localhost%3A1.json"
+    assert site(bind="localhost:1").state.path == Path("/var/lib/locks/localhost%3A1.json")
 
 
-def test_sockets_of_one_name_have_states_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sockets_of_one_name_have_states_of_their_own(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By their whole path, from wherever it is given."""
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/locks")
     monkeypatch.chdir("/usr")
-    here = default_state(f"unix:{unix_address('socket').path}")
-    assert here == "/var/lib/locks/unix%3A%2Fusr%2Fsocket.json"
-    assert default_state("unix:/socket") == "/var/lib/locks/unix%3A%2Fsocket.json"
+    path = Path("/var/lib/locks/unix%3A%2Fusr%2Fsocket.json")
+    assert site(unix="socket").state.path == path
+    assert site(unix="/socket").state.path == Path("/var/lib/locks/unix%3A%2Fsocket.json")
 
 
-def test_user_without_a_home_must_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_without_a_home_must_say_where(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A service may have none."""
 
     def fail() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", fail)
-    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
-    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
-    with pytest.raises(ValueError, match="Give --state: Could not determine home directory"):
-        default_state("localhost:1")
+    with pytest.raises(CommandError, match="Give --state: Could not determine home directory"):
+        site(bind="localhost:1")
 
 
-def test_given_state_is_where_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_given_state_is_where_it_says(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From where the command was called."""
     monkeypatch.chdir("/usr")
-    assert _state_path(parse_address("localhost:1"), {"state": "s.json"}) == Path("/usr/s.json")
+    assert site(bind="localhost:1", state="s.json").state.path == Path("/usr/s.json")

@@ -16,12 +16,14 @@ import pytest
 
 from django_distlock.server.service import Limits, Service
 from django_distlock.server.table import GONE, LockTable
-from tests.support.lock_servers import connect_to, options_of, secret_of
+from tests.support.lock_servers import connect_to, locks_by, options_of, secret_of
 from tests.support.ports import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
+    from django_distlock.backends.server import ServerBackend
     from tests.support.servers import Server
 
 PATIENCE = 60
@@ -29,16 +31,16 @@ PATIENCE = 60
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a lock server is, and its secret."""
+class Endpoint:
+    """Where a lock server listens, and its secret."""
 
     options: dict[str, Any]
     secret: bytes
 
 
-def place_of(server: Server) -> Place:
-    """Return where this server is."""
-    return Place(options_of(server), secret_of(server))
+def endpoint_of(server: Server) -> Endpoint:
+    """Return where this server listens."""
+    return Endpoint(options_of(server), secret_of(server))
 
 
 def proof(secret: bytes, side: str, challenge: str, nonce: str) -> str:
@@ -55,9 +57,9 @@ def line(message: object) -> bytes:
 class LockClient:
     """A connection, which is a stranger's until it has introduced itself."""
 
-    def __init__(self, place: Place) -> None:
-        self.secret = place.secret
-        self._socket = connect_to(place.options)
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.secret = endpoint.secret
+        self._socket = connect_to(endpoint.options)
         self._socket.settimeout(PATIENCE)
         self._unread = b""
         self.offers: list[int] = []
@@ -165,9 +167,9 @@ class LockClient:
         return bool(self.acquire(semaphore, ttl=5)) and bool(self.release(semaphore))
 
 
-def friend(place: Place, process: str | None = None) -> LockClient:
+def friend(endpoint: Endpoint, process: str | None = None) -> LockClient:
     """Return a client that has introduced itself."""
-    client = LockClient(place)
+    client = LockClient(endpoint)
     client.introduce(process)
     return client
 
@@ -182,8 +184,18 @@ class Clock:
         return self.now
 
 
+class StoppedLoop(asyncio.SelectorEventLoop):
+    """An event loop whose timers are due when a test lets its time pass."""
+
+    now: float | None = 1000.0
+    """None: time goes on as usual."""
+
+    def time(self) -> float:
+        return super().time() if self.now is None else self.now
+
+
 class Serving:
-    """A service in a thread of this process, whose time stands still."""
+    """A service in a thread of this process, whose time stands still: leases, and timers too."""
 
     def __init__(self, *, grace: float = 0, **options: Any) -> None:
         limits = Limits(**options)
@@ -195,19 +207,23 @@ class Serving:
             max_waiters=limits.max_waiters,
         )
         self.service = Service(table, secrets.token_bytes(32), limits)
-        self.loop: asyncio.AbstractEventLoop
-        self.place: Place
-        self._stop: asyncio.Event
+        self.loop = StoppedLoop()
+        self.endpoint: Endpoint
+        self._stop = asyncio.Event()
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=asyncio.run, args=(self._run(),))
+        self._thread = threading.Thread(target=self._run)
 
-    async def _run(self) -> None:
-        self.loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
         server = await self.loop.create_server(self.service.connect, HOST, 0)
         port = server.sockets[0].getsockname()[1]
-        self.place = Place({"address": f"{HOST}:{port}"}, self.service.secret)
+        self.endpoint = Endpoint({"address": f"{HOST}:{port}"}, self.service.secret)
         self._ready.set()
         await self._stop.wait()
+        self.loop.now = None
         server.close()
         self.service.end_all()
         await self.service.closed()
@@ -222,6 +238,10 @@ class Serving:
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
 
+    def locks(self) -> AbstractContextManager[ServerBackend]:
+        """Let the lock backend of lock servers ask it."""
+        return locks_by({**self.endpoint.options, "secret": self.endpoint.secret})
+
     def call(self, function: Callable[[], object]) -> None:
         """Call that in the service's thread, and wait until it has returned."""
         done = threading.Event()
@@ -229,8 +249,19 @@ class Serving:
         self.loop.call_soon_threadsafe(done.set)
         assert done.wait(PATIENCE)
 
+    def let_wait(self, seconds: float) -> None:
+        """Let connections wait for so long."""
+
+        def wait() -> None:
+            assert self.loop.now is not None
+            self.loop.now += seconds
+
+        # What is due then is done in the loop's next round, or before the one after that.
+        for step in (wait, lambda: None, lambda: None):
+            self.call(step)
+
     def let_pass(self, seconds: float) -> None:
-        """Let time pass."""
+        """Let the time of leases pass."""
 
         def pass_on() -> None:
             self.clock.now += seconds

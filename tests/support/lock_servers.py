@@ -11,6 +11,7 @@ import signal
 import socket
 import ssl
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,15 @@ from tests.support.servers import Home, Server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import pytest
+
     from django_distlock.backends.server import ServerBackend
     from tests.support.processes import Workers
 
 ALIAS = "lock_server"
+PATIENCE = 30.0
+"""Seconds for each call, unless a test is about them: no stall of this machine is an outage."""
+MOVED_CLOCK = "tests.support.moved_clock_settings"
 PATH = "django_distlock.backends.server.ServerBackend"
 
 
@@ -81,13 +87,28 @@ def start_lock_server(*arguments: str, **options: Any) -> Server:
     return lock_server(*arguments, **options).begin()
 
 
-def start_careful_lock_server(*arguments: str) -> Server:
+@contextmanager
+def flawless_lock_server(*arguments: str) -> Iterator[Server]:
+    """Run one, whose log has no failure at the end."""
+    with start_lock_server(*arguments) as running:
+        yield running
+        assert "Traceback" not in Path(running.log.name).read_text(errors="replace")
+
+
+def start_careful_lock_server(*arguments: str, **options: Any) -> Server:
     """Start one that grants at once, but at first nothing when it was killed."""
-    server = start_lock_server(*arguments)
+    server = start_lock_server(*arguments, **options)
     parts = server.executor.command_parts
     assert isinstance(parts, list)
     parts.remove("--no-grace")
     return server
+
+
+def move_clock(directory: Path, seconds: float) -> None:
+    """Let the clocks of the server there be so far ahead: one with MOVED_CLOCK as its settings."""
+    new = directory / "not yet moved"
+    new.write_text(str(seconds))
+    new.replace(directory / "moved")
 
 
 def state_file(directory: Path) -> Path:
@@ -144,12 +165,19 @@ def secret_of(server: Server) -> bytes:
 @contextmanager
 def locks_of(server: Server, **options: Any) -> Iterator[ServerBackend]:
     """Let the lock backend ALIAS ask this server, with these OPTIONS besides."""
+    with locks_by(options_of(server, **options)) as found:
+        yield found
+
+
+@contextmanager
+def locks_by(options: dict[str, Any]) -> Iterator[ServerBackend]:
+    """Let the lock backend ALIAS have these OPTIONS, and be patient unless they say otherwise."""
     from django.test import override_settings
 
     from django_distlock import lock_backends
     from django_distlock.backends.server import ServerBackend
 
-    backend = {"BACKEND": PATH, "OPTIONS": options_of(server, **options)}
+    backend = {"BACKEND": PATH, "OPTIONS": {"store_timeout": PATIENCE, **options}}
     with override_settings(DISTLOCK={ALIAS: backend}):
         found = lock_backends[ALIAS]
         assert isinstance(found, ServerBackend)
@@ -176,7 +204,7 @@ def workers_at(server: Server, number: int, *command: str, **options: Any) -> Wo
     return Workers(number, *command, **environment_at(server, **options))
 
 
-def place(server: Server) -> tuple[str, int]:
+def host_and_port(server: Server) -> tuple[str, int]:
     """Return the host and port where it listens."""
     return HOST, server.port
 
@@ -190,3 +218,33 @@ def is_unused(store: ServerBackend) -> bool:
     """Tell whether nobody has a lock, or waits for one."""
     status = store.status()
     return not status["locks"] and not status["waiters"]
+
+
+def listens(store: ServerBackend) -> bool:
+    """Tell whether a thread of this process listens to the server."""
+    names = [thread.name for thread in threading.enumerate()]
+    return f"django_distlock listens to {store.address}" in names
+
+
+def note_places(patch: pytest.MonkeyPatch) -> list[Any]:
+    """Return the places in queues of this process, each from when its waiter knows of it.
+
+    The server knows of it earlier: who joins while the server ends gets no place.
+    """
+    from django_distlock.backends.server import ServerBackend
+
+    found: list[Any] = []
+    join, ajoin = ServerBackend.join, ServerBackend.ajoin
+
+    def join_and_note(*arguments: Any, **options: Any) -> Any:
+        found.append(join(*arguments, **options))
+        return found[-1]
+
+    async def ajoin_and_note(*arguments: Any, **options: Any) -> Any:
+        place = await ajoin(*arguments, **options)
+        found.append(place)
+        return place
+
+    patch.setattr(ServerBackend, "join", join_and_note)
+    patch.setattr(ServerBackend, "ajoin", ajoin_and_note)
+    return found

@@ -149,11 +149,17 @@ class LossyProxy:
             self._pass_on(client, server, reset)
         self._ends -= {client, server}
 
+    def chunks(
+        self, client: socket.socket, server: socket.socket
+    ) -> Iterator[tuple[socket.socket, bytes]]:
+        """Give what comes from either side and is to be passed on."""
+        return chunks(client, server)
+
     def _pass_on(self, client: socket.socket, server: socket.socket, reset: int | None) -> None:
         """Pass on what comes from either side, until one ends or a fault is due."""
         losing = False
         era = self._era
-        for number, (source, data) in enumerate(chunks(client, server)):
+        for number, (source, data) in enumerate(self.chunks(client, server)):
             if self._swallows or era != self._era:
                 era = -1
                 continue

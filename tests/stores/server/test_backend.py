@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import threading
-from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +18,21 @@ from django_distlock import (
     acquire_lock,
     clocks,
     distributed_lock,
-    lock_backends,
 )
 from django_distlock.backends.server import ServerBackend, listening
 from django_distlock.backends.server.listening import listener
+from django_distlock.leases import Extension
 from django_distlock.server.protocol import VERSION, decode, encode, prove
 from django_distlock.server.requests import PAGE
 from tests.support.concurrency import run
 from tests.support.holders import acquire
 from tests.support.lock_servers import (
     ALIAS,
+    PATIENCE,
+    host_and_port,
     locks_at,
     locks_of,
     options_of,
-    place,
     start_lock_server,
     waiting,
 )
@@ -156,7 +157,7 @@ def test_server_of_another_authority_is_not_trusted(
 @needs_tls
 def test_server_by_another_name_is_not_trusted(tls_lock_server: Server) -> None:
     """Its certificate is for another one."""
-    address = f"localhost:{place(tls_lock_server)[1]}"
+    address = f"localhost:{host_and_port(tls_lock_server)[1]}"
     assert "certificate is not valid for 'localhost'" in why_not(tls_lock_server, address=address)
 
 
@@ -178,11 +179,21 @@ def test_server_without_tls_is_unavailable_by_tls(
     assert "SSL" in why_not(lock_server, tls_ca=options_of(tls_lock_server)["tls_ca"])
 
 
-@needs_tls
-def test_slow_handshake_has_no_time_left(tls_lock_server: Server) -> None:
-    """When the connection has taken all of it."""
-    with locks_of(tls_lock_server) as store, pytest.raises(TimeoutError):
-        store.server._encrypt(socket.socket(), clocks.monotonic() - 1)
+def test_handshake_has_no_time_left_after_a_slow_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Which has taken all of it."""
+    now = clocks.monotonic()
+    with socket.create_server((HOST, 0)) as listening_socket:
+
+        def later_when_connected() -> float:
+            return now + 10 * len(select.select([listening_socket], [], [], 0)[0])
+
+        monkeypatch.setattr(clocks, "monotonic", later_when_connected)
+        address = f"{HOST}:{listening_socket.getsockname()[1]}"
+        store = ServerBackend(ALIAS, address=address, secret=SECRET, tls=True)
+        with pytest.raises(TimeoutError):
+            store.server.connect(2)
 
 
 def test_unix_socket_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
@@ -207,7 +218,7 @@ def test_server_with_too_many_connections_is_unavailable() -> None:
     """And says why; who has one goes on."""
     with start_lock_server("--max-connections", "1") as server, locks_of(server):
         lease = acquire(ALIAS)
-        with locks_of(server, store_timeout=3):
+        with locks_of(server, store_timeout=PATIENCE + 1):  # so it has connections of its own
             with pytest.raises(LockBackendUnavailable, match="1 connections are open"):
                 acquire_lock("a", backend=ALIAS)
         with locks_of(server):
@@ -302,10 +313,10 @@ def conversations(*answers: list[dict[str, Any]], proves: bool = True) -> Iterat
     thread = threading.Thread(target=serve)
     thread.start()
     address = f"{HOST}:{listening_socket.getsockname()[1]}"
-    backend = ServerBackend(ALIAS, address=address, secret=SECRET)
+    backend = ServerBackend(ALIAS, address=address, secret=SECRET, store_timeout=PATIENCE)
     try:
         yield backend
-        thread.join(30)
+        thread.join(PATIENCE)
     finally:
         backend.close()
         listening_socket.close()
@@ -325,7 +336,7 @@ def test_connection_that_is_closed_at_that_moment_is_replaced_for_tasks() -> Non
     """Likewise."""
 
     async def ask(store: ServerBackend) -> dict[str, Any]:
-        return await store.server.aask({"do": "status"}, clocks.monotonic() + 2)
+        return await store.server.aask({"do": "status"}, clocks.monotonic() + PATIENCE)
 
     with conversations([IDLE], [PONG]) as store:
         assert asyncio.run(ask(store)) == PONG
@@ -335,7 +346,7 @@ def test_last_words_are_the_answer_to_all_that_was_asked() -> None:
     """So that all of it is asked again."""
     requests: list[dict[str, Any]] = [{"do": "status"}] * 2
     with conversations([IDLE, {}], [PONG, PONG]) as store:
-        assert store.server.ask_several(requests, clocks.monotonic() + 2) == [PONG, PONG]
+        assert store.server.ask_several(requests, clocks.monotonic() + PATIENCE) == [PONG, PONG]
 
 
 def test_connection_with_last_words_is_not_used_again() -> None:
@@ -344,9 +355,6 @@ def test_connection_with_last_words_is_not_used_again() -> None:
     with conversations([closing, {}], [PONG]) as store:
         with pytest.raises(LockBackendUnavailable, match="The server stops"):
             store.status()
-        [wire] = store.server._idle
-        assert wire.has_ended()
-        wire.send([{}])
         assert store.status() == PONG
 
 
@@ -380,15 +388,15 @@ def test_what_is_no_lock_server_of_ours_is_unavailable(greeting: bytes, message:
         thread.start()
         address = f"{HOST}:{listening_socket.getsockname()[1]}"
         with pytest.raises(LockBackendUnavailable, match=message):
-            ServerBackend(ALIAS, address=address, secret=SECRET).status()
-        thread.join(30)
+            ServerBackend(ALIAS, address=address, secret=SECRET, store_timeout=PATIENCE).status()
+        thread.join(PATIENCE)
 
 
 @needs_server
 def test_connection_waits_for_nothing_after_its_handshake(lock_server: Server) -> None:
     """The server speaks first: that is no answer."""
     with locks_of(lock_server) as store:
-        wire = store.server.connect(2)
+        wire = store.server.connect(PATIENCE)
         assert wire.outstanding == 0
         wire.close()
 
@@ -434,13 +442,13 @@ def test_who_needs_the_listener_of_a_server_that_is_paused_is_told_in_time() -> 
 @needs_server
 def test_slow_connection_takes_no_longer_than_the_budget(lock_server: Server) -> None:
     """Though each of its steps would be in time."""
-    with HoldingProxy(*place(lock_server)) as proxy:
+    with HoldingProxy(*host_and_port(lock_server)) as proxy:
         proxy.delay = 0.35
         with locks_at(lock_server, proxy.port, store_timeout=0.4):
             before = clocks.monotonic()
             with pytest.raises(LockBackendUnavailable, match=r"timed out|no answer"):
                 acquire_lock("a", backend=ALIAS)
-            assert clocks.monotonic() - before < 2
+            assert clocks.monotonic() - before < 5
 
 
 @needs_server
@@ -448,11 +456,11 @@ def test_process_that_the_server_does_not_know_listens_anew(lock_server: Server)
     """And then asks again, in a thread or a task."""
 
     async def acquire_in_task() -> None:
-        assert await store.aacquire("b", "owner", 0.1, "", budget=store.new_budget())
+        assert await store.aacquire("b", "owner", 1000, "", budget=store.new_budget())
 
-    with locks_of(lock_server, release_on_disconnect=True, store_timeout=2.5) as store:
+    with locks_of(lock_server, release_on_disconnect=True) as store:
         heard = listener(store.server)
-        lease = acquire(ALIAS, ttl=0.2, renew=False)
+        lease = acquire(ALIAS, ttl=1000, renew=False)
         heard.process = "0" * 32
         waits = store.join("a", "owner", "", print)
         assert waits
@@ -461,32 +469,7 @@ def test_process_that_the_server_does_not_know_listens_anew(lock_server: Server)
         heard.process = "1" * 32
         run(acquire_in_task())
         lease.release()
-
-
-@needs_server
-def test_who_waits_joins_again_only_where_his_process_is_known(lock_server: Server) -> None:
-    """Else that connection is of no use."""
-    with locks_of(lock_server) as store, distributed_lock("a", backend=ALIAS):
-        waits = store.join("a", "owner", "", print)
-        assert waits
-        waits.request["process"] = "0" * 32
-        with pytest.raises(ConnectionResetError, match="no connection on which it listens"):
-            listener(store.server)._join_again()
-        waits.leave(granted=False)
-
-
-@needs_server
-def test_only_the_first_who_learns_that_makes_it_listen_anew(lock_server: Server) -> None:
-    """The others have asked before, and wait with him."""
-    with locks_of(lock_server) as store:
-        heard = listener(store.server)
-        waits = store.join("a", "owner", "", print)
-        assert waits
-        waits.leave(granted=False)
-        known, wire = heard._known, heard._wire
-        heard._listen_anew(Future())
-        assert heard._known is known
-        assert heard._wire is wire
+        assert store.release(Extension("b", "owner", 1000))
 
 
 @needs_server
@@ -496,7 +479,7 @@ def test_process_that_the_server_forgets_again_and_again_is_told(
     """It gives up after a few times."""
 
     async def bind() -> None:
-        await heard.abind({"do": "acquire"}, clocks.monotonic() + 2)
+        await heard.abind({"do": "acquire"}, clocks.monotonic() + PATIENCE)
 
     monkeypatch.setattr(listening, "TRIES", 0)
     with locks_of(lock_server) as store:
@@ -521,14 +504,9 @@ def test_forked_child_has_connections_of_its_own(lock_server: Server) -> None:
                 assert lease.semaphore == name
                 assert acquire_lock("a", backend=ALIAS) is None
 
-    def work_elsewhere() -> None:
-        store: Any = lock_backends[ALIAS]
-        assert not store.server._idle
-        work()
-
     with locks_of(lock_server):
         lease = acquire(ALIAS)
         assert acquire_lock("a", backend=ALIAS) is None
-        with forked(work_elsewhere):
+        with forked(work):
             work()
         assert lease.release()

@@ -18,16 +18,16 @@ ALIAS = "lock_server"
 
 
 @pytest.fixture
-def serving() -> Iterator[Serving]:
+def small_service() -> Iterator[Serving]:
     """Run a server that knows nothing of before, and has room for two locks of a minute."""
     with Serving(grace=60, max_ttl=60, max_locks=2) as running:
         yield running
 
 
 @pytest.fixture
-def client(serving: Serving) -> Iterator[LockClient]:
+def small_client(small_service: Serving) -> Iterator[LockClient]:
     """Return a client of that server."""
-    with friend(serving.place) as connected:
+    with friend(small_service.endpoint) as connected:
         yield connected
 
 
@@ -38,30 +38,30 @@ def renew(client: LockClient, *leases: list[Any]) -> list[Any]:
 
 
 def test_lease_for_which_there_is_no_room_does_no_harm_to_others(
-    serving: Serving, client: LockClient
+    small_service: Serving, small_client: LockClient
 ) -> None:
     """It is held as long as nothing is granted; later, what isn't there is lost."""
     leases = [[name, "me", 60, 7, ""] for name in "abc"]
-    assert renew(client, *leases) == [True, True, False]
-    serving.let_pass(59)
-    assert renew(client, *leases) == [True, True, False]
-    serving.let_pass(1)
-    assert renew(client, *leases) == [True, True, None]
+    assert renew(small_client, *leases) == [True, True, False]
+    small_service.let_pass(59)
+    assert renew(small_client, *leases) == [True, True, False]
+    small_service.let_pass(1)
+    assert renew(small_client, *leases) == [True, True, None]
 
 
 def test_lease_with_the_ttl_of_an_earlier_server_keeps_its_end(
-    serving: Serving, client: LockClient
+    small_service: Serving, small_client: LockClient
 ) -> None:
     """If it is held, or may be; nobody else's is held up by that."""
-    assert renew(client, ["a", "me", 60, 7, ""]) == [True]
+    assert renew(small_client, ["a", "me", 60, 7, ""]) == [True]
     long, unknown, lost = (
         [name, owner, 3600, 7, ""] for name, owner in (("a", "me"), ("b", "me"), ("a", "other"))
     )
-    assert renew(client, long, unknown, ["b", "other", 60, 7, ""]) == [False, False, True]
-    serving.let_pass(59)
-    assert client.acquire("a", "other") == 0
-    serving.let_pass(1)
-    assert renew(client, long, unknown, lost) == [None, None, None]
+    assert renew(small_client, long, unknown, ["b", "other", 60, 7, ""]) == [False, False, True]
+    small_service.let_pass(59)
+    assert small_client.acquire("a", "other") == 0
+    small_service.let_pass(1)
+    assert renew(small_client, long, unknown, lost) == [None, None, None]
 
 
 @pytest.mark.needs("lock_server")

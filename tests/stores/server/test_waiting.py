@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 
@@ -14,21 +16,20 @@ from django_distlock import (
     distributed_lock,
 )
 from django_distlock.backends.server import listening
-from django_distlock.backends.server.listening import listener
 from tests.support.concurrency import elsewhere, run, until
-from tests.support.holders import acquire
+from tests.support.holders import acquire, holding
+from tests.support.lock_client import endpoint_of, friend
+from tests.support.lock_server_proxy import LockServerProxy
 from tests.support.lock_servers import (
     ALIAS,
-    is_unused,
+    host_and_port,
+    listens,
     locks_at,
-    locks_of,
-    place,
     waiting,
 )
 from tests.support.lossy_proxy import HoldingProxy, LossyProxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from concurrent.futures import ThreadPoolExecutor
 
     from django_distlock.backends.server import ServerBackend
@@ -37,16 +38,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.needs("lock_server")
 
 
-@pytest.fixture
-def store(patient_lock_server: Server) -> Iterator[ServerBackend]:
-    """Let the locks be there; at the end nobody has one, nor waits."""
-    with locks_of(patient_lock_server) as running:
-        yield running
-        until(lambda: is_unused(running))
-
-
 def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
-    patient_lock_server: Server, store: ServerBackend
+    patient_lock_server: Server, patient_lock_server_store: ServerBackend
 ) -> None:
     """Though the server hears of the join later: it is told that it is undone after that."""
 
@@ -60,35 +53,38 @@ def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
             cancelled = asyncio.create_task(aacquire_lock("a", backend=ALIAS, timeout=30))
             await asyncio.to_thread(until, lambda: proxy.marker == b"")
             proxy.may_go_on.set()  # when the connection ends
-            cancelled.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await cancelled
+            with mock.patch.object(behind.server, "timeout", 0.1):
+                cancelled.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await cancelled
             assert await asyncio.to_thread(proxy.delivered.wait, 30)
-            await asyncio.to_thread(until, lambda: waiting(store) == 1)
+            await asyncio.to_thread(until, lambda: waiting(patient_lock_server_store) == 1)
             assert await lease.arelease()
             await asyncio.to_thread(first.leave, granted=False)
 
-    with HoldingProxy(*place(patient_lock_server)) as proxy:
+    with HoldingProxy(*host_and_port(patient_lock_server)) as proxy:
         run(main(proxy))
 
 
 def test_who_could_not_leave_leaves_later(
-    patient_lock_server: Server, store: ServerBackend, threads: ThreadPoolExecutor
+    patient_lock_server: Server,
+    patient_lock_server_store: ServerBackend,
+    threads: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Before anybody waits for who isn't there: that offer would last here."""
+    monkeypatch.setattr(listening, "SAYS_EVERY", 3600)
+    store = patient_lock_server_store
     with (
-        LossyProxy(*place(patient_lock_server)) as proxy,
+        LossyProxy(*host_and_port(patient_lock_server)) as proxy,
         locks_at(patient_lock_server, proxy.port),
     ):
         lease = acquire(ALIAS)
         proxy.lose_requests(b'"leave"', 1)
-        leaves = threads.submit(acquire_lock, "a", backend=ALIAS, timeout=0.3)
-        until(lambda: waiting(store) == 1)
+        assert elsewhere(lambda: acquire_lock("a", backend=ALIAS, timeout=0.1)) is None
+        assert proxy.losses == 0
         stays = threads.submit(acquire, ALIAS, timeout=30)
         until(lambda: waiting(store) == 2)
-        assert leaves.result(30) is None
-        assert proxy.losses == 0
-        assert waiting(store) == 2
         assert lease.release()
         assert stays.result(30).release()
 
@@ -99,28 +95,29 @@ def test_who_could_not_leave_is_forgotten_though_nothing_is_offered(
     """The thread goes on saying it, if that fails too, and loses nothing for that."""
     monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
     with (
-        LossyProxy(*place(patient_lock_server)) as proxy,
+        LockServerProxy(*host_and_port(patient_lock_server)) as proxy,
         locks_at(patient_lock_server, proxy.port) as store,
     ):
         lease = acquire(ALIAS)
-        listened = listener(store.server)
         waits = store.join("a", "owner", "", print)
         assert waits
-        wire = listened._wire
         proxy.lose_requests(b'"leave"', 3)
         with pytest.raises(LockBackendUnavailable):
             waits.leave(granted=False)
         until(lambda: waiting(store) == 0)
         assert proxy.losses == 0
-        assert listened._wire is wire
+        assert proxy.listeners == 1
         assert lease.release()
 
 
 def test_who_gave_back_what_he_was_offered_stands_in_line_again(
-    store: ServerBackend, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    patient_lock_server_store: ServerBackend,
+    threads: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As one does whose try was answered too late, and who waits on."""
     monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
+    store = patient_lock_server_store
     lease = acquire(ALIAS)
     offers: list[int] = []
     waits = store.join("a", "owner", "", lambda: offers.append(1))
@@ -139,27 +136,79 @@ def test_who_gave_back_what_he_was_offered_stands_in_line_again(
     waits.leave(granted=False)
 
 
-def test_who_joined_again_as_he_was_granted_the_lock_waits_no_more(store: ServerBackend) -> None:
+def test_who_joined_again_as_he_was_granted_the_lock_waits_no_more(
+    patient_lock_server_store: ServerBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else he would be offered it once more, after having given it back."""
-    listened = listener(store.server)
+    monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
+    store = patient_lock_server_store
     waits = store.join("a", "owner", "", print)
     assert waits
-    assert store.acquire("a", "owner", 60, "")
-    listened._join_again()
-    assert waiting(store) == 1
+    assert store.acquire("a", "owner", 1000, "")
+    until(lambda: waiting(store) == 1)
     waits.leave(granted=True)
-    listened._let_leave()
-    assert waiting(store) == 0
+    until(lambda: waiting(store) == 0)
     [lock] = store.held()
     assert store.force_release("a", lock.token or 0)
 
 
+def test_process_that_the_server_forgets_joins_again(
+    patient_lock_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another connection: the one that is open is of no use."""
+    monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
+    with (
+        LockServerProxy(*host_and_port(patient_lock_server)) as proxy,
+        locks_at(patient_lock_server, proxy.port) as store,
+    ):
+        offered = threading.Event()
+        lease = acquire(ALIAS)
+        waits = store.join("a", "owner", "", offered.set)
+        assert waits
+        assert proxy.listeners == 1
+        forget(patient_lock_server, store)
+        until(lambda: proxy.listeners == 2 and waiting(store) == 1)
+        assert lease.release()
+        assert offered.wait(30)
+        waits.leave(granted=False)
+
+
+def test_process_that_the_server_forgets_makes_itself_known_once_for_all(
+    patient_lock_server: Server, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks next learns that, and the others have asked before, and wait with him."""
+    monkeypatch.setattr(listening, "SAYS_EVERY", 3600)
+    with (
+        LockServerProxy(*host_and_port(patient_lock_server)) as proxy,
+        locks_at(patient_lock_server, proxy.port) as store,
+    ):
+        with holding(ALIAS):
+            first = store.join("a", "first", "", print)
+            assert first
+            forget(patient_lock_server, store)
+            until(lambda: waiting(store) == 0)
+            owners = [f"owner {number}" for number in range(8)]
+            places = list(threads.map(lambda owner: store.join("a", owner, "", print), owners))
+            until(lambda: waiting(store) == 9)
+            assert proxy.listeners == 2
+            for place in (first, *places):
+                assert place
+                place.leave(granted=False)
+
+
+def forget(server: Server, store: ServerBackend) -> None:
+    """Let the server forget this process, whose connection to it stays open."""
+    process = listening.listener(store.server).process
+    friend(endpoint_of(server), process).close()
+
+
 def test_listener_ends_when_nobody_needs_it(
-    store: ServerBackend, monkeypatch: pytest.MonkeyPatch
+    patient_lock_server_store: ServerBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And with it its connection."""
     monkeypatch.setattr(listening, "IDLE", 0)
     monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
     with distributed_lock("a", backend=ALIAS):
         assert elsewhere(lambda: acquire_lock("a", backend=ALIAS, timeout=0.1)) is None
-    until(lambda: store.status()["processes"] == 0 and listener(store.server)._thread is None)
+    store = patient_lock_server_store
+    until(lambda: store.status()["processes"] == 0 and not listens(store))

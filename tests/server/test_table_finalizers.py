@@ -1,0 +1,267 @@
+"""The table of locks, when a lease is released in the midst of a call: by what is collected."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+
+from django_distlock.server import table as tables
+from django_distlock.server.table import Described, Party, Release
+from tests.support.lock_tables import World, assert_sound, claim, let_release
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def in_the_midst(
+    prepare: Callable[[], tuple[World, Callable[[], object]]], finalize: Callable[[World], object]
+) -> Iterator[World]:
+    """Finalize something at each step of a call, as the collector may, with all prepared anew."""
+    steps = count()
+    return iter(lambda: _at_step(next(steps), *prepare(), finalize), None)
+
+
+def _at_step(
+    step: int, world: World, call: Callable[[], object], finalize: Callable[[World], object]
+) -> World | None:
+    """Return the world if the call has so many steps."""
+    steps = count()
+
+    # Of what it does, calls are what may set off the collector.
+    sys.setprofile(
+        lambda frame, *event: (
+            frame.f_code.co_filename == tables.__file__ and next(steps) == step and finalize(world)
+        )
+    )
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return world if next(steps) > step else None
+
+
+def busy() -> tuple[World, Party]:
+    """Return a table in which there is much to do, by now, and a party with a part in it."""
+    world, party = World(), Party()
+    world.acquire("lost", ttl=1)
+    world.let_pass(1)
+    world.acquire("one", party=party)
+    world.join("two", party=party)
+    world.join("three")
+    world.acquire("other", "b", party=party)
+    world.join("next", semaphore="b")
+    world.acquire("alone", "c", party=party)
+    world.acquire("lost", "expired", ttl=5)
+    world.acquire("lost", "expired and waited for", ttl=5)
+    world.join("two", "three", semaphore="expired and waited for", party=party)
+    world.acquire("one", "offered")
+    world.let_pass(5, unseen=True)
+    world.join("two", "three", semaphore="offered", party=party)
+    world.release("one", "offered")
+    return world, party
+
+
+CALLS: dict[str, Callable[[World, Party], object]] = {
+    "acquire": lambda world, party: world.acquire("new", "new"),
+    "acquire what is held": lambda world, party: world.acquire("new"),
+    "acquire again": lambda world, party: world.acquire("one", ttl=90),
+    "acquire what expired": lambda world, party: world.acquire("new", "expired"),
+    "acquire what is waited for": (
+        lambda world, party: world.acquire("new", "expired and waited for")
+    ),
+    "take": lambda world, party: world.acquire("two", "offered", party=party),
+    "renew": lambda world, party: world.table.renew("a", "one", 60, Party()),
+    "release": lambda world, party: world.release("one"),
+    "release and keep": lambda world, party: world.release("one", keep=5),
+    "force release": lambda world, party: world.table.force_release("a", world.lock().token),
+    "join": lambda world, party: world.join("new", party=party),
+    "join again": lambda world, party: world.join("two"),
+    "join who expired": lambda world, party: world.join("new", semaphore="expired"),
+    "leave": lambda world, party: world.table.leave("a", "two"),
+    "leave an offer": lambda world, party: world.table.leave("offered", "two"),
+    "disband": lambda world, party: world.table.disband(party),
+    "clear": lambda world, party: world.table.clear(),
+    "left": lambda world, party: world.table.left("expired"),
+    "describe": lambda world, party: world.table.describe(sorted(world.table.names())),
+    "save": lambda world, party: world.table.save(),
+    "look after": lambda world, party: world.table.run_due(),
+}
+
+
+def describe(world: World) -> list[object]:
+    """Return who has what, until when, and who waits for it."""
+    world.table.run_due()
+    return [
+        (name, lock.owner, lock.offered, lock.ends, list(lock.queue or ()))
+        for name, lock in sorted(world.table.locks.items())
+    ]
+
+
+def prepared(name: str) -> tuple[World, Callable[[], object]]:
+    """Return a busy table, and how to call it."""
+    world, party = busy()
+    return world, partial(CALLS[name], world, party)
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    ("semaphore", "owner", "keep"),
+    [
+        ("b", "other", 0),
+        ("b", "other", 5),
+        ("c", "alone", 0),
+        ("a", "lost", 0),
+        ("expired", "lost", 0),
+        ("expired and waited for", "lost", 0),
+    ],
+)
+def test_release_in_a_finalizer_breaks_no_call_in_the_midst_of_which_it_comes(
+    name: str, semaphore: str, owner: str, keep: float
+) -> None:
+    """At whatever step: all is as if it had come after the call, or before it."""
+
+    def finalize(world: World) -> None:
+        world.release(owner, semaphore, keep)
+
+    before, call = prepared(name)
+    finalize(before)
+    call()
+    after, call = prepared(name)
+    call()
+    finalize(after)
+    expected = [describe(before), describe(after)]
+    worlds = list(in_the_midst(partial(prepared, name), finalize))
+    assert len(worlds) > 3
+    for step, world in enumerate(worlds):
+        assert describe(world) in expected, step
+        assert_sound(world.table)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_release_of_the_same_lock_in_a_finalizer_breaks_no_call(name: str) -> None:
+    """A forgotten lease may be collected while its lock is asked for, or renewed, or listed."""
+    for world in in_the_midst(partial(prepared, name), let_release):
+        waiting = world.queue()
+        assert waiting in (["two", "three"], ["three"], ["two", "three", "new"])
+        assert_sound(world.table)
+        world.let_pass(60)
+        assert (world.offered() or world.lock().owner) in waiting
+
+
+def test_lock_that_a_finalizer_gives_back_while_it_is_listed_is_not_listed_as_ended() -> None:
+    """Nor is it saved so."""
+    listed: list[Described] = []
+
+    def prepare() -> tuple[World, Callable[[], object]]:
+        world = World()
+        world.acquire("one")
+        world.acquire("two", "b")
+        table = world.table
+        return world, lambda: listed.extend(table.describe(["a", "b"]) + table.save())
+
+    for world in in_the_midst(prepare, let_release):
+        assert world.table.names() == ["b"]
+    assert {each.left for each in listed} == {60}
+
+
+def test_lease_that_a_finalizer_gives_back_while_it_is_renewed_keeps_nobody_out() -> None:
+    """The thread that renews it may collect what had it."""
+
+    def prepare() -> tuple[World, Callable[[], object]]:
+        world = World()
+        world.acquire("one")
+        return world, lambda: world.table.renew("a", "one", 90, Party())
+
+    for world in in_the_midst(prepare, let_release):
+        assert world.table.names() == []
+
+
+@pytest.mark.parametrize("keep", [0, 60])
+def test_release_in_a_finalizer_loses_no_end_while_old_ones_are_dropped(
+    monkeypatch: pytest.MonkeyPatch, keep: float
+) -> None:
+    """That goes through all locks, and what is scheduled meanwhile is looked at on time, too."""
+    monkeypatch.setattr(tables, "SLACK", 20)
+
+    def prepare() -> tuple[World, Callable[[], object]]:
+        world = World()
+        world.acquire("other", "b", ttl=600)
+        world.join("next", semaphore="b")
+        world.acquire("one", ttl=600)
+        while len(world.table.schedule) < 3 + tables.SLACK:
+            world.acquire("one", "c", ttl=600)
+            world.release("one", "c")
+        return world, lambda: world.acquire("two", "c", ttl=5)
+
+    for world in in_the_midst(prepare, lambda world: world.release("other", "b", keep)):
+        assert len(world.table.schedule) < 10
+        assert_sound(world.table)
+        world.let_pass(keep)
+        assert world.woken == ["next"]
+
+
+@pytest.mark.parametrize("clock", ["monotonic", "microseconds"])
+@pytest.mark.parametrize("name", CALLS)
+def test_release_while_a_clock_is_read_breaks_nothing(name: str, clock: str) -> None:
+    """Of another lock, or of a lost lease of the same one."""
+    world, party = busy()
+    read = getattr(world.table, clock)
+    releases = [("b", "other"), ("a", "lost"), ("expired", "lost"), ("c", "alone")]
+
+    def read_and_collect() -> object:
+        if releases:
+            semaphore, owner = releases.pop()
+            world.release(owner, semaphore)
+        return read()
+
+    setattr(world.table, clock, read_and_collect)
+    CALLS[name](world, party)
+    assert_sound(world.table)
+    world.table.run_due()
+    assert world.release("other", "b") is Release.LOST or releases
+
+
+def test_who_is_woken_may_call_at_once() -> None:
+    """He takes it, or gives it back, or releases another lock, before the call has returned."""
+    world = World()
+    world.acquire("one")
+    world.acquire("one", "b")
+    tokens = []
+
+    def take() -> None:
+        tokens.append(world.acquire("two"))
+
+    def give_back() -> None:
+        assert world.release("two", "b") is Release.HANDED_OVER
+
+    world.table.join("a", "two", "", take)
+    world.join("three")
+    world.table.join("b", "two", "", give_back)
+    world.join("three", semaphore="b")
+    assert world.release("one") is Release.RELEASED  # and taken already, no offer any more
+    assert world.table.renew("a", "two", 60)
+    assert world.queue() == ["three"]
+    assert world.release("one", "b") is Release.HANDED_OVER
+    assert world.offered("b") == "three"
+    world.table.join("free", "two", "", lambda: world.acquire("two", "free"))
+    assert world.table.renew("free", "two", 60)
+    assert_sound(world.table)
+
+
+def test_lock_that_changes_hands_at_the_end_of_the_grace_stays_its_new_holders() -> None:
+    """Who is woken then may give back one, and another one acquire it."""
+    world = World(grace=10)
+
+    def hand_over() -> None:
+        world.release("one", "b")
+        world.acquire("three", "b")
+
+    world.table.join("a", "two", "", hand_over)
+    world.table.reclaim(claim("one", 5, "b", left=60))
+    world.let_pass(10)
+    assert world.acquire("four", "b") == 0
+    assert world.release("three", "b") is Release.RELEASED

@@ -1,0 +1,109 @@
+"""The table of locks: what ends with a process of those who hold locks, or wait for them."""
+
+from __future__ import annotations
+
+from django_distlock.server.table import Party
+from tests.support.lock_tables import World, assert_sound
+
+
+def test_partys_leases_and_waits_end_with_it() -> None:
+    """The next ones are served; those of nobody, and of others, stay."""
+    world, dead, other = World(), Party(), Party()
+    world.acquire("one", party=dead)
+    world.acquire("two", "b", party=other)
+    world.acquire("three", "c")
+    world.join("four", party=dead)
+    world.join("five", party=other)
+    for semaphore in ("b", "c"):
+        world.join("six", semaphore=semaphore, party=dead)
+    world.table.disband(dead)
+    assert world.woken == ["five"]
+    assert (world.offered(), world.queue()) == ("five", ["five"])
+    assert world.queue("b") == world.queue("c") == []
+    assert world.table.renew("b", "two", 60, other)
+    assert world.table.renew("c", "three", 60)
+    assert (dead.waiting, dead.bound, set(other.bound)) == (set(), {}, {"b"})
+    assert_sound(world.table)
+
+
+def test_disbanded_party_is_offered_nothing() -> None:
+    """Not even what another one of it leaves, or held."""
+    world, dead = World(), Party()
+    world.acquire("one", party=dead)
+    world.join(*(f"dead {number}" for number in range(20)), party=dead)
+    world.join("alive")
+    world.release("one")
+    world.table.disband(dead)
+    assert world.woken == ["dead 0", "alive"]
+    assert world.queue() == ["alive"]
+
+
+def test_owner_that_joined_again_by_another_party_outlives_the_first() -> None:
+    """A process that has a new connection, before its old one is known to be gone."""
+    world, old, new = World(), Party(), Party()
+    world.acquire("one")
+    world.join("two", party=old)
+    world.join("three")
+    world.join("two", party=new)
+    assert (old.waiting, new.waiting) == (set(), {("a", "two")})
+    world.table.disband(old)
+    assert world.queue() == ["two", "three"]
+    world.table.disband(old)
+    world.release("one")
+    assert world.offered() == "two"
+    world.table.disband(new)
+    assert world.offered() == "three"
+
+
+def test_same_owner_waits_for_two_locks_in_one_party() -> None:
+    """Who leaves one queue stays in the other one, and leaves that with his party."""
+    world, party = World(), Party()
+    for semaphore in ("a", "b"):
+        world.acquire("one", semaphore)
+        world.join("two", semaphore=semaphore, party=party)
+    world.table.leave("a", "two")
+    assert (world.queue(), world.queue("b")) == ([], ["two"])
+    assert party.waiting == {("b", "two")}
+    world.table.disband(party)
+    assert world.queue("b") == []
+
+
+def test_lease_ends_with_the_party_that_renewed_it_last() -> None:
+    """And with none, if it was renewed without; its end is that of its successor with nothing."""
+    world, first, second = World(), Party(), Party()
+    world.acquire("one", party=first)
+    assert world.table.renew("a", "one", 60, second)
+    assert (first.bound, set(second.bound)) == ({}, {"a"})
+    world.table.disband(first)
+    assert world.table.renew("a", "one", 60)
+    world.table.disband(second)
+    assert world.table.renew("a", "one", 60, second)
+    world.let_pass(60)
+    world.acquire("two")
+    world.table.disband(second)
+    assert world.table.renew("a", "two", 60)
+
+
+def test_lease_of_a_party_that_was_taken_by_waiting_ends_with_it() -> None:
+    """What is offered is not bound yet, but waits with its party."""
+    world, party = World(), Party()
+    world.join("one", party=party)
+    assert party.bound == {}
+    assert world.acquire("one", party=party)
+    assert (set(party.bound), party.waiting) == ({"a"}, set())
+    world.table.disband(party)
+    assert len(world.table) == 0
+
+
+def test_lock_that_leaves_its_party_while_that_is_disbanded_is_not_freed_twice() -> None:
+    """Who is woken for one of its locks may take another one of them into his own party."""
+    world, dead, other = World(), Party(), Party()
+    world.acquire("one", party=dead)
+    world.acquire("two", "b", party=dead)
+
+    def rebind() -> None:
+        assert world.table.renew("b", "two", 60, other)
+
+    world.table.join("a", "three", "host", rebind)
+    world.table.disband(dead)
+    assert world.table.renew("b", "two", 60, other)

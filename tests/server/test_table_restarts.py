@@ -1,0 +1,161 @@
+"""The table of locks after a restart: what is saved, what is reclaimed, and what is granted."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from django_distlock.server.table import Described, Party, Refused, Release
+from tests.support.lock_tables import LATER, World, assert_sound, claim
+
+
+def test_lease_that_was_gained_by_waiting_is_reclaimed_from_a_new_table() -> None:
+    """After a kill its holder knows of it what any other holder does."""
+    world = World()
+    world.acquire("one")
+    world.join("two")
+    world.release("one")
+    token = world.acquire("two", ttl=30)
+    [described] = world.table.describe(["a"])
+    assert described == Described("a", "two", token, "two's host", LATER, 30)
+    assert world.table.save() == [described]
+    world = World(grace=60)
+    assert world.table.reclaim(described)
+    assert world.table.describe(["a"]) == [described]
+    assert world.acquire("two", ttl=30) == token
+    assert world.acquire("three") == 0
+    world.let_pass(60)
+    assert world.acquire("three") > token
+
+
+def test_nothing_is_granted_in_the_grace_but_what_was_held() -> None:
+    """Who waits is offered it at its end, or when the lease that was reclaimed ends after that."""
+    world = World(grace=10)
+    assert world.table.grace == 10
+    assert world.table.run_due() == 10
+    assert world.table.reclaim(claim("one", 5, left=3))
+    assert world.table.reclaim(claim("one", 6, "b", left=20))
+    assert world.join("two") == 10
+    assert world.join("two", semaphore="b") == 20
+    assert world.join("two", semaphore="c") == 10
+    assert world.table.run_due() == 3
+    world.let_pass(3)
+    assert world.table.run_due() == 7
+    assert world.table.left("a") == 7
+    assert world.queue() == ["two"]
+    assert [each.semaphore for each in world.table.describe(["a", "b", "c"])] == ["b"]
+    world.table.clear()
+    assert world.release("one", "b") is Release.LOST
+    assert not world.woken
+    world.table.leave("c", "two")
+    assert sorted(world.table.names()) == ["a", "b"]
+    assert_sound(world.table)
+    world.let_pass(7)
+    assert world.woken == ["two", "two"]
+    assert world.table.grace == 0
+    assert_sound(world.table)
+
+
+def test_lock_that_ends_in_the_grace_is_looked_at_once() -> None:
+    """Not again and again, while it can't be offered to who waits."""
+    world = World(grace=10)
+    world.table.reclaim(claim("one", 5, left=3))
+    world.join("two")
+    world.let_pass(4, unseen=True)
+    assert world.table.run_due() == 6
+    assert not world.table.schedule
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_highest_token_wins_whichever_is_reclaimed_first(first: int) -> None:
+    """Of two that say that they hold it, the other one has lost it, maybe without knowing it."""
+    world = World(grace=60)
+    party = Party()
+    claims = [claim("lost", 5, left=50, acquired_at=3), claim("holds", 6, left=20)]
+    assert world.table.reclaim(claims[first], party)
+    assert world.table.reclaim(claims[1 - first]) is (first == 0)
+    assert world.table.describe(["a"]) == [claims[1]]
+    assert not world.table.reclaim(claim("late", 6))
+    assert not world.table.renew("a", "lost", 60)
+    assert set(party.bound) == (set() if first == 0 else {"a"})
+    assert_sound(world.table)
+
+
+def test_nothing_is_reclaimed_after_the_grace() -> None:
+    """Somebody else may have had it in between, even if it is free."""
+    world = World(grace=10)
+    world.let_pass(10, unseen=True)
+    assert not world.table.reclaim(claim("one", 5))
+    assert not World().table.reclaim(claim("one", 5))
+    assert len(world.table) == 0
+
+
+def test_reclaimed_lock_is_one_of_those_that_there_may_be() -> None:
+    """Refused is not lost; and no token of that lock is granted again, nor is an earlier one."""
+    world = World(grace=10, max_locks=1)
+    assert world.table.reclaim(claim("one", LATER + 10**9))
+    assert world.table.last_token == LATER + 10**9
+    with pytest.raises(Refused, match="There are 1 locks already"):
+        world.table.reclaim(claim("one", LATER + 2 * 10**9, "b"))
+    assert world.table.reclaim(claim("two", LATER + 10**9 + 5))
+    world.let_pass(30)
+    assert world.acquire("one", "b") == LATER + 2 * 10**9 + 1
+
+
+def test_reclaimed_lease_may_end_with_a_party() -> None:
+    """As any lease; who waits for it meanwhile keeps waiting until the grace ends."""
+    world, party = World(grace=10), Party()
+    world.join("two")
+    assert world.table.reclaim(claim("one", 5), party)
+    world.table.disband(party)
+    assert world.queue() == ["two"]
+    assert not world.woken
+    world.let_pass(10)
+    assert world.woken == ["two"]
+
+
+def test_saved_table_goes_on_where_it_was() -> None:
+    """Ends included; what is only offered isn't saved, what is kept is, as nobody's."""
+    world = World()
+    token = world.acquire("one", ttl=30)
+    world.acquire("two", "kept")
+    world.release("two", "kept", keep=20)
+    world.acquire("three", "ended", ttl=8)
+    world.acquire("four", "offered")
+    world.join("five", semaphore="offered")
+    world.release("four", "offered")
+    world.acquire("six", "endless", ttl=math.inf)
+    world.acquire("seven", "past", ttl=0.5)
+    world.let_pass(0.5, unseen=True)
+    assert world.offered("offered") == "five"
+    saved, last_token = world.table.save(), world.table.last_token
+    assert [(each.semaphore, each.owner, each.left) for each in saved] == [
+        *(
+            ("a", "one", 29.5),
+            ("kept", "", 19.5),
+            ("ended", "three", 7.5),
+            ("endless", "six", math.inf),
+        ),
+    ]
+    world = World(last_token=last_token)
+    world.wall -= 10**12
+    world.table.load(saved, elapsed=9.5)
+    assert sorted(world.table.names()) == ["a", "endless", "kept"]
+    assert world.table.run_due() == 10
+    assert world.table.describe(["a"]) == [saved[0]._replace(left=20)]
+    assert world.acquire("one") == token
+    assert world.acquire("two", "kept") == world.acquire("newcomer", "kept") == 0
+    assert world.acquire("six", "endless")
+    assert world.acquire("newcomer", "ended") == last_token + 1
+    world.let_pass(10)
+    assert world.acquire("newcomer", "kept") == last_token + 2
+    assert_sound(world.table)
+
+
+def test_tokens_rise_above_those_that_were_saved() -> None:
+    """Though the clock was set back meanwhile, and the lock has ended."""
+    world = World()
+    world.table.load([claim("one", LATER + 10**9, left=1)], elapsed=5)
+    assert len(world.table) == 0
+    assert world.acquire("two") == LATER + 10**9 + 1

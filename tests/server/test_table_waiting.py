@@ -1,0 +1,274 @@
+"""The table of locks: who waits for them, and when it is whose turn."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+
+from django_distlock.server.table import OFFER, Party, Refused, Release
+from tests.support.lock_tables import World, assert_sound, let_release
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def test_who_waits_is_served_in_order() -> None:
+    """Each is woken when it is his turn, once; nobody else gets the lock meanwhile."""
+    world = World()
+    tokens = [world.acquire("one")]
+    assert world.join("two", "three", "four") == 60
+    assert world.table.waiters == 3
+    for earlier, owner in (("one", "two"), ("two", "three"), ("three", "four")):
+        assert world.acquire("newcomer") == 0
+        assert world.release(earlier) is Release.HANDED_OVER
+        assert world.woken[-1] == owner
+        assert world.acquire("newcomer") == 0
+        tokens.append(world.acquire(owner))
+    assert world.woken == ["two", "three", "four"]
+    assert tokens == sorted(set(tokens))
+    assert world.release("four") is Release.RELEASED
+    assert world.table.waiters == len(world.table) == 0
+
+
+def test_lock_that_is_free_is_offered_to_who_joins() -> None:
+    """At once; it is free again if he doesn't come, and he is offered it again as he waits on."""
+    world = World()
+    assert world.join("one") == OFFER
+    assert world.woken == ["one"]
+    assert world.acquire("newcomer") == 0
+    world.let_pass(OFFER)
+    assert world.woken == ["one", "one"]
+    world.table.leave("a", "one")
+    assert world.acquire("newcomer")
+
+
+def test_who_joins_again_keeps_his_place() -> None:
+    """And is woken once more if it is his turn, since he may not have heard of it."""
+    world = World(max_waiters=2)
+    world.acquire("one")
+    world.join("two", "three", "two")
+    assert world.queue() == ["two", "three"]
+    world.release("one")
+    world.let_pass(0.25)
+    assert world.join("two") == 0.75
+    assert world.woken == ["two", "two"]
+    assert world.acquire("two")
+    assert world.queue() == ["three"]
+
+
+def test_so_many_may_wait_for_one_lock() -> None:
+    """Who is one too many is told so, rather than that it is held; another lock has its own."""
+    world = World(max_waiters=1)
+    world.acquire("one")
+    world.join("two")
+    with pytest.raises(Refused, match="1 wait for 'a' already"):
+        world.join("three")
+    world.join("three", semaphore="b")
+    assert world.queue() == ["two"]
+    world.table.leave("a", "two")
+    world.join("three")
+    assert world.queue() == ["three"]
+
+
+def test_who_waits_for_nothing_and_leaves_changes_nothing() -> None:
+    """Nor does a stranger, while somebody holds it."""
+    world = World()
+    world.table.leave("a", "one")
+    world.acquire("one", ttl=10)
+    world.table.leave("a", "two")
+    world.table.leave("a", "one")
+    assert world.acquire("two") == 0
+    world.let_pass(10, unseen=True)
+    world.table.leave("a", "two")
+    assert len(world.table) == 0
+
+
+def test_who_gives_back_what_he_was_offered_waits_no_more() -> None:
+    """As one whose reply got lost does: it is the next one's."""
+    world = World()
+    world.acquire("one")
+    world.join("two", "three")
+    world.release("one")
+    assert world.release("two") is Release.HANDED_OVER
+    assert world.queue() == ["three"]
+    assert world.woken == ["two", "three"]
+
+
+def let_expire(world: World) -> None:
+    """Let the lease end, without that anybody notes."""
+    world.let_pass(60, unseen=True)
+
+
+def let_force_release(world: World) -> None:
+    """Let an operator take it away."""
+    world.table.force_release("a", world.lock().token)
+
+
+def let_leave(world: World) -> None:
+    """Let somebody who is before them be offered it, and leave."""
+    queue = world.lock().queue
+    assert queue is not None
+    world.join("zero")
+    queue.move_to_end("zero", last=False)
+    world.release("one")
+    assert world.woken.pop() == "zero"
+    world.table.leave("a", "zero")
+
+
+def let_disband(world: World) -> None:
+    """Let the holder's process end."""
+    party = Party()
+    world.table.renew("a", "one", 60, party)
+    world.table.disband(party)
+
+
+def let_clear(world: World) -> None:
+    """Take all away."""
+    world.table.clear()
+
+
+@pytest.mark.parametrize(
+    "let_end", [let_release, let_expire, let_force_release, let_leave, let_disband, let_clear]
+)
+@pytest.mark.parametrize("max_locks", [math.inf, 1])
+def test_newcomer_never_overtakes_who_waits(
+    let_end: Callable[[World], None], max_locks: float
+) -> None:
+    """However the lease ended: it is offered to the first, and to the next if he doesn't come."""
+    world = World(max_locks=max_locks)
+    token = world.acquire("one")
+    world.join("two", "three")
+    let_end(world)
+    assert world.acquire("newcomer") == 0
+    assert world.woken == ["two"]
+    world.let_pass(OFFER, unseen=True)
+    assert world.acquire("newcomer") == 0
+    assert world.woken == ["two", "three"]
+    assert world.acquire("three") > token
+    assert_sound(world.table)
+
+
+def test_newcomer_does_not_overtake_at_the_very_end_of_the_grace() -> None:
+    """Though nobody has noted yet that it is over; the lock was free all the time."""
+    world = World(grace=10, max_locks=1)
+    assert world.join("one", "two") == 10
+    with pytest.raises(Refused):
+        world.acquire("newcomer")
+    world.let_pass(10, unseen=True)
+    assert world.acquire("newcomer") == 0
+    assert world.woken == ["one"]
+    assert world.acquire("one")
+
+
+def test_refused_try_forgets_no_waiters_place() -> None:
+    """In the grace, and where there are as many locks as may be."""
+    world = World(grace=10, max_locks=2)
+    world.join("one", "two")
+    world.join("one", "two", semaphore="b")
+    for owner in ("one", "two"):
+        with pytest.raises(Refused, match=r"until all leases of then .* 10.0 s more"):
+            world.acquire(owner)
+        with pytest.raises(Refused, match="until all leases of then"):
+            world.acquire(owner, "c")
+    assert world.queue() == ["one", "two"]
+    world.let_pass(10)
+    with pytest.raises(Refused, match="There are 2 locks already"):
+        world.acquire("one", "c")
+    assert world.queue() == ["one", "two"]
+    assert world.acquire("one")
+    assert world.release("one") is Release.HANDED_OVER
+    assert world.acquire("two")
+
+
+def test_who_missed_an_offer_comes_after_those_who_are_heard_of() -> None:
+    """Two who did so keep their order; where nobody else waits, they are offered it again."""
+    world = World()
+    world.acquire("one")
+    world.join("two", "three", "four")
+    world.release("one")
+    world.let_pass(OFFER)
+    world.let_pass(OFFER)
+    assert world.woken == ["two", "three", "four"]
+    assert world.queue() == ["two", "three", "four"]
+    assert world.acquire("four")
+    assert world.release("four") is Release.HANDED_OVER
+    assert world.woken[3:] == ["two"]
+    world.let_pass(OFFER)
+    assert world.woken[3:] == ["two", "two"]
+    assert world.queue() == ["two", "three"]
+
+
+@pytest.mark.parametrize("how", ["acquire", "join"])
+def test_who_missed_an_offer_and_is_heard_of_keeps_his_place(how: str) -> None:
+    """He was late only: whoever came after him is still behind him."""
+    world, party = World(), Party()
+    world.acquire("one")
+    world.join("two", party=party)
+    world.join("three", "four")
+    world.release("one")
+    world.let_pass(OFFER)
+    assert (party.silent, world.offered()) == (True, "three")
+    if how == "join":
+        world.join("two", party=party)
+    else:
+        assert world.acquire("two") == 0
+    assert not party.silent
+    world.acquire("three")
+    world.release("three")
+    assert world.offered() == "two"
+    world.release("two")
+    assert world.offered() == "four"
+
+
+def test_silent_party_costs_the_others_one_offer() -> None:
+    """Not one for each that waits there, however many, or for however many locks."""
+    world, dead = World(), Party()
+    for semaphore in ("a", "b"):
+        world.acquire("one", semaphore)
+        world.join(*(f"dead {number}" for number in range(50)), semaphore=semaphore, party=dead)
+        world.join("alive", semaphore=semaphore)
+    world.release("one")
+    world.let_pass(OFFER)
+    assert world.woken == ["dead 0", "alive"]
+    world.release("one", "b")
+    assert world.woken == ["dead 0", "alive", "alive"]
+    world.join("dead 7", party=dead)
+    world.release("alive")
+    assert world.woken[3:] == ["dead 0"]
+
+
+def test_offer_that_is_given_back_or_taken_away_is_no_silence() -> None:
+    """Only who let it pass is asked after the others."""
+    world, party = World(), Party()
+    world.acquire("one")
+    world.join("two", "three", party=party)
+    world.join("four")
+    world.release("one")
+    world.table.leave("a", "two")
+    assert not party.silent
+    assert world.offered() == "three"
+    assert world.table.force_release("a", world.lock().token)
+    assert world.offered() == "three"
+    world.let_pass(OFFER, unseen=True)
+    world.table.leave("a", "three")
+    assert not party.silent
+    assert world.offered() == "four"
+
+
+def test_who_is_not_there_any_more_is_passed_over_at_once() -> None:
+    """His event loop is closed, say: the next one is offered the lock, or it is free."""
+    world = World()
+    world.acquire("one")
+    world.join("two", "three", "four", "five")
+    world.away = {"two", "three"}
+    assert world.release("one") is Release.HANDED_OVER
+    assert world.woken == ["two", "three", "four"]
+    assert world.queue() == ["four", "five"]
+    world.away |= {"five"}
+    assert world.release("four") is Release.RELEASED
+    assert len(world.table) == 0
+    assert world.join("five") == 0
+    assert len(world.table) == 0
+    assert world.acquire("six")

@@ -1,0 +1,45 @@
+"""Fixtures for tests of the lock server's backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.concurrency import until
+from tests.support.lock_servers import is_unused, locks_of, note_places
+from tests.support.moved_clock import MovedClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django_distlock.backends.server import ServerBackend
+    from tests.support.servers import Server
+
+
+@pytest.fixture
+def lock_server_store(spare_lock_server: Server) -> Iterator[ServerBackend]:
+    """Let the locks be at the spare lock server; at the end nobody has one, nor waits."""
+    with locks_of(spare_lock_server) as running:
+        yield running
+        until(lambda: is_unused(running))
+
+
+@pytest.fixture
+def patient_lock_server_store(patient_lock_server: Server) -> Iterator[ServerBackend]:
+    """Let the locks be where offers don't end by themselves; at the end nobody has one or waits."""
+    with locks_of(patient_lock_server) as running:
+        yield running
+        until(lambda: is_unused(running))
+
+
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return the places in queues of which their waiters know. See note_places()."""
+    return note_places(monkeypatch)
+
+
+@pytest.fixture
+def moved_clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
+    """Return the local clock by which leases end, to be moved."""
+    return MovedClock(monkeypatch)

@@ -1,0 +1,105 @@
+"""A table of locks whose time stands still, and what must always be true of one."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+from django_distlock.server.table import GONE, SLACK, Described, Lock, LockTable, Party, Release
+
+LATER = 1_700_000_000_000_000
+
+
+class World:
+    """A table whose time passes when it is told to, and who was woken."""
+
+    def __init__(self, *, grace: float = 0, **options: Any) -> None:
+        self.now = 1000.0
+        self.wall = LATER
+        self.woken: list[str] = []
+        self.away: set[str] = set()
+        self.table = LockTable(
+            grants_from=self.now + grace if grace else GONE,
+            monotonic=lambda: self.now,
+            microseconds=lambda: self.wall,
+            **options,
+        )
+
+    def let_pass(self, seconds: float, *, unseen: bool = False) -> None:
+        """Let time pass, and the table be looked after, unless it is not for now."""
+        self.now += seconds
+        self.wall += round(seconds * 1_000_000)
+        if not unseen:
+            self.table.run_due()
+
+    def acquire(
+        self, owner: str, semaphore: str = "a", ttl: float = 60, party: Party | None = None
+    ) -> int:
+        """Return the token, 0 if somebody else has it."""
+        lock = self.table.acquire(semaphore, owner, ttl, f"{owner}'s host", party)
+        return lock.token if lock else 0
+
+    def join(self, *owners: str, semaphore: str = "a", party: Party | None = None) -> float:
+        """Let them wait, one after the other."""
+        left = 0.0
+        for owner in owners:
+            left = self.table.join(semaphore, owner, "host", partial(self.wake, owner), party)
+        return left
+
+    def wake(self, owner: str) -> bool:
+        """Note that he was woken; False if he isn't there any more."""
+        self.woken.append(owner)
+        return owner not in self.away
+
+    def release(self, owner: str, semaphore: str = "a", keep: float = 0) -> Release:
+        """Let him give it back."""
+        return self.table.release(semaphore, owner, keep)
+
+    def lock(self, semaphore: str = "a") -> Lock:
+        """Return the lock, which must be in the table."""
+        return self.table.locks[semaphore]
+
+    def queue(self, semaphore: str = "a") -> list[str]:
+        """Return who waits, in order."""
+        return list(self.lock(semaphore).queue or ())
+
+    def offered(self, semaphore: str = "a") -> str:
+        """Return to whom it is offered, if it is."""
+        lock = self.table.locks.get(semaphore)
+        return lock.owner if lock and lock.offered and lock.ends > self.now else ""
+
+
+def claim(
+    owner: str, token: int, semaphore: str = "a", left: float = 30, acquired_at: int = 7
+) -> Described:
+    """Return what a holder says of its lease."""
+    return Described(semaphore, owner, token, f"{owner}'s host", acquired_at, left)
+
+
+def assert_sound(table: LockTable) -> None:
+    """Fail if what belongs together doesn't agree."""
+    now = table.monotonic()
+    for semaphore, lock in table.locks.items():
+        assert lock.semaphore == semaphore
+        assert lock.ends > GONE or (lock.queue and table.grace), "neither taken nor waited for"
+        waiters = dict(lock.queue or {})
+        assert not lock.offered or lock.owner in waiters
+        for owner, waiter in waiters.items():
+            assert waiter.owner == owner
+            assert (semaphore, owner) in waiter.party.waiting
+        if lock.party is not None:
+            assert lock.party.bound[semaphore] is lock
+        if GONE < lock.ends < math.inf:
+            assert lock.due <= lock.ends
+            assert (lock.due, semaphore) in table.schedule
+    for due, semaphore in table.schedule:
+        assert due > GONE
+        assert semaphore
+    assert len(table.schedule) <= 2 * len(table.locks) + SLACK
+    assert now == table.monotonic()
+
+
+def let_release(world: World) -> None:
+    """Let the holder give it back."""
+    world.release("one")
