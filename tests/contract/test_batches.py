@@ -19,10 +19,9 @@ from django_distlock.leases import Extension
 from tests.support.concurrency import until
 from tests.support.databases import committed, on_each_database
 from tests.support.holders import acquire, due_now, renewed_since
+from tests.support.lock_servers import host_and_port, start_lock_server
 from tests.support.lock_servers import locks_at as locks_at_server
 from tests.support.lock_servers import locks_of as locks_of_server
-from tests.support.lock_servers import place as place_of_lock_server
-from tests.support.lock_servers import start_lock_server
 from tests.support.lossy_proxy import LossyProxy, chunks
 from tests.support.redis_servers import SLOTS, cluster_node, connect, place
 from tests.support.redis_stores import ALIAS, key_of, locks_by, locks_of
@@ -201,7 +200,7 @@ def test_request_that_a_lock_server_refuses_is_made_for_each_lease(
     strict_lock_server: Server, code: str, binds: bool
 ) -> None:
     """Whatever the server has against it."""
-    with RefusingProxy(*place_of_lock_server(strict_lock_server)) as proxy:
+    with RefusingProxy(*host_and_port(strict_lock_server)) as proxy:
         proxy.code = code
         with locks_at_server(strict_lock_server, proxy.port, release_on_disconnect=binds) as store:
             claims = granted(store, *JOBS)
