@@ -149,9 +149,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "once: hardly depends on the version of Python or Django; run on the newest only"
     )
-    config.addinivalue_line(
-        "markers", "alone(reason): must not run beside another test that is alone"
-    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -180,8 +177,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.django_db(**options), append=False)
         if any(item.path.is_relative_to(folder) for folder in ONCE):
             item.add_marker("once")
-        if item.get_closest_marker("alone"):
-            item.add_marker(pytest.mark.xdist_group("alone"))
 
 
 @pytest.hookimpl(tryfirst=True)
