@@ -33,13 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any, Self
 
-# In one process, since starting a worker takes longer than all that it does.
-pytestmark = [
-    committed,
-    pytest.mark.needs("redis"),
-    pytest.mark.once,
-    pytest.mark.xdist_group("celery"),
-]
+pytestmark = [committed, pytest.mark.needs("redis"), pytest.mark.once]
 
 
 class Worker:

@@ -19,8 +19,6 @@ from packaging.utils import canonicalize_name
 
 from tests.support.paths import ROOT
 
-pytestmark = pytest.mark.xdist_group("packaging")  # so that all is built and installed once
-
 NOT_SOURCES = shutil.ignore_patterns(".git", ".tox", ".*_cache", "__pycache__", "build", "dist")
 FIRST_LOCK = """
     import django
