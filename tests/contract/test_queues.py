@@ -416,16 +416,17 @@ def test_waiter_who_is_not_there_any_more_is_forgotten(queued: QueuedStore) -> N
 @once
 def test_join_that_is_not_answered_is_undone(queued: QueuedStore) -> None:
     """In the time that a call has; and nobody else waits for who isn't there."""
-    lease, other = acquire(queued), acquire(queued, "another report")
-    waits = queued.join(JOB, "owner")  # so that somebody listens
-    with queued.server.paused():  # it returns though the server doesn't
-        with pytest.raises(LockBackendUnavailable):
-            queued.join("another report", "another owner")
-    until(lambda: queued.waiting() == 1)
-    waits.leave(granted=False)
-    assert lease.release()
-    assert other.release()
-    until(queued.is_unused)
+    with queued.locks(store_timeout=3):
+        lease, other = acquire(queued), acquire(queued, "another report")
+        waits = queued.join(JOB, "owner")  # so that somebody listens
+        with queued.server.paused():  # it returns though the server doesn't
+            with pytest.raises(LockBackendUnavailable):
+                queued.join("another report", "another owner")
+        until(lambda: queued.waiting() == 1)
+        waits.leave(granted=False)
+        assert lease.release()
+        assert other.release()
+        until(queued.is_unused)
 
 
 # Threads, processes, ends
