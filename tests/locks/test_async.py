@@ -494,8 +494,10 @@ def test_cancelled_while_acquiring_leaves_no_lock(scripted: ScriptedBackend, tim
         await others_ended()
 
     run(main())
-    assert scripted.calls == ["acquire", "release"]
-    assert scripted.owner == ""
+    until(
+        lambda: scripted.calls == ["acquire", "release"]
+    )  # the thread does it, if cancelled twice
+    until(lambda: scripted.owner == "")
 
 
 def test_cancelled_while_it_is_contended_has_nothing_to_give_back(

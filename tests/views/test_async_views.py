@@ -31,6 +31,7 @@ from django_distlock import (
 )
 from django_distlock.signals import lock_acquired
 from tests.support.concurrency import run, until
+from tests.support.tasks import others_ended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -185,11 +186,6 @@ def visit(url: str) -> Any:
         return await AsyncClient().get(url)
 
     return run(ask())
-
-
-async def others_ended() -> None:
-    """Wait for all other tasks of this event loop, though nobody refers to them."""
-    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
 
 
 # Views
