@@ -341,7 +341,7 @@ def test_idle_sessions_are_closed_whatever_they_were_used_for(alias: str, use: s
     close_own_connections()
     before = sessions(alias)
     lease = acquire(alias, ttl=None) if use == "no ttl" else acquire(alias, renew=False)
-    assert use != "refusal" or acquire_lock("a", backend=alias) is None
+    assert use != "refusal" or acquire_lock("1234collectPayment", backend=alias) is None
     until_when_idle(alias, lambda: sessions(alias) <= before)
     assert lease.release()
     until_when_idle(alias, lambda: sessions(alias) <= before)

@@ -56,27 +56,27 @@ def down(alias: str) -> AbstractContextManager[Any]:
 
 def leave_block(alias: str) -> None:
     """Leave a block; the failure of its release is only logged."""
-    with distributed_lock("a", backend=alias):
+    with distributed_lock("1234collectPayment", backend=alias):
         pass
 
 
 def call(alias: str) -> None:
     """Return from a decorated function, likewise."""
-    distributed_lock("a", backend=alias)(lambda: None)()
+    distributed_lock("1234collectPayment", backend=alias)(lambda: None)()
 
 
 def release_by_name(alias: str) -> None:
     """Release, as the first example of the documentation does, and see it fail."""
     acquire(alias)
     with suppress(LockBackendUnavailable):
-        release_lock("a", backend=alias)
+        release_lock("1234collectPayment", backend=alias)
 
 
 def leave_async_block(alias: str) -> None:
     """Leave a task's block."""
 
     async def main() -> None:
-        async with distributed_lock("a", backend=alias):
+        async with distributed_lock("1234collectPayment", backend=alias):
             pass
 
     run(main())
@@ -91,7 +91,7 @@ def test_thread_gets_again_what_it_could_not_release(
     """As soon as the store is back, without waiting for the lease's end or for itself."""
     with down(alias):
         end(alias)
-        assert acquire_lock("a", backend=alias) is None
+        assert acquire_lock("1234collectPayment", backend=alias) is None
     assert len(background(alias).renewals) == 0
     lease = acquire(alias, timeout=60)
     assert lease.release()
@@ -106,7 +106,7 @@ def test_thread_outlives_what_it_can_not_release(alias: str) -> None:
         # A machine that is slower than the ttl loses it, and can't release what it was granted.
         with (
             suppress(LockLost, LockBackendUnavailable),
-            distributed_lock("a", backend=alias, ttl=1),
+            distributed_lock("1234collectPayment", backend=alias, ttl=1),
         ):
             pass
         lease = acquire(alias, timeout=60)
@@ -128,10 +128,10 @@ def test_failed_release_can_be_tried_again_by_name(scripted: ScriptedBackend) ->
     scripted.answer("release", DOWN, DOWN)
     for _ in range(2):
         with pytest.raises(LockBackendUnavailable):
-            release_lock("a")
-    assert release_lock("a")
+            release_lock("1234collectPayment")
+    assert release_lock("1234collectPayment")
     with pytest.raises(LockNotHeld):
-        release_lock("a")
+        release_lock("1234collectPayment")
 
 
 def test_lease_that_was_left_behind_and_has_ended_is_not_released(
@@ -167,7 +167,7 @@ def test_leases_left_behind_do_not_pile_up(
 
 def test_lease_left_behind_guards_no_commit(scripted: ScriptedBackend) -> None:
     """It is not at work any more, though its block has not been left yet."""
-    with distributed_lock("a") as lease:
+    with distributed_lock("1234collectPayment") as lease:
         scripted.answer("release", DOWN)
         with pytest.raises(LockBackendUnavailable):
             lease.release()
@@ -202,8 +202,8 @@ def test_release_that_is_interrupted_after_a_commit_ends_the_renewal(
     """The lock is free when the ttl has passed."""
     scripted.answer("release", KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt), transaction.atomic():
-        with distributed_lock("a"):
+        with distributed_lock("1234collectPayment"):
             Counter.objects.create()
     assert Counter.objects.exists()
     assert len(default_background.renewals) == 0
-    assert acquire_lock("a") is None
+    assert acquire_lock("1234collectPayment") is None

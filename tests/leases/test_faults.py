@@ -188,7 +188,7 @@ def test_leases_outlast_the_connections_that_they_came_by(
     alias: str, lost: dict[Lease, str]
 ) -> None:
     """A lock isn't a session's: one that dies inside a block is no loss (peer defects 4, 11)."""
-    with distributed_lock("a", backend=alias) as lease:
+    with distributed_lock("1234collectPayment", backend=alias) as lease:
         kill_other_sessions(alias)
         until_renewed([lease])
         kill_other_sessions(alias)

@@ -33,7 +33,7 @@ def test_forked_child_leaves_its_parents_leases_alone(alias: str, lost: dict[Lea
             is_renewed = renewed_since([own])
             due_now([own])
             until(is_renewed)
-            told += [own.release(), acquire_lock("a", backend=alias)]
+            told += [own.release(), acquire_lock("1234collectPayment", backend=alias)]
             os.write(writer, repr(told).encode())
         finally:
             os._exit(0)

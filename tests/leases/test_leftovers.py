@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 pytestmark = [committed, pytest.mark.urls(__name__)]
 
-LEFT = "The lease on 'a' was left behind by a request or task, and ended with it"
+LEFT = "The lease on '1234collectPayment' was left behind by a request or task, and ended with it"
 
 views_work: list[Callable[[], object]] = []
 
@@ -136,7 +136,7 @@ def test_what_was_held_before_the_request_is_left_alone(alias: str, client: Clie
     let_view(lambda: acquire(alias, "the request's").release())
     client.get("/leaving/")
     assert lease.held
-    assert names(alias) == ["a"]
+    assert names(alias) == ["1234collectPayment"]
     let_view(lambda: acquire(alias, reentrant=True).release())
     client.get("/leaving/")
     assert lease.release()
@@ -149,8 +149,8 @@ def test_request_that_releases_is_not_warned_of(scripted: ScriptedBackend, clien
     def tidy() -> None:
         acquire("default").release()
         acquire("default")
-        release_lock("a")
-        with distributed_lock("a"):
+        release_lock("1234collectPayment")
+        with distributed_lock("1234collectPayment"):
             pass
 
     let_view(tidy)
@@ -189,7 +189,7 @@ def test_streamed_response_holds_until_it_is_closed(alias: str, client: Client) 
     let_view(lambda: acquire(alias))
     response: Any = client.get("/streaming/")
     assert next(response.streaming_content) == b"one"
-    assert names(alias) == ["a"]
+    assert names(alias) == ["1234collectPayment"]
     with pytest.warns(ResourceWarning, match=LEFT):
         assert list(response.streaming_content) == [b"two"]
     assert names(alias) == []
@@ -283,7 +283,7 @@ def test_request_in_another_thread_ends_for_itself(alias: str) -> None:
         warnings.simplefilter("always")
         elsewhere(lambda: Client().get("/leaving/"))
     assert len(about_leases(caught)) == 1
-    assert names(alias) == ["a"]
+    assert names(alias) == ["1234collectPayment"]
     assert lease.release()
 
 
@@ -407,8 +407,10 @@ def test_lease_that_nobody_refers_to_is_warned_of(alias: str) -> None:
         gc.collect()
     [warning] = about_leases(caught)
     assert warning.category is ResourceWarning
-    assert "The lease on 'a' was never released. It ends in" in str(warning.message)
-    assert names(alias) == ["a"]
+    assert "The lease on '1234collectPayment' was never released. It ends in" in str(
+        warning.message
+    )
+    assert names(alias) == ["1234collectPayment"]
     renewals = background(alias).renewals
     assert renewals.next_due() == math.inf
     assert len(renewals) == 0

@@ -74,7 +74,7 @@ def on_each_of(stores: list[Any]) -> pytest.MarkDecorator:
 
 async def acquire_and_release(alias: str) -> bool:
     """Do so in an event loop."""
-    lease = await aacquire_lock("a", backend=alias)
+    lease = await aacquire_lock("1234collectPayment", backend=alias)
     return lease is not None and await lease.arelease()
 
 
@@ -100,7 +100,7 @@ def no_threads() -> Iterator[None]:
 
 def is_contended(alias: str) -> bool:
     """Ask the store itself."""
-    return lock_backends[alias].acquire("a", new_owner(), 1, "") is None
+    return lock_backends[alias].acquire("1234collectPayment", new_owner(), 1, "") is None
 
 
 @committed
@@ -123,7 +123,7 @@ def test_basic_calls_need_no_thread(unused_store: str, caplog: pytest.LogCapture
 def test_who_waits_without_a_thread_asks_again_and_again(unused_store: str, is_async: bool) -> None:
     """Nobody tells him of his turn."""
     store = lock_backends[unused_store]
-    held = store.acquire("a", new_owner(), 60, "")
+    held = store.acquire("1234collectPayment", new_owner(), 60, "")
     assert held is not None
     token = held.token
     assert token is not None
@@ -135,14 +135,16 @@ def test_who_waits_without_a_thread_asks_again_and_again(unused_store: str, is_a
         nonlocal asked
         asked += 1
         if asked == 3:
-            assert store.force_release("a", token)
+            assert store.force_release("1234collectPayment", token)
         return ask(*arguments, **options)
 
     with no_threads(), mock.patch.object(type(store), name, release_at_third_try):
         if is_async:
-            lease = asyncio.run(aacquire_lock("a", timeout=60, backend=unused_store))
+            lease = asyncio.run(
+                aacquire_lock("1234collectPayment", timeout=60, backend=unused_store)
+            )
         else:
-            lease = acquire_lock("a", timeout=60, backend=unused_store)
+            lease = acquire_lock("1234collectPayment", timeout=60, backend=unused_store)
     assert lease
     assert lease.release()
 
@@ -154,7 +156,7 @@ def test_lease_that_is_to_end_with_a_connection_needs_a_thread(spare_lock_server
     """It listens there."""
     with locks_of_server(spare_lock_server, release_on_disconnect=True):
         with no_threads(), pytest.raises(LockBackendUnavailable, match="can't start new thread"):
-            acquire_lock("a", backend="lock_server")
+            acquire_lock("1234collectPayment", backend="lock_server")
         assert acquire("lock_server").release()
 
 
@@ -164,7 +166,7 @@ def test_async_call_that_needs_a_thread_is_unavailable(unused_store: str) -> Non
     """And isn't made when there can be threads again: nobody would have that lock."""
     with no_threads():
         with pytest.raises(LockBackendUnavailable, match="can't start new thread"):
-            asyncio.run(aacquire_lock("a", backend=unused_store))
+            asyncio.run(aacquire_lock("1234collectPayment", backend=unused_store))
     assert run(acquire_and_release(unused_store))
 
 
@@ -195,7 +197,9 @@ def test_async_code_that_a_cluster_sends_elsewhere_needs_a_thread() -> None:
 
     async def ask_without_threads() -> None:
         with no_threads():
-            await redis_servers.aat_node(cluster, "a", clocks.monotonic() + 60, ask)
+            await redis_servers.aat_node(
+                cluster, "1234collectPayment", clocks.monotonic() + 60, ask
+            )
 
     with pytest.raises(LockBackendUnavailable, match="can't start new thread"):
         asyncio.run(ask_without_threads())
@@ -205,7 +209,7 @@ def test_error_in_a_thread_is_no_lack_of_threads(scripted: Any) -> None:
     """What the store raises is raised."""
     scripted.answer("acquire", RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
-        run(aacquire_lock("a"))
+        run(aacquire_lock("1234collectPayment"))
 
 
 def test_error_after_the_call_in_a_thread_is_no_lack_of_threads(
@@ -216,5 +220,5 @@ def test_error_after_the_call_in_a_thread_is_no_lack_of_threads(
     broken.close_all.side_effect = RuntimeError("a bug")
     monkeypatch.setattr("django_distlock.threads.connections", broken)
     with pytest.raises(RuntimeError, match="a bug"):
-        asyncio.run(aacquire_lock("a"))
+        asyncio.run(aacquire_lock("1234collectPayment"))
     assert scripted.calls == ["acquire", "release"]

@@ -208,7 +208,7 @@ def test_end_that_somebody_else_wrote_is_no_renewal(alias: str, moved_clock: Mov
     moved_clock.stop()
     moved_clock.advance(20)
     remaining = lease.remaining
-    with locked_row(alias, "a"):
+    with locked_row(alias, "1234collectPayment"):
         renewals_of(lease).renew_due()
         with pytest.raises(LockBackendUnavailable):
             lease.renew()

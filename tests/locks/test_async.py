@@ -136,10 +136,12 @@ def test_acquire_and_release(alias: str) -> None:
             tokens.append(lease.token or 0)
             assert lease.held
             assert f"nightly ({os.uname().nodename} pid {os.getpid()} Task-" in lease.holder
-            assert await aacquire_lock("a", backend=alias) is None
+            assert await aacquire_lock("1234collectPayment", backend=alias) is None
             await lease.arenew()
             await lease.acheck()
-            released = arelease_lock("a", backend=alias) if by_name else lease.arelease()
+            released = (
+                arelease_lock("1234collectPayment", backend=alias) if by_name else lease.arelease()
+            )
             assert await released is True
             assert lease.released
             assert await lease.arelease() is False
@@ -147,7 +149,7 @@ def test_acquire_and_release(alias: str) -> None:
                 await lease.acheck()
         assert tokens == sorted(tokens)
         with pytest.raises(LockNotHeld):
-            await arelease_lock("a", backend=alias)
+            await arelease_lock("1234collectPayment", backend=alias)
 
     run(main())
     assert free_for_others(alias)
@@ -158,18 +160,20 @@ def test_block(alias: str) -> None:
     """It yields the lease, raises when contended, and releases, also when it fails."""
 
     async def main() -> None:
-        async with distributed_lock("a", backend=alias) as lease:
+        async with distributed_lock("1234collectPayment", backend=alias) as lease:
             assert lease.held
             with pytest.raises(LockNotAcquired):
-                async with distributed_lock("a", backend=alias):
+                async with distributed_lock("1234collectPayment", backend=alias):
                     pytest.fail("It is held.")
         assert lease.released
         with pytest.raises(ZeroDivisionError):
-            async with distributed_lock("a", backend=alias) as lease:
+            async with distributed_lock("1234collectPayment", backend=alias) as lease:
                 raise ZeroDivisionError
         assert lease.released
-        async with distributed_lock("a", backend=alias) as lease:
-            async with distributed_lock("a", backend=alias, reentrant=True) as inner:
+        async with distributed_lock("1234collectPayment", backend=alias) as lease:
+            async with distributed_lock(
+                "1234collectPayment", backend=alias, reentrant=True
+            ) as inner:
                 assert inner is lease
             assert lease.held
             await lease.arelease()
@@ -183,7 +187,7 @@ def test_lost_lease_is_told(alias: str, lost: dict[Lease, str], moved_clock: Mov
 
     async def main() -> None:
         with pytest.raises(LockLost):
-            async with distributed_lock("a", backend=alias) as lease:
+            async with distributed_lock("1234collectPayment", backend=alias) as lease:
                 await asyncio.to_thread(take_away, lease)
                 with pytest.raises(LockLost, match="has it no more"):
                     await lease.arenew()
@@ -191,7 +195,7 @@ def test_lost_lease_is_told(alias: str, lost: dict[Lease, str], moved_clock: Mov
                     await lease.acheck()
                 assert not lease.held
         with pytest.raises(ZeroDivisionError):
-            async with distributed_lock("a", backend=alias) as lease:
+            async with distributed_lock("1234collectPayment", backend=alias) as lease:
                 await asyncio.to_thread(take_away, lease)
                 raise ZeroDivisionError
         lease = await get(alias, ttl=60, renew=False)
@@ -209,7 +213,7 @@ def test_waits_until_it_is_released(alias: str) -> None:
 
     async def main() -> None:
         lease = await abroad(acquire, alias)
-        assert await aacquire_lock("a", backend=alias, timeout=0.05) is None
+        assert await aacquire_lock("1234collectPayment", backend=alias, timeout=0.05) is None
         waiting = asyncio.create_task(get(alias, timeout=60))
         await asyncio.sleep(0)
         await abroad(lease.release)
@@ -249,8 +253,8 @@ def test_contention_is_told(scripted: ScriptedBackend) -> None:
         for receiver in (receive, areceive):
             lock_contended.connect(receiver)
         await get("default")
-        await aacquire_lock("a")
-        await arelease_lock("a")
+        await aacquire_lock("1234collectPayment")
+        await arelease_lock("1234collectPayment")
 
     try:
         run(main())
@@ -258,7 +262,7 @@ def test_contention_is_told(scripted: ScriptedBackend) -> None:
         for receiver in (receive, areceive):
             lock_contended.disconnect(receiver)
     assert len(told) == 2
-    assert "a" in told
+    assert "1234collectPayment" in told
 
 
 @on_each_database
@@ -295,13 +299,13 @@ def test_children_inherit_nothing(alias: str) -> None:
 
     async def child() -> None:
         with pytest.raises(LockNotHeld):
-            await arelease_lock("a", backend=alias)
-        assert await aacquire_lock("a", backend=alias, reentrant=True) is None
+            await arelease_lock("1234collectPayment", backend=alias)
+        assert await aacquire_lock("1234collectPayment", backend=alias, reentrant=True) is None
 
     def sync_child() -> None:
         with pytest.raises(LockNotHeld):
-            release_lock("a", backend=alias)
-        assert acquire_lock("a", backend=alias, reentrant=True) is None
+            release_lock("1234collectPayment", backend=alias)
+        assert acquire_lock("1234collectPayment", backend=alias, reentrant=True) is None
 
     def thread() -> None:
         try:
@@ -319,7 +323,7 @@ def test_children_inherit_nothing(alias: str) -> None:
                 group.create_task(child())
                 group.create_task(sync())
                 await sync_to_async(lease.check)()
-            assert await arelease_lock("a", backend=alias) is True
+            assert await arelease_lock("1234collectPayment", backend=alias) is True
 
     run(main())
 
@@ -330,17 +334,20 @@ def test_leases_cross_the_borders_between_sync_and_async(alias: str) -> None:
 
     async def main() -> None:
         await get(alias)
-        assert await sync_to_async(release_lock)("a", backend=alias) is True
+        assert await sync_to_async(release_lock)("1234collectPayment", backend=alias) is True
         await sync_to_async(acquire)(alias)
-        assert await arelease_lock("a", backend=alias) is True
+        assert await arelease_lock("1234collectPayment", backend=alias) is True
         await sync_to_async(async_to_sync(get))(alias)
-        assert await sync_to_async(async_to_sync(arelease_lock))("a", backend=alias) is True
+        assert (
+            await sync_to_async(async_to_sync(arelease_lock))("1234collectPayment", backend=alias)
+            is True
+        )
         await get(alias)
         await sync_to_async(thread_sensitive=False)(without_connections)()
 
     def without_connections() -> None:
         try:
-            assert release_lock("a", backend=alias) is True
+            assert release_lock("1234collectPayment", backend=alias) is True
         finally:
             connections.close_all()
 
@@ -351,14 +358,14 @@ def test_leases_cross_the_borders_between_sync_and_async(alias: str) -> None:
 def test_leases_cross_the_borders_between_async_and_sync(alias: str) -> None:
     """What a thread acquired it can release in async code that it calls, and back."""
     acquire(alias)
-    assert async_to_sync(arelease_lock)("a", backend=alias) is True
+    assert async_to_sync(arelease_lock)("1234collectPayment", backend=alias) is True
     lease = async_to_sync(get)(alias)
-    assert release_lock("a", backend=alias) is True
+    assert release_lock("1234collectPayment", backend=alias) is True
 
     async def main() -> None:
         with pytest.raises(LockNotHeld):
-            await asyncio.gather(arelease_lock("a", backend=alias))
-        assert await sync_to_async(release_lock)("a", backend=alias) is True
+            await asyncio.gather(arelease_lock("1234collectPayment", backend=alias))
+        assert await sync_to_async(release_lock)("1234collectPayment", backend=alias) is True
 
     acquire(alias)
     async_to_sync(main)()
@@ -367,7 +374,7 @@ def test_leases_cross_the_borders_between_async_and_sync(alias: str) -> None:
 
 def test_one_block_object_serves_many_tasks(scripted: ScriptedBackend) -> None:
     """Nothing of an entrance is in it (peer defects 1, 9 and 14)."""
-    block = distributed_lock("a", timeout=60)
+    block = distributed_lock("1234collectPayment", timeout=60)
     inside: list[asyncio.Task[Any] | None] = []
 
     async def enter() -> int:
@@ -425,7 +432,7 @@ def test_release_waits_for_the_callers_transaction(alias: str) -> None:
     """Async code that is called inside atomic() is part of it."""
 
     async def work() -> None:
-        async with distributed_lock("a", backend=alias):
+        async with distributed_lock("1234collectPayment", backend=alias):
             pass
         lease = await get(alias, "report")
         assert await lease.arelease() is True
@@ -443,7 +450,7 @@ def test_release_waits_for_a_transaction_that_a_task_keeps_open(alias: str) -> N
     async def main() -> None:
         block = transaction.atomic(using=alias)
         await sync_to_async(block.__enter__)()
-        async with distributed_lock("a", backend=alias):
+        async with distributed_lock("1234collectPayment", backend=alias):
             pass
         assert not await is_free(alias)
         await sync_to_async(block.__exit__)(None, None, None)
@@ -457,7 +464,7 @@ def test_commit_under_a_lost_lock_is_refused(alias: str) -> None:
     """Also if the lock is a task's, and the transaction one of sync code that it calls."""
 
     async def main() -> None:
-        async with distributed_lock("a", backend=alias) as lease:
+        async with distributed_lock("1234collectPayment", backend=alias) as lease:
             await asyncio.to_thread(take_away, lease)
             lease.lose()
             await sync_to_async(write)()
@@ -480,7 +487,7 @@ def test_cancelled_while_acquiring_leaves_no_lock(scripted: ScriptedBackend, tim
     scripted.answer("acquire", stall)
 
     async def main() -> None:
-        task = asyncio.create_task(aacquire_lock("a"))
+        task = asyncio.create_task(aacquire_lock("1234collectPayment"))
         await stall.has_begun()
         for _ in range(times):
             task.cancel()
@@ -508,7 +515,7 @@ def test_cancelled_while_it_is_contended_has_nothing_to_give_back(
     stall = Stall()
     scripted.answer("acquire", stall)
 
-    run(cancel_during(stall, aacquire_lock("a")))
+    run(cancel_during(stall, aacquire_lock("1234collectPayment")))
     assert scripted.calls == ["acquire"]
     assert scripted.owner == "another"
 
@@ -531,7 +538,7 @@ def test_cancelled_before_the_store_is_asked_asks_it_nothing(scripted: ScriptedB
         first = [asyncio.create_task(aacquire_lock(name)) for name in ("first", "second")]
         for stall in stalls:
             await stall.has_begun()
-        task = asyncio.create_task(aacquire_lock("a"))
+        task = asyncio.create_task(aacquire_lock("1234collectPayment"))
         await asyncio.sleep(0)
         task.cancel()
         await cancelled(task)
@@ -554,7 +561,7 @@ def test_cancelled_while_the_store_fails_is_cancelled(scripted: ScriptedBackend)
 
     scripted.answer("acquire", fail)
 
-    run(cancel_during(stall, aacquire_lock("a")))
+    run(cancel_during(stall, aacquire_lock("1234collectPayment")))
     assert scripted.calls == ["acquire"]
 
 
@@ -566,7 +573,7 @@ def test_what_was_granted_to_who_is_gone_and_can_not_be_released_ends_by_itself(
     scripted.answer("acquire", stall)
     scripted.answer("release", DOWN)
 
-    run(cancel_during(stall, aacquire_lock("a")))
+    run(cancel_during(stall, aacquire_lock("1234collectPayment")))
     assert "which was left behind, could not be released" in caplog.text
 
 
@@ -585,7 +592,7 @@ def test_cancelled_while_waiting_leaves_no_lock(alias: str, asked: list[str]) ->
         await abroad(lease.release)
         await (await tasks[2]).arelease()
         with pytest.raises(TimeoutError):
-            async with distributed_lock("a", backend=alias):
+            async with distributed_lock("1234collectPayment", backend=alias):
                 async with asyncio.timeout(0.01):
                     await asyncio.gather(get(alias, timeout=60))
 
@@ -598,7 +605,7 @@ def test_cancelled_while_holding_releases(alias: str) -> None:
     """As any block that fails; `asyncio.timeout` and a failing TaskGroup cancel, too."""
 
     async def hold(enter: Callable[[], None]) -> None:
-        async with distributed_lock("a", backend=alias):
+        async with distributed_lock("1234collectPayment", backend=alias):
             enter()
             await asyncio.Event().wait()
 
@@ -636,7 +643,7 @@ def test_cancelled_while_releasing_releases(scripted: ScriptedBackend, begun: bo
     entered, leaving = asyncio.Event(), asyncio.Event()
 
     async def hold() -> None:
-        async with distributed_lock("a"):
+        async with distributed_lock("1234collectPayment"):
             entered.set()
             await leaving.wait()
 
@@ -644,7 +651,11 @@ def test_cancelled_while_releasing_releases(scripted: ScriptedBackend, begun: bo
         task = asyncio.create_task(hold())
         await entered.wait()
         scripted.answer("release" if begun else "acquire", *stalls)
-        others = [] if begun else [asyncio.create_task(aacquire_lock("a")) for _ in stalls]
+        others = (
+            []
+            if begun
+            else [asyncio.create_task(aacquire_lock("1234collectPayment")) for _ in stalls]
+        )
         leaving.set()
         for stall in stalls:
             await stall.has_begun()
@@ -676,7 +687,7 @@ def test_cancelled_while_the_release_fails_ends_by_itself(
     scripted.answer("release", fail)
 
     async def hold() -> None:
-        async with distributed_lock("a"):
+        async with distributed_lock("1234collectPayment"):
             pass
 
     run(cancel_during(stall, hold()))
@@ -694,7 +705,7 @@ def test_many_waiting_tasks_take_no_threads_and_hardly_ask(alias: str, asked: li
     order: list[int] = []
 
     async def work(number: int) -> None:
-        async with distributed_lock("a", backend=alias, timeout=60):
+        async with distributed_lock("1234collectPayment", backend=alias, timeout=60):
             order.append(number)
 
     async def are_at_rest() -> bool:
@@ -726,7 +737,7 @@ def test_who_gives_up_leaves_the_turn_to_the_next(scripted: ScriptedBackend) -> 
     """His timeout passes while another is asking."""
 
     async def work() -> None:
-        found = await aacquire_lock("a", timeout=60)
+        found = await aacquire_lock("1234collectPayment", timeout=60)
         assert found is not None
         await found.arelease()
 
@@ -738,7 +749,9 @@ def test_who_gives_up_leaves_the_turn_to_the_next(scripted: ScriptedBackend) -> 
         async with asyncio.TaskGroup() as others:
             others.create_task(work())
             await asks_again.wait()
-            assert await asyncio.create_task(aacquire_lock("a", timeout=0.02)) is None
+            assert (
+                await asyncio.create_task(aacquire_lock("1234collectPayment", timeout=0.02)) is None
+            )
             others.create_task(work())
             await lease.arelease()
 
@@ -790,11 +803,11 @@ def test_sync_calls_are_refused_in_a_running_loop(alias: str, asked: list[str]) 
     async def main() -> None:
         lease = await get(alias)
         for call in (
-            lambda: acquire_lock("a", backend=alias),
-            lambda: release_lock("a", backend=alias),
+            lambda: acquire_lock("1234collectPayment", backend=alias),
+            lambda: release_lock("1234collectPayment", backend=alias),
             lambda: release_lock(lease),
-            lambda: distributed_lock("a", backend=alias).__enter__(),
-            distributed_lock("a", backend=alias)(skip),
+            lambda: distributed_lock("1234collectPayment", backend=alias).__enter__(),
+            distributed_lock("1234collectPayment", backend=alias)(skip),
             lease.renew,
             lease.release,
         ):

@@ -71,12 +71,12 @@ def test_others_ways_to_call_a_thread_keep_whose_it_is(alias: str) -> None:
 
     async def main() -> None:
         await get(alias)
-        assert await WithFreshConnections(release_lock)("a", backend=alias) is True
+        assert await WithFreshConnections(release_lock)("1234collectPayment", backend=alias) is True
         await WithFreshConnections(acquire)(alias)
-        assert await arelease_lock("a", backend=alias) is True
+        assert await arelease_lock("1234collectPayment", backend=alias) is True
         await get(alias)
         release = sync_to_async(async_to_sync(arelease_lock))
-        assert await release(semaphore="a", backend=alias) is True
+        assert await release(semaphore="1234collectPayment", backend=alias) is True
 
     run(main())
 
@@ -90,7 +90,7 @@ def test_call_in_a_given_context_is_the_callers(scripted: ScriptedBackend) -> No
 
     async def main() -> None:
         await get("default")
-        assert await sync_to_async(release_lock, context=Context())("a") is True
+        assert await sync_to_async(release_lock, context=Context())("1234collectPayment") is True
 
     run(main())
 
@@ -105,7 +105,7 @@ def test_thread_that_is_given_a_context_inherits_nothing(scripted: ScriptedBacke
 
     def go_on() -> None:
         with pytest.raises(LockNotHeld):
-            contexts[0].run(release_lock, "a")
+            contexts[0].run(release_lock, "1234collectPayment")
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the first one leaves its lease behind
@@ -136,7 +136,7 @@ def test_generator_keeps_its_lease_in_another_task(alias: str) -> None:
     """The task that began it has ended meanwhile, as in Python 3.11's wait_for()."""
 
     async def generate() -> AsyncIterator[Lease]:
-        async with distributed_lock("a", backend=alias) as lease:
+        async with distributed_lock("1234collectPayment", backend=alias) as lease:
             yield lease
 
     async def main() -> None:
@@ -158,7 +158,7 @@ def test_block_may_be_left_by_another_task(alias: str) -> None:
     """One that holds the same block object itself leaves its own first."""
 
     async def main() -> None:
-        block = distributed_lock("a", backend=alias)
+        block = distributed_lock("1234collectPayment", backend=alias)
         lease = await asyncio.create_task(block.__aenter__())
         assert await block.__aexit__(None, None, None) is False
         assert lease.released
@@ -212,10 +212,10 @@ def test_eager_tasks_are_no_exception(scripted: ScriptedBackend) -> None:
         asyncio.get_running_loop().set_task_factory(EAGER)
         await get("default")
         with pytest.raises(LockNotHeld):
-            await asyncio.gather(arelease_lock("a"))
+            await asyncio.gather(arelease_lock("1234collectPayment"))
         await borders.continue_in_task(note())
         assert workers == [borders.current_worker()]
-        assert await arelease_lock("a") is True
+        assert await arelease_lock("1234collectPayment") is True
 
     run(main())
 
@@ -239,7 +239,7 @@ def test_thread_whose_caller_has_ended_works_for_itself(scripted: ScriptedBacken
     def use() -> None:
         seen.append(borders.current_worker().has_ended())
         seen.append(acquire("default"))
-        seen.append(release_lock("a"))
+        seen.append(release_lock("1234collectPayment"))
 
     async def main() -> None:
         task = asyncio.create_task(Late(use, thread_sensitive=False)())
@@ -267,7 +267,7 @@ def test_autocommit_that_is_off_is_refused(alias: str) -> None:
     transaction.set_autocommit(False, using=alias)
     try:
         with pytest.raises(LockError, match="Autocommit is off"):
-            async_to_sync(aacquire_lock)("a", backend=alias)
+            async_to_sync(aacquire_lock)("1234collectPayment", backend=alias)
     finally:
         transaction.rollback(using=alias)
         transaction.set_autocommit(True, using=alias)
@@ -280,7 +280,7 @@ def test_transactions_of_others_do_not_hold_up_a_release(alias: str) -> None:
     def wait_in_transaction() -> bool:
         with transaction.atomic(using=alias):
             waiting.set()
-            lease = acquire_lock("a", backend=alias, timeout=60)
+            lease = acquire_lock("1234collectPayment", backend=alias, timeout=60)
             return lease is not None and lease.release()
 
     waiting = threading.Event()
@@ -303,7 +303,7 @@ def write_in_child(alias: str) -> None:
             cursor.execute("SELECT 1")
 
     async def child() -> None:
-        async with distributed_lock("a", backend=alias):
+        async with distributed_lock("1234collectPayment", backend=alias):
             await sync_to_async(write)()
 
     async def work() -> bool:
@@ -359,7 +359,7 @@ def test_put_off_release_of_who_is_cancelled_is_renewed(
     leases = []
 
     async def hold() -> None:
-        async with distributed_lock("a", backend=alias) as lease:
+        async with distributed_lock("1234collectPayment", backend=alias) as lease:
             leases.append(lease)
             monkeypatch.setattr(Lease, "giving_back", give_back_slowly)
 
@@ -454,7 +454,7 @@ def test_call_after_a_cancelled_one_is_made_in_the_locks_threads(
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(None) as limit:
                 ending = asyncio.create_task(time_out(limit))
-                await aacquire_lock("a")
+                await aacquire_lock("1234collectPayment")
         await ending
         lease = await get("default")
         await lease.arelease()
@@ -479,7 +479,7 @@ def test_grant_that_comes_when_the_loop_has_ended_is_given_back(
     scripted.answer("acquire", stall)
 
     async def main() -> None:
-        task = asyncio.create_task(aacquire_lock("a", ttl=ttl))
+        task = asyncio.create_task(aacquire_lock("1234collectPayment", ttl=ttl))
         await stall.has_begun()
         task.cancel()
 
@@ -497,7 +497,7 @@ def test_cancelled_after_the_grant_but_before_it_is_told_of_it(scripted: Scripte
     scripted.answer("acquire", stall)
 
     async def main() -> None:
-        task = asyncio.create_task(aacquire_lock("a"))
+        task = asyncio.create_task(aacquire_lock("1234collectPayment"))
         await stall.has_begun()
         stall.ended.set()
         threads.executors.pop("default").shutdown()  # the loop stands still until it is granted

@@ -52,9 +52,9 @@ def states(alias: str) -> list[LockState]:
 
 def kept(alias: str) -> bool:
     """Tell whether the lock is nobody's, but nobody gets it."""
-    return Lock.objects.using(alias).filter(semaphore="a", owner=KEPT).exists() and (
-        states(alias) == [LockState.HELD]
-    )
+    return Lock.objects.using(alias).filter(
+        semaphore="1234collectPayment", owner=KEPT
+    ).exists() and (states(alias) == [LockState.HELD])
 
 
 # At least
@@ -79,11 +79,11 @@ def test_lock_is_kept_until_min_hold_has_passed_since_the_grant(alias: str) -> N
 @on_each_database
 def test_kept_lock_is_contended_for_all(alias: str) -> None:
     """For its last holder, too, who may wait for it as anybody, and can't reenter it."""
-    with distributed_lock("a", backend=alias, min_hold=LONG) as lease:
+    with distributed_lock("1234collectPayment", backend=alias, min_hold=LONG) as lease:
         assert not free_for_others(alias)
     assert not free_for_others(alias)
     for arguments in ({}, {"timeout": 0.01}, {"reentrant": True}):
-        assert acquire_lock("a", backend=alias, **arguments) is None
+        assert acquire_lock("1234collectPayment", backend=alias, **arguments) is None
     assert lease.release() is False
     assert kept(alias)
 
@@ -97,7 +97,7 @@ def test_min_hold_that_has_passed_is_an_ordinary_release(
     moved_clock.advance(LONG)
     lease.release()
     assert states(alias) == []
-    assert Lock.objects.using(alias).get(semaphore="a").owner == ""
+    assert Lock.objects.using(alias).get(semaphore="1234collectPayment").owner == ""
     assert free_for_others(alias)
 
 
@@ -112,7 +112,7 @@ def test_min_hold_of_nothing_is_none(alias: str) -> None:
 @pytest.mark.parametrize("how", ["block", "call"])
 def test_body_that_raises_keeps_nothing(alias: str, how: str) -> None:
     """It may be done again at once."""
-    lock = distributed_lock("a", backend=alias, min_hold=LONG)
+    lock = distributed_lock("1234collectPayment", backend=alias, min_hold=LONG)
 
     @lock
     def fail() -> None:
@@ -129,7 +129,7 @@ def test_body_that_raises_keeps_nothing(alias: str, how: str) -> None:
 @on_each_database
 def test_error_that_an_outer_reentrant_block_overcomes_keeps(alias: str) -> None:
     """What the outermost one comes to counts."""
-    lock = distributed_lock("a", backend=alias, reentrant=True, min_hold=LONG)
+    lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True, min_hold=LONG)
     with lock:
         with suppress(ZeroDivisionError), lock:
             raise ZeroDivisionError
@@ -170,7 +170,7 @@ def test_failed_block_in_a_transaction_that_is_committed_keeps_nothing(alias: st
     """The block's error counts."""
     with transaction.atomic(using=alias):
         with suppress(ZeroDivisionError):
-            with distributed_lock("a", backend=alias, min_hold=LONG):
+            with distributed_lock("1234collectPayment", backend=alias, min_hold=LONG):
                 raise ZeroDivisionError
     assert free_for_others(alias)
 
@@ -211,7 +211,7 @@ def test_command_leaves_kept_locks_alone(alias: str) -> None:
     acquire(alias, "kept for a moment", min_hold=0.05).release()
     until(lambda: Lock.objects.using(alias).held().count() == 1)
     assert "0 stale locks released" in run()
-    assert [lock.semaphore for lock in Lock.objects.using(alias)] == ["a"]
+    assert [lock.semaphore for lock in Lock.objects.using(alias)] == ["1234collectPayment"]
     purged = lock_backends[alias].purge_released(timedelta(0))
     assert list(purged) == []
 
@@ -232,14 +232,14 @@ def test_kept_lock_is_not_renewed(alias: str) -> None:
     """It is no lease any more."""
     lease = acquire(alias, min_hold=LONG, ttl=LONG)
     lease.release()
-    end = Lock.objects.using(alias).get(semaphore="a").expires_at
+    end = Lock.objects.using(alias).get(semaphore="1234collectPayment").expires_at
     lease.due = 0
     assert lease not in background(alias).renewals
     background(alias).renewals.renew_due()
     with pytest.raises(LockLost, match="was released"):
         lease.renew()
     assert lock_backends[alias].renew([lease]) == {}
-    assert Lock.objects.using(alias).get(semaphore="a").expires_at == end
+    assert Lock.objects.using(alias).get(semaphore="1234collectPayment").expires_at == end
 
 
 @on_each_database
@@ -247,7 +247,7 @@ def test_kept_lock_can_be_force_released(alias: str) -> None:
     """By its last holder's token."""
     lease = acquire(alias, min_hold=LONG)
     lease.release()
-    assert lock_backends[alias].force_release("a", lease.token or 0)
+    assert lock_backends[alias].force_release("1234collectPayment", lease.token or 0)
     assert states(alias) == []
     assert free_for_others(alias)
 
@@ -256,7 +256,7 @@ def test_kept_lock_can_be_force_released(alias: str) -> None:
 def test_release_of_a_lost_lease_keeps_nothing(alias: str) -> None:
     """Its successor is untouched."""
     lease = acquire(alias, min_hold=LONG, renew=False)
-    assert lock_backends[alias].force_release("a", lease.token or 0)
+    assert lock_backends[alias].force_release("1234collectPayment", lease.token or 0)
     successor = elsewhere(lambda: acquire(alias))
     assert lease.release() is False
     assert not kept(alias)
@@ -416,16 +416,16 @@ def test_lease_whose_release_failed_ends_by_itself(
 
     with mock.patch.object(type(lock_backends[alias]), "release", refuse):
         if how == "block":
-            with distributed_lock("a", backend=alias, ttl=LONG) as lease:
+            with distributed_lock("1234collectPayment", backend=alias, ttl=LONG) as lease:
                 pass
         else:
             lease = acquire(alias)
             with pytest.raises(LockBackendUnavailable):
-                release_lock("a", backend=alias)
+                release_lock("1234collectPayment", backend=alias)
     assert refused.is_set()
     assert lease not in background(alias).renewals
     if how == "name":
-        assert release_lock("a", backend=alias)
+        assert release_lock("1234collectPayment", backend=alias)
     else:
         assert lock_backends[alias].release(lease)
         moved_clock.expire(lease)
@@ -442,7 +442,7 @@ def test_hold_is_a_number_of_seconds(scripted: ScriptedBackend, name: str, value
     """Nothing else, and no truth value by mistake."""
     arguments: dict[str, Any] = {name: value}
     with pytest.raises(TypeError, match=rf"{name} is a number of seconds or None"):
-        acquire_lock("a", **arguments)
+        acquire_lock("1234collectPayment", **arguments)
     assert scripted.calls == []
 
 
@@ -452,14 +452,14 @@ def test_hold_has_bounds(scripted: ScriptedBackend, name: str, value: float) -> 
     """Those of a ttl."""
     arguments: dict[str, Any] = {name: value}
     with pytest.raises(ValueError, match=rf"{name} is .*from 0(.001)? to 315360000 seconds"):
-        acquire_lock("a", **arguments)
+        acquire_lock("1234collectPayment", **arguments)
     assert scripted.calls == []
 
 
 def test_min_hold_can_not_be_more_than_max_hold(scripted: ScriptedBackend) -> None:
     """There would be no time to release it in."""
     with pytest.raises(ValueError, match="can't be more than max_hold"):
-        acquire_lock("a", min_hold=2, max_hold=1.5)
+        acquire_lock("1234collectPayment", min_hold=2, max_hold=1.5)
     assert scripted.calls == []
 
 
@@ -467,5 +467,5 @@ def test_min_hold_can_not_be_more_than_max_hold(scripted: ScriptedBackend) -> No
 def test_max_hold_is_at_least_the_shortest_ttl(scripted: ScriptedBackend, value: float) -> None:
     """Nothing could be done in less."""
     with pytest.raises(ValueError, match=r"must be from 0\.001"):
-        acquire_lock("a", max_hold=value)
+        acquire_lock("1234collectPayment", max_hold=value)
     assert scripted.calls == []

@@ -68,18 +68,18 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_held_semaphore_is_contended_and_free_after_release(scripted: ScriptedBackend) -> None:
     """None for who comes second, a lease for who comes after the release."""
-    assert acquire_lock("a")
-    assert acquire_lock("a") is None
-    assert release_lock("a") is True
-    assert acquire_lock("a")
+    assert acquire_lock("1234collectPayment")
+    assert acquire_lock("1234collectPayment") is None
+    assert release_lock("1234collectPayment") is True
+    assert acquire_lock("1234collectPayment")
 
 
 def test_lease_can_be_released_by_itself(scripted: ScriptedBackend) -> None:
     """release_lock takes the lease too."""
     lease = acquire("default")
     assert release_lock(lease) is True
-    with pytest.raises(LockNotHeld, match="holds no lease on 'a'"):
-        release_lock("a")
+    with pytest.raises(LockNotHeld, match="holds no lease on '1234collectPayment'"):
+        release_lock("1234collectPayment")
 
 
 def test_first_example_needs_no_reference_to_its_lease(scripted: ScriptedBackend) -> None:
@@ -100,20 +100,20 @@ def test_thread_does_not_release_anothers_by_name(scripted: ScriptedBackend) -> 
     lease = acquire("default")
     context = contextvars.copy_context()
     with pytest.raises(LockNotHeld):
-        elsewhere(lambda: release_lock("a"))
+        elsewhere(lambda: release_lock("1234collectPayment"))
     with pytest.raises(LockNotHeld):
-        elsewhere(lambda: context.run(release_lock, "a"))
+        elsewhere(lambda: context.run(release_lock, "1234collectPayment"))
     assert elsewhere(lease.release) is True
     with pytest.raises(LockNotHeld):
-        release_lock("a")
+        release_lock("1234collectPayment")
 
 
 def test_failed_reacquisition_leaves_the_held_lease_alone(scripted: ScriptedBackend) -> None:
     """Who holds a lock and tries again is refused, and can still release (peer defect 19)."""
     lease = acquire("default")
-    assert acquire_lock("a") is None
+    assert acquire_lock("1234collectPayment") is None
     assert lease.held
-    assert release_lock("a") is True
+    assert release_lock("1234collectPayment") is True
 
 
 @pytest.mark.parametrize("timeout", [0.5, 3, 0.001])
@@ -122,7 +122,7 @@ def test_wait_lasts_its_timeout_and_no_longer(
 ) -> None:
     """By the clock, fractions included (peer defects 10 and 18); the last try is at the end."""
     scripted.owner = "somebody else"
-    assert acquire_lock("a", timeout=timeout) is None
+    assert acquire_lock("1234collectPayment", timeout=timeout) is None
     assert sum(pauses) == pytest.approx(timeout)
     assert scripted.calls.count("acquire") == 1 + len(pauses)
 
@@ -139,7 +139,7 @@ def test_time_of_slow_tries_is_part_of_the_wait(
         return refuse(*args)
 
     monkeypatch.setattr(scripted, "acquire", slowly)
-    assert acquire_lock("a", timeout=1) is None
+    assert acquire_lock("1234collectPayment", timeout=1) is None
     assert scripted.calls.count("acquire") <= 5
 
 
@@ -148,7 +148,7 @@ def test_pauses_grow_from_a_millisecond_with_jitter(
 ) -> None:
     """Exponential back-off, bounded at both ends."""
     scripted.owner = "somebody else"
-    acquire_lock("a", timeout=5)
+    acquire_lock("1234collectPayment", timeout=5)
     assert 0.0005 <= pauses[0] <= waiting.FIRST_PAUSE
     assert max(pauses) <= waiting.LONGEST_PAUSE
     assert pauses[6] > pauses[0] * 4
@@ -161,9 +161,9 @@ def test_second_in_line_asks_nothing_and_waits_no_longer_than_its_timeout(
     """Only the first one of a process asks; who is behind it gives up in time all the same."""
     scripted.owner = "somebody else"
     first = waiting.WaitingThread("default")
-    queues.join("default", "a", first)
-    assert acquire_lock("a", timeout=3) is None
-    queues.leave("default", "a", first)
+    queues.join("default", "1234collectPayment", first)
+    assert acquire_lock("1234collectPayment", timeout=3) is None
+    queues.leave("default", "1234collectPayment", first)
     assert sum(pauses) == pytest.approx(3)
     assert scripted.calls.count("acquire") <= 1
 
@@ -171,7 +171,7 @@ def test_second_in_line_asks_nothing_and_waits_no_longer_than_its_timeout(
 def test_no_timeout_means_one_try(scripted: ScriptedBackend, pauses: list[float]) -> None:
     """The default doesn't wait."""
     scripted.owner = "somebody else"
-    acquire_lock("a")
+    acquire_lock("1234collectPayment")
     assert pauses == []
 
 
@@ -197,7 +197,7 @@ def test_timeout_none_waits_until_the_lock_is_free(
 
     with ThreadPoolExecutor(1) as threads:
         releasing = threads.submit(release_once_refused)
-        assert acquire_lock("a", timeout=None)
+        assert acquire_lock("1234collectPayment", timeout=None)
         releasing.result()
 
 
@@ -220,7 +220,7 @@ def test_bad_arguments_say_what_to_do(
 ) -> None:
     """Before the store is asked."""
     with pytest.raises(error, match=message):
-        acquire_lock("a", **argument)
+        acquire_lock("1234collectPayment", **argument)
     assert scripted.calls == []
 
 
@@ -255,7 +255,7 @@ def test_second_lost_reply_gives_the_lock_back(scripted: ScriptedBackend) -> Non
     """Unavailable, and nothing stays behind."""
     scripted.answer("acquire", LOST, LOST)
     with pytest.raises(LockBackendUnavailable, match="the reply was lost"):
-        acquire_lock("a")
+        acquire_lock("1234collectPayment")
     assert scripted.calls == ["acquire", "acquire", "release"]
     assert scripted.owner == ""
 
@@ -266,7 +266,7 @@ def test_store_that_goes_down_meanwhile_is_asked_to_take_the_grant_back(
     """The first try may have been granted, whatever became of the second."""
     scripted.answer("acquire", LOST, DOWN)
     with pytest.raises(LockBackendUnavailable, match="down"):
-        acquire_lock("a")
+        acquire_lock("1234collectPayment")
     assert scripted.calls == ["acquire", "acquire", "release"]
 
 
@@ -276,11 +276,11 @@ def test_grant_that_comes_after_its_ttl_is_none(
     """Somebody else may have the lock by then; it is given back in any case."""
     scripted.answer("acquire", lambda: time.sleep(2))
     with pytest.raises(LockBackendUnavailable, match="too late"):
-        acquire_lock("a", ttl=2)
+        acquire_lock("1234collectPayment", ttl=2)
     scripted.answer("acquire", lambda: time.sleep(2))
     scripted.answer("release", DOWN)
     with pytest.raises(LockBackendUnavailable, match="too late"):
-        acquire_lock("a", ttl=2)
+        acquire_lock("1234collectPayment", ttl=2)
     assert scripted.calls == ["acquire", "release"] * 2
 
 
@@ -288,7 +288,7 @@ def test_store_that_was_never_reached_is_not_asked_again(scripted: ScriptedBacke
     """A refused connection is an answer: unavailable, not contended (peer defects 3 and 20)."""
     scripted.answer("acquire", DOWN)
     with pytest.raises(LockBackendUnavailable, match="down"):
-        acquire_lock("a", timeout=None)
+        acquire_lock("1234collectPayment", timeout=None)
     assert scripted.calls == ["acquire"]
 
 
@@ -297,7 +297,7 @@ def test_interrupted_acquisition_gives_the_lock_back(scripted: ScriptedBackend) 
     scripted.answer("acquire", SystemExit(1))
     scripted.answer("release", DOWN)
     with pytest.raises(SystemExit):
-        acquire_lock("a")
+        acquire_lock("1234collectPayment")
     assert scripted.calls == ["acquire", "release"]
 
 
@@ -310,7 +310,7 @@ def test_receiver_that_ends_the_process_leaves_no_grant_behind(scripted: Scripte
     lock_acquired.connect(end)
     try:
         with pytest.raises(SystemExit):
-            acquire_lock("a")
+            acquire_lock("1234collectPayment")
     finally:
         lock_acquired.disconnect(end)
     assert scripted.calls == ["acquire", "release"]
@@ -329,9 +329,9 @@ def test_failed_release_can_be_repeated(scripted: ScriptedBackend) -> None:
     lease = acquire("default")
     scripted.answer("release", DOWN)
     with pytest.raises(LockBackendUnavailable):
-        release_lock("a")
+        release_lock("1234collectPayment")
     assert lease.held
-    assert release_lock("a") is True
+    assert release_lock("1234collectPayment") is True
 
 
 @pytest.mark.parametrize("first", [LOST, REPLY_LOST])
@@ -342,11 +342,11 @@ def test_release_that_may_have_been_carried_out_ends_the_lease(
     lease = acquire("default")
     scripted.answer("release", first, DOWN)
     with pytest.raises(LockBackendUnavailable):
-        release_lock("a")
+        release_lock("1234collectPayment")
     assert not lease.held
     with pytest.raises(LockLost, match="may have been released"):
         lease.check()
-    assert release_lock("a") is True
+    assert release_lock("1234collectPayment") is True
     assert lease.released
     assert not lease.lost
 
@@ -355,7 +355,7 @@ def test_block_whose_release_got_no_answer_is_no_loss(
     scripted: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What was done in it was done under the lock."""
-    with distributed_lock("a") as lease:
+    with distributed_lock("1234collectPayment") as lease:
         scripted.answer("release", REPLY_LOST, DOWN)
     assert not lease.lost
     assert "could not be released; it ends by itself" in caplog.text
@@ -399,7 +399,7 @@ def test_wakeup_ends_the_wait_under_way_or_the_next_one() -> None:
 @committed
 def test_timeout_that_is_over_at_once_is_good_for_one_try(alias: str) -> None:
     """Also right after a release that handed the lock over, when it would rather join the queue."""
-    contended.add(alias, "a")
+    contended.add(alias, "1234collectPayment")
     acquire(alias, timeout=1e-9).release()
 
 
@@ -408,14 +408,14 @@ def test_timeout_that_is_over_at_once_is_good_for_one_try_behind_others(
 ) -> None:
     """Who waits in this process is overtaken by it, as by a call that doesn't wait."""
     first, second = (waiting.WaitingThread("default") for _ in range(2))
-    queues.join("default", "a", first)
-    queues.join("default", "a", second)
-    assert acquire_lock("a", timeout=1e-9)
+    queues.join("default", "1234collectPayment", first)
+    queues.join("default", "1234collectPayment", second)
+    assert acquire_lock("1234collectPayment", timeout=1e-9)
     for _ in range(2):  # as after an interruption
-        queues.leave("default", "a", first)
+        queues.leave("default", "1234collectPayment", first)
     elsewhere_waiting = mock.Mock(loop=object())
-    queues.leave("default", "a", elsewhere_waiting)  # who never joined
-    queues.leave("default", "a", second)
+    queues.leave("default", "1234collectPayment", elsewhere_waiting)  # who never joined
+    queues.leave("default", "1234collectPayment", second)
     assert len(queues) == 0
 
 
@@ -453,7 +453,7 @@ def test_try_that_ends_the_wait_leaves_the_queue_in_the_same_time(
     monkeypatch.setattr(scripted, "leave", leave)
     scripted.answer("acquire", None, LockBackendUnavailable("down"))
     with pytest.raises(LockBackendUnavailable):
-        acquire_lock("a", timeout=60)
+        acquire_lock("1234collectPayment", timeout=60)
     assert scripted.calls == ["acquire", "acquire", "leave 3"]
 
 
@@ -468,7 +468,7 @@ def test_interrupted_reentry_counts_for_nothing(scripted: ScriptedBackend) -> No
     lease = acquire("default")
     with mock.patch.object(Acquisition, "keep", side_effect=KeyboardInterrupt):
         with pytest.raises(KeyboardInterrupt):
-            acquire_lock("a", reentrant=True)
+            acquire_lock("1234collectPayment", reentrant=True)
     assert lease.held
-    assert release_lock("a")
+    assert release_lock("1234collectPayment")
     assert scripted.owner == ""

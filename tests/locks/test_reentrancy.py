@@ -53,9 +53,9 @@ def held_here(alias: str) -> list[str]:
 @on_each_database
 def test_own_lock_is_contended_without_a_wait(alias: str) -> None:
     """As anybody else's; and held as before."""
-    with distributed_lock("a", backend=alias) as lease:
-        assert acquire_lock("a", backend=alias) is None
-        with pytest.raises(LockNotAcquired), distributed_lock("a", backend=alias):
+    with distributed_lock("1234collectPayment", backend=alias) as lease:
+        assert acquire_lock("1234collectPayment", backend=alias) is None
+        with pytest.raises(LockNotAcquired), distributed_lock("1234collectPayment", backend=alias):
             pytest.fail("it is held")
         assert lease.held
     assert free_for_others(alias)
@@ -67,9 +67,9 @@ def test_wait_for_oneself_is_an_error_at_once(alias: str, timeout: float | None)
     """Nobody else could end it; the message says what to do."""
     lease = acquire(alias)
     with pytest.raises(LockError, match="wait for itself; reentrant=True"):
-        acquire_lock("a", backend=alias, timeout=timeout)
+        acquire_lock("1234collectPayment", backend=alias, timeout=timeout)
     with pytest.raises(LockError, match="reentrant=True"):
-        with distributed_lock("a", backend=alias, timeout=timeout):
+        with distributed_lock("1234collectPayment", backend=alias, timeout=timeout):
             pytest.fail("it is held")
     assert lease.release()
 
@@ -118,8 +118,8 @@ def test_reentry_gives_the_same_lease(alias: str) -> None:
 @on_each_database
 def test_only_the_outermost_of_nested_blocks_releases(alias: str) -> None:
     """Of one object or of several, with the outermost reentrant or not."""
-    lock = distributed_lock("a", backend=alias, reentrant=True)
-    for outer in (lock, distributed_lock("a", backend=alias)):
+    lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True)
+    for outer in (lock, distributed_lock("1234collectPayment", backend=alias)):
         with outer as first:
             with lock as second:
                 with lock as third:
@@ -133,7 +133,7 @@ def test_only_the_outermost_of_nested_blocks_releases(alias: str) -> None:
 @on_each_database
 def test_error_in_an_inner_block_releases_nothing(alias: str) -> None:
     """The outer one goes on."""
-    lock = distributed_lock("a", backend=alias, reentrant=True)
+    lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True)
     with lock as lease:
         with suppress(ZeroDivisionError), lock:
             raise ZeroDivisionError
@@ -147,12 +147,12 @@ def test_release_by_name_counts_too(alias: str) -> None:
     """The name is there until the last."""
     acquire(alias)
     reenter(alias)
-    assert release_lock("a", backend=alias) is True
+    assert release_lock("1234collectPayment", backend=alias) is True
     assert not free_for_others(alias)
-    assert release_lock("a", backend=alias) is True
+    assert release_lock("1234collectPayment", backend=alias) is True
     assert free_for_others(alias)
     with pytest.raises(LockNotHeld):
-        release_lock("a", backend=alias)
+        release_lock("1234collectPayment", backend=alias)
 
 
 @on_each_database
@@ -166,7 +166,7 @@ def test_recursive_function_is_locked_as_a_whole(alias: str) -> None:
         free.append(free_for_others(alias))
         return deepest + 1
 
-    assert count_down("a", 3) == 4
+    assert count_down("1234collectPayment", 3) == 4
     assert free == [False] * 4
     assert free_for_others(alias)
 
@@ -179,7 +179,7 @@ def test_recursive_function_that_is_not_reentrant_is_refused(scripted: ScriptedB
         recurse(name)
 
     with pytest.raises(LockNotAcquired):
-        recurse("a")
+        recurse("1234collectPayment")
     assert scripted.owner == ""
 
 
@@ -195,14 +195,14 @@ def test_locked_view_may_call_a_reentrant_helper(alias: str) -> None:
     def view(request: HttpRequest, name: str) -> HttpResponse:
         return HttpResponse(f"{help_out(request, name)} {free_for_others(alias)}")
 
-    assert view(RequestFactory().get("/"), name="a").content == b"False False"
+    assert view(RequestFactory().get("/"), name="1234collectPayment").content == b"False False"
     assert free_for_others(alias)
 
 
 @on_each_database
 def test_inner_block_raises_when_the_lease_was_lost(alias: str) -> None:
     """And the outer one, too."""
-    lock = distributed_lock("a", backend=alias, reentrant=True, renew=False)
+    lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True, renew=False)
     inner = threading.Event()
     with pytest.raises(LockLost, match="before its block ended") as outer, lock as lease:
         with pytest.raises(LockLost) as lost, lock:
@@ -217,7 +217,7 @@ def test_inner_block_raises_when_the_lease_was_lost(alias: str) -> None:
 @on_each_database
 def test_lost_lease_is_not_reentered(alias: str) -> None:
     """It is acquired anew, with a greater token; each block has its own."""
-    lock = distributed_lock("a", backend=alias, reentrant=True, renew=False)
+    lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True, renew=False)
     with pytest.raises(LockLost), lock as lease:
         take_away(lease)
         lease.lose()
@@ -237,9 +237,9 @@ def test_lost_lease_is_contended_when_others_have_the_lock(alias: str) -> None:
     take_away(lease)
     lease.lose()
     other = elsewhere(lambda: acquire(alias))
-    assert acquire_lock("a", backend=alias, reentrant=True) is None
-    assert acquire_lock("a", backend=alias, reentrant=True, timeout=0.01) is None
-    assert release_lock("a", backend=alias) is False
+    assert acquire_lock("1234collectPayment", backend=alias, reentrant=True) is None
+    assert acquire_lock("1234collectPayment", backend=alias, reentrant=True, timeout=0.01) is None
+    assert release_lock("1234collectPayment", backend=alias) is False
     assert other.release()
 
 
@@ -256,12 +256,12 @@ def test_expired_lease_is_not_reentered(alias: str) -> None:
 @on_each_database
 def test_other_threads_do_not_inherit_it(alias: str) -> None:
     """There it is contended, and a wait is an ordinary one."""
-    with distributed_lock("a", backend=alias, reentrant=True) as lease:
+    with distributed_lock("1234collectPayment", backend=alias, reentrant=True) as lease:
         for timeout in (0, 0.01):
             assert (
                 elsewhere(
                     lambda timeout=timeout: acquire_lock(  # type: ignore[misc]
-                        "a", backend=alias, reentrant=True, timeout=timeout
+                        "1234collectPayment", backend=alias, reentrant=True, timeout=timeout
                     )
                 )
                 is None
@@ -284,24 +284,24 @@ def test_store_that_is_down_is_not_asked_about_a_reentry(scripted: ScriptedBacke
 @on_each_database
 def test_release_of_nested_blocks_waits_for_the_transaction(alias: str) -> None:
     """Only that of the outermost one does."""
-    lock = distributed_lock("a", backend=alias, reentrant=True)
+    lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True)
     with transaction.atomic(using=alias):
         for _ in range(2):
             with lock as outer:
                 with lock as inner:
                     assert outer is inner
                 assert outer.held
-                assert acquire_lock("a", backend=alias) is None
+                assert acquire_lock("1234collectPayment", backend=alias) is None
                 assert outer.held
                 with pytest.raises(LockError, match="wait for itself"):
-                    acquire_lock("a", backend=alias, timeout=1)
+                    acquire_lock("1234collectPayment", backend=alias, timeout=1)
     assert free_for_others(alias)
 
 
 @on_each_database
 def test_inner_block_may_have_a_transaction_of_its_own(alias: str) -> None:
     """Its end releases nothing."""
-    lock = distributed_lock("a", backend=alias, reentrant=True)
+    lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True)
     with lock as outer:
         for error in (KeyError, None):
             with suppress(KeyError), transaction.atomic(using=alias), lock as inner:
@@ -315,7 +315,7 @@ def test_inner_block_may_have_a_transaction_of_its_own(alias: str) -> None:
 @on_each_server
 def test_grant_that_does_not_continue_a_lost_one_is_nobodys(alias: str) -> None:
     """It is neither kept from others nor given to this thread by its name."""
-    lock = distributed_lock("a", backend=alias, reentrant=True)
+    lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True)
     with suppress(LockLost), transaction.atomic(using=alias):
         with lock as lease:
             pass
@@ -324,9 +324,9 @@ def test_grant_that_does_not_continue_a_lost_one_is_nobodys(alias: str) -> None:
             pytest.fail("somebody else may have had it in between")
     assert held_here(alias) == []
     other = elsewhere(lambda: acquire(alias))
-    assert acquire_lock("a", backend=alias, reentrant=True) is None
+    assert acquire_lock("1234collectPayment", backend=alias, reentrant=True) is None
     with pytest.raises(LockNotHeld):
-        release_lock("a", backend=alias)
+        release_lock("1234collectPayment", backend=alias)
     assert other.release()
 
 
@@ -338,7 +338,7 @@ def test_lease_that_was_rolled_back_is_not_reentered(alias: str) -> None:
         raise ZeroDivisionError
     other = elsewhere(lambda: acquire(alias))
     for arguments in ({"reentrant": True}, {"timeout": 0.01}):
-        assert acquire_lock("a", backend=alias, **arguments) is None
+        assert acquire_lock("1234collectPayment", backend=alias, **arguments) is None
     assert lease.lost
     assert other.release()
 
@@ -351,21 +351,21 @@ def test_lease_of_an_earlier_testcase_fools_nobody(alias: str, arguments: dict[s
     rows = Lock.objects.using(alias)
     earlier = acquire(alias)
     rows.all().delete()
-    rows.create(semaphore="a", owner="other", expires_at=None)
-    assert acquire_lock("a", backend=alias, **arguments) is None
+    rows.create(semaphore="1234collectPayment", owner="other", expires_at=None)
+    assert acquire_lock("1234collectPayment", backend=alias, **arguments) is None
     rows.all().delete()
     lease = reenter(alias)
     assert lease is not earlier
     assert reenter(alias) is lease
     with pytest.raises(LockError, match="wait for itself"):
-        acquire_lock("a", backend=alias, timeout=1)
+        acquire_lock("1234collectPayment", backend=alias, timeout=1)
 
 
 @on_each_database
 def test_early_release_in_an_inner_block_leaves_the_outer_ones_lock(alias: str) -> None:
     """However often it is given back in there."""
-    with distributed_lock("a", backend=alias) as lease:
-        with distributed_lock("a", backend=alias, reentrant=True):
+    with distributed_lock("1234collectPayment", backend=alias) as lease:
+        with distributed_lock("1234collectPayment", backend=alias, reentrant=True):
             assert lease.release() is True
         assert lease.held
         assert not free_for_others(alias)
@@ -378,7 +378,7 @@ def test_request_that_reenters_and_forgets_leaves_the_earlier_lease_as_it_was(
     """One release is enough for it afterwards."""
     lease = acquire("default")
     request_started.send(sender=None)
-    assert acquire_lock("a", reentrant=True) is lease
+    assert acquire_lock("1234collectPayment", reentrant=True) is lease
     request_finished.send(sender=None)
     assert lease.release() is True
     assert lease.released
@@ -388,8 +388,8 @@ def test_request_that_reenters_and_forgets_leaves_the_earlier_lease_as_it_was(
 def test_max_hold_is_counted_from_the_first_block_of_a_transaction(alias: str) -> None:
     """The same grant is not prolonged by being taken back."""
     with transaction.atomic(using=alias):
-        with distributed_lock("a", backend=alias, ttl=5, max_hold=10) as first:
+        with distributed_lock("1234collectPayment", backend=alias, ttl=5, max_hold=10) as first:
             pass
-        with distributed_lock("a", backend=alias, ttl=60, max_hold=60) as again:
+        with distributed_lock("1234collectPayment", backend=alias, ttl=60, max_hold=60) as again:
             assert again.token == first.token
             assert again.remaining <= 10

@@ -78,7 +78,7 @@ def test_abandoned_block_may_be_collected_in_the_midst_of_a_call(alias: str) -> 
     """Though the one connection that is free is another thread's, all the time."""
 
     def locked() -> Generator[None]:
-        with distributed_lock("a", backend=alias):
+        with distributed_lock("1234collectPayment", backend=alias):
             yield
 
     def work() -> bool:
@@ -113,10 +113,10 @@ def test_interrupted_call_leaves_no_trace(alias: str) -> None:
     acquire(alias, "report").release()
     pool = pool_of(alias)
     with in_the_midst(alias, interrupt), pytest.raises(Interrupted):
-        acquire_lock("a", backend=alias)
+        acquire_lock("1234collectPayment", backend=alias)
     lock = mock.Mock(**{"acquire.side_effect": Interrupted, "release.side_effect": RuntimeError})
     with mock.patch.object(pool.all[0], "lock", lock), pytest.raises(Interrupted):
-        acquire_lock("a", backend=alias)
+        acquire_lock("1234collectPayment", backend=alias)
     assert not any(each.is_used for each in pool.all)
     assert acquire(alias, "report").release()
     opened: list[object] = []

@@ -133,7 +133,7 @@ def test_lease_is_complete_when_it_is_told(scripted: ScriptedBackend) -> None:
 
     def release(lease: Lease, **kwargs: Any) -> None:
         states.append(lease.held)
-        assert release_lock("a")
+        assert release_lock("1234collectPayment")
         states.append(lease.held)
 
     with received("acquired", release):
@@ -148,14 +148,17 @@ def test_contention_is_told_once_for_each_call(alias: str, told: Told, timeout: 
     """However often the store was asked during the wait."""
     other = elsewhere(lambda: acquire(alias))
     for _ in range(2):
-        assert acquire_lock("a", backend=alias, timeout=timeout) is None
-    with pytest.raises(LockNotAcquired), distributed_lock("a", backend=alias, timeout=timeout):
+        assert acquire_lock("1234collectPayment", backend=alias, timeout=timeout) is None
+    with (
+        pytest.raises(LockNotAcquired),
+        distributed_lock("1234collectPayment", backend=alias, timeout=timeout),
+    ):
         pytest.fail("it is held by another thread")
     assert told.names == ["acquired"] + 3 * ["contended"]
     assert told.all[1][1] == {
         "signal": signals.lock_contended,
         "sender": Lease,
-        "semaphore": "a",
+        "semaphore": "1234collectPayment",
         "backend": alias,
     }
     other.release()
@@ -172,7 +175,7 @@ def test_wait_that_was_worth_it_is_no_contention(scripted: ScriptedBackend, told
         return grant
 
     vars(scripted)["acquire"] = acquire_and_let_go
-    assert acquire_lock("a", timeout=60)
+    assert acquire_lock("1234collectPayment", timeout=60)
     assert told.names == ["acquired"]
 
 
@@ -183,7 +186,7 @@ def test_store_that_does_not_answer_is_no_contention(
     """Busy is not down."""
     scripted.answer("acquire", error)
     with pytest.raises(type(error)):
-        acquire_lock("a")
+        acquire_lock("1234collectPayment")
     assert told.names == []
 
 
@@ -191,7 +194,7 @@ def test_wait_for_oneself_is_no_contention(scripted: ScriptedBackend, told: Told
     """It is an error of the program."""
     lease = acquire("default")
     with pytest.raises(LockError):
-        acquire_lock("a", timeout=1)
+        acquire_lock("1234collectPayment", timeout=1)
     assert told.about(lease) == told.names == ["acquired"]
 
 
@@ -201,7 +204,7 @@ def test_reentry_is_not_told(scripted: ScriptedBackend, told: Told) -> None:
         acquire("default", reentrant=True)
     for _ in range(3):
         assert "released" not in told.names
-        release_lock("a")
+        release_lock("1234collectPayment")
     assert told.names == ["acquired", "released"]
 
 
@@ -265,7 +268,7 @@ def test_lock_that_is_acquired_again_in_a_transaction_is_told_once(alias: str, t
     leases = []
     with transaction.atomic(using=alias):
         for _ in range(3):
-            with distributed_lock("a", backend=alias) as lease:
+            with distributed_lock("1234collectPayment", backend=alias) as lease:
                 leases.append(lease)
     for each in leases:
         renew_now(each)  # which nothing is renewed by any more
@@ -301,7 +304,7 @@ def test_receiver_may_acquire_what_is_released(alias: str, told: Told) -> None:
             again[0] = acquire(alias)
 
     with received("released", acquire_again):
-        with distributed_lock("a", backend=alias):
+        with distributed_lock("1234collectPayment", backend=alias):
             pass
         assert again[0]
         assert again[0].release()
@@ -352,7 +355,7 @@ def test_loss_is_told_once_whoever_notices(
     alias: str, told: Told, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The background first, here; then who asks, who releases, and who leaves the block."""
-    with pytest.raises(LockLost), distributed_lock("a", backend=alias) as lease:
+    with pytest.raises(LockLost), distributed_lock("1234collectPayment", backend=alias) as lease:
         lose(lease)
         assert told.lost.wait(60)
         with pytest.raises(LockLost):
@@ -371,7 +374,7 @@ def test_loss_is_told_once_whoever_notices(
     [line] = [record for record in caplog.records if "was lost" in record.message]
     assert line.levelno == logging.WARNING
     assert line.name == "django_distlock"
-    for word in ("'a'", lease.holder, told.all[-1][1]["reason"]):
+    for word in ("'1234collectPayment'", lease.holder, told.all[-1][1]["reason"]):
         assert word in line.message
 
 
@@ -379,7 +382,10 @@ def test_loss_is_told_once_whoever_notices(
 @pytest.mark.parametrize("how", ["check", "renew", "release", "leave"])
 def test_loss_is_told_by_whatever_notices_it_first(alias: str, told: Told, how: str) -> None:
     """Without a background that could, here; and not again when the others notice."""
-    with pytest.raises(LockLost), distributed_lock("a", backend=alias, renew=False) as lease:
+    with (
+        pytest.raises(LockLost),
+        distributed_lock("1234collectPayment", backend=alias, renew=False) as lease,
+    ):
         take_away(lease)
         if how == "check":
             lease.lose()
@@ -403,7 +409,7 @@ def test_expiry_is_told_by_the_background(alias: str, told: Told) -> None:
 @on_each_server
 def test_loss_before_a_commit_is_told_once(alias: str, told: Told) -> None:
     """The guard notices, then the block."""
-    with pytest.raises(LockLost), distributed_lock("a", backend=alias) as lease:
+    with pytest.raises(LockLost), distributed_lock("1234collectPayment", backend=alias) as lease:
         with transaction.atomic(using=alias):
             take_away(lease)
     assert told.about(lease) == ["acquired", "lost"]
@@ -428,16 +434,16 @@ def test_force_release_is_told_with_its_token(alias: str, told: Told) -> None:
     lease = acquire(alias, renew=False)
     assert lease.token
     store = lock_backends[alias]
-    assert not store.force_release("a", lease.token - 1)
+    assert not store.force_release("1234collectPayment", lease.token - 1)
     assert not store.force_release("another", lease.token)
     assert told.names == ["acquired"]
-    assert store.force_release("a", lease.token)
-    assert not store.force_release("a", lease.token)
+    assert store.force_release("1234collectPayment", lease.token)
+    assert not store.force_release("1234collectPayment", lease.token)
     assert told.names == ["acquired", "force_released"]
     assert told.all[-1][1] == {
         "signal": signals.lock_force_released,
         "sender": type(store),
-        "semaphore": "a",
+        "semaphore": "1234collectPayment",
         "backend": alias,
         "token": lease.token,
     }
@@ -464,10 +470,10 @@ def test_receiver_that_fails_breaks_nothing(
     try:
         with received(name, receive):
             lease = acquire(alias)
-            assert acquire_lock("a", backend=alias) is None
+            assert acquire_lock("1234collectPayment", backend=alias) is None
             assert lease.release() is True
             lease = acquire(alias)
-            assert lock_backends[alias].force_release("a", lease.token or 0)
+            assert lock_backends[alias].force_release("1234collectPayment", lease.token or 0)
             assert lease.release() is False
     finally:
         signal(name).disconnect(fail)
@@ -556,13 +562,13 @@ def test_owner_is_in_no_log_over_a_whole_life(
 
     with override_settings(DEBUG=debug):
         lease = live(min_hold=0.01)
-        assert acquire_lock("a", backend=alias) is None
+        assert acquire_lock("1234collectPayment", backend=alias) is None
         lease.renew()
         renew_now(lease)
         lease.release()
         with transaction.atomic(using=alias):
-            assert acquire_lock("a", backend=alias, timeout=60)
-            release_lock("a", backend=alias)
+            assert acquire_lock("1234collectPayment", backend=alias, timeout=60)
+            release_lock("1234collectPayment", backend=alias)
         lose(live())
         assert told.lost.wait(60)
         with suppress(LockLost), transaction.atomic(using=alias):
@@ -571,7 +577,7 @@ def test_owner_is_in_no_log_over_a_whole_life(
             if connections[alias].vendor != "sqlite":
                 take_away(lease)
         refuse = mock_release(alias)
-        with refuse, distributed_lock("a", backend=alias) as left:
+        with refuse, distributed_lock("1234collectPayment", backend=alias) as left:
             owners.append(str(left.owner))
         logged = "".join([caplog.text, str(connections[alias].queries), repr(told.all)])
     assert len(owners) == 4

@@ -280,12 +280,12 @@ def test_everybody_is_told_that_the_server_stops() -> None:
         clients = [connected.enter_context(friend(endpoint, process)) for process in (ONE, None)]
         stranger = connected.enter_context(LockClient(endpoint))
         assert "challenge" in stranger.message()
-        clients[1].acquire("a", bound=ONE)
+        clients[1].acquire("1234collectPayment", bound=ONE)
         clients[1].send(b'{"do":')
         running.stop()
         assert [each.last_word() for each in (*clients, stranger)] == ["closing"] * 3
         # What is bound to a process is saved, too: that listens to the next server.
-        assert [lock[0] for lock in saved(running.directory)] == ["a"]
+        assert [lock[0] for lock in saved(running.directory)] == ["1234collectPayment"]
 
 
 def saved(directory: Any) -> list[list[Any]]:

@@ -166,17 +166,22 @@ def test_so_many_may_wait_for_one_lock(tight: Server, tight_client: LockClient) 
     with friend(endpoint_of(tight), PROCESS):
 
         def join(owner: str) -> dict[str, Any]:
-            request = {"semaphore": "a", "owner": owner, "process": PROCESS, "number": 1}
+            request = {
+                "semaphore": "1234collectPayment",
+                "owner": owner,
+                "process": PROCESS,
+                "number": 1,
+            }
             return tight_client.ask("join", **request)
 
-        tight_client.acquire("a", ttl=10)
+        tight_client.acquire("1234collectPayment", ttl=10)
         assert all("left" in join(owner) for owner in ("one", "two", "one"))
         refused = join("three")
         assert refused["error"] == "refused"
         assert "2 wait" in refused["text"]
-        tight_client.ask("leave", semaphore="a", owner="one")
+        tight_client.ask("leave", semaphore="1234collectPayment", owner="one")
         assert "left" in join("three")
-    tight_client.release("a")
+    tight_client.release("1234collectPayment")
 
 
 def test_ttl_and_frame_have_their_limits(tight: Server, tight_client: LockClient) -> None:
@@ -185,13 +190,13 @@ def test_ttl_and_frame_have_their_limits(tight: Server, tight_client: LockClient
     with LockClient(endpoint) as other:
         terms = other.introduce()
         assert (terms["max_ttl"], terms["max_frame"]) == (10, 1_000)
-        refused = other.ask("acquire", semaphore="a", owner="me", ttl=10.001)
+        refused = other.ask("acquire", semaphore="1234collectPayment", owner="me", ttl=10.001)
         assert refused == {
             "error": "invalid",
             "text": "ttl is from 0.001 to 10 seconds, not 10.001.",
         }
-        assert other.acquire("a", ttl=10)
-        assert other.release("a")
+        assert other.acquire("1234collectPayment", ttl=10)
+        assert other.release("1234collectPayment")
         other.send(line({"do": "ping"})[:-1].ljust(1_000) + b"\n")
         assert other.message() == {}
         assert other.last_word_after(b" " * 1_001) == "frame"
@@ -248,14 +253,14 @@ def test_who_asks_for_much_at_once_lets_others_have_their_turn(
 ) -> None:
     """Somebody else's request is not behind thousands."""
     with friend(endpoint_of(roomy)) as client:
-        last = {"do": "acquire", "semaphore": "a", "owner": "slow", "ttl": 60}
+        last = {"do": "acquire", "semaphore": "1234collectPayment", "owner": "slow", "ttl": 60}
         client.send(line({"do": "held", "limit": 1}) * 5_000 + line(last))
         client.message()
-        assert full.acquire("a", "quick")
+        assert full.acquire("1234collectPayment", "quick")
         for _ in range(4_999):
             assert len(client.message()["locks"]) == 1
         assert client.message() == {"token": None}
-        full.release("a", "quick")
+        full.release("1234collectPayment", "quick")
 
 
 def test_who_leaves_in_the_midst_of_many_requests_harms_nobody(full: LockClient) -> None:

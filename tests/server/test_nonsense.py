@@ -50,7 +50,7 @@ anything: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=10,
 )
-SEMAPHORES = ["a", "b", "é", "🔒", "x" * 255]
+SEMAPHORES = ["1234collectPayment", "5678collectPayment", "é", "🔒", "x" * 255]
 OWNERS = ["one", "two"]
 LAST = "the last token"
 RIGHT: dict[str, list[Any]] = {
@@ -64,7 +64,7 @@ RIGHT: dict[str, list[Any]] = {
     "token": [LAST],
     "process": [PROCESS],
     "number": [1, 2, -3],
-    "prefix": ["", "a"],
+    "prefix": ["", "1234collectPayment"],
     "limit": [None, 0, 3],
     "cursor": [None, 1],
     "leases": [[], [[semaphore, "one", SHORTEST, 7, ""] for semaphore in SEMAPHORES]],

@@ -56,43 +56,47 @@ def quiet_client(quiet_endpoint: Endpoint) -> Iterator[LockClient]:
 
 def test_lock_is_acquired_renewed_and_released_by_its_owner_only(quiet_client: LockClient) -> None:
     """Whoever asks for it on whichever connection."""
-    token = quiet_client.acquire("a", "one", holder="host")
-    assert quiet_client.acquire("a", "two") == 0
-    assert quiet_client.acquire("a", "one") == token
-    lease = ["a", "one", 60, token, "host"]
-    assert quiet_client.renew(lease, ["a", "two", 60, token, ""], ["b", "one", 60, None, ""]) == [
+    token = quiet_client.acquire("1234collectPayment", "one", holder="host")
+    assert quiet_client.acquire("1234collectPayment", "two") == 0
+    assert quiet_client.acquire("1234collectPayment", "one") == token
+    lease = ["1234collectPayment", "one", 60, token, "host"]
+    assert quiet_client.renew(
+        lease,
+        ["1234collectPayment", "two", 60, token, ""],
+        ["5678collectPayment", "one", 60, None, ""],
+    ) == [
         True,
         False,
         False,
     ]
-    assert quiet_client.release("a", "two") == 0
-    assert quiet_client.release("a", "one") == 1
-    assert quiet_client.release("a", "one") == 0
+    assert quiet_client.release("1234collectPayment", "two") == 0
+    assert quiet_client.release("1234collectPayment", "one") == 1
+    assert quiet_client.release("1234collectPayment", "one") == 0
     assert quiet_client.renew(lease) == [False]
-    assert quiet_client.acquire("a", "two") > token
-    assert quiet_client.release("a", "two") == 1
+    assert quiet_client.acquire("1234collectPayment", "two") > token
+    assert quiet_client.release("1234collectPayment", "two") == 1
 
 
 def test_lock_is_kept_from_everybody_for_a_while() -> None:
     """And then it is free again."""
     with Serving() as running, friend(running.endpoint) as client:
-        client.acquire("a")
-        assert client.release("a", keep=20) == 1
+        client.acquire("1234collectPayment")
+        assert client.release("1234collectPayment", keep=20) == 1
         running.let_pass(19)
-        assert client.acquire("a", "other") == 0
+        assert client.acquire("1234collectPayment", "other") == 0
         running.let_pass(1)
-        assert client.acquire("a", "other") > 0
+        assert client.acquire("1234collectPayment", "other") > 0
 
 
 def test_lock_is_taken_away_by_its_token_only(quiet_client: LockClient) -> None:
     """The holder is told so when it renews."""
-    token = quiet_client.acquire("a")
+    token = quiet_client.acquire("1234collectPayment")
     taken = [
-        quiet_client.ask("force_release", semaphore="a", token=number)["released"]
+        quiet_client.ask("force_release", semaphore="1234collectPayment", token=number)["released"]
         for number in (token + 1, token, token)
     ]
     assert taken == [0, 1, 0]
-    assert quiet_client.renew(["a", "me", 60, token, ""]) == [False]
+    assert quiet_client.renew(["1234collectPayment", "me", 60, token, ""]) == [False]
 
 
 def test_holder_of_many_locks_is_kept_once() -> None:
@@ -108,7 +112,7 @@ def test_holder_of_many_locks_is_kept_once() -> None:
         assert first.holder is not third.holder
 
 
-LEASE: list[Any] = ["a", "me", 60, 1, ""]
+LEASE: list[Any] = ["1234collectPayment", "me", 60, 1, ""]
 SENSELESS: dict[str, dict[str, Any]] = {
     "no action": {},
     "unknown action": {"do": "grant"},
@@ -116,35 +120,55 @@ SENSELESS: dict[str, dict[str, Any]] = {
     "no semaphore": {"do": "acquire", "owner": "me", "ttl": 60},
     "semaphore of another type": {"do": "leave", "semaphore": 7, "owner": "me"},
     "semaphore that can't be": {"do": "leave", "semaphore": "\0", "owner": "me"},
-    "no owner": {"do": "leave", "semaphore": "a"},
-    "long owner": {"do": "leave", "semaphore": "a", "owner": "o" * 201},
-    "no ttl": {"do": "acquire", "semaphore": "a", "owner": "me"},
-    "ttl of another type": {"do": "acquire", "semaphore": "a", "owner": "me", "ttl": True},
-    "short ttl": {"do": "acquire", "semaphore": "a", "owner": "me", "ttl": 0},
-    "long ttl": {"do": "acquire", "semaphore": "a", "owner": "me", "ttl": 100_001},
-    "endless ttl": {"do": "acquire", "semaphore": "a", "owner": "me", "ttl": 10**400},
+    "no owner": {"do": "leave", "semaphore": "1234collectPayment"},
+    "long owner": {"do": "leave", "semaphore": "1234collectPayment", "owner": "o" * 201},
+    "no ttl": {"do": "acquire", "semaphore": "1234collectPayment", "owner": "me"},
+    "ttl of another type": {
+        "do": "acquire",
+        "semaphore": "1234collectPayment",
+        "owner": "me",
+        "ttl": True,
+    },
+    "short ttl": {"do": "acquire", "semaphore": "1234collectPayment", "owner": "me", "ttl": 0},
+    "long ttl": {"do": "acquire", "semaphore": "1234collectPayment", "owner": "me", "ttl": 100_001},
+    "endless ttl": {
+        "do": "acquire",
+        "semaphore": "1234collectPayment",
+        "owner": "me",
+        "ttl": 10**400,
+    },
     "long holder": {
         "do": "acquire",
-        "semaphore": "a",
+        "semaphore": "1234collectPayment",
         "owner": "me",
         "ttl": 60,
         "holder": "h" * 1_001,
     },
     "no leases": {"do": "renew"},
     "leases of another type": {"do": "renew", "leases": {"a": LEASE}},
-    "negative time": {"do": "release", "semaphore": "a", "owner": "me", "keep": -1},
-    "time of another type": {"do": "release", "semaphore": "a", "owner": "me", "keep": "1"},
-    "no number": {"do": "join", "semaphore": "a", "owner": "me", "process": ONE},
+    "negative time": {
+        "do": "release",
+        "semaphore": "1234collectPayment",
+        "owner": "me",
+        "keep": -1,
+    },
+    "time of another type": {
+        "do": "release",
+        "semaphore": "1234collectPayment",
+        "owner": "me",
+        "keep": "1",
+    },
+    "no number": {"do": "join", "semaphore": "1234collectPayment", "owner": "me", "process": ONE},
     "huge number": {
         "do": "join",
-        "semaphore": "a",
+        "semaphore": "1234collectPayment",
         "owner": "me",
         "process": ONE,
         "number": 2**62,
     },
     "prefix of another type": {"do": "held", "prefix": None},
     "limit that is too high": {"do": "held", "limit": 1_001},
-    "no token": {"do": "force_release", "semaphore": "a"},
+    "no token": {"do": "force_release", "semaphore": "1234collectPayment"},
 }
 
 
@@ -162,13 +186,13 @@ def test_senseless_request_changes_nothing(
 
 
 SENSELESS_LEASES: dict[str, Any] = {
-    "another type": "a",
+    "another type": "1234collectPayment",
     "something more": [*LEASE, None],
     "semaphore that can't be": ["", *LEASE[1:]],
-    "no owner": ["a", "", *LEASE[2:]],
-    "short ttl": ["a", "me", 0, 1, ""],
-    "endless ttl": ["a", "me", 10**400, 1, ""],
-    "token that is none": ["a", "me", 60, 2**62, ""],
+    "no owner": ["1234collectPayment", "", *LEASE[2:]],
+    "short ttl": ["1234collectPayment", "me", 0, 1, ""],
+    "endless ttl": ["1234collectPayment", "me", 10**400, 1, ""],
+    "token that is none": ["1234collectPayment", "me", 60, 2**62, ""],
     "long holder": [*LEASE[:4], "h" * 1_001],
 }
 
@@ -176,14 +200,18 @@ SENSELESS_LEASES: dict[str, Any] = {
 @pytest.mark.parametrize("what", SENSELESS_LEASES)
 def test_senseless_lease_costs_those_beside_it_nothing(quiet_client: LockClient, what: str) -> None:
     """It is told so, and they are renewed."""
-    token = quiet_client.acquire("a")
-    leases = [["a", "me", 100, token, ""], SENSELESS_LEASES[what], ["b", "me", 100, token, ""]]
+    token = quiet_client.acquire("1234collectPayment")
+    leases = [
+        ["1234collectPayment", "me", 100, token, ""],
+        SENSELESS_LEASES[what],
+        ["5678collectPayment", "me", 100, token, ""],
+    ]
     end, error, lost = quiet_client.ask("renew", leases=leases)["expires_at"]
     assert end - token > 99_000_000
     assert error["error"] == "invalid"
     assert error["text"]
     assert lost is None
-    assert quiet_client.release("a")
+    assert quiet_client.release("1234collectPayment")
 
 
 @pytest.mark.parametrize("name", ["process", "bound"])
@@ -194,7 +222,13 @@ def test_process_that_does_not_listen_is_not_known(
     """It can neither wait nor hold what would end with it."""
     do = "join" if name == "process" else "acquire"
     with friend(quiet_endpoint, ONE):
-        request = {"semaphore": "a", "owner": "me", "ttl": 60, "number": 1, name: process}
+        request = {
+            "semaphore": "1234collectPayment",
+            "owner": "me",
+            "ttl": 60,
+            "number": 1,
+            name: process,
+        }
         assert quiet_client.ask(do, **request)["error"] == "process"
         assert quiet_client.is_served()
 
@@ -202,15 +236,17 @@ def test_process_that_does_not_listen_is_not_known(
 def test_status_says_what_there_is(quiet_endpoint: Endpoint, quiet_client: LockClient) -> None:
     """For an operator."""
     with friend(quiet_endpoint, ONE):
-        quiet_client.acquire("a")
-        quiet_client.ask("join", semaphore="a", owner="other", process=ONE, number=1)
+        quiet_client.acquire("1234collectPayment")
+        quiet_client.ask(
+            "join", semaphore="1234collectPayment", owner="other", process=ONE, number=1
+        )
         status = quiet_client.ask("status")
         assert status.pop("up") > 0
         assert status.pop("limits")["max_ttl"] == 100_000
         counts = {"locks": 1, "waiters": 1, "connections": 2, "processes": 1}
         assert status == {"version": 1, "grace": 0, **counts}
-        quiet_client.ask("leave", semaphore="a", owner="other")
-        quiet_client.release("a")
+        quiet_client.ask("leave", semaphore="1234collectPayment", owner="other")
+        quiet_client.release("1234collectPayment")
 
 
 # What is held
@@ -293,7 +329,12 @@ def test_page_of_the_longest_names_is_not_too_long_for_who_reads(quiet_client: L
 
 def join(client: LockClient, process: str, number: int, owner: str, **members: Any) -> None:
     """Let one of the process wait for the lock."""
-    request = {"semaphore": "a", "owner": owner, "process": process, "number": number}
+    request = {
+        "semaphore": "1234collectPayment",
+        "owner": owner,
+        "process": process,
+        "number": number,
+    }
     answer = client.ask("join", **request | members)
     assert answer["left"] is None or answer["left"] >= 0
 
@@ -302,7 +343,7 @@ def test_who_waits_is_offered_the_lock_in_order_whatever_his_process(
     quiet_endpoint: Endpoint, quiet_client: LockClient
 ) -> None:
     """The offer comes by itself, on the connection on which his process listens."""
-    quiet_client.acquire("a", "holder")
+    quiet_client.acquire("1234collectPayment", "holder")
     with friend(quiet_endpoint, ONE) as one, friend(quiet_endpoint, TWO) as two:
         waiting = [(one, ONE, 7), (two, TWO, 7), (one, ONE, 8), (two, TWO, 6)]
         for index, (_, process, number) in enumerate(waiting):
@@ -311,23 +352,23 @@ def test_who_waits_is_offered_the_lock_in_order_whatever_his_process(
         for index, (listening, _, number) in enumerate(waiting):
             assert not one.has_something()
             assert not two.has_something()
-            assert quiet_client.release("a", owner) == 2
+            assert quiet_client.release("1234collectPayment", owner) == 2
             assert listening.message() == {"offer": number}
-            assert quiet_client.acquire("a", "newcomer") == 0
+            assert quiet_client.acquire("1234collectPayment", "newcomer") == 0
             owner = f"waiter {index}"
-            assert quiet_client.acquire("a", owner) > 0
-        assert quiet_client.release("a", owner) == 1
+            assert quiet_client.acquire("1234collectPayment", owner) > 0
+        assert quiet_client.release("1234collectPayment", owner) == 1
 
 
 def test_lock_that_ends_by_itself_is_offered(
     quiet_endpoint: Endpoint, quiet_client: LockClient
 ) -> None:
     """Nobody has to ask for anything at that moment."""
-    quiet_client.acquire("a", "holder", ttl=0.1)
+    quiet_client.acquire("1234collectPayment", "holder", ttl=0.1)
     with friend(quiet_endpoint, ONE) as one:
         join(quiet_client, ONE, 1, "waiter")
         assert one.message() == {"offer": 1}
-        quiet_client.ask("leave", semaphore="a", owner="waiter")
+        quiet_client.ask("leave", semaphore="1234collectPayment", owner="waiter")
 
 
 def test_what_a_process_waits_for_and_is_bound_to_it_ends_with_its_connection(
@@ -342,25 +383,25 @@ def test_what_a_process_waits_for_and_is_bound_to_it_ends_with_its_connection(
                 if name == "bound by renewal":
                     assert quiet_client.renew([name, "me", 90_000, token, ""], bound=ONE) == [True]
                 join(one, TWO, len(name), f"next of {name}", semaphore=name)
-            quiet_client.acquire("a", "holder")
+            quiet_client.acquire("1234collectPayment", "holder")
             join(quiet_client, ONE, 1, "gone")
             join(quiet_client, TWO, 2, "there")
         offers = [two.message()["offer"] for _ in range(2)]
         assert sorted(offers) == [len("bound"), len("bound by renewal")]
         assert quiet_client.ask("status")["processes"] == 1
-        assert quiet_client.release("a", "holder") == 2
+        assert quiet_client.release("1234collectPayment", "holder") == 2
         assert two.message() == {"offer": 2}
-        assert quiet_client.acquire("a", "there") > 0
+        assert quiet_client.acquire("1234collectPayment", "there") > 0
         assert quiet_client.release("other") == 2
         assert two.message() == {"offer": len("other")}
-        quiet_client.release("a", "there")
+        quiet_client.release("1234collectPayment", "there")
 
 
 def test_second_connection_of_a_process_takes_over(
     quiet_endpoint: Endpoint, quiet_client: LockClient
 ) -> None:
     """Nothing is lost with the first one, whose end is none of the process."""
-    quiet_client.acquire("a", "holder")
+    quiet_client.acquire("1234collectPayment", "holder")
     with friend(quiet_endpoint, ONE) as first:
         assert quiet_client.acquire("bound", bound=ONE)
         join(quiet_client, ONE, 1, "waiter")
@@ -370,7 +411,7 @@ def test_second_connection_of_a_process_takes_over(
         status = quiet_client.ask("status")
         assert (status["locks"], status["waiters"], status["processes"]) == (2, 1, 1)
         join(quiet_client, ONE, 1, "waiter")
-        assert quiet_client.release("a", "holder") == 2
+        assert quiet_client.release("1234collectPayment", "holder") == 2
         assert second.message() == {"offer": 1}
         assert first.offers == []
         join(quiet_client, ONE, 3, "waiter")
@@ -396,11 +437,11 @@ def test_process_that_was_told_the_end_is_passed_over(monkeypatch: pytest.Monkey
     monkeypatch.setattr(service, "FAREWELL", 60)
     with Serving() as running, friend(running.endpoint) as client:
         with friend(running.endpoint, ONE) as one, friend(running.endpoint, TWO) as two:
-            client.acquire("a", "holder")
+            client.acquire("1234collectPayment", "holder")
             join(client, ONE, 1, "gone")
             join(client, TWO, 2, "there")
             assert one.last_word_after(b"?\n") == "frame"
-            assert client.release("a", "holder") == 2
+            assert client.release("1234collectPayment", "holder") == 2
             assert two.message() == {"offer": 2}
             assert client.ask("status")["waiters"] == 1
 
@@ -409,10 +450,10 @@ def test_who_does_not_take_what_he_is_offered_is_passed_over() -> None:
     """After a second; he stays in the queue."""
     with Serving() as running:
         with friend(running.endpoint, ONE) as one, friend(running.endpoint, TWO) as two:
-            one.acquire("a", "holder")
+            one.acquire("1234collectPayment", "holder")
             join(one, ONE, 1, "asleep")
             join(one, TWO, 2, "awake")
-            assert one.release("a", "holder") == 2
+            assert one.release("1234collectPayment", "holder") == 2
             assert one.offers == [1]
             running.let_pass(OFFER)
             assert two.message() == {"offer": 2}
@@ -426,11 +467,11 @@ def test_nothing_is_granted_after_a_start_without_a_table() -> None:
     """Who asks is told that it is no answer; the status says for how long."""
     with start_lock_server("--max-ttl", "1000", grace=True) as running:
         with friend(endpoint_of(running)) as client:
-            answer = client.ask("acquire", semaphore="a", owner="me", ttl=60)
+            answer = client.ask("acquire", semaphore="1234collectPayment", owner="me", ttl=60)
             assert answer["error"] == "refused"
             assert "restart" in answer["text"]
             assert 900 < client.ask("status")["grace"] <= 1_000
-            assert client.renew(["a", "me", 60, 7, ""]) == [True]
+            assert client.renew(["1234collectPayment", "me", 60, 7, ""]) == [True]
 
 
 @pytest.fixture
@@ -452,18 +493,24 @@ def test_holders_reclaim_what_they_have_and_the_highest_token_wins(
 ) -> None:
     """Whichever comes first; and the tokens rise above it."""
     ahead = time.time_ns() // 1000 + HOUR
-    assert holder.renew(["a", "old", 300, ahead - 1, ""]) == [True]
-    assert holder.renew(["a", "new", 300, ahead, ""], ["a", "old", 300, ahead - 1, ""]) == [
+    assert holder.renew(["1234collectPayment", "old", 300, ahead - 1, ""]) == [True]
+    assert holder.renew(
+        ["1234collectPayment", "new", 300, ahead, ""],
+        ["1234collectPayment", "old", 300, ahead - 1, ""],
+    ) == [
         True,
         False,
     ]
-    assert holder.renew(["b", "no token", 300, None, ""]) == [False]
-    assert holder.acquire("a", "new") == ahead
-    assert holder.acquire("a", "other") == 0
-    assert holder.ask("acquire", semaphore="b", owner="me", ttl=60)["error"] == "refused"
+    assert holder.renew(["5678collectPayment", "no token", 300, None, ""]) == [False]
+    assert holder.acquire("1234collectPayment", "new") == ahead
+    assert holder.acquire("1234collectPayment", "other") == 0
+    assert (
+        holder.ask("acquire", semaphore="5678collectPayment", owner="me", ttl=60)["error"]
+        == "refused"
+    )
     restarted.let_pass(301)
-    assert holder.acquire("b") == ahead + 1
-    assert holder.acquire("a") == ahead + 2
+    assert holder.acquire("5678collectPayment") == ahead + 1
+    assert holder.acquire("1234collectPayment") == ahead + 2
 
 
 def test_token_that_cannot_have_been_granted_is_not_taken_from_a_holder(
@@ -472,17 +519,22 @@ def test_token_that_cannot_have_been_granted_is_not_taken_from_a_holder(
     """Who knows the secret could else keep all others from renewing what they get later."""
     now = time.time_ns() // 1000
     believed, beyond = now + 23 * HOUR, now + 25 * HOUR
-    leases = [["a", "other", 300, 2**62 - 1, ""], ["b", "other", 300, beyond, ""]]
-    *errors, held = holder.ask("renew", leases=[*leases, ["c", "me", 300, believed, ""]])[
-        "expires_at"
+    leases = [
+        ["1234collectPayment", "other", 300, 2**62 - 1, ""],
+        ["5678collectPayment", "other", 300, beyond, ""],
     ]
+    *errors, held = holder.ask(
+        "renew", leases=[*leases, ["9012collectPayment", "me", 300, believed, ""]]
+    )["expires_at"]
     for error in errors:
         assert error["error"] == "refused"
         assert "is more than a day beyond this machine's clock" in error["text"]
     assert held > now
-    members = {"semaphore": "a", "owner": "other", "token": beyond, "left": 100}
+    members = {"semaphore": "1234collectPayment", "owner": "other", "token": beyond, "left": 100}
     assert holder.ask("release", **members)["error"] == "refused"
-    assert holder.renew(["a", "me", 300, now, ""], ["b", "me", 300, now, ""]) == [True, True]
+    assert holder.renew(
+        ["1234collectPayment", "me", 300, now, ""], ["5678collectPayment", "me", 300, now, ""]
+    ) == [True, True]
     restarted.let_pass(300)
     token = holder.acquire("d")
     assert token == believed + 1
@@ -496,14 +548,16 @@ def test_lease_is_renewed_though_the_clock_was_set_back_by_a_year(
 ) -> None:
     """The server has it in its table, whatever the token is by now."""
     restarted.let_pass(300)
-    token = holder.acquire("a")
+    token = holder.acquire("1234collectPayment")
     table = restarted.service.table
     year = 365 * 24 * HOUR
     now = table.microseconds
     restarted.call(lambda: setattr(table, "microseconds", lambda: now() - year))
-    assert holder.renew(["a", "me", 300, token, ""]) == [True]
-    assert holder.ask("force_release", semaphore="a", token=token) == {"released": 1}
-    assert holder.acquire("a") == token + 1
+    assert holder.renew(["1234collectPayment", "me", 300, token, ""]) == [True]
+    assert holder.ask("force_release", semaphore="1234collectPayment", token=token) == {
+        "released": 1
+    }
+    assert holder.acquire("1234collectPayment") == token + 1
 
 
 def test_who_waits_after_a_restart_is_offered_the_lock_when_that_can_be(
@@ -530,40 +584,46 @@ def test_who_waits_after_a_restart_is_offered_the_lock_when_that_can_be(
 
 def test_lease_that_was_released_is_not_reclaimed(restarted: Serving, holder: LockClient) -> None:
     """By a renewal that was on its way; whether or not the server knew of it before."""
-    lease, other = ["a", "me", 300, 7, ""], ["b", "me", 300, 7, ""]
+    lease, other = (
+        ["1234collectPayment", "me", 300, 7, ""],
+        ["5678collectPayment", "me", 300, 7, ""],
+    )
     assert holder.renew(lease) == [True]
-    assert holder.release("a", token=7, left=100) == 1
-    assert holder.release("b", token=7, left=100) == 1
+    assert holder.release("1234collectPayment", token=7, left=100) == 1
+    assert holder.release("5678collectPayment", token=7, left=100) == 1
     assert holder.renew(lease, other) == [False, False]
-    assert holder.release("b", token=7, left=100) == 0
-    assert holder.ask("acquire", semaphore="a", owner="other", ttl=9)["error"] == "refused"
+    assert holder.release("5678collectPayment", token=7, left=100) == 0
+    assert (
+        holder.ask("acquire", semaphore="1234collectPayment", owner="other", ttl=9)["error"]
+        == "refused"
+    )
     restarted.let_pass(300)
-    assert holder.acquire("a", "other") > 7
-    assert holder.acquire("b", "other") > 7
+    assert holder.acquire("1234collectPayment", "other") > 7
+    assert holder.acquire("5678collectPayment", "other") > 7
 
 
 def test_lease_that_was_taken_away_is_not_reclaimed(restarted: Serving, holder: LockClient) -> None:
     """By the next renewal of who had it; but one with a higher token is."""
-    assert holder.renew(["a", "me", 300, 7, ""]) == [True]
-    assert holder.ask("force_release", semaphore="a", token=7) == {"released": 1}
-    assert holder.renew(["a", "me", 300, 7, ""]) == [False]
+    assert holder.renew(["1234collectPayment", "me", 300, 7, ""]) == [True]
+    assert holder.ask("force_release", semaphore="1234collectPayment", token=7) == {"released": 1}
+    assert holder.renew(["1234collectPayment", "me", 300, 7, ""]) == [False]
     assert holder.ask("held", prefix="")["locks"] == []
-    assert holder.renew(["a", "successor", 300, 8, ""]) == [True]
+    assert holder.renew(["1234collectPayment", "successor", 300, 8, ""]) == [True]
 
 
 @pytest.mark.parametrize("members", [{}, {"token": 7}, {"left": 9}, {"token": 7, "left": 0}])
 def test_lease_that_had_ended_is_not_released(holder: LockClient, members: dict[str, Any]) -> None:
     """Nor is one without its token: nobody knows whose it is."""
-    assert holder.release("a", **members) == 0
+    assert holder.release("1234collectPayment", **members) == 0
 
 
 def test_release_after_a_restart_does_not_take_the_lock_from_its_successor(
     holder: LockClient,
 ) -> None:
     """Who has it by a higher token."""
-    assert holder.renew(["a", "successor", 300, 8, ""]) == [True]
-    assert holder.release("a", token=7, left=100) == 0
-    assert holder.renew(["a", "successor", 300, 8, ""]) == [True]
+    assert holder.renew(["1234collectPayment", "successor", 300, 8, ""]) == [True]
+    assert holder.release("1234collectPayment", token=7, left=100) == 0
+    assert holder.renew(["1234collectPayment", "successor", 300, 8, ""]) == [True]
 
 
 def test_nothing_is_reclaimed_once_locks_are_granted(
@@ -571,6 +631,6 @@ def test_nothing_is_reclaimed_once_locks_are_granted(
 ) -> None:
     """Neither by a renewal nor by a release."""
     restarted.let_pass(300)
-    assert holder.renew(["a", "me", 300, 7, ""]) == [False]
-    assert holder.release("a", token=7, left=100) == 0
+    assert holder.renew(["1234collectPayment", "me", 300, 7, ""]) == [False]
+    assert holder.release("1234collectPayment", token=7, left=100) == 0
     assert holder.ask("status")["locks"] == 0

@@ -47,7 +47,9 @@ def change(place: Place, **changes: Any) -> None:
     place.state.write_text(json.dumps(content(place) | changes))
 
 
-def leave(place: Place, *arguments: str, semaphores: tuple[str, ...] = ("a",)) -> list[int]:
+def leave(
+    place: Place, *arguments: str, semaphores: tuple[str, ...] = ("1234collectPayment",)
+) -> list[int]:
     """Let a server grant these and be stopped; return the tokens."""
     with place.start(*FRESH, *arguments) as running:
         running.serve()
@@ -77,7 +79,7 @@ def test_orderly_stop_saves_the_locks_for_the_next_server(
     """
     with place.start(*FRESH) as running:
         running.serve()
-        [first, *_] = place.acquire("a", "b", "kept")
+        [first, *_] = place.acquire("1234collectPayment", "5678collectPayment", "kept")
         place.release("kept", keep=500)
         unfinished = place.state.with_name(f"{place.state.name}.new")
         unfinished.touch(mode=0o644)
@@ -90,44 +92,46 @@ def test_orderly_stop_saves_the_locks_for_the_next_server(
         assert f"Locks of the earlier server in {place.state}: 3.\n" in said
         assert NOTHING_YET not in said
         held = place.held()
-        assert list(held) == ["a", "b", "kept"]
-        assert 900 < held["a"] < 1000
+        assert list(held) == ["1234collectPayment", "5678collectPayment", "kept"]
+        assert 900 < held["1234collectPayment"] < 1000
         assert 400 < held["kept"] < 500
-        assert not place.acquire("a", "kept", owner="another")
-        assert place.acquire("a") == [first]
-        place.release("a", "b")
-        assert place.acquire("a", owner="another")[0] > first
+        assert not place.acquire("1234collectPayment", "kept", owner="another")
+        assert place.acquire("1234collectPayment") == [first]
+        place.release("1234collectPayment", "5678collectPayment")
+        assert place.acquire("1234collectPayment", owner="another")[0] > first
 
 
 def test_offer_is_not_saved(place: Place) -> None:
     """Who waits comes again; until then nobody has the lock."""
     with place.start(*FRESH) as running:
         running.serve()
-        place.acquire("a", "b")
+        place.acquire("1234collectPayment", "5678collectPayment")
         with place.store() as store:
             wire = store.server.connect(60, "0" * 32)
-            join = {"do": "join", "semaphore": "a", "owner": "next", "number": 1}
+            join = {"do": "join", "semaphore": "1234collectPayment", "owner": "next", "number": 1}
             wire.send([join | {"process": "0" * 32}])
             assert "left" in wire.receive()
-            place.release("a")
+            place.release("1234collectPayment")
             assert wire.receive() == {"offer": 1}
             assert running.stop()[0] == 0
             wire.close()
-    assert [semaphore for semaphore, *_ in content(place)["locks"]] == ["b"]
+    assert [semaphore for semaphore, *_ in content(place)["locks"]] == ["5678collectPayment"]
 
 
 def test_time_goes_on_while_no_server_runs(place: Place) -> None:
     """What ended meanwhile is free, and the rest lasts no longer than it would have."""
-    leave(place, semaphores=("a",))
+    leave(place, semaphores=("1234collectPayment",))
     found = content(place)
     [lock] = found["locks"]
     change(
-        place, at=found["at"] - 600, locks=[lock, ["b", "owner", lock[2], "a host", lock[4], 500.0]]
+        place,
+        at=found["at"] - 600,
+        locks=[lock, ["5678collectPayment", "owner", lock[2], "a host", lock[4], 500.0]],
     )
     with place.start(*LONG) as running:
         running.serve()
-        assert list(place.held()) == ["a"]
-        assert 300 < place.held()["a"] < 400
+        assert list(place.held()) == ["1234collectPayment"]
+        assert 300 < place.held()["1234collectPayment"] < 400
 
 
 def elapsed(state: StateFile) -> float:
@@ -191,7 +195,7 @@ def test_stop_while_the_state_is_read_loses_nothing(place: Place) -> None:
         with os.fdopen(end, "wb") as pipe:
             pipe.write(text)
         assert running.end()[::2] == (0, "")
-    assert [semaphore for semaphore, *_ in content(place)["locks"]] == ["a"]
+    assert [semaphore for semaphore, *_ in content(place)["locks"]] == ["1234collectPayment"]
 
 
 def test_stop_as_soon_as_the_file_has_no_table_loses_nothing(place: Place) -> None:
@@ -200,7 +204,7 @@ def test_stop_as_soon_as_the_file_has_no_table_loses_nothing(place: Place) -> No
     with place.start(*LONG) as running:
         until(lambda: content(place)["locks"] is None)
         assert running.stop()[0] == 0
-    assert [semaphore for semaphore, *_ in content(place)["locks"]] == ["a"]
+    assert [semaphore for semaphore, *_ in content(place)["locks"]] == ["1234collectPayment"]
 
 
 def test_start_that_fails_loses_nothing(place: Place, unused_port: int) -> None:
@@ -214,7 +218,7 @@ def test_start_that_fails_loses_nothing(place: Place, unused_port: int) -> None:
         running.serve()
         with place.start(*LONG) as refused:
             assert "address already in use" in refused.refusal()
-    assert [semaphore for semaphore, *_ in content(place)["locks"]] == ["a"]
+    assert [semaphore for semaphore, *_ in content(place)["locks"]] == ["1234collectPayment"]
     assert 800 < content(place)["grace"] < 900
 
 
@@ -228,7 +232,7 @@ def test_first_server_grants_nothing_and_says_how_to_change_that(place: Place) -
         assert f"There is no table in {place.state}: nothing is granted for 1000 seconds" in said
         assert "--no-grace grants at once" in said
         with pytest.raises(LockBackendUnavailable, match="Nothing is granted"):
-            place.acquire("a")
+            place.acquire("1234collectPayment")
 
 
 def test_after_a_crash_nothing_is_granted_for_the_longer_of_both_limits(place: Place) -> None:
@@ -246,15 +250,15 @@ def test_holder_reclaims_its_lock_after_a_crash(place: Place) -> None:
     """When it renews, and nobody else gets anything meanwhile."""
     with place.start(*FRESH) as running:
         running.serve()
-        [token] = place.acquire("a")
+        [token] = place.acquire("1234collectPayment")
         running.kill()
     with place.start(*LONG) as running:
         running.serve()
         with place.store() as store:
-            assert store.renew([Extension("a", "owner", 1000, token, "a host")])
-        assert list(place.held()) == ["a"]
+            assert store.renew([Extension("1234collectPayment", "owner", 1000, token, "a host")])
+        assert list(place.held()) == ["1234collectPayment"]
         with pytest.raises(LockBackendUnavailable):
-            place.acquire("b")
+            place.acquire("5678collectPayment")
 
 
 def test_no_grace_grants_at_once_after_a_crash(place: Place) -> None:
@@ -262,7 +266,7 @@ def test_no_grace_grants_at_once_after_a_crash(place: Place) -> None:
     crash(place, *FRESH)
     with place.start(*FRESH) as running:
         assert NOTHING_YET not in running.serve()
-        assert place.acquire("a")
+        assert place.acquire("1234collectPayment")
 
 
 def start_moved(place: Place, *arguments: str) -> Command:
@@ -279,7 +283,7 @@ def test_shorter_limit_counts_when_all_longer_leases_have_ended(place: Place) ->
         assert not place.held()  # when it answers, it waits for the longer leases to end
         assert content(place)["max_ttl"] == 1000
         move_clock(place.directory, 1000)
-        assert place.acquire("a", ttl=500)
+        assert place.acquire("1234collectPayment", ttl=500)
         until(lambda: content(place)["max_ttl"] == 500)
         assert content(place)["locks"] is None
         assert running.stop()[0] == 0
@@ -294,7 +298,7 @@ def test_shorter_limit_counts_from_the_next_start_if_it_can_not_be_written(place
         assert not place.held()
         with in_the_way(place):
             move_clock(place.directory, 1000)
-            assert place.acquire("a", ttl=500)
+            assert place.acquire("1234collectPayment", ttl=500)
             assert running.process.stderr is not None
             assert running.process.stderr.readline() == (
                 f"[Errno 21] The state can't be written: Is a directory: '{place.state}'. Nothing "
@@ -324,13 +328,13 @@ def test_orderly_stop_does_not_end_the_grace(place: Place) -> None:
         said = running.serve()
         assert "had only begun to learn which locks are held, and saved those in" in said
         with pytest.raises(LockBackendUnavailable, match="Nothing is granted"):
-            place.acquire("a")
+            place.acquire("1234collectPayment")
         assert running.stop()[0] == 0
     assert 500 < content(place)["grace"] < 600
     change(place, at=content(place)["at"] - 600)
     with place.start(*LONG) as running:
         assert NOTHING_YET not in running.serve()
-        assert place.acquire("a")
+        assert place.acquire("1234collectPayment")
 
 
 # What can't be written or read
@@ -380,13 +384,13 @@ def test_stop_that_can_not_save_the_locks_is_a_crash(place: Place) -> None:
 GOOD: dict[str, Any] = {
     "version": 1,
     "at": 1.5,
-    "boot": "b",
+    "boot": "5678collectPayment",
     "max_ttl": 60,
     "last_token": 7,
     "grace": 0,
     "locks": [],
 }
-LOCK = ["a", "owner", 7, "a host", 7, 1.5]
+LOCK = ["1234collectPayment", "owner", 7, "a host", 7, 1.5]
 HOUR = 3_600_000_000
 """Microseconds."""
 LATE = time.time_ns() // 1000 + 48 * HOUR
@@ -429,7 +433,7 @@ def test_state_that_no_server_wrote_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes | dict[str, Any], complaint: str
 ) -> None:
     """By one line that says why, and has nothing of what is in it: that is secret."""
-    (tmp_path / "boot_id").write_text("b")
+    (tmp_path / "boot_id").write_text("5678collectPayment")
     monkeypatch.setattr(saved, "BOOT_ID", tmp_path / "boot_id")
     path = tmp_path / "state"
     path.write_bytes(text if isinstance(text, bytes) else json.dumps(GOOD | text).encode())
@@ -488,7 +492,7 @@ def test_second_server_with_one_state_is_refused_at_once(place: Place, unused_po
                 f"Another lock server, which runs, has {place.state}: stop it, or give another "
                 "path."
             )
-        assert place.acquire("a")
+        assert place.acquire("1234collectPayment")
         running.kill()
     with other.start(*LONG) as running:
         running.serve()
@@ -504,7 +508,7 @@ def test_second_server_at_one_socket_is_refused_at_once(
         running.serve()
         with other.start(*FRESH) as refused:
             assert f"has {unix_place.socket}: stop it" in refused.refusal()
-        assert unix_place.acquire("a")
+        assert unix_place.acquire("1234collectPayment")
 
 
 def test_successor_can_not_start_before_a_slow_stop_is_over(unix_place: Place) -> None:
@@ -521,7 +525,7 @@ def test_successor_can_not_start_before_a_slow_stop_is_over(unix_place: Place) -
             wire.close()
     with unix_place.start(*LONG) as running:
         assert NOTHING_YET not in running.serve()
-        assert unix_place.acquire("a")
+        assert unix_place.acquire("1234collectPayment")
         assert unix_place.socket.is_socket()
 
 

@@ -29,18 +29,18 @@ def test_held_lock_is_nobody_elses_and_its_owner_gets_it_again() -> None:
 def test_only_the_owner_renews_and_releases() -> None:
     """A stranger changes nothing, nor does who has lost it, before and after it is another's."""
     world = World()
-    assert not world.table.renew("a", "one", 60)
+    assert not world.table.renew("1234collectPayment", "one", 60)
     assert world.release("one") is Release.LOST
     world.acquire("one", ttl=10)
-    assert not world.table.renew("a", "two", 60)
+    assert not world.table.renew("1234collectPayment", "two", 60)
     assert world.release("two") is Release.LOST
-    assert world.table.renew("a", "one", 20)
-    assert world.table.left("a") == 20
+    assert world.table.renew("1234collectPayment", "one", 20)
+    assert world.table.left("1234collectPayment") == 20
     world.let_pass(20, unseen=True)
-    assert not world.table.renew("a", "one", 60)
+    assert not world.table.renew("1234collectPayment", "one", 60)
     assert world.release("one") is Release.LOST
     assert world.acquire("two")
-    assert not world.table.renew("a", "one", 60)
+    assert not world.table.renew("1234collectPayment", "one", 60)
     assert world.release("one") is Release.LOST
     assert world.acquire("three") == 0
     assert world.release("two") is Release.RELEASED
@@ -51,16 +51,16 @@ def test_lease_ends_after_its_ttl_with_nobodys_help() -> None:
     """Not a moment earlier; one without an end doesn't."""
     world = World()
     world.acquire("one", ttl=10)
-    world.acquire("one", "b", ttl=math.inf)
+    world.acquire("one", "5678collectPayment", ttl=math.inf)
     world.let_pass(9.5, unseen=True)
     assert world.acquire("two") == 0
     world.let_pass(0.5, unseen=True)
     assert world.acquire("two")
     world.let_pass(1e9)
-    assert world.acquire("two", "b") == 0
-    assert world.table.left("b") == math.inf
-    assert world.table.left("a") == 0
-    assert world.release("one", "b") is Release.RELEASED
+    assert world.acquire("two", "5678collectPayment") == 0
+    assert world.table.left("5678collectPayment") == math.inf
+    assert world.table.left("1234collectPayment") == 0
+    assert world.release("one", "5678collectPayment") is Release.RELEASED
 
 
 def test_table_says_when_to_look_after_it_again() -> None:
@@ -68,9 +68,9 @@ def test_table_says_when_to_look_after_it_again() -> None:
     world = World()
     assert world.table.run_due() == math.inf
     world.acquire("one", ttl=10)
-    world.acquire("one", "b", ttl=5)
+    world.acquire("one", "5678collectPayment", ttl=5)
     assert world.table.run_due() == 5
-    world.table.renew("b", "one", 20)
+    world.table.renew("5678collectPayment", "one", 20)
     assert world.table.run_due() == 5
     world.let_pass(5)
     assert world.table.run_due() == 5
@@ -85,10 +85,12 @@ def test_kept_lock_is_nobodys_until_its_time_has_passed() -> None:
     token = world.acquire("one")
     world.join("two")
     assert world.release("one", keep=10) is Release.RELEASED
-    assert not world.table.renew("a", "one", 60)
+    assert not world.table.renew("1234collectPayment", "one", 60)
     assert world.release("one") is Release.LOST
     assert world.acquire("one") == world.acquire("three") == 0
-    assert [(each.owner, each.left) for each in world.table.describe(["a"])] == [("", 10)]
+    assert [(each.owner, each.left) for each in world.table.describe(["1234collectPayment"])] == [
+        ("", 10)
+    ]
     world.let_pass(9)
     assert not world.woken
     world.let_pass(1)
@@ -99,16 +101,16 @@ def test_kept_lock_is_nobodys_until_its_time_has_passed() -> None:
 def test_force_release_takes_it_from_the_holder_of_this_token_only() -> None:
     """Not from its successor, nor from nobody."""
     world = World()
-    assert not world.table.force_release("a", 0)
+    assert not world.table.force_release("1234collectPayment", 0)
     token = world.acquire("one")
-    assert not world.table.force_release("a", token + 1)
-    assert world.table.force_release("a", token)
+    assert not world.table.force_release("1234collectPayment", token + 1)
+    assert world.table.force_release("1234collectPayment", token)
     assert world.release("one") is Release.LOST
-    assert not world.table.force_release("a", token)
+    assert not world.table.force_release("1234collectPayment", token)
     world.acquire("two", ttl=10)
-    assert not world.table.force_release("a", token)
+    assert not world.table.force_release("1234collectPayment", token)
     world.let_pass(10, unseen=True)
-    assert not world.table.force_release("a", world.table.last_token)
+    assert not world.table.force_release("1234collectPayment", world.table.last_token)
     assert len(world.table) == 0
 
 
@@ -144,15 +146,15 @@ def test_most_locks_that_there_may_be_are_no_reason_to_lose_one() -> None:
     """More are refused, and not told to be held; who has one gets it again, renews and returns."""
     world = World(max_locks=2)
     token = world.acquire("one")
-    world.acquire("one", "b", ttl=10)
+    world.acquire("one", "5678collectPayment", ttl=10)
     with pytest.raises(Refused, match="There are 2 locks already"):
-        world.acquire("one", "c")
+        world.acquire("one", "9012collectPayment")
     with pytest.raises(Refused, match="There are 2 locks already"):
-        world.join("one", semaphore="c")
+        world.join("one", semaphore="9012collectPayment")
     assert world.acquire("one") == token
     assert world.acquire("two") == 0
     world.let_pass(10, unseen=True)
-    assert world.acquire("one", "c")
+    assert world.acquire("one", "9012collectPayment")
 
 
 def test_clear_takes_all_locks_from_their_holders() -> None:
@@ -160,17 +162,17 @@ def test_clear_takes_all_locks_from_their_holders() -> None:
     world = World()
     world.acquire("one")
     world.join("two", "three")
-    world.acquire("one", "b")
-    world.join("four", semaphore="b")
-    world.release("one", "b")
-    world.acquire("one", "c")
-    world.release("one", "c", keep=60)
+    world.acquire("one", "5678collectPayment")
+    world.join("four", semaphore="5678collectPayment")
+    world.release("one", "5678collectPayment")
+    world.acquire("one", "9012collectPayment")
+    world.release("one", "9012collectPayment", keep=60)
     world.acquire("one", "d", ttl=1)
     world.let_pass(0.5)
     world.table.clear()
     assert world.woken == ["four", "two"]
-    assert (world.offered(), world.offered("b")) == ("two", "four")
-    assert sorted(world.table.names()) == ["a", "b", "d"][:2]
+    assert (world.offered(), world.offered("5678collectPayment")) == ("two", "four")
+    assert sorted(world.table.names()) == ["1234collectPayment", "5678collectPayment", "d"][:2]
     assert world.release("one") is Release.LOST
     assert_sound(world.table)
 
@@ -186,8 +188,8 @@ def test_ends_that_count_no_more_are_not_hoarded() -> None:
     longest = 0
     for _ in range(100_000):
         world.now += 0.0001
-        world.table.acquire("a", "one", 60, "")
-        world.table.release("a", "one")
+        world.table.acquire("1234collectPayment", "one", 60, "")
+        world.table.release("1234collectPayment", "one")
         longest = max(longest, len(world.table.schedule))
     assert longest <= 3 + 1 + SLACK
     world.acquire("one", ttl=60)
@@ -206,11 +208,11 @@ def test_renewals_to_sooner_and_later_in_turn_are_not_hoarded(step: float) -> No
     sooner = 30.0
     for _ in range(10_000):
         sooner += step
-        assert world.table.renew("a", "one", max(sooner, 1))
-        assert world.table.renew("a", "one", 600)
+        assert world.table.renew("1234collectPayment", "one", max(sooner, 1))
+        assert world.table.renew("1234collectPayment", "one", 600)
         assert len(world.table.schedule) <= 2 + SLACK
     assert_sound(world.table)
-    world.table.renew("a", "one", 5)
+    world.table.renew("1234collectPayment", "one", 5)
     world.let_pass(4)
     assert len(world.table) == 1
     world.let_pass(1)
@@ -224,7 +226,7 @@ def test_long_renewed_lock_ends_on_time() -> None:
     world.join("two")
     for _ in range(1000):
         world.let_pass(10)
-        assert world.table.renew("a", "one", 30)
+        assert world.table.renew("1234collectPayment", "one", 30)
     assert len(world.table.schedule) == 1
     world.let_pass(29)
     assert not world.woken

@@ -52,9 +52,9 @@ def busy() -> tuple[World, Party]:
     world.acquire("one", party=party)
     world.join("two", party=party)
     world.join("three")
-    world.acquire("other", "b", party=party)
-    world.join("next", semaphore="b")
-    world.acquire("alone", "c", party=party)
+    world.acquire("other", "5678collectPayment", party=party)
+    world.join("next", semaphore="5678collectPayment")
+    world.acquire("alone", "9012collectPayment", party=party)
     world.acquire("lost", "expired", ttl=5)
     world.acquire("lost", "expired and waited for", ttl=5)
     world.join("two", "three", semaphore="expired and waited for", party=party)
@@ -74,14 +74,16 @@ CALLS: dict[str, Callable[[World, Party], object]] = {
         lambda world, party: world.acquire("new", "expired and waited for")
     ),
     "take": lambda world, party: world.acquire("two", "offered", party=party),
-    "renew": lambda world, party: world.table.renew("a", "one", 60, Party()),
+    "renew": lambda world, party: world.table.renew("1234collectPayment", "one", 60, Party()),
     "release": lambda world, party: world.release("one"),
     "release and keep": lambda world, party: world.release("one", keep=5),
-    "force release": lambda world, party: world.table.force_release("a", world.lock().token),
+    "force release": lambda world, party: world.table.force_release(
+        "1234collectPayment", world.lock().token
+    ),
     "join": lambda world, party: world.join("new", party=party),
     "join again": lambda world, party: world.join("two"),
     "join who expired": lambda world, party: world.join("new", semaphore="expired"),
-    "leave": lambda world, party: world.table.leave("a", "two"),
+    "leave": lambda world, party: world.table.leave("1234collectPayment", "two"),
     "leave an offer": lambda world, party: world.table.leave("offered", "two"),
     "disband": lambda world, party: world.table.disband(party),
     "clear": lambda world, party: world.table.clear(),
@@ -159,12 +161,14 @@ def test_lock_that_a_finalizer_gives_back_while_it_is_listed_is_not_listed_as_en
     def prepare() -> tuple[World, Callable[[], object]]:
         world = World()
         world.acquire("one")
-        world.acquire("two", "b")
+        world.acquire("two", "5678collectPayment")
         table = world.table
-        return world, lambda: listed.extend(table.describe(["a", "b"]) + table.save())
+        return world, lambda: listed.extend(
+            table.describe(["1234collectPayment", "5678collectPayment"]) + table.save()
+        )
 
     for world in in_the_midst(prepare, let_release):
-        assert world.table.names() == ["b"]
+        assert world.table.names() == ["5678collectPayment"]
     assert {each.left for each in listed} == {60}
 
 
@@ -174,7 +178,7 @@ def test_lease_that_a_finalizer_gives_back_while_it_is_renewed_keeps_nobody_out(
     def prepare() -> tuple[World, Callable[[], object]]:
         world = World()
         world.acquire("one")
-        return world, lambda: world.table.renew("a", "one", 90, Party())
+        return world, lambda: world.table.renew("1234collectPayment", "one", 90, Party())
 
     for world in in_the_midst(prepare, let_release):
         assert world.table.names() == []
@@ -189,15 +193,17 @@ def test_release_in_a_finalizer_loses_no_end_while_old_ones_are_dropped(
 
     def prepare() -> tuple[World, Callable[[], object]]:
         world = World()
-        world.acquire("other", "b", ttl=600)
-        world.join("next", semaphore="b")
+        world.acquire("other", "5678collectPayment", ttl=600)
+        world.join("next", semaphore="5678collectPayment")
         world.acquire("one", ttl=600)
         while len(world.table.schedule) < 3 + tables.SLACK:
-            world.acquire("one", "c", ttl=600)
-            world.release("one", "c")
-        return world, lambda: world.acquire("two", "c", ttl=5)
+            world.acquire("one", "9012collectPayment", ttl=600)
+            world.release("one", "9012collectPayment")
+        return world, lambda: world.acquire("two", "9012collectPayment", ttl=5)
 
-    for world in in_the_midst(prepare, lambda world: world.release("other", "b", keep)):
+    for world in in_the_midst(
+        prepare, lambda world: world.release("other", "5678collectPayment", keep)
+    ):
         assert len(world.table.schedule) < 10
         assert_sound(world.table)
         world.let_pass(keep)
@@ -210,7 +216,12 @@ def test_release_while_a_clock_is_read_breaks_nothing(name: str, clock: str) -> 
     """Of another lock, or of a lost lease of the same one."""
     world, party = busy()
     read = getattr(world.table, clock)
-    releases = [("b", "other"), ("a", "lost"), ("expired", "lost"), ("c", "alone")]
+    releases = [
+        ("5678collectPayment", "other"),
+        ("1234collectPayment", "lost"),
+        ("expired", "lost"),
+        ("9012collectPayment", "alone"),
+    ]
 
     def read_and_collect() -> object:
         if releases:
@@ -222,31 +233,31 @@ def test_release_while_a_clock_is_read_breaks_nothing(name: str, clock: str) -> 
     CALLS[name](world, party)
     assert_sound(world.table)
     world.table.run_due()
-    assert world.release("other", "b") is Release.LOST or releases
+    assert world.release("other", "5678collectPayment") is Release.LOST or releases
 
 
 def test_who_is_woken_may_call_at_once() -> None:
     """He takes it, or gives it back, or releases another lock, before the call has returned."""
     world = World()
     world.acquire("one")
-    world.acquire("one", "b")
+    world.acquire("one", "5678collectPayment")
     tokens = []
 
     def take() -> None:
         tokens.append(world.acquire("two"))
 
     def give_back() -> None:
-        assert world.release("two", "b") is Release.HANDED_OVER
+        assert world.release("two", "5678collectPayment") is Release.HANDED_OVER
 
-    world.table.join("a", "two", "", take)
+    world.table.join("1234collectPayment", "two", "", take)
     world.join("three")
-    world.table.join("b", "two", "", give_back)
-    world.join("three", semaphore="b")
+    world.table.join("5678collectPayment", "two", "", give_back)
+    world.join("three", semaphore="5678collectPayment")
     assert world.release("one") is Release.RELEASED  # and taken already, no offer any more
-    assert world.table.renew("a", "two", 60)
+    assert world.table.renew("1234collectPayment", "two", 60)
     assert world.queue() == ["three"]
-    assert world.release("one", "b") is Release.HANDED_OVER
-    assert world.offered("b") == "three"
+    assert world.release("one", "5678collectPayment") is Release.HANDED_OVER
+    assert world.offered("5678collectPayment") == "three"
     world.table.join("free", "two", "", lambda: world.acquire("two", "free"))
     assert world.table.renew("free", "two", 60)
     assert_sound(world.table)
@@ -257,11 +268,11 @@ def test_lock_that_changes_hands_at_the_end_of_the_grace_stays_its_new_holders()
     world = World(grace=10)
 
     def hand_over() -> None:
-        world.release("one", "b")
-        world.acquire("three", "b")
+        world.release("one", "5678collectPayment")
+        world.acquire("three", "5678collectPayment")
 
-    world.table.join("a", "two", "", hand_over)
-    world.table.reclaim(claim("one", 5, "b", left=60))
+    world.table.join("1234collectPayment", "two", "", hand_over)
+    world.table.reclaim(claim("one", 5, "5678collectPayment", left=60))
     world.let_pass(10)
-    assert world.acquire("four", "b") == 0
-    assert world.release("three", "b") is Release.RELEASED
+    assert world.acquire("four", "5678collectPayment") == 0
+    assert world.release("three", "5678collectPayment") is Release.RELEASED

@@ -27,7 +27,7 @@ class Model:
 
 
 OWNERS = st.sampled_from(["one", "two", "three", "four", "five"])
-SEMAPHORES = st.sampled_from(["a", "b"])
+SEMAPHORES = st.sampled_from(["1234collectPayment", "5678collectPayment"])
 PARTIES = st.sampled_from(["left", "right", "elsewhere"])
 TTLS = st.sampled_from([0.5, OFFER, 1.5, 3.0, 60.0, math.inf])
 
@@ -39,7 +39,9 @@ class Anything(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
         self.table = self.world.table
-        self.models = {semaphore: Model() for semaphore in ("a", "b")}
+        self.models = {
+            semaphore: Model() for semaphore in ("1234collectPayment", "5678collectPayment")
+        }
         self.parties = {name: Party() for name in ("left", "right", "elsewhere")}
         self.silent: set[str] = set()
         self.away: set[str] = set()
@@ -224,31 +226,33 @@ class Anything(RuleBasedStateMachine):
 def test_what_is_expected_comes_true_in_a_known_course() -> None:
     """Whatever chance leaves out: offers that are taken, told again, left, missed, disbanded."""
     machine = Anything()
-    machine.acquire("a", "one", 60.0, "left")
+    machine.acquire("1234collectPayment", "one", 60.0, "left")
     for number, owner in enumerate(("two", "three", "four", "five")):
-        machine.join("a", owner, ("left", "right")[number % 2], there=owner != "four")
+        machine.join(
+            "1234collectPayment", owner, ("left", "right")[number % 2], there=owner != "four"
+        )
     machine.agree()
-    machine.force_release("a", stale=True)
-    machine.force_release("a", stale=False)
-    machine.join("a", "two", "left", there=True)
-    machine.leave("a", "two")
+    machine.force_release("1234collectPayment", stale=True)
+    machine.force_release("1234collectPayment", stale=False)
+    machine.join("1234collectPayment", "two", "left", there=True)
+    machine.leave("1234collectPayment", "two")
     machine.let_pass(OFFER, clock=-3)
     machine.look_after()
-    machine.join("a", "two", "elsewhere", there=True)
+    machine.join("1234collectPayment", "two", "elsewhere", there=True)
     machine.disband("right")
     machine.agree()
-    machine.acquire("a", "one", 60.0, "left")
-    machine.acquire("a", "two", 60.0, "left")
-    machine.renew("a", "two", 60.0, "right")
-    machine.join("a", "four", "left", there=False)
-    machine.join("a", "one", "left", there=True)
+    machine.acquire("1234collectPayment", "one", 60.0, "left")
+    machine.acquire("1234collectPayment", "two", 60.0, "left")
+    machine.renew("1234collectPayment", "two", 60.0, "right")
+    machine.join("1234collectPayment", "four", "left", there=False)
+    machine.join("1234collectPayment", "one", "left", there=True)
     machine.disband("right")
-    machine.acquire("a", "one", 60.0, "left")
-    machine.join("a", "two", "left", there=True)
+    machine.acquire("1234collectPayment", "one", 60.0, "left")
+    machine.join("1234collectPayment", "two", "left", there=True)
     machine.clear()
-    machine.release("a", "two", keep=2)
-    machine.force_release("a", stale=False)
-    machine.release("a", "two", keep=0)
+    machine.release("1234collectPayment", "two", keep=2)
+    machine.force_release("1234collectPayment", stale=False)
+    machine.release("1234collectPayment", "two", keep=0)
     machine.look_after()
     machine.agree()
 

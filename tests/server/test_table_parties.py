@@ -10,19 +10,19 @@ def test_partys_leases_and_waits_end_with_it() -> None:
     """The next ones are served; those of nobody, and of others, stay."""
     world, dead, other = World(), Party(), Party()
     world.acquire("one", party=dead)
-    world.acquire("two", "b", party=other)
-    world.acquire("three", "c")
+    world.acquire("two", "5678collectPayment", party=other)
+    world.acquire("three", "9012collectPayment")
     world.join("four", party=dead)
     world.join("five", party=other)
-    for semaphore in ("b", "c"):
+    for semaphore in ("5678collectPayment", "9012collectPayment"):
         world.join("six", semaphore=semaphore, party=dead)
     world.table.disband(dead)
     assert world.woken == ["five"]
     assert (world.offered(), world.queue()) == ("five", ["five"])
-    assert world.queue("b") == world.queue("c") == []
-    assert world.table.renew("b", "two", 60, other)
-    assert world.table.renew("c", "three", 60)
-    assert (dead.waiting, dead.bound, set(other.bound)) == (set(), {}, {"b"})
+    assert world.queue("5678collectPayment") == world.queue("9012collectPayment") == []
+    assert world.table.renew("5678collectPayment", "two", 60, other)
+    assert world.table.renew("9012collectPayment", "three", 60)
+    assert (dead.waiting, dead.bound, set(other.bound)) == (set(), {}, {"5678collectPayment"})
     assert_sound(world.table)
 
 
@@ -45,7 +45,7 @@ def test_owner_that_joined_again_by_another_party_outlives_the_first() -> None:
     world.join("two", party=old)
     world.join("three")
     world.join("two", party=new)
-    assert (old.waiting, new.waiting) == (set(), {("a", "two")})
+    assert (old.waiting, new.waiting) == (set(), {("1234collectPayment", "two")})
     world.table.disband(old)
     assert world.queue() == ["two", "three"]
     world.table.disband(old)
@@ -58,30 +58,30 @@ def test_owner_that_joined_again_by_another_party_outlives_the_first() -> None:
 def test_same_owner_waits_for_two_locks_in_one_party() -> None:
     """Who leaves one queue stays in the other one, and leaves that with his party."""
     world, party = World(), Party()
-    for semaphore in ("a", "b"):
+    for semaphore in ("1234collectPayment", "5678collectPayment"):
         world.acquire("one", semaphore)
         world.join("two", semaphore=semaphore, party=party)
-    world.table.leave("a", "two")
-    assert (world.queue(), world.queue("b")) == ([], ["two"])
-    assert party.waiting == {("b", "two")}
+    world.table.leave("1234collectPayment", "two")
+    assert (world.queue(), world.queue("5678collectPayment")) == ([], ["two"])
+    assert party.waiting == {("5678collectPayment", "two")}
     world.table.disband(party)
-    assert world.queue("b") == []
+    assert world.queue("5678collectPayment") == []
 
 
 def test_lease_ends_with_the_party_that_renewed_it_last() -> None:
     """And with none, if it was renewed without; its end is that of its successor with nothing."""
     world, first, second = World(), Party(), Party()
     world.acquire("one", party=first)
-    assert world.table.renew("a", "one", 60, second)
-    assert (first.bound, set(second.bound)) == ({}, {"a"})
+    assert world.table.renew("1234collectPayment", "one", 60, second)
+    assert (first.bound, set(second.bound)) == ({}, {"1234collectPayment"})
     world.table.disband(first)
-    assert world.table.renew("a", "one", 60)
+    assert world.table.renew("1234collectPayment", "one", 60)
     world.table.disband(second)
-    assert world.table.renew("a", "one", 60, second)
+    assert world.table.renew("1234collectPayment", "one", 60, second)
     world.let_pass(60)
     world.acquire("two")
     world.table.disband(second)
-    assert world.table.renew("a", "two", 60)
+    assert world.table.renew("1234collectPayment", "two", 60)
 
 
 def test_lease_of_a_party_that_was_taken_by_waiting_ends_with_it() -> None:
@@ -90,7 +90,7 @@ def test_lease_of_a_party_that_was_taken_by_waiting_ends_with_it() -> None:
     world.join("one", party=party)
     assert party.bound == {}
     assert world.acquire("one", party=party)
-    assert (set(party.bound), party.waiting) == ({"a"}, set())
+    assert (set(party.bound), party.waiting) == ({"1234collectPayment"}, set())
     world.table.disband(party)
     assert len(world.table) == 0
 
@@ -99,11 +99,11 @@ def test_lock_that_leaves_its_party_while_that_is_disbanded_is_not_freed_twice()
     """Who is woken for one of its locks may take another one of them into his own party."""
     world, dead, other = World(), Party(), Party()
     world.acquire("one", party=dead)
-    world.acquire("two", "b", party=dead)
+    world.acquire("two", "5678collectPayment", party=dead)
 
     def rebind() -> None:
-        assert world.table.renew("b", "two", 60, other)
+        assert world.table.renew("5678collectPayment", "two", 60, other)
 
-    world.table.join("a", "three", "host", rebind)
+    world.table.join("1234collectPayment", "three", "host", rebind)
     world.table.disband(dead)
-    assert world.table.renew("b", "two", 60, other)
+    assert world.table.renew("5678collectPayment", "two", 60, other)

@@ -17,12 +17,12 @@ def test_lease_that_was_gained_by_waiting_is_reclaimed_from_a_new_table() -> Non
     world.join("two")
     world.release("one")
     token = world.acquire("two", ttl=30)
-    [described] = world.table.describe(["a"])
-    assert described == Described("a", "two", token, "two's host", LATER, 30)
+    [described] = world.table.describe(["1234collectPayment"])
+    assert described == Described("1234collectPayment", "two", token, "two's host", LATER, 30)
     assert world.table.save() == [described]
     world = World(grace=60)
     assert world.table.reclaim(described)
-    assert world.table.describe(["a"]) == [described]
+    assert world.table.describe(["1234collectPayment"]) == [described]
     assert world.acquire("two", ttl=30) == token
     assert world.acquire("three") == 0
     world.let_pass(60)
@@ -35,21 +35,26 @@ def test_nothing_is_granted_in_the_grace_but_what_was_held() -> None:
     assert world.table.grace == 10
     assert world.table.run_due() == 10
     assert world.table.reclaim(claim("one", 5, left=3))
-    assert world.table.reclaim(claim("one", 6, "b", left=20))
+    assert world.table.reclaim(claim("one", 6, "5678collectPayment", left=20))
     assert world.join("two") == 10
-    assert world.join("two", semaphore="b") == 20
-    assert world.join("two", semaphore="c") == 10
+    assert world.join("two", semaphore="5678collectPayment") == 20
+    assert world.join("two", semaphore="9012collectPayment") == 10
     assert world.table.run_due() == 3
     world.let_pass(3)
     assert world.table.run_due() == 7
-    assert world.table.left("a") == 7
+    assert world.table.left("1234collectPayment") == 7
     assert world.queue() == ["two"]
-    assert [each.semaphore for each in world.table.describe(["a", "b", "c"])] == ["b"]
+    assert [
+        each.semaphore
+        for each in world.table.describe(
+            ["1234collectPayment", "5678collectPayment", "9012collectPayment"]
+        )
+    ] == ["5678collectPayment"]
     world.table.clear()
-    assert world.release("one", "b") is Release.LOST
+    assert world.release("one", "5678collectPayment") is Release.LOST
     assert not world.woken
-    world.table.leave("c", "two")
-    assert sorted(world.table.names()) == ["a", "b"]
+    world.table.leave("9012collectPayment", "two")
+    assert sorted(world.table.names()) == ["1234collectPayment", "5678collectPayment"]
     assert_sound(world.table)
     world.let_pass(7)
     assert world.woken == ["two", "two"]
@@ -75,10 +80,10 @@ def test_highest_token_wins_whichever_is_reclaimed_first(first: int) -> None:
     claims = [claim("lost", 5, left=50, acquired_at=3), claim("holds", 6, left=20)]
     assert world.table.reclaim(claims[first], party)
     assert world.table.reclaim(claims[1 - first]) is (first == 0)
-    assert world.table.describe(["a"]) == [claims[1]]
+    assert world.table.describe(["1234collectPayment"]) == [claims[1]]
     assert not world.table.reclaim(claim("late", 6))
-    assert not world.table.renew("a", "lost", 60)
-    assert set(party.bound) == (set() if first == 0 else {"a"})
+    assert not world.table.renew("1234collectPayment", "lost", 60)
+    assert set(party.bound) == (set() if first == 0 else {"1234collectPayment"})
     assert_sound(world.table)
 
 
@@ -97,10 +102,10 @@ def test_reclaimed_lock_is_one_of_those_that_there_may_be() -> None:
     assert world.table.reclaim(claim("one", LATER + 10**9))
     assert world.table.last_token == LATER + 10**9
     with pytest.raises(Refused, match="There are 1 locks already"):
-        world.table.reclaim(claim("one", LATER + 2 * 10**9, "b"))
+        world.table.reclaim(claim("one", LATER + 2 * 10**9, "5678collectPayment"))
     assert world.table.reclaim(claim("two", LATER + 10**9 + 5))
     world.let_pass(30)
-    assert world.acquire("one", "b") == LATER + 2 * 10**9 + 1
+    assert world.acquire("one", "5678collectPayment") == LATER + 2 * 10**9 + 1
 
 
 def test_reclaimed_lease_may_end_with_a_party() -> None:
@@ -132,7 +137,7 @@ def test_saved_table_goes_on_where_it_was() -> None:
     saved, last_token = world.table.save(), world.table.last_token
     assert [(each.semaphore, each.owner, each.left) for each in saved] == [
         *(
-            ("a", "one", 29.5),
+            ("1234collectPayment", "one", 29.5),
             ("kept", "", 19.5),
             ("ended", "three", 7.5),
             ("endless", "six", math.inf),
@@ -141,9 +146,9 @@ def test_saved_table_goes_on_where_it_was() -> None:
     world = World(last_token=last_token)
     world.wall -= 10**12
     world.table.load(saved, elapsed=9.5)
-    assert sorted(world.table.names()) == ["a", "endless", "kept"]
+    assert sorted(world.table.names()) == ["1234collectPayment", "endless", "kept"]
     assert world.table.run_due() == 10
-    assert world.table.describe(["a"]) == [saved[0]._replace(left=20)]
+    assert world.table.describe(["1234collectPayment"]) == [saved[0]._replace(left=20)]
     assert world.acquire("one") == token
     assert world.acquire("two", "kept") == world.acquire("newcomer", "kept") == 0
     assert world.acquire("six", "endless")

@@ -40,7 +40,7 @@ def test_lock_that_is_free_is_offered_to_who_joins() -> None:
     assert world.acquire("newcomer") == 0
     world.let_pass(OFFER)
     assert world.woken == ["one", "one"]
-    world.table.leave("a", "one")
+    world.table.leave("1234collectPayment", "one")
     assert world.acquire("newcomer")
 
 
@@ -63,11 +63,11 @@ def test_so_many_may_wait_for_one_lock() -> None:
     world = World(max_waiters=1)
     world.acquire("one")
     world.join("two")
-    with pytest.raises(Refused, match="1 wait for 'a' already"):
+    with pytest.raises(Refused, match="1 wait for '1234collectPayment' already"):
         world.join("three")
-    world.join("three", semaphore="b")
+    world.join("three", semaphore="5678collectPayment")
     assert world.queue() == ["two"]
-    world.table.leave("a", "two")
+    world.table.leave("1234collectPayment", "two")
     world.join("three")
     assert world.queue() == ["three"]
 
@@ -75,13 +75,13 @@ def test_so_many_may_wait_for_one_lock() -> None:
 def test_who_waits_for_nothing_and_leaves_changes_nothing() -> None:
     """Nor does a stranger, while somebody holds it."""
     world = World()
-    world.table.leave("a", "one")
+    world.table.leave("1234collectPayment", "one")
     world.acquire("one", ttl=10)
-    world.table.leave("a", "two")
-    world.table.leave("a", "one")
+    world.table.leave("1234collectPayment", "two")
+    world.table.leave("1234collectPayment", "one")
     assert world.acquire("two") == 0
     world.let_pass(10, unseen=True)
-    world.table.leave("a", "two")
+    world.table.leave("1234collectPayment", "two")
     assert len(world.table) == 0
 
 
@@ -103,7 +103,7 @@ def let_expire(world: World) -> None:
 
 def let_force_release(world: World) -> None:
     """Let an operator take it away."""
-    world.table.force_release("a", world.lock().token)
+    world.table.force_release("1234collectPayment", world.lock().token)
 
 
 def let_leave(world: World) -> None:
@@ -114,13 +114,13 @@ def let_leave(world: World) -> None:
     queue.move_to_end("zero", last=False)
     world.release("one")
     assert world.woken.pop() == "zero"
-    world.table.leave("a", "zero")
+    world.table.leave("1234collectPayment", "zero")
 
 
 def let_disband(world: World) -> None:
     """Let the holder's process end."""
     party = Party()
-    world.table.renew("a", "one", 60, party)
+    world.table.renew("1234collectPayment", "one", 60, party)
     world.table.disband(party)
 
 
@@ -166,16 +166,16 @@ def test_refused_try_forgets_no_waiters_place() -> None:
     """In the grace, and where there are as many locks as may be."""
     world = World(grace=10, max_locks=2)
     world.join("one", "two")
-    world.join("one", "two", semaphore="b")
+    world.join("one", "two", semaphore="5678collectPayment")
     for owner in ("one", "two"):
         with pytest.raises(Refused, match=r"until all leases of then .* 10.0 s more"):
             world.acquire(owner)
         with pytest.raises(Refused, match="until all leases of then"):
-            world.acquire(owner, "c")
+            world.acquire(owner, "9012collectPayment")
     assert world.queue() == ["one", "two"]
     world.let_pass(10)
     with pytest.raises(Refused, match="There are 2 locks already"):
-        world.acquire("one", "c")
+        world.acquire("one", "9012collectPayment")
     assert world.queue() == ["one", "two"]
     assert world.acquire("one")
     assert world.release("one") is Release.HANDED_OVER
@@ -225,14 +225,14 @@ def test_who_missed_an_offer_and_is_heard_of_keeps_his_place(how: str) -> None:
 def test_silent_party_costs_the_others_one_offer() -> None:
     """Not one for each that waits there, however many, or for however many locks."""
     world, dead = World(), Party()
-    for semaphore in ("a", "b"):
+    for semaphore in ("1234collectPayment", "5678collectPayment"):
         world.acquire("one", semaphore)
         world.join(*(f"dead {number}" for number in range(50)), semaphore=semaphore, party=dead)
         world.join("alive", semaphore=semaphore)
     world.release("one")
     world.let_pass(OFFER)
     assert world.woken == ["dead 0", "alive"]
-    world.release("one", "b")
+    world.release("one", "5678collectPayment")
     assert world.woken == ["dead 0", "alive", "alive"]
     world.join("dead 7", party=dead)
     world.release("alive")
@@ -246,13 +246,13 @@ def test_offer_that_is_given_back_or_taken_away_is_no_silence() -> None:
     world.join("two", "three", party=party)
     world.join("four")
     world.release("one")
-    world.table.leave("a", "two")
+    world.table.leave("1234collectPayment", "two")
     assert not party.silent
     assert world.offered() == "three"
-    assert world.table.force_release("a", world.lock().token)
+    assert world.table.force_release("1234collectPayment", world.lock().token)
     assert world.offered() == "three"
     world.let_pass(OFFER, unseen=True)
-    world.table.leave("a", "three")
+    world.table.leave("1234collectPayment", "three")
     assert not party.silent
     assert world.offered() == "four"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-def acquire(alias: str, semaphore: str = "a", **arguments: Any) -> Lease:
+def acquire(alias: str, semaphore: str = "1234collectPayment", **arguments: Any) -> Lease:
     """Acquire what must be free."""
     lease = acquire_lock(semaphore, backend=alias, **arguments)
     assert lease is not None
@@ -25,7 +25,7 @@ def acquire(alias: str, semaphore: str = "a", **arguments: Any) -> Lease:
 
 
 @contextmanager
-def holding(alias: str, semaphore: str = "a", **arguments: Any) -> Iterator[Lease]:
+def holding(alias: str, semaphore: str = "1234collectPayment", **arguments: Any) -> Iterator[Lease]:
     """Hold what must be free; at the end it is, though the lease may be thought to be lost."""
     lease = acquire(alias, semaphore, **arguments)
     try:
@@ -39,7 +39,7 @@ def free_for_others(alias: str, *, timeout: float = 0) -> bool:
     """Tell whether another thread gets the lock, and let it give it back."""
 
     def take_and_return() -> bool:
-        lease = acquire_lock("a", backend=alias, timeout=timeout)
+        lease = acquire_lock("1234collectPayment", backend=alias, timeout=timeout)
         return lease is not None and lease.release()
 
     return elsewhere(take_and_return)

@@ -34,13 +34,19 @@ class World:
             self.table.run_due()
 
     def acquire(
-        self, owner: str, semaphore: str = "a", ttl: float = 60, party: Party | None = None
+        self,
+        owner: str,
+        semaphore: str = "1234collectPayment",
+        ttl: float = 60,
+        party: Party | None = None,
     ) -> int:
         """Return the token, 0 if somebody else has it."""
         lock = self.table.acquire(semaphore, owner, ttl, f"{owner}'s host", party)
         return lock.token if lock else 0
 
-    def join(self, *owners: str, semaphore: str = "a", party: Party | None = None) -> float:
+    def join(
+        self, *owners: str, semaphore: str = "1234collectPayment", party: Party | None = None
+    ) -> float:
         """Let them wait, one after the other."""
         left = 0.0
         for owner in owners:
@@ -52,26 +58,32 @@ class World:
         self.woken.append(owner)
         return owner not in self.away
 
-    def release(self, owner: str, semaphore: str = "a", keep: float = 0) -> Release:
+    def release(
+        self, owner: str, semaphore: str = "1234collectPayment", keep: float = 0
+    ) -> Release:
         """Let him give it back."""
         return self.table.release(semaphore, owner, keep)
 
-    def lock(self, semaphore: str = "a") -> Lock:
+    def lock(self, semaphore: str = "1234collectPayment") -> Lock:
         """Return the lock, which must be in the table."""
         return self.table.locks[semaphore]
 
-    def queue(self, semaphore: str = "a") -> list[str]:
+    def queue(self, semaphore: str = "1234collectPayment") -> list[str]:
         """Return who waits, in order."""
         return list(self.lock(semaphore).queue or ())
 
-    def offered(self, semaphore: str = "a") -> str:
+    def offered(self, semaphore: str = "1234collectPayment") -> str:
         """Return to whom it is offered, if it is."""
         lock = self.table.locks.get(semaphore)
         return lock.owner if lock and lock.offered and lock.ends > self.now else ""
 
 
 def claim(
-    owner: str, token: int, semaphore: str = "a", left: float = 30, acquired_at: int = 7
+    owner: str,
+    token: int,
+    semaphore: str = "1234collectPayment",
+    left: float = 30,
+    acquired_at: int = 7,
 ) -> Described:
     """Return what a holder says of its lease."""
     return Described(semaphore, owner, token, f"{owner}'s host", acquired_at, left)

@@ -82,6 +82,6 @@ def ask(alias: str, command: str) -> list[str]:
     return answer.decode().split("\r\n")[:-2]
 
 
-def key_of(semaphore: str = "a", prefix: str = "") -> str:
+def key_of(semaphore: str = "1234collectPayment", prefix: str = "") -> str:
     """Return the key that a semaphore has in these stores."""
     return f"{prefix}distlock:{hashlib.sha256(semaphore.encode()).hexdigest()}"

@@ -45,5 +45,5 @@ async def stand(shared: SharedTable, number: int) -> None:
 
 def take(**arguments: Any) -> float:
     """Wait for the lock, and give it back at once; return when it was granted."""
-    with distributed_lock("a", backend=ALIAS, **{"timeout": 100, **arguments}):
+    with distributed_lock("1234collectPayment", backend=ALIAS, **{"timeout": 100, **arguments}):
         return time.monotonic_ns()

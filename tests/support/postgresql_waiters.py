@@ -72,7 +72,7 @@ def another_waits(seen_at: datetime) -> None:
     """Have somebody wait for the lock whose process was seen then."""
     WaitingProcess.objects.using(ALIAS).create(id=1, seen_at=seen_at)
     LockWaiter.objects.using(ALIAS).create(
-        semaphore="a", owner=new_owner(), holder="another", process=1, number=1
+        semaphore="1234collectPayment", owner=new_owner(), holder="another", process=1, number=1
     )
 
 
@@ -88,7 +88,7 @@ class Line:
     def __exit__(self, *exception: object) -> None:
         self.threads.shutdown()
 
-    def join(self, semaphore: str = "a", **arguments: Any) -> Future[Lease | None]:
+    def join(self, semaphore: str = "1234collectPayment", **arguments: Any) -> Future[Lease | None]:
         """Let another thread wait, and return when it knows its place."""
         before = set(places)
 
@@ -111,7 +111,7 @@ def granted(waiting: Future[Lease | None]) -> Lease:
     return lease
 
 
-def wait_by_hand(semaphore: str = "a") -> tuple[QueuedPlace, str, threading.Event]:
+def wait_by_hand(semaphore: str = "1234collectPayment") -> tuple[QueuedPlace, str, threading.Event]:
     """Join the queue, without trying; return the place, the owner, and what is set when woken."""
     woken, owner = threading.Event(), new_owner()
     place = store().join(semaphore, owner, "by hand", woken.set)

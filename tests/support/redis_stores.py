@@ -114,12 +114,12 @@ def vary(script: Script, source: str) -> None:
     script.source, script.digest = source, Script(source).digest
 
 
-def key_of(semaphore: str = "a", prefix: str = "site:") -> str:
+def key_of(semaphore: str = "1234collectPayment", prefix: str = "site:") -> str:
     """Return the key of a lock in these stores; those of a client have no prefix."""
     return f"{prefix}distlock:{{{semaphore}}}"
 
 
-def is_locked(server: Server, semaphore: str = "a") -> bool:
+def is_locked(server: Server, semaphore: str = "1234collectPayment") -> bool:
     """Ask the server itself."""
     with connect(server) as client:
         return bool(client.exists(key_of(semaphore)))
@@ -140,7 +140,7 @@ def why_not(semaphore: str) -> str:
     return ""
 
 
-def waiting(server: Server, semaphore: str = "a") -> int:
+def waiting(server: Server, semaphore: str = "1234collectPayment") -> int:
     """Return how many wait in the queue of a lock, by the server."""
     with connect(server) as client:
         return int(client.zcard(f"{key_of(semaphore)}:queue"))

@@ -25,7 +25,7 @@ def stand(server: Server, number: int) -> bool:
     return waiting(server) == number
 
 
-def take(semaphore: str = "a", **arguments: Any) -> float:
+def take(semaphore: str = "1234collectPayment", **arguments: Any) -> float:
     """Wait for the lock, longer than any test does, and give it back; return when it came."""
     with distributed_lock(semaphore, backend=ALIAS, **{"timeout": 100, **arguments}):
         return time.monotonic_ns()

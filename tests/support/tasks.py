@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def get(alias: str, semaphore: str = "a", **arguments: Any) -> Lease:
+async def get(alias: str, semaphore: str = "1234collectPayment", **arguments: Any) -> Lease:
     """Acquire what must be free."""
     lease = await aacquire_lock(semaphore, backend=alias, **arguments)
     assert lease is not None

@@ -370,7 +370,9 @@ def _stop_when_told() -> threading.Event:
     return stopped
 
 
-def stand_in_line(backend: str, threads: str, semaphore: str = "a") -> list[int | None]:
+def stand_in_line(
+    backend: str, threads: str, semaphore: str = "1234collectPayment"
+) -> list[int | None]:
     """Let so many threads wait for one lock, which each holds for a moment; return the tokens."""
     from django.db import connections
 

@@ -31,7 +31,7 @@ def test_sequential_blocks_in_one_transaction_have_one_lease(alias: str) -> None
     with transaction.atomic(using=alias):
         tokens = set()
         for ttl in (60, 30, 90):
-            with distributed_lock("a", backend=alias, ttl=ttl) as lease:
+            with distributed_lock("1234collectPayment", backend=alias, ttl=ttl) as lease:
                 assert lease.held
                 assert ttl - 5 < lease.remaining <= ttl
                 tokens.add(lease.token)
@@ -48,7 +48,7 @@ def test_earlier_lease_of_a_transaction_has_no_part_in_the_later_one(alias: str)
         second = acquire(alias, label="second")
         assert first.release() is False
         assert second.held
-        assert Lock.objects.using(alias).get(pk="a").holder.startswith("second (")
+        assert Lock.objects.using(alias).get(pk="1234collectPayment").holder.startswith("second (")
     assert not free_for_others(alias)
     assert second.release()
 
@@ -60,12 +60,12 @@ def test_loss_between_two_blocks_is_not_committed_whoever_catches_it(
 ) -> None:
     """Nor by who tries again: what the first block wrote depends on the lock."""
     with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
-        with distributed_lock("a", backend=alias) as lease:
+        with distributed_lock("1234collectPayment", backend=alias) as lease:
             Counter.objects.using(alias).create()
         take_away(lease)
         for _ in range(tries):
             with pytest.raises(LockLost, match="since an earlier block"):
-                acquire_lock("a", backend=alias)
+                acquire_lock("1234collectPayment", backend=alias)
     assert not Counter.objects.using(alias).exists()
     assert free_for_others(alias)
 
@@ -75,11 +75,11 @@ def test_store_that_is_down_between_two_blocks_leaves_the_commit_guarded(alias: 
     """It is not known then whether the lease is still there."""
     down = LockBackendUnavailable("down", reply_lost=True)
     with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
-        with distributed_lock("a", backend=alias):
+        with distributed_lock("1234collectPayment", backend=alias):
             Counter.objects.using(alias).create()
         with mock.patch.object(type(lock_backends[alias]), "acquire", side_effect=down):
             with pytest.raises(LockBackendUnavailable):
-                acquire_lock("a", backend=alias)
+                acquire_lock("1234collectPayment", backend=alias)
     assert not Counter.objects.using(alias).exists()
     assert free_for_others(alias)
 
@@ -133,10 +133,10 @@ def test_autocommit_off_is_refused(alias: str) -> None:
     transaction.set_autocommit(False, using=alias)
     try:
         with pytest.raises(LockError, match="Autocommit is off on the database"):
-            acquire_lock("a", backend=alias)
+            acquire_lock("1234collectPayment", backend=alias)
         with transaction.atomic(using=alias):
             with pytest.raises(LockError, match=r"transaction\.atomic\(\)"):
-                acquire_lock("a", backend=alias)
+                acquire_lock("1234collectPayment", backend=alias)
     finally:
         transaction.rollback(using=alias)
         transaction.set_autocommit(True, using=alias)
@@ -151,8 +151,8 @@ def test_transaction_that_reads_an_older_snapshot_is_refused(alias: str, level: 
         with transaction.atomic(using=alias):
             Counter.objects.using(alias).count()
             with pytest.raises(LockError, match=r"Acquire the lock before transaction\.atomic\(\)"):
-                acquire_lock("a", backend=alias)
-        with distributed_lock("a", backend=alias), transaction.atomic(using=alias):
+                acquire_lock("1234collectPayment", backend=alias)
+        with distributed_lock("1234collectPayment", backend=alias), transaction.atomic(using=alias):
             Counter.objects.using(alias).create()
     assert Counter.objects.using(alias).exists()
 
@@ -172,7 +172,7 @@ def test_level_that_a_statement_set_counts() -> None:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             cursor.execute("SELECT 1")
         with pytest.raises(LockError, match="REPEATABLE READ"):
-            acquire_lock("a", backend="postgresql")
+            acquire_lock("1234collectPayment", backend="postgresql")
 
 
 @pytest.mark.needs("mariadb")
@@ -181,4 +181,4 @@ def test_servers_own_level_counts_where_the_settings_name_none() -> None:
     with isolated("mariadb", "read committed"):
         connections["mariadb"].settings_dict["OPTIONS"]["isolation_level"] = None
         with transaction.atomic(using="mariadb"), pytest.raises(LockError, match="REPEATABLE"):
-            acquire_lock("a", backend="mariadb")
+            acquire_lock("1234collectPayment", backend="mariadb")

@@ -32,7 +32,7 @@ def test_store_is_asked_before_a_commit_unless_it_was_a_moment_ago(
     """A quick view pays nothing; a slow one has its whole ttl for each commit."""
     moved_clock.stop()
 
-    @distributed_lock("a", http=True)
+    @distributed_lock("1234collectPayment", http=True)
     def charge(request: HttpRequest) -> HttpResponse:
         [lease] = acquired
         for _ in range(3):
@@ -53,7 +53,7 @@ def test_renewal_in_the_background_counts(
 ) -> None:
     """The store has said that the lease is ours."""
     moved_clock.stop()
-    with distributed_lock("a") as lease, transaction.atomic():
+    with distributed_lock("1234collectPayment") as lease, transaction.atomic():
         moved_clock.outdate(lease)
         is_renewed = renewed_since([lease])
         due_now([lease])
@@ -67,7 +67,7 @@ def test_short_lease_is_renewed_before_a_commit(
 ) -> None:
     """When a third of its ttl has passed, what is left may be less than a commit takes."""
     moved_clock.stop()
-    with distributed_lock("a", ttl=ttl, renew=False), transaction.atomic():
+    with distributed_lock("1234collectPayment", ttl=ttl, renew=False), transaction.atomic():
         moved_clock.advance(0.04)
     assert scripted.calls == ["acquire", *["renew"] * is_asked, "release"]
 
@@ -83,7 +83,7 @@ def test_store_that_is_down_before_the_commit_is_no_loss(
 ) -> None:
     """Nobody else is granted an unexpired lease: unknown is not lost."""
     scripted.answer("renew", answer)
-    with distributed_lock("a") as lease, transaction.atomic():
+    with distributed_lock("1234collectPayment") as lease, transaction.atomic():
         Counter.objects.create(value=1)
         moved_clock.outdate(lease)
     assert Counter.objects.count() == 1
@@ -100,7 +100,10 @@ def test_store_that_hangs_holds_up_a_commit_for_no_longer_than_its_store_timeout
     assert process is not None
     place = redis_server.settings["PORT"]
     patient, impatient = ({"store_timeout": seconds} for seconds in (30, 0.3))
-    with locks_at(place, store=patient), distributed_lock("a", backend=ALIAS) as lease:
+    with (
+        locks_at(place, store=patient),
+        distributed_lock("1234collectPayment", backend=ALIAS) as lease,
+    ):
         try:
             with locks_at(place, store=impatient), transaction.atomic():
                 Counter.objects.create(value=1)
@@ -126,7 +129,7 @@ def test_store_that_can_not_renew_just_now_is_no_loss(
         return {lease.owner: Renewal(False, None) for lease in leases}
 
     monkeypatch.setattr(scripted, "renew", refuse)
-    with distributed_lock("a") as lease, transaction.atomic():
+    with distributed_lock("1234collectPayment") as lease, transaction.atomic():
         Counter.objects.create(value=1)
         moved_clock.outdate(lease)
         left = lease.remaining
@@ -140,7 +143,7 @@ def test_lease_that_expires_while_its_store_is_asked_is_lost(
 ) -> None:
     """By the time of the commit somebody else may have it."""
     with pytest.raises(LockLost, match="before the commit"):
-        with distributed_lock("a") as lease, transaction.atomic():
+        with distributed_lock("1234collectPayment") as lease, transaction.atomic():
             Counter.objects.create(value=1)
             moved_clock.outdate(lease)
 
@@ -155,7 +158,7 @@ def test_lease_that_expires_while_its_store_is_asked_is_lost(
 def test_max_hold_is_not_exceeded_by_a_commit(moved_clock: MovedClock) -> None:
     """The renewal before it is for what is left."""
     moved_clock.stop()
-    with distributed_lock("a", backend="memory", max_hold=5) as lease:
+    with distributed_lock("1234collectPayment", backend="memory", max_hold=5) as lease:
         with transaction.atomic():
             moved_clock.outdate(lease)
             left = lease.remaining
@@ -166,7 +169,7 @@ def test_max_hold_is_not_exceeded_by_a_commit(moved_clock: MovedClock) -> None:
 def test_what_max_hold_leaves_is_never_too_little_to_be_asked_for(moved_clock: MovedClock) -> None:
     """Each store has a shortest ttl; the lease ends when it is to end, whatever is asked for."""
     moved_clock.stop()
-    with distributed_lock("a", backend="memory", max_hold=5) as lease:
+    with distributed_lock("1234collectPayment", backend="memory", max_hold=5) as lease:
         end = clocks.monotonic() + lease.remaining
         assert lease.claim(end - 0.0001).ttl == 0.001
         assert lease.claim(end + 1).ttl == 0.001
@@ -174,10 +177,16 @@ def test_what_max_hold_leaves_is_never_too_little_to_be_asked_for(moved_clock: M
 
 def test_unlimited_lease_is_asked_for(moved_clock: MovedClock, lost: dict[Lease, str]) -> None:
     """It has no end, but operators."""
-    with distributed_lock("a", backend="memory", ttl=None) as lease, transaction.atomic():
+    with (
+        distributed_lock("1234collectPayment", backend="memory", ttl=None) as lease,
+        transaction.atomic(),
+    ):
         Counter.objects.create(value=1)
         moved_clock.outdate(lease)
-    with pytest.raises(LockLost), distributed_lock("a", backend="memory", ttl=None) as lease:
+    with (
+        pytest.raises(LockLost),
+        distributed_lock("1234collectPayment", backend="memory", ttl=None) as lease,
+    ):
         with transaction.atomic():
             Counter.objects.create(value=1)
             moved_clock.outdate(lease)

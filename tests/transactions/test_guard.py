@@ -40,7 +40,10 @@ pytestmark = committed
 def test_commit_under_a_lost_lock_is_rolled_back(alias: str) -> None:
     """Somebody else may have had the lock meanwhile, though nobody told the holder."""
     with pytest.raises(LockLost, match="before the commit") as lost:
-        with distributed_lock("a", backend=alias) as lease, transaction.atomic(using=alias):
+        with (
+            distributed_lock("1234collectPayment", backend=alias) as lease,
+            transaction.atomic(using=alias),
+        ):
             Counter.objects.using(alias).create()
             take_away(lease)
     assert lost.value.lease is lease
@@ -53,7 +56,7 @@ def test_commit_under_a_lost_lock_is_rolled_back(alias: str) -> None:
 def test_commit_after_a_release_of_a_lost_lock_is_rolled_back(alias: str) -> None:
     """The release waits for the commit, so the lock has to be there until then."""
     with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
-        with distributed_lock("a", backend=alias) as lease:
+        with distributed_lock("1234collectPayment", backend=alias) as lease:
             Counter.objects.using(alias).create()
         take_away(lease)
     assert not Counter.objects.using(alias).exists()
@@ -68,7 +71,7 @@ def test_sequential_blocks_whose_transaction_fails_leave_nothing_behind(alias: s
         with suppress(ZeroDivisionError), transaction.atomic(using=alias):
             lease.release()
             for _ in range(2):
-                with distributed_lock("a", backend=alias) as lease:
+                with distributed_lock("1234collectPayment", backend=alias) as lease:
                     pass
             raise ZeroDivisionError
         lease = acquire(alias)
@@ -83,13 +86,13 @@ def test_release_of_a_grant_that_a_savepoint_undid_is_false_on_sqlite() -> None:
             acquire("default")
             raise ZeroDivisionError
         Counter.objects.create()
-        assert release_lock("a") is False
+        assert release_lock("1234collectPayment") is False
     assert not Counter.objects.exists()
 
 
 def test_commit_under_a_lock_that_the_row_denies_is_rolled_back_on_sqlite() -> None:
     """The last statement of the transaction sees what it is about to commit."""
-    with pytest.raises(LockLost, match="before the commit"), distributed_lock("a"):
+    with pytest.raises(LockLost, match="before the commit"), distributed_lock("1234collectPayment"):
         with transaction.atomic():
             Counter.objects.create()
             Lock.objects.update(owner="somebody else")
@@ -100,7 +103,7 @@ def test_commit_under_a_lock_that_the_row_denies_is_rolled_back_on_sqlite() -> N
 def test_commit_under_a_lock_that_was_acquired_again_and_lost_is_rolled_back(alias: str) -> None:
     """What the first block wrote depends on it still, though it is held by name only."""
     with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
-        with distributed_lock("a", backend=alias):
+        with distributed_lock("1234collectPayment", backend=alias):
             Counter.objects.using(alias).create()
         take_away(acquire(alias))
     assert not Counter.objects.using(alias).exists()
@@ -112,7 +115,7 @@ def test_commit_on_another_database_under_a_lock_that_is_known_to_be_lost_is_rol
 ) -> None:
     """Though its time is not up yet."""
     with pytest.raises(LockLost, match="commit on the database 'default'"):
-        with distributed_lock("a", backend=alias) as lease, transaction.atomic():
+        with distributed_lock("1234collectPayment", backend=alias) as lease, transaction.atomic():
             Counter.objects.create()
             take_away(lease)
             with suppress(LockLost):
@@ -126,7 +129,10 @@ def test_commit_after_a_failed_block_that_lost_its_lock_is_rolled_back(
 ) -> None:
     """Whoever catches the block's own error may not know of the loss."""
     with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
-        with suppress(ZeroDivisionError), distributed_lock("a", backend=alias) as lease:
+        with (
+            suppress(ZeroDivisionError),
+            distributed_lock("1234collectPayment", backend=alias) as lease,
+        ):
             Counter.objects.using(alias).create()
             moved_clock.expire(lease)
             raise ZeroDivisionError
@@ -137,7 +143,10 @@ def test_commit_after_a_failed_block_that_lost_its_lock_is_rolled_back(
 def test_transaction_that_only_reads_is_committed() -> None:
     """PostgreSQL lets it lock no row, and there is nothing to be guarded."""
     called = []
-    with distributed_lock("a", backend="postgresql"), transaction.atomic(using="postgresql"):
+    with (
+        distributed_lock("1234collectPayment", backend="postgresql"),
+        transaction.atomic(using="postgresql"),
+    ):
         with connections["postgresql"].cursor() as cursor:
             cursor.execute("SET TRANSACTION READ ONLY")
             cursor.execute("SELECT 1")
@@ -149,7 +158,7 @@ def test_transaction_that_only_reads_is_committed() -> None:
 def test_guards_own_error_is_one_of_the_databases() -> None:
     """So that who tries a transaction again does so: here the row was renewed since it began."""
     with pytest.raises(OperationalError, match="serial"):
-        with distributed_lock("a", backend="postgresql") as lease:
+        with distributed_lock("1234collectPayment", backend="postgresql") as lease:
             with transaction.atomic(using="postgresql"):
                 with connections["postgresql"].cursor() as cursor:
                     cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -163,13 +172,13 @@ def test_transaction_with_a_snapshot_outlasts_renewals(level: str) -> None:
     """Though it can't lock the row any more; and who lost the lock doesn't commit there either."""
     counters = Counter.objects.using("postgresql")
     with isolated("postgresql", level):
-        with distributed_lock("a", backend="postgresql") as lease:
+        with distributed_lock("1234collectPayment", backend="postgresql") as lease:
             with transaction.atomic(using="postgresql"):
                 counters.create()
                 lease.renew()
         assert counters.count() == 1
         with pytest.raises(LockLost, match="before the commit"):
-            with distributed_lock("a", backend="postgresql") as lease:
+            with distributed_lock("1234collectPayment", backend="postgresql") as lease:
                 with transaction.atomic(using="postgresql"):
                     counters.create()
                     lease.renew()
@@ -183,7 +192,7 @@ def test_transaction_with_a_snapshot_is_not_committed_on_a_locked_row() -> None:
     other = connections["postgresql"].copy()
     try:
         with isolated("postgresql", "repeatable read"):
-            with distributed_lock("a", backend="postgresql"):
+            with distributed_lock("1234collectPayment", backend="postgresql"):
                 other.set_autocommit(False)
                 with other.cursor() as cursor:
                     cursor.execute("SELECT 1 FROM django_distlock_lock FOR UPDATE")
@@ -199,7 +208,7 @@ def test_transaction_with_a_snapshot_is_not_committed_on_a_locked_row() -> None:
 @on_each_server
 def test_guard_waits_for_no_connection_of_the_locks(alias: str) -> None:
     """They may all be in use."""
-    with distributed_lock("a", backend=alias):
+    with distributed_lock("1234collectPayment", backend=alias):
         with transaction.atomic(using=alias):
             Counter.objects.using(alias).create()
         with ExitStack() as busy, transaction.atomic(using=alias):
@@ -216,7 +225,7 @@ def test_block_that_is_left_in_another_thread_guards_nothing_more(
     """As of a generator that is closed there."""
 
     def locked() -> Generator[Lease]:
-        with distributed_lock("a", backend=alias) as lease:
+        with distributed_lock("1234collectPayment", backend=alias) as lease:
             yield lease
 
     generator = locked()
@@ -235,7 +244,7 @@ def test_connection_that_leads_elsewhere_is_not_guarded(alias: str) -> None:
     def work() -> None:
         connections[alias] = tenant = connections[alias].copy()
         tenant.settings_dict["NAME"] = "postgres" if tenant.vendor == "postgresql" else "mysql"
-        with distributed_lock("a", backend=alias), transaction.atomic(using=alias):
+        with distributed_lock("1234collectPayment", backend=alias), transaction.atomic(using=alias):
             with tenant.cursor() as cursor:
                 cursor.execute("SELECT 1")
             assert not free_for_others(alias)
@@ -258,7 +267,10 @@ def test_expired_lease_lets_no_database_commit(
 ) -> None:
     """Nor one that the lock's store knows nothing of."""
     with pytest.raises(LockLost, match=f"commit on the database '{using}'"):
-        with distributed_lock("a", backend=backend) as lease, transaction.atomic(using=using):
+        with (
+            distributed_lock("1234collectPayment", backend=backend) as lease,
+            transaction.atomic(using=using),
+        ):
             Counter.objects.using(using).create()
             moved_clock.expire(lease)
     assert not Counter.objects.using(using).exists()
@@ -275,9 +287,9 @@ def test_expired_lease_lets_no_database_commit(
 )
 def test_every_store_lets_its_holder_commit(backend: str, using: str) -> None:
     """Whether or not it has a part in the transaction; inside of it, too."""
-    with distributed_lock("a", backend=backend), transaction.atomic(using=using):
+    with distributed_lock("1234collectPayment", backend=backend), transaction.atomic(using=using):
         Counter.objects.using(using).create()
-    with transaction.atomic(using=using), distributed_lock("a", backend=backend):
+    with transaction.atomic(using=using), distributed_lock("1234collectPayment", backend=backend):
         Counter.objects.using(using).create()
     assert Counter.objects.using(using).count() == 2
     assert acquire(backend).release()
@@ -328,9 +340,15 @@ def test_guard_leaves_other_instruments_of_a_connection_alone(alias: str) -> Non
         vars(connection)["commit"] = instrument
         for _ in range(2):
             connection.ensure_connection()
-            with distributed_lock("a", backend=alias), transaction.atomic(using=alias):
+            with (
+                distributed_lock("1234collectPayment", backend=alias),
+                transaction.atomic(using=alias),
+            ):
                 Counter.objects.using(alias).create()
-            with pytest.raises(LockLost), distributed_lock("a", backend=alias) as lease:
+            with (
+                pytest.raises(LockLost),
+                distributed_lock("1234collectPayment", backend=alias) as lease,
+            ):
                 with transaction.atomic(using=alias):
                     take_away(lease)
             connection.close()
@@ -342,7 +360,7 @@ def test_guard_that_fails_rolls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever stops it: nothing is committed by accident."""
     refuse = mock.Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr(type(lock_backends["default"]), "guard", refuse)
-    with suppress(KeyboardInterrupt), distributed_lock("a"), transaction.atomic():
+    with suppress(KeyboardInterrupt), distributed_lock("1234collectPayment"), transaction.atomic():
         Counter.objects.create()
     assert refuse.called
     assert not Counter.objects.exists()
@@ -352,7 +370,7 @@ def test_guard_that_fails_rolls_back(monkeypatch: pytest.MonkeyPatch) -> None:
 @on_each_server
 def test_connection_lost_before_the_guard_commits_nothing(alias: str) -> None:
     """The error is the database's own, as of a commit that fails."""
-    with pytest.raises(DatabaseError), distributed_lock("a", backend=alias):
+    with pytest.raises(DatabaseError), distributed_lock("1234collectPayment", backend=alias):
         with transaction.atomic(using=alias):
             Counter.objects.using(alias).create()
             kill_session(alias)

@@ -72,7 +72,7 @@ def lose_late(acquired: list[Lease], moved_clock: MovedClock) -> LoseLate:
 def charging(store: str, using: str, lose_late: LoseLate) -> Callable[..., Any]:
     """Return a locked view that writes, and loses the lock before it answers."""
 
-    @distributed_lock("a", backend=store, http=True)
+    @distributed_lock("1234collectPayment", backend=store, http=True)
     def charge(request: HttpRequest) -> HttpResponse:
         Counter.objects.using(using).create(value=1)
         lose_late()
@@ -111,11 +111,11 @@ def test_lock_that_another_process_took_away_is_missed_before_the_commit(
 ) -> None:
     """As an operator's command does."""
 
-    @distributed_lock("a", backend=store, http=True)
+    @distributed_lock("1234collectPayment", backend=store, http=True)
     def charge(request: HttpRequest) -> HttpResponse:
         Counter.objects.create(value=1)
         [lease] = acquired
-        with Workers(1, "force_release", store, "a", str(lease.token)) as workers:
+        with Workers(1, "force_release", store, "1234collectPayment", str(lease.token)) as workers:
             assert workers.results() == [True]
         moved_clock.outdate(lease)
         return HttpResponse("charged")
@@ -133,11 +133,11 @@ def test_block_whose_lock_was_taken_away_is_rolled_back(
 ) -> None:
     """Whether the transaction is inside it or around it."""
     with pytest.raises(LockLost, match="before the commit"):
-        with distributed_lock("a", backend=store), transaction.atomic(using=using):
+        with distributed_lock("1234collectPayment", backend=store), transaction.atomic(using=using):
             Counter.objects.using(using).create(value=1)
             lose_late()
     with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=using):
-        with distributed_lock("a", backend=store) as lease:
+        with distributed_lock("1234collectPayment", backend=store) as lease:
             Counter.objects.using(using).create(value=1)
         moved_clock.outdate(lease)
         take_away(lease)
@@ -153,7 +153,10 @@ def test_lock_that_its_store_forgot_is_missed_before_the_commit(
     """Memcached has no operators, but can be flushed."""
     store: Any = lock_backends["memcached"]
     with pytest.raises(LockLost, match="before the commit"):
-        with distributed_lock("a", backend="memcached") as lease, transaction.atomic():
+        with (
+            distributed_lock("1234collectPayment", backend="memcached") as lease,
+            transaction.atomic(),
+        ):
             Counter.objects.create(value=1)
             moved_clock.outdate(lease)
             assert store.release(lease)
@@ -186,7 +189,7 @@ def test_method_whose_lock_was_taken_away_is_rolled_back_and_503(
     """Django's transaction is around it: the store is asked while the answer can be changed."""
 
     class Charge(View):
-        @distributed_lock("a", backend=store, http=True)
+        @distributed_lock("1234collectPayment", backend=store, http=True)
         def get(self, request: HttpRequest) -> HttpResponse:
             Counter.objects.create(value=1)
             lose_late()
@@ -205,7 +208,7 @@ def test_method_that_spoiled_its_transaction_is_not_guarded(
     """Nothing will be committed."""
 
     class Charge(View):
-        @distributed_lock("a", http=True)
+        @distributed_lock("1234collectPayment", http=True)
         def get(self, request: HttpRequest) -> HttpResponse:
             Counter.objects.create(value=1)
             moved_clock.outdate(acquired[-1])
@@ -246,7 +249,7 @@ def test_either_of_two_locks_is_missed_before_the_commit(
 def test_no_database_is_committed_under_a_lock_that_was_taken_away(lose_late: LoseLate) -> None:
     """The first commit of a request's transactions asks."""
 
-    @distributed_lock("a", backend="memory", http=True)
+    @distributed_lock("1234collectPayment", backend="memory", http=True)
     def charge(request: HttpRequest) -> HttpResponse:
         for using in ("default", "postgresql"):
             Counter.objects.using(using).create(value=1)
@@ -293,7 +296,7 @@ def test_view_whose_lock_is_taken_away_after_its_commit_answers(
 ) -> None:
     """The client is told what was committed."""
 
-    @distributed_lock("a", backend=store, http=True)
+    @distributed_lock("1234collectPayment", backend=store, http=True)
     def charge(request: HttpRequest) -> HttpResponse:
         Counter.objects.using(using).create(value=1)
         transaction.on_commit(lambda: take_away(acquired[-1]), using=using)
@@ -316,7 +319,7 @@ def test_async_view_answers_though_its_lock_was_taken_away(
 ) -> None:
     """What it did in a transaction of its own, in a thread, is kept."""
 
-    @distributed_lock("a", backend=store, http=True)
+    @distributed_lock("1234collectPayment", backend=store, http=True)
     async def charge(request: HttpRequest) -> HttpResponse:
         @sync_to_async
         def write() -> None:
@@ -344,7 +347,7 @@ def test_async_view_commits_nothing_under_a_lock_that_was_taken_away(
 ) -> None:
     """In a thread that works for it; what it raises is answered, but not with an invitation."""
 
-    @distributed_lock("a", backend=store, http=True)
+    @distributed_lock("1234collectPayment", backend=store, http=True)
     async def charge(request: HttpRequest) -> HttpResponse:
         @sync_to_async
         def write() -> None:
@@ -354,7 +357,7 @@ def test_async_view_commits_nothing_under_a_lock_that_was_taken_away(
                 take_away(lease)
 
         # No signal's receiver tells of the lease: for those, the store would be asked in a thread.
-        async with distributed_lock("a", backend=store, reentrant=True) as lease:
+        async with distributed_lock("1234collectPayment", backend=store, reentrant=True) as lease:
             pass
         await write()
         return HttpResponse("charged")
@@ -373,7 +376,7 @@ def test_streaming_view_answers_though_its_lock_was_taken_away(
 ) -> None:
     """As any view does."""
 
-    @distributed_lock("a", backend="memory", http=True)
+    @distributed_lock("1234collectPayment", backend="memory", http=True)
     def charge(request: HttpRequest) -> StreamingHttpResponse:
         Counter.objects.create(value=1)
         lose_late()
@@ -395,7 +398,7 @@ def test_expired_lease_is_told_and_its_store_is_not_asked(
 ) -> None:
     """The view's answer is the view's."""
 
-    @distributed_lock("a", http=True)
+    @distributed_lock("1234collectPayment", http=True)
     def charge(request: HttpRequest) -> HttpResponse:
         moved_clock.expire(acquired[-1])
         return HttpResponse("charged")
@@ -418,7 +421,7 @@ def test_lease_that_expires_while_it_can_not_be_released_leaves_the_views_answer
         moved_clock.expire(acquired[-1])
         raise DOWN
 
-    @distributed_lock("a", http=True)
+    @distributed_lock("1234collectPayment", http=True)
     def charge(request: HttpRequest) -> HttpResponse:
         scripted.answer("release", expire)
         return HttpResponse("charged")
@@ -434,7 +437,7 @@ def test_lock_without_end_that_can_not_be_released_leaves_the_views_answer(
 ) -> None:
     """An operator has to see to it, not the client."""
 
-    @distributed_lock("a", http=True, ttl=None)
+    @distributed_lock("1234collectPayment", http=True, ttl=None)
     def charge(request: HttpRequest) -> HttpResponse:
         scripted.answer("release", DOWN)
         return HttpResponse("charged")
@@ -446,7 +449,7 @@ def test_lock_without_end_that_can_not_be_released_leaves_the_views_answer(
 def test_view_that_is_to_raise_raises_though_its_work_is_kept(lose_late: LoseLate) -> None:
     """http=False: its caller is to know."""
 
-    @distributed_lock("a", backend="memory", http=False)
+    @distributed_lock("1234collectPayment", backend="memory", http=False)
     def charge(request: HttpRequest) -> HttpResponse:
         Counter.objects.create(value=1)
         lose_late()
@@ -468,10 +471,10 @@ def test_answer_says_what_became_of_the_work_whenever_the_lock_is_taken_away(
     def take_away_now_and_then() -> None:
         backend = lock_backends[store]
         while not over.wait(random.uniform(0, 0.004)):
-            for lock in backend.held("a"):
-                backend.force_release("a", lock.token or 0)
+            for lock in backend.held("1234collectPayment"):
+                backend.force_release("1234collectPayment", lock.token or 0)
 
-    @distributed_lock("a", backend=store, http=True)
+    @distributed_lock("1234collectPayment", backend=store, http=True)
     def charge(request: HttpRequest) -> HttpResponse:
         Counter.objects.create(value=number)
         moved_clock.outdate(acquired.pop())
@@ -505,7 +508,7 @@ def test_view_that_raises_for_a_lost_lock_invites_nobody_if_it_has_committed(
 ) -> None:
     """What it committed before is kept, whatever is undone."""
 
-    @distributed_lock("a", backend="memory", http=True)
+    @distributed_lock("1234collectPayment", backend="memory", http=True)
     def charge(request: HttpRequest) -> HttpResponse:
         with transaction.atomic(using="locks"):
             Counter.objects.using("locks").create(value=1)
@@ -528,7 +531,7 @@ def test_view_that_raises_for_a_lost_lock_invites_nobody_if_it_has_committed(
 def test_what_fails_after_the_commit_for_a_lost_lock_invites_nobody(acquired: list[Lease]) -> None:
     """Such as what on_commit() calls."""
 
-    @distributed_lock("a", backend="memory", http=True)
+    @distributed_lock("1234collectPayment", backend="memory", http=True)
     def charge(request: HttpRequest) -> HttpResponse:
         Counter.objects.create(value=1)
         [lease] = acquired
@@ -552,7 +555,7 @@ def test_view_that_raises_for_a_lost_lock_invites_to_try_again_if_all_is_undone(
 ) -> None:
     """It looked for itself."""
 
-    @distributed_lock("a", backend="memory", http=True)
+    @distributed_lock("1234collectPayment", backend="memory", http=True)
     def charge(request: HttpRequest) -> HttpResponse:
         Counter.objects.create(value=1)
         lose_late().renew()
@@ -567,7 +570,7 @@ def test_view_that_raises_for_a_lost_lock_invites_to_try_again_if_all_is_undone(
 def test_views_own_exception_wins(lose_late: LoseLate) -> None:
     """As ever."""
 
-    @distributed_lock("a", backend="memory", http=True)
+    @distributed_lock("1234collectPayment", backend="memory", http=True)
     def charge(request: HttpRequest) -> HttpResponse:
         lose_late()
         raise ZeroDivisionError

@@ -32,7 +32,7 @@ pytestmark = committed
 def test_release_waits_for_the_commit(alias: str) -> None:
     """Whoever gets the lock next sees what was done under it."""
     with transaction.atomic(using=alias):
-        with distributed_lock("a", backend=alias):
+        with distributed_lock("1234collectPayment", backend=alias):
             Counter.objects.using(alias).create(value=1)
         assert not free_for_others(alias)
     assert free_for_others(alias)
@@ -43,9 +43,9 @@ def test_release_by_name_waits_too(alias: str) -> None:
     """It says True, and the name is nobody's any more."""
     with transaction.atomic(using=alias):
         acquire(alias)
-        assert release_lock("a", backend=alias) is True
+        assert release_lock("1234collectPayment", backend=alias) is True
         with pytest.raises(LockNotHeld):
-            release_lock("a", backend=alias)
+            release_lock("1234collectPayment", backend=alias)
         assert not free_for_others(alias)
     assert free_for_others(alias)
 
@@ -61,7 +61,7 @@ def test_commit_releases_in_this_thread(alias: str) -> None:
 @on_each_server
 def test_durable_block_inside_the_lock_commits_before_the_release(alias: str) -> None:
     """The lock is outside, so the release waits for nothing."""
-    with distributed_lock("a", backend=alias):
+    with distributed_lock("1234collectPayment", backend=alias):
         with transaction.atomic(using=alias, durable=True):
             Counter.objects.using(alias).create()
         assert not free_for_others(alias)
@@ -72,7 +72,7 @@ def test_durable_block_inside_the_lock_commits_before_the_release(alias: str) ->
 def test_lease_whose_release_waits_is_renewed(alias: str) -> None:
     """So a transaction may outlast the ttl, and be committed."""
     with transaction.atomic(using=alias):
-        with distributed_lock("a", backend=alias) as lease:
+        with distributed_lock("1234collectPayment", backend=alias) as lease:
             Counter.objects.using(alias).create()
         is_renewed = renewed_since([lease])
         due_now([lease])
@@ -131,7 +131,7 @@ def test_lock_can_be_acquired_again_at_once_after_a_rollback(alias: str) -> None
     """As a loop does that tries a transaction again; whoever is faster, this or the background."""
     for _ in range(20):
         with suppress(ZeroDivisionError), transaction.atomic(using=alias):
-            with distributed_lock("a", backend=alias):
+            with distributed_lock("1234collectPayment", backend=alias):
                 raise ZeroDivisionError
     assert acquire(alias).release()
 
@@ -222,11 +222,11 @@ def test_release_waits_for_the_transactions_of_all_databases(
         with suppress(ZeroDivisionError), transaction.atomic(using=alias):
             acquire(alias)
             if inside == "both":
-                release_lock("a", backend=alias)
+                release_lock("1234collectPayment", backend=alias)
             if failing == "inner":
                 raise ZeroDivisionError
         if inside == "outer":
-            release_lock("a", backend=alias)
+            release_lock("1234collectPayment", backend=alias)
         assert not free_for_others(alias)
         if failing == "outer":
             raise ZeroDivisionError
@@ -238,7 +238,7 @@ def test_release_waits_for_the_data_in_another_file(failing: bool) -> None:
     """On SQLite, with a file for the locks, a grant is visible at once, as on a server."""
     with suppress(ZeroDivisionError), transaction.atomic():
         Counter.objects.create()
-        with distributed_lock("a", backend="locks"):
+        with distributed_lock("1234collectPayment", backend="locks"):
             assert not free_for_others("locks")
         assert not free_for_others("locks")
         if failing:
@@ -299,7 +299,7 @@ def test_error_of_the_database_in_a_block_is_no_error_of_the_lock(
 ) -> None:
     """The transaction is broken, so the release waits for its rollback, on SQLite too."""
     with suppress(DatabaseError), transaction.atomic(using=alias):
-        with distributed_lock("a", backend=alias):
+        with distributed_lock("1234collectPayment", backend=alias):
             Counter.objects.using(alias).create(pk=1)
             Counter.objects.using(alias).create(pk=1)
     assert not [record for record in caplog.records if record.name == "django_distlock"]

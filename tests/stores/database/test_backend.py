@@ -54,7 +54,7 @@ def locked_row(alias: str, semaphore: str) -> Iterator[None]:
             other.rollback()
 
 
-def acquire_expired(alias: str, semaphore: str = "a") -> None:
+def acquire_expired(alias: str, semaphore: str = "1234collectPayment") -> None:
     """Acquire a lock whose lease ends at once."""
     acquire(alias, semaphore, renew=False)
     Lock.objects.using(alias).filter(semaphore=semaphore).update(expires_at=PAST)
@@ -77,7 +77,9 @@ def test_refused_try_is_one_statement_that_writes_nothing_on_postgresql() -> Non
             return cursor.fetchone()
 
     before = position()
-    sent = statements_sent("postgresql", lambda: acquire_lock("a", backend="postgresql"))
+    sent = statements_sent(
+        "postgresql", lambda: acquire_lock("1234collectPayment", backend="postgresql")
+    )
     assert len(sent) == 1
     assert position() == before
 
@@ -91,7 +93,7 @@ def test_refused_try_is_one_statement_that_writes_nothing_on_sqlite() -> None:
         sent: list[str] = []
         default_connection.connection.set_trace_callback(sent.append)
         try:
-            assert acquire_lock("a") is None
+            assert acquire_lock("1234collectPayment") is None
         finally:
             default_connection.connection.set_trace_callback(None)
         assert len(sent) == 1
@@ -104,8 +106,8 @@ def test_refused_try_is_one_statement_that_writes_nothing_on_sqlite() -> None:
 def test_refused_try_takes_at_most_two_round_trips_on_mariadb(alias: str, most: int) -> None:
     """One where there is RETURNING."""
     acquire(alias)
-    acquire_lock("a", backend=alias)
-    sent = statements_sent(alias, lambda: acquire_lock("a", backend=alias))
+    acquire_lock("1234collectPayment", backend=alias)
+    sent = statements_sent(alias, lambda: acquire_lock("1234collectPayment", backend=alias))
     assert len(sent) == most
 
 
@@ -123,7 +125,7 @@ def test_owner_is_not_in_the_message_of_an_error() -> None:
                 "django_distlock.acquiring.new_owner", return_value=Owner("5ec2e7" * 5)
             ):
                 with pytest.raises(LockBackendUnavailable, match="constraint") as caught:
-                    acquire_lock("a", backend="postgresql")
+                    acquire_lock("1234collectPayment", backend="postgresql")
         finally:
             cursor.execute("ALTER TABLE django_distlock_lock DROP CONSTRAINT no")
     assert "5ec2e7" not in str(caught.value)
@@ -134,9 +136,9 @@ def test_owner_is_not_in_the_message_of_an_error() -> None:
 def test_locked_row_is_contended_at_once_and_not_down(alias: str) -> None:
     """An operator's transaction, say; nobody waits for it longer than 50 ms plus the round trip."""
     acquire_expired(alias)
-    with locked_row(alias, "a"):
+    with locked_row(alias, "1234collectPayment"):
         before = clocks.monotonic()
-        assert acquire_lock("a", backend=alias) is None
+        assert acquire_lock("1234collectPayment", backend=alias) is None
         assert clocks.monotonic() - before < 20  # MySQL's own wait is 50 seconds
     assert acquire(alias, timeout=10)
 
@@ -146,7 +148,7 @@ def test_locked_row_is_contended_at_once_and_not_down(alias: str) -> None:
 def test_release_of_a_locked_row_is_unavailable_and_can_be_repeated() -> None:
     """After several tries: it is not known to be lost."""
     lease = acquire("postgresql")
-    with locked_row("postgresql", "a"):
+    with locked_row("postgresql", "1234collectPayment"):
         with pytest.raises(LockBackendUnavailable, match="lock timeout"):
             lease.release()
     assert lease.release()
@@ -193,7 +195,7 @@ def test_missing_table_is_unavailable(alias: str) -> None:
         cursor.execute(f"ALTER TABLE {table} RENAME TO elsewhere")
         try:
             with pytest.raises(LockBackendUnavailable, match=table):
-                acquire_lock("a", backend=alias)
+                acquire_lock("1234collectPayment", backend=alias)
             with pytest.raises(LockBackendUnavailable, match="DISTLOCK"):
                 list(lock_backends[alias].held())
         finally:
@@ -206,7 +208,7 @@ def test_database_that_is_not_there_is_unavailable_and_not_busy(alias: str) -> N
     settings = connections[alias].settings_dict
     with mock.patch.dict(settings, PORT="1"):
         with pytest.raises(LockBackendUnavailable, match="DISTLOCK") as caught:
-            acquire_lock("a", backend=alias, timeout=None)
+            acquire_lock("1234collectPayment", backend=alias, timeout=None)
     assert not caught.value.reply_lost
 
 
@@ -217,7 +219,7 @@ def test_owner_reaches_no_log(alias: str, debug: bool, caplog: pytest.LogCapture
     caplog.set_level(logging.DEBUG)
     with override_settings(DEBUG=debug):
         lease = acquire(alias)
-        acquire_lock("a", backend=alias)
+        acquire_lock("1234collectPayment", backend=alias)
         lease.renew()
         lease.release()
         logged = caplog.text + str(connections[alias].queries)

@@ -60,7 +60,10 @@ def test_label_is_escaped_in_a_database_of_another_encoding() -> None:
     with another_database("postgresql", IN_LATIN1):
         lease = acquire("postgresql", label=f"Zo\xeb {EMOJI}")
         assert elsewhere(
-            lambda: acquire_lock("a", backend="postgresql", label=EMOJI, timeout=0.1) is None
+            lambda: (
+                acquire_lock("1234collectPayment", backend="postgresql", label=EMOJI, timeout=0.1)
+                is None
+            )
         )
         with pytest.raises(InvalidSemaphore, match="encoding of the database"):
             acquire_lock(CYRILLIC, backend="postgresql")

@@ -55,7 +55,7 @@ def test_new_connection_is_not_waited_for_longer_than_the_store_timeout(
         own.close_own_connections()
         store_timeout(alias, SHORT)
         with proxy.swallowing():
-            error = fail_in_time(lambda: acquire_lock("a", backend=alias))
+            error = fail_in_time(lambda: acquire_lock("1234collectPayment", backend=alias))
             assert not error.reply_lost
         store_timeout(alias, LONG)
         with in_time():
@@ -76,11 +76,11 @@ def test_swallowed_statement_is_unavailable_and_the_next_call_works_at_once(
         store_timeout(alias, SHORT)
         with proxy.swallowing():
             began = time.monotonic()
-            error = fail_in_time(lambda: acquire_lock("a", backend=alias))
+            error = fail_in_time(lambda: acquire_lock("1234collectPayment", backend=alias))
             assert time.monotonic() - began >= SHORT
             # The drivers count whole seconds, and say something else.
             assert f"no answer in {SHORT} seconds" in str(error)
-            fail_in_time(lambda: acquire_lock("a", backend=alias, timeout=0.1))
+            fail_in_time(lambda: acquire_lock("1234collectPayment", backend=alias, timeout=0.1))
         store_timeout(alias, LONG)
         with in_time():
             lease = acquire(alias, "by the first")
@@ -113,8 +113,8 @@ def test_stopped_server_is_unavailable(
     acquire(alias).release()
     store_timeout(alias, SHORT)
     with servers[alias].paused():
-        fail_in_time(lambda: acquire_lock("a", backend=alias))
-        fail_in_time(lambda: acquire_lock("a", backend=alias))
+        fail_in_time(lambda: acquire_lock("1234collectPayment", backend=alias))
+        fail_in_time(lambda: acquire_lock("1234collectPayment", backend=alias))
     store_timeout(alias, LONG)
     with in_time():
         assert acquire(alias, "as before").release()
@@ -134,7 +134,7 @@ def test_connections_in_use_are_waited_for_within_the_time(
     store_timeout(alias, 0.1)
     with noting_connections(alias) as made:
         with used_elsewhere(one), used_elsewhere(two):
-            error = fail_in_time(lambda: acquire_lock("a", backend=alias))
+            error = fail_in_time(lambda: acquire_lock("1234collectPayment", backend=alias))
         assert "2 connections for locks have been in use" in str(error)
         assert not error.reply_lost
         store_timeout(alias, LONG)

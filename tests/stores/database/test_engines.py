@@ -45,10 +45,13 @@ def engine() -> Engine:
 def test_commit_is_guarded_though_the_engine_tells_no_isolation_level(engine: Engine) -> None:
     """It has none of the attributes that Django's sets when it connects."""
     with engine():
-        with distributed_lock("a", backend=ALIAS), transaction.atomic(using=ALIAS):
+        with distributed_lock("1234collectPayment", backend=ALIAS), transaction.atomic(using=ALIAS):
             Counter.objects.using(ALIAS).create()
         assert not hasattr(connections[ALIAS], "isolation_level")
-        with pytest.raises(LockLost), distributed_lock("a", backend=ALIAS) as lease:
+        with (
+            pytest.raises(LockLost),
+            distributed_lock("1234collectPayment", backend=ALIAS) as lease,
+        ):
             with transaction.atomic(using=ALIAS):
                 Counter.objects.using(ALIAS).create()
                 take_away(lease)
@@ -58,7 +61,10 @@ def test_commit_is_guarded_though_the_engine_tells_no_isolation_level(engine: En
 def test_transaction_with_a_snapshot_is_recognised_in_any_engine(engine: Engine) -> None:
     """The database itself tells that all of its transactions are."""
     with engine(options="-c default_transaction_isolation=serializable"):
-        with distributed_lock("a", backend=ALIAS) as lease, transaction.atomic(using=ALIAS):
+        with (
+            distributed_lock("1234collectPayment", backend=ALIAS) as lease,
+            transaction.atomic(using=ALIAS),
+        ):
             Counter.objects.using(ALIAS).create()
             lease.renew()  # its row is locked by no such transaction then
         assert Counter.objects.using(ALIAS).count() == 1

@@ -141,7 +141,7 @@ def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
         return joined
 
     async def cancel_as_it_joins() -> None:
-        task = asyncio.create_task(aacquire_lock("a", backend=ALIAS, timeout=60))
+        task = asyncio.create_task(aacquire_lock("1234collectPayment", backend=ALIAS, timeout=60))
         assert await asyncio.to_thread(joining.wait, 30)
         task.cancel()
         may_go_on.set()
@@ -149,7 +149,7 @@ def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
             await task
 
     monkeypatch.setattr(QueuedPlace, "join", join_slowly)
-    with distributed_lock("a", backend=ALIAS):
+    with distributed_lock("1234collectPayment", backend=ALIAS):
         run(cancel_as_it_joins())
         assert waiters() == 0
     assert not places.places
@@ -203,7 +203,12 @@ def test_row_of_who_waits_no_more_keeps_nobody_out(
         with mock.patch.object(PostgreSQLStatements, what, fail):
             for _ in range(2):  # to the first one it is handed over
                 with suppress(Interrupted):
-                    assert elsewhere(lambda: acquire_lock("a", timeout=0.01, backend=ALIAS)) is None
+                    assert (
+                        elsewhere(
+                            lambda: acquire_lock("1234collectPayment", timeout=0.01, backend=ALIAS)
+                        )
+                        is None
+                    )
         lease.release()
         until(lambda: waiters() == 1)
         until(lambda: free_for_others(ALIAS))
@@ -249,7 +254,7 @@ def test_who_is_offered_the_lock_while_it_joins_again_takes_it() -> None:
     with mock.patch.object(PostgreSQLStatements, "join", fail_once):
         place, owner, woken = wait_by_hand()
     assert woken.is_set()
-    assert store().acquire("a", owner, 60, "") is not None
+    assert store().acquire("1234collectPayment", owner, 60, "") is not None
     place.leave(granted=True)
 
 

@@ -78,7 +78,7 @@ def test_killed_database_is_unavailable_and_keeps_its_locks(
 ) -> None:
     """Durable where it must be: a grant that was told survives."""
     server = servers[alias]
-    lease = acquire_lock("a", backend=alias)
+    lease = acquire_lock("1234collectPayment", backend=alias)
     assert lease is not None
     server.kill()
     try:
@@ -92,4 +92,4 @@ def test_killed_database_is_unavailable_and_keeps_its_locks(
         connections[alias].close()
     assert not free_for_others(alias)
     assert lease.release() is True
-    assert acquire_lock("a", backend=alias)
+    assert acquire_lock("1234collectPayment", backend=alias)

@@ -61,11 +61,13 @@ def test_nobody_waits_until_the_process_hears(monkeypatch: pytest.MonkeyPatch) -
         return listen(statements, process)
 
     def wait() -> Lease | None:
-        return acquire_lock("a", timeout=SOON, backend=ALIAS)
+        return acquire_lock("1234collectPayment", timeout=SOON, backend=ALIAS)
 
     monkeypatch.setattr(PostgreSQLStatements, "listen", listen_late)
     lease = acquire(ALIAS)
-    assert elsewhere(lambda: acquire_lock("a", timeout=0.01, backend=ALIAS)) is None
+    assert (
+        elsewhere(lambda: acquire_lock("1234collectPayment", timeout=0.01, backend=ALIAS)) is None
+    )
     with ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(elsewhere, wait)
         until_waiting(1)
@@ -209,13 +211,16 @@ def test_behind_a_pooler_waiters_try_again_and_again(
     monkeypatch.setattr(PostgreSQLStatements, "vouch", vouch)
     with behind_pgbouncer(DISABLE_SERVER_SIDE_CURSORS=told):
         lease = acquire(ALIAS)
-        place = store().join("a", new_owner(), "", lambda: None)
+        place = store().join("1234collectPayment", new_owner(), "", lambda: None)
         assert (place is None) is told
         if place is not None:
             until(lambda: not store().queues_all)
             place.leave(granted=False)
         assert not store().queues_all
-        assert elsewhere(lambda: acquire_lock("a", timeout=0.1, backend=ALIAS)) is None
+        assert (
+            elsewhere(lambda: acquire_lock("1234collectPayment", timeout=0.1, backend=ALIAS))
+            is None
+        )
         assert waiters() == 0
         lease.release()
 
@@ -225,7 +230,7 @@ def test_session_that_is_another_one_is_not_listened_on(monkeypatch: pytest.Monk
     monkeypatch.setattr(listening, "DEAF", (600.0,))
     rows = [(0, None, None, None)]
     with mock.patch.object(PostgreSQLStatements, "vouch", return_value=rows):
-        place = store().join("a", new_owner(), "", lambda: None)
+        place = store().join("1234collectPayment", new_owner(), "", lambda: None)
         assert place is not None
         until(lambda: not current_listener().may_hear())
     assert not store().queues_all
@@ -266,10 +271,10 @@ def test_listener_goes_on_after_an_error(
 def test_without_threads_nobody_joins(monkeypatch: pytest.MonkeyPatch) -> None:
     """As under uWSGI without --enable-threads, or when there are too many."""
     monkeypatch.setattr(listening, "lacks_threads", lambda: True)
-    assert store().join("a", new_owner(), "", lambda: None) is None
+    assert store().join("1234collectPayment", new_owner(), "", lambda: None) is None
     monkeypatch.setattr(listening, "lacks_threads", lambda: False)
     with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError):
-        assert store().join("a", new_owner(), "", lambda: None) is None
+        assert store().join("1234collectPayment", new_owner(), "", lambda: None) is None
     assert waiters() == 0
 
 

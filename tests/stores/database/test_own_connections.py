@@ -43,7 +43,7 @@ def test_grant_inside_a_transaction_is_visible_at_once(alias: str) -> None:
         with another_session(alias) as other, other.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM django_distlock_lock WHERE owner <> ''")
             assert cursor.fetchone() == (1,)
-        assert acquire_lock("a", backend=alias) is None
+        assert acquire_lock("1234collectPayment", backend=alias) is None
 
 
 @on_each_server
@@ -52,7 +52,7 @@ def test_rollback_does_not_erase_a_grant(alias: str) -> None:
     with pytest.raises(ZeroDivisionError), transaction.atomic(using=alias):
         lease = acquire(alias)
         raise ZeroDivisionError
-    assert acquire_lock("a", backend=alias) is None
+    assert acquire_lock("1234collectPayment", backend=alias) is None
     assert lease.release()
 
 
@@ -61,7 +61,7 @@ def test_trouble_leaves_the_callers_transaction_usable(alias: str) -> None:
     """Contention, and an error of the database (peer defect 2)."""
     acquire(alias)
     with transaction.atomic(using=alias):
-        assert acquire_lock("a", backend=alias) is None
+        assert acquire_lock("1234collectPayment", backend=alias) is None
         broken = mock.patch.object(DatabaseBackend, "statements", side_effect=_fail(alias))
         with broken, pytest.raises(LockBackendUnavailable):
             acquire_lock("report", backend=alias)
@@ -79,7 +79,7 @@ def _fail(alias: str) -> Callable[[BaseDatabaseWrapper], None]:
 @on_each_database
 def test_database_error_inside_a_block_releases_the_lock(alias: str) -> None:
     """The broken transaction is the caller's (peer defect 2)."""
-    with pytest.raises(DatabaseError), distributed_lock("a", backend=alias):
+    with pytest.raises(DatabaseError), distributed_lock("1234collectPayment", backend=alias):
         with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
             cursor.execute("SELECT nonsense")
     assert acquire(alias).release()
@@ -92,7 +92,7 @@ def test_forked_child_has_connections_of_its_own(alias: str) -> None:
 
     def work_in_child() -> None:
         connections[alias].connection = None  # the parent's
-        assert acquire_lock("a", backend=alias) is None
+        assert acquire_lock("1234collectPayment", backend=alias) is None
         assert acquire(alias, "child").release()
 
     with forked(work_in_child):
@@ -141,7 +141,7 @@ def test_table_is_the_same_whatever_the_search_path_is() -> None:
         try:
             cursor.execute("CREATE TABLE tenant.django_distlock_lock (LIKE django_distlock_lock)")
             cursor.execute("SET search_path = tenant, public")
-            assert acquire_lock("a", backend="postgresql") is None
+            assert acquire_lock("1234collectPayment", backend="postgresql") is None
         finally:
             cursor.execute("RESET search_path")
             cursor.execute("DROP SCHEMA tenant CASCADE")
@@ -230,7 +230,7 @@ def test_routers_do_not_lead_locks_astray(alias: str, settings: Any) -> None:
     """The option `using` says where they are."""
     settings.DATABASE_ROUTERS = [Elsewhere()]
     assert acquire(alias)
-    assert acquire_lock("a", backend=alias) is None
+    assert acquire_lock("1234collectPayment", backend=alias) is None
     assert Lock.objects.using(alias).held().count() == 1
     assert not Lock.objects.exists()
 
@@ -259,7 +259,7 @@ def test_interrupted_call_leaves_its_connection_to_others(alias: str) -> None:
     for _ in range(3):
         with mock.patch.object(type(before), "acquire", side_effect=Interrupted):
             with pytest.raises(Interrupted):
-                acquire_lock("a", backend=alias)
+                acquire_lock("1234collectPayment", backend=alias)
     assert not any(each.is_used for each in pool.all)
     assert acquire(alias).release()
     assert own_statements(alias) is not before
@@ -273,6 +273,6 @@ def test_connection_that_could_not_be_prepared_is_closed(alias: str) -> None:
     with mock.patch.object(Statements, "use", side_effect=DatabaseError("no")):
         for _ in range(3):
             with pytest.raises(LockBackendUnavailable) as kept:
-                acquire_lock("a", backend=alias)
+                acquire_lock("1234collectPayment", backend=alias)
         assert kept.value.__cause__
         until(lambda: sessions(alias) <= before)

@@ -66,7 +66,7 @@ def test_row_that_is_locked_for_a_moment_is_asked_for_again() -> None:
     with another_session("mariadb") as other:
         other.set_autocommit(False)
         with other.cursor() as cursor:
-            cursor.execute(LOCK, [b"a"])
+            cursor.execute(LOCK, [b"1234collectPayment"])
         unlock = mock.Mock(side_effect=lambda seconds: other.rollback())
         with mock.patch.object(database, "sleep", unlock):
             assert acquire("mariadb").release()
@@ -82,7 +82,7 @@ def test_free_lock_is_granted_while_others_are_renewed_and_purged() -> None:
     with renewing, purging:
         refused = 0
         for _ in range(1_500):
-            lease = acquire_lock("a", backend="mariadb", renew=False)
+            lease = acquire_lock("1234collectPayment", backend="mariadb", renew=False)
             refused += lease is None
             assert lease is None or lease.release()
         renewing.tell()

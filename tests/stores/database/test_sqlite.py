@@ -32,7 +32,9 @@ def sqlite_connection(tmp_path: Path) -> Iterator[BaseDatabaseWrapper]:
 
 def parameters(ttl: int | None = 60_000_000) -> Parameters:
     """Return what the statements are told."""
-    return Parameters(semaphore="a", owner="o", ttl=ttl, holder="", after="", keep=0)
+    return Parameters(
+        semaphore="1234collectPayment", owner="o", ttl=ttl, holder="", after="", keep=0
+    )
 
 
 def levels_set_by_release(

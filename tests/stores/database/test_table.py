@@ -219,7 +219,7 @@ def test_dumped_locks_can_be_loaded(
 
 def test_dumped_time_can_be_read_by_people() -> None:
     """In ISO 8601, and not as a long number."""
-    lock = Lock(semaphore="a", acquired_at=NOW)
+    lock = Lock(semaphore="1234collectPayment", acquired_at=NOW)
     (fields,) = [dumped["fields"] for dumped in serializers.serialize("python", [lock])]
     assert Lock._meta.get_field("acquired_at").value_to_string(lock) == NOW.isoformat()
     assert Lock._meta.get_field("expires_at").value_to_string(lock) == ""

@@ -57,13 +57,13 @@ def test_order_is_that_of_joining_across_processes_threads_and_tasks() -> None:
 
     def wait_in_task() -> int | None:
         async def wait() -> int | None:
-            async with distributed_lock("a", timeout=SOON, backend=ALIAS) as lease:
+            async with distributed_lock("1234collectPayment", timeout=SOON, backend=ALIAS) as lease:
                 return lease.token
 
         return run(wait())
 
     def wait_in_thread() -> int | None:
-        lease = acquire_lock("a", timeout=SOON, backend=ALIAS)
+        lease = acquire_lock("1234collectPayment", timeout=SOON, backend=ALIAS)
         assert lease is not None
         lease.release()
         connections.close_all()
@@ -122,7 +122,7 @@ def test_uncontended_release_is_one_statement_that_notifies_nobody() -> None:
 def test_newcomer_does_not_overtake_the_living() -> None:
     """Though the lock is free, as it is for a moment after its holder has died."""
     another_waits(FUTURE)
-    assert acquire_lock("a", backend=ALIAS) is None
+    assert acquire_lock("1234collectPayment", backend=ALIAS) is None
     acquire(ALIAS, "nobody waits for it").release()
 
 
@@ -167,7 +167,7 @@ def test_lock_that_is_freed_in_a_transaction_is_handed_on_after_it(only_woken: N
     with Line() as line:
         waiting = line.join()
         with transaction.atomic(using=ALIAS):
-            assert store().force_release("a", lease.token or 0)
+            assert store().force_release("1234collectPayment", lease.token or 0)
         assert granted(waiting).release()
     lease.release()
 
@@ -195,11 +195,15 @@ def test_dry_run_offers_nothing() -> None:
 def test_waiter_that_gives_up_leaves_nothing() -> None:
     """When its time is over, and when its task is cancelled."""
     lease = acquire(ALIAS)
-    assert elsewhere(lambda: acquire_lock("a", timeout=0.05, backend=ALIAS)) is None
+    assert (
+        elsewhere(lambda: acquire_lock("1234collectPayment", timeout=0.05, backend=ALIAS)) is None
+    )
     assert waiters() == 0
 
     async def wait_and_give_up() -> None:
-        waiting = asyncio.create_task(aacquire_lock("a", timeout=30, backend=ALIAS))
+        waiting = asyncio.create_task(
+            aacquire_lock("1234collectPayment", timeout=30, backend=ALIAS)
+        )
         await asyncio.to_thread(elsewhere, lambda: until_waiting(1))
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -222,8 +226,8 @@ def test_offer_of_no_use_is_handed_on() -> None:
     first.leave(granted=False)
     assert Lock.objects.using(ALIAS).get().owner == other
     assert woken_too.wait(SOON)
-    assert store().acquire("a", owner, 60, "") is None
-    assert store().acquire("a", other, 60, "") is not None
+    assert store().acquire("1234collectPayment", owner, 60, "") is None
+    assert store().acquire("1234collectPayment", other, 60, "") is not None
     second.leave(granted=True)
     assert waiters() == 0
 
@@ -236,7 +240,7 @@ def test_who_missed_its_offer_waits_on_where_it_was() -> None:
     assert woken.wait(SOON)
     Lock.objects.using(ALIAS).update(owner="another", expires_at=None)
     second, _, _ = wait_by_hand()
-    assert store().acquire("a", owner, 60, "") is None
+    assert store().acquire("1234collectPayment", owner, 60, "") is None
     [one, two] = LockWaiter.objects.using(ALIAS).order_by("id")
     assert (one.id, two.id) == (first.id, second.id)
     for place in (first, second):
@@ -251,8 +255,8 @@ def test_own_try_is_granted_to_the_first_only(monkeypatch: pytest.MonkeyPatch) -
     first, owner, _ = wait_by_hand()
     second, other, _ = wait_by_hand()
     Lock.objects.using(ALIAS).update(owner="")
-    assert store().acquire("a", other, 60, "") is None
-    assert store().acquire("a", owner, 60, "") is not None
+    assert store().acquire("1234collectPayment", other, 60, "") is None
+    assert store().acquire("1234collectPayment", owner, 60, "") is not None
     first.leave(granted=True)
     assert waiters() == 1
     second.leave(granted=False)
@@ -264,7 +268,7 @@ def test_who_joins_when_the_lock_is_free_tries_at_once(only_woken: None) -> None
     place, _, woken = wait_by_hand("free")
     assert woken.is_set()
     place.leave(granted=False)
-    contended.add(ALIAS, "a")
+    contended.add(ALIAS, "1234collectPayment")
     lease = acquire(ALIAS, timeout=30)
     assert waiters() == 0
     lease.release()
@@ -282,13 +286,13 @@ def test_other_statements_know_no_waiters() -> None:
     """They are asked again and again."""
     store = OtherStatements(ALIAS, using=ALIAS)
     assert store.queues_all
-    assert store.join("a", new_owner(), "", lambda: None) is None
+    assert store.join("1234collectPayment", new_owner(), "", lambda: None) is None
     assert not store.queues_all
 
 
 def test_other_statements_force_a_release() -> None:
     """Which hands nothing on."""
     store = OtherStatements(ALIAS, using=ALIAS)
-    grant = store.acquire("a", new_owner(), 60, "")
+    grant = store.acquire("1234collectPayment", new_owner(), 60, "")
     assert grant is not None
-    assert store.force_release("a", grant.token or 0)
+    assert store.force_release("1234collectPayment", grant.token or 0)

@@ -47,7 +47,7 @@ def test_nothing_is_unpickled(alias: str) -> None:
     trap = pickle.dumps(Trap(), 0).decode()
     assert ask(alias, f"set {key_of()} 1 0 {len(trap)}\r\n{trap}") == ["STORED"]
     with mock.patch.object(Trap, "sprung") as sprung:
-        assert acquire_lock("a", backend=alias) is None
+        assert acquire_lock("1234collectPayment", backend=alias) is None
         sprung.assert_not_called()
         pickle.loads(trap.encode())
         sprung.assert_called_once()
@@ -74,14 +74,14 @@ def test_key_prefix_counts(alias: str) -> None:
     with configured(alias, {"KEY_PREFIX": "site"}):
         assert acquire(alias)
         assert ask(alias, f"mg {key_of(prefix='site:')} v")[0] == "VA 32"
-        assert acquire_lock("a", backend=alias) is None
+        assert acquire_lock("1234collectPayment", backend=alias) is None
 
 
 def test_version_and_key_function_do_not_count(alias: str) -> None:
     """A new version at a deploy would split each lock in two."""
     assert acquire(alias)
     with configured(alias, {"VERSION": 2, "KEY_FUNCTION": lambda *parts: repr(parts)}):
-        assert acquire_lock("a", backend=alias) is None
+        assert acquire_lock("1234collectPayment", backend=alias) is None
 
 
 # Exclusion
@@ -108,7 +108,7 @@ def test_threads_that_hold_in_turn_never_overlap(alias: str) -> None:
 
     def work(number: int) -> None:
         for _ in range(10):
-            with distributed_lock("a", timeout=60, backend=alias):
+            with distributed_lock("1234collectPayment", timeout=60, backend=alias):
                 inside.append(number)
                 assert inside == [number]
                 inside.remove(number)
@@ -122,7 +122,7 @@ def test_async_calls(alias: str) -> None:
     """They are made in threads of the store's own."""
 
     async def use() -> None:
-        async with distributed_lock("a", backend=alias) as lease:
+        async with distributed_lock("1234collectPayment", backend=alias) as lease:
             assert lease.held
             await lease.arenew()
 
@@ -153,9 +153,9 @@ def test_sequential_blocks_in_one_transaction_have_one_lease(alias: str) -> None
     """Nobody else had the lock in between."""
     with transaction.atomic():
         for _ in range(2):
-            with distributed_lock("a", backend=alias) as lease:
+            with distributed_lock("1234collectPayment", backend=alias) as lease:
                 assert lease.held
-            assert not elsewhere(lambda: acquire_lock("a", backend=alias))
+            assert not elsewhere(lambda: acquire_lock("1234collectPayment", backend=alias))
     assert acquire(alias).release()
 
 
@@ -163,10 +163,10 @@ def test_sequential_blocks_in_one_transaction_have_one_lease(alias: str) -> None
 def test_loss_between_two_blocks_is_noticed_without_a_token(alias: str) -> None:
     """Somebody else may have had the lock, and given it back."""
     with pytest.raises(LockLost), transaction.atomic():
-        with distributed_lock("a", backend=alias):
+        with distributed_lock("1234collectPayment", backend=alias):
             pass
         assert ask(alias, "flush_all") == ["OK"]
         assert elsewhere(lambda: acquire(alias).release())
-        with distributed_lock("a", backend=alias):
+        with distributed_lock("1234collectPayment", backend=alias):
             pytest.fail("it was taken back")
     assert acquire(alias).release()

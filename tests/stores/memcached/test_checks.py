@@ -39,7 +39,7 @@ def test_ttl_that_memcached_cannot_keep_is_refused(
 ) -> None:
     """In a call, and in the settings; it says what to give (peer defects 17 and 25)."""
     with pytest.raises(ValueError, match=reason):
-        acquire_lock("a", ttl=ttl, backend=alias)
+        acquire_lock("1234collectPayment", ttl=ttl, backend=alias)
     assert reason in invalid(alias, ttl=ttl)
 
 

@@ -50,12 +50,12 @@ def test_caches_own_settings_do_not_hide_errors() -> None:
     }
     with configured("memcached", {"OPTIONS": options}):
         lease = acquire("memcached")
-        assert acquire_lock("a", backend="memcached") is None
+        assert acquire_lock("1234collectPayment", backend="memcached") is None
         assert lease.release()
     with configured("memcached", {"OPTIONS": options, "LOCATION": "127.0.0.1:1"}):
         assert caches["memcached"].add("a", 1) is False
         with pytest.raises(LockBackendUnavailable):
-            acquire_lock("a", backend="memcached")
+            acquire_lock("1234collectPayment", backend="memcached")
 
 
 @pytest.mark.needs("pylibmc")
@@ -65,11 +65,11 @@ def test_pylibmcs_binary_protocol() -> None:
     with configured("pylibmc", {"OPTIONS": {"binary": True, "behaviors": behaviors}}):
         for keep in (0, 0, 30.5):
             lease = acquire("pylibmc", renew=False)
-            assert acquire_lock("a", backend="pylibmc") is None
+            assert acquire_lock("1234collectPayment", backend="pylibmc") is None
             lease.renew()
             assert lock_backends["pylibmc"].release(lease, keep)
             assert not lease.release()
-        assert acquire_lock("a", backend="pylibmc") is None
+        assert acquire_lock("1234collectPayment", backend="pylibmc") is None
 
 
 # Entries that others change
@@ -205,7 +205,7 @@ def test_server_has_the_store_timeout(
         if idle:
             store.server.give_back(HangingClient(stopped_clock))
         with pytest.raises(LockBackendUnavailable) as caught:
-            store.acquire("a", "owner", 60, "")
+            store.acquire("1234collectPayment", "owner", 60, "")
     assert stopped_clock[0] - began == 4
     assert new.called is not idle
     assert caught.value.reply_lost is idle
@@ -224,7 +224,7 @@ def test_tries_and_what_undoes_them_have_one_store_timeout(
         if idle:
             store.server.give_back(HangingClient(stopped_clock))
         with pytest.raises(LockBackendUnavailable):
-            acquire_lock("a", backend="memcached")
+            acquire_lock("1234collectPayment", backend="memcached")
     assert stopped_clock[0] - began == 4
 
 
@@ -264,7 +264,7 @@ def test_several_answers_together_take_the_store_timeout(
     with ScriptedServer(stopped_clock, **answers) as server:
         with leading_to(server.port, alias, store_timeout=20) as store:
             with pytest.raises(LockBackendUnavailable, match="timed out"):
-                store.acquire("a", "owner", 60, "")
+                store.acquire("1234collectPayment", "owner", 60, "")
     assert len(server.asked) == 3
 
 
@@ -305,7 +305,7 @@ def test_interrupted_call_leaves_no_connection_with_its_answer(alias: str) -> No
     assert client is not None
     store.server.give_back(client)
     with mock.patch.object(client, "add", side_effect=Interrupted), pytest.raises(Interrupted):
-        store.acquire("a", "owner", 60, "")
+        store.acquire("1234collectPayment", "owner", 60, "")
     assert store.server.take() is None
 
 
@@ -314,8 +314,8 @@ def test_forked_child_has_connections_of_its_own(alias: str) -> None:
     """And the parent keeps its lease."""
 
     def work() -> None:
-        assert acquire_lock("a", backend=alias) is None
-        assert acquire(alias, "b").release()
+        assert acquire_lock("1234collectPayment", backend=alias) is None
+        assert acquire(alias, "5678collectPayment").release()
 
     lease = acquire(alias)
     with forked(work):

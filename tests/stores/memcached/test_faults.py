@@ -55,7 +55,7 @@ def test_restarted_server_has_lost_the_lock_and_the_holder_is_told(
     due_now([background])
     until(lambda: background.lost)
     assert set(lost) == {lease, background}
-    assert acquire_lock("a", backend=alias) is None
+    assert acquire_lock("1234collectPayment", backend=alias) is None
     assert successor.release()
 
 
@@ -74,12 +74,12 @@ def test_release_finds_the_lock_gone_after_a_restart(alias: str, spare_memcached
 def test_dead_server_is_told_from_a_held_lock(alias: str, spare_memcached: Server) -> None:
     """Peer defects 3, 16 and 20: it is no None, and nothing waits for it."""
     lease = acquire(alias, renew=False)
-    assert acquire_lock("a", backend=alias) is None
+    assert acquire_lock("1234collectPayment", backend=alias) is None
     spare_memcached.kill()
     began = clocks.monotonic()
     for timeout in (0, 30, 30):
         with pytest.raises(LockBackendUnavailable) as caught:
-            acquire_lock("b", timeout=timeout, backend=alias)
+            acquire_lock("5678collectPayment", timeout=timeout, backend=alias)
         assert str(caught.value).startswith(f"DISTLOCK[{alias!r}]: ")
     with pytest.raises(LockBackendUnavailable):
         lease.renew()
@@ -128,7 +128,7 @@ def test_listener_that_never_answers_is_unavailable(alias: str) -> None:
             assert not answers(store)
             began = clocks.monotonic()
             with pytest.raises(LockBackendUnavailable) as caught:
-                store.acquire("a", "owner", 60, "")
+                store.acquire("1234collectPayment", "owner", 60, "")
     assert clocks.monotonic() - began < 30
     assert not caught.value.reply_lost
 
@@ -138,7 +138,7 @@ def test_server_that_makes_no_sense_is_unavailable(alias: str) -> None:
     with ScriptedServer(gets=(0, "END\r\n"), add=(0, "NOT_STORED\r\n")) as server:
         with leading_to(server.port, alias) as store:
             with pytest.raises(LockBackendUnavailable, match="10 times") as caught:
-                store.acquire("a", "owner", 60, "")
+                store.acquire("1234collectPayment", "owner", 60, "")
     assert not caught.value.reply_lost
     gets = ["gets"] if alias == "memcached" else ["gets", "gets"]  # see PyLibMCClient
     assert server.asked == [*gets, *["add", *gets] * 10]
@@ -150,7 +150,7 @@ def test_server_that_has_no_memory_left_is_unavailable(alias: str) -> None:
     with ScriptedServer(gets=(0, "END\r\n"), add=(0, full)) as server:
         with leading_to(server.port, alias) as store:
             with pytest.raises(LockBackendUnavailable) as caught:
-                store.acquire("a", "owner", 60, "")
+                store.acquire("1234collectPayment", "owner", 60, "")
     if alias == "memcached":  # pylibmc doesn't tell
         assert not caught.value.reply_lost
 
@@ -165,7 +165,7 @@ def test_lost_reply_of_a_grant_finds_the_grant(alias: str) -> None:
         proxy.lose_replies(b"add ", 1)
         lease = acquire(alias)
         assert proxy.losses == 0
-        assert acquire_lock("a", backend=alias) is None
+        assert acquire_lock("1234collectPayment", backend=alias) is None
         assert lease.release()
 
 
@@ -174,7 +174,7 @@ def test_two_lost_replies_give_the_grant_back(alias: str) -> None:
     with through_proxy(alias) as proxy:
         proxy.lose_replies(b"add ", 2)
         with pytest.raises(LockBackendUnavailable):
-            acquire_lock("a", backend=alias)
+            acquire_lock("1234collectPayment", backend=alias)
         assert proxy.losses == 0
         assert acquire(alias).release()
 

@@ -42,7 +42,7 @@ def test_server_keeps_a_lock_for_two_seconds_more(alias: str, ttl: float, expiry
     """Its clock lags behind by up to that."""
     with ScriptedServer(gets=(0, "END\r\n"), add=(0, "STORED\r\n")) as server:
         with leading_to(server.port, alias) as store:
-            assert store.acquire("a", "owner", ttl, "")
+            assert store.acquire("1234collectPayment", "owner", ttl, "")
     assert server.lines[-1].split() == ["add", key_of(), "0", str(expiry), "5"]
 
 
@@ -64,7 +64,7 @@ def test_hold_that_memcached_cannot_keep_is_refused(alias: str, hold: str) -> No
     """It would be taken for a date in 1970, and the lock be free at once."""
     holds: Any = {hold: MONTH}
     with pytest.raises(ValueError, match=f"{hold} is {MONTH}, but must be from .* to 2591998"):
-        acquire_lock("a", backend=alias, **holds)
+        acquire_lock("1234collectPayment", backend=alias, **holds)
 
 
 @on_one_client
@@ -72,7 +72,7 @@ def test_hold_that_memcached_cannot_keep_is_refused(alias: str, hold: str) -> No
 def test_store_sends_no_date(alias: str, ttl: float | None) -> None:
     """Whoever calls it past the validation."""
     with pytest.raises(ValueError, match="can't keep anything for"):
-        memcached_store(alias).acquire("a", "owner", ttl, "")
+        memcached_store(alias).acquire("1234collectPayment", "owner", ttl, "")
 
 
 @contextmanager
@@ -131,7 +131,7 @@ def test_wait_is_counted_by_the_clock(alias: str) -> None:
     """Peer defects 10 and 18: a fraction of a second is not none and not for ever."""
     lease = acquire(alias)
     began = clocks.monotonic()
-    assert elsewhere(lambda: acquire_lock("a", timeout=0.2, backend=alias)) is None
+    assert elsewhere(lambda: acquire_lock("1234collectPayment", timeout=0.2, backend=alias)) is None
     assert 0.2 <= clocks.monotonic() - began < 30
     assert lease.release()
 
@@ -175,10 +175,10 @@ def test_lock_lives_as_long_as_its_holder_believes_when_the_servers_clock_skips_
     set_at = time.monotonic()
     time.sleep(0.9)
     sent = time.monotonic()
-    assert store.acquire("a", "owner", 1, "")
+    assert store.acquire("1234collectPayment", "owner", 1, "")
     with spare_memcached.paused():
         time.sleep(max(0, int(set_at) + 2.001 - time.monotonic()))
-    until(lambda: store.acquire("a", "another", 1, "") is not None)
+    until(lambda: store.acquire("1234collectPayment", "another", 1, "") is not None)
     assert time.monotonic() - sent >= 1
 
 

@@ -30,8 +30,8 @@ def test_two_aliases_have_different_locks(settings: Any) -> None:
         alias: {"BACKEND": "django_distlock.backends.memory.MemoryBackend"}
         for alias in ("default", ALIAS, "jobs")
     }
-    with distributed_lock("a", backend=ALIAS):
-        with distributed_lock("a", backend="jobs"):
+    with distributed_lock("1234collectPayment", backend=ALIAS):
+        with distributed_lock("1234collectPayment", backend="jobs"):
             assert not free_for_others("jobs")
             assert not free_for_others(ALIAS)
         assert free_for_others("jobs")
@@ -44,20 +44,20 @@ def test_forked_child_has_locks_of_its_own() -> None:
     def work() -> None:
         assert list(memory_store().held()) == []
         memory_store().clear()
-        assert acquire_lock("a", backend=ALIAS)
-        assert acquire_lock("b", backend=ALIAS)
+        assert acquire_lock("1234collectPayment", backend=ALIAS)
+        assert acquire_lock("5678collectPayment", backend=ALIAS)
 
     lease = acquire(ALIAS)
     with forked(work):
         pass
     assert not free_for_others(ALIAS)
-    assert [each.semaphore for each in memory_store().held()] == ["a"]
+    assert [each.semaphore for each in memory_store().held()] == ["1234collectPayment"]
     assert lease.release()
 
 
 def test_clear_takes_all_locks_away(shared_table: memory.SharedTable) -> None:
     """Who holds one has lost it, and who waits gets it."""
-    lease, other = acquire(ALIAS), acquire(ALIAS, "b", ttl=None)
+    lease, other = acquire(ALIAS), acquire(ALIAS, "5678collectPayment", ttl=None)
     memory_store().clear()
     assert not lease.release()
     assert not other.release()
@@ -104,16 +104,16 @@ def test_force_release_takes_the_lock_from_its_holder_and_wakes_who_waits(
 ) -> None:
     """If it is his token; who comes later doesn't overtake."""
     store, woken = memory_store(), list[str]()
-    grant = store.acquire("a", "one", 60, "")
+    grant = store.acquire("1234collectPayment", "one", 60, "")
     assert grant is not None
     assert grant.token is not None
-    store.join("a", "two", "", lambda: woken.append("two"))
-    assert not store.force_release("a", grant.token + 1)
+    store.join("1234collectPayment", "two", "", lambda: woken.append("two"))
+    assert not store.force_release("1234collectPayment", grant.token + 1)
     assert not woken
-    assert store.force_release("a", grant.token)
+    assert store.force_release("1234collectPayment", grant.token)
     assert woken == ["two"]
-    assert store.acquire("a", "three", 60, "") is None
-    assert store.acquire("a", "two", 60, "")
+    assert store.acquire("1234collectPayment", "three", 60, "") is None
+    assert store.acquire("1234collectPayment", "two", 60, "")
 
 
 # The life of a lease
@@ -123,24 +123,24 @@ def test_tasks_do_all_that_threads_do(shared_table: memory.SharedTable) -> None:
     """Acquire, renew, be contended, give up waiting, keep others out, release."""
 
     async def main() -> None:
-        lease = await aacquire_lock("a", backend=ALIAS)
+        lease = await aacquire_lock("1234collectPayment", backend=ALIAS)
         assert lease is not None
         await lease.arenew()
-        assert await aacquire_lock("a", backend=ALIAS) is None
-        waits = asyncio.create_task(aacquire_lock("a", backend=ALIAS, timeout=60))
+        assert await aacquire_lock("1234collectPayment", backend=ALIAS) is None
+        waits = asyncio.create_task(aacquire_lock("1234collectPayment", backend=ALIAS, timeout=60))
         await stand(shared_table, 1)
         waits.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waits
         assert waiting(shared_table, 0)
         assert await lease.arelease()
-        kept = await aacquire_lock("a", backend=ALIAS, min_hold=30)
+        kept = await aacquire_lock("1234collectPayment", backend=ALIAS, min_hold=30)
         assert kept is not None
         assert await kept.arelease()
-        assert await aacquire_lock("a", backend=ALIAS) is None
+        assert await aacquire_lock("1234collectPayment", backend=ALIAS) is None
 
     run(main())
-    [described] = shared_table.table.describe(["a"])
+    [described] = shared_table.table.describe(["1234collectPayment"])
     assert described.owner == ""
     assert 0 < described.left <= 30
 
@@ -149,11 +149,11 @@ def test_lease_is_renewed_in_the_background(
     shared_table: memory.SharedTable, table_clock: TableClock
 ) -> None:
     """Its ttl begins anew, by the table's clock."""
-    with distributed_lock("a", backend=ALIAS, ttl=60) as lease:
+    with distributed_lock("1234collectPayment", backend=ALIAS, ttl=60) as lease:
         table_clock.now += 50
-        assert shared_table.table.left("a") == 10
+        assert shared_table.table.left("1234collectPayment") == 10
         due_now([lease])
-        until(lambda: shared_table.table.left("a") == 60)
+        until(lambda: shared_table.table.left("1234collectPayment") == 60)
         assert not free_for_others(ALIAS)
 
 
@@ -168,7 +168,7 @@ def test_lease_that_is_not_renewed_is_lost() -> None:
 
 def test_lease_without_a_ttl_has_no_end(shared_table: memory.SharedTable) -> None:
     """A renewal gives it none."""
-    with distributed_lock("a", backend=ALIAS, ttl=None) as lease:
+    with distributed_lock("1234collectPayment", backend=ALIAS, ttl=None) as lease:
         lease.renew()
         assert lease.expires_at is None
-        assert shared_table.table.left("a") > 1e9
+        assert shared_table.table.left("1234collectPayment") > 1e9

@@ -53,11 +53,11 @@ def test_lock_can_be_given_back_by_a_finalizer_in_the_midst_of_another_call(
         return microseconds()
 
     def work() -> None:
-        for semaphore in ("b", "c"):
+        for semaphore in ("5678collectPayment", "9012collectPayment"):
             Cycle(acquire(ALIAS, semaphore))
         shared_table.table.microseconds = collect
-        with distributed_lock("a", backend=ALIAS):
-            assert shared_table.table.names() == ["a"]
+        with distributed_lock("1234collectPayment", backend=ALIAS):
+            assert shared_table.table.names() == ["1234collectPayment"]
 
     thread = threading.Thread(target=work, daemon=True)
     gc.disable()
@@ -100,15 +100,15 @@ def test_whatever_is_done_is_done_by_one_thread_at_a_time(
     shared_table: memory.SharedTable, threads: ThreadPoolExecutor
 ) -> None:
     """While one is at the table, all others wait; then each has its turn."""
-    store, (held, other) = memory_store(), (acquire(ALIAS), acquire(ALIAS, "b"))
-    place = store.join("a", "waits", "", lambda: None)
+    store, (held, other) = memory_store(), (acquire(ALIAS), acquire(ALIAS, "5678collectPayment"))
+    place = store.join("1234collectPayment", "waits", "", lambda: None)
     assert held.token is not None
     calls: list[Callable[[], object]] = [
-        partial(store.acquire, "c", "one", 60, ""),
-        partial(store.join, "a", "one", "", lambda: None),
+        partial(store.acquire, "9012collectPayment", "one", 60, ""),
+        partial(store.join, "1234collectPayment", "one", "", lambda: None),
         partial(store.renew, [held]),
         partial(store.release, other),
-        partial(store.force_release, "a", held.token),
+        partial(store.force_release, "1234collectPayment", held.token),
         lambda: list(store.held()),
         lambda: place.patience,
         partial(place.leave, granted=False),
@@ -134,8 +134,8 @@ def test_child_that_is_forked_while_another_thread_is_at_it_waits_for_nobody(
 
     def work() -> None:
         signal.alarm(20)  # or else a failure would take for ever
-        assert acquire_lock("a", backend=ALIAS)
-        assert release_lock("a", backend=ALIAS)
+        assert acquire_lock("1234collectPayment", backend=ALIAS)
+        assert release_lock("1234collectPayment", backend=ALIAS)
 
     at_it = threads.submit(be_at_it)
     assert inside.wait(30)

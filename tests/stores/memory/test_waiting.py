@@ -36,7 +36,7 @@ def test_threads_are_served_in_the_order_in_which_they_came(
     shared_table: memory.SharedTable, threads: ThreadPoolExecutor
 ) -> None:
     """Each is handed the lock by the one before, and woken for it at once."""
-    with distributed_lock("a", backend=ALIAS):
+    with distributed_lock("1234collectPayment", backend=ALIAS):
         waits = []
         for number in range(20):
             waits.append(threads.submit(take))
@@ -54,12 +54,12 @@ def test_tasks_are_served_in_the_order_in_which_they_came_without_a_thread(
     order: list[int] = []
 
     async def take_turn(number: int) -> None:
-        async with distributed_lock("a", backend=ALIAS, timeout=100, renew=False):
+        async with distributed_lock("1234collectPayment", backend=ALIAS, timeout=100, renew=False):
             order.append(number)
 
     async def main() -> None:
         before = threading.active_count()
-        lease = await aacquire_lock("a", backend=ALIAS, renew=False)
+        lease = await aacquire_lock("1234collectPayment", backend=ALIAS, renew=False)
         assert lease is not None
         async with asyncio.TaskGroup() as group:
             for number in range(20):
@@ -81,14 +81,14 @@ def test_threads_and_tasks_stand_in_one_line(
     order: list[str] = []
 
     def take_in_thread() -> None:
-        with distributed_lock("a", backend=ALIAS, timeout=100):
+        with distributed_lock("1234collectPayment", backend=ALIAS, timeout=100):
             order.append("thread")
 
     async def take_in_task() -> None:
-        async with distributed_lock("a", backend=ALIAS, timeout=100):
+        async with distributed_lock("1234collectPayment", backend=ALIAS, timeout=100):
             order.append("task")
 
-    with distributed_lock("a", backend=ALIAS):
+    with distributed_lock("1234collectPayment", backend=ALIAS):
         waits = []
         for number, work in enumerate([take_in_thread, lambda: asyncio.run(take_in_task())] * 3):
             waits.append(threads.submit(work))
@@ -109,14 +109,16 @@ def test_counter_is_exact_though_many_threads_race(threads: ThreadPoolExecutor) 
 
     def in_thread(timeout: float) -> None:
         for _ in range(rounds):
-            while (lease := acquire_lock("a", backend=ALIAS, timeout=timeout)) is None:
+            while (
+                lease := acquire_lock("1234collectPayment", backend=ALIAS, timeout=timeout)
+            ) is None:
                 pass
             add()
             assert lease.release()
 
     async def in_task() -> None:
         for _ in range(rounds):
-            async with distributed_lock("a", backend=ALIAS, timeout=None):
+            async with distributed_lock("1234collectPayment", backend=ALIAS, timeout=None):
                 add()
 
     async def in_tasks() -> None:
@@ -139,7 +141,7 @@ def test_waiter_of_a_closed_event_loop_is_passed_over(
     loop = asyncio.new_event_loop()
 
     async def wait_there() -> None:
-        await aacquire_lock("a", backend=ALIAS, timeout=60)
+        await aacquire_lock("1234collectPayment", backend=ALIAS, timeout=60)
 
     task = loop.create_task(wait_there())
     loop.run_until_complete(stand(shared_table, 1))
@@ -174,7 +176,7 @@ def test_waiter_gets_the_lock_though_its_next_holder_has_it_for_shorter(
     lease = acquire(ALIAS, ttl=None)
 
     def take_and_forget() -> Lease | None:
-        return acquire_lock("a", backend=ALIAS, timeout=30, ttl=0.1, renew=False)
+        return acquire_lock("1234collectPayment", backend=ALIAS, timeout=30, ttl=0.1, renew=False)
 
     forgets = threads.submit(take_and_forget)
     until(partial(waiting, shared_table, 1))
@@ -190,29 +192,29 @@ def test_waiter_looks_when_the_lease_ends_but_neither_at_once_nor_too_late(
 ) -> None:
     """And at the latest after a second."""
     store = memory_store()
-    store.acquire("a", "one", 0.5, "")
-    place = store.join("a", "two", "", lambda: None)
+    store.acquire("1234collectPayment", "one", 0.5, "")
+    place = store.join("1234collectPayment", "two", "", lambda: None)
     assert place.patience == 0.5
     table_clock.now += 0.4999
     assert place.patience == SOONEST
-    store.acquire("a", "one", None, "")
+    store.acquire("1234collectPayment", "one", None, "")
     assert place.patience == LATEST
     place.check()
     place.leave(granted=False)
     table_clock.now += 1
-    assert store.acquire("a", "two", 60, "") is None
+    assert store.acquire("1234collectPayment", "two", 60, "") is None
 
 
 def test_place_is_kept_by_who_was_granted_the_lock(table_clock: TableClock) -> None:
     """What he leaves then is the queue, not the lock; who gave up is offered nothing."""
     store, woken = memory_store(), list[str]()
-    first = store.join("a", "one", "", lambda: woken.append("one"))
-    assert store.acquire("a", "one", 60, "")
+    first = store.join("1234collectPayment", "one", "", lambda: woken.append("one"))
+    assert store.acquire("1234collectPayment", "one", 60, "")
     first.leave(granted=True)
-    assert store.acquire("a", "two", 60, "") is None
-    second = store.join("a", "two", "", lambda: woken.append("two"))
+    assert store.acquire("1234collectPayment", "two", 60, "") is None
+    second = store.join("1234collectPayment", "two", "", lambda: woken.append("two"))
     second.leave(granted=False)
     table_clock.now += 60
     assert second.patience == SOONEST
-    assert store.acquire("a", "three", 60, "")
+    assert store.acquire("1234collectPayment", "three", 60, "")
     assert woken == ["one"]

@@ -87,12 +87,12 @@ def test_what_a_cache_does_with_values_matters_not(
     with locks_of(redis_server):
         lease = acquire(ALIAS)
         with locks_of(redis_server, library=library, **cache) as store:
-            assert acquire_lock("a", backend=ALIAS) is None
+            assert acquire_lock("1234collectPayment", backend=ALIAS) is None
             assert [lock.token for lock in store.held()] == [lease.token]
             with ThreadPoolExecutor(1) as thread:
-                with distributed_lock("b", backend=ALIAS):
-                    waits = thread.submit(acquire, ALIAS, "b", timeout=60)
-                    until(lambda: waiting(redis_server, "b") == 1)
+                with distributed_lock("5678collectPayment", backend=ALIAS):
+                    waits = thread.submit(acquire, ALIAS, "5678collectPayment", timeout=60)
+                    until(lambda: waiting(redis_server, "5678collectPayment") == 1)
                 assert waits.result(30).release()
         assert lease.release()
 
@@ -101,8 +101,8 @@ def test_cache_without_prefix_gives_none(redis_server: Server) -> None:
     """The key begins with the package's name."""
     with locks_of(redis_server, KEY_PREFIX="") as store, connect(redis_server) as client:
         acquire(ALIAS)
-        assert client.exists("distlock:{a}")
-        assert [lock.semaphore for lock in store.held()] == ["a"]
+        assert client.exists("distlock:{1234collectPayment}")
+        assert [lock.semaphore for lock in store.held()] == ["1234collectPayment"]
 
 
 ODD = {
@@ -192,7 +192,7 @@ def test_parts_of_a_second_count(redis_server: Server, ttl: float) -> None:
     with locks_of(redis_server):
         lease = acquire(ALIAS, ttl=ttl, renew=False)
         assert lease.acquired_at.timestamp() + ttl == end_of_lock(redis_server)
-        assert acquire_lock("a", backend=ALIAS) is None
+        assert acquire_lock("1234collectPayment", backend=ALIAS) is None
         lease.renew()
         assert lease.expires_at is not None
         assert lease.expires_at.timestamp() == end_of_lock(redis_server)
@@ -210,7 +210,7 @@ def end_of_lock(server: Server) -> Any:
 def test_least_ttl_is_rounded_up(redis_server: Server) -> None:
     """To a whole millisecond, which Redis counts in; 0 would be none."""
     with locks_of(redis_server) as store, connect(redis_server) as client:
-        assert store.acquire("a", new_owner(), 0.001, "")
+        assert store.acquire("1234collectPayment", new_owner(), 0.001, "")
         until(lambda: not client.exists(key_of()))
 
 
@@ -221,8 +221,10 @@ def test_unlimited_ttl_has_no_end(redis_server: Server) -> None:
         lease = acquire(ALIAS, ttl=None)
         assert client.pttl(key_of()) == -1
         assert [lock.expires_at for lock in store.held()] == [None]
-        assert acquire_lock("a", backend=ALIAS, ttl=1) is None
-        assert elsewhere(lambda: acquire_lock("a", backend=ALIAS, ttl=None)) is None
+        assert acquire_lock("1234collectPayment", backend=ALIAS, ttl=1) is None
+        assert (
+            elsewhere(lambda: acquire_lock("1234collectPayment", backend=ALIAS, ttl=None)) is None
+        )
         lease.renew()
         assert client.pttl(key_of()) == -1
         assert lease.release()
@@ -231,9 +233,12 @@ def test_unlimited_ttl_has_no_end(redis_server: Server) -> None:
 @pytest.mark.once
 def test_wait_for_part_of_a_second_ends(redis_server: Server) -> None:
     """It isn't cut to 0, which might mean for ever (peer defect 10)."""
-    with locks_of(redis_server), distributed_lock("a", backend=ALIAS):
+    with locks_of(redis_server), distributed_lock("1234collectPayment", backend=ALIAS):
         before = clocks.monotonic()
-        assert elsewhere(lambda: acquire_lock("a", backend=ALIAS, timeout=0.3)) is None
+        assert (
+            elsewhere(lambda: acquire_lock("1234collectPayment", backend=ALIAS, timeout=0.3))
+            is None
+        )
         assert 0.3 <= clocks.monotonic() - before < 30
 
 
@@ -267,7 +272,7 @@ def test_server_that_has_forgotten_the_scripts_gets_them_again(redis_server: Ser
             assert lease.release()
             successor = waits.result(30)
         client.script_flush()
-        assert store.force_release("a", successor.token or 0)
+        assert store.force_release("1234collectPayment", successor.token or 0)
         assert successor.release() is False
 
 
@@ -298,7 +303,7 @@ def test_token_far_ahead_of_the_clock_rises_by_one(redis_server: Server, last: i
         lease = acquire(ALIAS)
         assert lease.token == last + 1
         assert [lock.token for lock in store.held()] == [last + 1]
-        assert store.acquire("a", lease.owner, 60, "") == mock.ANY
+        assert store.acquire("1234collectPayment", lease.owner, 60, "") == mock.ANY
         assert client.get(f"{key_of()}:token") == str(last + 1)
         assert lease.release()
         assert acquire(ALIAS).token == last + 2
@@ -355,9 +360,9 @@ def test_foreign_key_in_the_place_of_a_lock_is_told(redis_server: Server, comman
     """It can't be listed, and a list can't be a lock."""
     with locks_of(redis_server) as store, connect(redis_server) as client:
         client.execute_command(command, key_of(), "not a lock")
-        with pytest.raises(LockBackendUnavailable, match=r"distlock:\{a\}"):
+        with pytest.raises(LockBackendUnavailable, match=r"distlock:\{1234collectPayment\}"):
             [*store.held()]
         if command == "LPUSH":
             with pytest.raises(LockBackendUnavailable, match="WRONGTYPE"):
-                acquire_lock("a", backend=ALIAS)
+                acquire_lock("1234collectPayment", backend=ALIAS)
             assert client.lrange(key_of(), 0, -1) == ["not a lock"]

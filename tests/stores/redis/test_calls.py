@@ -68,11 +68,11 @@ def test_server_that_answers_nothing_is_unavailable_in_time(
         lease = acquire(ALIAS, "mine")
     hasty = {"store_timeout": 0.3}
     with locks_of(redis_server, library=library, options=options, store=hasty) as store:
-        until(lambda: not why_not("c"))
+        until(lambda: not why_not("9012collectPayment"))
         with redis_server.paused():
             for action in (  # by a warm connection, and then by new ones
-                lambda: acquire_lock("a", backend=ALIAS),
-                lambda: acquire_lock("b", backend=ALIAS),
+                lambda: acquire_lock("1234collectPayment", backend=ALIAS),
+                lambda: acquire_lock("5678collectPayment", backend=ALIAS),
                 lambda: [*store.held()],
                 lambda: store.force_release("mine", 1),
                 lease.renew,
@@ -83,9 +83,9 @@ def test_server_that_answers_nothing_is_unavailable_in_time(
                     action()
                 assert clocks.monotonic() - before < 10
     with locks_of(redis_server):
-        assert acquire(ALIAS, "c").release()
+        assert acquire(ALIAS, "9012collectPayment").release()
         until(lambda: not any(is_locked(redis_server, semaphore) for semaphore in "ab"))
-        assert acquire(ALIAS, "a").release()
+        assert acquire(ALIAS, "1234collectPayment").release()
 
 
 class AgingProxy(LossyProxy):
@@ -117,7 +117,7 @@ def test_slow_connection_takes_no_longer_than_the_budget(
         with locks_at(proxy.port, store={"store_timeout": 60}):
             before = time.monotonic()
             with pytest.raises(LockBackendUnavailable, match=r"no answer in 60 seconds"):
-                acquire_lock("a", backend=ALIAS)
+                acquire_lock("1234collectPayment", backend=ALIAS)
             assert time.monotonic() - before < 30
             assert proxy.answers == 0
 
@@ -148,7 +148,7 @@ def test_tasks_in_line_are_told_of_a_dead_server_in_time(redis_server: Server) -
         return await asyncio.gather(*tries, return_exceptions=True)
 
     with locks_of(redis_server, store={"store_timeout": 0.3}):
-        until(lambda: not why_not("a"))
+        until(lambda: not why_not("1234collectPayment"))
         with redis_server.paused():
             before = clocks.monotonic()
             answers = run(acquire_all())
@@ -163,7 +163,7 @@ def test_receiver_of_a_signal_has_a_time_of_its_own(
     told: list[Lease] = []
 
     def audit(*, lease: Lease, **kwargs: Any) -> None:
-        if lease.semaphore == "a":
+        if lease.semaphore == "1234collectPayment":
             moved_clock.advance(21)
             told.append(acquire(ALIAS, "audit"))
 
@@ -212,13 +212,13 @@ def test_request_that_comes_late_takes_no_lock_away(
                 store.close()
                 with suppress(LockBackendUnavailable), store.in_time():
                     moved_clock.advance(0.15)
-                    return store.acquire("b", "owner", 60, "") is not None
+                    return store.acquire("5678collectPayment", "owner", 60, "") is not None
                 return False
 
             until(connect_in_less_time)
-            proxy.marker = b"{a}"
+            proxy.marker = b"{1234collectPayment}"
             with pytest.raises(LockBackendUnavailable):
-                acquire_lock("a", backend=ALIAS)
+                acquire_lock("1234collectPayment", backend=ALIAS)
             proxy.may_go_on.set()
             assert proxy.delivered.wait(60)
             assert not is_locked(redis_server)
@@ -236,15 +236,17 @@ def test_acquisition_that_cannot_be_undone_may_have_been_carried_out(
         sent.append(requests)
         send(wire, requests)
 
-    assert redis_store.acquire("b", "one", 60, "")  # a connection is there, and the script
+    assert redis_store.acquire(
+        "5678collectPayment", "one", 60, ""
+    )  # a connection is there, and the script
     with monkeypatch.context() as patch:
         patch.setattr(RedisWire, "send", send_once)
         patch.setattr(RedisWire, "receive", raises(TimeoutError()))
         with pytest.raises(LockBackendUnavailable, match=r"no answer in 2 seconds") as caught:
-            redis_store.acquire("a", "one", 60, "")
+            redis_store.acquire("1234collectPayment", "one", 60, "")
     assert caught.value.reply_lost
-    until(lambda: redis_store.acquire("a", "other", 60, "") is None)
-    assert redis_store.acquire("a", "one", 60, "")
+    until(lambda: redis_store.acquire("1234collectPayment", "other", 60, "") is None)
+    assert redis_store.acquire("1234collectPayment", "one", 60, "")
 
 
 def raises(error: BaseException) -> Any:
@@ -262,7 +264,7 @@ def raises(error: BaseException) -> Any:
 def test_async_call_that_gets_no_answer_is_unavailable(unused_port: int) -> None:
     """As a sync one is."""
     with locks_at(unused_port) as store, pytest.raises(LockBackendUnavailable) as caught:
-        run(store.aacquire("a", new_owner(), 1, "", budget=store.new_budget()))
+        run(store.aacquire("1234collectPayment", new_owner(), 1, "", budget=store.new_budget()))
     assert str(caught.value).startswith(f"Redis at {HOST}:{unused_port}: ")
     assert not caught.value.reply_lost
 
@@ -276,10 +278,10 @@ def test_call_that_is_interrupted_leaves_no_connection_to_use(
     with monkeypatch.context() as patch:
         patch.setattr(RedisWire, "receive", raises(Interrupted()))
         with pytest.raises(Interrupted):
-            redis_store.acquire("a", "one", 60, "")
+            redis_store.acquire("1234collectPayment", "one", 60, "")
     until(lambda: connections(redis_server) == 0)
-    assert redis_store.acquire("a", "other", 60, "") is None
-    assert redis_store.acquire("a", "one", 60, "")
+    assert redis_store.acquire("1234collectPayment", "other", 60, "") is None
+    assert redis_store.acquire("1234collectPayment", "one", 60, "")
 
 
 def sent_by_task(patch: pytest.MonkeyPatch) -> asyncio.Event:
@@ -298,7 +300,7 @@ def test_release_by_a_task_that_is_cancelled_is_carried_out(
     redis_server: Server, redis_store: RedisBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was sent, and there is nothing to undo."""
-    claim = Extension("a", new_owner(), 60)
+    claim = Extension("1234collectPayment", new_owner(), 60)
 
     async def main() -> None:
         waits = sent_by_task(monkeypatch)
@@ -334,7 +336,7 @@ def test_cancelled_release_that_fails_is_logged(
     with locks_of(redis_server):
         lease = acquire(ALIAS, renew=False)
     with locks_of(redis_server, store={"store_timeout": 0.3}):
-        until(lambda: not why_not("b"))
+        until(lambda: not why_not("5678collectPayment"))
         run(main())
     lease.leave_behind()
 

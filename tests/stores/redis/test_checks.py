@@ -103,7 +103,7 @@ def test_client_that_finds_no_server_is_told_at_use(name: str, reason: str) -> N
     with override_settings(DISTLOCK=by(client=client)):
         for _ in range(2):
             with pytest.raises(LockBackendUnavailable, match=match):
-                acquire_lock("a", backend=ALIAS)
+                acquire_lock("1234collectPayment", backend=ALIAS)
         assert told(deployed=False) == []
         assert told(deployed=True) == []
 

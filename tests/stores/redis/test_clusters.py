@@ -54,7 +54,7 @@ LOOKS_UP = "django_distlock looks up a cluster"
 """The thread that does."""
 
 
-def key_in_cluster(semaphore: str = "a") -> str:
+def key_in_cluster(semaphore: str = "1234collectPayment") -> str:
     """Return the key of a lock in the cluster."""
     return key_of(semaphore, prefix="")
 
@@ -131,13 +131,13 @@ def test_cluster_that_is_down_is_unavailable(
         node.kill()
     try:
         with pytest.raises(LockBackendUnavailable, match=f"Redis at {HOST}:"):
-            acquire_lock("a", backend=ALIAS)
+            acquire_lock("1234collectPayment", backend=ALIAS)
         until(lambda: "A Redis Cluster doesn't tell which node has what: " in caplog.text)
     finally:
         for node in redis_cluster.nodes:
             node.start()
         redis_cluster.wait()
-    until(lambda: not why_not("a"))
+    until(lambda: not why_not("1234collectPayment"))
 
 
 # What makes a process look nodes up
@@ -265,13 +265,13 @@ def test_lock_is_found_where_its_slot_has_moved(
     redis_cluster: Cluster, cluster_client: RedisCluster
 ) -> None:
     """It is renewed, seen and released there, and there is the next one."""
-    slot = Slot(redis_cluster, "a")
+    slot = Slot(redis_cluster, "1234collectPayment")
     lease = acquire(ALIAS)
     with slot.moved():
         assert lease.held
         lease.renew()
         assert node_of(cluster_client, key_in_cluster()) == place(slot.other)
-    assert acquire_lock("a", backend=ALIAS) is None  # it has moved back
+    assert acquire_lock("1234collectPayment", backend=ALIAS) is None  # it has moved back
     with slot.moved():
         assert lease.release() is True
     with slot.moved():
@@ -284,7 +284,7 @@ def test_lock_is_found_where_its_slot_has_moved(
 @pytest.mark.usefixtures("cluster_store")
 def test_async_code_finds_where_a_slot_has_moved(redis_cluster: Cluster) -> None:
     """Likewise."""
-    slot = Slot(redis_cluster, "a")
+    slot = Slot(redis_cluster, "1234collectPayment")
 
     async def main() -> None:
         lease = acquire_elsewhere()
@@ -354,10 +354,10 @@ def test_call_follows_a_slot_a_few_times() -> None:
     async def aask(node: Any) -> str:
         return ask(node)
 
-    assert module.at_node(servers, "a", later, ask) == "found"
+    assert module.at_node(servers, "1234collectPayment", later, ask) == "found"
     assert (len(asked), servers.look_ups) == (module.MOVES + 1, module.MOVES)
     asked.clear()
-    assert run(module.aat_node(servers, "a", later, aask)) == "found"
+    assert run(module.aat_node(servers, "1234collectPayment", later, aask)) == "found"
     assert (len(asked), servers.look_ups) == (module.MOVES + 1, 2 * module.MOVES)
 
 
@@ -367,24 +367,24 @@ def test_errors_of_redis_py_mean_that_the_cluster_is_unavailable(
     """Those of a client that knows of no node for a slot, and of one that finds no node."""
     nodes = cluster_client.nodes_manager
     slot = cluster_client.keyslot(key_in_cluster())  # type: ignore[no-untyped-call]
-    lease = acquire(ALIAS, "b")
+    lease = acquire(ALIAS, "5678collectPayment")
     with monkeypatch.context() as patch:
         patch.delitem(nodes.slots_cache, slot)
         with pytest.raises(SlotNotCoveredError):
             node_of(cluster_client, key_in_cluster())
         with pytest.raises(LockBackendUnavailable, match=r"^Redis Cluster: Slot .*not covered"):
-            acquire_lock("a", backend=ALIAS)
+            acquire_lock("1234collectPayment", backend=ALIAS)
         with pytest.raises(LockBackendUnavailable, match=r"^Redis Cluster: Slot .*not covered"):
-            run(acquire_async(cluster_store, "a"))
+            run(acquire_async(cluster_store, "1234collectPayment"))
     for error in (RedisClusterException, RedisConnectionError, ClusterError):
         with monkeypatch.context() as patch:
             patch.setattr(nodes, "initialize", raises(error("nobody is there")))
             patch.setattr(Node, "run", raises(Moved()))
             patch.setattr(Node, "arun", amoved)
             with pytest.raises(LockBackendUnavailable, match=r"^Redis Cluster: nobody is there$"):
-                acquire_lock("a", backend=ALIAS)
+                acquire_lock("1234collectPayment", backend=ALIAS)
             with pytest.raises(LockBackendUnavailable, match=r"^Redis Cluster: nobody is there$"):
-                run(acquire_async(cluster_store, "a"))
+                run(acquire_async(cluster_store, "1234collectPayment"))
             looked_up()
     assert lease.release() is True
 
@@ -412,8 +412,8 @@ def test_call_waits_no_longer_than_it_may_for_a_cluster_to_tell_which_node_has_w
         patch.setattr(Node, "arun", amoved)
         try:
             calls: list[Any] = [
-                lambda: acquire_lock("a", backend=ALIAS),
-                lambda: run(aacquire_lock("a", backend=ALIAS)),
+                lambda: acquire_lock("1234collectPayment", backend=ALIAS),
+                lambda: run(aacquire_lock("1234collectPayment", backend=ALIAS)),
             ]
             for call in calls:
                 with pytest.raises(LockBackendUnavailable, match="isn't known in time"):

@@ -64,7 +64,10 @@ def test_idle_process_has_no_connection(
     monkeypatch.setattr("django_distlock.backends.redis.listening.IDLE", 0.1)
     with locks_of(redis_server):
         lease = acquire(ALIAS)
-        assert elsewhere(lambda: acquire_lock("a", backend=ALIAS, timeout=0.05)) is None
+        assert (
+            elsewhere(lambda: acquire_lock("1234collectPayment", backend=ALIAS, timeout=0.05))
+            is None
+        )
         assert lease.release()
         moved_clock.advance(60)
         due_now([lease])  # so that the thread looks at the clock
@@ -105,8 +108,8 @@ def test_connections_that_the_server_has_closed_are_not_used(redis_server: Serve
         for action in (
             lease.renew,
             lambda: [*store.held()],
-            lambda: acquire_lock("a", backend=ALIAS),
-            lambda: store.force_release("a", 1),
+            lambda: acquire_lock("1234collectPayment", backend=ALIAS),
+            lambda: store.force_release("1234collectPayment", 1),
             lease.release,
         ):
             client.client_kill_filter(_type="normal", skipme=True)
@@ -143,11 +146,11 @@ def test_forked_child_has_connections_of_its_own(redis_server: Server) -> None:
         for number in range(100):
             with distributed_lock(f"{os.getpid()} {number}", backend=ALIAS, renew=False) as lease:
                 assert lease.semaphore == f"{os.getpid()} {number}"
-                assert acquire_lock("a", backend=ALIAS) is None
+                assert acquire_lock("1234collectPayment", backend=ALIAS) is None
 
     def work_elsewhere() -> None:
         try:
-            assert acquire_lock("a", backend=ALIAS) is None
+            assert acquire_lock("1234collectPayment", backend=ALIAS) is None
             assert clients(redis_server) - known
         finally:
             client.set("go on", 1)
@@ -155,7 +158,7 @@ def test_forked_child_has_connections_of_its_own(redis_server: Server) -> None:
 
     with locks_of(redis_server), Redis(*place(redis_server)) as client:
         lease = acquire(ALIAS)
-        assert acquire_lock("a", backend=ALIAS) is None
+        assert acquire_lock("1234collectPayment", backend=ALIAS) is None
         assert client.ping()  # or else it would connect meanwhile
         known = clients(redis_server)
         with forked(work_elsewhere):

@@ -50,11 +50,11 @@ def test_lost_reply_of_a_grant_finds_the_grant(
 ) -> None:
     """The second try is the same owner's, and not refused by its own grant (peer defect 15)."""
     with locks_at(redis_proxy.port, library=library), connect(redis_server) as client:
-        redis_proxy.lose_replies(b"{a}", 1)
+        redis_proxy.lose_replies(b"{1234collectPayment}", 1)
         lease = acquire(ALIAS)
         assert redis_proxy.losses == 0
         assert client.get(f"{key_of()}:token") == str(lease.token)
-        assert acquire_lock("a", backend=ALIAS) is None
+        assert acquire_lock("1234collectPayment", backend=ALIAS) is None
         assert lease.release() is True
         assert not is_locked(redis_server)
 
@@ -65,7 +65,7 @@ def test_lost_reply_of_a_release_is_a_release(
     """The second request finds nothing to release, and tells that from a loss (peer defect 13)."""
     with locks_at(redis_proxy.port):
         lease = acquire(ALIAS)
-        redis_proxy.lose_replies(b"{a}", 1)
+        redis_proxy.lose_replies(b"{1234collectPayment}", 1)
         assert lease.release() is True
         assert redis_proxy.losses == 0
         assert not is_locked(redis_server)
@@ -75,7 +75,7 @@ def test_release_can_be_tried_again(redis_server: Server, redis_proxy: LossyProx
     """Though both requests were lost (peer defect 13)."""
     with locks_at(redis_proxy.port):
         lease = acquire(ALIAS)
-        redis_proxy.lose_requests(b"{a}", 2)
+        redis_proxy.lose_requests(b"{1234collectPayment}", 2)
         with pytest.raises(LockBackendUnavailable):
             lease.release()
         assert is_locked(redis_server)
@@ -90,9 +90,9 @@ def test_acquisition_without_answer_leaves_no_lock(
 ) -> None:
     """What may have been granted is given back."""
     with locks_at(redis_proxy.port):
-        getattr(redis_proxy, f"lose_{what}")(b"{a}", times)
+        getattr(redis_proxy, f"lose_{what}")(b"{1234collectPayment}", times)
         with pytest.raises(LockBackendUnavailable):
-            acquire_lock("a", backend=ALIAS)
+            acquire_lock("1234collectPayment", backend=ALIAS)
         assert redis_proxy.connections == 3  # two tries, and what undoes them
         until(lambda: not is_locked(redis_server))
 
@@ -111,7 +111,7 @@ def test_many_resets_never_let_two_in(redis_server: Server, redis_proxy: LossyPr
         granted = 0
         while granted < 75:
             try:
-                lease = acquire_lock("a", backend=ALIAS, timeout=60, ttl=2)
+                lease = acquire_lock("1234collectPayment", backend=ALIAS, timeout=60, ttl=2)
             except LockBackendUnavailable:
                 continue
             assert lease is not None
@@ -150,10 +150,10 @@ def test_killed_server_is_unavailable_at_once(
         redis_server.kill()
         try:
             for action in (
-                lambda: acquire_lock("b", backend=ALIAS),
-                lambda: acquire_lock("b", backend=ALIAS, timeout=30),
+                lambda: acquire_lock("5678collectPayment", backend=ALIAS),
+                lambda: acquire_lock("5678collectPayment", backend=ALIAS, timeout=30),
                 lambda: [*store.held()],
-                lambda: store.force_release("a", 1),
+                lambda: store.force_release("1234collectPayment", 1),
                 lease.renew,
                 lease.release,
             ):
@@ -164,7 +164,7 @@ def test_killed_server_is_unavailable_at_once(
             assert lease.held
         finally:
             redis_server.start()
-        assert acquire(ALIAS, "b").release()
+        assert acquire(ALIAS, "5678collectPayment").release()
 
 
 @LIBRARIES
@@ -250,14 +250,14 @@ def test_server_that_is_loading_is_unavailable() -> None:
 def test_full_server_is_unavailable(redis_server: Server) -> None:
     """And yet who holds a lock can give it back, or hand it on."""
     with locks_of(redis_server), connect(redis_server) as client:
-        lease, other = acquire(ALIAS), acquire(ALIAS, "b")
+        lease, other = acquire(ALIAS), acquire(ALIAS, "5678collectPayment")
         with ThreadPoolExecutor(1) as thread:
             waits = thread.submit(acquire, ALIAS, timeout=60)
             until(lambda: waiting(redis_server) == 1)
             client.config_set("maxmemory", 1)
             with pytest.raises(LockBackendUnavailable, match="maxmemory"):
-                acquire_lock("c", backend=ALIAS)
-            assert acquire_lock("b", backend=ALIAS) is None
+                acquire_lock("9012collectPayment", backend=ALIAS)
+            assert acquire_lock("5678collectPayment", backend=ALIAS) is None
             other.renew()
             assert other.release() is True
             assert lease.release() is True

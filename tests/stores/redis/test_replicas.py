@@ -65,7 +65,7 @@ def test_replica_is_no_store(redis_server: Server, lost: dict[Lease, str]) -> No
         with start_redis_replica(redis_server) as replica, locks_of(replica):
             assert is_locked(replica)
             with pytest.raises(LockBackendUnavailable, match="read only"):
-                acquire_lock("b", backend=ALIAS)
+                acquire_lock("5678collectPayment", backend=ALIAS)
             with pytest.raises(LockBackendUnavailable, match="read only"):
                 lease.renew()
             with pytest.raises(LockBackendUnavailable, match="read only"):
@@ -82,7 +82,7 @@ def test_replica_is_not_busy(redis_server: Server) -> None:
         with start_redis_replica(redis_server) as replica, locks_of(replica):
             try:
                 with pytest.raises(LockBackendUnavailable):
-                    acquire_lock("a", backend=ALIAS)
+                    acquire_lock("1234collectPayment", backend=ALIAS)
             finally:
                 with connect(replica) as client:
                     client.replicaof("NO", "ONE")
@@ -124,8 +124,8 @@ def test_call_after_a_failover_finds_the_new_master(
                 old.config_set(name, *arguments)
             try:
                 with pytest.raises(LockBackendUnavailable, match=r"read only|NOREPLICAS"):
-                    acquire_lock("b", backend=ALIAS)
-                assert acquire(ALIAS, "b").release()
+                    acquire_lock("5678collectPayment", backend=ALIAS)
+                assert acquire(ALIAS, "5678collectPayment").release()
                 assert not is_locked(promoted)
                 assert lease.release() is False
             finally:
@@ -153,12 +153,12 @@ def test_sentinels_tell_where_the_locks_are() -> None:
             location, options = f"redis://{SENTINEL_NAME}/0", sentinels(place(sentinel))
             with locks_at("", location=location, options=options):
                 lease = acquire(ALIAS, ttl=60)
-                assert acquire_lock("a", backend=ALIAS) is None
+                assert acquire_lock("1234collectPayment", backend=ALIAS) is None
                 with connect(master) as client:
                     assert client.wait(1, 60_000) == 1
                 master.kill()
                 until(lambda: not why_not("b"))
-                assert acquire_lock("a", backend=ALIAS) is None
+                assert acquire_lock("1234collectPayment", backend=ALIAS) is None
                 lease.renew()
                 assert lease.release() is True
 
@@ -188,5 +188,5 @@ def test_silent_sentinels_are_unavailable_in_time() -> None:
         with locks_at("", location=location, options=options, store={"store_timeout": 0.5}):
             before = clocks.monotonic()
             with pytest.raises(LockBackendUnavailable, match=r"^Redis, the master 'locks': "):
-                acquire_lock("a", backend=ALIAS)
+                acquire_lock("1234collectPayment", backend=ALIAS)
             assert clocks.monotonic() - before < 10

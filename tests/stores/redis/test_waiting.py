@@ -74,11 +74,12 @@ def test_lock_goes_to_the_next_when_who_is_offered_it_gives_it_back(
     lease = acquire(ALIAS)
     offered = [threading.Event() for _ in range(2)]
     places = [
-        join(redis_store, "a", f"owner{number}", event.set) for number, event in enumerate(offered)
+        join(redis_store, "1234collectPayment", f"owner{number}", event.set)
+        for number, event in enumerate(offered)
     ]
     assert lease.release()
     assert offered[0].wait(30)
-    assert redis_store.release(claim("a", "owner0"))
+    assert redis_store.release(claim("1234collectPayment", "owner0"))
     assert offered[1].wait(30)
     for each in places:
         each.leave(granted=False)
@@ -92,17 +93,17 @@ def test_line_forgets_who_was_offered_the_lock_last(
     """Who comes next, in the same process, isn't taken for one who let the offer pass."""
     lease = acquire(ALIAS)
     offered = [threading.Event() for _ in range(2)]
-    first = join(redis_store, "a", "owner0", offered[0].set)
+    first = join(redis_store, "1234collectPayment", "owner0", offered[0].set)
     assert lease.release()
     assert offered[0].wait(30)
     if gives_back == "leave":
         first.leave(granted=False)
     elif gives_back == "release":
-        assert redis_store.release(claim("a", "owner0"))
+        assert redis_store.release(claim("1234collectPayment", "owner0"))
     else:
         [lock] = redis_store.held()
-        assert redis_store.force_release("a", lock.token or 0)
-    second = join(redis_store, "a", "owner1", offered[1].set)
+        assert redis_store.force_release("1234collectPayment", lock.token or 0)
+    second = join(redis_store, "1234collectPayment", "owner1", offered[1].set)
     assert offered[1].wait(30)
     for each in (first, second):
         each.leave(granted=False)
@@ -115,18 +116,18 @@ def test_who_has_left_is_not_in_the_queue_though_it_was_joined_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With the lock, in the meantime: it isn't taken from it."""
-    assert redis_store.acquire("a", "holder", 60, "")
-    waiter = join(redis_store, "a", "owner")
+    assert redis_store.acquire("1234collectPayment", "holder", 60, "")
+    waiter = join(redis_store, "1234collectPayment", "owner")
     ask_all, joins_again = Node.ask_all, threading.Lock()
 
     def leave_and_ask(node: Node, requests: Any, *arguments: Any) -> list[Any]:
         joins = name_of(requests[0]) == scripts.JOIN.digest
         if joins and joins_again.acquire(blocking=False):
-            assert redis_store.release(claim("a", "holder"))
-            assert redis_store.acquire("a", "owner", 60, "")
+            assert redis_store.release(claim("1234collectPayment", "holder"))
+            assert redis_store.acquire("1234collectPayment", "owner", 60, "")
             waiter.leave(granted=True)
-            assert redis_store.release(claim("a", "owner"))
-            assert redis_store.acquire("a", "another", 60, "")
+            assert redis_store.release(claim("1234collectPayment", "owner"))
+            assert redis_store.acquire("1234collectPayment", "another", 60, "")
         return ask_all(node, requests, *arguments)
 
     monkeypatch.setattr(Node, "ask_all", leave_and_ask)
@@ -135,7 +136,7 @@ def test_who_has_left_is_not_in_the_queue_though_it_was_joined_again(
     until(lambda: "ZREM" in asked)
     assert asked.count(scripts.JOIN.digest) == 2
     assert waiting(redis_server) == 0
-    assert redis_store.release(claim("a", "another"))
+    assert redis_store.release(claim("1234collectPayment", "another"))
 
 
 def test_who_missed_an_offer_for_good_joins_again(
@@ -190,7 +191,7 @@ def test_user_who_may_not_publish_releases_all_the_same(
         until(lambda: waiting(redis_server) == 1)
         with locks_at("", location=location) as mute:
             assert mute is not redis_store
-            assert mute.release(claim("a", str(lease.owner)))
+            assert mute.release(claim("1234collectPayment", str(lease.owner)))
             assert wait.result(30)
             assert lease.release() is False
 
@@ -218,7 +219,7 @@ def test_waiting_costs_few_commands(
         return [[left, each[1]] if isinstance(each, list) else each for each in answers]
 
     monkeypatch.setattr(Node, "ask_all", ask_and_say)
-    with distributed_lock("a", backend=ALIAS):
+    with distributed_lock("1234collectPayment", backend=ALIAS):
         waits = [threads.submit(take) for _ in range(32)]
         until(lambda: waiting(redis_server) == 32)
         with commands(redis_server) as seen:

@@ -92,7 +92,7 @@ def test_process_that_the_server_has_lost_listens_anew(
         assert lease.release()  # to nobody
         until(lambda: wait.done() or len(client.pubsub_channels()) == 1)
         assert wait.result(30)
-        with distributed_lock("a", backend=ALIAS):
+        with distributed_lock("1234collectPayment", backend=ALIAS):
             wait = threads.submit(take)
             until(lambda: waiting(redis_server) == 1 and len(client.pubsub_channels()) == 1)
         assert wait.result(30)
@@ -107,7 +107,10 @@ def test_who_could_not_leave_leaves_later(
         stays = threads.submit(take)
         until(lambda: waiting(redis_server) == 1)
         proxy.lose_requests(scripts.LEAVE.digest.encode(), 1)
-        assert elsewhere(lambda: acquire_lock("a", backend=ALIAS, timeout=0.3)) is None
+        assert (
+            elsewhere(lambda: acquire_lock("1234collectPayment", backend=ALIAS, timeout=0.3))
+            is None
+        )
         assert proxy.losses == 0
         until(lambda: waiting(redis_server) == 1)
         assert not stays.done()
@@ -122,7 +125,7 @@ def test_who_waits_is_told_when_the_server_is_killed(
     """And who comes when it is back waits as ever."""
 
     async def take_in_task() -> None:
-        await aacquire_lock("a", backend=ALIAS, timeout=100)
+        await aacquire_lock("1234collectPayment", backend=ALIAS, timeout=100)
 
     acquire(ALIAS, renew=False).leave_behind()
     waits: list[Future[Any]] = [threads.submit(take) for _ in range(5)]
@@ -135,9 +138,9 @@ def test_who_waits_is_told_when_the_server_is_killed(
                 each.result(60)
     finally:
         redis_server.start()
-    with distributed_lock("b", backend=ALIAS):
-        wait = threads.submit(take, "b")
-        until(lambda: waiting(redis_server, "b") == 1)
+    with distributed_lock("5678collectPayment", backend=ALIAS):
+        wait = threads.submit(take, "5678collectPayment")
+        until(lambda: waiting(redis_server, "5678collectPayment") == 1)
     assert wait.result(30)
 
 
@@ -168,8 +171,8 @@ def test_server_that_nobody_waits_for_is_no_matter(
 ) -> None:
     """That it can't be listened to is logged only if somebody waits."""
     monkeypatch.setattr(listening, "PAUSE", 0)
-    assert redis_store.acquire("a", "holder", 60, "")
-    waiter = join(redis_store, "a", "owner")
+    assert redis_store.acquire("1234collectPayment", "holder", 60, "")
+    waiter = join(redis_store, "1234collectPayment", "owner")
     ask_all = Node.ask_all
 
     def refuse_to_let_leave(node: Node, requests: Any, *arguments: Any) -> list[Any]:
@@ -195,10 +198,10 @@ def test_who_is_granted_the_lock_as_the_server_fails_need_not_leave_later(
     redis_store: RedisBackend, asked: list[Any]
 ) -> None:
     """The grant has taken him out of the queue."""
-    waiter = join(redis_store, "a", "owner")
-    assert redis_store.acquire("a", "owner", 60, "")
-    assert redis_store.acquire("b", "holder", 60, "")
-    stays = join(redis_store, "b", "stays")  # so that the thread goes on
+    waiter = join(redis_store, "1234collectPayment", "owner")
+    assert redis_store.acquire("1234collectPayment", "owner", 60, "")
+    assert redis_store.acquire("5678collectPayment", "holder", 60, "")
+    stays = join(redis_store, "5678collectPayment", "stays")  # so that the thread goes on
     waiter.failure = LockBackendUnavailable("it was down for a moment")
     waiter.leave(granted=True)
     for _ in range(2):  # one look may be under way
@@ -216,7 +219,7 @@ def test_who_waits_asks_again_and_again_when_nobody_may_listen_any_more(
         with locks_at("", location=location) as store:
             lease = acquire(ALIAS)
             woken = threading.Event()
-            waiter = join(store, "a", "owner", woken.set)
+            waiter = join(store, "1234collectPayment", "owner", woken.set)
             client.execute_command("ACL SETUSER downgraded resetchannels")
             until(lambda: waiter.alone)
             assert woken.wait(30)
@@ -230,7 +233,7 @@ def test_who_comes_when_the_server_answers_nothing_is_told(redis_server: Server)
     """Also if he is the first for whom this process would listen."""
     with locks_of(redis_server, store={"store_timeout": 0.3}) as store, redis_server.paused():
         with pytest.raises(LockBackendUnavailable, match="can't listen"):
-            store.join("a", "owner", "", print)
+            store.join("1234collectPayment", "owner", "", print)
 
 
 @pytest.mark.usefixtures("redis_store", "untiring")
@@ -255,7 +258,7 @@ def test_user_who_may_not_subscribe_asks_again_and_again(
     """He gets the lock all the same."""
 
     async def take_in_task() -> int | None:
-        async with distributed_lock("a", backend=ALIAS, timeout=100) as lease:
+        async with distributed_lock("1234collectPayment", backend=ALIAS, timeout=100) as lease:
             return lease.token
 
     with user(redis_server, "modest", "resetchannels") as location:
@@ -281,7 +284,7 @@ def test_who_waits_where_the_lock_is_no_more_asks_again_and_again(
 ) -> None:
     """The node of a cluster that has it by now knows nothing of the queue."""
     lease = acquire(ALIAS)
-    place = join(redis_store, "a", "owner")
+    place = join(redis_store, "1234collectPayment", "owner")
     wait = threads.submit(take)
     until(lambda: waiting(redis_server) == 2)
     say_when_looked_at(monkeypatch, ServerError("MOVED 1 127.0.0.1:1", "MOVED"))

@@ -66,7 +66,7 @@ def tls_lock_server(servers: dict[str, Server]) -> Server:
 def why_not(server: Server, **options: Any) -> str:
     """Return why no lock can be had there by these options."""
     with locks_of(server, **options), pytest.raises(LockBackendUnavailable) as error:
-        acquire_lock("a", backend=ALIAS)
+        acquire_lock("1234collectPayment", backend=ALIAS)
     return str(error.value)
 
 
@@ -167,7 +167,7 @@ def test_server_that_is_spoken_to_without_tls_is_unavailable(tls_lock_server: Se
     address = options_of(tls_lock_server)["address"]
     with locks_of(tls_lock_server, address=address, tls_ca=None, store_timeout=0.2):
         with pytest.raises(LockBackendUnavailable, match=r"timed out|no answer"):
-            acquire_lock("a", backend=ALIAS)
+            acquire_lock("1234collectPayment", backend=ALIAS)
 
 
 @needs_server
@@ -200,7 +200,7 @@ def test_unix_socket_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     """As is a server that is down."""
     backend = ServerBackend(ALIAS, address=f"unix:{tmp_path}/none", secret=SECRET)
     with pytest.raises(LockBackendUnavailable, match="No such file or directory"):
-        backend.acquire("a", "owner", 60, "")
+        backend.acquire("1234collectPayment", "owner", 60, "")
 
 
 @needs_server
@@ -208,7 +208,7 @@ def test_ttl_beyond_the_servers_is_refused_with_the_limit() -> None:
     """It is no outage, and nobody's lock."""
     with start_lock_server("--max-ttl", "100") as server, locks_of(server) as store:
         with pytest.raises(ValueError, match=r"ttl is from 0\.001 to 100 seconds, not 100\.5"):
-            acquire_lock("a", backend=ALIAS, ttl=100.5)
+            acquire_lock("1234collectPayment", backend=ALIAS, ttl=100.5)
         assert acquire(ALIAS, ttl=100).release()
         assert store.status()["locks"] == 0
 
@@ -220,7 +220,7 @@ def test_server_with_too_many_connections_is_unavailable() -> None:
         lease = acquire(ALIAS)
         with locks_of(server, store_timeout=PATIENCE + 1):  # so it has connections of its own
             with pytest.raises(LockBackendUnavailable, match="1 connections are open"):
-                acquire_lock("a", backend=ALIAS)
+                acquire_lock("1234collectPayment", backend=ALIAS)
         with locks_of(server):
             assert lease.release()
 
@@ -252,8 +252,11 @@ def test_nothing_to_renew_is_not_asked(lock_server: Server, release_on_disconnec
 @needs_server
 def test_holder_is_shortened_to_what_the_server_takes(lock_server: Server) -> None:
     """It is for people, who know what is meant."""
-    with locks_of(lock_server) as store, distributed_lock("a", backend=ALIAS, label="x" * 2000):
-        [lock] = store.held("a", limit=1)
+    with (
+        locks_of(lock_server) as store,
+        distributed_lock("1234collectPayment", backend=ALIAS, label="x" * 2000),
+    ):
+        [lock] = store.held("1234collectPayment", limit=1)
         assert len(lock.holder) == 1000
         assert lock.holder.endswith("x…")
 
@@ -281,7 +284,7 @@ def test_force_release_of_what_is_held_no_more_is_told_to_nobody(
 ) -> None:
     """The operator came too late."""
     with locks_of(lock_server) as store:
-        assert not store.force_release("a", 1)
+        assert not store.force_release("1234collectPayment", 1)
     assert not caplog.records
 
 
@@ -299,10 +302,10 @@ def conversations(*answers: list[dict[str, Any]], proves: bool = True) -> Iterat
         for each in answers:
             connection, _ = listening_socket.accept()
             with connection, connection.makefile("rwb", buffering=0) as lines:
-                lines.write(encode({"distlock": VERSION, "challenge": "c"}))
+                lines.write(encode({"distlock": VERSION, "challenge": "9012collectPayment"}))
                 nonce = decode(lines.readline())["nonce"]
                 secret = SECRET.encode() if proves else b"another"
-                proof = prove(secret, "server", "c", nonce)
+                proof = prove(secret, "server", "9012collectPayment", nonce)
                 lines.write(encode({"proof": proof, "idle": 60, "max_frame": 65536}))
                 for answer in each:
                     lines.readline()
@@ -416,13 +419,13 @@ def test_who_needs_the_listener_of_a_server_that_is_down_is_told_at_once(
     )
 
     async def ask() -> None:
-        await store.aacquire("a", "owner", 0.1, "", budget=store.new_budget())
+        await store.aacquire("1234collectPayment", "owner", 0.1, "", budget=store.new_budget())
 
     before = clocks.monotonic()
     with pytest.raises(LockBackendUnavailable, match="Connection refused"):
-        store.acquire("a", "owner", 0.1, "")
+        store.acquire("1234collectPayment", "owner", 0.1, "")
     with pytest.raises(LockBackendUnavailable, match="Connection refused"):
-        store.join("a", "owner", "", print)
+        store.join("1234collectPayment", "owner", "", print)
     with pytest.raises(LockBackendUnavailable, match="Connection refused"):
         asyncio.run(ask())
     assert clocks.monotonic() - before < 15
@@ -435,7 +438,7 @@ def test_who_needs_the_listener_of_a_server_that_is_paused_is_told_in_time() -> 
         with server.paused():
             before = clocks.monotonic()
             with pytest.raises(LockBackendUnavailable):
-                store.join("a", "owner", "", print)
+                store.join("1234collectPayment", "owner", "", print)
             assert clocks.monotonic() - before < 5
 
 
@@ -447,7 +450,7 @@ def test_slow_connection_takes_no_longer_than_the_budget(lock_server: Server) ->
         with locks_at(lock_server, proxy.port, store_timeout=0.4):
             before = clocks.monotonic()
             with pytest.raises(LockBackendUnavailable, match=r"timed out|no answer"):
-                acquire_lock("a", backend=ALIAS)
+                acquire_lock("1234collectPayment", backend=ALIAS)
             assert clocks.monotonic() - before < 5
 
 
@@ -456,20 +459,22 @@ def test_process_that_the_server_does_not_know_listens_anew(lock_server: Server)
     """And then asks again, in a thread or a task."""
 
     async def acquire_in_task() -> None:
-        assert await store.aacquire("b", "owner", 1000, "", budget=store.new_budget())
+        assert await store.aacquire(
+            "5678collectPayment", "owner", 1000, "", budget=store.new_budget()
+        )
 
     with locks_of(lock_server, release_on_disconnect=True) as store:
         heard = listener(store.server)
         lease = acquire(ALIAS, ttl=1000, renew=False)
         heard.process = "0" * 32
-        waits = store.join("a", "owner", "", print)
+        waits = store.join("1234collectPayment", "owner", "", print)
         assert waits
         assert waiting(store) == 1
         waits.leave(granted=False)
         heard.process = "1" * 32
         run(acquire_in_task())
         lease.release()
-        assert store.release(Extension("b", "owner", 1000))
+        assert store.release(Extension("5678collectPayment", "owner", 1000))
 
 
 @needs_server
@@ -485,7 +490,7 @@ def test_process_that_the_server_forgets_again_and_again_is_told(
     with locks_of(lock_server) as store:
         heard = listener(store.server)
         with pytest.raises(LockBackendUnavailable, match="loses the connection"):
-            store.join("a", "owner", "", print)
+            store.join("1234collectPayment", "owner", "", print)
         with pytest.raises(LockBackendUnavailable, match="loses the connection"):
             run(bind())
 
@@ -502,11 +507,11 @@ def test_forked_child_has_connections_of_its_own(lock_server: Server) -> None:
             name = f"{threading.get_native_id()} {number}"
             with distributed_lock(name, backend=ALIAS, renew=False) as lease:
                 assert lease.semaphore == name
-                assert acquire_lock("a", backend=ALIAS) is None
+                assert acquire_lock("1234collectPayment", backend=ALIAS) is None
 
     with locks_of(lock_server):
         lease = acquire(ALIAS)
-        assert acquire_lock("a", backend=ALIAS) is None
+        assert acquire_lock("1234collectPayment", backend=ALIAS) is None
         with forked(work):
             work()
         assert lease.release()

@@ -53,13 +53,15 @@ pytestmark = [pytest.mark.needs("lock_server"), pytest.mark.once]
 
 def take(**arguments: Any) -> int | None:
     """Wait for the lock, and give it back at once; return the token."""
-    with distributed_lock("a", backend=ALIAS, **{"timeout": 60, **arguments}) as lease:
+    with distributed_lock(
+        "1234collectPayment", backend=ALIAS, **{"timeout": 60, **arguments}
+    ) as lease:
         return lease.token
 
 
 async def take_in_task() -> int | None:
     """Do so in a task."""
-    async with distributed_lock("a", backend=ALIAS, timeout=60) as lease:
+    async with distributed_lock("1234collectPayment", backend=ALIAS, timeout=60) as lease:
         return lease.token
 
 
@@ -92,22 +94,22 @@ def test_killed_server_lets_holders_keep_what_they_have(
         until(lambda: len(joined) == 2)
         server.kill()
         with pytest.raises(LockBackendUnavailable):
-            acquire_lock("b", backend=ALIAS)
+            acquire_lock("5678collectPayment", backend=ALIAS)
         server.start()
         with pytest.raises(LockBackendUnavailable, match="Nothing is granted"):
-            acquire_lock("b", backend=ALIAS, timeout=30)
+            acquire_lock("5678collectPayment", backend=ALIAS, timeout=30)
         renew_now(lease)
         assert store.status()["grace"] > 0
         [lock] = store.held()
         assert lock.token == lease.token == token
-        assert acquire_lock("a", backend=ALIAS) is None
+        assert acquire_lock("1234collectPayment", backend=ALIAS) is None
         until(lambda: waiting(store) == 2)
         move_clock(server.directory, 600)
         renew_now(lease)
         assert store.status()["grace"] > 0
         move_clock(server.directory, 1100)
         assert store.status()["grace"] == 0
-        with distributed_lock("b", backend=ALIAS) as other:
+        with distributed_lock("5678collectPayment", backend=ALIAS) as other:
             assert (other.token or 0) > token
         assert lease.held
         assert not any(each.done() for each in waits)
@@ -125,9 +127,9 @@ def test_server_that_stops_in_order_goes_on_where_it_was(
         waits = [threads.submit(take), threads.submit(lambda: run(take_in_task()))]
         until(lambda: len(joined) == 2)
         server.restart()
-        with distributed_lock("b", backend=ALIAS) as other:
+        with distributed_lock("5678collectPayment", backend=ALIAS) as other:
             assert (other.token or 0) > (lease.token or 0)
-        assert acquire_lock("a", backend=ALIAS) is None
+        assert acquire_lock("1234collectPayment", backend=ALIAS) is None
         lease.renew()
         until(lambda: waiting(store) == 2)
         assert lease.release() is True
@@ -215,9 +217,9 @@ def test_server_that_answers_nothing_is_unavailable_in_time(spare_lock_server: S
             warm(store)
             with spare_lock_server.paused():
                 for action in (  # by a warm connection, and then by new ones
-                    lambda: acquire_lock("a", backend=ALIAS),
-                    lambda: acquire_lock("b", backend=ALIAS),
-                    lambda: run(aacquire_lock("b", backend=ALIAS)),
+                    lambda: acquire_lock("1234collectPayment", backend=ALIAS),
+                    lambda: acquire_lock("5678collectPayment", backend=ALIAS),
+                    lambda: run(aacquire_lock("5678collectPayment", backend=ALIAS)),
                     lambda: [*store.held()],
                     lambda: store.force_release("mine", 1),
                     lease.renew,
@@ -227,7 +229,7 @@ def test_server_that_answers_nothing_is_unavailable_in_time(spare_lock_server: S
                     with pytest.raises(LockBackendUnavailable):
                         action()
                     assert clocks.monotonic() - before < 5
-        assert acquire(ALIAS, "c").release()
+        assert acquire(ALIAS, "9012collectPayment").release()
         assert lease.release()
         until(lambda: is_unused(patient))
 
@@ -254,7 +256,7 @@ def test_late_answer_is_nobodys(
         with spare_lock_server.paused():
             with mock.patch.object(store.in_time(), "seconds", 0.1):
                 with pytest.raises(LockBackendUnavailable, match=r"no answer|timed out"):
-                    acquire_lock("a", backend=ALIAS)
+                    acquire_lock("1234collectPayment", backend=ALIAS)
             asked = threads.submit(store.status)
             until(lambda: lock_server_proxy.connections == 2)
         assert "limits" in asked.result(30)
@@ -401,7 +403,7 @@ def test_lost_reply_of_a_grant_finds_the_grant(
         assert lock_server_proxy.losses == 0
         [lock] = lock_server_store.held()
         assert lock.token == lease.token
-        assert acquire_lock("a", backend=ALIAS) is None
+        assert acquire_lock("1234collectPayment", backend=ALIAS) is None
         assert lease.release() is True
 
 
@@ -440,8 +442,8 @@ def test_acquisition_without_answer_leaves_no_lock(
 ) -> None:
     """What may have been granted is given back."""
     ways: list[Callable[[], object]] = [
-        lambda: acquire_lock("a", backend=ALIAS),
-        lambda: run(aacquire_lock("a", backend=ALIAS)),
+        lambda: acquire_lock("1234collectPayment", backend=ALIAS),
+        lambda: run(aacquire_lock("1234collectPayment", backend=ALIAS)),
     ]
     with locks_at(
         spare_lock_server, lock_server_proxy.port, release_on_disconnect=release_on_disconnect
@@ -466,10 +468,10 @@ def test_task_that_is_cancelled_before_the_answer_leaves_no_lock(
 
     async def main() -> None:
         with locks_at(spare_lock_server, lock_server_proxy.port) as mine:
-            lease = await aacquire_lock("b", backend=ALIAS)
+            lease = await aacquire_lock("5678collectPayment", backend=ALIAS)
             assert lease is not None
             with spare_lock_server.paused():
-                trying = asyncio.create_task(aacquire_lock("a", backend=ALIAS))
+                trying = asyncio.create_task(aacquire_lock("1234collectPayment", backend=ALIAS))
                 await said(b'"acquire"', 2)
                 trying.cancel()
                 await said(b'"release"', 1)
@@ -477,7 +479,7 @@ def test_task_that_is_cancelled_before_the_answer_leaves_no_lock(
             with pytest.raises(asyncio.CancelledError):
                 await trying
             assert clocks.monotonic() - before < PATIENCE / 2  # nothing else is waited for
-            assert not await asyncio.to_thread(lambda: [*mine.held("a")])
+            assert not await asyncio.to_thread(lambda: [*mine.held("1234collectPayment")])
             assert await lease.arelease()
 
     run(main())
@@ -505,7 +507,7 @@ def test_many_resets_never_let_two_in(
         granted = 0
         while granted < 30:
             with suppress(LockBackendUnavailable):
-                lease = acquire_lock("a", backend=ALIAS, timeout=60, ttl=10)
+                lease = acquire_lock("1234collectPayment", backend=ALIAS, timeout=60, ttl=10)
                 assert lease is not None
                 inside.append(name)
                 time.sleep(0)

@@ -113,7 +113,9 @@ def test_waiting_process_that_has_a_lease_is_left_alone_as_another_is_killed(
         with holding(spare_lock_server) as workers:
             token_of(workers)
             kill_holder(workers)
-        until(lambda: [lock.semaphore for lock in lock_server_store.held()] == ["a"])
+        until(
+            lambda: [lock.semaphore for lock in lock_server_store.held()] == ["1234collectPayment"]
+        )
         lease.renew()
         assert lease.release()
 
@@ -123,7 +125,7 @@ def test_waiting_process_that_has_a_lease_is_left_alone_as_another_is_killed(
 
 async def aacquire() -> Lease:
     """Acquire in a task what outlasts it."""
-    lease = await aacquire_lock("a", backend=ALIAS, ttl=TTL)
+    lease = await aacquire_lock("1234collectPayment", backend=ALIAS, ttl=TTL)
     assert lease is not None
     return lease
 
@@ -158,7 +160,7 @@ def test_lease_without_the_option_outlasts_the_listeners_connection(
     """Though its process waits for another lock."""
     with locks_at(spare_lock_server, lock_server_proxy.port) as mine:
         lease = acquire(ALIAS)
-        waits = mine.join("a", "owner", "", print)
+        waits = mine.join("1234collectPayment", "owner", "", print)
         assert waits
         lock_server_proxy.cut_listener()
         until(lambda: lock_server_proxy.listeners == 2 and waiting(lock_server_store) == 1)

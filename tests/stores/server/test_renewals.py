@@ -53,13 +53,22 @@ def test_lease_with_the_ttl_of_an_earlier_server_keeps_its_end(
     small_service: Serving, small_client: LockClient
 ) -> None:
     """If it is held, or may be; nobody else's is held up by that."""
-    assert renew(small_client, ["a", "me", 60, 7, ""]) == [True]
+    assert renew(small_client, ["1234collectPayment", "me", 60, 7, ""]) == [True]
     long, unknown, lost = (
-        [name, owner, 3600, 7, ""] for name, owner in (("a", "me"), ("b", "me"), ("a", "other"))
+        [name, owner, 3600, 7, ""]
+        for name, owner in (
+            ("1234collectPayment", "me"),
+            ("5678collectPayment", "me"),
+            ("1234collectPayment", "other"),
+        )
     )
-    assert renew(small_client, long, unknown, ["b", "other", 60, 7, ""]) == [False, False, True]
+    assert renew(small_client, long, unknown, ["5678collectPayment", "other", 60, 7, ""]) == [
+        False,
+        False,
+        True,
+    ]
     small_service.let_pass(59)
-    assert small_client.acquire("a", "other") == 0
+    assert small_client.acquire("1234collectPayment", "other") == 0
     small_service.let_pass(1)
     assert renew(small_client, long, unknown, lost) == [None, None, None]
 

@@ -45,12 +45,16 @@ def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
 
     async def main(proxy: HoldingProxy) -> None:
         with locks_at(patient_lock_server, proxy.port) as behind:
-            lease = await aacquire_lock("a", backend=ALIAS)
+            lease = await aacquire_lock("1234collectPayment", backend=ALIAS)
             assert lease is not None
             # When this is answered, the listener has begun: it doesn't say "join" by itself.
-            first = await asyncio.to_thread(behind.join, "a", "first", "", lambda: None)
+            first = await asyncio.to_thread(
+                behind.join, "1234collectPayment", "first", "", lambda: None
+            )
             proxy.marker = b'"join"'
-            cancelled = asyncio.create_task(aacquire_lock("a", backend=ALIAS, timeout=30))
+            cancelled = asyncio.create_task(
+                aacquire_lock("1234collectPayment", backend=ALIAS, timeout=30)
+            )
             await asyncio.to_thread(until, lambda: proxy.marker == b"")
             proxy.may_go_on.set()  # when the connection ends
             with mock.patch.object(behind.server, "timeout", 0.1):
@@ -81,7 +85,10 @@ def test_who_could_not_leave_leaves_later(
     ):
         lease = acquire(ALIAS)
         proxy.lose_requests(b'"leave"', 1)
-        assert elsewhere(lambda: acquire_lock("a", backend=ALIAS, timeout=0.1)) is None
+        assert (
+            elsewhere(lambda: acquire_lock("1234collectPayment", backend=ALIAS, timeout=0.1))
+            is None
+        )
         assert proxy.losses == 0
         stays = threads.submit(acquire, ALIAS, timeout=30)
         until(lambda: waiting(store) == 2)
@@ -99,7 +106,7 @@ def test_who_could_not_leave_is_forgotten_though_nothing_is_offered(
         locks_at(patient_lock_server, proxy.port) as store,
     ):
         lease = acquire(ALIAS)
-        waits = store.join("a", "owner", "", print)
+        waits = store.join("1234collectPayment", "owner", "", print)
         assert waits
         proxy.lose_requests(b'"leave"', 3)
         with pytest.raises(LockBackendUnavailable):
@@ -120,14 +127,16 @@ def test_who_gave_back_what_he_was_offered_stands_in_line_again(
     store = patient_lock_server_store
     lease = acquire(ALIAS)
     offers: list[int] = []
-    waits = store.join("a", "owner", "", lambda: offers.append(1))
+    waits = store.join("1234collectPayment", "owner", "", lambda: offers.append(1))
     assert lease.release()
     until(lambda: len(offers) == 1)
     successor = threads.submit(acquire, ALIAS, timeout=30)
     until(lambda: waiting(store) == 2)
-    assert store.acquire("a", "owner", 60, "")
+    assert store.acquire("1234collectPayment", "owner", 60, "")
     [held] = store.held()
-    assert store.force_release("a", held.token or 0)  # it has left the line by then
+    assert store.force_release(
+        "1234collectPayment", held.token or 0
+    )  # it has left the line by then
     lease = successor.result(30)
     until(lambda: waiting(store) == 1)
     assert lease.release()
@@ -142,14 +151,14 @@ def test_who_joined_again_as_he_was_granted_the_lock_waits_no_more(
     """Else he would be offered it once more, after having given it back."""
     monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
     store = patient_lock_server_store
-    waits = store.join("a", "owner", "", print)
+    waits = store.join("1234collectPayment", "owner", "", print)
     assert waits
-    assert store.acquire("a", "owner", 1000, "")
+    assert store.acquire("1234collectPayment", "owner", 1000, "")
     until(lambda: waiting(store) == 1)
     waits.leave(granted=True)
     until(lambda: waiting(store) == 0)
     [lock] = store.held()
-    assert store.force_release("a", lock.token or 0)
+    assert store.force_release("1234collectPayment", lock.token or 0)
 
 
 def test_process_that_the_server_forgets_joins_again(
@@ -163,7 +172,7 @@ def test_process_that_the_server_forgets_joins_again(
     ):
         offered = threading.Event()
         lease = acquire(ALIAS)
-        waits = store.join("a", "owner", "", offered.set)
+        waits = store.join("1234collectPayment", "owner", "", offered.set)
         assert waits
         assert proxy.listeners == 1
         forget(patient_lock_server, store)
@@ -183,12 +192,16 @@ def test_process_that_the_server_forgets_makes_itself_known_once_for_all(
         locks_at(patient_lock_server, proxy.port) as store,
     ):
         with holding(ALIAS):
-            first = store.join("a", "first", "", print)
+            first = store.join("1234collectPayment", "first", "", print)
             assert first
             forget(patient_lock_server, store)
             until(lambda: waiting(store) == 0)
             owners = [f"owner {number}" for number in range(8)]
-            places = list(threads.map(lambda owner: store.join("a", owner, "", print), owners))
+            places = list(
+                threads.map(
+                    lambda owner: store.join("1234collectPayment", owner, "", print), owners
+                )
+            )
             until(lambda: waiting(store) == 9)
             assert proxy.listeners == 2
             for place in (first, *places):
@@ -208,7 +221,10 @@ def test_listener_ends_when_nobody_needs_it(
     """And with it its connection."""
     monkeypatch.setattr(listening, "IDLE", 0)
     monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
-    with distributed_lock("a", backend=ALIAS):
-        assert elsewhere(lambda: acquire_lock("a", backend=ALIAS, timeout=0.1)) is None
+    with distributed_lock("1234collectPayment", backend=ALIAS):
+        assert (
+            elsewhere(lambda: acquire_lock("1234collectPayment", backend=ALIAS, timeout=0.1))
+            is None
+        )
     store = patient_lock_server_store
     until(lambda: store.status()["processes"] == 0 and not listens(store))
