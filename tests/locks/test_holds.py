@@ -366,7 +366,7 @@ def test_lease_that_can_not_be_renewed_is_left_alone_until_its_end(
         assert begun + 0.3 <= lease.due <= clocks.monotonic() + 0.3
         until(lambda: lease in lost)
         work_off()
-    assert 1 <= len(looks) < 10
+    assert 1 <= looks.count(background("default").renewals) < 10  # other stores have theirs
 
 
 @on_each_database

@@ -9,6 +9,7 @@ import pytest
 from django.core.management import CommandError
 
 from django_distlock.leases import Extension
+from tests.support.concurrency import until
 from tests.support.lock_server_command import (
     BACKEND,
     SECRET,
@@ -81,6 +82,7 @@ def test_status_lists_twenty_locks_and_counts_the_others(place: Place) -> None:
             assert store.acquire("20", "nameless", 60, "")
             assert store.release(Extension("00", "owner", 60))
             wire.close()
+            until(lambda: store.status()["locks"] == 20)  # and not what was offered on that wire
         lines = said("--status", *place.at).splitlines()
         assert lines[-1].startswith("20: unknown holder, ")
         place.acquire("21", "22")
