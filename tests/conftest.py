@@ -11,12 +11,13 @@ from django.db import connections
 from django_distlock.borders import current_worker
 from django_distlock.flows import current_flow
 from django_distlock.handler import lock_backends
-from django_distlock.signals import lock_lost
+from django_distlock.signals import lock_acquired, lock_lost
 from tests.support.lock_server_command import Place, new_place
 from tests.support.lock_server_proxy import LockServerProxy
 from tests.support.lock_servers import start_lock_server
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.memcached import start_memcached
+from tests.support.moved_clock import MovedClock
 from tests.support.patient_stores import with_patience
 from tests.support.plugin import FILES, SURROUNDINGS, create_databases
 from tests.support.ports import HOST, reserved_port
@@ -199,3 +200,22 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
 
     monkeypatch.setattr(type(lock_backends), "__getitem__", find_or_script)
     return store
+
+
+@pytest.fixture
+def moved_clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
+    """Return the local clock by which leases end, to be moved."""
+    return MovedClock(monkeypatch)
+
+
+@pytest.fixture
+def acquired() -> Iterator[list[Lease]]:
+    """Return the leases that were acquired in the test, in this order."""
+    leases: list[Lease] = []
+
+    def receive(*, lease: Lease, **kwargs: Any) -> None:
+        leases.append(lease)
+
+    lock_acquired.connect(receive)
+    yield leases
+    lock_acquired.disconnect(receive)

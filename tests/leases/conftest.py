@@ -8,16 +8,11 @@ import pytest
 
 from django_distlock import lock_backends
 from django_distlock.background import Background, background
-from tests.support.moved_clock import MovedClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
-@pytest.fixture
-def moved_clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
-    """Return the local clock by which leases end, to be moved."""
-    return MovedClock(monkeypatch)
+    from tests.support.moved_clock import MovedClock
 
 
 @pytest.fixture
@@ -46,3 +41,9 @@ def long_store_timeout(settings: Any) -> None:
         entry = settings.DISTLOCK[alias]
         options = entry["OPTIONS"] | {"store_timeout": 60}
         settings.DISTLOCK = settings.DISTLOCK | {alias: entry | {"OPTIONS": options}}
+
+
+@pytest.fixture
+def stopped_clock(moved_clock: MovedClock) -> None:
+    """Let nothing depend on how long a test takes."""
+    moved_clock.stop()

@@ -22,11 +22,7 @@ from django_distlock.acquisitions import describe_holder, new_owner
 from tests.support.moved_clock import MovedClock
 from tests.support.scripted_store import ScriptedBackend
 
-
-@pytest.fixture(autouse=True)
-def stopped_clock(moved_clock: MovedClock) -> None:
-    """Let nothing depend on how long a test takes."""
-    moved_clock.stop()
+pytestmark = pytest.mark.usefixtures("stopped_clock")
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def lock_threads() -> Iterator[None]:
 
 
 @pytest.fixture
-def asked(alias: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def asking_owners(alias: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note the owners that ask the store for a lock."""
     store = type(lock_backends[alias])
     asked: list[str] = []
@@ -578,14 +578,14 @@ def test_what_was_granted_to_who_is_gone_and_can_not_be_released_ends_by_itself(
 
 
 @on_each_database
-def test_cancelled_while_waiting_leaves_no_lock(alias: str, asked: list[str]) -> None:
+def test_cancelled_while_waiting_leaves_no_lock(alias: str, asking_owners: list[str]) -> None:
     """Be it the one that asks the store, or one that waits for its turn."""
 
     async def main() -> None:
         lease = await abroad(acquire, alias)
-        asked.clear()
+        asking_owners.clear()
         tasks = [asyncio.create_task(get(alias, timeout=None)) for _ in range(3)]
-        await asyncio.to_thread(until, lambda: len(asked) > 0)
+        await asyncio.to_thread(until, lambda: len(asking_owners) > 0)
         for index in (1, 0):
             tasks[index].cancel()
             await cancelled(tasks[index])
@@ -699,7 +699,9 @@ def test_cancelled_while_the_release_fails_ends_by_itself(
 
 
 @on_each_database
-def test_many_waiting_tasks_take_no_threads_and_hardly_ask(alias: str, asked: list[str]) -> None:
+def test_many_waiting_tasks_take_no_threads_and_hardly_ask(
+    alias: str, asking_owners: list[str]
+) -> None:
     """Of those that wait in a loop for one lock, the first one asks, or each once in a while."""
     tasks = 20
     order: list[int] = []
@@ -709,13 +711,13 @@ def test_many_waiting_tasks_take_no_threads_and_hardly_ask(alias: str, asked: li
             order.append(number)
 
     async def are_at_rest() -> bool:
-        asked.clear()
+        asking_owners.clear()
         if alias != "postgresql":
-            await asyncio.to_thread(until, lambda: len(asked) >= 5)
-            return len({*asked[:5]}) == 1
+            await asyncio.to_thread(until, lambda: len(asking_owners) >= 5)
+            return len({*asking_owners[:5]}) == 1
         begun = time.monotonic()
         await asyncio.sleep(0.3)  # how often they ask in some time is what this is about
-        return len(asked) <= tasks * (time.monotonic() - begun)
+        return len(asking_owners) <= tasks * (time.monotonic() - begun)
 
     async def main() -> None:
         lease = await abroad(acquire, alias)
@@ -797,7 +799,7 @@ def test_sync_code_of_others_holds_up_no_lock(alias: str) -> None:
 
 
 @on_each_database
-def test_sync_calls_are_refused_in_a_running_loop(alias: str, asked: list[str]) -> None:
+def test_sync_calls_are_refused_in_a_running_loop(alias: str, asking_owners: list[str]) -> None:
     """They would block it. What only looks at the lease is not."""
 
     async def main() -> None:
@@ -813,7 +815,7 @@ def test_sync_calls_are_refused_in_a_running_loop(alias: str, asked: list[str]) 
         ):
             with pytest.raises(SynchronousOnlyOperation, match=r"async twin .* sync_to_async"):
                 call()
-        assert len(asked) == 1
+        assert len(asking_owners) == 1
         lease.check()
         assert await lease.arelease() is True
 

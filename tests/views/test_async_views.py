@@ -29,7 +29,6 @@ from django_distlock import (
     distributed_lock,
     skip,
 )
-from django_distlock.signals import lock_acquired
 from tests.support.concurrency import run, until
 from tests.support.tasks import others_ended
 
@@ -156,19 +155,6 @@ urlpatterns = [
     path("file/<customer>/", send_file),
 ]
 VIEWS = ["collect", "method", "dispatch"]
-
-
-@pytest.fixture
-def acquired() -> Iterator[list[Lease]]:
-    """Return the leases that were acquired."""
-    leases: list[Lease] = []
-
-    def receive(*, lease: Lease, **kwargs: object) -> None:
-        leases.append(lease)
-
-    lock_acquired.connect(receive)
-    yield leases
-    lock_acquired.disconnect(receive)
 
 
 @pytest.fixture(autouse=True)

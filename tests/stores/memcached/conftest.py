@@ -39,7 +39,7 @@ def spare_memcached(memcached_server: Server, alias: str) -> Iterator[Server]:
 
 
 @pytest.fixture
-def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def stores_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return the time that leases and stores see, to be changed.
 
     It begins about now, since the thread that renews is there before and after it.

@@ -194,19 +194,19 @@ class HangingClient(memcached_clients.Client):
 @needs_memcached
 @pytest.mark.parametrize("idle", [True, False])
 def test_server_has_the_store_timeout(
-    idle: bool, stopped_clock: list[float], monkeypatch: pytest.MonkeyPatch
+    idle: bool, stores_clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To connect, to be asked and to answer; nothing is asked twice that may have been done."""
-    began = stopped_clock[0]
-    new = mock.Mock(side_effect=lambda seconds: HangingClient(stopped_clock, seconds))
+    began = stores_clock[0]
+    new = mock.Mock(side_effect=lambda seconds: HangingClient(stores_clock, seconds))
     monkeypatch.setattr(memcached_clients.Server, "new", new)
     with configured("memcached", store_timeout=4) as store:
         new.reset_mock()
         if idle:
-            store.server.give_back(HangingClient(stopped_clock))
+            store.server.give_back(HangingClient(stores_clock))
         with pytest.raises(LockBackendUnavailable) as caught:
             store.acquire("1234collectPayment", "owner", 60, "")
-    assert stopped_clock[0] - began == 4
+    assert stores_clock[0] - began == 4
     assert new.called is not idle
     assert caught.value.reply_lost is idle
 
@@ -214,54 +214,54 @@ def test_server_has_the_store_timeout(
 @needs_memcached
 @pytest.mark.parametrize("idle", [True, False])
 def test_tries_and_what_undoes_them_have_one_store_timeout(
-    idle: bool, stopped_clock: list[float], monkeypatch: pytest.MonkeyPatch
+    idle: bool, stores_clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second try of a call, and the release of what may have been granted."""
-    began = stopped_clock[0]
-    new = mock.Mock(side_effect=lambda seconds: HangingClient(stopped_clock, seconds))
+    began = stores_clock[0]
+    new = mock.Mock(side_effect=lambda seconds: HangingClient(stores_clock, seconds))
     monkeypatch.setattr(memcached_clients.Server, "new", new)
     with configured("memcached", store_timeout=4) as store:
         if idle:
-            store.server.give_back(HangingClient(stopped_clock))
+            store.server.give_back(HangingClient(stores_clock))
         with pytest.raises(LockBackendUnavailable):
             acquire_lock("1234collectPayment", backend="memcached")
-    assert stopped_clock[0] - began == 4
+    assert stores_clock[0] - began == 4
 
 
 @needs_memcached
 def test_renewal_at_a_hanging_server_has_one_store_timeout(
-    stopped_clock: list[float], monkeypatch: pytest.MonkeyPatch
+    stores_clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For all leases; but each that is answered shows that the server lives."""
-    began = stopped_clock[0]
-    client = HangingClient(stopped_clock)
+    began = stores_clock[0]
+    client = HangingClient(stores_clock)
     leases = [Extension(name, new_owner(), 60) for name in "abcdefgh"]
     answers = [memcached_clients.Entry(lease.owner, 1) for lease in leases[1::-1]]
 
     def read(key: bytes) -> Any:
         if not answers:
             return HangingClient.read(client, key)
-        stopped_clock[0] += 3
+        stores_clock[0] += 3
         return answers.pop()
 
     monkeypatch.setattr(client, "read", read)
     monkeypatch.setattr(client, "replace", lambda *arguments: True)
-    new = mock.Mock(side_effect=lambda seconds: HangingClient(stopped_clock, seconds))
+    new = mock.Mock(side_effect=lambda seconds: HangingClient(stores_clock, seconds))
     monkeypatch.setattr(memcached_clients.Server, "new", new)
     with configured("memcached", store_timeout=4) as store:
         store.server.give_back(client)
         renewals = store.renew(leases)
     assert [renewals[lease.owner].renewed for lease in leases] == [True] * 2 + [False] * 6
-    assert stopped_clock[0] - began == 3 + 3 + 4
+    assert stores_clock[0] - began == 3 + 3 + 4
 
 
 @on_each_client
 def test_several_answers_together_take_the_store_timeout(
-    alias: str, stopped_clock: list[float]
+    alias: str, stores_clock: list[float]
 ) -> None:
     """Not each of them."""
     answers = {"gets": (8, "END\r\n"), "add": (8, "NOT_STORED\r\n")}
-    with ScriptedServer(stopped_clock, **answers) as server:
+    with ScriptedServer(stores_clock, **answers) as server:
         with leading_to(server.port, alias, store_timeout=20) as store:
             with pytest.raises(LockBackendUnavailable, match="timed out"):
                 store.acquire("1234collectPayment", "owner", 60, "")

@@ -89,7 +89,7 @@ def granting(alias: str, **arguments: Any) -> Iterator[tuple[Lease, ScriptedServ
 @on_each_client
 @pytest.mark.parametrize(("max_hold", "expiry"), [(0.5, 3), (2, 4), (2.1, 5)])
 def test_fraction_that_max_hold_leaves_is_rounded_up(
-    alias: str, max_hold: float, expiry: int, stopped_clock: list[float]
+    alias: str, max_hold: float, expiry: int, stores_clock: list[float]
 ) -> None:
     """Peer defect 25: add() with half a second would be granted twice."""
     with granting(alias, max_hold=max_hold) as (lease, server):
@@ -99,14 +99,14 @@ def test_fraction_that_max_hold_leaves_is_rounded_up(
 
 @on_each_client
 def test_renewal_of_what_max_hold_leaves_is_rounded_up(
-    alias: str, stopped_clock: list[float]
+    alias: str, stores_clock: list[float]
 ) -> None:
     """The last renewal is for a fraction of a second."""
     with granting(alias, ttl=3, max_hold=4) as (lease, server):
-        stopped_clock[0] += 2.5
+        stores_clock[0] += 2.5
         lease.renew()
         assert lease.remaining == 1.5
-        stopped_clock[0] += 0.77
+        stores_clock[0] += 0.77
         lease.renew()
         assert lease.remaining == pytest.approx(0.73)
     sent = [line.split() for line in server.lines if not line.startswith("gets")]
@@ -118,10 +118,10 @@ def test_renewal_of_what_max_hold_leaves_is_rounded_up(
 
 
 @on_each_client
-def test_what_min_hold_leaves_is_rounded_up(alias: str, stopped_clock: list[float]) -> None:
+def test_what_min_hold_leaves_is_rounded_up(alias: str, stores_clock: list[float]) -> None:
     """What is kept then is nobody's."""
     with granting(alias, min_hold=5) as (lease, server):
-        stopped_clock[0] += 1.75
+        stores_clock[0] += 1.75
         assert lease.release()
     assert server.lines[-1].split() == ["cas", key_of(), "0", "6", "4", "7"]
 

@@ -10,7 +10,6 @@ from redis import RedisCluster
 from django_distlock.backends.redis import listening
 from django_distlock.backends.redis.connections import Node
 from django_distlock.backends.redis.wire import RedisWire
-from tests.support.moved_clock import MovedClock
 from tests.support.redis_servers import place
 from tests.support.redis_stores import client_path, locks_by, locks_of, name_of
 
@@ -41,12 +40,6 @@ def cluster_store(cluster_client: RedisCluster) -> Iterator[RedisBackend]:
     """Let the locks be in the cluster that all tests share."""
     with locks_by(client=client_path(lambda: cluster_client)) as store:
         yield store
-
-
-@pytest.fixture
-def moved_clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
-    """Return the clock by which calls and leases end, to be moved on."""
-    return MovedClock(monkeypatch)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 
 from tests.support.concurrency import until
 from tests.support.lock_servers import is_unused, locks_of, note_places
-from tests.support.moved_clock import MovedClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,9 +36,3 @@ def patient_lock_server_store(patient_lock_server: Server) -> Iterator[ServerBac
 def joined(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Return the places in queues of which their waiters know. See note_places()."""
     return note_places(monkeypatch)
-
-
-@pytest.fixture
-def moved_clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
-    """Return the local clock by which leases end, to be moved."""
-    return MovedClock(monkeypatch)
