@@ -66,6 +66,18 @@ def takes_names(function: ast.expr) -> bool:
     return name in {"setattr", "getattr", "delattr", "hasattr", "object", "patch", "attrgetter"}
 
 
+def test_what_is_private_is_found_however_it_is_read() -> None:
+    """By an attribute, an import, or a text; but not what is one's own, or documented."""
+    tree = ast.parse(
+        "from package import _one\n"
+        "lease._two\n"
+        "monkeypatch.setattr(lease, '_three', None)\n"
+        "patch('package._four')\n"
+        "self._own, super()._inherited, lock._meta, print('_text')\n"
+    )
+    assert [*private_names(tree)] == [(1, "_one"), (2, "_two"), (3, "_three"), (4, "_four")]
+
+
 @each_file
 def test_no_test_reads_what_is_private(file: Path) -> None:
     """But one that tests exactly that unit, and says so."""
