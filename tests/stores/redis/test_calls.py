@@ -133,10 +133,10 @@ def test_tasks_do_not_take_each_other_for_a_dead_server(
             return lease.held
 
     async def hold_all() -> list[bool]:
-        return await asyncio.gather(*map(hold, range(150)))
+        return await asyncio.gather(*map(hold, range(200)))
 
     with AgingProxy(redis_server, moved_clock, seconds=0.5) as proxy:
-        with locks_at(proxy.port, store={"store_timeout": 30}):
+        with locks_at(proxy.port, store={"store_timeout": 60}):
             assert all(run(hold_all()))
 
 
