@@ -14,7 +14,6 @@ from django_distlock.acquisitions import new_owner
 from django_distlock.backends import memcached_clients
 from django_distlock.backends.database import backend as database
 from django_distlock.backends.database.sqlite import SQLiteStatements
-from django_distlock.backends.redis.wire import RedisWire
 from django_distlock.leases import Extension
 from tests.support.concurrency import until
 from tests.support.databases import committed, on_each_database
@@ -24,7 +23,7 @@ from tests.support.lock_servers import locks_at as locks_at_server
 from tests.support.lock_servers import locks_of as locks_of_server
 from tests.support.lossy_proxy import LossyProxy, chunks
 from tests.support.redis_servers import SLOTS, cluster_node, connect, place
-from tests.support.redis_stores import ALIAS, key_of, locks_by, locks_of
+from tests.support.redis_stores import ALIAS, count_sent, key_of, locks_by, locks_of
 
 if TYPE_CHECKING:
     import socket
@@ -93,19 +92,6 @@ def test_leases_are_renewed_at_a_cluster_behind_one_address(
         assert outcomes(store, claims) == "rrl"
         assert sent == [3]
         assert all(lease.release() for lease in leases)
-
-
-def count_sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return how many commands are sent at once, each time."""
-    sizes: list[int] = []
-    send = RedisWire.send
-
-    def count_and_send(wire: RedisWire, commands: Any) -> None:
-        sizes.append(len(commands))
-        send(wire, commands)
-
-    monkeypatch.setattr(RedisWire, "send", count_and_send)
-    return sizes
 
 
 @pytest.mark.once

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -32,15 +32,6 @@ def clear_memory() -> Iterator[None]:
     """Leave no lock in memory to other tests."""
     yield
     lock_backends["memory"].clear()  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-def long_store_timeout(settings: Any) -> None:
-    """Give a database more time to answer than a busy machine takes."""
-    for alias in {"postgresql", "mariadb"} & set(settings.DISTLOCK):
-        entry = settings.DISTLOCK[alias]
-        options = entry["OPTIONS"] | {"store_timeout": 60}
-        settings.DISTLOCK = settings.DISTLOCK | {alias: entry | {"OPTIONS": options}}
 
 
 @pytest.fixture

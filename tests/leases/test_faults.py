@@ -217,7 +217,7 @@ def kill_other_sessions(alias: str) -> None:
 # Leaks
 
 
-@pytest.mark.usefixtures("long_store_timeout")
+@pytest.mark.usefixtures("patient_stores")
 @on_each_database
 def test_nothing_stays_behind(alias: str, moved_clock: MovedClock) -> None:
     """After many acquisitions, by two connections: no lease, no thread, no connection."""

@@ -15,6 +15,7 @@ from django_distlock import LockBackendUnavailable, clocks, lock_backends
 from django_distlock.backends.redis import RedisBackend, scripts
 from django_distlock.backends.redis.connections import Node
 from django_distlock.backends.redis.scripts import Script
+from django_distlock.backends.redis.wire import RedisWire
 from tests.support.holders import acquire
 from tests.support.ports import HOST
 from tests.support.redis_servers import connect
@@ -180,3 +181,16 @@ def commands(server: Server) -> Iterator[Counter[str]]:
 def _calls(client: Any) -> dict[str, int]:
     found = client.info("commandstats")
     return {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in found.items()}
+
+
+def count_sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return how many commands are sent at once, each time."""
+    sizes: list[int] = []
+    send = RedisWire.send
+
+    def count_and_send(wire: RedisWire, commands: Any) -> None:
+        sizes.append(len(commands))
+        send(wire, commands)
+
+    monkeypatch.setattr(RedisWire, "send", count_and_send)
+    return sizes

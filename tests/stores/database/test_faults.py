@@ -1,16 +1,12 @@
 """Faults between a worker and its database, and what a user's own tests do to it."""
 
-import secrets
-from unittest import mock
-
 import pytest
 from django.db import connections
-from django.views.debug import ExceptionReporter
 
 from django_distlock import LockBackendUnavailable, acquire_lock
-from django_distlock.backends.base import Owner
 from django_distlock.models import Lock
 from tests.support.databases import committed, on_each_server, through_proxy
+from tests.support.error_pages import SECRET, page_of_lost_reply
 from tests.support.holders import free_for_others
 from tests.support.servers import Server
 
@@ -43,18 +39,12 @@ def test_two_lost_replies_give_the_grant_back(alias: str) -> None:
         assert acquire_lock("lost reply", backend=alias)
 
 
-SECRET = secrets.token_hex(16)
-
-
 @on_each_server
 def test_owner_is_on_no_error_page(alias: str) -> None:
     """DEBUG's page shows every frame's variables, and a driver's frame has the statement."""
     with through_proxy(alias) as proxy:
         proxy.lose_replies(b"lost reply", 2)
-        with mock.patch("django_distlock.acquiring.new_owner", return_value=Owner(SECRET)):
-            with pytest.raises(LockBackendUnavailable) as caught:
-                acquire_lock("lost reply", backend=alias)
-    page = ExceptionReporter(None, caught.type, caught.value, caught.tb).get_traceback_html()
+        page = page_of_lost_reply(alias)
     assert "lost reply" in page
     assert SECRET not in page
 

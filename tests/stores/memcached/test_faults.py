@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
-from unittest import mock
 
 import pytest
-from django.views.debug import ExceptionReporter
 
 from django_distlock import (
     Lease,
@@ -19,8 +16,8 @@ from django_distlock import (
     clocks,
     lock_backends,
 )
-from django_distlock.backends.base import Owner
 from tests.support.concurrency import until
+from tests.support.error_pages import SECRET, page_of_lost_reply
 from tests.support.holders import acquire, due_now
 from tests.support.memcached_stores import (
     leading_to,
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
     from tests.support.servers import Server
 
 pytestmark = [on_each_client, pytest.mark.once]
-SECRET = secrets.token_hex(16)
 
 # Restarts
 
@@ -202,9 +198,6 @@ def test_owner_is_on_no_error_page(alias: str) -> None:
     """DEBUG's page shows every frame's variables, and a client's frame has what it sends."""
     with through_proxy(alias) as proxy:
         proxy.lose_replies(b"add ", 2)
-        with mock.patch("django_distlock.acquiring.new_owner", return_value=Owner(SECRET)):
-            with pytest.raises(LockBackendUnavailable) as caught:
-                acquire_lock("lost reply", backend=alias)
-    page = ExceptionReporter(None, caught.type, caught.value, caught.tb).get_traceback_html()
+        page = page_of_lost_reply(alias)
     assert "lost reply" in page
     assert SECRET not in page

@@ -9,9 +9,8 @@ from redis import RedisCluster
 
 from django_distlock.backends.redis import listening
 from django_distlock.backends.redis.connections import Node
-from django_distlock.backends.redis.wire import RedisWire
 from tests.support.redis_servers import place
-from tests.support.redis_stores import client_path, locks_by, locks_of, name_of
+from tests.support.redis_stores import client_path, count_sent, locks_by, locks_of, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,20 +42,6 @@ def cluster_store(cluster_client: RedisCluster) -> Iterator[RedisBackend]:
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return how many commands are sent at once, each time."""
-    sizes: list[int] = []
-    send = RedisWire.send
-
-    def count_and_send(wire: RedisWire, commands: Any) -> None:
-        sizes.append(len(commands))
-        send(wire, commands)
-
-    monkeypatch.setattr(RedisWire, "send", count_and_send)
-    return sizes
-
-
-@pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Return what Redis is asked: a script's digest, or a command's name."""
     found: list[Any] = []
@@ -75,3 +60,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def untiring(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody who waits try by himself: he gets the lock if he is told, or not at all."""
     monkeypatch.setattr(listening, "SAFETY", 1_000)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return how many commands are sent at once, each time."""
+    return count_sent(monkeypatch)

@@ -1,0 +1,24 @@
+"""What Django shows of an error when DEBUG is on."""
+
+from __future__ import annotations
+
+import secrets
+from unittest import mock
+
+import pytest
+from django.views.debug import ExceptionReporter
+
+from django_distlock import LockBackendUnavailable, acquire_lock
+from django_distlock.backends.base import Owner
+
+SECRET = secrets.token_hex(16)
+"""An owner; a global, since the page shows what is local to the functions here."""
+
+
+def page_of_lost_reply(alias: str) -> str:
+    """Acquire "lost reply" as SECRET, and return the page of the error that this must raise."""
+    with mock.patch("django_distlock.acquiring.new_owner", return_value=Owner(SECRET)):
+        with pytest.raises(LockBackendUnavailable) as caught:
+            acquire_lock("lost reply", backend=alias)
+    page: str = ExceptionReporter(None, caught.type, caught.value, caught.tb).get_traceback_html()
+    return page
