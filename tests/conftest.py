@@ -18,7 +18,6 @@ from tests.support.lock_servers import start_lock_server
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.memcached import start_memcached
 from tests.support.moved_clock import MovedClock
-from tests.support.patient_stores import with_patience
 from tests.support.plugin import FILES, SURROUNDINGS, create_databases
 from tests.support.ports import HOST, reserved_port
 from tests.support.redis_servers import Cluster, connect, start_redis
@@ -181,12 +180,6 @@ def forgotten() -> Iterator[None]:
         lease.settle()
         lease.stop_renewal()
     current_worker().flow = None
-
-
-@pytest.fixture
-def patient_stores(settings: Any) -> None:
-    """Let the lock stores have so much time that a busy machine doesn't seem to be down."""
-    settings.DISTLOCK = with_patience(settings.DISTLOCK)
 
 
 @pytest.fixture

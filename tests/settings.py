@@ -137,16 +137,17 @@ CACHES = {
 }
 
 
-def _lock_backend(path: str, using: str) -> dict[str, Any]:
-    options: dict[str, Any] = {"using": using, "ttl": 60}
-    if seconds := os.environ.get("DISTLOCK_TEST_STORE_TIMEOUT"):  # worker processes have it
-        options["store_timeout"] = float(seconds)
-    return {"BACKEND": path, "OPTIONS": options}
+# Seconds. No store is taken for down because a busy machine is slow.
+STORE_TIMEOUT = 60
+
+
+def _lock_backend(path: str, **options: Any) -> dict[str, Any]:
+    return {"BACKEND": path, "OPTIONS": {**options, "store_timeout": STORE_TIMEOUT}}
 
 
 # A lock backend for each database; and the ways that other databases take, on these.
 DISTLOCK = {
-    alias: _lock_backend("django_distlock.backends.database.DatabaseBackend", alias)
+    alias: _lock_backend("django_distlock.backends.database.DatabaseBackend", using=alias, ttl=60)
     for alias in DATABASES
 }
 # The tests are one process, as far as this store is concerned.
@@ -154,7 +155,7 @@ SILENCED_SYSTEM_CHECKS = ["distlock.W005"]
 DISTLOCK["memory"] = {"BACKEND": "django_distlock.backends.memory.MemoryBackend"}
 DISTLOCK["modest"] = {"BACKEND": "tests.app.backends.ModestBackend"}
 DISTLOCK |= {
-    name: _lock_backend(f"tests.app.backends.{backend}", using)
+    name: _lock_backend(f"tests.app.backends.{backend}", using=using, ttl=60)
     for name, backend, using in (
         ("orm", "ORMBackend", "default"),
         ("orm_postgresql", "ORMBackend", "postgresql"),
@@ -165,28 +166,24 @@ DISTLOCK |= {
 
 REDIS = "django_distlock.backends.redis.RedisBackend"
 DISTLOCK |= {
-    alias: {"BACKEND": REDIS, "OPTIONS": {"cache": alias}}
+    alias: _lock_backend(REDIS, cache=alias)
     for alias in ("redis", "django_redis_cache")
     if alias in CACHES
 }
 DISTLOCK |= {
-    alias: {"BACKEND": REDIS, "OPTIONS": {"client": "tests.app.backends.redis_cluster"}}
+    alias: _lock_backend(REDIS, client="tests.app.backends.redis_cluster")
     for alias in ("redis_cluster",)
     if "DISTLOCK_TEST_REDIS_CLUSTER" in os.environ
 }
 DISTLOCK |= {
-    alias: {
-        "BACKEND": "django_distlock.backends.server.ServerBackend",
-        "OPTIONS": json.loads(server)["OPTIONS"],
-    }
+    alias: _lock_backend(
+        "django_distlock.backends.server.ServerBackend", **json.loads(server)["OPTIONS"]
+    )
     for alias in ("lock_server", "lock_server_unix", "lock_server_tls")
     if (server := os.environ.get(f"DISTLOCK_TEST_{alias.upper()}"))
 }
 DISTLOCK |= {
-    alias: {
-        "BACKEND": "django_distlock.backends.memcached.MemcachedBackend",
-        "OPTIONS": {"cache": alias},
-    }
+    alias: _lock_backend("django_distlock.backends.memcached.MemcachedBackend", cache=alias)
     for alias in ("memcached", "pylibmc")
     if alias in CACHES
 }

@@ -10,11 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-@pytest.fixture(autouse=True)
-def stores_have_time(patient_stores: None) -> None:
-    """These tests are not about how long a store takes to answer."""
-
-
 @pytest.fixture
 def receivers() -> Iterator[Callable[..., None]]:
     """Return what connects a receiver to a signal until the test ends."""

@@ -21,6 +21,7 @@ from django_distlock import (
     lock_backends,
 )
 from tests.support import celery_app
+from tests.support.children import tied
 from tests.support.concurrency import until
 from tests.support.databases import committed, on_each_database
 from tests.support.holders import holding
@@ -43,11 +44,13 @@ class Worker:
         self.log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "celery", "--app=tests.support.celery_app", "worker"),
-                    *(f"--pool={pool}", "--concurrency=2", "--loglevel=INFO"),
-                    *("--without-gossip", "--without-mingle", "--without-heartbeat"),
-                ],
+                tied(
+                    [
+                        *(sys.executable, "-m", "celery", "--app=tests.support.celery_app"),
+                        *("worker", f"--pool={pool}", "--concurrency=2", "--loglevel=INFO"),
+                        *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+                    ]
+                ),
                 cwd=ROOT,
                 env=worker_environment()
                 | {"PYTHONWARNINGS": "always:The lease on:ResourceWarning"},

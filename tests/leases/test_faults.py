@@ -217,7 +217,6 @@ def kill_other_sessions(alias: str) -> None:
 # Leaks
 
 
-@pytest.mark.usefixtures("patient_stores")
 @on_each_database
 def test_nothing_stays_behind(alias: str, moved_clock: MovedClock) -> None:
     """After many acquisitions, by two connections: no lease, no thread, no connection."""

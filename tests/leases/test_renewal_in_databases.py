@@ -70,7 +70,6 @@ def test_lease_costs_little_memory(scripted: ScriptedBackend) -> None:
 
 @committed
 @pytest.mark.once
-@pytest.mark.usefixtures("patient_stores")
 @on_each_server
 def test_ten_thousand_leases_cost_few_round_trips(alias: str, moved_clock: MovedClock) -> None:
     """At most 20 a period (design, 7)."""
@@ -169,7 +168,6 @@ def locked_row(alias: str, semaphore: str) -> Iterator[None]:
 
 @committed
 @pytest.mark.once
-@pytest.mark.usefixtures("patient_stores")
 @on_each_server
 def test_locked_row_stalls_no_other_renewal(
     alias: str,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.support.children import tied
 from tests.support.installed import find_chromium
 from tests.support.paths import ROOT
 from tests.support.redis_servers import connect
@@ -52,7 +53,7 @@ def project(tmp_path: Path) -> Path:
 def manage(project: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """Run one of the example's commands, and stop what still runs at the end of the block."""
     process = subprocess.Popen(
-        [sys.executable, "manage.py", *arguments],
+        tied([sys.executable, "manage.py", *arguments]),
         cwd=project,
         env=os.environ
         | {

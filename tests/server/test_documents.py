@@ -21,6 +21,7 @@ from django.test import override_settings
 
 from django_distlock import LockBackendUnavailable, acquire_lock, lock_backends
 from django_distlock.backends.server import ServerBackend
+from tests.support.children import tied
 from tests.support.documentation import DOCUMENTS, example
 from tests.support.lock_servers import PATH, options_of, start_lock_server
 from tests.support.paths import ROOT
@@ -165,7 +166,7 @@ def test_the_unit_runs_a_server(tmp_path: Path, unused_port: int) -> None:
             "NOTIFY_SOCKET": str(tmp_path / "notify"),
             "STATE_DIRECTORY": str(tmp_path / "state"),
         }
-        server = subprocess.Popen(shlex.split(command), cwd=ROOT, env=environment)
+        server = subprocess.Popen(tied(shlex.split(command)), cwd=ROOT, env=environment)
         try:
             assert told.recv(100) == b"READY=1"
             backend = ServerBackend(

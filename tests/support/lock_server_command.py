@@ -19,12 +19,12 @@ from django.test import override_settings
 
 from django_distlock.backends.server import ServerBackend
 from django_distlock.leases import Extension
+from tests.support.children import tied
+from tests.support.paths import ROOT
 from tests.support.ports import HOST, reserved_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-from tests.support.paths import ROOT
 
 BACKEND = "django_distlock.backends.server.ServerBackend"
 SECRET = "correct horse battery staple"
@@ -67,7 +67,7 @@ class Command:
         }
         command = [sys.executable, "-m", "django", "run_lock_server", "--no-color", *arguments]
         self.process = subprocess.Popen(
-            [*begin, *command],
+            tied([*begin, *command]),
             env=os.environ | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

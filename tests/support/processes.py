@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from django.db import connections
 
+from tests.support.children import tied
 from tests.support.paths import ROOT
 
 
@@ -20,8 +21,6 @@ def worker_environment() -> dict[str, str]:
     return {
         **os.environ,
         **_database_variables(),
-        # No store is taken for down because a busy machine is slow.
-        "DISTLOCK_TEST_STORE_TIMEOUT": "60",
         "DJANGO_SETTINGS_MODULE": "tests.settings",
         "PYTHONPATH": str(ROOT),
     }
@@ -56,7 +55,7 @@ class Workers:
     def __init__(self, number: int, *command: str, **environment: str) -> None:
         self.processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "tests.support.workers", *command],
+                tied([sys.executable, "-m", "tests.support.workers", *command]),
                 env=worker_environment() | environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -118,9 +117,8 @@ class Cluster:
     def begin(self) -> Self:
         """Start the nodes, and let them be a cluster."""
         try:
-            with ThreadPoolExecutor() as threads:
-                for starting in [threads.submit(node.start) for node in self.nodes]:
-                    starting.result()
+            for node in self.nodes:
+                node.start()
             _share_slots(self.nodes)
             self.wait()
         except BaseException:

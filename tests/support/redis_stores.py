@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from django.conf import settings
 from django.test import override_settings
 
@@ -23,13 +24,14 @@ from tests.support.redis_servers import connect
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import pytest
-
     from tests.support.servers import Server
 
 ALIAS = "redis"
 DJANGO_REDIS = "django_redis.cache.RedisCache"
 DJANGO = "django.core.cache.backends.redis.RedisCache"
+
+on_each_library = pytest.mark.parametrize("library", [DJANGO_REDIS, DJANGO])
+"""Run the test with each of the cache clients."""
 
 
 @contextmanager

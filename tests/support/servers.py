@@ -20,9 +20,11 @@ from typing import IO, TYPE_CHECKING, Any, Self
 import psutil
 from mirakuru import Executor
 
+from tests.support.children import tied
 from tests.support.ports import HOST, ReservedPort
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable, Iterator
 
 TIMEOUT = 60.0
@@ -112,7 +114,7 @@ class Server:
     home: Home
     command: list[str]
     connect: Callable[[], Any]
-    stop_signal: int
+    stop_signal: signal.Signals
     options: dict[str, Any] = field(default_factory=dict)
     """What is to be known of it beside the host and port."""
     prepare: Callable[[], None] = _do_nothing
@@ -124,7 +126,7 @@ class Server:
     def __post_init__(self) -> None:
         self.log = (self.home.directory / "log").open("ab")
         self.executor = ServerExecutor(
-            self.command,
+            tied(self.command, self.stop_signal),
             self.connect,
             cwd=str(self.home.directory),
             stdin=subprocess.DEVNULL,

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import psutil
 
+from tests.support.children import tied
 from tests.support.concurrency import until
 from tests.support.paths import ROOT
 from tests.support.processes import worker_environment
@@ -51,7 +52,7 @@ class Site:
         self.view = VIEWS.get(server, "/count/")
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *COMMANDS[server], "--workers=2", *options],
+                tied([sys.executable, "-m", *COMMANDS[server], "--workers=2", *options]),
                 cwd=ROOT,
                 env=worker_environment()
                 | {

@@ -15,16 +15,6 @@ from tests.support.postgresql_waiters import SOON, let_offers_last
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-OF_SERVERS = {"postgresql", "mariadb", "mysql"}
-"""The stores whose calls have a deadline: those with connections of their own."""
-
-
-@pytest.fixture(autouse=True)
-def long_store_timeout(settings: Any) -> None:
-    """Give a database more time to answer than a busy machine takes."""
-    for alias in OF_SERVERS & set(settings.DISTLOCK):
-        set_store_timeout(settings, alias, 60)
-
 
 @pytest.fixture
 def store_timeout(settings: Any) -> Iterator[Callable[[str, float], None]]:

@@ -29,6 +29,7 @@ from tests.support.redis_stores import (
     commands,
     key_of,
     locks_of,
+    on_each_library,
     waiting,
 )
 
@@ -48,7 +49,7 @@ JSON_AND_ZLIB = {
 # Keys and values
 
 
-@pytest.mark.parametrize("library", [DJANGO_REDIS, DJANGO])
+@on_each_library
 def test_lock_is_json_at_a_key_of_its_name(redis_server: Server, library: str) -> None:
     """Beside its last token, which is kept for a day."""
     with locks_of(redis_server, library=library), connect(redis_server) as client:

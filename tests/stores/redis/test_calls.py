@@ -33,7 +33,6 @@ from tests.support.redis_servers import (
 )
 from tests.support.redis_stores import (
     ALIAS,
-    DJANGO,
     DJANGO_REDIS,
     connections,
     hurry,
@@ -41,6 +40,7 @@ from tests.support.redis_stores import (
     key_of,
     locks_at,
     locks_of,
+    on_each_library,
     why_not,
 )
 
@@ -53,12 +53,11 @@ if TYPE_CHECKING:
     from tests.support.servers import Server
 
 pytestmark = [pytest.mark.needs("redis"), pytest.mark.once]
-LIBRARIES = pytest.mark.parametrize("library", [DJANGO_REDIS, DJANGO])
 
 # Time
 
 
-@LIBRARIES
+@on_each_library
 def test_server_that_answers_nothing_is_unavailable_in_time(
     redis_server: Server, library: str
 ) -> None:

@@ -19,14 +19,21 @@ from django_distlock.checks import check_deployment, check_lock_backends
 from tests.support.holders import acquire
 from tests.support.ports import HOST, reserved_port
 from tests.support.redis_servers import connect, place
-from tests.support.redis_stores import ALIAS, DJANGO, DJANGO_REDIS, locks_at, locks_by, locks_of
+from tests.support.redis_stores import (
+    ALIAS,
+    DJANGO,
+    DJANGO_REDIS,
+    locks_at,
+    locks_by,
+    locks_of,
+    on_each_library,
+)
 
 if TYPE_CHECKING:
     from tests.support.redis_servers import Cluster
     from tests.support.servers import Server
 
 pytestmark = pytest.mark.needs("redis")
-LIBRARIES = pytest.mark.parametrize("library", [DJANGO_REDIS, DJANGO])
 REDIS_BACKEND = "django_distlock.backends.redis.RedisBackend"
 
 
@@ -233,7 +240,7 @@ def test_cache_of_its_own_has_nothing_to_say(redis_server: Server) -> None:
             assert told(deployed=False) == []
 
 
-@LIBRARIES
+@on_each_library
 def test_place_that_is_shared_is_warned_of(redis_server: Server, library: str) -> None:
     """And where there are two reasons, of both."""
     location = f"redis://{HOST}:{place(redis_server)[1]}/0"
@@ -269,7 +276,7 @@ def warned(policy: str) -> str:
     return start.removeprefix(f"DISTLOCK[{ALIAS!r}]: ")
 
 
-@LIBRARIES
+@on_each_library
 @pytest.mark.parametrize("version", [2, 3])
 def test_server_that_may_evict_locks_is_warned_of(
     redis_server: Server, library: str, version: int
@@ -284,7 +291,7 @@ def test_server_that_may_evict_locks_is_warned_of(
         assert told(deployed=True) == []
 
 
-@LIBRARIES
+@on_each_library
 @pytest.mark.parametrize("version", [2, 3])
 def test_server_that_does_not_tell_is_warned_of(
     redis_server: Server, library: str, version: int
@@ -303,7 +310,7 @@ def test_server_that_does_not_tell_is_warned_of(
             client.acl_deluser("locks")
 
 
-@LIBRARIES
+@on_each_library
 def test_server_that_is_down_is_warned_of(library: str, unused_port: int) -> None:
     """It may evict, for all that is known; a client that connects at use fails nothing else."""
     with locks_at(unused_port, library=library):

@@ -27,6 +27,7 @@ from tests.support.redis_stores import (
     connections,
     locks_by,
     locks_of,
+    on_each_library,
     waiting,
 )
 
@@ -116,7 +117,7 @@ def test_connections_that_the_server_has_closed_are_not_used(redis_server: Serve
             action()
 
 
-@pytest.mark.parametrize("library", [DJANGO_REDIS, DJANGO])
+@on_each_library
 def test_end_of_a_request_closes_no_locks_connection(
     redis_server: Server, library: str, settings: Any
 ) -> None:

@@ -29,6 +29,7 @@ from tests.support.redis_stores import (
     key_of,
     locks_at,
     locks_of,
+    on_each_library,
     waiting,
     why_not,
 )
@@ -39,12 +40,11 @@ if TYPE_CHECKING:
     from tests.support.servers import Server
 
 pytestmark = [pytest.mark.needs("redis"), pytest.mark.once]
-LIBRARIES = pytest.mark.parametrize("library", [DJANGO_REDIS, DJANGO])
 
 # Lost requests and replies
 
 
-@LIBRARIES
+@on_each_library
 def test_lost_reply_of_a_grant_finds_the_grant(
     redis_server: Server, redis_proxy: LossyProxy, library: str
 ) -> None:
@@ -167,7 +167,7 @@ def test_killed_server_is_unavailable_at_once(
         assert acquire(ALIAS, "5678collectPayment").release()
 
 
-@LIBRARIES
+@on_each_library
 def test_lease_on_a_server_that_forgets_is_lost_and_told(
     redis_server: Server, lost: dict[Lease, str], library: str
 ) -> None:

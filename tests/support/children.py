@@ -1,0 +1,19 @@
+"""Processes that don't outlive the one that starts them, however that ends."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def tied(command: Sequence[str], fault: signal.Signals = signal.SIGTERM) -> list[str]:
+    """Return a command that does the same, and gets `fault` when the thread that ran it has ended.
+
+    A test run that is killed can stop nothing itself. Only Linux offers this (prctl(2)).
+    """
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", fault.name[3:], *command] if setpriv else list(command)
