@@ -147,7 +147,7 @@ class MySQLStatements(Statements):
 
     def has_all_characters(self) -> bool:
         found = self.fetch(CHARSETS, {"table": Lock._meta.db_table})
-        return found == [("utf8mb4", "utf8mb4")]
+        return set(found) == {("utf8mb4", "utf8mb4")}
 
     def renew(self, parameters: Parameters) -> list[tuple[str, bool, int | None]]:
         if not self.connection.features.has_select_for_update_skip_locked:

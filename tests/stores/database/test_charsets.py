@@ -10,7 +10,7 @@ from django_distlock.backends.database import connections as own
 from django_distlock.models import Lock
 from django_distlock.semaphores import InvalidSemaphore
 from tests.support.concurrency import elsewhere
-from tests.support.databases import another_database, committed
+from tests.support.databases import another_database, committed, on_each_database
 from tests.support.holders import acquire
 
 pytestmark = [committed, pytest.mark.once]
@@ -33,6 +33,13 @@ def test_lease_is_renewed_whatever_the_connections_charset_is(alias: str, charse
             assert acquire_lock(semaphore, backend=alias) is None
             assert lease.release()
         own.close_own_connections()
+
+
+@on_each_database
+def test_label_is_kept_where_the_table_can_have_it(alias: str) -> None:
+    """Whatever its script."""
+    assert acquire(alias, label=f"{CYRILLIC} {EMOJI}")
+    assert Lock.objects.using(alias).get().holder.startswith(f"{CYRILLIC} {EMOJI} (")
 
 
 @pytest.mark.needs("mariadb")
