@@ -277,11 +277,12 @@ def test_loss_is_told_after_a_renewal_where_there_are_no_more_threads(
     """The thread itself tells then."""
     start, refused = threading.Thread.start, threading.Event()
 
+    def refuse(thread: threading.Thread) -> None:
+        refused.set()
+        raise NO_MORE_THREADS
+
     def start_no_more(thread: threading.Thread) -> None:
-        if "losses" in thread.name:
-            refused.set()
-            raise NO_MORE_THREADS
-        start(thread)
+        (refuse if "losses" in thread.name else start)(thread)
 
     lease = acquire("default", ttl=60)
 

@@ -119,17 +119,13 @@ def test_interrupted_call_leaves_no_trace(alias: str) -> None:
         acquire_lock("1234collectPayment", backend=alias)
     assert not any(each.is_used for each in pool.all)
     assert acquire(alias, "report").release()
-    opened: list[object] = []
-
-    def note(*, connection: object, **kwargs: object) -> None:
-        opened.append(connection)
-
-    connection_created.connect(note)
+    opened = mock.Mock()
+    connection_created.connect(opened)
     try:
         assert acquire(alias, "report").release()
     finally:
-        connection_created.disconnect(note)
-    assert opened == []  # as for a call in the midst of another
+        connection_created.disconnect(opened)
+    opened.assert_not_called()  # as one would be for a call in the midst of another
 
 
 @on_each_server

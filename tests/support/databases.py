@@ -96,8 +96,7 @@ def noting_connections(alias: str) -> Iterator[list[BaseDatabaseWrapper]]:
     made: list[BaseDatabaseWrapper] = []
 
     def note(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-        if connection.alias == alias:
-            made.append(connection)
+        made.extend(each for each in [connection] if each.alias == alias)
 
     connection_created.connect(note)
     try:

@@ -154,9 +154,9 @@ def hurry(patch: pytest.MonkeyPatch, script: Script | None = None) -> None:
     ask_all = Node.ask_all
 
     def hurry_and_ask(node: Node, requests: Any, deadline: float, undo: Any = None) -> list[Any]:
-        if script is None or name_of(requests[0]) == script.digest:
-            deadline = clocks.monotonic() + 0.2
-        return ask_all(node, requests, deadline, undo)
+        is_meant = script is None or name_of(requests[0]) == script.digest
+        soon = clocks.monotonic() + 0.2
+        return ask_all(node, requests, soon if is_meant else deadline, undo)
 
     patch.setattr(Node, "ask_all", hurry_and_ask)
 

@@ -25,8 +25,6 @@ from django_distlock.models import Lock
 from tests.support.visits import atomic_requests
 
 if TYPE_CHECKING:
-    from django.db.backends.base.base import BaseDatabaseWrapper
-
     Base = TestCase
 else:
     Base = object
@@ -40,13 +38,9 @@ class InTestCase(Base):
     def test_locks_work_and_are_rolled_back_with_the_test(self) -> None:
         """On the test's own connection, so no lock of another test is in the way."""
         close_own_connections()
-        opened: list[str] = []
-
-        def receive(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-            opened.append(connection.alias)
-
-        connection_created.connect(receive)
-        self.addCleanup(connection_created.disconnect, receive)
+        opened = mock.Mock()
+        connection_created.connect(opened)
+        self.addCleanup(connection_created.disconnect, opened)
         for alias in self.databases:
             with self.subTest(alias):
                 self.assertFalse(Lock.objects.using(alias).exists())
@@ -57,7 +51,7 @@ class InTestCase(Base):
                 with distributed_lock(LOCK, backend=alias):
                     pass
                 self.assertTrue(acquire_lock(LOCK, backend=alias))
-        self.assertEqual(opened, [])
+        opened.assert_not_called()
 
     test_again_with_nothing_left = test_locks_work_and_are_rolled_back_with_the_test
 

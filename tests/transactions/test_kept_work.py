@@ -350,17 +350,17 @@ def test_async_view_commits_nothing_under_a_lock_that_was_taken_away(
     @distributed_lock("1234collectPayment", backend=store, http=True)
     async def charge(request: HttpRequest) -> HttpResponse:
         @sync_to_async
-        def write() -> None:
+        def write() -> str:
             with transaction.atomic():
                 Counter.objects.create(value=1)
                 moved_clock.outdate(lease)
                 take_away(lease)
+                return "charged"
 
         # No signal's receiver tells of the lease: for those, the store would be asked in a thread.
         async with distributed_lock("1234collectPayment", backend=store, reentrant=True) as lease:
             pass
-        await write()
-        return HttpResponse("charged")
+        return HttpResponse(await write())
 
     async def ask() -> Any:
         return await charge(RequestFactory().get("/"))

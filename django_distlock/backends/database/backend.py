@@ -364,11 +364,9 @@ class DatabaseBackend(BaseLockBackend):
         self,
         action: Callable[[Statements], T],
         retried: tuple[type[Exception], ...] = (Conflict, RowLocked),
-        deadline: float | None = None,
     ) -> T:
         """Do the action on the right connection, again after these errors, and translate others."""
-        if deadline is None:
-            deadline = self._budget.deadline()
+        deadline = self._budget.deadline()
         for _ in range(TRIES):
             try:
                 return self._once(action, deadline)

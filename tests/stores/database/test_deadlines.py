@@ -3,11 +3,13 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 
 import pytest
 
 from django_distlock import Lease, LockBackendUnavailable, acquire_lock
 from django_distlock.backends.database import connections as own
+from django_distlock.backends.database.deadlines import limit
 from tests.support.concurrency import elsewhere, until, used_elsewhere
 from tests.support.databases import (
     committed,
@@ -44,6 +46,13 @@ def fail_in_time(call: Callable[[], object]) -> LockBackendUnavailable:
     with in_time(), pytest.raises(LockBackendUnavailable) as caught:
         elsewhere(call)
     return caught.value
+
+
+def test_drivers_with_limits_of_their_own_keep_them() -> None:
+    """PyMySQL and psycopg 2 are told as they connect."""
+    driver = SimpleNamespace()
+    limit(driver, lambda: 0.0)
+    assert vars(driver) == {}
 
 
 @on_each_server

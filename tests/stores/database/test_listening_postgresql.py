@@ -203,12 +203,9 @@ def test_behind_a_pooler_waiters_try_again_and_again(
     monkeypatch.setattr(listening, "PROBING", 0.2)
     monkeypatch.setattr(listening, "DEAF", (600.0,))
     monkeypatch.setattr(own, "can_prepare", lambda settings: False)
-
-    def vouch(*arguments: Any) -> list[Any]:
-        """Tell of the session that was heard on: another one would be noticed, too."""
-        return [(listened[-1], None, None, None)]
-
-    monkeypatch.setattr(PostgreSQLStatements, "vouch", vouch)
+    # Of the session that was heard on: another one would be noticed, too.
+    vouched = lambda *_: [(listened[-1], None, None, None)]  # noqa: E731 - it may be asked, or not
+    monkeypatch.setattr(PostgreSQLStatements, "vouch", vouched)
     with behind_pgbouncer(DISABLE_SERVER_SIDE_CURSORS=told):
         lease = acquire(ALIAS)
         place = store().join("1234collectPayment", new_owner(), "", lambda: None)

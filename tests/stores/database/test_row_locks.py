@@ -8,10 +8,12 @@ from unittest import mock
 import pytest
 from django.db import connections, transaction
 
-from django_distlock import acquire_lock, lock_backends
+from django_distlock import LockBackendUnavailable, acquire_lock, lock_backends
 from django_distlock.backends.database import backend as database
 from django_distlock.backends.database import connections as own
 from django_distlock.backends.database.backend import DatabaseBackend
+from django_distlock.backends.database.errors import RowLocked
+from django_distlock.backends.database.sqlite import SQLiteStatements
 from django_distlock.backends.database.statements import pack
 from tests.support.databases import another_session, committed, isolated, own_statements
 from tests.support.holders import acquire
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from django_distlock.backends.database.statements import Statements
+    from tests.support.moved_clock import MovedClock
 
 pytestmark = [committed, pytest.mark.once]
 
@@ -50,6 +53,26 @@ def test_renewal_locks_the_rows_of_its_leases_alone(alias: str) -> None:
             cursor.execute(UNLOCKED)
             unlocked = {semaphore.decode() for (semaphore,) in cursor.fetchall()}
     assert unlocked == {lease.semaphore for lease in leases if lease not in renewed}
+
+
+def test_row_that_stays_locked_is_tried_until_the_time_is_over(
+    moved_clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that took all of its time is not made again."""
+    lease = acquire("default", ttl=1000, renew=False)
+    store = lock_backends["default"]
+    seconds = iter([0.0, 1000.0])
+
+    def be_refused(*arguments: Any) -> None:
+        moved_clock.advance(next(seconds))
+        raise RowLocked
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SQLiteStatements, "release", be_refused)
+        with pytest.raises(LockBackendUnavailable):
+            store.release(lease)
+    assert [*seconds] == []
+    assert store.release(lease)
 
 
 @pytest.fixture

@@ -44,14 +44,8 @@ in_each_mode = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def sqlite_options() -> dict[str, str]:
-    """Return the options of the database; tests have others by parametrization."""
-    return WAL
-
-
-@pytest.fixture
 def sqlite_file(tmp_path: Path, sqlite_options: dict[str, str]) -> Iterator[BaseDatabaseWrapper]:
-    """Connect to a new file with locks and data, as Django does without being told more."""
+    """Connect to a new file with locks and data, as Django does; the test has the options."""
     with connected_to_file(tmp_path, OPTIONS=sqlite_options, ATOMIC_REQUESTS=True) as connection:
         with connection.schema_editor() as editor:
             editor.create_model(Counter)

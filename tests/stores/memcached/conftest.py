@@ -31,8 +31,6 @@ def emptied(request: pytest.FixtureRequest, settings: Any) -> Iterator[None]:
 @pytest.fixture
 def spare_memcached(memcached_server: Server, alias: str) -> Iterator[Server]:
     """Let the store be at a server that the test may pause, kill and start again; it is empty."""
-    if not memcached_server.is_running:
-        memcached_server.start()
     with leading_to(memcached_server.port, alias):
         assert ask(alias, "flush_all") == ["OK"]
         yield memcached_server

@@ -209,10 +209,11 @@ def test_request_that_comes_late_takes_no_lock_away(
             def connect_in_less_time() -> bool:
                 """Leave an idle connection that was made for a call with less time than usual."""
                 store.close()
+                grant = None
                 with suppress(LockBackendUnavailable), store.in_time():
                     moved_clock.advance(0.15)
-                    return store.acquire("5678collectPayment", "owner", 60, "") is not None
-                return False
+                    grant = store.acquire("5678collectPayment", "owner", 60, "")
+                return grant is not None
 
             until(connect_in_less_time)
             proxy.marker = b"{1234collectPayment}"

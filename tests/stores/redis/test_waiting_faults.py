@@ -175,10 +175,12 @@ def test_server_that_nobody_waits_for_is_no_matter(
     waiter = join(redis_store, "1234collectPayment", "owner")
     ask_all = Node.ask_all
 
+    def refuse(*arguments: Any) -> list[Any]:
+        raise LockBackendUnavailable("it is down")
+
     def refuse_to_let_leave(node: Node, requests: Any, *arguments: Any) -> list[Any]:
-        if name_of(requests[0]) == scripts.LEAVE.digest:
-            raise LockBackendUnavailable("it is down")
-        return ask_all(node, requests, *arguments)
+        ask = refuse if name_of(requests[0]) == scripts.LEAVE.digest else ask_all
+        return ask(node, requests, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(Node, "ask_all", refuse_to_let_leave)
