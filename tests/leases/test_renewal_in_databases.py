@@ -24,7 +24,13 @@ from django_distlock.backends.database.statements import Statements
 from django_distlock.background import background
 from django_distlock.flows import current_flow
 from django_distlock.models import Lock
-from tests.support.databases import committed, on_each_database, on_each_server, pool_of
+from tests.support.databases import (
+    committed,
+    locked_row,
+    on_each_database,
+    on_each_server,
+    pool_of,
+)
 from tests.support.holders import acquire, take_away
 from tests.support.moved_clock import MovedClock
 from tests.support.renewals import renewals_of
@@ -148,22 +154,6 @@ def renewal_is_prepared() -> bool:
 
 
 # Rows that are locked, or gone
-
-
-@contextmanager
-def locked_row(alias: str, semaphore: str) -> Iterator[None]:
-    """Let another transaction have the row locked in the block."""
-    other = connections[alias].copy()
-    try:
-        other.set_autocommit(False)
-        with other.cursor() as cursor:
-            cursor.execute(
-                "SELECT 1 FROM django_distlock_lock WHERE semaphore = %s FOR UPDATE",
-                [semaphore.encode() if alias == "mariadb" else semaphore],
-            )
-        yield
-    finally:
-        other.close()
 
 
 @committed

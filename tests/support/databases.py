@@ -54,6 +54,22 @@ def another_session(alias: str) -> Iterator[BaseDatabaseWrapper]:
 
 
 @contextmanager
+def locked_row(alias: str, semaphore: str) -> Iterator[None]:
+    """Let another transaction have the semaphore's row locked in the block."""
+    with another_session(alias) as other:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute(
+                "SELECT 1 FROM django_distlock_lock WHERE semaphore = %s FOR UPDATE",
+                [semaphore.encode() if other.vendor == "mysql" else semaphore],
+            )
+        try:
+            yield
+        finally:
+            other.rollback()  # a session that is only closed has it locked for a moment more
+
+
+@contextmanager
 def another_database(alias: str, options: str = "") -> Iterator[None]:
     """Let the alias lead to a new database with the tables of locks.
 

@@ -25,6 +25,7 @@ from tests.support.databases import (
     committed,
     isolated,
     kill_session,
+    locked_row,
     on_each_database,
     on_each_server,
     pool_of,
@@ -189,19 +190,12 @@ def test_transaction_with_a_snapshot_outlasts_renewals(level: str) -> None:
 @pytest.mark.needs("postgresql")
 def test_transaction_with_a_snapshot_is_not_committed_on_a_locked_row() -> None:
     """The lease couldn't be renewed, so how long it lasts isn't known to be enough."""
-    other = connections["postgresql"].copy()
-    try:
-        with isolated("postgresql", "repeatable read"):
-            with distributed_lock("1234collectPayment", backend="postgresql"):
-                other.set_autocommit(False)
-                with other.cursor() as cursor:
-                    cursor.execute("SELECT 1 FROM django_distlock_lock FOR UPDATE")
+    with isolated("postgresql", "repeatable read"):
+        with distributed_lock("1234collectPayment", backend="postgresql"):
+            with locked_row("postgresql", "1234collectPayment"):
                 with pytest.raises(LockBackendUnavailable, match="locked the lock's row"):
                     with transaction.atomic(using="postgresql"):
                         Counter.objects.using("postgresql").create()
-                other.rollback()
-    finally:
-        other.close()
     assert not Counter.objects.using("postgresql").exists()
 
 

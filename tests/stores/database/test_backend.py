@@ -2,8 +2,6 @@
 
 import logging
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
@@ -26,6 +24,7 @@ from django_distlock.models import Lock
 from tests.support.databases import (
     another_session,
     committed,
+    locked_row,
     on_each_database,
     on_each_server,
     own_statements,
@@ -36,22 +35,6 @@ from tests.support.holders import acquire
 pytestmark = committed
 
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
-
-
-@contextmanager
-def locked_row(alias: str, semaphore: str) -> Iterator[None]:
-    """Let another transaction keep the semaphore's row locked."""
-    with another_session(alias) as other:
-        other.set_autocommit(False)
-        with other.cursor() as cursor:
-            cursor.execute(
-                "UPDATE django_distlock_lock SET holder = 'operator' WHERE semaphore = %s",
-                [semaphore.encode() if other.vendor == "mysql" else semaphore],
-            )
-        try:
-            yield
-        finally:
-            other.rollback()
 
 
 def acquire_expired(alias: str, semaphore: str = "1234collectPayment") -> None:
