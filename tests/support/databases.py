@@ -55,12 +55,15 @@ def another_session(alias: str) -> Iterator[BaseDatabaseWrapper]:
 
 @contextmanager
 def locked_row(alias: str, semaphore: str) -> Iterator[None]:
-    """Let another transaction have the semaphore's row locked in the block."""
+    """Let another transaction have the semaphore's row locked in the block, as an UPDATE does.
+
+    What notices that lock notices any: on PostgreSQL, SELECT … FOR UPDATE takes a stronger one.
+    """
     with another_session(alias) as other:
         other.set_autocommit(False)
         with other.cursor() as cursor:
             cursor.execute(
-                "SELECT 1 FROM django_distlock_lock WHERE semaphore = %s FOR UPDATE",
+                "UPDATE django_distlock_lock SET holder = 'operator' WHERE semaphore = %s",
                 [semaphore.encode() if other.vendor == "mysql" else semaphore],
             )
         try:
@@ -112,7 +115,8 @@ def noting_connections(alias: str) -> Iterator[list[BaseDatabaseWrapper]]:
     made: list[BaseDatabaseWrapper] = []
 
     def note(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-        made.extend(each for each in [connection] if each.alias == alias)
+        if connection.alias == alias:
+            made.append(connection)
 
     connection_created.connect(note)
     try:
