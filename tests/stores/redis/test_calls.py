@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,6 +18,7 @@ from django_distlock import (
     distributed_lock,
 )
 from django_distlock.acquisitions import new_owner
+from django_distlock.backends.pools import AT_ONCE
 from django_distlock.backends.redis.connections import Node
 from django_distlock.backends.redis.wire import RedisWire
 from django_distlock.leases import Extension
@@ -90,9 +90,7 @@ def test_server_that_answers_nothing_is_unavailable_in_time(
 class AgingProxy(LossyProxy):
     """Lets time pass before it passes an answer on; at most so many."""
 
-    def __init__(
-        self, server: Server, clock: MovedClock, *, seconds: float, answers: float = math.inf
-    ) -> None:
+    def __init__(self, server: Server, clock: MovedClock, *, seconds: float, answers: int) -> None:
         super().__init__(*place(server))
         self.clock = clock
         self.seconds = seconds
@@ -126,17 +124,19 @@ def test_tasks_do_not_take_each_other_for_a_dead_server(
 ) -> None:
     """Though most of them stand in line for longer than the server may take for each."""
 
-    async def hold(number: int) -> bool:
+    async def hold(number: int, seconds: float) -> bool:
         block = distributed_lock(str(number), backend=ALIAS, ttl=None, renew=False)
         async with block as lease:
+            moved_clock.advance(seconds)
             return lease.held
 
     async def hold_all() -> list[bool]:
-        return await asyncio.gather(*map(hold, range(200)))
+        # Connect first: a thread that connects may be slower than many tasks.
+        await asyncio.gather(*(hold(number, 0) for number in range(AT_ONCE)))
+        return await asyncio.gather(*(hold(number, 1) for number in range(200)))
 
-    with AgingProxy(redis_server, moved_clock, seconds=0.5) as proxy:
-        with locks_at(proxy.port, store={"store_timeout": 60}):
-            assert all(run(hold_all()))
+    with locks_of(redis_server, store={"store_timeout": 60}):
+        assert all(run(hold_all()))
 
 
 def test_tasks_in_line_are_told_of_a_dead_server_in_time(redis_server: Server) -> None:
