@@ -33,6 +33,7 @@ from .leases import Lease
 from .locks import aacquire, acquire
 from .plain import plain
 from .recognition import find_request, is_resolved, without_self
+from .request_bodies import is_arriving, read_body
 from .semaphores import PLACEHOLDER, InvalidSemaphore, SemaphoreTemplate
 from .signatures import take_over_signature
 from .streaming import keep_until_closed
@@ -258,7 +259,9 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         """Call the function while holding its semaphore, or answer why not."""
         acquisition = None
         try:
-            acquisition = Acquisition(call.semaphore(), **self._terms)
+            semaphore = call.semaphore()
+            call.read_body()
+            acquisition = Acquisition(semaphore, **self._terms)
             lease = acquire(acquisition)
         except BaseException as error:
             if acquisition is not None:
@@ -283,7 +286,9 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         """See _run(). What answers may need the database, so it is asked in a thread."""
         acquisition = None
         try:
-            acquisition = Acquisition(await call.asemaphore(), **self._terms)
+            semaphore = await call.asemaphore()
+            await call.aread_body()
+            acquisition = Acquisition(semaphore, **self._terms)
             lease = await aacquire(acquisition)
         except BaseException as error:
             if acquisition is not None:
@@ -328,6 +333,15 @@ class Call(NamedTuple):
             return self.semaphore()
         except SynchronousOnlyOperation:
             return await sync_to_async(self.semaphore)()
+
+    def read_body(self) -> None:
+        """Read the body of a request among the arguments, be this a view or a helper."""
+        read_body(find_request(self.args, self.kwargs))
+
+    async def aread_body(self) -> None:
+        """See read_body(). A WSGI server calls async views, too."""
+        if is_arriving(find_request(self.args, self.kwargs)):
+            await sync_to_async(self.read_body)()
 
     def returns_coroutine(self) -> bool:
         """Tell whether it is the `dispatch` of a class of async views, which isn't async itself."""

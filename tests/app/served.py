@@ -12,6 +12,7 @@ from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
 
 from django_distlock import distributed_lock
 from django_distlock.background import background
@@ -56,6 +57,20 @@ def hang_on(request: HttpRequest) -> HttpResponse:
             threading.Event().wait()
 
 
+def announce(request: HttpRequest) -> str:
+    """Tell the test that a request has come as far as to its lock; return the lock's name."""
+    if request.method == "POST":
+        Path(os.environ["DISTLOCK_TEST_COUNTER"]).with_name("announced").touch()
+    return "receiving"
+
+
+@csrf_exempt
+@distributed_lock(announce, backend=BACKEND)
+def receive(request: HttpRequest) -> HttpResponse:
+    """Tell how much the client has sent."""
+    return JsonResponse({"received": len(request.body)})
+
+
 def state(request: HttpRequest) -> HttpResponse:
     """Tell what this worker has."""
     renewed = background(BACKEND)
@@ -72,6 +87,7 @@ urlpatterns = [
     path("count-async/", count_async),
     path("hang/<int:number>/", hang),
     path("hang-on/", hang_on),
+    path("receive/", receive),
     path("state/", state),
 ]
 

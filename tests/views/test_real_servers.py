@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ import pytest
 from django_distlock import acquire_lock, lock_backends
 from tests.support.concurrency import until
 from tests.support.databases import DATABASES, committed, on_each_server, sessions
-from tests.support.web_servers import DROPPED, Site
+from tests.support.web_servers import DROPPED, HOST, Site
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +68,24 @@ def test_locked_view_loses_no_increment_and_a_reload_leaks_nothing(
         until(lambda: sessions(alias) <= sessions_before)
         threads = {tuple(state["threads"]) for state in site.states().values()}
         assert threads == {tuple(state["threads"]) for state in old.values()}
+
+
+@pytest.mark.parametrize("web_server", ["sync", "gthread", "uvicorn"])
+def test_client_that_sends_slowly_keeps_nobody_out(web_server: str, tmp_path: Path) -> None:
+    """It has no lock before it has sent all. Under Uvicorn, Django calls no view before that."""
+    with Site(web_server, tmp_path, DISTLOCK_TEST_SERVED="default") as site:
+        body = b"12345678"
+        head = f"POST /receive/ HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {len(body)}\r\n\r\n"
+        with socket.create_connection((HOST, site.port), 60) as slow:
+            slow.sendall(head.encode() + body[:1])
+            if web_server != "uvicorn":
+                until((tmp_path / "announced").exists)
+            for _ in range(20):
+                assert site.get("/receive/") == {"received": 0}
+            slow.sendall(body[1:])
+            answer = http.client.HTTPResponse(slow)
+            answer.begin()
+            assert (answer.status, answer.read()) == (200, b'{"received": 8}')
 
 
 TIMING_OUT = ("--timeout=1", "--preload")

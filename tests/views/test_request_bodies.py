@@ -1,0 +1,310 @@
+"""A request's body is read before the lock is acquired: a slow client holds nothing."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core.files.uploadhandler import MemoryFileUploadHandler
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
+from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
+from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
+from django.urls import path
+from django.views import View
+from django.views.decorators.csrf import csrf_exempt
+from ninja import NinjaAPI, Schema
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from django_distlock import LockNotAcquired, distributed_lock
+from django_distlock.request_bodies import is_arriving
+from tests.support.concurrency import run
+from tests.support.documentation import example
+
+if TYPE_CHECKING:
+    from tests.support.scripted_store import ScriptedBackend
+
+pytestmark = [pytest.mark.urls(__name__), pytest.mark.usefixtures("scripted")]
+
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+lock = distributed_lock("<customer_id>collectPayment")
+
+
+class Arriving(BytesIO):
+    """A body on its way. It remembers whether the lock was held by who waited for it."""
+
+    def __init__(self, body: bytes, scripted: ScriptedBackend) -> None:
+        super().__init__(body)
+        self.scripted = scripted
+        self.held: set[bool] = set()
+
+    def read(self, *size: Any) -> bytes:
+        """Return what has come."""
+        self.held.add(self.scripted.owner != "")
+        return super().read(*size)
+
+
+class BrokenOff(BytesIO):
+    """A body that will not come."""
+
+    def read(self, *size: Any) -> bytes:
+        """Notice that the client is gone."""
+        raise OSError("Connection reset by peer")
+
+
+@lock
+def by_body(request: HttpRequest, customer_id: str) -> HttpResponse:
+    return HttpResponse(request.body)
+
+
+@distributed_lock("<int:customer_id>collectPayment")
+def by_number(request: HttpRequest, customer_id: str) -> HttpResponse:
+    raise NotImplementedError
+
+
+@lock
+def by_form(request: HttpRequest, customer_id: str) -> HttpResponse:
+    return HttpResponse(request.POST["amount"])
+
+
+@lock
+def by_reading(request: HttpRequest, customer_id: str) -> HttpResponse:
+    return HttpResponse(b"".join(iter(lambda: request.read(3), b"")))
+
+
+@lock
+def by_lines(request: HttpRequest, customer_id: str) -> HttpResponse:
+    return HttpResponse(b"".join(request))
+
+
+class Shouting(MemoryFileUploadHandler):
+    """An upload handler of the view's own."""
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes | None:
+        """Take the data in its own way."""
+        return super().receive_data_chunk(raw_data.upper(), start)
+
+
+@lock
+def by_upload_handler(request: HttpRequest, customer_id: str) -> HttpResponse:
+    request.upload_handlers = [Shouting(request)]
+    return HttpResponse(request.FILES["file"].read())  # type: ignore[union-attr]
+
+
+class ByMethod(View):
+    @lock
+    def put(self, request: HttpRequest, customer_id: str) -> HttpResponse:
+        return HttpResponse(request.body)
+
+
+@lock
+async def by_body_async(request: HttpRequest, customer_id: str) -> HttpResponse:
+    return HttpResponse(request.body)
+
+
+@lock
+def help_with(request: HttpRequest, customer_id: str) -> HttpResponse:
+    return HttpResponse(request.body)
+
+
+def by_helper(request: HttpRequest, customer_id: str) -> HttpResponse:
+    return help_with(request, customer_id)
+
+
+@lock
+@lock
+def twice_locked(request: HttpRequest, customer_id: str) -> HttpResponse:
+    raise NotImplementedError
+
+
+class Rest(APIView):  # type: ignore[misc]
+    @lock
+    def post(self, request: Any, customer_id: str) -> Response:
+        return Response(int(request.data["amount"]))
+
+
+class Payment(Schema):
+    amount: int
+
+
+api = NinjaAPI()
+
+
+@api.post("/{customer_id}/")
+@lock
+def by_ninja(request: HttpRequest, customer_id: str, payment: Payment) -> int:
+    return payment.amount
+
+
+urlpatterns = [
+    path("body/<customer_id>/", by_body),
+    path("typed/<customer_id>/", by_number),
+    path("form/<customer_id>/", by_form),
+    path("read/<customer_id>/", by_reading),
+    path("lines/<customer_id>/", by_lines),
+    path("handler/<customer_id>/", csrf_exempt(by_upload_handler)),
+    path("method/<customer_id>/", ByMethod.as_view()),
+    path("async/<customer_id>/", by_body_async),
+    path("helper/<customer_id>/", by_helper),
+    path("rest/<customer_id>/", Rest.as_view()),
+    path("ninja/", api.urls),
+]
+
+
+def a_file() -> BytesIO:
+    """Return what a form's file is made of."""
+    file = BytesIO(b"content")
+    file.name = "file.txt"
+    return file
+
+
+def arriving(stream: BytesIO, kind: str = JSON) -> dict[str, Any]:
+    """Return what tells a view of a body that comes from the stream."""
+    length = str(len(stream.getvalue()))
+    return {"wsgi.input": stream, "CONTENT_LENGTH": length, "CONTENT_TYPE": kind}
+
+
+def send(url: str, kind: str, stream: BytesIO, method: str = "POST") -> Any:
+    """Send a request whose body comes from the stream."""
+    return Client().generic(method, f"/{url}/1234/", **arriving(stream, kind))
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "body", "answered"),
+    [
+        ("body", JSON, b'{"amount": 5}', b'{"amount": 5}'),
+        ("form", FORM, b"amount=5", b"5"),
+        ("form", MULTIPART_CONTENT, encode_multipart(BOUNDARY, {"amount": "5"}), b"5"),
+        ("read", "text/plain", b"some text", b"some text"),
+        ("lines", "text/plain", b"some\ntext", b"some\ntext"),
+        ("handler", MULTIPART_CONTENT, encode_multipart(BOUNDARY, {"file": a_file()}), b"CONTENT"),
+        ("async", JSON, b'{"amount": 5}', b'{"amount": 5}'),
+        ("helper", JSON, b'{"amount": 5}', b'{"amount": 5}'),
+        ("rest", JSON, b'{"amount": 5}', b"5"),
+        ("rest", FORM, b"amount=5", b"5"),
+        ("rest", MULTIPART_CONTENT, encode_multipart(BOUNDARY, {"amount": "5"}), b"5"),
+        ("ninja", JSON, b'{"amount": 5}', b"5"),
+    ],
+)
+def test_body_is_read_before_the_lock_is_acquired(
+    scripted: ScriptedBackend, url: str, kind: str, body: bytes, answered: bytes
+) -> None:
+    """However the view gets at it afterwards."""
+    stream = Arriving(body, scripted)
+    response = send(url, kind, stream)
+    assert (response.status_code, response.content) == (200, answered)
+    assert stream.held == {False}
+    assert scripted.calls == ["acquire", "release"]
+
+
+def test_body_is_read_whatever_the_method(scripted: ScriptedBackend) -> None:
+    """Of PUT, Django itself parses no body, and no middleware has read it."""
+    stream = Arriving(b"5", scripted)
+    assert send("method", "text/plain", stream, method="PUT").content == b"5"
+    assert stream.held == {False}
+
+
+@pytest.mark.parametrize(
+    ("setting", "kind"),
+    [
+        ("DATA_UPLOAD_MAX_MEMORY_SIZE", "text/plain"),
+        ("FILE_UPLOAD_MAX_MEMORY_SIZE", MULTIPART_CONTENT),
+    ],
+)
+def test_body_that_is_too_large_for_memory_is_left_to_the_view(
+    scripted: ScriptedBackend, settings: Any, setting: str, kind: str
+) -> None:
+    """It may take it in pieces, which the lock can't know of."""
+    setattr(settings, setting, 8)
+    fitting, larger = Arriving(b"12345678", scripted), Arriving(b"123456789", scripted)
+    assert send("read", kind, fitting).content == b"12345678"
+    assert send("read", kind, larger).content == b"123456789"
+    assert (fitting.held, larger.held) == ({False}, {True})
+
+
+def test_documented_view_receives_large_files_before_the_lock(
+    scripted: ScriptedBackend, settings: Any
+) -> None:
+    """That of docs/frameworks.md."""
+    settings.FILE_UPLOAD_MAX_MEMORY_SIZE = 8
+    settings.ROOT_URLCONF = example("frameworks.md", "Slow clients").__name__
+    stream = Arriving(encode_multipart(BOUNDARY, {"invoice": a_file()}), scripted)
+    response = Client().generic("POST", "/7/invoice/", **arriving(stream, MULTIPART_CONTENT))
+    assert response.content == b"file.txt"
+    assert stream.held == {False}
+    assert scripted.calls == ["acquire", "release"]
+
+
+def test_body_that_is_too_large_for_the_view_is_refused_as_without_the_lock(settings: Any) -> None:
+    """By Django, which then doesn't wait for it."""
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 8
+    stream = BrokenOff(b"123456789")
+    assert send("body", "text/plain", stream).status_code == 400
+
+
+def test_any_body_is_read_where_django_has_no_limit(
+    scripted: ScriptedBackend, settings: Any
+) -> None:
+    """As `request.body` does."""
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = None
+    stream = Arriving(b"5" * 3_000_000, scripted)
+    assert send("body", "text/plain", stream).status_code == 200
+    assert stream.held == {False}
+
+
+@pytest.mark.parametrize("url", ["body", "async", "read"])
+def test_client_that_goes_away_takes_no_lock(scripted: ScriptedBackend, url: str) -> None:
+    """The error is that of a view without a lock."""
+    with pytest.raises(UnreadablePostError, match="reset"):
+        send(url, "text/plain", BrokenOff(b"12345678"))
+    assert scripted.calls == []
+
+
+def test_refused_semaphore_waits_for_no_body(scripted: ScriptedBackend) -> None:
+    """Nobody needs it then."""
+    stream = Arriving(b"12345678", scripted)
+    assert Client().generic("POST", "/typed/seven/", **arriving(stream)).status_code == 400
+    assert stream.held == set()
+
+
+@pytest.mark.parametrize("length", ["", "0", "nonsense", "-1"])
+def test_request_without_a_body_is_not_waited_for(length: str) -> None:
+    """As that of a GET, or one whose length Django doesn't understand either."""
+    stream: dict[str, Any] = {"wsgi.input": BrokenOff(), "CONTENT_LENGTH": length}
+    assert not is_arriving(RequestFactory().generic("GET", "/", **stream))
+    assert not is_arriving(None)
+
+
+def test_body_that_somebody_has_begun_to_read_is_left_to_them(scripted: ScriptedBackend) -> None:
+    """A middleware, or a view that calls a locked helper."""
+    stream = Arriving(b"12345678", scripted)
+    request = RequestFactory().generic("POST", "/", **arriving(stream))
+    assert request.read(3) == b"123"
+    assert by_reading(request, customer_id="1234").content == b"45678"
+
+
+def test_contended_request_is_read_once(scripted: ScriptedBackend) -> None:
+    """Under two locks, too."""
+    stream = Arriving(b"12345678", scripted)
+    request = RequestFactory().generic("POST", "/", **arriving(stream))
+    with pytest.raises(LockNotAcquired):
+        twice_locked(request, customer_id="1234")
+    assert stream.held == {False}
+    assert stream.tell() == 8
+
+
+def test_body_has_arrived_under_asgi() -> None:
+    """Django receives it before it calls a view, so that nothing is to be read again."""
+    assert not is_arriving(AsyncRequestFactory().post("/", b"12345678", content_type=JSON))
+
+
+@pytest.mark.parametrize("url", ["body", "async"])
+def test_view_has_its_body_under_asgi(url: str) -> None:
+    """As without a lock."""
+
+    async def post() -> Any:
+        return await AsyncClient().post(f"/{url}/1234/", b"12345678", content_type=JSON)
+
+    assert run(post()).content == b"12345678"
