@@ -32,7 +32,7 @@ from .http import contended, invalid, unavailable, unfinished
 from .leases import Lease
 from .locks import aacquire, acquire
 from .plain import plain
-from .recognition import find_request, is_resolved, without_self
+from .recognition import find_request, is_resolved, task_decorator, without_self
 from .request_bodies import is_arriving, read_body
 from .semaphores import PLACEHOLDER, InvalidSemaphore, SemaphoreTemplate
 from .signatures import take_over_signature
@@ -451,6 +451,11 @@ def _contention(semaphore: str) -> LockNotAcquired:
 
 def _refuse(function: object) -> None:
     """Raise TypeError for what can't be held under a lock by calling it."""
+    if decorator := task_decorator(function):
+        raise TypeError(
+            "A lock goes around what a task does, not around the task itself. Put "
+            f"@distributed_lock(…) below {decorator}, directly above the function."
+        )
     if isinstance(function, type):
         raise TypeError(
             f"{function.__name__} is a class. Lock one of its methods; of a class-based view, with "

@@ -1,13 +1,40 @@
-"""Which calls are calls of views by Django, be it through another framework."""
+"""Which calls are calls of views by Django, be it through another framework; what is a task."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponseBase
 
 from .signatures import bound_for_a_call
+
+TASK_DECORATORS: Final = {
+    "celery": "@shared_task or @app.task",
+    "django.tasks": "@task",
+    "django_tasks": "@task",
+    "dramatiq": "@dramatiq.actor",
+    "huey": "@huey.task()",
+}
+"""What makes a task, by the module of the task's type."""
+
+
+def task_decorator(function: object) -> str | None:
+    """Return which decorator made a task of the function; None if none did.
+
+    Only the type is looked at, not by isinstance(): to ask an attribute of Celery's proxy, if only
+    its __class__, would make its task too early.
+    """
+    kind = type(function)
+    if kind is FunctionType:
+        # What RQ makes is the function itself, with these methods.
+        methods = [vars(function).get(name) for name in ("delay", "enqueue")]
+        return "@job" if any(map(callable, methods)) else None
+    modules = [f"{base.__module__}." for base in kind.__mro__]
+    for library, decorator in TASK_DECORATORS.items():
+        if any(module.startswith(f"{library}.") for module in modules):
+            return decorator
+    return None
 
 
 def find_request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> HttpRequest | None:
