@@ -73,6 +73,7 @@ def test_lock_above_a_task_of_django_is_refused() -> None:
     ("module", "name", "decorator"),
     [
         ("huey.api", "TaskWrapper", "@huey.task()"),
+        ("huey", "TaskWrapper", "@huey.task()"),
         ("dramatiq.actor", "Actor", "@dramatiq.actor"),
         ("django_tasks.base", "Task", "@task"),
     ],
