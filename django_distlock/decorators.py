@@ -484,7 +484,8 @@ def _refuse_what_runs_later(result: object, function: object) -> None:
     if isinstance(result, RUN_LATER):
         if isinstance(result, CoroutineType):
             result.close()  # or else it would be warned of, too
+        name = getattr(function, "__qualname__", type(function).__name__)
         raise TypeError(
-            f"{function!r} returned a {type(result).__name__}, whose body would run without the "
+            f"{name} returned a {type(result).__name__}, whose body would run without the "
             "lock. Decorate what is `async def`; inside a generator, use a `with` block."
         )

@@ -200,18 +200,18 @@ def _encode_any(value: object, placeholder: Placeholder) -> str:
         case bool():
             pass
         case str():
-            return _quote(plain(value))
+            return _quote(plain(value), placeholder)
         case int():
             return int.__repr__(value)
         case datetime():
-            return _quote(datetime.isoformat(_in_utc(value)))
+            return quote(datetime.isoformat(_in_utc(value)), safe="")
         case date():
-            return _quote(date.isoformat(value))
+            return date.isoformat(value)
         case UUID():
             return UUID.__str__(value)
     raise TypeError(
-        f"{placeholder} is {value!r}: a semaphore is made of str, int, UUID, date or datetime, "
-        "because two other objects may share a text. For a model instance write "
+        f"{placeholder} is {_kind(value)}: a semaphore is made of str, int, UUID, date or "
+        "datetime, because two other objects may share a text. For a model instance write "
         f"{_of_pk(placeholder)}."
     )
 
@@ -264,8 +264,8 @@ def _encode_slug(value: object, placeholder: Placeholder) -> str:
 def _text_for(value: object, placeholder: Placeholder, wanted: str) -> str:
     if not isinstance(value, str):
         raise TypeError(
-            f"{placeholder} is {value!r}, but must be {wanted}, or its text. For a model instance "
-            f"write {_of_pk(placeholder)}."
+            f"{placeholder} is {_kind(value)}, but must be {wanted}, or its text. For a model "
+            f"instance write {_of_pk(placeholder)}."
         )
     return plain(value)
 
@@ -274,8 +274,16 @@ def _of_pk(placeholder: Placeholder) -> Placeholder:
     return placeholder._replace(name=f"{placeholder.name}.pk")
 
 
+def _kind(value: object) -> str:
+    """Return the value's type for a message; the value itself may be a request's cookies."""
+    return "None" if value is None else f"of type {type(value).__name__}"
+
+
 def _refusal(text: str, placeholder: Placeholder, wanted: str) -> InvalidSemaphore:
-    return InvalidSemaphore(f"{placeholder} is {text[:40]!r}, but must be {wanted}.")
+    """Show the text if it is an argument, such as one of a URL; an attribute may be a secret."""
+    is_attribute = "." in placeholder.name
+    shown = f"a text of {len(text)} characters" if is_attribute else f"{text[:40]!r}"
+    return InvalidSemaphore(f"{placeholder} is {shown}, but must be {wanted}.")
 
 
 NAMED_CONVERTERS: Final = {
@@ -288,11 +296,11 @@ NAMED_CONVERTERS: Final = {
 CONVERTERS: Final = {"": _encode_any, **NAMED_CONVERTERS}
 
 
-def _quote(text: str) -> str:
+def _quote(text: str, placeholder: Placeholder) -> str:
     try:
         return quote(text, safe="")
     except UnicodeEncodeError as error:
-        raise InvalidSemaphore(f"{text!r} has a lone surrogate.") from error
+        raise _refusal(text, placeholder, "without lone surrogates") from error
 
 
 def bind_arguments(

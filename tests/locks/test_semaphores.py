@@ -364,7 +364,7 @@ def test_value_is_percent_encoded_but_for_unreserved_characters(value: str, text
 
 def test_lone_surrogate_in_a_value_is_an_invalid_semaphore() -> None:
     """It has no UTF-8, so a locked view answers 400 and not 500."""
-    with pytest.raises(InvalidSemaphore, match="lone surrogate"):
+    with pytest.raises(InvalidSemaphore, match="but must be without lone surrogates"):
         render("<a>", a="a\ud800")
 
 
@@ -400,6 +400,57 @@ def test_unsaved_model_instance_has_no_value() -> None:
     """All unsaved instances would share one lock."""
     with pytest.raises(TypeError, match=r"<customer\.pk> is None"):
         render("<customer.pk>:x", customer=User())
+
+
+SECRET = "sessionid=4f1c"
+
+
+class Shown:
+    """What shows more of itself than a log should have."""
+
+    def __repr__(self) -> str:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("placeholder", ["<{}>", "<int:{}>", "<uuid:{}>", "<slug:{}>", "<str:{}>"])
+@pytest.mark.parametrize("name", ["meta", "request.META"])
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ({"HTTP_COOKIE": SECRET}, "is of type dict"),
+        ([SECRET], "is of type list"),
+        (SECRET.encode(), "is of type bytes"),
+        (Shown(), "is of type Shown"),
+    ],
+)
+def test_message_names_the_type_of_a_value_that_is_no_text(
+    placeholder: str, name: str, value: object, kind: str
+) -> None:
+    """It goes into logs, and cookies don't."""
+    template = SemaphoreTemplate(placeholder.format(name))
+    with pytest.raises(TypeError, match=kind) as caught:
+        template.fill([value])
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("placeholder", "value"),
+    [
+        ("<int:{}>", SECRET),
+        ("<uuid:{}>", SECRET),
+        ("<slug:{}>", SECRET),
+        ("<{}>", SECRET + chr(0xD800)),
+        ("<str:{}>", SECRET + chr(0xD800)),
+    ],
+)
+def test_message_shows_a_text_only_if_it_is_an_argument(placeholder: str, value: str) -> None:
+    """As one of a URL. An attribute may be that of a session: it is told how long it is."""
+    with pytest.raises(InvalidSemaphore, match=SECRET):
+        SemaphoreTemplate(placeholder.format("customer")).fill([value])
+    template = SemaphoreTemplate(placeholder.format("request.session.key"))
+    with pytest.raises(InvalidSemaphore, match=f"is a text of {len(value)} characters") as caught:
+        template.fill([value])
+    assert SECRET not in str(caught.value)
 
 
 # Typed placeholders
@@ -465,10 +516,11 @@ def test_typed_placeholder_refuses_other_texts(placeholder: str, texts: list[str
             SemaphoreTemplate(placeholder).fill([text])
 
 
-def test_message_about_a_long_value_shows_its_beginning_only() -> None:
+@pytest.mark.parametrize("placeholder", ["<int:a>", "<a>"])
+def test_message_about_a_long_value_shows_its_beginning_only(placeholder: str) -> None:
     """As one about a long semaphore."""
     with pytest.raises(InvalidSemaphore) as caught:
-        SemaphoreTemplate("<int:a>").fill(["x" * 100_000])
+        SemaphoreTemplate(placeholder).fill(["x" * 100_000 + chr(0xD800)])
     assert len(str(caught.value)) < 200
 
 

@@ -370,6 +370,25 @@ def test_what_runs_later_is_refused(scripted: ScriptedBackend) -> None:
     assert scripted.owner == ""
 
 
+class Customer:
+    """What shows more of itself than a log should have."""
+
+    def __repr__(self) -> str:
+        raise NotImplementedError
+
+    @method_decorator(distributed_lock("collectPayment"))
+    def collect(self) -> object:
+        """Leave it to be run later."""
+        return work(7)
+
+
+@pytest.mark.usefixtures("scripted")
+def test_message_about_what_runs_later_does_not_show_its_object() -> None:
+    """A method's own repr does."""
+    with pytest.raises(TypeError, match=r"Customer\.collect returned a coroutine"):
+        Customer().collect()
+
+
 class Generating:
     """An object whose call is a generator."""
 
