@@ -274,7 +274,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
                 return self._conflict(self.on_conflict, call)
             if not self._answers(call):
                 raise _contention(acquisition.semaphore)
-            return call.contended()
+            return call.contended(acquisition.ttl)
         try:
             return _hold(call, lease, answers=self._answers(call))
         except LockLost as error:
@@ -302,7 +302,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
                 return await answer if inspect.isawaitable(answer) else answer
             if not self._answers(call):
                 raise _contention(acquisition.semaphore)
-            return await sync_to_async(call.contended)()
+            return await sync_to_async(call.contended)(acquisition.ttl)
         try:
             return await _ahold(call, lease, answers=self._answers(call))
         except LockLost as error:
@@ -349,9 +349,9 @@ class Call(NamedTuple):
         instance = _instance(self.function, self.args)
         return name == "dispatch" and getattr(instance, "view_is_async", False)
 
-    def contended(self) -> HttpResponse:
+    def contended(self, ttl: float | None) -> HttpResponse:
         """Answer that somebody else is working on this."""
-        return rolled_back(contended(cast("HttpRequest", self.request)))
+        return rolled_back(contended(cast("HttpRequest", self.request), ttl))
 
     def refusal(self, error: Exception) -> HttpResponse:
         """Answer why the view was not called, or why what it did was undone."""

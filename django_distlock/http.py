@@ -1,58 +1,87 @@
 """What a locked view answers instead of working."""
 
+import random
 from typing import Final
 
+from django.conf import settings
 from django.core.exceptions import BadRequest
 from django.core.handlers.exception import response_for_exception
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template import TemplateDoesNotExist
 from django.template.loader import render_to_string
 from django.utils.cache import patch_vary_headers
+from django.utils.log import log_response
 from django.utils.translation import gettext as _
 
-RETRY_AFTER: Final = 1
-"""Seconds after which a client may ask again."""
+LATEST_RETRY: Final = 3
+"""Seconds after which a client may ask again, at most: a random number spreads the requests."""
 
 
-def contended(request: HttpRequest) -> HttpResponse:
-    """Answer 409: somebody else is working on this."""
+def contended(request: HttpRequest, ttl: float | None) -> HttpResponse:
+    """Answer 409: somebody else is working on this, with a lease of about this ttl."""
     detail = _("This is being worked on by another request. Please try again in a moment.")
-    return _answer(request, 409, "contended", detail)
+    latest = LATEST_RETRY if ttl is None else min(LATEST_RETRY, int(ttl))
+    return _retried(_answer(request, 409, "contended", detail), latest)
 
 
 def unavailable(request: HttpRequest) -> HttpResponse:
     """Answer 503: nothing was done, since the store is down, or the lease was lost meanwhile."""
     detail = _("This can't be done safely right now. Please try again in a moment.")
-    return _answer(request, 503, "unavailable", detail)
+    return _retried(_answer(request, 503, "unavailable", detail), LATEST_RETRY)
 
 
 def unfinished(request: HttpRequest) -> HttpResponse:
     """Answer 503, but don't ask anybody to try again: part of it may have been done."""
     detail = _("This was not finished, and may have been done in part.")
-    response = _answer(request, 503, "unfinished", detail)
-    del response["Retry-After"]
-    return response
+    return _answer(request, 503, "unfinished", detail)
 
 
 def invalid(request: HttpRequest, reason: Exception) -> HttpResponse:
-    """Answer 400 as Django does to a BadRequest: raised, a framework may make a 500 of it."""
-    return response_for_exception(request, BadRequest(str(reason)))
+    """Answer 400 as Django does to a BadRequest: raised, a framework may make a 500 of it.
+
+    Why is logged. As in Django's own answer, the client is told only if DEBUG is on.
+    """
+    if not _prefers_json(request):
+        return _uncached(response_for_exception(request, BadRequest(str(reason))))
+    detail = str(reason) if settings.DEBUG else _("A value in this request is not valid.")
+    response = _json(400, "invalid", detail)
+    log_response(
+        "%s: %s", str(reason), request.path, response=response, request=request, exception=reason
+    )
+    return _uncached(response)
 
 
 def _answer(request: HttpRequest, status: int, error: str, detail: str) -> HttpResponse:
     """Answer in JSON if that is preferred, else by the site's `409.html`, else plainly."""
     response: HttpResponse
-    if request.get_preferred_type(["text/html", "text/plain", "application/json"]) == (
-        "application/json"
-    ):
-        response = JsonResponse({"error": error, "detail": detail}, status=status)
+    if _prefers_json(request):
+        response = _json(status, error, detail)
     else:
         try:
             page = render_to_string(f"{status}.html", {"detail": detail}, request)
             response = HttpResponse(page, status=status)
         except TemplateDoesNotExist:
-            response = HttpResponse(f"{detail}\n", content_type="text/plain", status=status)
-    response["Retry-After"] = str(RETRY_AFTER)
+            kind = "text/plain; charset=utf-8"
+            response = HttpResponse(f"{detail}\n", content_type=kind, status=status)
+    return _uncached(response)
+
+
+def _prefers_json(request: HttpRequest) -> bool:
+    kinds = ["text/html", "text/plain", "application/json"]
+    return request.get_preferred_type(kinds) == "application/json"
+
+
+def _json(status: int, error: str, detail: str) -> HttpResponse:
+    return JsonResponse({"error": error, "detail": detail}, status=status)
+
+
+def _retried(response: HttpResponse, latest: int) -> HttpResponse:
+    """Let clients that were refused at once not come back at once, either."""
+    response["Retry-After"] = str(random.randint(1, max(1, latest)))  # noqa: S311 - no secret
+    return response
+
+
+def _uncached(response: HttpResponse) -> HttpResponse:
     response["Cache-Control"] = "no-store"
     patch_vary_headers(response, ["Accept"])
     return response

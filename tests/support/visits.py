@@ -14,6 +14,9 @@ from django.urls import ResolverMatch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+SOON = ("1", "2", "3")
+"""After how many seconds a client is told to try again, one of them at random."""
+
 
 @contextmanager
 def atomic_requests(*aliases: str) -> Iterator[None]:

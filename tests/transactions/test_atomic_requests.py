@@ -31,7 +31,7 @@ from tests.support.databases import on_each_server
 from tests.support.holders import due_now, take_away
 from tests.support.moved_clock import MovedClock
 from tests.support.scripted_store import ScriptedBackend
-from tests.support.visits import atomic_requests, visit
+from tests.support.visits import SOON, atomic_requests, visit
 
 pytestmark = pytest.mark.django_db(databases="__all__", transaction=True)
 
@@ -151,7 +151,8 @@ def test_contended_rest_view_answers_409(client: Client, path: str) -> None:
     """As any view of Django's does."""
     assert acquire_lock("1234collectPayment")
     response = client.get(f"/{path}/1234/")
-    assert (response.status_code, response["Retry-After"]) == (409, "1")
+    assert response.status_code == 409
+    assert response["Retry-After"] in SOON
 
 
 @on_each_server

@@ -22,7 +22,7 @@ from tests.support.holders import acquire, free_for_others, take_away
 from tests.support.moved_clock import MovedClock
 from tests.support.processes import Workers
 from tests.support.scripted_store import ScriptedBackend
-from tests.support.visits import atomic_requests, visit
+from tests.support.visits import SOON, atomic_requests, visit
 
 pytestmark = committed
 
@@ -96,7 +96,8 @@ def test_view_whose_lock_was_taken_away_is_rolled_back_and_503(
 ) -> None:
     """Its store is asked before the commit, though nothing was due for a renewal."""
     response = visit(charging(store, using, lose_late))
-    assert (response.status_code, response["Retry-After"]) == (503, "1")
+    assert response.status_code == 503
+    assert response["Retry-After"] in SOON
     assert not Counter.objects.using(using).exists()
     assert [FORCED in reason for reason in lost.values()] == [True]
     assert "was lost before the commit on the database" in caplog.text
@@ -197,7 +198,8 @@ def test_method_whose_lock_was_taken_away_is_rolled_back_and_503(
 
     with atomic_requests("default"):
         response = visit(Charge.as_view())
-    assert (response.status_code, response["Retry-After"]) == (503, "1")
+    assert response.status_code == 503
+    assert response["Retry-After"] in SOON
     assert not Counter.objects.exists()
     assert free_for_others(store)
 
@@ -239,7 +241,8 @@ def test_either_of_two_locks_is_missed_before_the_commit(
 
     with atomic_requests("default"):
         response = visit(charge)
-    assert (response.status_code, response["Retry-After"]) == (503, "1")
+    assert response.status_code == 503
+    assert response["Retry-After"] in SOON
     assert not Counter.objects.exists()
     for semaphore in ("outer", "inner"):
         assert acquire(store, semaphore).release()
@@ -496,7 +499,7 @@ def test_answer_says_what_became_of_the_work_whenever_the_lock_is_taken_away(
             over.set()
     taking.result()
     assert [each.value for each in Counter.objects.order_by("value")] == said
-    assert all(answer["Retry-After"] == "1" for answer in answers[503])
+    assert all(answer["Retry-After"] in SOON for answer in answers[503])
 
 
 # The body's own exception
@@ -563,7 +566,8 @@ def test_view_that_raises_for_a_lost_lock_invites_to_try_again_if_all_is_undone(
 
     with atomic_requests("default"):
         response = visit(charge)
-    assert (response.status_code, response["Retry-After"]) == (503, "1")
+    assert response.status_code == 503
+    assert response["Retry-After"] in SOON
     assert not Counter.objects.exists()
 
 

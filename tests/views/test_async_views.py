@@ -31,6 +31,7 @@ from django_distlock import (
 )
 from tests.support.concurrency import run, until
 from tests.support.tasks import others_ended
+from tests.support.visits import SOON
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -194,7 +195,8 @@ def test_contended_view_answers_409(view: str) -> None:
     """As a sync one does."""
     assert acquire_lock("1234collectPayment")
     response = visit(f"/{view}/1234/")
-    assert (response.status_code, response["Retry-After"]) == (409, "1")
+    assert response.status_code == 409
+    assert response["Retry-After"] in SOON
 
 
 def test_on_conflict_may_be_async() -> None:

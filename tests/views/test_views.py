@@ -11,6 +11,7 @@ from django_distlock import LockBackendUnavailable, LockNotAcquired, acquire_loc
 from django_distlock.exceptions import LockLost
 from tests.app import views
 from tests.support.scripted_store import ScriptedBackend
+from tests.support.visits import SOON
 
 pytestmark = pytest.mark.usefixtures("scripted")
 
@@ -38,11 +39,62 @@ def test_contended_view_answers_409(client: Client, path: str) -> None:
     """Come again; and don't keep this answer."""
     response = client.get(f"/{path}/1234/")
     assert response.status_code == 409
-    assert response["Retry-After"] == "1"
+    assert response["Retry-After"] in SOON
     assert response["Cache-Control"] == "no-store"
     assert response["Vary"] == "Accept"
-    assert response["Content-Type"] == "text/plain"
+    assert response["Content-Type"] == "text/plain; charset=utf-8"
     assert b"try again" in response.content
+
+
+@pytest.mark.usefixtures("held_elsewhere")
+@pytest.mark.parametrize("accept", ["*/*", "application/json"])
+def test_clients_are_told_to_try_again_at_different_moments(client: Client, accept: str) -> None:
+    """Or else those that collided would do so again."""
+    answers = [client.get("/collect/1234/", headers={"accept": accept}) for _ in range(100)]
+    assert {answer["Retry-After"] for answer in answers} == set(SOON)
+
+
+@pytest.mark.parametrize(
+    ("terms", "seconds"),
+    [
+        ({"ttl": 1}, {"1"}),
+        ({"ttl": 2.5}, {"1", "2"}),
+        ({"ttl": 0.5}, {"1"}),
+        ({"max_hold": 2}, {"1", "2"}),
+        ({"ttl": None}, set(SOON)),
+    ],
+)
+def test_clients_are_not_told_to_wait_for_longer_than_a_lease_lasts(
+    terms: dict[str, Any], seconds: set[str]
+) -> None:
+    """That is the ttl of the view's lock, which is as a rule that of its holder's, too."""
+    assert acquire_lock("report")
+    view = distributed_lock("report", http=True, **terms)(lambda request: HttpResponse())
+    request = RequestFactory().get("/")
+    assert {view(request)["Retry-After"] for _ in range(100)} == seconds
+
+
+def test_clients_of_a_store_that_is_down_try_again_at_different_moments(
+    client: Client, scripted: ScriptedBackend
+) -> None:
+    """So that they don't bring it down again."""
+    scripted.answer("acquire", *[LockBackendUnavailable("no route")] * 100)
+    answers = [client.get("/collect/1234/") for _ in range(100)]
+    assert {(answer.status_code, answer["Retry-After"]) for answer in answers} == {
+        (503, seconds) for seconds in SOON
+    }
+
+
+@pytest.mark.usefixtures("held_elsewhere")
+def test_plain_answer_says_how_it_is_encoded(
+    client: Client, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    """A translation has more than ASCII, and a site may have another charset for its pages."""
+    settings.DEFAULT_CHARSET = "latin-1"
+    monkeypatch.setattr("django_distlock.http._", lambda text: "Später €")
+    response = client.get("/collect/1234/")
+    assert response["Content-Type"] == "text/plain; charset=utf-8"
+    assert response.content == "Später €\n".encode()
 
 
 @pytest.mark.usefixtures("held_elsewhere")
@@ -106,7 +158,7 @@ def test_store_that_is_down_is_not_a_conflict(
     scripted.answer("acquire", LockBackendUnavailable("no route"))
     response = client.get("/collect/1234/", headers={"accept": "application/json"})
     assert response.status_code == 503
-    assert response["Retry-After"] == "1"
+    assert response["Retry-After"] in SOON
     assert response["Cache-Control"] == "no-store"
     assert response.json()["error"] == "unavailable"
     assert "no route" in caplog.text
@@ -148,6 +200,35 @@ def test_semaphore_that_gets_too_long_is_400(
     """A bad request, not an error of the site; and never cut."""
     assert client.get(f"/collect/{customer}/").status_code == 400
     assert scripted.calls == []
+
+
+@pytest.mark.parametrize("url", ["/collect/{}/", "/or-202/{}/"])
+@pytest.mark.parametrize("is_debugged", [False, True])
+def test_invalid_semaphore_is_400_in_json_if_asked_to(
+    client: Client, settings: Any, caplog: pytest.LogCaptureFixture, url: str, is_debugged: bool
+) -> None:
+    """As a conflict. Why it is invalid is in the log once, and in the answer only for debugging."""
+    settings.DEBUG = is_debugged
+    response = client.get(url.format("a" * 250), headers={"accept": "application/json"})
+    assert response.status_code == 400
+    assert response.json()["error"] == "invalid"
+    assert ("at most 255 characters" in response.json()["detail"]) is is_debugged
+    assert (response["Vary"], response["Cache-Control"]) == ("Accept", "no-store")
+    [record] = caplog.records
+    assert record.name == "django.request"
+    assert "at most 255 characters" in record.message
+
+
+def test_invalid_semaphore_is_400_as_a_page_else(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The site's own, which no cache gives to those who want JSON."""
+    response = client.get(f"/collect/{'a' * 250}/", headers={"accept": "text/html"})
+    assert response.status_code == 400
+    assert (response["Vary"], response["Cache-Control"]) == ("Accept", "no-store")
+    assert response["Content-Type"] == "text/html; charset=utf-8"
+    assert b"Bad Request" in response.content
+    assert [record.name for record in caplog.records] == ["django.request"]
 
 
 def test_semaphore_of_a_callable_is_validated(client: Client) -> None:
