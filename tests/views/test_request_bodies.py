@@ -14,6 +14,7 @@ from django.urls import path
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI, Schema
+from rest_framework.decorators import api_view
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
@@ -233,6 +234,25 @@ def test_documented_view_receives_large_files_before_the_lock(
     stream = Arriving(encode_multipart(BOUNDARY, {"invoice": a_file()}), scripted)
     response = Client().generic("POST", "/7/invoice/", **arriving(stream, MULTIPART_CONTENT))
     assert response.content == b"file.txt"
+    assert stream.held == {False}
+    assert scripted.calls == ["acquire", "release"]
+
+
+def test_documented_decorator_receives_large_forms_for_rest_framework(
+    scripted: ScriptedBackend, settings: Any
+) -> None:
+    """It has a parser of its own."""
+
+    @api_view(["POST"])  # type: ignore[untyped-decorator]
+    @example("frameworks.md", "Slow clients").received  # type: ignore[untyped-decorator]
+    @lock
+    def collect(request: Any, customer_id: str) -> Response:
+        return Response(int(request.data["amount"]))
+
+    settings.FILE_UPLOAD_MAX_MEMORY_SIZE = 8
+    stream = Arriving(encode_multipart(BOUNDARY, {"amount": "5"}), scripted)
+    request = RequestFactory().generic("POST", "/", **arriving(stream, MULTIPART_CONTENT))
+    assert collect(request, customer_id="1234").data == 5
     assert stream.held == {False}
     assert scripted.calls == ["acquire", "release"]
 
