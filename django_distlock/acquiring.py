@@ -1,13 +1,12 @@
 """One acquisition: what its arguments come to, its tries, and what of an answer that got lost."""
 
 import asyncio
-import math
 from collections.abc import Callable
 from contextlib import suppress
-from enum import Enum
 
 from . import clocks
 from .acquisitions import Request, describe_holder, new_owner
+from .arguments import BackendTtl, validate_bool, validate_holds, validate_timeout
 from .asking import StoreCalls, aask, ask
 from .backends.base import Place
 from .borders import running_loop
@@ -15,21 +14,11 @@ from .exceptions import LockBackendUnavailable, LockError, LockLost
 from .flows import Flow, current_flow
 from .handler import lock_backends
 from .leases import Lease
-from .plain import plain
 from .put_off import State, release
 from .queues import contended, queues
 from .semaphores import validate_semaphore
 from .signals import lock_acquired
 from .transactions import open_transactions, refuse_endless_transactions, refuse_older_snapshots
-
-
-class BackendTtl(Enum):
-    """The ttl of who gives none."""
-
-    DEFAULT = "the backend's"
-
-    def __repr__(self) -> str:
-        return "<the backend's>"
 
 
 class Acquisition:
@@ -75,6 +64,8 @@ class Acquisition:
     ) -> None:
         """Raise for arguments that make no sense."""
         store = lock_backends[backend]
+        validate_bool("renew", renew)
+        validate_bool("reentrant", reentrant)
         self._min_hold, self._max_hold = validate_holds(min_hold, max_hold, store.longest_ttl)
         if isinstance(ttl, BackendTtl):
             ttl = store.ttl
@@ -317,36 +308,3 @@ async def _release_new(lease: Lease, calls: StoreCalls) -> None:
     lease.released = True
     with suppress(LockBackendUnavailable):
         await release(calls, lease, failed=True)
-
-
-def validate_timeout(timeout: float | None) -> float:
-    """Return the wait in seconds, infinite for None, or raise for what can't be waited."""
-    if timeout is None:
-        return math.inf
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}.")
-    if math.isnan(timeout) or timeout < 0:
-        raise ValueError(f"timeout is {timeout!r}, but must be 0 or more; None waits for ever.")
-    return plain(timeout)
-
-
-def validate_holds(
-    min_hold: float | None, max_hold: float | None, longest: float
-) -> tuple[float, float]:
-    """Return the two in seconds, 0 and infinite for None, or raise for what they can't be."""
-    if min_hold is max_hold is None:
-        return 0, math.inf
-    for name, seconds in (("min_hold", min_hold), ("max_hold", max_hold)):
-        if seconds is None:
-            continue
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-            raise TypeError(f"{name} is a number of seconds or None, not {seconds!r}.")
-        least = 0.001 if name == "max_hold" else 0
-        if not least <= seconds <= longest:
-            raise ValueError(
-                f"{name} is {seconds!r}, but must be from {least} to {longest:.0f} seconds."
-            )
-    at_least, at_most = plain(min_hold) or 0, math.inf if max_hold is None else plain(max_hold)
-    if at_least > at_most:
-        raise ValueError(f"min_hold, {min_hold!r}, can't be more than max_hold, {max_hold!r}.")
-    return at_least, at_most

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from .arguments import validate_label
 from .backends.base import Owner
 from .borders import running_task
-from .plain import plain
 
 
 def new_owner() -> Owner:
@@ -23,8 +23,8 @@ def describe_holder(label: str = "") -> str:
     asking = running_task()
     name = threading.current_thread().name if asking is None else asking.get_name()
     holder = f"{_process(os.getpid())} {name}"
-    if label:
-        holder = f"{plain(label)} ({holder})"
+    if label := validate_label(label):
+        holder = f"{label} ({holder})"
     # Not every store can keep a NUL or a lone surrogate.
     return holder if holder.isprintable() else holder.encode("unicode_escape").decode()
 

@@ -11,13 +11,20 @@ from contextlib import (
     suppress,
 )
 from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
-from typing import Any, Final, Literal, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, Final, Literal, NamedTuple, Never, ParamSpec, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 from django.http import HttpRequest, HttpResponse
 
-from .acquiring import Acquisition, BackendTtl, aundo, undo
+from .acquiring import Acquisition, aundo, undo
+from .arguments import (
+    EXAMPLE,
+    BackendTtl,
+    check_arguments,
+    refuse_unknown,
+    show,
+)
 from .atomic_requests import (
     is_atomic,
     request_transactions,
@@ -34,7 +41,7 @@ from .locks import aacquire, acquire
 from .plain import plain
 from .recognition import find_request, is_resolved, task_decorator, without_self
 from .request_bodies import is_arriving, read_body
-from .semaphores import PLACEHOLDER, InvalidSemaphore, SemaphoreTemplate
+from .semaphores import InvalidSemaphore, SemaphoreTemplate, refuse_template, validate_source
 from .signatures import take_over_signature
 from .streaming import keep_until_closed
 from .transactions import open_transactions
@@ -50,6 +57,9 @@ RUN_LATER = (
     _AsyncGeneratorContextManager,
 )
 
+NOTHING: Any = None
+"""What is decorated by a call without arguments."""
+
 REFUSALS: Final = (InvalidSemaphore, LockBackendUnavailable)
 """Why a locked view is not called, other than that somebody else has the lock."""
 
@@ -58,6 +68,18 @@ logger = logging.getLogger("django_distlock")
 
 def skip(*args: object, **kwargs: object) -> None:
     """Do nothing: `on_conflict=skip` lets a contended call return None."""
+
+
+def _with_semaphore(init: Callable[P, None]) -> Callable[P, None]:
+    """Say what to write where nothing is given; type checkers know that already."""
+
+    @functools.wraps(init)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> None:
+        if len(args) == 1 and "semaphore" not in kwargs:
+            raise TypeError(f"distributed_lock() has no semaphore. Write {EXAMPLE}.")
+        init(*args, **kwargs)
+
+    return checked
 
 
 class distributed_lock:  # noqa: N801 - used like a function, as contextlib.suppress is
@@ -84,6 +106,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
     other arguments, see acquire_lock(). One object may serve many threads at once.
     """
 
+    @_with_semaphore
     def __init__(
         self,
         semaphore: str | Callable[..., str],
@@ -98,7 +121,19 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         reentrant: bool = False,
         min_hold: float | None = None,
         max_hold: float | None = None,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            refuse_unknown(distributed_lock, unknown)
+        validate_source(semaphore)
+        check_arguments(timeout, ttl, renew, label, backend, reentrant, min_hold, max_hold)
+        if on_conflict is not None and not callable(on_conflict):
+            raise TypeError(
+                f"on_conflict is a callable, not {show(on_conflict)}: write on_conflict=skip, with "
+                "django_distlock's skip, to return None; or give a function of the arguments."
+            )
+        if not (http is None or isinstance(http, bool)):
+            raise TypeError(f"http is True, False or None, not {show(http)}.")
         self.semaphore = semaphore
         self.on_conflict = on_conflict
         self.http = http
@@ -192,16 +227,24 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
 
     def _of_block(self) -> str:
         """Return the semaphore of a `with` block, which has no arguments to make one of."""
-        if not isinstance(self.semaphore, str) or PLACEHOLDER.search(self.semaphore):
+        if not isinstance(self.semaphore, str):
             raise TypeError(
-                f"{self.semaphore!r} is filled with a decorated call's arguments; a `with` block "
+                f"{self.semaphore!r} is called with a decorated call's arguments; a `with` block "
                 "has none. Give the semaphore itself."
             )
+        refuse_template(self.semaphore)
         if self.on_conflict is not None:
             raise TypeError("on_conflict is for decorated calls; a `with` block raises.")
         return self.semaphore
 
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+    def __call__(
+        self, function: Callable[P, R] = NOTHING, /, *args: Never, **kwargs: Never
+    ) -> Callable[P, R]:
+        if args or kwargs or not (isinstance(self.semaphore, str) or _is_decorable(function)):
+            raise TypeError(
+                f"A distributed_lock of {self.semaphore!r} takes a function to decorate, but was "
+                f"called with other arguments. Are parentheses missing? Write {EXAMPLE}."
+            )
         _refuse(function)
         if isinstance(self.semaphore, str):
             name = SemaphoreTemplate(self.semaphore).for_calls_of(function)
@@ -447,6 +490,11 @@ def _instance(function: Callable[..., Any], args: tuple[Any, ...]) -> object:
 
 def _contention(semaphore: str) -> LockNotAcquired:
     return LockNotAcquired(f"Somebody else holds {plain(semaphore)!r}.")
+
+
+def _is_decorable(function: object) -> bool:
+    """Tell whether a decorator may stand above it, be it right or not."""
+    return callable(function) or isinstance(function, classmethod)
 
 
 def _refuse(function: object) -> None:

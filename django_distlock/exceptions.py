@@ -43,5 +43,9 @@ class LockBackendUnavailable(LockError):
         self.reply_lost = reply_lost
 
 
+class LockNotSupported(LockError, NotImplementedError):
+    """The store has no such operation."""
+
+
 class InvalidLockBackend(ImproperlyConfigured):
     """The DISTLOCK setting is wrong, or names what can't serve as a lock store."""

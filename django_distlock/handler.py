@@ -10,6 +10,7 @@ from django.core.signals import setting_changed
 from django.utils.connection import BaseConnectionHandler
 from django.utils.module_loading import import_string
 
+from .arguments import show, validate_alias
 from .backends.base import BaseLockBackend
 from .backends.caches import describe
 from .exceptions import InvalidLockBackend
@@ -41,11 +42,14 @@ class LockBackendHandler(_ConnectionHandler):
             configured = getattr(settings, "DISTLOCK", DEFAULT)
         if not isinstance(configured, dict):
             raise InvalidLockBackend("DISTLOCK must be a dict of aliases.")
+        for alias in configured:
+            if not isinstance(alias, str):
+                raise InvalidLockBackend(f"DISTLOCK: an alias is a str, not {show(alias)}.")
         return {plain(alias): backend for alias, backend in configured.items()}
 
     def __getitem__(self, alias: str) -> BaseLockBackend:
         if type(alias) is not str:
-            alias = plain(alias)
+            alias = validate_alias(alias)
         if alias not in self.settings:
             known = ", ".join(map(repr, self.settings)) or "no alias"
             raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: not configured; DISTLOCK has {known}.")

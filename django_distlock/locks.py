@@ -1,15 +1,17 @@
 """Acquire and release, in sync code and in async."""
 
+from typing import Never
+
 from django.utils.asyncio import async_unsafe
 
-from .acquiring import Acquisition, BackendTtl, aundo, undo
+from .acquiring import Acquisition, aundo, undo
+from .arguments import BackendTtl, refuse_unknown, validate_alias
 from .asking import aask, ask
 from .exceptions import LockNotHeld
 from .flows import current_flow
 from .handler import lock_backends
 from .leases import ASYNC_UNSAFE, Lease
-from .plain import plain
-from .semaphores import validate_semaphore
+from .semaphores import refuse_template, validate_semaphore
 from .signals import lock_contended
 from .threads import twin_of
 from .waiting import await_turn, give_up, wait
@@ -26,6 +28,7 @@ def acquire_lock(
     reentrant: bool = False,
     min_hold: float | None = None,
     max_hold: float | None = None,
+    **unknown: Never,
 ) -> Lease | None:
     """Acquire the semaphore, or return None if somebody else holds it until the timeout.
 
@@ -43,6 +46,9 @@ def acquire_lock(
 
     LockBackendUnavailable means that the store couldn't be asked: nothing was acquired.
     """
+    if unknown:
+        refuse_unknown(acquire_lock, unknown)
+    refuse_template(semaphore)
     acquisition = Acquisition(
         semaphore, timeout, ttl, renew, label, backend, reentrant, min_hold, max_hold
     )
@@ -68,8 +74,12 @@ async def aacquire_lock(
     reentrant: bool = False,
     min_hold: float | None = None,
     max_hold: float | None = None,
+    **unknown: Never,
 ) -> Lease | None:
     """See acquire_lock()."""
+    if unknown:
+        refuse_unknown(aacquire_lock, unknown)
+    refuse_template(semaphore)
     acquisition = Acquisition(
         semaphore, timeout, ttl, renew, label, backend, reentrant, min_hold, max_hold
     )
@@ -128,7 +138,7 @@ def _find(semaphore: str | Lease, backend: str) -> Lease:
     """Return a lease, or by its name what was acquired here."""
     if isinstance(semaphore, Lease):
         return semaphore
-    name = plain(backend), validate_semaphore(semaphore)
+    name = validate_alias(backend), validate_semaphore(semaphore)
     lease = current_flow().find(*name) or current_flow().left_behind(*name)
     if lease is None:
         raise LockNotHeld(

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from operator import attrgetter
@@ -10,12 +10,19 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 from uuid import UUID
 
+from asgiref.sync import iscoroutinefunction
+
+from .arguments import EXAMPLE, type_of
 from .plain import plain
-from .signatures import call_signature
+from .signatures import call_signature, seen_signature
 
 MAX_LENGTH: Final = 255
 CONTROL_OR_SURROGATE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 PLACEHOLDER: Final = re.compile("<([^<>]*)>")
+IN_A_CALL: Final = re.compile(r"<((?:(?:int|slug|str|uuid):)?[^\W\d]\w*(?:\.[^\W\d]\w*)*)>")
+"""A placeholder that the arguments of a decorated call fill."""
+OTHER_STYLE: Final = re.compile(r"\{([\w.]*)(?:[!:\[][^{}]*)?\}|%\((\w+)\)|\$(\w+)")
+"""A placeholder of str.format(), of the % operator, or of string.Template."""
 INTEGER: Final = re.compile("(?=-?[0-9])(-?)0*([0-9]*)")
 SLUG: Final = re.compile("[-a-zA-Z0-9_]+")
 # What quote(…, safe="") can yield: the unreserved characters of RFC 3986, and the percent sign.
@@ -30,7 +37,7 @@ def validate_semaphore(semaphore: str) -> str:
     """Return the semaphore as a plain str, or raise InvalidSemaphore; its text is never changed."""
     if type(semaphore) is not str:
         if not isinstance(semaphore, str):
-            raise TypeError(f"A semaphore is a str, not {type(semaphore).__name__}.")
+            raise TypeError(f"A semaphore is a str, not {type_of(semaphore)}.")
         semaphore = plain(semaphore)
     if not semaphore:
         raise InvalidSemaphore("A semaphore can't be empty.")
@@ -45,6 +52,58 @@ def validate_semaphore(semaphore: str) -> str:
             f"{found[0]!r}."
         )
     return semaphore
+
+
+def validate_prefix(prefix: str) -> str:
+    """Return the beginning of semaphores as a plain str, or raise for what none begins with."""
+    try:
+        return validate_semaphore(prefix) if plain(prefix) != "" else ""
+    except (TypeError, InvalidSemaphore) as error:
+        raise type(error)(f"prefix: {error}") from error
+
+
+def refuse_template(semaphore: object) -> None:
+    """Raise TypeError for a template where no call fills it: it would be one lock for all."""
+    if isinstance(semaphore, str) and IN_A_CALL.search(text := plain(semaphore)):
+        filled = IN_A_CALL.sub(lambda found: f"{{{found[1].rpartition(':')[2]}}}", text)
+        raise TypeError(
+            f"{text[:MAX_LENGTH]!r} is a template, which only the arguments of a decorated call "
+            f"fill. Give the semaphore itself, by an f-string: f{filled[:MAX_LENGTH]!r}."
+        )
+
+
+def validate_source(semaphore: object) -> None:
+    """Raise TypeError for what is no semaphore, template, or callable that makes a semaphore.
+
+    A function that can't make one is taken for what is to be locked: the parentheses are missing.
+    """
+    if isinstance(semaphore, str):
+        return
+    if not callable(semaphore):
+        raise TypeError(
+            "A semaphore is a str, or a callable that makes one of a call's arguments, not "
+            f"{type_of(semaphore)}. Write {EXAMPLE}."
+        )
+    if _makes_no_text(semaphore):
+        raise TypeError(
+            f"{semaphore!r} makes no semaphore: it returns no str. Is it to be locked, write "
+            f"{EXAMPLE}."
+        )
+
+
+def _makes_no_text(function: Callable[..., Any]) -> bool:
+    """Tell whether it can be seen that a callable returns something else than a str."""
+    if inspect.isclass(function):
+        return False
+    if iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        return True
+    try:
+        returned = seen_signature(function).return_annotation
+        if not inspect.isclass(returned) or returned in (Any, inspect.Signature.empty):
+            return returned is None
+        return not (issubclass(returned, str) or issubclass(str, returned))
+    except (TypeError, ValueError):  # it has no signature, as many builtins; or it can't be known
+        return False
 
 
 def first_after(prefix: str) -> str:
@@ -87,6 +146,8 @@ class SemaphoreTemplate:
 
     def __init__(self, text: str) -> None:
         """Parse the text; a malformed or ambiguous one is a ValueError."""
+        if not isinstance(text, str):
+            raise TypeError(f"A template of semaphores is a str, not {type_of(text)}.")
         text = plain(text)
         literals, placeholders = _parse(text)
         for literal in literals[1:-1]:
@@ -101,6 +162,7 @@ class SemaphoreTemplate:
         # No value has what stands between two placeholders, so there is one way to match at most.
         self._pattern = re.compile(f"({ENCODED.pattern})".join(map(re.escape, literals)))
         self._format = "%s".join(literal.replace("%", "%%") for literal in literals)
+        self._literals = literals
         self._getters = [
             (placeholder, root, attrgetter(path) if path else None)
             for placeholder in placeholders
@@ -126,6 +188,9 @@ class SemaphoreTemplate:
                     f"Template {self.text!r}: the callable has no argument {root!r} for "
                     f"{placeholder}; it has: {', '.join(named) or 'none'}."
                 )
+        problem = self.other_style(None if takes_any else named)
+        if parameters and problem:
+            raise ValueError(problem)
         # Another decorator below may take arguments that it doesn't show, and keep them to itself.
         wraps = hasattr(function, "__wrapped__") and not takes_any
 
@@ -136,19 +201,50 @@ class SemaphoreTemplate:
 
         return name_call
 
+    def other_style(self, names: Collection[str] | None) -> str | None:
+        """Tell what is wrong if braces, or the like, stand around one of the names, or around any.
+
+        What is not filled makes one lock for all.
+        """
+        for found in OTHER_STYLE.finditer("<>".join(self._literals)):
+            name = next(filter(None, found.groups()), "")
+            root = name.partition(".")[0]
+            is_numbered = root.isdecimal() or not root
+            if names is None or root in names or (is_numbered and found[0][0] == "{"):
+                meant = "name" if is_numbered else name
+                return (
+                    f"Template {self.text!r}: {found[0]} is not filled, so that all calls would "
+                    f"have one lock; write <{meant}>. Where it is meant as it stands, give a "
+                    "callable that returns the semaphore."
+                )
+        return None
+
     def render(self, arguments: Mapping[str, Any]) -> str:
         """Return the semaphore for these arguments; one that is missing is a ValueError."""
         values = []
-        for _, root, getter in self._getters:
+        for placeholder, root, getter in self._getters:
             if root not in arguments:
                 raise ValueError(f"Template {self.text!r}: this call has no argument {root!r}.")
             value = arguments[root]
-            values.append(getter(value) if getter else value)
+            values.append(self._get(placeholder, getter, value) if getter else value)
         return self.fill(values)
 
     def render_for(self, instance: object) -> str:
         """Return the semaphore that the instance's own attributes make."""
-        return self.fill(attrgetter(name)(instance) for name in self.names)
+        return self.fill(
+            self._get(placeholder, attrgetter(placeholder.name), instance)
+            for placeholder in self.placeholders
+        )
+
+    def _get(
+        self, placeholder: Placeholder, getter: Callable[[object], object], value: object
+    ) -> object:
+        try:
+            return getter(value)
+        except AttributeError as error:
+            raise AttributeError(
+                f"Template {self.text!r}: {placeholder} can't be read: {error}"
+            ) from error
 
     def fill(self, values: Iterable[object]) -> str:
         """Return the semaphore with these values in the placeholders' places."""
@@ -202,7 +298,7 @@ def _encode_any(value: object, placeholder: Placeholder) -> str:
         case str():
             return _quote(plain(value), placeholder)
         case int():
-            return int.__repr__(value)
+            return _digits(value, placeholder)
         case datetime():
             return quote(datetime.isoformat(_in_utc(value)), safe="")
         case date():
@@ -214,6 +310,16 @@ def _encode_any(value: object, placeholder: Placeholder) -> str:
         "datetime, because two other objects may share a text. For a model instance write "
         f"{_of_pk(placeholder)}."
     )
+
+
+def _digits(number: int, placeholder: Placeholder) -> str:
+    try:
+        return int.__repr__(number)
+    except ValueError as error:  # Python has a limit, against attacks by long numbers
+        raise InvalidSemaphore(
+            f"{placeholder} is an int of too many digits: a semaphore has at most {MAX_LENGTH} "
+            "characters."
+        ) from error
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -231,7 +337,7 @@ def _encode_int(value: object, placeholder: Placeholder) -> str:
     IntConverter does: by each of these the ORM would find the row of 7.
     """
     if isinstance(value, int) and not isinstance(value, bool):
-        return int.__repr__(value)
+        return _digits(value, placeholder)
     found = INTEGER.fullmatch(text := _text_for(value, placeholder, "an int"))
     if not found:
         raise _refusal(text, placeholder, "ASCII digits")

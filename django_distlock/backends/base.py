@@ -11,14 +11,15 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from django.core.checks import CheckMessage
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..exceptions import InvalidLockBackend
+from ..arguments import LONGEST, SHORTEST_TTL, validate_seconds, validate_whole
+from ..exceptions import InvalidLockBackend, LockNotSupported
 from ..plain import plain
+from ..semaphores import validate_prefix, validate_semaphore
 from ..signals import lock_force_released
 
 logger = logging.getLogger("django_distlock")
 
 NO_BUDGET = nullcontext()
-LONGEST_TTL = timedelta(days=3650)
 
 
 class Owner(str):
@@ -114,6 +115,18 @@ class LockInfo:
     """The store's time when it was listed."""
 
 
+def validate_listing(prefix: str, limit: int | None) -> tuple[str, int | None]:
+    """Return what held() is asked for as plain values, or raise for what makes no sense."""
+    if limit is not None:
+        limit = validate_whole("limit", limit, 0, "None lists all")
+    return validate_prefix(prefix), limit
+
+
+def validate_claim(semaphore: str, token: int) -> tuple[str, int]:
+    """Return what force_release() is asked for as plain values; see validate_listing()."""
+    return validate_semaphore(semaphore), validate_whole("token", token, 0)
+
+
 class BaseLockBackend:
     """A store of locks: how one attempt is made, and nothing about waiting, renewal or HTTP.
 
@@ -135,8 +148,8 @@ class BaseLockBackend:
 
     They are as their twins, with the `budget` that new_budget() made besides.
     """
-    shortest_ttl: ClassVar[float] = 0.001
-    longest_ttl: ClassVar[float] = LONGEST_TTL.total_seconds()
+    shortest_ttl: ClassVar[float] = SHORTEST_TTL
+    longest_ttl: ClassVar[float] = LONGEST
     """Seconds that a lease can last; nor can anything else that the store is to keep be longer."""
 
     @property
@@ -165,15 +178,8 @@ class BaseLockBackend:
             if not self.supports_unlimited_ttl:
                 raise ValueError(f"{type(self).__name__} has no unlimited ttl; give seconds.")
             return None
-        if isinstance(ttl, bool) or not isinstance(ttl, int | float):
-            raise TypeError(f"ttl is a number of seconds or None, not {ttl!r}.")
-        if not self.shortest_ttl <= ttl <= self.longest_ttl:
-            unlimited = "; None means until released" if self.supports_unlimited_ttl else ""
-            raise ValueError(
-                f"ttl is {ttl!r}, but must be from {self.shortest_ttl} to {self.longest_ttl:.0f} "
-                f"seconds{unlimited}."
-            )
-        return plain(ttl)
+        none = "None means until released" if self.supports_unlimited_ttl else None
+        return validate_seconds("ttl", ttl, self.shortest_ttl, self.longest_ttl, none)
 
     def in_time(self) -> AbstractContextManager[object]:
         """Return in what one time budget holds for several calls, if the store has any."""
@@ -249,16 +255,25 @@ class BaseLockBackend:
         raise NotImplementedError
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
-        """List held and stale locks in the order of their semaphores."""
-        raise NotImplementedError
+        """List held and stale locks in the order of their semaphores.
+
+        See validate_listing() for the arguments.
+        """
+        raise self._unsupported("list locks")
 
     def force_release(self, semaphore: str, token: int) -> bool:
         """Take the lock from its holder, if it still is the one that was granted this token.
 
         A lock that was released, but is kept from others for a while, is freed, too. If so, call
-        tell_force_released().
+        tell_force_released(). See validate_claim() for the arguments.
         """
-        raise NotImplementedError
+        raise self._unsupported("release a lock by force")
+
+    def _unsupported(self, action: str) -> LockNotSupported:
+        return LockNotSupported(
+            f"DISTLOCK[{self.alias!r}]: {type(self).__name__} can't {action}. The database, Redis, "
+            "the lock server and the memory store can; here, a lock ends with its ttl."
+        )
 
     def tell_force_released(self, semaphore: str, token: int) -> None:
         """Tell whoever wants to know that this was taken from its holder."""
@@ -269,12 +284,14 @@ class BaseLockBackend:
 
     def clear_stale(self, prefix: str = "", *, dry_run: bool = False) -> Iterator[LockInfo]:
         """Release locks whose lease expired without release; yield each. Nothing by default."""
+        validate_prefix(prefix)
         return iter(())
 
     def purge_released(
         self, older_than: timedelta, prefix: str = "", *, dry_run: bool = False
     ) -> Iterator[LockInfo]:
         """Forget locks that were released longer ago than that; yield each. Nothing by default."""
+        validate_prefix(prefix)
         return iter(())
 
     def close(self) -> None:

@@ -1,6 +1,5 @@
 """Which of Django's caches can keep locks, which one a store uses, and who else writes to it."""
 
-import math
 import re
 from collections.abc import Collection
 from typing import Any, Final
@@ -13,8 +12,8 @@ from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from ..arguments import validate_seconds, validate_text
 from ..exceptions import InvalidLockBackend
-from ..plain import plain
 
 # By their paths: what isn't installed need not be imported.
 PYMEMCACHE: Final = "django.core.cache.backends.memcached.PyMemcacheCache"
@@ -52,6 +51,10 @@ def find_cache(alias: str, cache: str, suited: Collection[str]) -> BaseCache:
     It is one of the paths in `suited`, or a subclass. The object is nobody else's: those in
     `django.core.cache.caches` are a thread's, and closed when its request ends.
     """
+    try:
+        cache = validate_text("cache", cache, ", an alias in CACHES")
+    except TypeError as error:
+        raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: {error}") from error
     name = f"DISTLOCK[{alias!r}]: cache {cache!r}"
     if cache not in caches.settings:
         known = ", ".join(map(repr, caches.settings))
@@ -68,13 +71,10 @@ def find_cache(alias: str, cache: str, suited: Collection[str]) -> BaseCache:
 
 def validate_store_timeout(alias: str, seconds: float) -> float:
     """Return how long a store has to answer, or raise for what can't be."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        seconds = math.nan
-    if not 0.01 <= seconds <= 60:
-        raise InvalidLockBackend(
-            f"DISTLOCK[{alias!r}]: store_timeout must be from 0.01 to 60 seconds."
-        )
-    return plain(seconds)
+    try:
+        return validate_seconds("store_timeout", seconds, 0.01, 60)
+    except (TypeError, ValueError) as error:
+        raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: {error}") from error
 
 
 def paths(kind: type) -> set[str]:

@@ -13,10 +13,20 @@ from django.core import checks
 from django.core.checks import CheckMessage
 
 from ..fields import to_datetime
-from ..plain import plain
 from ..queues import contended
 from ..server.table import Described, LockTable, Release
-from .base import NO_BUDGET, BaseLockBackend, Claim, Grant, LockInfo, LockState, Owner, Renewal
+from .base import (
+    NO_BUDGET,
+    BaseLockBackend,
+    Claim,
+    Grant,
+    LockInfo,
+    LockState,
+    Owner,
+    Renewal,
+    validate_claim,
+    validate_listing,
+)
 
 SOONEST: Final = 0.001
 """Seconds, at least, until a waiter looks at a lock that is about to end."""
@@ -98,15 +108,16 @@ class MemoryBackend(BaseLockBackend):
         return self.release(lease, keep)
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
+        prefix, limit = validate_listing(prefix, limit)
         with self._shared.changing:
             table = self._shared.table
             table.run_due()  # or else what has ended would count
-            found = table.describe(sorted(table.names(plain(prefix)))[:limit])
+            found = table.describe(sorted(table.names(prefix))[:limit])
             now = table.microseconds()
         yield from (lock_info(each, now) for each in found)
 
     def force_release(self, semaphore: str, token: int) -> bool:
-        semaphore, token = plain(semaphore), plain(token)
+        semaphore, token = validate_claim(semaphore, token)
         with self._shared.changing:
             released = self._shared.table.force_release(semaphore, token)
         if released:

@@ -19,8 +19,8 @@ from django_distlock import (
     lock_backends,
     release_lock,
 )
-from django_distlock.acquiring import validate_holds, validate_timeout
 from django_distlock.acquisitions import describe_holder
+from django_distlock.arguments import validate_holds, validate_timeout
 from django_distlock.backends.base import BaseLockBackend, Owner
 from django_distlock.backends.caches import validate_store_timeout
 from django_distlock.handler import LockBackendHandler

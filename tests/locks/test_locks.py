@@ -204,8 +204,8 @@ def test_timeout_none_waits_until_the_lock_is_free(
 @pytest.mark.parametrize(
     ("argument", "error", "message"),
     [
-        ({"timeout": -1}, ValueError, "0 or more"),
-        ({"timeout": float("nan")}, ValueError, "0 or more"),
+        ({"timeout": -1}, ValueError, "from 0 to .* None waits as long as it takes"),
+        ({"timeout": float("nan")}, ValueError, "from 0 to"),
         ({"timeout": "1"}, TypeError, "number of seconds"),
         ({"timeout": True}, TypeError, "number of seconds"),
         ({"ttl": 0}, ValueError, "None means until released"),

@@ -16,15 +16,26 @@ from django.db import connections as connections_by_alias
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ... import clocks
+from ...arguments import validate_text, validate_whole
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ...fields import to_datetime
 from ...handler import lock_backends
 from ...models import KEPT, Lock, LockQuerySet
-from ...plain import plain
 from ...queues import contended
-from ...semaphores import InvalidSemaphore
+from ...semaphores import InvalidSemaphore, validate_prefix
 from ...transactions import has_snapshots, in_testcase
-from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState, Owner, Place, Renewal
+from ..base import (
+    BaseLockBackend,
+    Claim,
+    Grant,
+    LockInfo,
+    LockState,
+    Owner,
+    Place,
+    Renewal,
+    validate_claim,
+    validate_listing,
+)
 from ..batches import Outcome
 from ..caches import validate_store_timeout
 from ..pools import Budget
@@ -91,10 +102,11 @@ class DatabaseBackend(BaseLockBackend):
     ) -> None:
         super().__init__(alias, ttl=ttl)
         self.store_timeout = validate_store_timeout(alias, store_timeout)
-        if type(connections) is not int or connections < 1:
-            raise InvalidLockBackend(
-                f"DISTLOCK[{alias!r}]: connections is {connections!r}, but must be at least 1."
-            )
+        try:
+            connections = validate_whole("connections", connections, 1)
+            using = validate_text("using", using, ", an alias in DATABASES")
+        except (TypeError, ValueError) as error:
+            raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: {error}") from error
         if using not in connections_by_alias:
             raise InvalidLockBackend(
                 f"DISTLOCK[{alias!r}]: there is no database {using!r}; DATABASES has: "
@@ -300,6 +312,7 @@ class DatabaseBackend(BaseLockBackend):
         return released is not Released.NOT
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
+        prefix, limit = validate_listing(prefix, limit)
         locks = self._locks(prefix).unreleased().with_state()[:limit]
         # Rows that are not all read would keep an SQLite file locked, and what is done about one of
         # them from waiting for whoever writes.
@@ -308,7 +321,7 @@ class DatabaseBackend(BaseLockBackend):
             yield from map(_info, list(locks) if is_sqlite else locks.iterator())
 
     def force_release(self, semaphore: str, token: int) -> bool:
-        semaphore, token = plain(semaphore), plain(token)
+        semaphore, token = validate_claim(semaphore, token)
         held = self._locks().held().filter(semaphore=semaphore, token=token)
         with self._unavailable():
             released = held.mark_released()
@@ -428,7 +441,8 @@ class DatabaseBackend(BaseLockBackend):
         return found
 
     def _locks(self, prefix: str = "") -> LockQuerySet:
-        return Lock.objects.using(self.using).defer("owner").with_prefix(prefix)
+        found = Lock.objects.using(self.using).defer("owner")
+        return found.with_prefix(validate_prefix(prefix))
 
     @contextmanager
     def _unavailable(self) -> Iterator[None]:

@@ -16,9 +16,19 @@ from django.core.checks import CheckMessage
 from ... import clocks
 from ...exceptions import LockBackendUnavailable
 from ...fields import to_datetime
-from ...plain import plain
 from ...queues import contended
-from ..base import BaseLockBackend, Claim, Grant, LockInfo, LockState, Owner, Place, Renewal
+from ..base import (
+    BaseLockBackend,
+    Claim,
+    Grant,
+    LockInfo,
+    LockState,
+    Owner,
+    Place,
+    Renewal,
+    validate_claim,
+    validate_listing,
+)
 from ..batches import Outcome
 from ..caches import check_ignored_exceptions, check_own_cache, validate_store_timeout
 from ..pools import Budget
@@ -225,7 +235,7 @@ class RedisBackend(BaseLockBackend):
         return bool(answer)
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
-        prefix = plain(prefix)
+        prefix, limit = validate_listing(prefix, limit)
         pattern = _escape(self._start + _encode(prefix)) + "*}"
         key, deadline = self._key(prefix), self._new_deadline()
         found = at_node(self._servers, key, deadline, lambda _: self._list(pattern))
@@ -283,7 +293,7 @@ class RedisBackend(BaseLockBackend):
         )
 
     def force_release(self, semaphore: str, token: int) -> bool:
-        semaphore, token = plain(semaphore), plain(token)
+        semaphore, token = validate_claim(semaphore, token)
         released = bool(self._call(Call(FORCE_RELEASE, self._keys(semaphore), (token,))))
         if released:
             self.tell_force_released(semaphore, token)

@@ -21,6 +21,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from ... import clocks
+from ...arguments import validate_text
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ..caches import REDIS_CACHES, find_cache, paths
 from ..daemons import NoThread, start_daemon
@@ -249,6 +250,10 @@ def find_servers(
     """
     name = f"DISTLOCK[{alias!r}]"
     if client is not None and cache is None:
+        try:
+            client = validate_text("client", client, ", a dotted path")
+        except TypeError as error:
+            raise InvalidLockBackend(f"{name}: {error}") from error
         place: tuple[Any, ...] = "client", client, timeout
         found = _found.get(place) or _wrap(name, _call(name, client), timeout)
         return _found.setdefault(place, found), ""

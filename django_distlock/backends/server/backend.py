@@ -7,14 +7,24 @@ from itertools import chain
 from typing import Any, ClassVar, Final, cast
 
 from ... import clocks
+from ...arguments import validate_bool, validate_text
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ...fields import to_datetime
-from ...plain import plain
 from ...queues import contended
 from ...server.addresses import DEFAULT, Address, check_secret, parse_address, read_secret
 from ...server.requests import PAGE
 from ...server.table import Described, Release
-from ..base import BaseLockBackend, Claim, Grant, LockInfo, Owner, Place, Renewal
+from ..base import (
+    BaseLockBackend,
+    Claim,
+    Grant,
+    LockInfo,
+    Owner,
+    Place,
+    Renewal,
+    validate_claim,
+    validate_listing,
+)
 from ..batches import Outcome
 from ..caches import validate_store_timeout
 from ..memory import lock_info
@@ -69,7 +79,10 @@ class ServerBackend(BaseLockBackend):
         self.tls_ca = tls_ca
         self.tls = tls or tls_ca is not None
         try:
-            _check_truth(tls=tls, release_on_disconnect=release_on_disconnect)
+            validate_bool("tls", tls)
+            validate_bool("release_on_disconnect", release_on_disconnect)
+            if tls_ca is not None:
+                validate_text("tls_ca", tls_ca, ", a path")
             self.address = parse_address(address)
             self.secret = _secret(secret, secret_file)
             if not (self.tls or self.address.is_local):
@@ -78,7 +91,8 @@ class ServerBackend(BaseLockBackend):
                 raise ValueError("a unix socket needs no TLS: leave out tls and tls_ca")
             self.server = _server(self.address, self.secret, store_timeout, self.tls, tls_ca)
         except (OSError, TypeError, ValueError) as error:
-            raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: {error}.") from error
+            reason = str(error).removesuffix(".")
+            raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: {reason}.") from error
         self._budget = Budget(store_timeout)
 
     @property
@@ -207,7 +221,8 @@ class ServerBackend(BaseLockBackend):
         return bool(answer["released"])
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
-        request: Request = {"do": "held", "prefix": plain(prefix), "cursor": None}
+        prefix, limit = validate_listing(prefix, limit)
+        request: Request = {"do": "held", "prefix": prefix, "cursor": None}
         if limit is not None and limit <= PAGE:
             request["limit"] = limit
         found: list[LockInfo] = []
@@ -220,7 +235,7 @@ class ServerBackend(BaseLockBackend):
         yield from sorted(found, key=lambda lock: lock.semaphore)[:limit]
 
     def force_release(self, semaphore: str, token: int) -> bool:
-        semaphore, token = plain(semaphore), plain(token)
+        semaphore, token = validate_claim(semaphore, token)
         request = {"do": "force_release", "semaphore": semaphore, "token": token}
         released = bool(self.server.ask(request, self._budget.deadline())["released"])
         if released:
@@ -243,13 +258,6 @@ def _info(
     now: int, semaphore: str, token: int, holder: str, acquired_at: int, left: float
 ) -> LockInfo:
     return lock_info(Described(semaphore, "", token, holder, acquired_at, left), now)
-
-
-def _check_truth(**options: bool) -> None:
-    """Raise for what isn't a bool: a text such as "False" would count as true."""
-    for name, value in options.items():
-        if not isinstance(value, bool):
-            raise TypeError(f"{name} is True or False, not {value!r}")
 
 
 def _secret(secret: str | None, secret_file: str | None) -> bytes:

@@ -11,7 +11,7 @@ from ...backends.base import LockInfo
 from ...durations import format_duration, parse_duration
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
 from ...handler import lock_backends
-from ...semaphores import InvalidSemaphore, validate_semaphore
+from ...semaphores import InvalidSemaphore, validate_prefix
 
 
 class Command(BaseCommand):
@@ -48,8 +48,7 @@ class Command(BaseCommand):
     ) -> None:
         would = "would be " if dry_run else ""
         try:
-            if prefix:
-                validate_semaphore(prefix)
+            validate_prefix(prefix)
             store = lock_backends[backend]
             stale = self._print(store.clear_stale(prefix, dry_run=dry_run), "expired")
             self.stdout.write(f"{stale} stale {_locks(stale)} {would}released.")
@@ -58,7 +57,7 @@ class Command(BaseCommand):
                 purged = self._print(purgeable, "released")
                 self.stdout.write(f"{purged} released {_locks(purged)} {would}deleted.")
         except InvalidSemaphore as error:
-            raise CommandError(f"--prefix: {error}") from error
+            raise CommandError(f"--{error}") from error
         except (InvalidLockBackend, LockBackendUnavailable) as error:
             raise CommandError(str(error)) from error
 

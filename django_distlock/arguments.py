@@ -1,0 +1,179 @@
+"""Arguments: what each has to be, and what to write instead of something else."""
+
+import inspect
+import math
+import sys
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Any, Final
+
+from django.utils.functional import Promise
+
+from .plain import plain
+
+LONGEST: Final = 3650 * 24 * 60 * 60.0
+"""Seconds that a duration can have: ten years, about."""
+SHORTEST_TTL: Final = 0.001
+LONGEST_LABEL: Final = 200
+SHOWN: Final = 80
+"""Characters of a value that a message shows."""
+
+EXAMPLE: Final = '@distributed_lock("<customer_id>collectPayment")'
+
+AS_TTL: Final = "how long the lease lasts is ttl= here"
+AS_TIMEOUT: Final = "how long to wait is timeout= here (0: not at all, None: as long as it takes)"
+REDIS_TIMEOUT: Final = "what redis-py calls timeout is ttl= here"
+AS_SEMAPHORE: Final = "the lock's name, the semaphore, is the first argument here"
+OTHERS: Final = {
+    **dict.fromkeys(("blocking", "blocking_timeout"), f"{AS_TIMEOUT}; {REDIS_TIMEOUT}"),
+    "sleep": f"waiters are woken, or ask at pauses of their own; {REDIS_TIMEOUT}",
+    "thread_local": "release_lock() releases what this thread or task acquired; another one "
+    "releases it by its Lease",
+    **dict.fromkeys(("wait", "wait_timeout", "max_wait", "acquire_timeout"), AS_TIMEOUT),
+    **dict.fromkeys(
+        ("ex", "expire", "expires", "expiry", "lease", "lease_time", "lock_timeout"), AS_TTL
+    ),
+    "auto_release_time": AS_TTL,
+    **dict.fromkeys(
+        ("auto_renew", "auto_renewal"), "whether it is renewed is renew= here (True, unless given)"
+    ),
+    **dict.fromkeys(("key", "name", "lock_id", "lock_name"), AS_SEMAPHORE),
+    "using": "where locks are kept is backend= here, an alias in DISTLOCK",
+    "side_effect": "what a contended call does is on_conflict= of distributed_lock()",
+}
+"""What to use here instead of an argument of redis-py, python-redis-lock, Pottery and the like."""
+
+
+class BackendTtl(Enum):
+    """The ttl of who gives none."""
+
+    DEFAULT = "the backend's"
+
+    def __repr__(self) -> str:
+        return "<the backend's>"
+
+
+def show(value: object) -> str:
+    """Return a value as it is written in code, its beginning at least."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "an int of too many digits to show"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def type_of(value: object) -> str:
+    """Return what a value is that should be a text."""
+    return "a lazy text: write str(…)" if isinstance(value, Promise) else type(value).__name__
+
+
+def validate_seconds(
+    name: str, value: float, least: float, most: float, none: str | None = None
+) -> float:
+    """Return the duration as a plain number; where None is allowed, `none` says what it means."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        or_none = "" if none is None else " or None"
+        raise TypeError(f"{name} is a number of seconds{or_none}, not {show(value)}.")
+    seconds = plain(value)
+    if not least <= seconds <= most:
+        but_none = f"; {none}" if none else ""
+        raise ValueError(
+            f"{name} is {show(seconds)}, but must be from {least:g} to {most:.0f} seconds"
+            f"{but_none}."
+        )
+    return seconds
+
+
+def validate_whole(name: str, value: int, least: int, none: str | None = None) -> int:
+    """Return the number as a plain one. `none` is as in validate_seconds()."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        or_none = "" if none is None else " or None"
+        raise TypeError(f"{name} is a whole number{or_none}, not {show(value)}.")
+    number = plain(value)
+    if not least <= number <= sys.maxsize:
+        but_none = f"; {none}" if none else ""
+        raise ValueError(
+            f"{name} is {show(number)}, but must be from {least} to {sys.maxsize}{but_none}."
+        )
+    return number
+
+
+def validate_text(name: str, value: object, meaning: str = "") -> str:
+    """Return the text as a plain one."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is a str{meaning}, not {type_of(value)}.")
+    return plain(value)
+
+
+def validate_timeout(timeout: float | None) -> float:
+    """Return the wait in seconds, infinite for None, or raise for what can't be waited."""
+    if timeout is None:
+        return math.inf
+    return validate_seconds("timeout", timeout, 0, LONGEST, "None waits as long as it takes")
+
+
+def validate_holds(
+    min_hold: float | None, max_hold: float | None, longest: float = LONGEST
+) -> tuple[float, float]:
+    """Return the two in seconds, 0 and infinite for None, or raise for what they can't be."""
+    at_least, at_most = 0.0, math.inf
+    if min_hold is not None:
+        at_least = validate_seconds("min_hold", min_hold, 0, longest, "")
+    if max_hold is not None:
+        at_most = validate_seconds("max_hold", max_hold, SHORTEST_TTL, longest, "")
+    if at_least > at_most:
+        raise ValueError(f"min_hold, {min_hold!r}, can't be more than max_hold, {max_hold!r}.")
+    return at_least, at_most
+
+
+def validate_bool(name: str, value: object) -> None:
+    """Raise for what isn't a bool: a text such as "False" would count as true."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is True or False, not {show(value)}.")
+
+
+def validate_alias(alias: object) -> str:
+    """Return the alias of a store as a plain text."""
+    return validate_text("backend", alias, ", an alias in DISTLOCK")
+
+
+def validate_label(label: object) -> str:
+    """Return the label as a plain text."""
+    text = validate_text("label", label)
+    if len(text) > LONGEST_LABEL:
+        raise ValueError(
+            f"label has {len(text)} characters, but at most {LONGEST_LABEL}: it tells people what "
+            "the lock is for."
+        )
+    return text
+
+
+def check_arguments(
+    timeout: float | None,
+    ttl: float | BackendTtl | None,
+    renew: bool,
+    label: str,
+    backend: str,
+    reentrant: bool,
+    min_hold: float | None,
+    max_hold: float | None,
+) -> None:
+    """Raise for what makes no sense to any store; the bounds of its own store come later."""
+    validate_timeout(timeout)
+    if not (ttl is None or isinstance(ttl, BackendTtl)):
+        validate_seconds("ttl", ttl, SHORTEST_TTL, LONGEST, "None means until released")
+    validate_bool("renew", renew)
+    validate_label(label)
+    validate_alias(backend)
+    validate_bool("reentrant", reentrant)
+    validate_holds(min_hold, max_hold)
+
+
+def refuse_unknown(function: Callable[..., Any], unknown: Iterable[str]) -> None:
+    """Raise TypeError for arguments that the function doesn't have, and say what to use here."""
+    known = ", ".join([*inspect.signature(function).parameters][:-1])
+    for name in unknown:
+        raise TypeError(
+            f"{function.__name__}() got an unexpected keyword argument {name!r}: "
+            f"{OTHERS.get(name) or f'it takes {known}'}."
+        )
