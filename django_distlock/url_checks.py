@@ -16,6 +16,8 @@ from django.urls import get_resolver
 from django.urls.converters import PathConverter, SlugConverter, StringConverter
 from django.views import View
 
+from .arguments import EXAMPLE
+from .decorators import distributed_lock
 from .recognition import ninja_operations, rest_functions, view_classes, wrapped
 from .semaphores import SemaphoreTemplate
 from .signatures import call_signature
@@ -83,12 +85,18 @@ class Called(NamedTuple):
 def check_placeholders(**kwargs: Any) -> list[checks.CheckMessage]:
     """Warn of each untyped placeholder that the URLconf fills with text as it stands in the URL.
 
+    And tell of each view that a lock without parentheses stands above: it isn't locked, but taken
+    for a callable that makes semaphores.
+
     What is wrong with the URLconf itself, Django's own checks say.
     """
-    found: dict[tuple[str, str, str], checks.CheckMessage] = {}
+    found: dict[tuple[str, ...], checks.CheckMessage] = {}
     with suppress(Exception):
         for route, view in _views(get_resolver().url_patterns, Route()):
             with suppress(Exception):  # a view is any callable, however odd
+                for called in _calls(view):
+                    if isinstance(called.function, distributed_lock):
+                        found.setdefault((called.name,), _missing_parentheses(called))
                 for key in _untyped(route, view):
                     found.setdefault(key, _warning(route, *key))
     return [*found.values()]
@@ -168,6 +176,16 @@ def _is_text(annotation: Any) -> bool:
 def _name(function: Any) -> str:
     named = function if hasattr(function, "__qualname__") else type(function)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def _missing_parentheses(called: Called) -> checks.CheckMessage:
+    name = _name(called.function.semaphore)
+    return checks.Error(
+        f"{name} is no view, but a distributed_lock: it was decorated by one without parentheses.",
+        hint=f"Write {EXAMPLE}.",
+        obj=called.name,
+        id="distlock.E004",
+    )
 
 
 def _warning(route: Route, name: str, text: str, placeholder: str) -> checks.CheckMessage:

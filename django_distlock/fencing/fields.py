@@ -11,7 +11,7 @@ from django.db.models.lookups import Exact
 
 from ..leases import Lease
 from ..semaphores import InvalidSemaphore, Placeholder, SemaphoreTemplate
-from .refusals import check_held, check_token, name_of
+from .refusals import check_held, check_lease, check_token, name_of
 
 if TYPE_CHECKING:
     _BigIntegerField = models.BigIntegerField[int, int]
@@ -69,6 +69,9 @@ class FenceField(_BigIntegerField):
             )
 
     def _check_template(self) -> Iterator[checks.CheckMessage]:
+        fields = {name for each in self.model._meta.fields for name in (each.name, each.attname)}
+        if problem := self.template.other_style({"pk", *fields}):
+            yield checks.Error(problem, obj=self, id="distlock.E003")
         for placeholder in self.template.placeholders:
             try:
                 field = find_field(self.model, placeholder.name)
@@ -79,6 +82,7 @@ class FenceField(_BigIntegerField):
 
     def admit(self, instance: models.Model, lease: Lease) -> None:
         """Raise unless the lease is on the instance's semaphore, and held as far as is known."""
+        check_lease(lease)
         semaphore = self.template.render_for(instance)
         if semaphore != lease.semaphore:
             raise ValueError(

@@ -9,7 +9,7 @@ from django.db.models import Q
 
 from ..leases import Lease
 from .fields import find_fence, is_one_table
-from .refusals import as_it_is, check_held, check_token, refuse
+from .refusals import as_it_is, check_held, check_lease, check_token, refuse
 
 M = TypeVar("M", bound=models.Model)
 
@@ -25,6 +25,7 @@ class FencedQuerySet(models.QuerySet[M]):
         `update()` and `delete()` write all or nothing: ValueError if a row belongs to another
         semaphore than the lease, LockLost if a later holder has written one.
         """
+        check_lease(lease)
         check_token(lease)
         find_fence(self.model).values_in(lease.semaphore, self.model)
         return self._under(lease)

@@ -4,10 +4,20 @@ from typing import TypeVar
 
 from django.db import connections, models
 
+from ..arguments import show
 from ..exceptions import LockLost
 from ..leases import Lease
 
 M = TypeVar("M", bound=models.Model)
+
+
+def check_lease(lease: object) -> None:
+    """Raise TypeError for what is no lease, as the name of one."""
+    if not isinstance(lease, Lease):
+        raise TypeError(
+            "lease is a Lease, as acquire_lock() or `with distributed_lock(…) as lease` gives, not "
+            f"{show(lease)}."
+        )
 
 
 def check_token(lease: Lease) -> None:

@@ -1,5 +1,6 @@
 """What a model's FenceField says, in migrations and to the system checks."""
 
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -142,6 +143,44 @@ def test_template_names_what_the_model_has(template: str, message: str | None) -
 
     expected = [("distlock.E003", f"Template {template!r}: {message}")] if message else []
     assert problems(Fenced) == expected
+
+
+@isolate_apps("tests.app")
+@pytest.mark.parametrize(
+    ("template", "meant"),
+    [
+        ("{number}collect", "<number>"),
+        ("{customer.pk}collect", "<customer.pk>"),
+        ("%(customer_id)s:collect", "<customer_id>"),
+        ("<number>:$pk", "<pk>"),
+        ("{jobs}collect", None),
+    ],
+)
+def test_template_of_another_style_is_told(template: str, meant: str | None) -> None:
+    """All rows would have one lock."""
+
+    class Customer(models.Model):
+        class Meta:
+            app_label = "app"
+
+    class Fenced(FencedModel):
+        customer = models.ForeignKey(Customer, models.CASCADE)
+        number = models.IntegerField()
+        fence = FenceField(template)
+
+        class Meta:
+            app_label = "app"
+
+    found = problems(Fenced)
+    assert [code for code, _ in found] == (["distlock.E003"] if meant else [])
+    assert all(f"one lock; write {meant}" in text for _, text in found)
+
+
+@pytest.mark.parametrize("template", [5, None, b"x"])
+def test_template_is_a_text(template: Any) -> None:
+    """As that of a decorator."""
+    with pytest.raises(TypeError, match=r"^A template of semaphores is a str, not "):
+        FenceField(template)
 
 
 def test_example_models_are_clean() -> None:

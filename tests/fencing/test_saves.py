@@ -425,3 +425,18 @@ def test_view_whose_write_is_refused_answers_503(alias: str) -> None:
 
     response = view(RequestFactory().get("/"))
     assert response.status_code == 503
+
+
+@pytest.mark.parametrize("lease", ["1collectPayment", True, 5])
+def test_what_is_no_lease_is_refused(lease: Any) -> None:
+    """Its name is not enough; nothing is written."""
+    invoice = create("default")
+    rows = Invoice.objects.filter(pk=invoice.pk)
+    for write in (
+        lambda: invoice.save(lease=lease),
+        lambda: invoice.delete(lease=lease),
+        lambda: rows.fenced(lease),
+    ):
+        with pytest.raises(TypeError, match=r"^lease is a Lease, as acquire_lock.* gives, not "):
+            write()
+    assert rows.exists()

@@ -422,3 +422,37 @@ def test_view_of_the_admin_is_found() -> None:
 def test_documented_views_are_clean(heading: str) -> None:
     """What is shown to everybody."""
     assert warned(*example("frameworks.md", heading).urlpatterns) == []
+
+
+@distributed_lock
+def without_parentheses(request: HttpRequest, customer_id: Any) -> Any:
+    """Stand for a view."""
+    raise NotImplementedError
+
+
+class WithoutParentheses(View):
+    """A view of which one method is to be locked."""
+
+    @distributed_lock
+    def post(self, request: HttpRequest) -> Any:
+        """Stand for what is locked."""
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("view", "name"),
+    [
+        (without_parentheses, "without_parentheses"),
+        (login_required(without_parentheses), "without_parentheses"),  # type: ignore[type-var]
+        (WithoutParentheses.as_view(), "WithoutParentheses.post"),
+    ],
+)
+def test_lock_without_parentheses_is_an_error(view: Any, name: str) -> None:
+    """It would take the request for what it is to decorate."""
+    urls: Any = (path("collect/<customer_id>/", view),)
+    with override_settings(ROOT_URLCONF=urls):
+        messages = checks.run_checks(tags=[checks.Tags.urls])
+    (message,) = [each for each in messages if str(each.id).startswith("distlock")]
+    assert (message.id, message.level) == ("distlock.E004", checks.ERROR)
+    assert name in message.msg
+    assert '@distributed_lock("<customer_id>collectPayment")' in str(message.hint)
