@@ -32,3 +32,5 @@ __all__ = [
     "release_lock",
     "skip",
 ]
+
+checks.warn_of_missing_app()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core import checks
@@ -16,6 +16,9 @@ from django_distlock.backends.base import BaseLockBackend
 from django_distlock.checks import check_lock_backends
 from tests.support.databases import on_each_database
 from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # For the checks of models, Django asks each database what it can store.
 connected = pytest.mark.django_db(databases="__all__")
@@ -130,6 +133,73 @@ def test_missing_app_is_an_error() -> None:
     assert "distlock.W001" in warning
     assert "distlock.E001" in error
     assert at_use in error
+
+
+SITE = """
+from django.conf import settings
+settings.configure(
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3"}},
+    ROOT_URLCONF="urls",
+    INSTALLED_APPS=["shop"],
+    **SETTINGS,
+)
+from django.core.management import execute_from_command_line
+execute_from_command_line(["manage.py", "check"])
+"""
+
+
+def check_site(
+    folder: Path, importing: str, settings: dict[str, Any], *options: str
+) -> tuple[str, str]:
+    """Return what `manage.py check` writes of a site one of whose modules imports us."""
+    (folder / "shop").mkdir()
+    for module in ("shop/__init__.py", "shop/models.py", "shop/views.py"):
+        (folder / module).touch()
+    (folder / "urls.py").write_text("import shop.views\nurlpatterns = []\n")
+    (folder / importing).write_text(f"import django_distlock\n{(folder / importing).read_text()}")
+    told = subprocess.run(
+        [sys.executable, *options, "-c", SITE.replace("SETTINGS", repr(settings))],
+        env={**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "DJANGO_SETTINGS_MODULE": ""},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return told.stdout, told.stderr
+
+
+@pytest.mark.parametrize(
+    "importing", ["shop/__init__.py", "shop/models.py", "shop/views.py", "urls.py"]
+)
+def test_missing_app_is_told_whatever_imports_us(tmp_path: Path, importing: str) -> None:
+    """A view is imported by a check, when Django has listed those that it runs."""
+    _, told = check_site(tmp_path, importing, {})
+    assert told.count("distlock.W001") == 1
+    assert "not in INSTALLED_APPS" in told
+    assert "Traceback" not in told
+
+
+def test_late_import_is_told_where_it_is(tmp_path: Path) -> None:
+    """As Python's warnings are."""
+    _, told = check_site(tmp_path, "shop/views.py", {})
+    assert f"{tmp_path}/shop/views.py:1: RuntimeWarning: django_distlock is imported" in told
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"SILENCED_SYSTEM_CHECKS": ["distlock.W001"]},
+        {"DISTLOCK": {"default": {"BACKEND": "django_distlock.backends.memory.MemoryBackend"}}},
+    ],
+)
+@pytest.mark.parametrize("importing", ["shop/models.py", "shop/views.py"])
+def test_site_that_means_it_is_told_nothing(
+    tmp_path: Path, importing: str, settings: dict[str, Any]
+) -> None:
+    """It has no need of our table, or says so."""
+    _, told = check_site(tmp_path, importing, settings, "-W", "error")
+    assert "W001" not in told
+    assert "Traceback" not in told
 
 
 def test_store_has_its_own_checks() -> None:
