@@ -40,7 +40,14 @@ from ..batches import Outcome
 from ..caches import validate_store_timeout
 from ..pools import Budget
 from .connections import InUse, OwnConnections, is_behind_pooler, own_connections, place
-from .errors import Conflict, RowLocked, is_read_only, is_unknown_character, translate
+from .errors import (
+    Conflict,
+    RowLocked,
+    is_missing_table,
+    is_read_only,
+    is_unknown_character,
+    translate,
+)
 from .listening import Listener, listener
 from .mysql import MariaDBStatements, MySQLStatements
 from .orm import ORMStatements
@@ -455,6 +462,10 @@ class DatabaseBackend(BaseLockBackend):
         # PostgreSQL's second line, the detail, may have the row with the owner.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         message = f"DISTLOCK[{self.alias!r}]: {reason}"
+        vendor = connections_by_alias[self.using].vendor
+        if isinstance(error, Error) and is_missing_table(vendor, error):
+            message += f"; run manage.py migrate --database {self.using}."
+            reply_lost = False
         return LockBackendUnavailable(message, reply_lost=reply_lost)
 
 

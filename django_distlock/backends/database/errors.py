@@ -1,6 +1,8 @@
 """What a database's error means for a lock."""
 
-from django.db import Error
+from typing import Final
+
+from django.db import Error, ProgrammingError
 
 
 class RowLocked(Exception):
@@ -9,6 +11,10 @@ class RowLocked(Exception):
 
 class Conflict(Exception):
     """A deadlock or serialization failure: nothing was done, and a retry is in order."""
+
+
+class MissingTable(ProgrammingError):
+    """There is no such table, as is found out before anything else is asked."""
 
 
 HARMLESS = (RowLocked, Conflict)
@@ -26,6 +32,9 @@ MYSQL: dict[int, type[RowLocked] | type[Conflict]] = {
     1213: Conflict,
     1020: Conflict,
 }
+
+NO_SUCH_TABLE: Final = ("no such table", "ORA-00942", "Invalid object name")
+"""What SQLite, Oracle and Microsoft's SQL Server say."""
 
 
 def translate(vendor: str, error: Error) -> type[RowLocked] | type[Conflict] | None:
@@ -45,6 +54,16 @@ def is_read_only(vendor: str, error: Error) -> bool:
 def is_unknown_character(vendor: str, error: Error) -> bool:
     """Tell whether the error says that the database can't have a character of what was sent."""
     return vendor == "postgresql" and _sqlstate(error) == "22P05"  # untranslatable_character
+
+
+def is_missing_table(vendor: str, error: Error) -> bool:
+    """Tell whether the error says that there is no such table."""
+    match vendor:
+        case "postgresql":
+            return isinstance(error, MissingTable) or _sqlstate(error) == "42P01"  # undefined_table
+        case "mysql":
+            return error.args[:1] == (1146,)  # ER_NO_SUCH_TABLE
+    return any(text in str(error) for text in NO_SUCH_TABLE)
 
 
 def _sqlstate(error: Error) -> str:

@@ -8,12 +8,12 @@ that the statements can be prepared: parsing and planning took two thirds of the
 from functools import partial
 from typing import Any, Final
 
-from django.db import ProgrammingError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...clocks import NOW
 from ...models import LockWaiter, WaitingProcess
 from .connections import is_behind_pooler
+from .errors import MissingTable
 from .statements import Parameters, Released, Row, Statements, unpack
 
 # The NOT EXISTS makes a refused try read-only: no row lock, no WAL.
@@ -290,7 +290,7 @@ class PostgreSQLStatements(Statements):
                 cursor.execute(QUALIFIED_NAME, [name])
                 found = cursor.fetchone()
                 if not found:
-                    raise ProgrammingError(f"there is no table {name}: run manage.py migrate")
+                    raise MissingTable(f"there is no table {name}")
                 names[key] = found[0]
             cursor.execute("SELECT pg_get_serial_sequence(%s, 'id')", [names["waiters"]])
             [names["ids"]] = cursor.fetchone()

@@ -13,7 +13,6 @@ from django.test import override_settings
 
 from django_distlock import LockBackendUnavailable, acquire_lock, clocks
 from django_distlock.backends.base import LockState, Owner
-from django_distlock.backends.database import connections as own
 from django_distlock.backends.database.backend import TRIES, DatabaseBackend
 from django_distlock.backends.database.mysql import MariaDBStatements, MySQLStatements
 from django_distlock.backends.database.orm import ORMStatements
@@ -170,22 +169,6 @@ def deadlock(alias: str) -> Exception:
     driver: Any = connections[alias]
     error: Exception = driver.Database.OperationalError(1213, "deadlock found")
     return error
-
-
-@on_each_database
-def test_missing_table_is_unavailable(alias: str) -> None:
-    """And the message has the table's name."""
-    table = "django_distlock_lock"
-    own.close_own_connections()
-    with connections[alias].cursor() as cursor:
-        cursor.execute(f"ALTER TABLE {table} RENAME TO elsewhere")
-        try:
-            with pytest.raises(LockBackendUnavailable, match=table):
-                acquire_lock("1234collectPayment", backend=alias)
-            with pytest.raises(LockBackendUnavailable, match="DISTLOCK"):
-                list(lock_backends[alias].held())
-        finally:
-            cursor.execute(f"ALTER TABLE elsewhere RENAME TO {table}")
 
 
 @on_each_server
