@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from .arguments import validate_label
+from .arguments import LONGEST_LABEL, validate_label
 from .backends.base import Owner
 from .borders import running_task
 
@@ -22,7 +22,7 @@ def describe_holder(label: str = "") -> str:
     """Return who is asking, for people: the label, host, process, and thread or task."""
     asking = running_task()
     name = threading.current_thread().name if asking is None else asking.get_name()
-    holder = f"{_process(os.getpid())} {name}"
+    holder = f"{_process(os.getpid())} {name[:LONGEST_LABEL]}"
     if label := validate_label(label):
         holder = f"{label} ({holder})"
     # Not every store can keep a NUL or a lone surrogate.

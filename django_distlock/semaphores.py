@@ -94,7 +94,7 @@ def validate_source(semaphore: object) -> None:
 def _makes_no_text(function: Callable[..., Any]) -> bool:
     """Tell whether it can be seen that a callable returns something else than a str."""
     if inspect.isclass(function):
-        return False
+        return not issubclass(function, str)
     if iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
         return True
     try:

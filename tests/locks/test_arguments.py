@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import math
+import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory, override_settings
 from django.utils.translation import gettext_lazy
+from django.views import View
 
 from django_distlock import (
     aacquire_lock,
@@ -147,6 +150,15 @@ def test_label_may_have_200_characters(label: str) -> None:
         assert lease.holder.startswith(label)
 
 
+def test_holder_is_short_whatever_its_thread_is_called() -> None:
+    """What tells people who it is is kept by the store, too."""
+    thread = threading.current_thread()
+    with mock.patch.object(thread, "_name", "x" * 10_000_000), distributed_lock(NAME) as lease:
+        assert len(lease.holder) < 600
+    with distributed_lock(NAME, label="\0" * 200) as lease:
+        assert len(lease.holder) < 1_000
+
+
 @on_each_entry
 @pytest.mark.parametrize("semaphore", [5, None, b"x", ["x"], LAZY])
 def test_semaphore_of_another_type_is_refused(enter: Callable[..., Any], semaphore: Any) -> None:
@@ -243,7 +255,13 @@ def yields(customer_id: Any) -> Any:
     yield customer_id
 
 
-@pytest.mark.parametrize("function", [returns_response, returns_nothing, runs_later, yields])
+class Payments(View):
+    """Stand for a class-based view."""
+
+
+@pytest.mark.parametrize(
+    "function", [returns_response, returns_nothing, runs_later, yields, Payments]
+)
 def test_missing_parentheses_are_told_at_decoration(function: Any) -> None:
     """Where what is given makes no semaphore, as can be seen."""
     with pytest.raises(TypeError, match=f"{function.__name__}.*{EXAMPLE}"):
