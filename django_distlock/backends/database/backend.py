@@ -465,7 +465,6 @@ class DatabaseBackend(BaseLockBackend):
         vendor = connections_by_alias[self.using].vendor
         if isinstance(error, Error) and is_missing_table(vendor, error):
             message += f"; run manage.py migrate --database {self.using}."
-            reply_lost = False
         return LockBackendUnavailable(message, reply_lost=reply_lost)
 
 
