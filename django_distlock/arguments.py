@@ -2,14 +2,17 @@
 
 import inspect
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Final
 
+from asgiref.sync import iscoroutinefunction
 from django.utils.functional import Promise
 
 from .plain import plain
+from .signatures import seen_signature
 
 LONGEST: Final = 3650 * 24 * 60 * 60.0
 """Seconds that a duration can have: ten years, about."""
@@ -17,6 +20,9 @@ SHORTEST_TTL: Final = 0.001
 LONGEST_LABEL: Final = 200
 SHOWN: Final = 80
 """Characters of a value that a message shows."""
+
+IN_A_CALL: Final = re.compile(r"<((?:\w+:)?[^\W\d]\w*(?:\.[^\W\d]\w*)*)>")
+"""A placeholder that the arguments of a decorated call fill."""
 
 EXAMPLE: Final = '@distributed_lock("<customer_id>collectPayment")'
 
@@ -167,6 +173,50 @@ def check_arguments(
     validate_alias(backend)
     validate_bool("reentrant", reentrant)
     validate_holds(min_hold, max_hold)
+
+
+def refuse_template(semaphore: object) -> None:
+    """Raise TypeError for a template where no call fills it: it would be one lock for all."""
+    if isinstance(semaphore, str) and IN_A_CALL.search(text := plain(semaphore)):
+        filled = IN_A_CALL.sub(lambda found: f"{{{found[1].rpartition(':')[2]}}}", text)
+        raise TypeError(
+            f"{show(text)} is a template, which only the arguments of a decorated call fill. Give "
+            f"the semaphore itself, by an f-string: f{show(filled)}."
+        )
+
+
+def validate_source(semaphore: object) -> None:
+    """Raise TypeError for what is no semaphore, template, or callable that makes a semaphore.
+
+    A function that can't make one is taken for what is to be locked: the parentheses are missing.
+    """
+    if isinstance(semaphore, str):
+        return
+    if not callable(semaphore):
+        raise TypeError(
+            "A semaphore is a str, or a callable that makes one of a call's arguments, not "
+            f"{type_of(semaphore)}. Write {EXAMPLE}."
+        )
+    if _makes_no_text(semaphore):
+        raise TypeError(
+            f"{semaphore!r} makes no semaphore: it returns no str. Is it to be locked, write "
+            f"{EXAMPLE}."
+        )
+
+
+def _makes_no_text(function: Callable[..., Any]) -> bool:
+    """Tell whether it can be seen that a callable returns something else than a str."""
+    if inspect.isclass(function):
+        return not issubclass(function, str)
+    if iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        return True
+    try:
+        returned = seen_signature(function).return_annotation
+        if not inspect.isclass(returned) or returned in (Any, inspect.Signature.empty):
+            return returned is None
+        return not (issubclass(returned, str) or issubclass(str, returned))
+    except (TypeError, ValueError):  # it has no signature, as many builtins; or it can't be known
+        return False
 
 
 def refuse_unknown(function: Callable[..., Any], unknown: Iterable[str]) -> None:

@@ -22,8 +22,10 @@ from .arguments import (
     EXAMPLE,
     BackendTtl,
     check_arguments,
+    refuse_template,
     refuse_unknown,
     show,
+    validate_source,
 )
 from .atomic_requests import (
     is_atomic,
@@ -41,7 +43,7 @@ from .locks import aacquire, acquire
 from .plain import plain
 from .recognition import find_request, is_resolved, task_decorator, without_self
 from .request_bodies import is_arriving, read_body
-from .semaphores import InvalidSemaphore, SemaphoreTemplate, refuse_template, validate_source
+from .semaphores import InvalidSemaphore, SemaphoreTemplate
 from .signatures import take_over_signature
 from .streaming import keep_until_closed
 from .transactions import open_transactions

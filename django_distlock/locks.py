@@ -5,13 +5,13 @@ from typing import Never
 from django.utils.asyncio import async_unsafe
 
 from .acquiring import Acquisition, aundo, undo
-from .arguments import BackendTtl, refuse_unknown, validate_alias
+from .arguments import BackendTtl, refuse_template, refuse_unknown, validate_alias
 from .asking import aask, ask
 from .exceptions import LockNotHeld
 from .flows import current_flow
 from .handler import lock_backends
 from .leases import ASYNC_UNSAFE, Lease
-from .semaphores import refuse_template, validate_semaphore
+from .semaphores import validate_semaphore
 from .signals import lock_contended
 from .threads import twin_of
 from .waiting import await_turn, give_up, wait

@@ -10,17 +10,13 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 from uuid import UUID
 
-from asgiref.sync import iscoroutinefunction
-
-from .arguments import EXAMPLE, type_of
+from .arguments import type_of
 from .plain import plain
-from .signatures import call_signature, seen_signature
+from .signatures import call_signature
 
 MAX_LENGTH: Final = 255
 CONTROL_OR_SURROGATE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 PLACEHOLDER: Final = re.compile("<([^<>]*)>")
-IN_A_CALL: Final = re.compile(r"<((?:(?:int|slug|str|uuid):)?[^\W\d]\w*(?:\.[^\W\d]\w*)*)>")
-"""A placeholder that the arguments of a decorated call fill."""
 OTHER_STYLE: Final = re.compile(r"\{([\w.]*)(?:[!:\[][^{}]*)?\}|%\((\w+)\)|\$(\w+)")
 """A placeholder of str.format(), of the % operator, or of string.Template."""
 INTEGER: Final = re.compile("(?=-?[0-9])(-?)0*([0-9]*)")
@@ -60,50 +56,6 @@ def validate_prefix(prefix: str) -> str:
         return validate_semaphore(prefix) if plain(prefix) != "" else ""
     except (TypeError, InvalidSemaphore) as error:
         raise type(error)(f"prefix: {error}") from error
-
-
-def refuse_template(semaphore: object) -> None:
-    """Raise TypeError for a template where no call fills it: it would be one lock for all."""
-    if isinstance(semaphore, str) and IN_A_CALL.search(text := plain(semaphore)):
-        filled = IN_A_CALL.sub(lambda found: f"{{{found[1].rpartition(':')[2]}}}", text)
-        raise TypeError(
-            f"{text[:MAX_LENGTH]!r} is a template, which only the arguments of a decorated call "
-            f"fill. Give the semaphore itself, by an f-string: f{filled[:MAX_LENGTH]!r}."
-        )
-
-
-def validate_source(semaphore: object) -> None:
-    """Raise TypeError for what is no semaphore, template, or callable that makes a semaphore.
-
-    A function that can't make one is taken for what is to be locked: the parentheses are missing.
-    """
-    if isinstance(semaphore, str):
-        return
-    if not callable(semaphore):
-        raise TypeError(
-            "A semaphore is a str, or a callable that makes one of a call's arguments, not "
-            f"{type_of(semaphore)}. Write {EXAMPLE}."
-        )
-    if _makes_no_text(semaphore):
-        raise TypeError(
-            f"{semaphore!r} makes no semaphore: it returns no str. Is it to be locked, write "
-            f"{EXAMPLE}."
-        )
-
-
-def _makes_no_text(function: Callable[..., Any]) -> bool:
-    """Tell whether it can be seen that a callable returns something else than a str."""
-    if inspect.isclass(function):
-        return not issubclass(function, str)
-    if iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-        return True
-    try:
-        returned = seen_signature(function).return_annotation
-        if not inspect.isclass(returned) or returned in (Any, inspect.Signature.empty):
-            return returned is None
-        return not (issubclass(returned, str) or issubclass(str, returned))
-    except (TypeError, ValueError):  # it has no signature, as many builtins; or it can't be known
-        return False
 
 
 def first_after(prefix: str) -> str:

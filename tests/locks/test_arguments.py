@@ -396,7 +396,7 @@ def test_callable_may_return_what_looks_like_a_template() -> None:
 
 
 @pytest.mark.parametrize(
-    "semaphore", ["<id>x", "<int:id>x", "x:<request.user.pk>", "<slug:a>:<str:b>"]
+    "semaphore", ["<id>x", "<int:id>x", "<path:id>x", "x:<request.user.pk>", "<slug:a>:<str:b>"]
 )
 def test_template_without_a_call_is_refused(semaphore: str) -> None:
     """It would be one lock for all; an f-string is what is meant."""
@@ -405,7 +405,7 @@ def test_template_without_a_call_is_refused(semaphore: str) -> None:
             enter(semaphore)
 
 
-@pytest.mark.parametrize("semaphore", ["<", "a>b", "<>", "<5>", "<a b>", "<a:b>", "<<>>", "<-id>"])
+@pytest.mark.parametrize("semaphore", ["<", "a>b", "<>", "<5>", "<a b>", "<a:>", "<<>>", "<-id>"])
 def test_semaphore_may_have_angle_brackets(semaphore: str) -> None:
     """Around anything but the name of an argument."""
     lease = acquire_lock(semaphore)
