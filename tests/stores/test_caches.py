@@ -93,13 +93,19 @@ def test_subclass_counts_as_what_it_is_made_of() -> None:
         assert type(find_cache("jobs", "locks", MEMCACHED_CACHES)) is OwnMemcache
 
 
-@pytest.mark.parametrize("cache", ["elsewhere", None, 5])
-def test_alias_that_caches_lacks_is_refused(cache: Any) -> None:
+@pytest.mark.parametrize(
+    ("cache", "message"),
+    [
+        ("elsewhere", "cache 'elsewhere' is no alias of CACHES, which has 'default', 'locks'."),
+        (None, "cache is a str, an alias in CACHES, not NoneType."),
+        (5, "cache is a str, an alias in CACHES, not int."),
+    ],
+)
+def test_alias_that_caches_lacks_is_refused(cache: Any, message: str) -> None:
     """With those that there are."""
     with configured(locks=NOWHERE), pytest.raises(InvalidLockBackend) as caught:
         find_cache("jobs", cache, MEMCACHED_CACHES)
-    expected = f"cache {cache!r} is no alias of CACHES, which has 'default', 'locks'."
-    assert str(caught.value) == f"DISTLOCK['jobs']: {expected}"
+    assert str(caught.value) == f"DISTLOCK['jobs']: {message}"
 
 
 @pytest.mark.parametrize(
