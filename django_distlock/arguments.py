@@ -180,8 +180,8 @@ def refuse_template(semaphore: object) -> None:
     if isinstance(semaphore, str) and IN_A_CALL.search(text := plain(semaphore)):
         filled = IN_A_CALL.sub(lambda found: f"{{{found[1].rpartition(':')[2]}}}", text)
         raise TypeError(
-            f"{show(text)} is a template, which only the arguments of a decorated call fill. Give "
-            f"the semaphore itself, by an f-string: f{show(filled)}."
+            f"{show(text)} is a template, but only a decorated call fills one in. Give the "
+            f"semaphore itself, for instance as an f-string: f{show(filled)}."
         )
 
 
@@ -199,7 +199,7 @@ def validate_source(semaphore: object) -> None:
         )
     if _makes_no_text(semaphore):
         raise TypeError(
-            f"{semaphore!r} makes no semaphore: it returns no str. Is it to be locked, write "
+            f"{semaphore!r} returns no str, so it can't make a semaphore. To lock it, write "
             f"{EXAMPLE}."
         )
 

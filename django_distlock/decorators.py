@@ -78,7 +78,7 @@ def _with_semaphore(init: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(init)
     def checked(*args: P.args, **kwargs: P.kwargs) -> None:
         if len(args) == 1 and "semaphore" not in kwargs:
-            raise TypeError(f"distributed_lock() has no semaphore. Write {EXAMPLE}.")
+            raise TypeError(f"distributed_lock() needs a semaphore. Write {EXAMPLE}.")
         init(*args, **kwargs)
 
     return checked
@@ -105,7 +105,8 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
     decorators above that use `functools.wraps` copy it.
 
     Leaving a block whose lease was lost raises LockLost, unless the block raises already. For the
-    other arguments, see acquire_lock(). One object may serve many threads at once.
+    other arguments, see acquire_lock(); a wrong one is told at once, not at the first call. One
+    object may serve many threads at once.
     """
 
     @_with_semaphore
@@ -244,8 +245,8 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
     ) -> Callable[P, R]:
         if args or kwargs or not (isinstance(self.semaphore, str) or _is_decorable(function)):
             raise TypeError(
-                f"A distributed_lock of {self.semaphore!r} takes a function to decorate, but was "
-                f"called with other arguments. Are parentheses missing? Write {EXAMPLE}."
+                f"distributed_lock({self.semaphore!r}) decorates a function, but was called with "
+                f"something else. If parentheses are missing, write {EXAMPLE}."
             )
         _refuse(function)
         if isinstance(self.semaphore, str):

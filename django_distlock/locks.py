@@ -36,7 +36,8 @@ def acquire_lock(
     `ttl` is how long the lease lasts, in seconds by the store's clock, None until it is released;
     the default is the backend's. It is renewed in the background until it is released, unless
     `renew` is False, but ends `max_hold` seconds after the grant at the latest, so that a holder
-    that hangs does not keep it. `label` tells people who look at held locks what it is for.
+    that hangs does not keep it. `label`, of up to 200 characters, tells people who look at held
+    locks what it is for.
 
     After a release nobody else gets the semaphore until `min_hold` seconds have passed since the
     grant: what is quickly done is then not done again by who comes a little later.
@@ -44,7 +45,8 @@ def acquire_lock(
     What this very thread or task holds is contended for it, too; waiting for it is a LockError.
     With `reentrant` it gets its lease once more, as it is, and the last of as many releases counts.
 
-    LockBackendUnavailable means that the store couldn't be asked: nothing was acquired.
+    LockBackendUnavailable means that the store couldn't be asked: nothing was acquired. A wrong
+    argument is a TypeError or ValueError that says what to write.
     """
     if unknown:
         refuse_unknown(acquire_lock, unknown)

@@ -165,8 +165,8 @@ class SemaphoreTemplate:
             if names is None or root in names or (is_numbered and found[0][0] == "{"):
                 meant = "name" if is_numbered else name
                 return (
-                    f"Template {self.text!r}: {found[0]} is not filled, so that all calls would "
-                    f"have one lock; write <{meant}>. Where it is meant as it stands, give a "
+                    f"Template {self.text!r}: {found[0]} is not filled in, so all calls would "
+                    f"share one lock; write <{meant}>. If the text is meant literally, give a "
                     "callable that returns the semaphore."
                 )
         return None

@@ -181,7 +181,7 @@ def _name(function: Any) -> str:
 def _missing_parentheses(called: Called) -> checks.CheckMessage:
     name = _name(called.function.semaphore)
     return checks.Error(
-        f"{name} is no view, but a distributed_lock: it was decorated by one without parentheses.",
+        f"{name} is not locked, but replaced by a distributed_lock: its parentheses are missing.",
         hint=f"Write {EXAMPLE}.",
         obj=called.name,
         id="distlock.E004",
