@@ -6,7 +6,6 @@ have the same connections.
 
 import asyncio
 import math
-import select
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from ssl import SSLSocket
 from typing import Any, Final
 
 from .. import clocks
+from .readiness import READ, readiness
 
 CHUNK: Final = 65_536
 
@@ -33,15 +33,14 @@ class Incomplete(Exception):
 class Wire(ABC):
     """A connected socket to a server that answers each request in turn."""
 
-    __slots__ = ("_at", "_buffer", "_limit", "_ready", "_socket", "outstanding")
+    __slots__ = ("_at", "_buffer", "_limit", "_readiness", "_socket", "outstanding")
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._limit = sock.gettimeout()
         self._buffer = b""
         self._at = 0
-        self._ready = select.poll()
-        self._ready.register(sock, select.POLLIN)
+        self._readiness = readiness(sock.fileno(), READ)
         self.outstanding = 0
         """How many answers are to come."""
 
@@ -128,7 +127,7 @@ class Wire(ABC):
 
     def has_ended(self) -> bool:
         """Tell whether the server has closed it, or says what nobody asked."""
-        return bool(self._ready.poll(0))
+        return bool(self._readiness(0))
 
     def hears(self, seconds: float) -> bool:
         """Wait for so long at most; tell whether there is something to receive."""
@@ -136,7 +135,7 @@ class Wire(ABC):
             return True
         if isinstance(self._socket, SSLSocket) and self._socket.pending():
             return True
-        return bool(self._ready.poll(math.ceil(seconds * 1000)))
+        return bool(self._readiness(seconds))
 
     def close(self) -> None:
         """Close the connection."""

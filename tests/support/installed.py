@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 # Debian keeps servers out of an ordinary user's PATH.
 SERVER_PATHS = ("/usr/lib/postgresql/*/bin", "/usr/sbin", "/usr/local/sbin")
 # What example_project imports; the distributions have the same names.
 EXAMPLE_MODULES = ("gunicorn", "httpx", "rich", "whitenoise")
+# The libraries of green threads; likewise.
+GREEN = ("eventlet", "gevent")
 
 
 def missing() -> dict[str, str]:
@@ -25,6 +28,8 @@ def missing() -> dict[str, str]:
         "pylibmc": _lacks(("memcached",), "pylibmc", "pylibmc"),
         "chromium": _lacks(() if find_chromium() else ("chromium",), "playwright", "playwright"),
         "example": next(filter(None, (_lacks((), name, name) for name in EXAMPLE_MODULES)), None),
+        # Looked for, not imported: they warn, and prepare to replace parts of the standard library.
+        **{name: f"{name} is not installed" for name in GREEN if not find_spec(name)},
     }
     return {name: reason for name, reason in reasons.items() if reason}
 

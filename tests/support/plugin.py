@@ -49,6 +49,8 @@ NEEDS = {
     "lock_server_tls": ("the lock server by TLS", INSTALL),
     "chromium": ("the admin in a browser (Chromium)", INSTALL),
     "example": ("the example", "run the tests through tox: python3 dev.py test"),
+    "eventlet": ("eventlet", "run the tests through tox: python3 dev.py test"),
+    "gevent": ("gevent", "run the tests through tox: python3 dev.py test"),
     "wheelhouse": ("packaging", "run the tests through tox: python3 dev.py test"),
 }
 KINDS: dict[str, Callable[[], Server | Cluster]] = {

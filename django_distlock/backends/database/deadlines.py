@@ -5,16 +5,12 @@ wrong, and the drivers would wait for ever. So the client's side of the wait has
 """
 
 import math
-import select
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from ... import clocks
-
-READ: Final = 1
-WRITE: Final = 2
-EVENTS: Final = (0, 1, 4, 5)  # POLLIN and POLLOUT, which Windows has not
+from ..readiness import READ, readiness
 
 Deadline = Callable[[], float]
 """Returns when a statement has to be answered, by the local monotonic clock."""
@@ -69,16 +65,7 @@ def _ready(socket: int, wanted: int, deadline: float) -> int:
 
     An error on it, or its end, is there to be read.
     """
-    left = max(0, deadline - clocks.monotonic())
-    if hasattr(select, "poll"):  # looked up each time, as gevent replaces it
-        poll = select.poll()
-        poll.register(socket, EVENTS[wanted])
-        [[_, event]] = poll.poll(1000 * left) or [(socket, 0)]
-        ready = READ * bool(event & ~select.POLLOUT) | WRITE * bool(event & select.POLLOUT)
-    else:  # on Windows
-        reads, writes = [socket] * bool(wanted & READ), [socket] * bool(wanted & WRITE)
-        readable, writable, _ = select.select(reads, writes, [], left)
-        ready = READ * bool(readable) | WRITE * bool(writable)
+    ready = readiness(socket, wanted)(max(0, deadline - clocks.monotonic()))
     if not ready:
         raise TimeoutError
     return ready
