@@ -1,5 +1,14 @@
 """A distributed lock for Django: one thing happens once at a time, on every host of a site."""
 
+import os
+from importlib.util import find_spec
+
+if not hasattr(os, "register_at_fork") or find_spec("fcntl") is None:
+    raise ImportError(
+        "django_distlock needs a POSIX system, such as Linux, macOS or a BSD. "
+        "On Windows, run your site in WSL."
+    )
+
 # Checks are registered by the import, so that one can say that the app is not in INSTALLED_APPS;
 # and commits are guarded from then on.
 from . import checks, guard, leftovers, url_checks  # noqa: F401

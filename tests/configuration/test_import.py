@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 SANITY = """
 import logging, os, signal, threading, django.dispatch
 from django.conf import settings
@@ -21,15 +23,54 @@ for name in vars(django_distlock.signals):
         assert not getattr(django_distlock.signals, name).receivers
 """
 
+ELSEWHERE = """
+import django, os, sys
+from django.conf import settings
+{removal}
+try:
+    {attempt}
+except ImportError as error:
+    print(error)
+"""
+APPS = "settings.configure(INSTALLED_APPS=['django_distlock']); django.setup()"
 
-def test_import_alone_does_nothing_but_connect_signals() -> None:
-    """Settings are not needed, no thread runs, and nothing is written anywhere."""
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    """Run the code in a process where no settings are named."""
     environment = {key: value for key, value in os.environ.items() if "DJANGO" not in key}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", SANITY],
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_import_alone_does_nothing_but_connect_signals() -> None:
+    """Settings are not needed, no thread runs, and nothing is written anywhere."""
+    done = run(SANITY)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "removal", ["del os.fork, os.register_at_fork", "sys.modules['fcntl'] = None"]
+)
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "import django_distlock",
+        "import django_distlock.exceptions",
+        "from django_distlock.backends.redis import RedisBackend",
+        "from django_distlock.management.commands import run_lock_server",
+        APPS,
+    ],
+)
+def test_other_systems_are_told_that_it_needs_posix(removal: str, attempt: str) -> None:
+    """Windows lacks these, whatever is imported first."""
+    done = run(ELSEWHERE.format(removal=removal, attempt=attempt))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "django_distlock needs a POSIX system, such as Linux, macOS or a BSD. "
+        "On Windows, run your site in WSL.\n"
+    )

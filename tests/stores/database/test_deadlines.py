@@ -167,7 +167,7 @@ def test_loss_is_told_at_the_end_of_the_ttl(
 
 @on_each_server
 def test_statement_is_waited_for_without_poll(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows has select() alone."""
+    """eventlet removes it."""
     own.close_own_connections()
     monkeypatch.delattr("select.poll")
     assert acquire(alias).release()
