@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import textwrap
+import tomllib
 import zipfile
+from email.message import Message
+from email.parser import Parser
 from importlib.metadata import requires
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from tests.support.paths import ROOT
 
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+SITE = "https://github.com/django-distlock/django-distlock"
+FILES = "https://raw.githubusercontent.com/django-distlock/django-distlock/main"
 NOT_SOURCES = shutil.ignore_patterns(".git", ".tox", ".*_cache", "__pycache__", "build", "dist")
 FIRST_LOCK = """
     import django
@@ -83,6 +92,17 @@ def pip(directory: Path) -> list[str]:
     return [sys.executable, "-m", "pip", "--isolated", "--python", str(python)]
 
 
+def metadata(wheel: Path) -> Message:
+    """Return what a package index and pip know of the project."""
+    name = "django_distlock-0.1.0.dist-info/METADATA"
+    return Parser().parsestr(zipfile.ZipFile(wheel).read(name).decode())
+
+
+def links(text: str) -> list[str]:
+    """Return where the links and images of a Markdown document lead."""
+    return re.findall(r"\]\(([^)\s]+)\)", text)
+
+
 def closure(distribution: str) -> set[str]:
     """Return the names of a distribution and of all that it requires here."""
     names: set[str] = {canonicalize_name(distribution)}
@@ -124,6 +144,77 @@ def test_the_sdist_has_the_tests_and_no_virtualenv(distributions: Path) -> None:
         top = {Path(name).parts[1] for name in sdist.getnames()}
     assert top >= {"django_distlock", "tests", "pyproject.toml", "tox.ini", "LICENSE", "README.md"}
     assert ".venv" not in top
+
+
+@pytest.mark.once
+def test_the_links_of_the_readme_work_on_a_package_index(wheel: Path) -> None:
+    """Each leads to the file that it leads to in the repository; a heading is on the same page."""
+    shown = metadata(wheel).get_payload()
+    assert isinstance(shown, str)
+    expected = []
+    for link in links((ROOT / "README.md").read_text("utf-8")):
+        if not link.startswith("#"):
+            assert (ROOT / link.partition("#")[0]).is_file()
+            link = f"{FILES}/{link}" if link.endswith(".png") else f"{SITE}/blob/main/{link}"
+        expected.append(link)
+    assert links(shown) == expected
+    assert f"{SITE}/blob/main/docs/transactions.md#the-guard" in expected
+    assert f"![The admin lists held locks]({FILES}/docs/admin.png)" in shown
+
+
+@pytest.mark.once
+def test_the_metadata_say_where_the_project_is_and_where_it_runs(wheel: Path) -> None:
+    """A package index links to these."""
+    told = metadata(wheel)
+    urls = dict(url.split(", ") for url in told.get_all("Project-URL", []))
+    assert urls.keys() == {"Homepage", "Documentation", "Source", "Changelog", "Issues"}
+    assert all(url.startswith(SITE) for url in urls.values())
+    systems = [each for each in told.get_all("Classifier", []) if "Operating System" in each]
+    assert systems == ["Operating System :: POSIX"]
+
+
+@pytest.mark.once
+@pytest.mark.needs("wheelhouse")
+def test_the_sdist_builds_the_same_wheel_offline(
+    distributions: Path, wheel: Path, tmp_path: Path
+) -> None:
+    """By what it says that its build needs."""
+    (sdist,) = distributions.glob("*.tar.gz")
+    offline = ["--no-index", "--find-links", os.environ["DISTLOCK_WHEELHOUSE"]]
+    pip_wheel = [sys.executable, "-m", "pip", "--isolated", "wheel", "--no-deps", *offline]
+    run(*pip_wheel, "--wheel-dir", tmp_path, sdist, cwd=tmp_path)
+    assert contents(tmp_path / wheel.name) == contents(wheel)
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    """Return all files of a wheel."""
+    archive = zipfile.ZipFile(wheel)
+    return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.mark.once
+def test_the_lowest_versions_that_are_promised_are_tested() -> None:
+    """Django's and those of the extras: tox -e lowest has exactly them."""
+    project, groups = PROJECT["project"], PROJECT["dependency-groups"]
+    promised = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    pinned = [each for name in LOWEST for each in groups[name] if isinstance(each, str)]
+    lowest = {requirement.name: bound for requirement, bound in bounds(pinned, "==")}
+    assert lowest.keys() >= {"django", "redis", "psycopg", "pymemcache", "mysqlclient"}
+    for requirement, bound in bounds(promised, ">="):
+        assert lowest[requirement.name] == bound
+
+
+LOWEST = ("lowest", "lowest-mysql")
+
+
+def bounds(requirements: list[str], operator: str) -> list[tuple[Requirement, Version]]:
+    """Return the version of each requirement, which has just the one that stands there."""
+    found = []
+    for requirement in map(Requirement, requirements):
+        [specifier] = requirement.specifier
+        assert specifier.operator == operator
+        found.append((requirement, Version(specifier.version)))
+    return found
 
 
 @pytest.mark.needs("wheelhouse")

@@ -85,8 +85,10 @@ def connect(server: Server, db: int = 0) -> Redis:
 
 def node_of(client: RedisCluster, key: str) -> tuple[str, int]:
     """Return where the client thinks that the key is."""
-    node = client.get_node_from_key(key)  # type: ignore[no-untyped-call]
-    return node.host, node.port
+    node: Any = client.get_node_from_key(key)  # type: ignore[no-untyped-call]
+    # Before 4.4, redis-py leaves the host as it came where a slot has moved.
+    host = node.host.decode() if isinstance(node.host, bytes) else node.host
+    return host, node.port
 
 
 @dataclass

@@ -4,6 +4,7 @@ A cache may wait for an answer without end, or try again for minutes. Here a cal
 deadline, with an answer or with LockBackendUnavailable.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
@@ -44,7 +45,8 @@ class Node(Pool[RedisWire]):
         if service := self._service():
             return f"Redis, the master {service!r}"
         kwargs = self.pool.connection_kwargs
-        address = f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}"
+        host = os.fsdecode(kwargs.get("host", "localhost"))  # a cluster's: bytes, before 4.4
+        address = f"{host}:{kwargs.get('port', 6379)}"
         return f"Redis at {kwargs.get('path') or address}"
 
     def _service(self) -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
+from redis import VERSION
 from redis.crc import key_slot
 
 from django_distlock import (
@@ -77,7 +78,10 @@ def test_lock_is_json_at_a_key_of_its_name(redis_server: Server, library: str) -
         (DJANGO, {"VERSION": 7}),
         (DJANGO, {"options": {"serializer": "django.core.cache.backends.redis.RedisSerializer"}}),
         (DJANGO, {"options": {"decode_responses": True}}),
-        (DJANGO, {"options": {"protocol": 3}}),
+        pytest.param(
+            *(DJANGO, {"options": {"protocol": 3}}),
+            marks=pytest.mark.skipif(VERSION < (5,), reason="redis-py speaks it from 5.0 on"),
+        ),
         (DJANGO, {"options": {"health_check_interval": 1}}),
     ],
 )

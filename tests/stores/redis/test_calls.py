@@ -113,7 +113,8 @@ def test_slow_connection_takes_no_longer_than_the_budget(
     with AgingProxy(redis_server, moved_clock, seconds=59.5, answers=1) as proxy:
         with locks_at(proxy.port, store={"store_timeout": 60}):
             before = time.monotonic()
-            with pytest.raises(LockBackendUnavailable, match=r"no answer in 60 seconds"):
+            # The latter while the script is run: an older redis-py has fewer steps.
+            with pytest.raises(LockBackendUnavailable, match=r"no answer in 60 seconds|timed out"):
                 acquire_lock("1234collectPayment", backend=ALIAS)
             assert time.monotonic() - before < 30
             assert proxy.answers == 0
