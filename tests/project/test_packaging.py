@@ -12,11 +12,11 @@ import tarfile
 import textwrap
 import tomllib
 import zipfile
-from email.message import Message
 from email.parser import Parser
 from importlib.metadata import requires
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -24,6 +24,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from email.message import Message
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SITE = "https://github.com/django-distlock/django-distlock"
@@ -151,15 +154,18 @@ def test_the_links_of_the_readme_work_on_a_package_index(wheel: Path) -> None:
     """Each leads to the file that it leads to in the repository; a heading is on the same page."""
     shown = metadata(wheel).get_payload()
     assert isinstance(shown, str)
-    expected = []
-    for link in links((ROOT / "README.md").read_text("utf-8")):
-        if not link.startswith("#"):
-            assert (ROOT / link.partition("#")[0]).is_file()
-            link = f"{FILES}/{link}" if link.endswith(".png") else f"{SITE}/blob/main/{link}"
-        expected.append(link)
+    expected = [absolute(link) for link in links((ROOT / "README.md").read_text("utf-8"))]
     assert links(shown) == expected
     assert f"{SITE}/blob/main/docs/transactions.md#the-guard" in expected
     assert f"![The admin lists held locks]({FILES}/docs/admin.png)" in shown
+
+
+def absolute(link: str) -> str:
+    """Return where a link of the README leads from elsewhere."""
+    if link.startswith("#"):
+        return link
+    assert (ROOT / link.partition("#")[0]).is_file()
+    return f"{FILES}/{link}" if link.endswith(".png") else f"{SITE}/blob/main/{link}"
 
 
 @pytest.mark.once
@@ -196,7 +202,7 @@ def contents(wheel: Path) -> dict[str, bytes]:
 def test_the_lowest_versions_that_are_promised_are_tested() -> None:
     """Django's and those of the extras: tox -e lowest has exactly them."""
     project, groups = PROJECT["project"], PROJECT["dependency-groups"]
-    promised = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    promised = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     pinned = [each for name in LOWEST for each in groups[name] if isinstance(each, str)]
     lowest = {requirement.name: bound for requirement, bound in bounds(pinned, "==")}
     assert lowest.keys() >= {"django", "redis", "psycopg", "pymemcache", "mysqlclient"}

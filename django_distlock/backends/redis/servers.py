@@ -319,6 +319,12 @@ def _wrap(name: str, client: Any, timeout: float) -> Servers:
             "redis.Redis or redis.RedisCluster is needed, for async code, too."
         )
     pool = client.connection_pool
+    made = pool.connection_class
+    if made.__module__.partition(".")[0] == "fakeredis":
+        raise InvalidLockBackend(
+            f"{name}: {made.__qualname__} of fakeredis has no socket. Start its TcpFakeServer and "
+            "give its address, or let tests keep their locks in a MemoryBackend."
+        )
     if isinstance(pool, SentinelConnectionPool):
         pool = _in_time(pool, timeout)
     return OneServer(pool, timeout)

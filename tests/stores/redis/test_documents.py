@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from functools import partial
 from threading import Event
@@ -13,8 +14,10 @@ from django.core.cache import caches
 from django.test import override_settings
 from redis import VERSION
 
-from django_distlock import acquire_lock, distributed_lock, lock_backends
+from django_distlock import InvalidLockBackend, acquire_lock, distributed_lock, lock_backends
+from tests.support.children import tied
 from tests.support.documentation import DOCUMENTS, example
+from tests.support.paths import ROOT
 from tests.support.redis_servers import Cluster, connect, place, start_sentinel
 
 if TYPE_CHECKING:
@@ -86,6 +89,72 @@ def test_locks_in_a_database_of_their_own(
         lease.renew()
         caches["locks"].clear()
         assert [*lock_backends["default"].held()] == []
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_tests_may_use_fakeredis(cache: str) -> None:
+    """Its server, as documented: whatever a store does works."""
+    pytest.importorskip("fakeredis", reason="fakeredis needs redis-py 4.3")
+    shown = example("redis.md", "Tests with fakeredis")
+    shown.CACHES["locks"]["BACKEND"] = cache
+    with override_settings(CACHES=shown.CACHES, DISTLOCK=shown.DISTLOCK):
+        use_every_action()
+        lock_backends["default"].close()
+    shown.server.shutdown()
+    shown.server.server_close()
+
+
+FAKE_SITE = """
+from django.conf import settings
+from tests.support.documentation import example
+shown = example("redis.md", "Tests with fakeredis")
+settings.configure(CACHES=shown.CACHES, DISTLOCK=shown.DISTLOCK)
+from django_distlock import acquire_lock
+assert acquire_lock("1234collectPayment").release()
+"""
+
+
+def test_process_with_fakeredis_ends() -> None:
+    """Though its server is still connected."""
+    pytest.importorskip("fakeredis", reason="fakeredis needs redis-py 4.3")
+    done = subprocess.run(
+        tied([sys.executable, "-c", FAKE_SITE]),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("cache", "options"),
+    [
+        ("django_redis.cache.RedisCache", "CONNECTION_POOL_KWARGS"),
+        ("django.core.cache.backends.redis.RedisCache", None),
+    ],
+)
+def test_connections_of_fakeredis_are_refused(cache: str, options: str | None) -> None:
+    """They have no socket."""
+    fakeredis = pytest.importorskip("fakeredis", reason="fakeredis needs redis-py 4.3")
+    entry = example("redis.md", "Settings").CACHES["locks"] | {"BACKEND": cache}
+    kwargs = {"connection_class": fakeredis.FakeConnection}
+    entry["OPTIONS"] = {options: kwargs} if options else kwargs
+    with override_settings(
+        CACHES={"locks": entry}, DISTLOCK=example("redis.md", "Settings").DISTLOCK
+    ):
+        with pytest.raises(InvalidLockBackend, match="Start its TcpFakeServer"):
+            acquire_lock(SEMAPHORE)
+
+
+def test_tests_need_no_redis() -> None:
+    """Locks in memory do the same."""
+    shown = example("redis.md", "Tests without Redis")
+    with override_settings(DISTLOCK=shown.DISTLOCK):
+        use_every_action()
+        lock_backends["default"].clear()
+        assert not [*lock_backends["default"].held()]
 
 
 @pytest.mark.needs("redis")
