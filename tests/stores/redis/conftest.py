@@ -9,6 +9,7 @@ from redis import RedisCluster
 
 from django_distlock.backends.redis import listening
 from django_distlock.backends.redis.connections import Node
+from tests.settings import STORE_TIMEOUT
 from tests.support.redis_servers import place
 from tests.support.redis_stores import client_path, count_sent, locks_by, locks_of, name_of
 
@@ -37,7 +38,8 @@ def cluster_client(redis_cluster: Cluster) -> Iterator[RedisCluster]:
 @pytest.fixture
 def cluster_store(cluster_client: RedisCluster) -> Iterator[RedisBackend]:
     """Let the locks be in the cluster that all tests share."""
-    with locks_by(client=client_path(lambda: cluster_client)) as store:
+    path = client_path(lambda: cluster_client)
+    with locks_by(client=path, store_timeout=STORE_TIMEOUT) as store:
         yield store
 
 
