@@ -261,13 +261,12 @@ def test_place_that_is_shared_is_warned_of(redis_server: Server, library: str) -
 
 def protocol(library: str, version: int) -> dict[str, Any]:
     """Return the options of a cache whose client speaks this version of the protocol."""
-    if VERSION < (5,):
-        if version > 2:
-            pytest.skip("redis-py speaks RESP3 from 5.0 on")
-        return {}
-    if library == DJANGO_REDIS:
-        return {"CONNECTION_POOL_KWARGS": {"protocol": version}}
-    return {"protocol": version}
+    chosen = {"protocol": version} if VERSION >= (5,) else {}
+    return {"CONNECTION_POOL_KWARGS": chosen} if library == DJANGO_REDIS else chosen
+
+
+RESP3 = pytest.mark.skipif(VERSION < (5,), reason="redis-py speaks it from 5.0 on")
+PROTOCOLS = [2, pytest.param(3, marks=RESP3)]
 
 
 def warned(policy: str) -> str:
@@ -284,7 +283,7 @@ def warned(policy: str) -> str:
 
 
 @on_each_library
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", PROTOCOLS)
 def test_server_that_may_evict_locks_is_warned_of(
     redis_server: Server, library: str, version: int
 ) -> None:
@@ -299,7 +298,7 @@ def test_server_that_may_evict_locks_is_warned_of(
 
 
 @on_each_library
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", PROTOCOLS)
 def test_server_that_does_not_tell_is_warned_of(
     redis_server: Server, library: str, version: int
 ) -> None:

@@ -182,9 +182,7 @@ def test_cluster_is_found_by_a_callable(
     host, port = place(redis_cluster.nodes[0])
     here = partial(shown.RedisCluster, **user)
     monkeypatch.setattr(shown, "RedisCluster", lambda **_: here(host=host, port=port))
-    rights = f"{documented_rights()} +cluster|slots"
-    if VERSION < (5, 1):  # as documented
-        rights += " +info"
+    rights = f"{documented_rights()} +cluster|slots {'+info' if VERSION < (5, 1) else ''}"
     with override_settings(DISTLOCK=shown.DISTLOCK):
         for node in redis_cluster.nodes:
             add_user(node, rights)
