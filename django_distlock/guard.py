@@ -7,11 +7,14 @@ done. A store that has no part in the transaction is asked for a renewal instead
 moment ago that the lock is ours.
 """
 
+import gc
 import logging
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, Final
 
 from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -27,13 +30,43 @@ from .leases import Lease
 
 logger = logging.getLogger("django_distlock")
 
+LOOKED_AT: Final = 2_000
+"""How many objects are looked at for a wrapper of ours; each of somebody else's takes about ten."""
+
 
 def _install(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     for name, wrapper in (("commit", commit_guarded), ("rollback", roll_back_and_release)):
-        instrument = vars(connection).get(name)  # somebody else's; or ours, after a reconnection
-        if getattr(instrument, "func", None) is not wrapper:
+        # Ours, after a reconnection; or somebody else's, which may lead to ours by now.
+        instrument = vars(connection).get(name)
+        if not _leads_to(wrapper, connection, instrument):
             wrapped = instrument or partial(getattr(type(connection), name), connection)
             vars(connection)[name] = partial(wrapper, connection, wrapped)
+
+
+def _leads_to(wrapper: Callable[..., None], connection: BaseDatabaseWrapper, method: Any) -> bool:
+    """Tell whether what was put in the place of a connection's method calls our wrapper.
+
+    Somebody else's wrapper keeps the one below it in any way: in a closure, a partial, or an
+    attribute of an object. What it refers to tells, the nearest things first.
+    """
+    found, seen = deque([method]), {id(method)}
+    while found and len(seen) < LOOKED_AT:
+        each = found.popleft()
+        if isinstance(each, partial) and each.func is wrapper and each.args[0] is connection:
+            return True
+        new = [part for part in _parts(each) if id(part) not in seen]
+        seen.update(map(id, new))
+        found.extend(new)
+    return False
+
+
+def _parts(each: Any) -> list[Any]:
+    """Return what something refers to, other than all that there is in its module or program."""
+    if isinstance(each, type | ModuleType | CodeType | BaseDatabaseWrapper):
+        return []
+    if isinstance(each, FunctionType):
+        return [each.__closure__, each.__defaults__, each.__kwdefaults__, vars(each)]
+    return gc.get_referents(each)
 
 
 connection_created.connect(_install, dispatch_uid="django_distlock.guard")

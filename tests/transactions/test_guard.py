@@ -2,12 +2,15 @@
 
 import os
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 from unittest import mock
 
 import pytest
 from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 
 from django_distlock import (
     Lease,
@@ -18,10 +21,12 @@ from django_distlock import (
     lock_backends,
     release_lock,
 )
+from django_distlock.flows import current_flow
 from django_distlock.models import Lock
 from tests.app.models import Counter
 from tests.support.concurrency import elsewhere, until, used_elsewhere
 from tests.support.databases import (
+    another_session,
     committed,
     isolated,
     kill_session,
@@ -348,6 +353,86 @@ def test_guard_leaves_other_instruments_of_a_connection_alone(alias: str) -> Non
             connection.close()
         assert instrument.call_count == 2
     assert Counter.objects.using(alias).count() == 2
+
+
+class Instrument:
+    """Wraps a method of a connection: an object, with the wrapped one in a slot."""
+
+    __slots__ = ("calls", "wrapped")
+
+    def __init__(self, wrapped: Callable[[], None], calls: list[str]) -> None:
+        self.wrapped = wrapped
+        self.calls = calls
+
+    def __call__(self) -> None:
+        self.calls.append("Instrument")
+        self.wrapped()
+
+
+def closure(wrapped: Callable[[], None], calls: list[str]) -> Callable[[], None]:
+    """Wrap it in a function."""
+
+    def instrument() -> None:
+        calls.append("closure")
+        wrapped()
+
+    return instrument
+
+
+def method(wrapped: Callable[[], None], calls: list[str]) -> Callable[[], None]:
+    """Wrap it in a bound method."""
+    return Instrument(wrapped, calls).__call__
+
+
+@pytest.mark.parametrize("wrap", [Instrument, closure, method])
+@pytest.mark.parametrize("name", ["commit", "rollback"])
+def test_another_wrapper_that_is_put_back_at_each_reconnection_does_not_pile_up(
+    name: str, wrap: Callable[..., Callable[[], None]]
+) -> None:
+    """It looks only whether the outermost is its own, and so did the guard: they took turns."""
+    calls: list[str] = []
+    ours: list[object] = []
+
+    def install(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+        if vars(connection)[name] not in ours:
+            ours.append(wrap(getattr(connection, name), calls))
+            vars(connection)[name] = ours[-1]
+
+    with connected_anew("default") as connection:
+        connection_created.connect(install)
+        try:
+            for _ in range(2_000):
+                connection_created.send(sender=type(connection), connection=connection)
+        finally:
+            connection_created.disconnect(install)
+        assert len(ours) == 1
+        with mock.patch("django_distlock.guard.current_flow", wraps=current_flow) as asked:
+            getattr(connection, name)()
+    assert len(calls) == asked.call_count == 1
+
+
+@pytest.mark.parametrize("name", ["commit", "rollback"])
+def test_guard_that_another_wrapper_has_thrown_out_is_put_back(name: str) -> None:
+    """At the next connection; one that is another connection's guard is of no use."""
+    with connected_anew("default") as connection, connected_anew("default") as other:
+        vars(connection)[name] = closure(getattr(other, name), [])
+        connection_created.send(sender=type(connection), connection=connection)
+        with mock.patch("django_distlock.guard.current_flow", wraps=current_flow) as asked:
+            getattr(connection, name)()
+        assert asked.call_count == 2  # by the other's, too, which it calls
+        vars(connection).pop(name)
+        connection_created.send(sender=type(connection), connection=connection)
+        with mock.patch("django_distlock.guard.current_flow", wraps=current_flow) as asked:
+            getattr(connection, name)()
+        assert asked.call_count == 1
+
+
+@contextmanager
+def connected_anew(alias: str) -> Iterator[BaseDatabaseWrapper]:
+    """Connect once more, outside of any transaction."""
+    with another_session(alias) as connection:
+        connection.ensure_connection()
+        yield connection
 
 
 def test_guard_that_fails_rolls_back(monkeypatch: pytest.MonkeyPatch) -> None:
