@@ -10,7 +10,7 @@ from .arguments import BackendTtl, validate_bool, validate_holds, validate_timeo
 from .asking import StoreCalls, aask, ask
 from .backends.base import Place
 from .borders import running_loop
-from .exceptions import LockBackendUnavailable, LockError, LockLost
+from .exceptions import LockBackendUnavailable, LockError, LockLost, LockNotAcquired
 from .flows import Flow, current_flow
 from .handler import lock_backends
 from .leases import Lease
@@ -31,6 +31,7 @@ class Acquisition:
     __slots__ = (
         "_flow",
         "_granted",
+        "_is_held_here",
         "_loop",
         "_max_hold",
         "_may_be_granted",
@@ -84,7 +85,7 @@ class Acquisition:
         self._renew = renew
         self._reentrant = reentrant
         self._flow = current_flow()
-        self._tried = self._may_be_granted = self.has_left = False
+        self._tried = self._may_be_granted = self.has_left = self._is_held_here = False
         self._granted: Lease | None = None
         self._reentered: tuple[Lease, int] | None = None
 
@@ -118,12 +119,23 @@ class Acquisition:
             return earlier.reenter()
         refuse_older_snapshots(open_transactions())
         lease = None if self._has_predecessors() else await self.try_once(calls)
-        if lease is None and self.waits and _held_here(request, flow):
+        if lease is None:
+            self._is_held_here = _held_here(request, flow) is not None
+        if self._is_held_here and self.waits:
             raise LockError(
                 f"This thread or task holds {self.semaphore!r} already, and would wait for "
                 "itself; reentrant=True gives it the same lease once more."
             )
         return lease
+
+    def contention(self) -> LockNotAcquired:
+        """Return the error that says who holds the semaphore."""
+        if self._is_held_here:
+            return LockNotAcquired(
+                f"This thread or task holds {self.semaphore!r} itself; reentrant=True gives it "
+                "the same lease once more."
+            )
+        return LockNotAcquired(f"Somebody else holds {self.semaphore!r}.")
 
     def _has_predecessors(self) -> bool:
         """Tell whether to wait in a queue, rather than to try to overtake it."""

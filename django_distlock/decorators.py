@@ -34,13 +34,12 @@ from .atomic_requests import (
     take_over_transactions,
 )
 from .blocks import aleave, end_leaving, leave
-from .exceptions import LockBackendUnavailable, LockLost, LockNotAcquired
+from .exceptions import LockBackendUnavailable, LockLost
 from .flows import Entrance, current_flow
 from .guard import guard
 from .http import contended, invalid, unavailable, unfinished
 from .leases import Lease
 from .locks import aacquire, acquire
-from .plain import plain
 from .recognition import find_request, is_resolved, task_decorator, without_self
 from .request_bodies import is_arriving, read_body
 from .semaphores import InvalidSemaphore, SemaphoreTemplate
@@ -159,7 +158,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         try:
             lease = acquire(acquisition)
             if lease is None:
-                raise _contention(acquisition.semaphore)
+                raise acquisition.contention()
             entrance = current_flow().enter(lease)
             self._entrances.append(entrance)
             return lease
@@ -190,7 +189,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         try:
             lease = await aacquire(acquisition)
             if lease is None:
-                raise _contention(acquisition.semaphore)
+                raise acquisition.contention()
             entrance = current_flow().enter(lease)
             self._entrances.append(entrance)
             return lease
@@ -319,7 +318,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             if self.on_conflict is not None:
                 return self._conflict(self.on_conflict, call)
             if not self._answers(call):
-                raise _contention(acquisition.semaphore)
+                raise acquisition.contention()
             return call.contended(acquisition.ttl)
         try:
             return _hold(call, lease, answers=self._answers(call))
@@ -347,7 +346,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
                 answer = self._conflict(self.on_conflict, call)
                 return await answer if inspect.isawaitable(answer) else answer
             if not self._answers(call):
-                raise _contention(acquisition.semaphore)
+                raise acquisition.contention()
             return await sync_to_async(call.contended)(acquisition.ttl)
         try:
             return await _ahold(call, lease, answers=self._answers(call))
@@ -489,10 +488,6 @@ def _instance(function: Callable[..., Any], args: tuple[Any, ...]) -> object:
     """Return whose method this may be; what method_decorator gives is bound already."""
     bound = function.func if isinstance(function, functools.partial) else function
     return getattr(bound, "__self__", args[0] if args else None)
-
-
-def _contention(semaphore: str) -> LockNotAcquired:
-    return LockNotAcquired(f"Somebody else holds {plain(semaphore)!r}.")
 
 
 def _is_decorable(function: object) -> bool:

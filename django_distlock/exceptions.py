@@ -13,7 +13,7 @@ class LockError(Exception):
 
 
 class LockNotAcquired(LockError):
-    """Somebody else holds the semaphore, and did so until the timeout."""
+    """Somebody else holds the semaphore, and did so until the timeout; or this thread or task does."""
 
 
 class LockNotHeld(LockError):

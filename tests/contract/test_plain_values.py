@@ -278,7 +278,7 @@ def test_block_may_be_named_by_a_subclass(spelled: str) -> None:
     with distributed_lock(spelled, backend="memory") as lease:
         assert isinstance(lease, Lease)
         assert lease.semaphore == TEXT
-        expected = f"Somebody else holds {TEXT!r}."
+        expected = f"This thread or task holds {TEXT!r} itself; reentrant=True"
         with (
             pytest.raises(LockNotAcquired, match=expected),
             distributed_lock(spelled, backend="memory"),

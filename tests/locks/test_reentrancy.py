@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from django_distlock import (
     release_lock,
 )
 from django_distlock.models import Lock
-from tests.support.concurrency import elsewhere
+from tests.support.concurrency import elsewhere, run
 from tests.support.databases import committed, on_each_database, on_each_server
 from tests.support.holders import acquire, expired, free_for_others, take_away
 
@@ -59,6 +60,71 @@ def test_own_lock_is_contended_without_a_wait(alias: str) -> None:
             pytest.fail("it is held")
         assert lease.held
     assert free_for_others(alias)
+
+
+HELD_HERE = "This thread or task holds '1234collectPayment' itself; reentrant=True gives it"
+HELD_ELSEWHERE = "^Somebody else holds '1234collectPayment'.$"
+
+
+@pytest.mark.parametrize("alias", ["default", "memory"])
+def test_nested_block_is_told_that_this_thread_holds_the_lock_itself(alias: str) -> None:
+    """Nobody else does: who reads that would look for another process."""
+    nested = distributed_lock("1234collectPayment", backend=alias)
+    with distributed_lock("1234collectPayment", backend=alias):
+        with pytest.raises(LockNotAcquired, match=HELD_HERE), nested:
+            pytest.fail("it is held")
+
+        def enter() -> None:
+            with pytest.raises(LockNotAcquired, match=HELD_ELSEWHERE), nested:
+                pytest.fail("it is held")
+
+        elsewhere(enter)
+
+
+def test_recursive_call_is_told_that_this_thread_holds_the_lock_itself() -> None:
+    """As a nested block is; and in async code as in sync code."""
+
+    @distributed_lock("1234collectPayment", backend="memory")
+    def recurse() -> None:
+        recurse()
+
+    @distributed_lock("1234collectPayment", backend="memory")
+    async def arecurse() -> None:
+        await arecurse()
+
+    with pytest.raises(LockNotAcquired, match=HELD_HERE):
+        recurse()
+    with pytest.raises(LockNotAcquired, match=HELD_HERE):
+        run(arecurse())
+
+
+@pytest.mark.parametrize("alias", ["default", "memory"])
+def test_nested_async_block_is_told_that_this_task_holds_the_lock_itself(alias: str) -> None:
+    """Its child, which is another task, is told otherwise."""
+    nested = distributed_lock("1234collectPayment", backend=alias)
+
+    async def enter(told: str) -> None:
+        with pytest.raises(LockNotAcquired, match=told):
+            async with nested:
+                pytest.fail("it is held")
+
+    async def hold() -> None:
+        async with distributed_lock("1234collectPayment", backend=alias):
+            await enter(HELD_HERE)
+            await asyncio.create_task(enter(HELD_ELSEWHERE))
+
+    run(hold())
+
+
+def test_block_whose_lock_was_taken_away_is_told_that_somebody_else_holds_it() -> None:
+    """What this thread believes to hold is somebody else's by now."""
+    nested = distributed_lock("1234collectPayment", backend="default")
+    with suppress(LockLost), distributed_lock("1234collectPayment") as lease:
+        take_away(lease)
+        other = elsewhere(lambda: acquire("default"))
+        with pytest.raises(LockNotAcquired, match=HELD_ELSEWHERE), nested:
+            pytest.fail("it is held")
+        assert other.release()
 
 
 @on_each_database
