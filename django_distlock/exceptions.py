@@ -13,7 +13,7 @@ class LockError(Exception):
 
 
 class LockNotAcquired(LockError):
-    """Somebody else holds the semaphore, and did so until the timeout; or this thread or task does."""
+    """Somebody else holds the semaphore, and did so until the timeout; or we do ourselves."""
 
 
 class LockNotHeld(LockError):
