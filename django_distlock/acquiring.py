@@ -31,7 +31,6 @@ class Acquisition:
     __slots__ = (
         "_flow",
         "_granted",
-        "_is_held_here",
         "_loop",
         "_max_hold",
         "_may_be_granted",
@@ -85,7 +84,7 @@ class Acquisition:
         self._renew = renew
         self._reentrant = reentrant
         self._flow = current_flow()
-        self._tried = self._may_be_granted = self.has_left = self._is_held_here = False
+        self._tried = self._may_be_granted = self.has_left = False
         self._granted: Lease | None = None
         self._reentered: tuple[Lease, int] | None = None
 
@@ -119,9 +118,7 @@ class Acquisition:
             return earlier.reenter()
         refuse_older_snapshots(open_transactions())
         lease = None if self._has_predecessors() else await self.try_once(calls)
-        if lease is None:
-            self._is_held_here = _held_here(request, flow) is not None
-        if self._is_held_here and self.waits:
+        if lease is None and self.waits and _held_here(request, flow):
             raise LockError(
                 f"This thread or task holds {self.semaphore!r} already, and would wait for "
                 "itself; reentrant=True gives it the same lease once more."
@@ -129,8 +126,9 @@ class Acquisition:
         return lease
 
     def contention(self) -> LockNotAcquired:
-        """Return the error that says who holds the semaphore."""
-        if self._is_held_here:
+        """Return the error that says who holds the semaphore, as far as is known here."""
+        own = self._flow.find(self.backend, self.semaphore)
+        if own is not None and own.held:
             return LockNotAcquired(
                 f"This thread or task holds {self.semaphore!r} itself; reentrant=True gives it "
                 "the same lease once more."

@@ -13,7 +13,7 @@ class LockError(Exception):
 
 
 class LockNotAcquired(LockError):
-    """Somebody else holds the semaphore, and did so until the timeout; or we do ourselves."""
+    """Somebody else, or this thread or task itself, held the semaphore until the timeout."""
 
 
 class LockNotHeld(LockError):

@@ -110,7 +110,7 @@ class PostgreSQLORMTests(LockBackendContract, CommittedTestCase):
 class PgBouncerTests(LockBackendContract, CommittedTestCase):
     """Each statement may get another session, and so may each transaction.
 
-    So none is prepared, parameters are bound by the client, and nobody waits in a queue.
+    So none is prepared, and nobody waits in a queue.
     """
 
     databases = {"postgresql"}

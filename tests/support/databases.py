@@ -12,11 +12,12 @@ from django.db import connections
 from django.db.backends.signals import connection_created
 
 from django_distlock import acquire_lock, clocks, lock_backends
-from django_distlock.backends.database import DatabaseBackend
+from django_distlock.backends.database import DatabaseBackend, listening
 from django_distlock.backends.database import connections as own
 from django_distlock.models import Lock
 from tests.support.concurrency import elsewhere
 from tests.support.lossy_proxy import LossyProxy
+from tests.support.postgresql import start_pgbouncer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -236,3 +237,20 @@ def through_proxy(alias: str) -> Iterator[LossyProxy]:
             assert acquired.release()
             yield proxy
             own.close_own_connections()
+
+
+@contextmanager
+def behind_pgbouncer(**settings: Any) -> Iterator[None]:
+    """Have a pooler in transaction mode in front of PostgreSQL."""
+    entry = connections.settings["postgresql"]
+    with start_pgbouncer(entry) as pooler:
+        place = {key: pooler.settings[key] for key in ("HOST", "PORT")}
+        with mock.patch.dict(entry, place | settings):
+            own.close_own_connections()
+            connections["postgresql"].close()
+            try:
+                yield
+            finally:
+                listening.close_listeners()
+                own.close_own_connections()
+                connections["postgresql"].close()

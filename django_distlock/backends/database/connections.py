@@ -137,7 +137,7 @@ class OwnConnection:
         options = {**settings["OPTIONS"]}
         options.pop("pool", None)
         if connection.vendor == "postgresql" and can_prepare(settings):
-            options |= {"server_side_binding": True, "prepare_threshold": 0}
+            options["prepare_threshold"] = 0
         connection.settings_dict = settings | {"AUTOCOMMIT": True, "OPTIONS": options}
         vars(connection)["get_connection_params"] = partial(
             self._parameters, connection.vendor, connection.get_connection_params

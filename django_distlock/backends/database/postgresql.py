@@ -270,6 +270,22 @@ LAST: Final = 2**63 - 1
 READ_COMMITTED = "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED"
 
 
+def binding_on_server(cursor: Any) -> Any:
+    """Return a cursor for the same connection that sends parameters apart from their statement.
+
+    Who may see all sessions' statements (pg_stat_activity, the server's log of errors) would see
+    the owner in them. psycopg 2 knows no other way than to write parameters into the statement.
+    """
+    from django.db.backends.postgresql.psycopg_any import is_psycopg3
+
+    if not is_psycopg3:
+        return cursor
+    from psycopg import Cursor
+    from psycopg.rows import tuple_row
+
+    return Cursor(cursor.connection, row_factory=tuple_row)
+
+
 class PostgreSQLStatements(Statements):
     """INSERT … ON CONFLICT with RETURNING, on a table whose name has its schema.
 
@@ -314,9 +330,12 @@ class PostgreSQLStatements(Statements):
         self._sweep_sql, self._of_process_sql = map(self._complete, (SWEEP, OF_PROCESS))
 
     def use(self, cursor: Any) -> None:
-        super().use(cursor)
+        super().use(binding_on_server(cursor))
         if not is_behind_pooler(self.connection.settings_dict):  # else it is others' session too
             self.execute(READ_COMMITTED, {})
+
+    def _checked_cursor(self) -> Any:
+        return binding_on_server(super()._checked_cursor())
 
     def has_all_characters(self) -> bool:
         driver: Any = self.connection.connection

@@ -1,10 +1,7 @@
 """How a process hears on PostgreSQL that it is its waiters' turn, and what if it doesn't."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any
 from unittest import mock
 
 import pytest
@@ -24,9 +21,8 @@ from django_distlock.backends.database.postgresql import PostgreSQLStatements
 from django_distlock.models import Lock, WaitingProcess
 from django_distlock.queues import contended
 from tests.support.concurrency import elsewhere, until
-from tests.support.databases import another_database, committed
+from tests.support.databases import another_database, behind_pgbouncer, committed
 from tests.support.holders import acquire
-from tests.support.postgresql import start_pgbouncer
 from tests.support.postgresql_waiters import (
     ALIAS,
     PAST,
@@ -175,23 +171,6 @@ def test_probe_over_a_connection_that_was_cut_has_it_replaced(
         assert len(listened) == 2
         lease.release()
         assert granted(waiting).release()
-
-
-@contextmanager
-def behind_pgbouncer(**settings: Any) -> Iterator[None]:
-    """Have a pooler in transaction mode in between."""
-    entry = connections.settings[ALIAS]
-    with start_pgbouncer(entry) as pooler:
-        place = {key: pooler.settings[key] for key in ("HOST", "PORT")}
-        with mock.patch.dict(entry, place | settings):
-            own.close_own_connections()
-            connections[ALIAS].close()
-            try:
-                yield
-            finally:
-                listening.close_listeners()
-                own.close_own_connections()
-                connections[ALIAS].close()
 
 
 @pytest.mark.needs("pgbouncer")

@@ -1,0 +1,78 @@
+"""What PostgreSQL shows of all sessions' statements: to monitoring, which may release no lock."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from django.db import connections, transaction
+
+from django_distlock import distributed_lock, lock_backends
+from django_distlock.backends.database.postgresql import PostgreSQLStatements
+from tests.app.models import Counter
+from tests.support.databases import behind_pgbouncer, committed
+from tests.support.holders import acquire
+from tests.support.postgresql_waiters import ALIAS, Line, granted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django_distlock.backends.base import Owner
+
+pytestmark = [committed, pytest.mark.needs("postgresql")]
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Return what pg_stat_activity had of all sessions after each statement of the locks'."""
+    queries: list[str] = []
+    settings = connections[ALIAS].settings_dict
+    place = {"host": settings["HOST"], "port": settings["PORT"], "user": settings["USER"]}
+    with psycopg.connect(**place, dbname=settings["NAME"], autocommit=True) as monitoring:
+        for name in ("fetch", "execute"):
+            method: Any = getattr(PostgreSQLStatements, name)
+
+            def look(statements: Any, *arguments: Any, method: Any = method) -> Any:
+                result = method(statements, *arguments)
+                seen = monitoring.execute("SELECT query FROM pg_stat_activity")
+                queries.extend(query for (query,) in seen.fetchall())
+                return result
+
+            monkeypatch.setattr(PostgreSQLStatements, name, look)
+        yield queries
+
+
+@pytest.mark.needs("pgbouncer")
+@pytest.mark.parametrize("pooled", [False, True])
+def test_no_owner_is_in_a_statement_that_monitoring_sees(pooled: bool, shown: list[str]) -> None:
+    """Neither on the locks' own connections nor on the user's; nor behind a pooler."""
+    with behind_pgbouncer(DISABLE_SERVER_SIDE_CURSORS=True) if pooled else nullcontext():
+        with distributed_lock("1234collectPayment", backend=ALIAS) as lease:
+            lock_backends[ALIAS].renew([lease])
+            lock_backends[ALIAS].renew([lease, lease])
+            with transaction.atomic(using=ALIAS):
+                Counter.objects.using(ALIAS).create()
+    sent = "INSERT INTO", "WITH lease", "SELECT 1 FROM", "UPDATE"
+    assert_shown_without({lease.owner}, shown, *sent)
+
+
+@pytest.mark.usefixtures("fresh_listeners")
+def test_no_owner_of_a_waiter_is_in_a_statement_that_monitoring_sees(shown: list[str]) -> None:
+    """Who joins the queue, is handed the lock, and takes it."""
+    with Line() as line:
+        lease = acquire(ALIAS)
+        waiting = line.join()
+        lease.release()
+        next_lease = granted(waiting)
+        next_lease.release()
+    owners = {lease.owner, next_lease.owner}
+    assert_shown_without(owners, shown, "WITH vouched", "WITH given", "UPDATE")
+
+
+def assert_shown_without(owners: set[Owner], shown: list[str], *beginnings: str) -> None:
+    """See to it that statements that begin so were shown, and none with one of the owners."""
+    for beginning in beginnings:
+        assert any(query.strip().startswith(beginning) for query in shown), beginning
+    assert [query for query in shown for owner in owners if owner in query] == []
