@@ -7,6 +7,7 @@ Async code awaits it, and what it asks, in its event loop or in a thread.
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -15,6 +16,7 @@ from .backends.base import BaseLockBackend, Claim, Grant, Place, Renewal
 from .background import background
 from .handler import lock_backends
 from .threads import detach, in_thread, may_concern_transactions
+from .tracebacks import call_store, clear_variables
 from .transactions import open_transactions
 
 logger = logging.getLogger("django_distlock")
@@ -56,21 +58,21 @@ class SyncCalls:
     async def acquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str
     ) -> Grant | None:
-        return self._store.acquire(semaphore, owner, ttl, holder)
+        return call_store(self._store.acquire, semaphore, owner, ttl, holder)
 
     async def join(
         self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
     ) -> Place | None:
-        return self._store.join(semaphore, owner, holder, wake)
+        return call_store(self._store.join, semaphore, owner, holder, wake)
 
     async def leave(self, place: Place, granted: bool) -> None:
-        self._store.leave(place, granted)
+        call_store(self._store.leave, place, granted)
 
     async def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
-        return self._store.renew(leases)
+        return call_store(self._store.renew, leases)
 
     async def release(self, lease: Claim, keep: float = 0) -> bool:
-        return self._store.release(lease, keep)
+        return call_store(self._store.release, lease, keep)
 
 
 class AsyncCalls:
@@ -111,10 +113,12 @@ class AsyncCalls:
         return await self._answer(self._store.arelease(lease, keep, budget=self._budget))
 
     async def _answer(self, question: Coroutine[Any, Any, T]) -> T:
+        handled = sys.exception()
         try:
             return await (asyncio.shield(detach(question)) if self._cancelled else question)
-        except asyncio.CancelledError:
-            self._cancelled = True
+        except BaseException as error:
+            self._cancelled |= isinstance(error, asyncio.CancelledError)
+            clear_variables(error, handled)
             raise
 
 

@@ -20,6 +20,7 @@ from . import clocks
 from .exceptions import InvalidLockBackend
 from .handler import lock_backends
 from .renewal import Renewals
+from .tracebacks import clear_variables
 from .wakeups import Wakeup
 
 if TYPE_CHECKING:
@@ -199,7 +200,8 @@ class Background:
 def _survive(step: Callable[[], object]) -> None:
     try:
         step()
-    except BaseException:  # even sys.exit() in a signal's receiver
+    except BaseException as error:  # even sys.exit() in a signal's receiver
+        clear_variables(error, None)
         logger.exception("What was left to the background failed.")
 
 

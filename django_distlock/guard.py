@@ -27,6 +27,7 @@ from .exceptions import LockBackendUnavailable, LockLost
 from .flows import current_flow
 from .handler import lock_backends
 from .leases import Lease
+from .tracebacks import call_store
 
 logger = logging.getLogger("django_distlock")
 
@@ -134,7 +135,7 @@ def _is_ours(lease: Lease, connection: BaseDatabaseWrapper) -> bool:
     if lease.lost or lease.remaining <= 0:
         return False
     store = lock_backends[lease.backend]
-    kept = store.guard(lease.claim(clocks.monotonic()), connection.alias)
+    kept = call_store(store.guard, lease.claim(clocks.monotonic()), connection.alias)
     return _is_confirmed(lease, store) if kept is None else kept
 
 

@@ -16,6 +16,7 @@ from .exceptions import LockBackendUnavailable
 from .handler import lock_backends
 from .leases import Lease
 from .queues import queues
+from .tracebacks import call_store
 from .wakeups import Wakeup
 
 T = TypeVar("T")
@@ -187,4 +188,4 @@ def _leave(backend: str, place: Place | None) -> None:
     if place is not None:
         store = lock_backends[backend]
         with store.in_time():
-            store.leave(place, False)
+            call_store(store.leave, place, False)

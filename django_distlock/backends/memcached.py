@@ -215,7 +215,7 @@ class MemcachedBackend(BaseLockBackend):
             reason = str(error).strip() or type(error).__name__
             raise LockBackendUnavailable(
                 f"DISTLOCK[{self.alias!r}]: {reason}", reply_lost=lost
-            ) from _without_frames(error)
+            ) from error
         server.give_back(client)
         return result
 
@@ -234,12 +234,3 @@ def _expiry(seconds: float | None) -> int:
 
 def _end(now: datetime, ttl: float | None) -> datetime:
     return now + timedelta(seconds=ttl or 0)
-
-
-def _without_frames(error: BaseException) -> BaseException:
-    """Drop the client's frames, which show the owner to whoever sees a traceback's variables."""
-    each: BaseException | None = error
-    while each is not None:
-        each.__traceback__ = None
-        each = each.__context__
-    return error

@@ -151,7 +151,6 @@ class DatabaseBackend(BaseLockBackend):
         except Error as error:
             if is_read_only(caller.vendor, error):
                 return True  # nothing was written under the lock
-            _without_frames(error)
             raise
 
     def _known(self) -> Statements:
@@ -414,17 +413,14 @@ class DatabaseBackend(BaseLockBackend):
             raise self._error(reason) from error
         except TimeoutError as error:
             reason = f"no answer in {self.store_timeout} seconds"
-            error.__traceback__ = None  # it shows the owner, as a driver's does
             raise self._error(reason, reply_lost=sent) from error
         except Error as error:
             if is_unknown_character(connections_by_alias[self.using].vendor, error):
                 # Text for people fits: see Statements.fitting().
                 reason = "the encoding of the database can't have this semaphore"
-                raise InvalidSemaphore(f"DISTLOCK[{self.alias!r}]: {reason}.") from _without_frames(
-                    error
-                )
+                raise InvalidSemaphore(f"DISTLOCK[{self.alias!r}]: {reason}.") from error
             lost = sent and isinstance(error, InterfaceError | OperationalError)
-            raise self._error(error, reply_lost=lost) from _without_frames(error)
+            raise self._error(error, reply_lost=lost) from error
 
     def _own_connections(self) -> OwnConnections:
         return own_connections(self.using, self.connections, type(self).statements)
@@ -488,14 +484,6 @@ def _do(action: Callable[[Statements], T], statements: Statements) -> T:
             if kind := translate(connection.vendor, error):
                 raise kind(str(error)) from error
             raise
-
-
-def _without_frames(error: Error) -> Error:
-    """Drop the drivers' frames, which show the owner to whoever sees a traceback's variables."""
-    for each in (error, error.__cause__):
-        if each is not None:
-            each.__traceback__ = None
-    return error
 
 
 def _parameters(semaphore: str, owner: str, ttl: float | None, holder: str = "") -> Parameters:

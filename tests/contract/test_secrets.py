@@ -1,0 +1,181 @@
+"""The owner, by which a lock can be released, is in no variable that a traceback leads to.
+
+Tools that collect errors store the variables of all its frames; a driver's frame has what it sends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+from django.db import transaction
+
+from django_distlock import (
+    LockBackendUnavailable,
+    aacquire_lock,
+    acquire_lock,
+    distributed_lock,
+)
+from django_distlock.backends.base import Owner
+from tests.app.models import Counter
+from tests.support.concurrency import Interrupted, elsewhere
+from tests.support.databases import committed, on_each_server
+from tests.support.holders import acquire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+pytestmark = committed
+
+SECRET = secrets.token_hex(16)
+"""An owner; a global, since what is local to the functions here is looked through, too."""
+
+STORES = ["default", "memory"] + [
+    pytest.param(name, marks=pytest.mark.needs(name))
+    for name in ("postgresql", "mariadb", "redis", "lock_server", "memcached", "pylibmc")
+]
+ASYNC_STORES = [
+    pytest.param(name, marks=pytest.mark.needs(name)) for name in ("redis", "lock_server")
+]
+
+
+class Strike:
+    """Raises at the n-th line, of whatever code, at which a local variable shows the secret."""
+
+    def __init__(self, number: int, kind: type[BaseException]) -> None:
+        self.left = number
+        self.kind = kind
+        self.has_struck = False
+
+    @contextmanager
+    def lurking(self) -> Iterator[None]:
+        """Strike in this block, once."""
+        before = sys.gettrace()
+        sys.settrace(self._trace)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+
+    def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if not self.has_struck and event == "line" and shows(frame):
+            if not self.left:
+                self.has_struck = True
+                raise self.kind
+            self.left -= 1
+        return self._trace
+
+
+def shows(frame: FrameType) -> bool:
+    """Tell whether one of the frame's variables has the secret in what is shown of it."""
+    values = [each for each in frame.f_locals.values() if type(each) in SHOWN]
+    with suppress(Exception):  # of an object that isn't complete yet
+        return SECRET in repr(values)
+    return False
+
+
+SHOWN = {str, bytes, bytearray, list, tuple, dict}
+
+
+def shown_by(error: BaseException) -> list[str]:
+    """Return the functions, of all tracebacks that the error leads to, that show the secret."""
+    found, errors, seen = [], [error], set()
+    while errors:
+        each = errors.pop()
+        seen.add(id(each))
+        traceback = each.__traceback__
+        while traceback is not None:
+            if shows(traceback.tb_frame):
+                found.append(traceback.tb_frame.f_code.co_qualname)
+            traceback = traceback.tb_next
+        linked = (each.__cause__, each.__context__, *getattr(each, "exceptions", ()))
+        errors += [one for one in linked if one is not None and id(one) not in seen]
+    return found
+
+
+def known_owner() -> Owner:
+    """Return the secret."""
+    return Owner(SECRET)
+
+
+def strikes(
+    action: Callable[[], object],
+    kind: type[BaseException] = Interrupted,
+    most: int = 1_000,
+) -> int:
+    """Raise that wherever a variable shows the secret in the action; return how often that was.
+
+    But so often at most, beginning with the first line of them.
+
+    Raise if the secret is shown when the interruption has come to who called.
+    """
+    number = 0
+    while number < most:
+        strike = Strike(number, kind)
+        try:
+            with mock.patch("django_distlock.acquiring.new_owner", known_owner):
+                with strike.lurking():
+                    action()
+        except (kind, LockBackendUnavailable) as error:
+            assert shown_by(error) == []  # noqa: PT017 - what is raised is the point
+        if not strike.has_struck:
+            break
+        number += 1
+    return number
+
+
+@pytest.mark.parametrize("kind", [Interrupted, ConnectionResetError])
+@pytest.mark.parametrize("alias", STORES)
+def test_interruption_or_failure_shows_no_owner(alias: str, kind: type[BaseException]) -> None:
+    """Ctrl-C, a soft time limit, a worker's timeout, or an error, wherever in a driver it is."""
+
+    def hold() -> None:
+        lease = acquire_lock("1234collectPayment", backend=alias)
+        if lease is not None:
+            lease.renew()
+            lease.release()
+
+    assert strikes(hold, kind) or alias == "memory"
+
+
+@pytest.mark.parametrize("alias", STORES)
+def test_interruption_of_a_waiter_shows_no_owner(alias: str) -> None:
+    """Who joins a queue, and leaves it."""
+    lease = elsewhere(lambda: acquire(alias))
+
+    def wait() -> None:
+        with suppress(LockBackendUnavailable):
+            acquire_lock("1234collectPayment", backend=alias, timeout=0.01)
+
+    strikes(wait, most=1)  # one that is missed by all who listen would be waited for
+    assert lease.release()
+
+
+@on_each_server
+def test_interruption_of_the_guard_shows_no_owner(alias: str) -> None:
+    """Before a commit, on the user's connection."""
+
+    def commit() -> None:
+        with distributed_lock("1234collectPayment", backend=alias), transaction.atomic(using=alias):
+            Counter.objects.using(alias).create()
+
+    assert strikes(commit) or alias == "postgresql"  # psycopg's part of that is written in C
+
+
+@pytest.mark.parametrize("alias", ASYNC_STORES)
+def test_interruption_of_an_event_loop_shows_no_owner(alias: str) -> None:
+    """As that of a thread."""
+
+    async def hold() -> None:
+        with suppress(LockBackendUnavailable):
+            lease = await aacquire_lock("1234collectPayment", backend=alias)
+            if lease is not None:
+                await lease.arelease()
+
+    assert strikes(lambda: asyncio.run(hold()))
