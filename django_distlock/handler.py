@@ -13,8 +13,10 @@ from django.utils.module_loading import import_string
 from .arguments import show, validate_alias
 from .backends.base import BaseLockBackend
 from .backends.caches import describe
-from .exceptions import InvalidLockBackend
+from .credentials import shows_credentials, without_credentials
+from .exceptions import InvalidLockBackend, LockBackendUnavailable
 from .plain import plain
+from .tracebacks import call_store
 
 if TYPE_CHECKING:
     _ConnectionHandler = BaseConnectionHandler[BaseLockBackend]
@@ -62,6 +64,15 @@ class LockBackendHandler(_ConnectionHandler):
         self._connections = threading.local()
 
     def create_connection(self, alias: str) -> BaseLockBackend:
+        try:
+            return call_store(self._create, alias)
+        except (InvalidLockBackend, LockBackendUnavailable) as error:
+            if not shows_credentials(error):
+                raise
+            told = type(error)(without_credentials(error))
+        raise told  # without what it came of
+
+    def _create(self, alias: str) -> BaseLockBackend:
         name, configured = f"DISTLOCK[{alias!r}]", self.settings[alias]
         if not isinstance(configured, dict) or not isinstance(configured.get("BACKEND"), str):
             raise InvalidLockBackend(f"{name}: must be a dict with a BACKEND, a dotted path.")

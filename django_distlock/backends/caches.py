@@ -152,13 +152,13 @@ def places(cache: str) -> set[tuple[Any, ...]]:
     if _is_a(cache, DJANGO_REDIS):
         options = options.get("CONNECTION_POOL_KWARGS") or {}
     try:
-        servers = _servers(configured.get("LOCATION"))
+        servers = servers_of(configured.get("LOCATION"))
         return {_place(server, options.get("db", 0)) for server in servers}
     except (TypeError, ValueError):  # another library's, or a mistake, of which that one tells
         return set()
 
 
-def _servers(location: Any) -> list[Any]:
+def servers_of(location: Any) -> list[Any]:
     """Return the servers that a LOCATION names, in one of the ways that Django takes."""
     if isinstance(location, str):
         return [server.strip() for server in re.split("[;,]", location) if server.strip()]

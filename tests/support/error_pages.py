@@ -20,5 +20,12 @@ def page_of_lost_reply(alias: str) -> str:
     with mock.patch("django_distlock.acquiring.new_owner", return_value=Owner(SECRET)):
         with pytest.raises(LockBackendUnavailable) as caught:
             acquire_lock("lost reply", backend=alias)
-    page: str = ExceptionReporter(None, caught.type, caught.value, caught.tb).get_traceback_html()
+    return page_of(caught.value)
+
+
+def page_of(error: BaseException) -> str:
+    """Return the page of an error: with the variables of all frames, but without the settings."""
+    reporter = ExceptionReporter(None, type(error), error, error.__traceback__)
+    with mock.patch.object(reporter.filter, "get_safe_settings", return_value={}):
+        page: str = reporter.get_traceback_html()
     return page

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from django.core.cache import caches
 from django.utils.module_loading import import_string
@@ -22,8 +23,9 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from ... import clocks
 from ...arguments import validate_text
+from ...credentials import UNREADABLE_URL
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
-from ..caches import REDIS_CACHES, find_cache, paths
+from ..caches import REDIS_CACHES, find_cache, paths, servers_of
 from ..daemons import NoThread, start_daemon
 from .connections import Moved, Node
 
@@ -264,9 +266,32 @@ def find_servers(
             "client."
         )
     used: Any = find_cache(alias, cache, REDIS_CACHES)
+    _check_urls(f"{name}: cache {cache!r}", caches.settings[cache].get("LOCATION"))
     place = "cache", cache, repr(caches.settings[cache]), timeout
     found = _found.get(place) or _wrap(name, _client_of(name, cache, used), timeout)
     return _found.setdefault(place, found), f"{used.key_prefix}:" if used.key_prefix else ""
+
+
+def _check_urls(name: str, location: Any) -> None:
+    """Raise for a URL that would be read otherwise than it was meant, as if that were all right.
+
+    A special character in a password ends what is taken for the user, password and host.
+    """
+    for url in servers_of(location):
+        if isinstance(url, str) and not _is_sound(url):
+            raise InvalidLockBackend(f"{name}: in LOCATION, {UNREADABLE_URL}.")
+
+
+def _is_sound(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    rest = parts.path + parts.fragment if parts.scheme != "unix" else ""
+    if "@" not in parts.netloc:
+        rest += parts.path + parts.query + parts.fragment
+    return "://" in url and "@" not in rest
 
 
 def _call(name: str, path: str) -> Any:
