@@ -14,6 +14,7 @@ from .exceptions import LockBackendUnavailable, LockError, LockLost, LockNotAcqu
 from .flows import Flow, current_flow
 from .handler import lock_backends
 from .leases import Lease
+from .leaving import release_at_exit
 from .put_off import State, release
 from .queues import contended, queues
 from .semaphores import validate_semaphore
@@ -265,6 +266,7 @@ class Acquisition:
     def keep(self, lease: Lease) -> None:
         """Let the thread or task refer to the lease: its caller may not."""
         self._flow.keep(lease)
+        release_at_exit()
 
     def disown(self) -> Lease | None:
         """Have what this acquired renewed no more, and return it."""

@@ -92,6 +92,10 @@ class Flow:
         """Refer to it until it is released: its caller may not."""
         self._kept[lease.backend, lease.semaphore] = lease
 
+    def kept(self) -> "list[Lease]":
+        """Return the leases that were acquired by name, and not released yet."""
+        return list(self._kept.values())
+
     def forget(self, lease: "Lease") -> None:
         """Find this lease by its name no more."""
         name = lease.backend, lease.semaphore

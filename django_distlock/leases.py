@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import warnings
+from collections import deque
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -42,10 +43,24 @@ class Extension(NamedTuple):
 
     semaphore: str
     owner: str
-    ttl: float
+    ttl: float | None
     token: int | None = None
     holder: str = ""
     remaining: float = 0
+
+
+class Dropped(NamedTuple):
+    """What is left of a lease that nobody referred to any more, before it was released."""
+
+    backend: str
+    claim: Extension
+    deadline: float
+    """When it ends, by the local monotonic clock."""
+
+
+dropped: deque[Dropped] = deque(maxlen=10_000)
+"""Those of this process, which are released when it ends. They aren't renewed."""
+os.register_at_fork(after_in_child=dropped.clear)
 
 
 class Lease:
@@ -220,8 +235,12 @@ class Lease:
         """Return what to ask the store for: the ttl from now, within `max_hold`."""
         if self._last - now >= (self.ttl or 0):
             return self
-        ttl = max(self._last - now, 0.001)
-        return Extension(self.semaphore, self.owner, ttl, self.token, self.holder, self.remaining)
+        return self._as_claim()._replace(ttl=max(self._last - now, 0.001))
+
+    def _as_claim(self) -> Extension:
+        return Extension(
+            self.semaphore, self.owner, self.ttl, self.token, self.holder, self.remaining
+        )
 
     def within_max_hold(self, ttl: float | None) -> float | None:
         """Return the ttl, or what `max_hold` leaves of it."""
@@ -500,6 +519,7 @@ class Lease:
             return  # never finished, or told of already
         if self.held:
             self.stop_renewal()  # who keeps the warning has a reference again
+            dropped.append(Dropped(self.backend, self._as_claim(), self._deadline))
             warnings.warn(
                 f"{self} was never released. It ends in {self.remaining:.0f} seconds, or, without "
                 "a ttl, when an operator releases it.",

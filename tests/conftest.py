@@ -11,6 +11,7 @@ from django.db import connections
 from django_distlock.borders import current_worker
 from django_distlock.flows import current_flow
 from django_distlock.handler import lock_backends
+from django_distlock.leases import dropped
 from django_distlock.signals import lock_acquired, lock_lost
 from tests.support.lock_server_command import Place, new_place
 from tests.support.lock_server_proxy import LockServerProxy
@@ -180,6 +181,7 @@ def forgotten() -> Iterator[None]:
         lease.settle()
         lease.stop_renewal()
     current_worker().flow = None
+    dropped.clear()
 
 
 @pytest.fixture
