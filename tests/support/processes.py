@@ -7,7 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 from django.db import connections
@@ -90,6 +90,8 @@ class Workers:
     def results(self) -> list[Any]:
         """Wait for all to end, each well, and return what they printed."""
         results = [json.loads(self.read(process) or "null") for process in self.processes]
+        with suppress(OSError):  # one that has failed is gone
+            self.tell()
         assert [process.wait(60) for process in self.processes] == [0] * len(results)
         return results
 

@@ -460,6 +460,7 @@ def main() -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     print(json.dumps(globals()[what](*arguments)), flush=True)
+    sys.stdin.readline()  # until all are done: what is left behind is released when a process ends
 
 
 if __name__ == "__main__":
