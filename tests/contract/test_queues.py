@@ -443,19 +443,23 @@ def test_waiter_who_is_not_there_any_more_is_forgotten(queued: QueuedStore) -> N
 
 
 @once
-def test_join_that_is_not_answered_is_undone(queued: QueuedStore) -> None:
-    """In the time that a call has; and nobody else waits for who isn't there."""
-    with queued.locks(store_timeout=3):
-        lease, other = acquire(queued), acquire(queued, "another report")
-        waits = queued.join(JOB, "owner")  # so that somebody listens
-        with queued.server.paused():  # it returns though the server doesn't
+def test_join_that_is_not_answered_is_undone(hasty: QueuedStore) -> None:
+    """In the time that a call has; and nobody else waits for who isn't there.
+
+    A store with a time limit of its own listens by itself, for a while: not at a server whose
+    listeners other tests count.
+    """
+    with hasty.locks(store_timeout=3):
+        lease, other = acquire(hasty), acquire(hasty, "another report")
+        waits = hasty.join(JOB, "owner")  # so that somebody listens
+        with hasty.server.paused():  # it returns though the server doesn't
             with pytest.raises(LockBackendUnavailable):
-                queued.join("another report", "another owner")
-        until(lambda: queued.waiting() == 1)
+                hasty.join("another report", "another owner")
+        until(lambda: hasty.waiting() == 1)
         waits.leave(granted=False)
         assert lease.release()
         assert other.release()
-        until(queued.is_unused)
+        until(hasty.is_unused)
 
 
 # Threads, processes, ends
