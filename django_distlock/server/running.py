@@ -1,7 +1,6 @@
 """Run a lock server, from its start to its orderly stop."""
 
 import asyncio
-import errno
 import logging
 import os
 import resource
@@ -16,16 +15,15 @@ from typing import Final
 
 from .. import clocks
 from .addresses import Address
+from .listening import Listener, bind, remove_socket
 from .saved import Claimed, Earlier, StateFile
 from .service import Limits, Service
 from .table import GONE, LockTable
 
 logger = logging.getLogger("django_distlock.server")
 
-BACKLOG: Final = 1_000
-"""Connections that the system keeps until they are served."""
 OTHER_FILES: Final = 50
-"""What is open beside connections, at most."""
+"""What is open beside the connections that are counted, at most."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class _Running:
                 self._longest = max(self._longest, earlier.max_ttl)
             table = self._table(earlier)
             site.state.write_running(self._longest, table.last_token)
-            service = Service(table, site.secret, site.limits)
+            service = Service(table, site.secret, site.limits, site.tls)
             try:
                 await self._serve(service, stop)
             finally:
@@ -119,7 +117,7 @@ class _Running:
 
     async def _serve(self, service: Service, stop: asyncio.Event) -> None:
         """Answer until `stop`."""
-        server = await self._listen(service)
+        listener = await self._listen(service)
         try:
             self._say(f"Serving locks at {self._site.address}.")
             notify("READY=1")
@@ -128,8 +126,8 @@ class _Running:
             await stop.wait()
             notify("STOPPING=1")
         finally:
-            server.close()
-            _remove(self._site.address.path)
+            listener.close()
+            remove_socket(self._site.address.path)
             service.end_all()
 
     async def _outlast_earlier(self, table: LockTable, stop: asyncio.Event) -> None:
@@ -147,66 +145,14 @@ class _Running:
         except OSError as error:
             logger.warning("%s. Nothing would be granted for longer than need be.", error)
 
-    async def _listen(self, service: Service) -> asyncio.Server:
+    async def _listen(self, service: Service) -> Listener:
+        address = self._site.address
         try:
-            return await self._bind(service)
+            listener = Listener(await bind(address), service.connect, service.make_room)
+            listener.start()
         except OSError as error:
-            raise OSError(f"Can't listen at {self._site.address}: {error}") from error
-
-    async def _bind(self, service: Service) -> asyncio.Server:
-        loop, site = asyncio.get_running_loop(), self._site
-        if site.address.path:
-            return await loop.create_unix_server(
-                service.connect, sock=_unix_socket(site.address.path), backlog=BACKLOG
-            )
-        host, port = site.address.host, site.address.port
-        return await loop.create_server(
-            service.connect,
-            host,
-            port,
-            backlog=BACKLOG,
-            ssl=site.tls,
-            ssl_handshake_timeout=site.limits.handshake if site.tls else None,
-        )
-
-
-def _unix_socket(path: str) -> socket.socket:
-    """Return a socket there that only this user can connect to, in the place of a dead one."""
-    _make_room(path)
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Nobody else may connect even for a moment.
-    earlier = os.umask(0o177)
-    try:
-        bound.bind(path)
-    except BaseException:
-        bound.close()
-        raise
-    finally:
-        os.umask(earlier)
-    return bound
-
-
-def _make_room(path: str) -> None:
-    """Remove a socket that nobody listens at; FileExistsError if there is something else."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except FileNotFoundError:
-            return
-        except ConnectionRefusedError:  # which a file gives as well
-            if Path(path).is_socket():
-                _remove(path)
-                return
-        except OSError:
-            pass
-    raise FileExistsError(errno.EEXIST, "There is something else than the socket of a dead server")
-
-
-def _remove(path: str) -> None:
-    """Remove our socket, or nobody's, if there is to be one."""
-    if path:
-        Path(path).unlink(missing_ok=True)
+            raise OSError(f"Can't listen at {address}: {error}") from error
+        return listener
 
 
 def allow_files(number: int) -> None:

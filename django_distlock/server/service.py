@@ -9,11 +9,14 @@ import math
 import time
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from itertools import islice
+from ssl import SSLContext, SSLError
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from .protocol import MAX_FRAME, VERSION, BadFrame, decode, encode, is_proof, new_nonce, prove
 from .requests import PROCESS, Answer, Invalid, Listings, Request, UnknownProcess, answer
 from .table import LockTable, Party, Refused
+from .throttled import ThrottledLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +32,8 @@ TURN: Final = 0.01
 STOPS: Final = "The server stops; it may be back soon."
 FAREWELL: Final = 1.0
 """Seconds in which connections are closed in order."""
+SPARED: Final = 10
+"""Strangers whose connections are closed at a time when the system has no room for more."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,14 @@ class Process:
 class Service:
     """The lock table, as its clients are served it."""
 
-    def __init__(self, table: LockTable, secret: bytes, limits: Limits) -> None:
+    def __init__(
+        self, table: LockTable, secret: bytes, limits: Limits, tls: SSLContext | None = None
+    ) -> None:
         self.table = table
         self.secret = secret
         self.limits = limits
+        self.tls = tls
+        self.log = ThrottledLog(logger)
         self.processes: dict[str, Process] = {}
         self.connections: set[Connection] = set()
         self.leaving: dict[Connection, None] = {}
@@ -86,6 +95,11 @@ class Service:
     def connect(self) -> "Connection":
         """Return what serves a new connection."""
         return Connection(self)
+
+    def make_room(self) -> None:
+        """Close at once what can be spared: the system has no room for another connection."""
+        for connection in [*self.leaving, *islice(self.strangers, SPARED)]:
+            connection.abort()
 
     def look_after(self) -> None:
         """See to what has ended, and have that done again when something ends."""
@@ -131,7 +145,10 @@ class Service:
 
 
 class Connection(asyncio.Protocol):
-    """One connection: a handshake, then requests, each answered before the next one."""
+    """One connection: a handshake, then requests, each answered before the next one.
+
+    It counts from when it was accepted. TLS begins after that, and has no time of its own.
+    """
 
     _transport: asyncio.Transport
 
@@ -142,6 +159,10 @@ class Connection(asyncio.Protocol):
         self._process: str | None = None
         self._serve: Callable[[Request], Answer] = self._shake_hands
         self._ended = False
+        self._encrypting: asyncio.Task[None] | None = None
+        """What shakes hands by TLS, before anything can be said."""
+        self._unsaid = bytearray()
+        """What is to be said after that."""
         self._heard = False
         """Whether something came since it was looked last."""
         self._timer: asyncio.TimerHandle | None = None
@@ -153,20 +174,44 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=UNREAD)
         service = self._service
         service.connections.add(self)
+        if service.tls is not None:
+            encrypting = self._encrypt(service.tls)
+            self._encrypting = asyncio.get_running_loop().create_task(encrypting)
         if service.stopping:
             self.end("closing", STOPS)
             return
         if len(service.connections) > service.limits.max_connections:
+            full = f"{service.limits.max_connections} connections are open, the most that may be."
+            service.log.write("full", "%s", full)
             if not service.strangers:
-                self.end(
-                    "connections",
-                    f"{service.limits.max_connections} connections are open, the most that may be.",
-                )
+                self.end("connections", full)
                 return
-            next(iter(service.strangers)).end("handshake", "Others want to connect.")
+            next(iter(service.strangers)).drop("handshake", "Others want to connect.")
         service.strangers[self] = None
         self.send({"distlock": VERSION, "challenge": self._challenge})
         self._expect(service.limits.handshake)
+
+    async def _encrypt(self, tls: SSLContext) -> None:
+        """Shake hands by TLS, then say what was to be said meanwhile, and answer what came."""
+        if self._transport.is_closing():
+            return
+        encrypted = None
+        try:
+            encrypted = await asyncio.get_running_loop().start_tls(
+                self._transport, self, tls, server_side=True
+            )
+        except SSLError as error:
+            self._log_turned_away("TLS", str(error))
+        except OSError:
+            pass  # it has left
+        self._encrypting = None
+        if encrypted is None:
+            self.connection_lost(None)
+            return
+        self._transport = encrypted
+        encrypted.set_write_buffer_limits(high=UNREAD)
+        encrypted.write(bytes(self._unsaid))
+        self.data_received(b"")
 
     def _expect(self, seconds: float) -> None:
         """End it unless something comes in that time."""
@@ -186,13 +231,14 @@ class Connection(asyncio.Protocol):
         if self._heard and self not in self._service.strangers:
             self._expect(self._service.limits.idle)
         else:
-            self.end("idle", f"Nothing was asked in {seconds:g} seconds.")
+            self.drop("idle", f"Nothing was asked in {seconds:g} seconds.")
 
     def data_received(self, data: bytes) -> None:
         """Answer what is whole; what comes after the last words is thrown away."""
         if not self._ended:
             self._buffer += data
-            self._answer_lines()
+            if self._encrypting is None:
+                self._answer_lines()
 
     def _answer_lines(self) -> None:
         """Answer each line that is whole, as many as there is time for in this turn."""
@@ -236,8 +282,9 @@ class Connection(asyncio.Protocol):
             return _error("refused", str(error))
         except UnknownProcess as error:
             return _error("process", str(error))
-        except Exception:
-            logger.exception("A request could not be answered; its connection is closed.")
+        except Exception:  # noqa: BLE001 - the log has its traceback
+            text = "A request could not be answered; its connection is closed."
+            self._service.log.write("internal", text, failed=True)
             return self._last_words("internal", "The server failed; its log says how.")
 
     def _refuse_frame(self) -> bytes:
@@ -281,9 +328,12 @@ class Connection(asyncio.Protocol):
 
     def _turn_away(self, code: str, text: str) -> Answer:
         self._ended = True
-        peer = self._transport.get_extra_info("peername") or "a process of this machine"
-        logger.warning("%s was turned away: %s", peer, text)
+        self._log_turned_away(code, text)
         return {"error": code, "text": text}
+
+    def _log_turned_away(self, code: str, text: str) -> None:
+        peer = self._transport.get_extra_info("peername") or "a process of this machine"
+        self._service.log.write(code, "%s was turned away: %s", peer, text)
 
     def _last_words(self, code: str, text: str) -> bytes:
         self._ended = True
@@ -293,13 +343,26 @@ class Connection(asyncio.Protocol):
         """Send what nobody asked for; False if the connection has ended."""
         if self._ended:
             return False
-        self._transport.write(encode(message))
+        self._write(encode(message))
         return True
+
+    def _write(self, data: bytes) -> None:
+        if self._encrypting is None:
+            self._transport.write(data)
+        else:
+            self._unsaid += data
+
+    def drop(self, code: str, text: str) -> None:
+        """End it; without a word, if none can be said yet."""
+        if self._encrypting is None:
+            self.end(code, text)
+        else:
+            self.abort()
 
     def end(self, code: str, text: str) -> None:
         """Say why, and close the connection."""
         if not self._ended:
-            self._transport.write(self._last_words(code, text))
+            self._write(self._last_words(code, text))
             self._hang_up()
 
     def _hang_up(self) -> None:
@@ -309,11 +372,11 @@ class Connection(asyncio.Protocol):
         """
         self._buffer.clear()
         service = self._service
-        service.connections.discard(self)
-        service.strangers.pop(self, None)
+        self._count_no_more()
         if self._transport.is_closing():
             return
-        if self._transport.can_write_eof():  # not by TLS: there it is the client's to close it
+        # Not by TLS: there it is the client's to close it.
+        if self._encrypting is None and self._transport.can_write_eof():
             with suppress(OSError):  # it is gone already
                 self._transport.write_eof()
         service.leaving[self] = None
@@ -324,8 +387,14 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close it at once."""
         self._ended = True
-        self._service.leaving.pop(self, None)
+        self._count_no_more()
         self._transport.abort()
+
+    def _count_no_more(self) -> None:
+        service = self._service
+        service.connections.discard(self)
+        service.leaving.pop(self, None)
+        service.strangers.pop(self, None)
 
     def pause_writing(self) -> None:
         """Close it: the client leaves unread what it asks for."""
@@ -333,12 +402,12 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Let what ends with the connection end."""
+        if self.closed.done():  # TLS may have told it, or failed before it could
+            return
         self._ended = True
         self._stop_timer()
+        self._count_no_more()
         service = self._service
-        service.connections.discard(self)
-        service.leaving.pop(self, None)
-        service.strangers.pop(self, None)
         if self._process is not None and not service.stopping:
             process = service.processes.get(self._process)
             if process is not None and process.connection is self:

@@ -88,7 +88,7 @@ def test_page_has_every_request_and_every_error() -> None:
     requests = text.partition("## Requests")[2].partition("## Waiting")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", requests, re.MULTILINE)) == {"do", *ACTIONS}
     source = Path(service.__file__).read_text("utf-8")
-    sent = set(re.findall(r'(?:_error|_last_words|_turn_away|\.end)\(\s*"(\w+)"', source))
+    sent = set(re.findall(r'(?:_error|_last_words|_turn_away|\.end|\.drop)\(\s*"(\w+)"', source))
     codes = text.partition("| code |")[2].partition("\n\n")[0]
     named = re.findall(r"^\| (`.+?) \|", codes, re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", " ".join(named))) == sent

@@ -88,9 +88,9 @@ def start_lock_server(*arguments: str, **options: Any) -> Server:
 
 
 @contextmanager
-def flawless_lock_server(*arguments: str) -> Iterator[Server]:
+def flawless_lock_server(*arguments: str, **options: Any) -> Iterator[Server]:
     """Run one, whose log has no failure at the end."""
-    with start_lock_server(*arguments) as running:
+    with start_lock_server(*arguments, **options) as running:
         yield running
         assert "Traceback" not in Path(running.log.name).read_text(errors="replace")
 

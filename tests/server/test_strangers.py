@@ -1,0 +1,241 @@
+"""Strangers at a lock server: they take no room from who knows the secret, nor fill its log."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from django_distlock.server.throttled import ThrottledLog
+from tests.support.concurrency import until
+from tests.support.lock_client import LockClient, endpoint_of, friend, line
+from tests.support.lock_servers import flawless_lock_server
+from tests.support.ports import HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.servers import Server
+
+pytestmark = pytest.mark.needs("lock_server", "lock_server_tls")
+
+MOST = 50
+"""Connections that the servers here allow."""
+CROWD = 400
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["TCP", "TLS"])
+def small(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Run a server with room for few, where a stranger has a minute to introduce himself."""
+    limits = ("--handshake", "60", "--max-connections", str(MOST))
+    with flawless_lock_server(*limits, tls=request.param) as running:
+        yield running
+
+
+@contextmanager
+def crowd(server: Server, size: int = CROWD) -> Iterator[list[socket.socket]]:
+    """Have so many connections on which nothing is said in the block, not even by TLS."""
+    with ExitStack() as connected:
+        yield [
+            connected.enter_context(socket.create_connection((HOST, server.port), 60))
+            for _ in range(size)
+        ]
+
+
+def descriptors(server: Server) -> int:
+    """Return how many files the server has open."""
+    return process_of(server).num_fds()
+
+
+def process_of(server: Server) -> psutil.Process:
+    assert server.executor.process is not None
+    return psutil.Process(server.executor.process.pid)
+
+
+def lines(server: Server, text: str) -> list[str]:
+    """Return what the server has logged of this."""
+    logged = Path(server.log.name).read_text().splitlines()
+    return [each for each in logged if text in each]
+
+
+# Room
+
+
+def test_silent_crowd_is_counted_before_tls(small: Server) -> None:
+    """Each new one takes the place of the oldest; who knows the secret gets in at once."""
+    unused = descriptors(small)
+    with friend(endpoint_of(small)) as earlier, crowd(small):
+        began = time.monotonic()
+        with friend(endpoint_of(small)) as newcomer:
+            assert newcomer.is_served()
+        assert time.monotonic() - began < 5
+        assert earlier.ask("status")["connections"] <= MOST
+        # Those who are told why they have to go are as many again.
+        assert descriptors(small) <= unused + 2 * MOST + 10
+        assert earlier.is_served()
+    until(lambda: descriptors(small) <= unused)
+
+
+def test_oldest_in_a_silent_crowd_goes_first(small: Server) -> None:
+    """Those who came last are still there."""
+    with crowd(small, MOST + 5) as connected, friend(endpoint_of(small)):
+        assert all(is_ended(each) for each in connected[:6])
+        assert not any(has_ended(each) for each in connected[10:])
+
+
+def is_ended(connection: socket.socket) -> bool:
+    """Return True when the server has closed it."""
+    with suppress(ConnectionError):
+        while connection.recv(65536):
+            pass
+    return True
+
+
+def has_ended(connection: socket.socket) -> bool:
+    """Tell whether the server has closed it by now."""
+    connection.setblocking(False)
+    try:
+        return b'"error"' in (found := connection.recv(65536)) or not found
+    except BlockingIOError:
+        return False
+
+
+def test_stranger_has_one_time_for_tls_and_the_secret() -> None:
+    """Who never finishes the handshake of TLS is closed then, and so is who stops after it."""
+    with flawless_lock_server("--handshake", "1", tls=True) as running:
+        began = time.monotonic()
+        with crowd(running, 1) as [silent], LockClient(endpoint_of(running)) as stranger:
+            assert is_ended(silent)
+            assert 0.9 < time.monotonic() - began < 10
+            assert "challenge" in stranger.message()
+            assert stranger.message()["error"] == "idle"
+        with friend(endpoint_of(running)) as other:
+            until(lambda: other.ask("status")["connections"] == 1)
+
+
+def test_friend_is_told_that_there_is_no_room(small: Server) -> None:
+    """By TLS, too, though that begins only when the server knows that there is none."""
+    endpoint = endpoint_of(small)
+    with ExitStack() as connected:
+        first, *_ = [connected.enter_context(friend(endpoint)) for _ in range(MOST)]
+        for _ in range(3):
+            with LockClient(endpoint) as refused:
+                assert refused.message()["error"] == "connections"
+        assert first.is_served()
+
+
+def test_full_server_bounds_those_who_are_to_be_told(small: Server) -> None:
+    """A silent crowd that is turned away takes as much room as may be, for a moment."""
+    with ExitStack() as connected:
+        first, *_ = [connected.enter_context(friend(endpoint_of(small))) for _ in range(MOST)]
+        unused = descriptors(small)
+        with crowd(small):
+            assert first.is_served()
+            assert descriptors(small) <= unused + MOST + 10
+            assert first.ask("status")["connections"] == MOST
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])
+def test_what_is_sent_before_the_challenge_came_is_answered_after_it(*, tls: bool) -> None:
+    """However early it comes: as soon as TLS is there."""
+    with flawless_lock_server(tls=tls) as running:
+        for _ in range(20):
+            with LockClient(endpoint_of(running)) as hasty:
+                hasty.send(line({"do": "ping"}))
+                assert "challenge" in hasty.message()
+                assert hasty.message()["error"] == "version"
+
+
+@pytest.mark.parametrize("how", ["closed", "reset", "no TLS", "half"])
+def test_who_leaves_during_tls_is_forgotten(how: str) -> None:
+    """In order or not, and whatever he said."""
+    with flawless_lock_server("--handshake", "60", tls=True) as running:
+        with friend(endpoint_of(running)) as other:
+            for _ in range(20):
+                leave(running, how)
+            until(lambda: other.ask("status")["connections"] == 1)
+            assert other.is_served()
+
+
+def leave(server: Server, how: str) -> None:
+    """Connect, and leave like that."""
+    with socket.create_connection((HOST, server.port), 60) as connection:
+        if how == "reset":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        elif how == "no TLS":
+            connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        elif how == "half":
+            connection.sendall(b"\x16\x03\x01\x02\x00")
+
+
+def test_who_is_in_the_midst_of_tls_does_not_keep_the_server_from_its_end() -> None:
+    """It stops in a moment."""
+    with (
+        flawless_lock_server("--handshake", "60", tls=True) as running,
+        crowd(running, 20),
+        friend(endpoint_of(running)) as other,
+    ):
+        running.stop()
+        assert other.last_word() == "closing"
+
+
+def test_server_without_descriptors_closes_strangers_and_goes_on(small: Server) -> None:
+    """Who knows the secret gets in, and the log has a line a second."""
+    process = process_of(small)
+    soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
+    began, logged = time.monotonic(), len(lines(small, ""))
+    with friend(endpoint_of(small)) as earlier:
+        process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() + 20, hard))
+        try:
+            with crowd(small, 200):
+                with friend(endpoint_of(small)) as newcomer:
+                    assert newcomer.is_served()
+                assert earlier.is_served()
+        finally:
+            process.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
+    assert time.monotonic() - began < 30
+    assert lines(small, "Too many open files")
+    passed = time.monotonic() - began
+    assert len(lines(small, "")) - logged <= 2 * (passed + 1)  # the other line: it is full
+
+
+# The log
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])
+def test_flood_of_strangers_writes_a_line_a_second(*, tls: bool) -> None:
+    """Of each kind: that it is full, and why somebody was turned away."""
+    began = time.monotonic()
+    with flawless_lock_server("--max-connections", str(MOST), tls=tls) as running:
+        endpoint = endpoint_of(running)
+        for _ in range(100):
+            with LockClient(endpoint) as stranger:
+                hello = stranger.hello(stranger.message()["challenge"], answer="0" * 64)
+                stranger.send(line(hello))
+                assert stranger.message()["error"] == "secret"
+        with crowd(running, 200), friend(endpoint) as client:
+            assert client.is_served()
+        passed = time.monotonic() - began
+        assert 1 <= len(lines(running, "was turned away")) <= passed + 1
+        assert 1 <= len(lines(running, "connections are open")) <= passed + 1
+
+
+def test_line_says_how_many_like_it_were_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """Of its own kind, when the next one comes."""
+    now = 0.0
+    log = ThrottledLog(logging.getLogger("django_distlock.server"), lambda: now)
+    for moment in (0.0, 0.5, 0.9, 1.0, 2.0):
+        now = moment
+        log.write("a", "%s happened.", "A")
+        if moment == 0.5:
+            log.write("b", "B happened.", failed=True)
+    left_out = "A happened. (2 more lines like this were left out)"
+    expected = ["A happened.", "B happened.", left_out, "A happened."]
+    assert [record.getMessage() for record in caplog.records] == expected
+    assert [record.levelname for record in caplog.records][1] == "ERROR"
