@@ -1,6 +1,9 @@
 """Where a lock server is, and by which secret it is known: for itself, and for its clients."""
 
+import os
 import re
+import shlex
+import stat
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -95,4 +98,23 @@ def check_secret(secret: str | bytes) -> bytes:
 
 def read_secret(path: str) -> bytes:
     """Return the secret that is in a file, without the end of its line; OSError or ValueError."""
-    return check_secret(Path(path).read_bytes().rstrip(b"\r\n"))
+    with Path(path).open("rb") as file:
+        _check_private(path, os.fstat(file.fileno()))
+        return check_secret(file.read().rstrip(b"\r\n"))
+
+
+def _check_private(path: str, status: os.stat_result) -> None:
+    """Raise ValueError if others can read the file.
+
+    A file of another user, of root for instance, may be given to a group: that is how a process
+    that isn't its owner gets it.
+    """
+    if os.name != "posix":  # permissions are no mode there
+        return
+    ours = status.st_uid == os.geteuid()
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & (0o077 if ours else 0o007):
+        raise ValueError(
+            f"{path!r} has the mode {mode:04o}, so others can read the secret: "
+            f"chmod {'600' if ours else '640'} {shlex.quote(path)}"
+        )

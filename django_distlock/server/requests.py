@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ..semaphores import MAX_LENGTH, validate_semaphore
+from ..semaphores import CONTROL_OR_SURROGATE, MAX_LENGTH, validate_semaphore
 from .table import Described, FutureToken, Lock, Party, Refused
 
 if TYPE_CHECKING:
@@ -222,6 +222,10 @@ def _text(request: Request, name: str, longest: int, *, least: int = 1) -> str:
     text = request.get(name, "")
     if type(text) is not str or not least <= len(text) <= longest:
         raise Invalid(f"{name} is a text of {least} to {longest} characters.")
+    if found := CONTROL_OR_SURROGATE.search(text):
+        raise Invalid(
+            f"{name} has no control characters or lone surrogates, this one has {found[0]!r}."
+        )
     return text
 
 

@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from ssl import SSLContext
 from typing import Final
@@ -31,7 +31,7 @@ class Site:
     """What a lock server is to be."""
 
     address: Address
-    secret: bytes
+    secret: bytes = field(repr=False)
     limits: Limits
     state: StateFile
     tls: SSLContext | None = None
@@ -90,6 +90,7 @@ class _Running:
             last_token=earlier.last_token if earlier else 0,
             max_locks=limits.max_locks,
             max_waiters=limits.max_waiters,
+            max_all_waiters=limits.max_all_waiters,
         )
         if earlier is not None and earlier.locks is not None:
             table.load(earlier.locks, earlier.elapsed)

@@ -45,6 +45,7 @@ class Limits:
     max_connections: int = 2_000
     max_locks: int = 1_000_000
     max_waiters: int = 10_000
+    max_all_waiters: int = 20_000
     idle: float = 120
     handshake: float = 5
 

@@ -52,6 +52,10 @@ class Described(NamedTuple):
     acquired_at: int
     left: float
 
+    def __repr__(self) -> str:
+        """Leave the owner out: who has it can release the lock."""
+        return f"<lock on {self.semaphore!r}, token {self.token}, of {self.holder!r}>"
+
 
 class Party:
     """A process, say: all that it waits for may end with it, and what it holds so."""
@@ -72,6 +76,10 @@ class Waiter(NamedTuple):
     holder: str
     wake: Callable[[], object]
     party: Party
+
+    def __repr__(self) -> str:
+        """Leave the owner out. See Described."""
+        return f"<waiter {self.holder!r}>"
 
 
 class Lock:
@@ -129,6 +137,7 @@ class LockTable:
         last_token: int = 0,
         max_locks: float = math.inf,
         max_waiters: float = math.inf,
+        max_all_waiters: float = math.inf,
         monotonic: Callable[[], float] = clocks.monotonic,
         microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
@@ -137,12 +146,15 @@ class LockTable:
         self._grants_from = grants_from
         self._max_locks = max_locks
         self._max_waiters = max_waiters
+        self._max_all_waiters = max_all_waiters
         self.monotonic = monotonic
         self.microseconds = microseconds
         self.locks: dict[str, Lock] = {}
         """By semaphore."""
         self.schedule: list[tuple[float, str]] = []
         """A heap of when to look at which lock; some of it doesn't count any more."""
+        self._waiting: set[tuple[str, str]] = set()
+        """All who wait, by semaphore and owner."""
 
     def __len__(self) -> int:
         return len(self.locks)
@@ -150,7 +162,7 @@ class LockTable:
     @property
     def waiters(self) -> int:
         """How many wait."""
-        return sum(len(lock.queue or ()) for lock in list(self.locks.values()))
+        return len(self._waiting)
 
     @property
     def grace(self) -> float:
@@ -259,9 +271,13 @@ class LockTable:
             earlier.party.waiting.discard((semaphore, owner))
         elif len(lock.queue) >= self._max_waiters:
             raise Refused(f"{len(lock.queue)} wait for {semaphore!r} already, the most that may.")
+        elif len(self._waiting) >= self._max_all_waiters:
+            raise Refused(f"{len(self._waiting)} wait for locks already, the most that may.")
         party = party or Party()
         party.silent = False
-        party.waiting.add((semaphore, owner))
+        place = semaphore, owner
+        party.waiting.add(place)
+        self._waiting.add(place)
         lock.queue[owner] = Waiter(owner, holder, wake, party)
         if lock.offered and lock.owner == owner:
             wake()  # he may not have heard of it
@@ -432,7 +448,9 @@ class LockTable:
 
     def _forget(self, lock: Lock, owner: str) -> None:
         if lock.queue and (waiter := lock.queue.pop(owner, None)):
-            waiter.party.waiting.discard((lock.semaphore, owner))
+            place = lock.semaphore, owner
+            waiter.party.waiting.discard(place)
+            self._waiting.discard(place)
 
 
 def check_token(token: int, now: int) -> None:

@@ -46,7 +46,7 @@ def test_status_tells_what_a_fresh_server_holds(place: Place) -> None:
     assert up.startswith(f"The lock server at {place.address} has been up for ")
     assert others == [
         "locks: 0 of 30",
-        "waiters: 0, up to 10000 for a lock",
+        "waiters: 0 of 20000, up to 10000 for a lock",
         "connections: 1 of 2000",
         "leases last 1000000 seconds at most",
     ]
@@ -75,7 +75,10 @@ def test_status_lists_twenty_locks_and_counts_the_others(place: Place) -> None:
             )
             assert "left" in wire.receive()
             lines = said("--status", *place.at).splitlines()
-            assert lines[1:3] == ["locks: 20 of 1000000", "waiters: 1, up to 10000 for a lock"]
+            assert lines[1:3] == [
+                "locks: 20 of 1000000",
+                "waiters: 1 of 20000, up to 10000 for a lock",
+            ]
             assert lines[5].startswith("00: a host, 59m ")
             assert lines[-1].startswith("19: a host, 49m ")
             assert len(lines) == 5 + 20

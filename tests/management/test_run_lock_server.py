@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
+from django_distlock.server.addresses import Address
+from django_distlock.server.running import Site
+from django_distlock.server.saved import Earlier, StateFile
+from django_distlock.server.service import Limits
+from django_distlock.server.table import Described, Party, Waiter
 from tests.support.lock_server_command import SECRET, Command, Place, said, server_settings
+from tests.support.lock_servers import write_secret
 from tests.support.ports import HOST
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # Which server
 
@@ -61,6 +65,23 @@ def test_settings_that_are_no_dict_are_refused() -> None:
         call_command("run_lock_server")
 
 
+def test_what_is_shown_of_a_server_has_no_secret() -> None:
+    """Nor have its locks, and who waits, the owners' secrets."""
+    site = Site(
+        address=Address("localhost", 7433),
+        secret=SECRET.encode(),
+        limits=Limits(),
+        state=StateFile(Path("state")),
+    )
+    assert SECRET not in repr(site)
+    assert "7433" in repr(site)
+    described = Described("1234collectPayment", SECRET, 7, "a host", 1, 60.0)
+    earlier = Earlier(300, 7, [described], 0, 0)
+    waiter = Waiter(SECRET, "a host", lambda: None, Party())
+    assert SECRET not in repr([described, earlier, waiter])
+    assert "1234collectPayment" in repr(earlier)
+
+
 # What is refused
 
 
@@ -73,6 +94,7 @@ REFUSED = [
     (("--bind", f"{HOST}:0"), "the port is a number from 1 to 65535"),
     ((*AT, "--secret-file", "{directory}/missing"), "--secret-file: .*No such file.*/missing"),
     ((*AT, "--secret-file", "{directory}"), "--secret-file: .*Is a directory"),
+    ((*AT, "--secret-file", "{directory}/open"), "--secret-file: .*0644, .*chmod 600 /.*/open$"),
     ((*AT, "--secret-file", "{directory}/short"), "--secret-file: the secret has 5 bytes"),
     ((*HERE, "--tls-key", "k"), "--tls-cert and --tls-key belong together"),
     ((*HERE, "--tls-cert", "c"), "--tls-cert and --tls-key belong together"),
@@ -101,8 +123,9 @@ def test_what_can_not_be_is_refused_in_one_line(
     tmp_path: Path, arguments: tuple[str, ...], complaint: str
 ) -> None:
     """It says what to do."""
-    (tmp_path / "secret").write_text(SECRET)
-    (tmp_path / "short").write_text("short")
+    write_secret(tmp_path / "secret", SECRET.encode())
+    write_secret(tmp_path / "short", b"short")
+    write_secret(tmp_path / "open", SECRET.encode()).chmod(0o644)
     given = [each.format(directory=tmp_path) for each in arguments]
     with pytest.raises(CommandError, match=complaint) as caught:
         said(*given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from django_distlock.server.addresses import (
     read_secret,
     unix_address,
 )
+from tests.support.lock_servers import write_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,13 +150,41 @@ def test_secret_is_a_text() -> None:
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n"])
 def test_line_end_is_no_part_of_a_secret_in_a_file(tmp_path: Path, end: bytes) -> None:
     """An editor or a shell writes one; other blanks and bytes that are no UTF-8 count."""
-    (tmp_path / "secret").write_bytes(b" \xff\xfe correct horse " + end)
+    write_secret(tmp_path / "secret", b" \xff\xfe correct horse " + end)
     assert read_secret(str(tmp_path / "secret")) == b" \xff\xfe correct horse "
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o622, 0o601])
+def test_secret_in_a_file_that_others_can_use_is_refused(tmp_path: Path, mode: int) -> None:
+    """As ssh does; the error says what to do, and that helps."""
+    file = write_secret(tmp_path / "a secret", b"correct horse battery staple\n")
+    file.chmod(mode)
+    message = rf"/a secret' has the mode {mode:04o}, so others can .*: chmod 600 '/.*/a secret'$"
+    with pytest.raises(ValueError, match=message):
+        read_secret(str(file))
+    file.chmod(0o400)
+    assert read_secret(str(file)) == b"correct horse battery staple"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who can give a file away")
+@pytest.mark.parametrize(("mode", "advice"), [(0o440, ""), (0o444, "640"), (0o641, "640")])
+def test_secret_in_another_users_file_may_be_given_to_a_group(
+    tmp_path: Path, mode: int, advice: str
+) -> None:
+    """As root gives it to a service, or systemd does; not to everybody."""
+    file = write_secret(tmp_path / "secret", b"correct horse battery staple\n")
+    file.chmod(mode)
+    os.chown(file, 65_534, 65_534)
+    if advice:
+        with pytest.raises(ValueError, match=f": chmod {advice} /"):
+            read_secret(str(file))
+    else:
+        assert read_secret(str(file))
 
 
 def test_secret_in_a_file_must_be_long_enough_without_its_line_end(tmp_path: Path) -> None:
     """An empty line is no secret."""
-    (tmp_path / "secret").write_bytes(b"\n" * 20)
+    write_secret(tmp_path / "secret", b"\n" * 20)
     with pytest.raises(ValueError, match="has 0 bytes"):
         read_secret(str(tmp_path / "secret"))
     with pytest.raises(FileNotFoundError, match="nowhere"):

@@ -23,7 +23,7 @@ from django_distlock import LockBackendUnavailable, acquire_lock, lock_backends
 from django_distlock.backends.server import ServerBackend
 from tests.support.children import tied
 from tests.support.documentation import DOCUMENTS, example
-from tests.support.lock_servers import PATH, options_of, start_lock_server
+from tests.support.lock_servers import PATH, options_of, start_lock_server, write_secret
 from tests.support.paths import ROOT
 from tests.support.ports import HOST
 from tests.support.processes import worker_environment
@@ -146,7 +146,7 @@ def test_the_unit_runs_a_server(tmp_path: Path, unused_port: int) -> None:
     settings.read_string(unit())
     [name, _, file] = settings["Service"]["LoadCredential"].partition(":")
     assert file == "/etc/mysite/lock-secret"
-    (tmp_path / name).write_text("correct horse battery staple\n")
+    write_secret(tmp_path / name, b"correct horse battery staple\n")
     command = settings["Service"]["ExecStart"]
     parser().parse_args(shlex.split(command)[3:])  # raises if one isn't known
     for shown, here in {

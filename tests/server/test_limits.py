@@ -34,7 +34,14 @@ def roomy() -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def tight() -> Iterator[Server]:
     """Run a server with room for little."""
-    limits = {"connections": 10, "locks": 5, "waiters": 2, "ttl": 10, "frame": 1_000}
+    limits = {
+        "connections": 10,
+        "locks": 5,
+        "waiters": 2,
+        "all-waiters": 4,
+        "ttl": 10,
+        "frame": 1_000,
+    }
     arguments = [f"--max-{name}={most}" for name, most in limits.items()]
     with flawless_lock_server("--handshake=60", *arguments) as running:
         yield running
@@ -182,6 +189,33 @@ def test_so_many_may_wait_for_one_lock(tight: Server, tight_client: LockClient) 
         tight_client.ask("leave", semaphore="1234collectPayment", owner="one")
         assert "left" in join("three")
     tight_client.release("1234collectPayment")
+
+
+def test_so_many_may_wait_for_all_locks_together(tight: Server, tight_client: LockClient) -> None:
+    """For however many locks; who leaves, or gets his lock, makes room."""
+    with friend(endpoint_of(tight), PROCESS):
+
+        def join(semaphore: str, owner: str) -> dict[str, Any]:
+            request = {"owner": owner, "process": PROCESS, "number": 1}
+            return tight_client.ask("join", semaphore=semaphore, **request)
+
+        for name in ("s0", "s1", "s2"):
+            tight_client.acquire(name, ttl=10)
+        places = [("s0", "one"), ("s0", "two"), ("s1", "one"), ("s1", "two")]
+        assert all("left" in join(*place) for place in (*places, *places))
+        refused = join("s2", "one")
+        assert refused["error"] == "refused"
+        assert refused["text"] == "4 wait for locks already, the most that may."
+        assert tight_client.ask("status")["waiters"] == 4
+        tight_client.release("s0")
+        assert tight_client.acquire("s0", "one", ttl=10)
+        assert "left" in join("s2", "one")
+        assert join("s2", "two")["error"] == "refused"
+        tight_client.ask("leave", semaphore="s1", owner="one")
+        assert "left" in join("s2", "two")
+    until(lambda: tight_client.ask("status")["waiters"] == 0)
+    for name, owner in (("s0", "one"), ("s1", "me"), ("s2", "me")):
+        assert tight_client.release(name, owner) == 1
 
 
 def test_ttl_and_frame_have_their_limits(tight: Server, tight_client: LockClient) -> None:

@@ -144,6 +144,28 @@ SENSELESS: dict[str, dict[str, Any]] = {
         "ttl": 60,
         "holder": "h" * 1_001,
     },
+    "holder with a line's end": {
+        "do": "acquire",
+        "semaphore": "1234collectPayment",
+        "owner": "me",
+        "ttl": 60,
+        "holder": "a\nb",
+    },
+    "waiting holder that is no Unicode": {
+        "do": "join",
+        "semaphore": "1234collectPayment",
+        "owner": "me",
+        "process": ONE,
+        "number": 1,
+        "holder": "\ud800",
+    },
+    "owner with a control character": {
+        "do": "acquire",
+        "semaphore": "1234collectPayment",
+        "owner": "m\x9be",
+        "ttl": 60,
+    },
+    "prefix that no semaphore has": {"do": "held", "prefix": "\0"},
     "no leases": {"do": "renew"},
     "leases of another type": {"do": "renew", "leases": {"a": LEASE}},
     "negative time": {
@@ -185,6 +207,17 @@ def test_senseless_request_changes_nothing(
         assert quiet_client.is_served()
 
 
+def test_text_that_can_not_be_is_told_by_its_name(quiet_client: LockClient) -> None:
+    """And by the character; what is merely strange is taken."""
+    request = {"semaphore": "1234collectPayment", "owner": "me", "ttl": 60}
+    error = quiet_client.ask("acquire", holder="a\tb", **request)
+    assert error["text"] == (
+        "holder has no control characters or lone surrogates, this one has '\\t'."
+    )
+    assert quiet_client.acquire("1234collectPayment", holder="h" * 999 + "\N{SNOWMAN}")
+    assert quiet_client.release("1234collectPayment")
+
+
 SENSELESS_LEASES: dict[str, Any] = {
     "another type": "1234collectPayment",
     "something more": [*LEASE, None],
@@ -194,6 +227,7 @@ SENSELESS_LEASES: dict[str, Any] = {
     "endless ttl": ["1234collectPayment", "me", 10**400, 1, ""],
     "token that is none": ["1234collectPayment", "me", 60, 2**62, ""],
     "long holder": [*LEASE[:4], "h" * 1_001],
+    "holder with a control character": [*LEASE[:4], "\x1b[2J"],
 }
 
 

@@ -22,7 +22,7 @@ from django_distlock.server.saved import Claimed, InUse, StateFile, Unreadable
 from django_distlock.server.table import Described
 from tests.support.concurrency import until
 from tests.support.lock_server_command import Place
-from tests.support.lock_servers import MOVED_CLOCK, move_clock
+from tests.support.lock_servers import MOVED_CLOCK, move_clock, write_secret
 from tests.support.processes import strike
 
 if TYPE_CHECKING:
@@ -555,7 +555,7 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Site]
     """Return what tells what server the command would run."""
     sites: list[Site] = []
     monkeypatch.setattr(run_lock_server, "run", lambda site, say: sites.append(site))
-    (tmp_path / "secret").write_text("correct horse battery staple")
+    write_secret(tmp_path / "secret", b"correct horse battery staple")
 
     def of_command(**options: str) -> Site:
         call_command("run_lock_server", secret_file=str(tmp_path / "secret"), **options)

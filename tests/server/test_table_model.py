@@ -212,6 +212,7 @@ class Anything(RuleBasedStateMachine):
             if model.ends > now:
                 assert (lock.owner, lock.offered) == (model.owner, model.offered)
                 assert lock.party is self.parties.get(model.party)
+        assert self.table.waiters == sum(len(model.queue) for model in self.models.values())
         for name, party in self.parties.items():
             assert {semaphore for semaphore, _ in party.waiting} <= set(self.models)
             assert party.silent == (name in self.silent)

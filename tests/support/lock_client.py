@@ -205,6 +205,7 @@ class Serving:
             grants_from=self.clock.now + grace if grace else GONE,
             max_locks=limits.max_locks,
             max_waiters=limits.max_waiters,
+            max_all_waiters=limits.max_all_waiters,
         )
         self.service = Service(table, secrets.token_bytes(32), limits)
         self.loop = StoppedLoop()

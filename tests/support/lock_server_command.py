@@ -20,6 +20,7 @@ from django.test import override_settings
 from django_distlock.backends.server import ServerBackend
 from django_distlock.leases import Extension
 from tests.support.children import tied
+from tests.support.lock_servers import write_secret
 from tests.support.paths import ROOT
 from tests.support.ports import HOST, reserved_port
 
@@ -131,8 +132,9 @@ class Place:
         self.directory = directory
         self.socket = directory / "socket"
         self.address = f"unix:{self.socket}" if unix else f"{HOST}:{port}"
-        self.secret_file = directory / "secret"
-        self.secret_file.write_text(f"{secrets.token_urlsafe()}\n")
+        self.secret_file = write_secret(
+            directory / "secret", f"{secrets.token_urlsafe()}\n".encode()
+        )
         self.state = directory / "state" / "locks.json"
 
     @property

@@ -50,7 +50,7 @@ def lock_server(
     outlasts a kill; with `grace` it grants nothing at first.
     """
     home = Home.create("server")
-    secret_file = home.write("secret", f"{secrets.token_urlsafe(32)}\n")
+    secret_file = write_secret(home.directory / "secret", f"{secrets.token_urlsafe(32)}\n".encode())
     path = home.directory / "socket"
     address = f"unix:{path}" if unix else f"{HOST}:{home.port}"
     options = {"address": address, "secret_file": str(secret_file)}
@@ -102,6 +102,13 @@ def start_careful_lock_server(*arguments: str, **options: Any) -> Server:
     assert isinstance(parts, list)
     parts.remove("--no-grace")
     return server
+
+
+def write_secret(path: Path, secret: bytes) -> Path:
+    """Write a file that only this user can read; return its path."""
+    path.touch(mode=0o600)
+    path.write_bytes(secret)
+    return path
 
 
 def move_clock(directory: Path, seconds: float) -> None:

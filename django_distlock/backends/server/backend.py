@@ -263,7 +263,12 @@ def _info(
 def _secret(secret: str | None, secret_file: str | None) -> bytes:
     if (secret is None) is (secret_file is None):
         raise ValueError("give either secret, a text, or secret_file, the path of a file with it")
-    return check_secret(secret) if secret is not None else read_secret(str(secret_file))
+    if secret is not None:
+        return check_secret(secret)
+    try:
+        return read_secret(str(secret_file))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"secret_file: {error}") from error
 
 
 _servers: Final[dict[tuple[Any, ...], LockServer]] = {}

@@ -31,6 +31,7 @@ LIMITS = {
     "max_connections": "connections at most",
     "max_locks": "locks at most",
     "max_waiters": "waiters for one lock at most",
+    "max_all_waiters": "waiters for all locks together at most",
     "idle": "seconds after which a connection is closed on which nothing is asked",
     "handshake": "seconds in which a connection has to show that it knows the secret",
 }
@@ -122,7 +123,8 @@ class Command(BaseCommand):
         self._say(
             f"The lock server at {backend.address} has been up for {up}.\n"
             f"locks: {status['locks']} of {limits['max_locks']}\n"
-            f"waiters: {status['waiters']}, up to {limits['max_waiters']} for a lock\n"
+            f"waiters: {status['waiters']} of {limits['max_all_waiters']}, "
+            f"up to {limits['max_waiters']} for a lock\n"
             f"connections: {status['connections']} of {limits['max_connections']}\n"
             f"leases last {limits['max_ttl']:.10g} seconds at most"
         )

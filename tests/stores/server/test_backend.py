@@ -35,6 +35,7 @@ from tests.support.lock_servers import (
     options_of,
     start_lock_server,
     waiting,
+    write_secret,
 )
 from tests.support.lossy_proxy import HoldingProxy
 from tests.support.ports import HOST
@@ -120,9 +121,17 @@ def test_wrong_settings_are_refused(options: dict[str, Any], message: str) -> No
 
 def test_secret_file_may_end_its_line(tmp_path: Path) -> None:
     """As editors do."""
-    file = tmp_path / "secret"
-    file.write_text(f"{SECRET}\n")
+    file = write_secret(tmp_path / "secret", f"{SECRET}\n".encode())
     assert ServerBackend(ALIAS, secret_file=str(file)).secret == SECRET.encode()
+
+
+def test_secret_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    """By the name of the setting."""
+    file = write_secret(tmp_path / "secret", SECRET.encode())
+    file.chmod(0o644)
+    message = rf"^DISTLOCK\['lock_server'\]: secret_file: .* chmod 600 {file}\.$"
+    with pytest.raises(InvalidLockBackend, match=message):
+        ServerBackend(ALIAS, secret_file=str(file))
 
 
 def test_elsewhere_is_spoken_to_by_tls() -> None:
