@@ -25,7 +25,7 @@ from .flows import Flow, current_flow
 from .handler import lock_backends
 from .put_off import PutOffRelease, State, release
 from .queues import queues
-from .renewal import CONFIRMED, LONGEST, PERIOD, RETRY, SHORTEST, TAKEN
+from .renewal import CONFIRMED, LONGEST, PERIOD, RETRY, SHORTEST, TAKEN, UNTOLD
 from .signals import lock_lost, lock_released
 from .threads import detach, in_thread, twin_of
 from .transactions import open_transactions
@@ -213,7 +213,7 @@ class Lease:
         self.check()
         if not renewal.renewed:
             raise LockBackendUnavailable(
-                f"{self} could not be renewed: a transaction has its row locked."
+                f"{self} could not be renewed: {renewal.reason or UNTOLD}."
             )
 
     async def renew_once(self, calls: StoreCalls) -> Renewal | None:

@@ -2,8 +2,9 @@
 
 import logging
 import math
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 from . import clocks
 from .handler import lock_backends
@@ -21,9 +22,15 @@ SHORTEST: Final = 0.005
 LONGEST: Final = 5.0
 """Seconds between two tries, at least and at most, whatever the ttl."""
 
+REPEATED: Final = 60.0
+"""Seconds until a warning that a lease could not be renewed for some reason is repeated."""
+REASONS: Final = 5
+"""How many such reasons are told in that time, at most: some are never worded the same twice."""
+
 CONFIRMED: Final = 0.1
 """Seconds for which, at most, the store's word that a lease is ours is good enough for a commit."""
 
+UNTOLD: Final = "its store didn't say why"
 TAKEN: Final = "its store has it no more: it expired there, or an operator took it away"
 
 
@@ -37,6 +44,8 @@ class Renewals:
     def __init__(self, alias: str) -> None:
         self._alias = alias
         self._leases: set[ref[Lease]] = set()
+        self._told: WeakKeyDictionary[Lease, dict[str, float]] = WeakKeyDictionary()
+        """When it was told last that a lease could not be renewed, and why."""
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -99,9 +108,10 @@ class Renewals:
         try:
             renewals = lock_backends[self._alias].renew([lease.claim(sent) for lease in leases])
         except Exception as error:  # noqa: BLE001 - whatever a store raises: it is tried again
-            self._warn(leases, str(error))
+            self._warn(leases, str(error) or type(error).__name__)
             return []
-        taken, locked = [], []
+        taken: list[Lease] = []
+        unrenewed: defaultdict[str, list[Lease]] = defaultdict(list)
         for lease in leases:
             renewal = renewals.get(lease.owner)
             if renewal is None:
@@ -109,13 +119,16 @@ class Renewals:
             elif renewal.renewed:
                 lease.extend(renewal, sent)
             elif lease in self:  # and not released meanwhile
-                locked.append(lease)
-        self._warn(locked, "transactions have their rows locked, or that server can't be asked")
+                unrenewed[renewal.reason or UNTOLD].append(lease)
+        for reason, those in unrenewed.items():
+            self._warn(those, reason)
         return taken
 
     def _warn(self, leases: list["Lease"], reason: str) -> None:
-        if leases:
-            first, *others = leases
+        """Tell of those leases of which that wasn't told a moment ago."""
+        now = clocks.monotonic()
+        if news := [lease for lease in leases if self._is_news(lease, reason, now)]:
+            first, *others = news
             logger.warning(
                 "%s, of %s, and %d others could not be renewed; it will be tried again: %s",
                 first,
@@ -123,6 +136,16 @@ class Renewals:
                 len(others),
                 reason,
             )
+
+    def _is_news(self, lease: "Lease", reason: str, now: float) -> bool:
+        told = self._told.setdefault(lease, {})
+        for earlier, at in list(told.items()):
+            if now - at >= REPEATED:
+                del told[earlier]
+        if reason in told or len(told) >= REASONS:
+            return False
+        told[reason] = now
+        return True
 
     def _referenced(self) -> list["Lease"]:
         """Return the leases that somebody else refers to; let go of the others."""

@@ -348,8 +348,9 @@ class LockBackendContract(_TestCase):
         early, longer = self.renewed_in_time(short, 60)
         late = self.grant(self.new_semaphore())
         shorter = late._replace(ttl=short)
-        renewed, end = self.backend.renew([shorter])[late.owner]
-        self.assertTrue(renewed)
+        renewal = self.backend.renew([shorter])[late.owner]
+        self.assertTrue(renewal.renewed)
+        end = renewal.expires_at
         assert end is not None and late.grant.expires_at is not None
         self.assertLess(end, late.grant.expires_at)
         self.let_pass(early, shorter._replace(received=monotonic()))
@@ -371,8 +372,8 @@ class LockBackendContract(_TestCase):
 
         self.wait_until(renew)
         held, renewals = tries[-1]
-        renewed, end = renewals[held.owner]
-        self.assertTrue(renewed)
+        self.assertTrue(renewals[held.owner].renewed)
+        end = renewals[held.owner].expires_at
         assert end is not None and held.grant.expires_at is not None
         self.assertGreater(end - held.grant.expires_at, timedelta(seconds=longer - ttl - 1))
         return held, held._replace(ttl=longer)
@@ -385,8 +386,8 @@ class LockBackendContract(_TestCase):
         renewals = self.backend.renew(longer)
         self.assertEqual(set(renewals), {one.owner for one in held})
         for one in held:
-            renewed, end = renewals[one.owner]
-            self.assertTrue(renewed)
+            self.assertTrue(renewals[one.owner].renewed)
+            end = renewals[one.owner].expires_at
             assert end is not None and one.grant.expires_at is not None
             self.assertGreater(end - one.grant.expires_at, timedelta(seconds=49))
 

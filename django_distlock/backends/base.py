@@ -72,11 +72,12 @@ class Grant(NamedTuple):
 class Renewal(NamedTuple):
     """What a store answers of a lease that is still held, and was renewed if it could be just now.
 
-    `expires_at` is by the store's clock.
+    `expires_at` is by the store's clock. The `reason` is why it wasn't renewed, for people.
     """
 
     renewed: bool
     expires_at: datetime | None
+    reason: str = ""
 
 
 class Place(Protocol):

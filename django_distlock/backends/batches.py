@@ -1,11 +1,8 @@
 """Renew many leases at once, so that one that can't be renewed costs the others nothing."""
 
-import logging
 from collections.abc import Sequence
 
 from .base import Claim, Owner, Renewal
-
-logger = logging.getLogger("django_distlock")
 
 
 class Outcome:
@@ -13,7 +10,6 @@ class Outcome:
 
     def __init__(self) -> None:
         self._renewals: dict[str, Renewal] = {}
-        self._failed: list[Claim] = []
         self._failure: Exception | None = None
         self._was_answered = False
 
@@ -25,19 +21,11 @@ class Outcome:
     def failed(self, leases: Sequence[Claim], error: Exception) -> None:
         """Record that these couldn't be renewed: as far as is known, they are held."""
         self._failure = self._failure or error
-        self._failed += leases
-        self._renewals |= {Owner(lease.owner): Renewal(False, None) for lease in leases}
+        unrenewed = Renewal(False, None, str(error) or type(error).__name__)
+        self._renewals |= {Owner(lease.owner): unrenewed for lease in leases}
 
     def result(self) -> dict[str, Renewal]:
         """Return what became of each lease; raise the first error if none was answered."""
-        if self._failure is None:
-            return self._renewals
-        if not self._was_answered:
+        if self._failure is not None and not self._was_answered:
             raise self._failure
-        logger.warning(
-            "The lease on %r, and %d others, could not be renewed; those beside them were: %s",
-            self._failed[0].semaphore,
-            len(self._failed) - 1,
-            self._failure,
-        )
         return self._renewals

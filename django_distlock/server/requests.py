@@ -5,10 +5,10 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from ..semaphores import CONTROL_OR_SURROGATE, MAX_LENGTH, validate_semaphore
-from .table import Described, FutureToken, Lock, Party, Refused
+from .table import Described, Lock, Party, Refused
 
 if TYPE_CHECKING:
     from .service import Process, Service
@@ -29,7 +29,7 @@ PROCESS: Final = re.compile("[0-9a-f]{32}")
 
 Request = dict[str, Any]
 Answer = dict[str, Any]
-End = int | Literal[False] | None
+End = int | None
 
 
 class Invalid(Exception):
@@ -79,27 +79,27 @@ def _answer_for(service: "Service", lease: object, party: Party | None) -> End |
         return _renewed(service, _claim(lease), party)
     except Invalid as error:
         return {"error": "invalid", "text": str(error)}
-    except FutureToken as error:
+    except Refused as error:
         return {"error": "refused", "text": str(error)}
 
 
 def _renewed(service: "Service", claim: Described, party: Party | None) -> End:
     """Renew the lease, or take the holder's word for it while nothing is granted.
 
-    Return its new end; None if it is lost; False if it is held, but can't be renewed now.
+    Return its new end; None if it is lost. Refused if it is held, or may be, but can't be renewed.
     """
-    table = service.table
-    if claim.left > service.limits.max_ttl:  # an earlier server had a longer one
+    table, longest = service.table, service.limits.max_ttl
+    if claim.left > longest:  # an earlier server had a longer one
         held = any(lock.owner == claim.owner for lock in table.describe([claim.semaphore]))
-        return False if held or (claim.token and table.grace) else None
-    try:
-        held = table.renew(claim.semaphore, claim.owner, claim.left, party)
-        if not held and claim.token:
-            held = table.reclaim(claim, party)
-    except FutureToken:
-        raise
-    except Refused:
-        return False
+        if held or (claim.token and table.grace):
+            raise Refused(
+                f"Its ttl is {claim.left:.10g} seconds, and so longer than the server's --max-ttl, "
+                f"which is {longest:.10g}: lower the one, or raise the other."
+            )
+        return None
+    held = table.renew(claim.semaphore, claim.owner, claim.left, party)
+    if not held and claim.token:
+        held = table.reclaim(claim, party)
     return table.microseconds() + round(claim.left * 1_000_000) if held else None
 
 
@@ -251,7 +251,10 @@ def _ttl(ttl: object, longest: float) -> float:
     if type(ttl) is not int and type(ttl) is not float:
         raise Invalid("ttl is a number of seconds.")
     if not 0.001 <= ttl <= longest:
-        raise Invalid(f"ttl is from 0.001 to {longest:g} seconds, not {ttl!r:.50}.")
+        raise Invalid(
+            f"ttl is from 0.001 to {longest:.10g} seconds, not {ttl!r:.50}. The server's --max-ttl "
+            "says how long."
+        )
     return float(ttl)
 
 

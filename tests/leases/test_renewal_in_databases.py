@@ -339,8 +339,8 @@ def test_database_that_can_not_skip_locked_rows_renews_one_by_one(store: str) ->
         close_own_connections()
     assert ends.keys() == {lease.owner for lease in others}
     for lease in others:
-        renewed, end = ends[lease.owner]
-        assert renewed
+        assert ends[lease.owner].renewed
+        end = ends[lease.owner].expires_at
         assert end is not None
         assert lease.expires_at is not None
         assert end > lease.expires_at

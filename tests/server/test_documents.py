@@ -73,7 +73,7 @@ def test_all_options_of_the_command_are_documented() -> None:
     assert {name: type(value)(documented[name]) for name, value in fixed.items()} == fixed
 
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", TEXT))
-    assert mentioned - {"--settings", "--pythonpath", "--now"} == own.keys()
+    assert mentioned - {"--settings", "--pythonpath", "--now", "--deploy"} == own.keys()
 
 
 def test_all_options_of_the_backend_are_documented() -> None:

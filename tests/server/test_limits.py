@@ -227,7 +227,8 @@ def test_ttl_and_frame_have_their_limits(tight: Server, tight_client: LockClient
         refused = other.ask("acquire", semaphore="1234collectPayment", owner="me", ttl=10.001)
         assert refused == {
             "error": "invalid",
-            "text": "ttl is from 0.001 to 10 seconds, not 10.001.",
+            "text": "ttl is from 0.001 to 10 seconds, not 10.001. "
+            "The server's --max-ttl says how long.",
         }
         assert other.acquire("1234collectPayment", ttl=10)
         assert other.release("1234collectPayment")

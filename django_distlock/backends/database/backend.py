@@ -60,6 +60,7 @@ T = TypeVar("T")
 
 BATCH = 1_000
 """How many leases are renewed by one statement."""
+ROW_LOCKED = "a transaction has its row locked"
 
 NOBODYS: Parameters = {"semaphore": "", "owner": "", "ttl": 0}
 """A lease that there can't be."""
@@ -296,7 +297,10 @@ class DatabaseBackend(BaseLockBackend):
     def _renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
         parameters = pack(map(_lease, leases))
         rows = self._run(lambda lock: lock.renew(parameters))
-        return {Owner(owner): Renewal(bool(renewed), _end(end)) for owner, renewed, end in rows}
+        return {
+            Owner(owner): Renewal(bool(renewed), _end(end), "" if renewed else ROW_LOCKED)
+            for owner, renewed, end in rows
+        }
 
     def release(self, lease: Claim, keep: float = 0) -> bool:
         parameters = _parameters(lease.semaphore, lease.owner, lease.ttl)

@@ -6,6 +6,9 @@ from functools import lru_cache, partial
 from itertools import chain
 from typing import Any, ClassVar, Final, cast
 
+from django.core import checks
+from django.core.checks import CheckMessage
+
 from ... import clocks
 from ...arguments import validate_bool, validate_text
 from ...exceptions import InvalidLockBackend, LockBackendUnavailable
@@ -202,8 +205,7 @@ class ServerBackend(BaseLockBackend):
             elif end is None:
                 outcome.answered({})
             else:
-                renewal = Renewal(end is not False, to_datetime(end) if end else None)
-                outcome.answered({Owner(lease.owner): renewal})
+                outcome.answered({Owner(lease.owner): Renewal(True, to_datetime(end))})
 
     def release(self, lease: Claim, keep: float = 0) -> bool:
         return self._released(
@@ -245,6 +247,19 @@ class ServerBackend(BaseLockBackend):
     def status(self) -> dict[str, Any]:
         """Return what the server says of itself."""
         return self.server.ask({"do": "status"}, self._budget.deadline())
+
+    def check_deployment(self) -> list[CheckMessage]:
+        longest = self.status()["limits"]["max_ttl"]
+        if self.ttl is None or self.ttl <= longest:
+            return []
+        return [
+            checks.Error(
+                f"DISTLOCK[{self.alias!r}]: {self.server} grants {longest:.10g} seconds at most, "
+                f"but ttl is {self.ttl:.10g}: a lock that is asked for without another is refused.",
+                hint=f"Lower ttl in OPTIONS, or start the server with --max-ttl {self.ttl:.10g}.",
+                id="distlock.E004",
+            )
+        ]
 
     @property
     def keeps_open(self) -> bool:

@@ -21,6 +21,7 @@ from django_distlock import (
 )
 from django_distlock.backends.server import ServerBackend, listening
 from django_distlock.backends.server.listening import listener
+from django_distlock.checks import check_deployment, check_lock_backends
 from django_distlock.leases import Extension
 from django_distlock.server.protocol import VERSION, decode, encode, prove
 from django_distlock.server.requests import PAGE
@@ -31,6 +32,7 @@ from tests.support.lock_servers import (
     PATIENCE,
     host_and_port,
     locks_at,
+    locks_by,
     locks_of,
     options_of,
     start_lock_server,
@@ -137,6 +139,32 @@ def test_secret_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
 def test_elsewhere_is_spoken_to_by_tls() -> None:
     """With the system's authorities, unless others are given."""
     assert ServerBackend(ALIAS, address="10.0.0.1:7433", secret=SECRET, tls=True).tls
+
+
+@needs_server
+@pytest.mark.parametrize(("ttl", "ids"), [(600, []), (600.5, ["distlock.E004"])])
+def test_ttl_beyond_the_servers_is_told_by_the_checks_of_a_deployment(
+    ttl: float, ids: list[str]
+) -> None:
+    """Only then: a plain check asks no server."""
+    with start_lock_server("--max-ttl", "600") as running, locks_of(running, ttl=ttl):
+        errors = [*check_deployment()]
+        assert [error.id for error in errors] == ids
+        if errors:
+            assert errors[0].is_serious()
+            assert errors[0].msg.startswith(
+                f"DISTLOCK['lock_server']: The lock server at {HOST}:{running.port} grants 600 "
+                "seconds at most, but ttl is 600.5:"
+            )
+            assert str(errors[0].hint).endswith("with --max-ttl 600.5.")
+        assert [*check_lock_backends()] == []
+
+
+def test_deployment_check_of_a_server_that_is_not_there_says_nothing(unused_port: int) -> None:
+    """It need not run yet where a site is checked."""
+    address = f"{HOST}:{unused_port}"
+    with locks_by({"address": address, "secret": SECRET, "ttl": 1e6, "store_timeout": 0.5}):
+        assert [*check_deployment()] == []
 
 
 @needs_server

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from django_distlock import LockBackendUnavailable
 from django_distlock.leases import Extension
-from tests.support.holders import acquire
+from tests.support.concurrency import until
+from tests.support.holders import acquire, due_now, renewed_since
 from tests.support.lock_client import LockClient, Serving, friend
 from tests.support.lock_servers import locks_of, start_lock_server
 
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ALIAS = "lock_server"
+TOO_LONG = (
+    "Its ttl is 3600 seconds, and so longer than the server's --max-ttl, which is 60: "
+    "lower the one, or raise the other."
+)
 
 
 @pytest.fixture
@@ -32,9 +38,11 @@ def small_client(small_service: Serving) -> Iterator[LockClient]:
 
 
 def renew(client: LockClient, *leases: list[Any]) -> list[Any]:
-    """Return what becomes of each."""
+    """Return what becomes of each: True, None, or why it can't be renewed."""
     ends: list[Any] = client.ask("renew", leases=[*leases])["expires_at"]
-    return [True if type(end) is int else end for end in ends]
+    for end in ends:
+        assert type(end) is not dict or end["error"] == "refused"
+    return [True if type(end) is int else end["text"] if type(end) is dict else end for end in ends]
 
 
 def test_lease_for_which_there_is_no_room_does_no_harm_to_others(
@@ -42,9 +50,10 @@ def test_lease_for_which_there_is_no_room_does_no_harm_to_others(
 ) -> None:
     """It is held as long as nothing is granted; later, what isn't there is lost."""
     leases = [[name, "me", 60, 7, ""] for name in "abc"]
-    assert renew(small_client, *leases) == [True, True, False]
+    refused = "There are 2 locks already, the most that may be."
+    assert renew(small_client, *leases) == [True, True, refused]
     small_service.let_pass(59)
-    assert renew(small_client, *leases) == [True, True, False]
+    assert renew(small_client, *leases) == [True, True, refused]
     small_service.let_pass(1)
     assert renew(small_client, *leases) == [True, True, None]
 
@@ -63,8 +72,8 @@ def test_lease_with_the_ttl_of_an_earlier_server_keeps_its_end(
         )
     )
     assert renew(small_client, long, unknown, ["5678collectPayment", "other", 60, 7, ""]) == [
-        False,
-        False,
+        TOO_LONG,
+        TOO_LONG,
         True,
     ]
     small_service.let_pass(59)
@@ -79,7 +88,42 @@ def test_holder_keeps_a_lease_that_is_longer_than_the_server_lets_it_be() -> Non
     with start_lock_server("--max-ttl", "60") as server, locks_of(server) as store:
         lease = acquire(ALIAS, ttl=60)
         longer = Extension(lease.semaphore, lease.owner, 3600, lease.token)
-        [renewal] = store.renew([longer]).values()
-        assert not renewal.renewed
-        assert renewal.expires_at is None
+        with pytest.raises(LockBackendUnavailable, match=TOO_LONG):
+            store.renew([longer])
+        assert lease.held
+        other = acquire(ALIAS, "5678collectPayment", ttl=60)
+        renewals = store.renew([other, longer])
+        assert renewals[other.owner].renewed
+        assert not renewals[lease.owner].renewed
+        assert renewals[lease.owner].expires_at is None
+        assert TOO_LONG in renewals[lease.owner].reason
         assert lease.release()
+        assert other.release()
+
+
+@pytest.mark.needs("lock_server")
+def test_holder_is_told_why_his_lease_is_not_renewed(caplog: pytest.LogCaptureFixture) -> None:
+    """By a server that was started again with a shorter --max-ttl: once, and he keeps his lease."""
+    with start_lock_server("--max-ttl", "3600") as before:
+        with locks_of(before):
+            lease, other = acquire(ALIAS, ttl=3600), acquire(ALIAS, "5678collectPayment", ttl=60)
+            command = before.executor.command_parts
+            assert isinstance(command, list)
+            before.stop()
+            command[command.index("3600")] = "60"
+            before.start()
+            renewed = renewed_since([other])
+            for _ in range(3):
+                due_now([lease, other])
+                until(renewed)
+            assert lease.held
+            with pytest.raises(LockBackendUnavailable, match=TOO_LONG):
+                lease.renew()
+            with pytest.raises(ValueError, match=r"from 0\.001 to 60 seconds, not 3600"):
+                acquire(ALIAS, "9012collectPayment", ttl=3600)
+            assert lease.release()
+            assert other.release()
+    told = [text for text in caplog.messages if "could not be renewed" in text]
+    assert len(told) == 1
+    assert TOO_LONG in told[0]
+    assert "'1234collectPayment'" in told[0]
