@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
+import ssl
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -14,8 +16,8 @@ import pytest
 
 from django_distlock.server.throttled import ThrottledLog
 from tests.support.concurrency import until
-from tests.support.lock_client import LockClient, endpoint_of, friend, line
-from tests.support.lock_servers import flawless_lock_server
+from tests.support.lock_client import LockClient, Serving, endpoint_of, friend, line
+from tests.support.lock_servers import connect_to, flawless_lock_server
 from tests.support.ports import HOST
 
 if TYPE_CHECKING:
@@ -119,6 +121,19 @@ def test_stranger_has_one_time_for_tls_and_the_secret() -> None:
             until(lambda: other.ask("status")["connections"] == 1)
 
 
+def test_who_never_finishes_tls_is_closed_without_a_farewell() -> None:
+    """He would read no last words, and so needs no time for that."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with Serving(handshake=10, tls=tls) as running, connect_to(running.endpoint.options) as silent:
+        until(lambda: len(running.service.connections) == 1)
+        running.let_wait(9)
+        assert not has_ended(silent)
+        running.let_wait(1)
+        silent.setblocking(True)
+        silent.settimeout(60)
+        assert is_ended(silent)
+
+
 def test_friend_is_told_that_there_is_no_room(small: Server) -> None:
     """By TLS, too, though that begins only when the server knows that there is none."""
     endpoint = endpoint_of(small)
@@ -150,6 +165,32 @@ def test_what_is_sent_before_the_challenge_came_is_answered_after_it(*, tls: boo
                 hasty.send(line({"do": "ping"}))
                 assert "challenge" in hasty.message()
                 assert hasty.message()["error"] == "version"
+
+
+def test_what_comes_along_with_the_end_of_tls_is_answered_after_the_challenge() -> None:
+    """In one packet: asyncio passes it on before it says that TLS is there."""
+    with flawless_lock_server(tls=True) as running:
+        context = ssl.create_default_context(cafile=endpoint_of(running).options["tls_ca"])
+        came, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(came, sent, server_hostname=HOST)
+        with socket.create_connection((HOST, running.port), 60) as connection:
+            while True:
+                with suppress(ssl.SSLWantReadError):
+                    tls.do_handshake()
+                    break
+                connection.sendall(sent.read())
+                came.write(connection.recv(65536))
+            tls.write(line({"do": "ping"}))
+            connection.sendall(sent.read())
+            said = b""
+            while said.count(b"\n") < 2:
+                with suppress(ssl.SSLWantReadError):
+                    said += tls.read(65536)
+                    continue
+                came.write(connection.recv(65536))
+    challenge, error = map(json.loads, said.splitlines())
+    assert "challenge" in challenge
+    assert error["error"] == "version"
 
 
 @pytest.mark.parametrize("how", ["closed", "reset", "no TLS", "half"])

@@ -20,6 +20,7 @@ from tests.support.lock_servers import connect_to, locks_by, options_of, secret_
 from tests.support.ports import HOST
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
@@ -197,7 +198,9 @@ class StoppedLoop(asyncio.SelectorEventLoop):
 class Serving:
     """A service in a thread of this process, whose time stands still: leases, and timers too."""
 
-    def __init__(self, *, grace: float = 0, **options: Any) -> None:
+    def __init__(
+        self, *, grace: float = 0, tls: ssl.SSLContext | None = None, **options: Any
+    ) -> None:
         limits = Limits(**options)
         self.clock = Clock()
         table = LockTable(
@@ -207,7 +210,7 @@ class Serving:
             max_waiters=limits.max_waiters,
             max_all_waiters=limits.max_all_waiters,
         )
-        self.service = Service(table, secrets.token_bytes(32), limits)
+        self.service = Service(table, secrets.token_bytes(32), limits, tls)
         self.loop = StoppedLoop()
         self.endpoint: Endpoint
         self._stop = asyncio.Event()
