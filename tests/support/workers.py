@@ -353,7 +353,7 @@ def purge_on(backend: str) -> list[int]:
     purged = 0
     while not stopped.is_set():
         for number in range(10):
-            acquire(backend, f"purged {number}").release()
+            acquire(backend, f"purged {os.getpid()} {number}").release()
         purged += len([*store.purge_released(timedelta(0))])
     return [purged]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import cached_property, partial
+from itertools import chain
 from operator import attrgetter, methodcaller
 from time import sleep
 from typing import Any, ClassVar, TypeVar
@@ -39,6 +40,7 @@ from ..base import (
 from ..batches import Outcome
 from ..caches import validate_store_timeout
 from ..pools import Budget
+from . import cleaning
 from .connections import InUse, OwnConnections, is_behind_pooler, own_connections, place
 from .errors import (
     Conflict,
@@ -340,21 +342,27 @@ class DatabaseBackend(BaseLockBackend):
         return released
 
     def clear_stale(self, prefix: str = "", *, dry_run: bool = False) -> Iterator[LockInfo]:
-        stale = self._locks(prefix).stale()
-        with self._unavailable():
-            for lock in list(stale.with_state()):
-                if dry_run or stale.filter(pk=lock.pk, token=lock.token).mark_released():
-                    yield _info(lock)
+        return self._clean(plain(prefix), cleaning.clear_stale(), dry_run)
 
     def purge_released(
         self, older_than: timedelta, prefix: str = "", *, dry_run: bool = False
     ) -> Iterator[LockInfo]:
-        purgeable = self._locks(prefix).purgeable(older_than)
+        return self._clean(plain(prefix), cleaning.purge_released(older_than), dry_run)
+
+    def _clean(self, prefix: str, job: cleaning.Job, dry_run: bool) -> Iterator[LockInfo]:
+        locks = self._locks(prefix)
         with self._unavailable():
-            for lock in list(purgeable.with_state()):
-                # One row at a time: a batch would lock rows that workers want meanwhile.
-                if dry_run or purgeable.filter(pk=lock.pk).delete()[0]:
-                    yield _info(lock)
+            if dry_run:
+                yield from map(_info, chain.from_iterable(cleaning.batches(locks, job)))
+            elif connections_by_alias[self.using].vendor != "postgresql":
+                yield from map(_info, cleaning.change(locks, job))
+            else:
+                yield from cleaning.change_pages(prefix, job, self._send_clean)
+
+    def _send_clean(self, sql: str, parameters: Parameters) -> list[Any]:
+        """Have PostgreSQL change a page of rows, in a transaction of its own if that can be."""
+        told = parameters | {"joins": self.joins_transaction()}
+        return self._run(methodcaller("clean", sql, told))
 
     @property
     def keeps_open(self) -> bool:

@@ -5,6 +5,8 @@ right behind a pooler that hands each transaction another session. Parameters ha
 that the statements can be prepared: parsing and planning took two thirds of their time.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -317,7 +319,9 @@ class PostgreSQLStatements(Statements):
             "forgotten": FORGOTTEN,
         }
         next_waiter = NEXT_WAITER.strip().format(**values)
-        self._complete = partial(str.format, **values, next_waiter=next_waiter)
+        self._complete: Callable[[str], str] = partial(
+            str.format, **values, next_waiter=next_waiter
+        )
         self.acquire_sql, self.renew_sql, self.release_sql, self.guard_sql = map(
             self._complete, (ACQUIRE, RENEW, RELEASE, GUARD)
         )
@@ -342,15 +346,29 @@ class PostgreSQLStatements(Statements):
         return driver.info.parameter_status("server_encoding") in ("UTF8", "SQL_ASCII")
 
     def renew(self, parameters: Parameters) -> list[tuple[str, bool, int | None]]:
-        driver: Any = self.connection.connection
-        threshold = getattr(driver, "prepare_threshold", None)  # psycopg 2 prepares nothing
-        if threshold is None or len(unpack(parameters)) == 1:
+        if len(unpack(parameters)) == 1:
             return super().renew(parameters)
-        # The plan of a prepared statement is kept when the table grows. One for a few rows compares
-        # each lease with each row: 1,000 leases among 10,000 rows took 1.4 seconds.
+        # One for a few rows compares each lease with each row: 1,000 leases among 10,000 rows took
+        # 1.4 seconds.
+        with self._unprepared():
+            return super().renew(parameters)
+
+    def clean(self, sql: str, parameters: Parameters) -> list[Any]:
+        """Change a page of rows by a statement of cleaning.py."""
+        with self._unprepared():
+            return self.fetch(self._complete(sql), parameters)
+
+    @contextmanager
+    def _unprepared(self) -> Iterator[None]:
+        """Prepare nothing in the block: the plan would be kept when the table grows."""
+        driver: Any = self.connection.connection
+        threshold = getattr(driver, "prepare_threshold", None)
+        if threshold is None:  # nothing is prepared anyway, as by psycopg 2
+            yield
+            return
         driver.prepare_threshold = None
         try:
-            return super().renew(parameters)
+            yield
         finally:
             driver.prepare_threshold = threshold
 

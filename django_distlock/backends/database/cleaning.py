@@ -1,0 +1,155 @@
+"""Release stale locks and delete released ones, a batch of rows in each transaction.
+
+However many locks there are, one batch is in memory, and its rows are locked for a few milliseconds
+only. Rows that others have locked are left alone: somebody uses them.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from operator import methodcaller
+from time import sleep
+from typing import Any, Final, NamedTuple
+
+from django.db import connections, transaction
+
+from ...fields import MICROSECOND, to_datetime
+from ...models import KEPT, Lock, LockQuerySet
+from ...semaphores import first_after
+from ..base import LockInfo, LockState
+from .statements import Parameters
+
+BATCH: Final = 200
+"""How many rows are read, and changed, at once by the ORM."""
+
+PAGE: Final = 500
+"""How many by one statement, on PostgreSQL."""
+
+PAUSE: Final = 0.003
+"""Seconds after each change, in which processors and disk are the workers' alone."""
+
+AFTER_ALL: Final = "\U0010ffff" * 256
+"""A text behind each semaphore."""
+
+# PostgreSQL's, in one statement. By its estimates of more conditions the planner would read and
+# sort the whole table for each page. What a power failure undoes is done the next time.
+CLEAN = """
+WITH page AS MATERIALIZED (
+    SELECT semaphore FROM {{table}}
+    WHERE semaphore >= %(first)s::varchar
+    ORDER BY semaphore LIMIT %(page)s::bigint
+), found AS MATERIALIZED (
+    SELECT lock.semaphore, token, holder, acquired_at, expires_at
+    FROM page JOIN {{table}} AS lock ON lock.semaphore = page.semaphore, set_config(
+        'synchronous_commit',
+        CASE WHEN %(joins)s::bool THEN current_setting('synchronous_commit') ELSE 'off' END,
+        true
+    ) AS durability
+    WHERE page.semaphore < %(end)s::varchar AND {wanted}
+    FOR UPDATE OF lock SKIP LOCKED
+), changed AS (
+    {change} WHERE lock.semaphore = found.semaphore RETURNING found.*
+)
+SELECT page.last, changed.*, {{now}}
+FROM (SELECT max(semaphore) AS last FROM page) AS page LEFT JOIN changed ON true
+"""
+CLEAR_STALE: Final = CLEAN.format(
+    wanted=f"owner NOT IN ('', '{KEPT}') AND expires_at <= {{now}}",
+    change="UPDATE {table} AS lock SET owner = '', expires_at = {now} FROM found",
+)
+PURGE_RELEASED: Final = CLEAN.format(
+    wanted=f"(owner = '' OR owner = '{KEPT}' AND expires_at <= {{now}})"
+    " AND expires_at < {now} - %(age)s::bigint AND token < {now}",
+    change="DELETE FROM {table} AS lock USING found",
+)
+
+Row = tuple[Any, ...]
+"""Where the page ends, and of a lock that was changed all that LockInfo has; the rest are None."""
+
+
+class Job(NamedTuple):
+    """What to do with which locks, by the ORM; and the same in one statement on PostgreSQL."""
+
+    select: Callable[[LockQuerySet], LockQuerySet]
+    change: Callable[[LockQuerySet], object]
+    state: LockState
+    """What these locks are until then."""
+    sql: str
+    parameters: Parameters
+
+
+def clear_stale() -> Job:
+    """Return what releases stale locks."""
+    return Job(LockQuerySet.stale, LockQuerySet.mark_released, LockState.STALE, CLEAR_STALE, {})
+
+
+def purge_released(older_than: timedelta) -> Job:
+    """Return what deletes locks that were released longer ago than that."""
+    age = {"age": older_than // MICROSECOND}
+    purgeable = methodcaller("purgeable", older_than)
+    return Job(purgeable, LockQuerySet.delete, LockState.RELEASED, PURGE_RELEASED, age)
+
+
+def batches(locks: LockQuerySet, job: Job) -> Iterator[list[Lock]]:
+    """Read so many of the locks at a time, and yield those of them that are to be changed."""
+    locks = locks.order_by("pk")
+    last: str | None = ""
+    while last is not None:
+        rest = locks.filter(pk__gt=last)
+        last = next(iter(rest.values_list("pk", flat=True)[BATCH - 1 : BATCH]), None)
+        page = rest if last is None else rest.filter(pk__lte=last)
+        yield list(job.select(page).with_state())
+
+
+def change(locks: LockQuerySet, job: Job) -> Iterator[Lock]:
+    """Change the locks batch by batch, by the ORM, and yield those that were changed."""
+    features = connections[locks.db].features
+    can_skip = features.has_select_for_update_skip_locked
+    for batch in batches(locks, job):
+        # Who waits for one row with others locked could be in a deadlock.
+        waits = features.has_select_for_update and not can_skip
+        for some in [[lock] for lock in batch] if waits else [batch] if batch else []:
+            yield from _change(some, job.select(locks), job, skip_locked=can_skip)
+            sleep(PAUSE)
+
+
+def _change(batch: list[Lock], locks: LockQuerySet, job: Job, *, skip_locked: bool) -> list[Lock]:
+    """Change those of the rows that still are as they were read, and not locked by others."""
+    rows = locks.filter(pk__in=[lock.pk for lock in batch]).order_by()
+    with transaction.atomic(using=locks.db):
+        if not connections[locks.db].features.has_select_for_update:
+            # On SQLite only who begins with a write can wait for others who write.
+            locks.filter(pk="").update(token=0)
+        locked = rows.select_for_update(skip_locked=skip_locked)
+        tokens = dict(locked.values_list("pk", "token"))
+        changed = [lock for lock in batch if tokens.get(lock.pk) == lock.token]
+        job.change(rows.filter(pk__in=[lock.pk for lock in changed]))
+    return changed
+
+
+def change_pages(
+    prefix: str, job: Job, send: Callable[[str, Parameters], list[Row]]
+) -> Iterator[LockInfo]:
+    """Send PostgreSQL's statement for page after page, and yield the locks that were changed."""
+    first, end = prefix, first_after(prefix) or AFTER_ALL
+    while first < end:
+        rows = send(job.sql, {**job.parameters, "first": first, "end": end, "page": PAGE})
+        last = rows[0][0]
+        first = end if last is None else last + "\x01"  # there is nothing in between
+        if rows[0][1] is not None:
+            yield from (_info(job.state, *row) for _, *row in rows)
+            sleep(PAUSE)
+
+
+def _info(
+    state: LockState,
+    semaphore: str,
+    token: int,
+    holder: str,
+    acquired_at: int | None,
+    expires_at: int,
+    now: int,
+) -> LockInfo:
+    acquired = None if acquired_at is None else to_datetime(acquired_at)
+    return LockInfo(
+        semaphore, state, token, holder, acquired, to_datetime(expires_at), to_datetime(now)
+    )

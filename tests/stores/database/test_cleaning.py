@@ -1,0 +1,235 @@
+"""How stale and released locks are cleaned up: in batches, beside workers that go on."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+from django.db import connections
+from django.test.utils import CaptureQueriesContext
+
+from django_distlock import lock_backends
+from django_distlock.acquisitions import new_owner
+from django_distlock.backends.database import cleaning
+from django_distlock.models import Lock
+from tests.support.concurrency import elsewhere
+from tests.support.databases import (
+    DATABASES,
+    committed,
+    locked_row,
+    on_each_database,
+    on_each_server,
+    statements_sent,
+)
+from tests.support.processes import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = committed
+
+HOUR = timedelta(hours=1)
+SECRET = "5ec2e7" * 5
+on_each_without_returning = pytest.mark.parametrize("alias", [DATABASES[0], DATABASES[2]])
+on_each_job = pytest.mark.parametrize("job", ["purge", "clear"])
+
+
+def write(alias: str, number: int, job: str, prefix: str = "page-") -> None:
+    """Write so many locks that the job is to deal with."""
+    ended = datetime.now(UTC) - 5 * HOUR
+    Lock.objects.using(alias).bulk_create(
+        Lock(
+            semaphore=f"{prefix}{each:05}:edit",
+            owner="" if job == "purge" else SECRET,
+            token=1,
+            acquired_at=ended,
+            expires_at=ended,
+        )
+        for each in range(number)
+    )
+
+
+def do(alias: str, job: str, prefix: str = "", *, dry_run: bool = False) -> list[str]:
+    """Do the job; return which locks it dealt with."""
+    return [lock.semaphore for lock in begin(alias, job, prefix, dry_run=dry_run)]
+
+
+def begin(alias: str, job: str, prefix: str = "", *, dry_run: bool = False) -> Iterator[Any]:
+    store = lock_backends[alias]
+    if job == "purge":
+        return store.purge_released(HOUR, prefix, dry_run=dry_run)
+    return store.clear_stale(prefix, dry_run=dry_run)
+
+
+def left(alias: str, job: str) -> list[str]:
+    """Return which locks the job has still to deal with."""
+    locks = Lock.objects.using(alias)
+    todo = locks.purgeable(HOUR) if job == "purge" else locks.stale()
+    return [lock.semaphore for lock in todo]
+
+
+@on_each_database
+@on_each_job
+@pytest.mark.parametrize("number", [0, 1, 6, 7])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_each_lock_is_dealt_with_once(
+    alias: str, job: str, number: int, dry_run: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of the semaphores, wherever a batch ends, and whatever stands in between."""
+    monkeypatch.setattr(cleaning, "BATCH", 3)
+    monkeypatch.setattr(cleaning, "PAGE", 3)
+    write(alias, number, job)
+    write(alias, 4, job, "other-")
+    write(alias, 2, "clear" if job == "purge" else "purge", "page-00001:")
+    expected = [f"page-{each:05}:edit" for each in range(number)]
+    assert do(alias, job, "page-", dry_run=dry_run) == expected
+    assert do(alias, job, "page-", dry_run=dry_run) == (expected if dry_run else [])
+    assert len(left(alias, job)) == 4 + number * dry_run
+
+
+@pytest.mark.once
+@on_each_database
+@on_each_job
+def test_memory_does_not_grow_with_the_number_of_locks(alias: str, job: str) -> None:
+    """All at once they would take some megabytes."""
+    write(alias, 4_000, job)
+    do(alias, "purge" if job == "clear" else "clear")  # what is imported, and cached, is there
+    gc.collect()
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in begin(alias, job))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == 4_000
+    assert peak < 2_000_000
+
+
+@on_each_without_returning
+@on_each_job
+def test_number_of_statements_is_that_of_the_batches(alias: str, job: str) -> None:
+    """Not that of the locks."""
+    write(alias, 600, job)
+    with CaptureQueriesContext(connections[alias]) as queries:
+        assert len(do(alias, job)) == 600
+    assert len(queries) <= 8 * (600 // cleaning.BATCH + 1)
+
+
+@pytest.mark.needs("postgresql")
+@on_each_job
+def test_postgresql_takes_one_statement_a_page(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that finds the end."""
+    monkeypatch.setattr(cleaning, "PAGE", 30)
+    write("postgresql", 60, job)
+    assert len(statements_sent("postgresql", lambda: do("postgresql", job))) == 3
+    assert left("postgresql", job) == []
+
+
+@pytest.mark.needs("postgresql")
+def test_postgresql_finds_each_page_by_the_index() -> None:
+    """Also of a table of which nothing is known yet: else each page would read all of it."""
+    write("postgresql", 20_000, "purge")
+    parameters: dict[str, Any] = {
+        "first": "page-1",
+        "end": cleaning.AFTER_ALL,
+        "page": 100,
+        "joins": False,
+    }
+    explain = f"EXPLAIN {cleaning.PURGE_RELEASED}".format(table=Lock._meta.db_table, now="0")
+    with connections["postgresql"].cursor() as cursor:
+        cursor.execute(explain, {**parameters, "age": 1})
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert "Seq Scan" not in plan
+    assert "Sort" not in plan
+
+
+@on_each_server
+@on_each_job
+def test_row_that_another_has_locked_is_left_alone(alias: str, job: str) -> None:
+    """It isn't waited for, and the others are dealt with."""
+    write(alias, 3, job)
+    with locked_row(alias, "page-00001:edit"):
+        assert do(alias, job) == ["page-00000:edit", "page-00002:edit"]
+    assert left(alias, job) == ["page-00001:edit"]
+
+
+@pytest.mark.needs("mariadb")
+@on_each_job
+def test_rows_are_changed_one_by_one_where_locked_ones_cannot_be_skipped(job: str) -> None:
+    """To wait for one with others locked could be a deadlock: MariaDB before 10.6."""
+    write("mariadb", 3, job)
+    features = connections["mariadb"].features
+    with (
+        mock.patch.object(features, "has_select_for_update_skip_locked", False),
+        CaptureQueriesContext(connections["mariadb"]) as queries,
+    ):
+        assert len(do("mariadb", job)) == 3
+    locking = [query["sql"] for query in queries if "FOR UPDATE" in query["sql"]]
+    assert [sql.count(":edit") for sql in locking] == [1, 1, 1]
+    assert left("mariadb", job) == []
+
+
+@contextmanager
+def meanwhile(alias: str, act: Callable[[], object]) -> Iterator[None]:
+    """Let another thread act when a batch has been read and before it is changed."""
+    acts = [act]
+
+    def intrude(execute: Any, sql: str, *arguments: Any) -> Any:
+        if acts and (sql.startswith("BEGIN") or "FOR UPDATE" in sql):
+            elsewhere(acts.pop())
+        return execute(sql, *arguments)
+
+    with connections[alias].execute_wrapper(intrude):
+        yield
+    assert not acts
+
+
+@on_each_without_returning
+@on_each_job
+def test_lock_that_a_worker_takes_after_it_was_read_is_left_to_it(alias: str, job: str) -> None:
+    """The rest of the batch is dealt with. On PostgreSQL there is nothing in between."""
+    write(alias, 3, job)
+    owner = new_owner()
+
+    def take() -> None:
+        assert lock_backends[alias].acquire("page-00001:edit", owner, 60, "worker")
+
+    with meanwhile(alias, take):
+        assert do(alias, job) == ["page-00000:edit", "page-00002:edit"]
+    lock = Lock.objects.using(alias).get(semaphore="page-00001:edit")
+    assert (lock.owner, lock.holder) == (owner, "worker")
+
+
+@on_each_without_returning
+def test_lock_that_is_another_grant_by_now_is_left_alone(alias: str) -> None:
+    """Even if that has expired in its turn: what would be printed is another's."""
+    write(alias, 2, "clear")
+    row = Lock.objects.using(alias).filter(semaphore="page-00001:edit")
+    with meanwhile(alias, lambda: row.update(token=2)):
+        assert do(alias, "clear") == ["page-00000:edit"]
+    assert left(alias, "clear") == ["page-00001:edit"]
+
+
+@pytest.mark.once
+@on_each_database
+def test_workers_exclude_each_other_beside_a_purge(alias: str, tmp_path: Path) -> None:
+    """Of every lock as soon as it is free: none is granted twice or lost, and the tokens rise."""
+    file = tmp_path / "counter"
+    file.write_text("0")
+    purging = Workers(2, "purge_on", alias)
+    with Workers(3, "race", alias, str(file), "40", "50") as workers, purging:
+        results = workers.results()
+        purging.tell()
+        purged = purging.results()
+    assert file.read_text() == "120"
+    granted = [name for result in results for name in result["granted"]]
+    assert sorted(granted) == sorted(f"fresh {number}" for number in range(50))
+    tokens = [token for _, token in sorted(tuple(one) for each in results for one in each["seen"])]
+    assert tokens == sorted(set(tokens))
+    assert sum(number for [number] in purged) > 0
