@@ -20,7 +20,13 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "owner",
-                    models.CharField(blank=True, default="", max_length=32, verbose_name="owner"),
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        max_length=32,
+                        serialize=False,
+                        verbose_name="owner",
+                    ),
                 ),
                 ("token", models.BigIntegerField(default=0, verbose_name="token")),
                 ("holder", models.TextField(blank=True, default="", verbose_name="holder")),
@@ -52,13 +58,14 @@ class Migration(migrations.Migration):
             options={
                 "default_permissions": (),
             },
+            managers=[("dumped", models.Manager())],
         ),
         migrations.CreateModel(
             name="LockWaiter",
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
                 ("semaphore", django_distlock.fields.SemaphoreField(max_length=255)),
-                ("owner", models.CharField(max_length=32)),
+                ("owner", models.CharField(max_length=32, serialize=False)),
                 ("holder", models.TextField()),
                 ("process", models.BigIntegerField()),
                 ("number", models.BigIntegerField()),
@@ -69,5 +76,6 @@ class Migration(migrations.Migration):
                     models.Index(fields=["semaphore", "id"], name="distlock_waiters_in_order")
                 ],
             },
+            managers=[("dumped", models.Manager())],
         ),
     ]
