@@ -1,13 +1,14 @@
 """The two kinds of column that the Lock model needs and Django doesn't have."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.dateparse import parse_datetime
-from django.utils.timezone import is_naive
+from django.utils.timezone import get_default_timezone, is_naive, make_aware
 
 if TYPE_CHECKING:
     _CharField = models.CharField[str, str]
@@ -65,7 +66,7 @@ class EpochMicrosecondsField(_Field):
     """An aware datetime, stored as microseconds since the epoch in a BIGINT column.
 
     So neither USE_TZ nor a session's time zone can change its meaning, and a database's clock is
-    one expression (see clocks.py).
+    one expression (see clocks.py). With USE_TZ off, a naive datetime is taken for one in TIME_ZONE.
     """
 
     description = "Date and time, as microseconds since the epoch"
@@ -84,13 +85,18 @@ class EpochMicrosecondsField(_Field):
                 parsed = None
             if parsed is None:
                 raise ValidationError(f"{value!r} is not a date and time in ISO 8601.")
-            return parsed
+            return _in_default_zone(parsed)
         return to_datetime(value) if isinstance(value, int) else value
 
     def get_prep_value(self, value: Any) -> Any:
         value = super().get_prep_value(value)
+        if isinstance(value, str):
+            value = self.to_python(value)
+        if isinstance(value, date) and not isinstance(value, datetime):
+            value = datetime.combine(value, time.min)
         if not isinstance(value, datetime):
             return value
+        value = _in_default_zone(value)
         if is_naive(value):
             raise ValueError(f"{self.name} takes an aware datetime, {value!r} has no time zone.")
         return to_microseconds(value)
@@ -98,3 +104,10 @@ class EpochMicrosecondsField(_Field):
     def value_to_string(self, obj: models.Model) -> str:
         value = self.value_from_object(obj)
         return "" if value is None else value.isoformat()
+
+
+def _in_default_zone(moment: datetime) -> datetime:
+    """Return the moment with the zone that Django means by a naive one, if USE_TZ is off."""
+    if settings.USE_TZ or not is_naive(moment):
+        return moment
+    return make_aware(moment, get_default_timezone())
