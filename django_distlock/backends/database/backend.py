@@ -354,13 +354,13 @@ class DatabaseBackend(BaseLockBackend):
         with self._unavailable():
             if dry_run:
                 yield from map(_info, chain.from_iterable(cleaning.batches(locks, job)))
-            elif connections_by_alias[self.using].vendor != "postgresql":
-                yield from map(_info, cleaning.change(locks, job))
-            else:
+            elif self._run(attrgetter("cleans_pages")):
                 yield from cleaning.change_pages(prefix, job, self._send_clean)
+            else:
+                yield from map(_info, cleaning.change(locks, job))
 
     def _send_clean(self, sql: str, parameters: Parameters) -> list[Any]:
-        """Have PostgreSQL change a page of rows, in a transaction of its own if that can be."""
+        """Change a page of rows, in a transaction of its own if that can be."""
         told = parameters | {"joins": self.joins_transaction()}
         return self._run(methodcaller("clean", sql, told))
 

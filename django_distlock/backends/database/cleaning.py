@@ -101,25 +101,28 @@ def batches(locks: LockQuerySet, job: Job) -> Iterator[list[Lock]]:
 
 
 def change(locks: LockQuerySet, job: Job) -> Iterator[Lock]:
-    """Change the locks batch by batch, by the ORM, and yield those that were changed."""
-    features = connections[locks.db].features
-    can_skip = features.has_select_for_update_skip_locked
+    """Change the locks by the ORM, and yield those that were changed.
+
+    Row by row where rows can be locked: MySQL's family locks others, too, that it looks at on the
+    way, and a renewal then finds its row locked. SQLite has but one writer.
+    """
+    by_row = connections[locks.db].features.has_select_for_update
     for batch in batches(locks, job):
-        # Who waits for one row with others locked could be in a deadlock.
-        waits = features.has_select_for_update and not can_skip
-        for some in [[lock] for lock in batch] if waits else [batch] if batch else []:
-            yield from _change(some, job.select(locks), job, skip_locked=can_skip)
-            sleep(PAUSE)
+        for some in [[lock] for lock in batch] if by_row else [batch] if batch else []:
+            yield from _change(some, job.select(locks), job)
+            if not by_row:
+                sleep(PAUSE)
 
 
-def _change(batch: list[Lock], locks: LockQuerySet, job: Job, *, skip_locked: bool) -> list[Lock]:
+def _change(batch: list[Lock], locks: LockQuerySet, job: Job) -> list[Lock]:
     """Change those of the rows that still are as they were read, and not locked by others."""
+    features = connections[locks.db].features
     rows = locks.filter(pk__in=[lock.pk for lock in batch]).order_by()
     with transaction.atomic(using=locks.db):
-        if not connections[locks.db].features.has_select_for_update:
-            # On SQLite only who begins with a write can wait for others who write.
+        if not features.has_select_for_update:
+            # On SQLite only a transaction that begins with a write can wait for others that write.
             locks.filter(pk="").update(token=0)
-        locked = rows.select_for_update(skip_locked=skip_locked)
+        locked = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
         tokens = dict(locked.values_list("pk", "token"))
         changed = [lock for lock in batch if tokens.get(lock.pk) == lock.token]
         job.change(rows.filter(pk__in=[lock.pk for lock in changed]))

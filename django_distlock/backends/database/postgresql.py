@@ -295,6 +295,7 @@ class PostgreSQLStatements(Statements):
     """
 
     queues_waiters = True
+    cleans_pages = True
 
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
         super().__init__(connection, table)

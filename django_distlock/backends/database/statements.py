@@ -64,6 +64,9 @@ class Statements:
     queues_waiters: ClassVar[bool] = False
     """There is a table of those who wait, and what a release offers them is heard of."""
 
+    cleans_pages: ClassVar[bool] = False
+    """It has clean(), which changes a page of rows by a statement of cleaning.py."""
+
     acquire_sql: str
     renew_sql: str
     release_sql: str
