@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
-from django.contrib.admin.views.main import ChangeList
+from django.contrib.admin.views.main import SEARCH_VAR, ChangeList
 from django.db import router
 from django.http import HttpRequest
 from django.utils.formats import localize
+from django.utils.html import format_html
 from django.utils.timezone import localtime
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -25,11 +26,7 @@ if TYPE_CHECKING:
 else:
     _ModelAdmin = admin.ModelAdmin
 
-STATES = {
-    LockState.HELD: _("held"),
-    LockState.STALE: _("stale (expired, never released)"),
-    LockState.RELEASED: _("released"),
-}
+STATES = {LockState.HELD: _("held"), LockState.STALE: _("stale"), LockState.RELEASED: _("released")}
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -39,15 +36,13 @@ class StateFilter(admin.SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[Any, Any]]:
-        return [*STATES.items(), ("all", _("All"))]
+        explained = {LockState.STALE: _("stale (expired, never released)")}
+        return [*{**STATES, **explained}.items(), ("all", _("All"))]
 
     def choices(self, changelist: ChangeList) -> Iterator[Any]:
-        for value, title in self.lookup_choices:
-            yield {
-                "selected": value == (self.value() or LockState.HELD),
-                "query_string": changelist.get_query_string({self.parameter_name: value}),
-                "display": title,
-            }
+        _, *choices = super().choices(changelist)  # the first is "All": here that is one of ours
+        for (value, _title), choice in zip(self.lookup_choices, choices, strict=True):
+            yield {**choice, "selected": value == (self.value() or LockState.HELD)}
 
     def queryset(self, request: HttpRequest, queryset: Any) -> LockQuerySet:
         locks: LockQuerySet = queryset
@@ -76,9 +71,33 @@ def database_of_locks() -> str:
     return routed if routed in kept_in or not kept_in else kept_in[0]
 
 
+class LockChangeList(ChangeList):
+    """A list whose links to show all locks, and to clear the filters, don't lead to held ones."""
+
+    show_all_query: str
+    is_of_all: bool
+
+    def get_queryset(
+        self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
+    ) -> LockQuerySet:
+        locks: Any = super().get_queryset(request, exclude_parameters)
+        self.clear_all_filters_qs = self.get_query_string({StateFilter.parameter_name: "all"})
+        self.show_all_query = self.get_query_string(
+            {StateFilter.parameter_name: "all"}, remove=[SEARCH_VAR]
+        )
+        is_unfiltered = request.GET.get(StateFilter.parameter_name) == "all"
+        self.has_active_filters = self.has_active_filters and not is_unfiltered
+        self.is_of_all = is_unfiltered and not self.query
+        found: LockQuerySet = locks
+        return found
+
+
 @admin.register(Lock)
 class LockAdmin(_ModelAdmin):
     """Read-only: a lock is acquired and released by code. The owner secret is on no page."""
+
+    class Media:
+        css: ClassVar = {"all": ("django_distlock/admin.css",)}
 
     list_display = ("semaphore", "state", "holder", "since", "time_left", "token")
     list_filter = (StateFilter,)
@@ -93,6 +112,9 @@ class LockAdmin(_ModelAdmin):
         locks: Any = super().get_queryset(request)
         found: LockQuerySet = locks.using(database_of_locks()).defer("owner").with_state()
         return found
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return LockChangeList
 
     def get_search_results(
         self, request: HttpRequest, queryset: Any, search_term: str
@@ -116,8 +138,11 @@ class LockAdmin(_ModelAdmin):
 
     @admin.display(description=_("state"))
     def state(self, lock: Lock) -> str:
-        """What the database's clock says it is."""
-        return str(STATES[LockState(lock.state)])
+        """What the database's clock says it is: in a word, and in a colour."""
+        state = LockState(lock.state)
+        return format_html(
+            '<span class="distlock-state distlock-{}">{}</span>', state, STATES[state]
+        )
 
     @admin.display(description=_("since"), ordering="acquired_at")
     def since(self, lock: Lock) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from typing import TYPE_CHECKING, Any
 from unittest import mock
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from django.contrib.admin.utils import quote
@@ -209,6 +210,81 @@ def test_filter_shows_which_state_is_listed(
 
 
 @on_each_locks_database
+@pytest.mark.parametrize("state", [None, "held", "all"])
+def test_counts_of_each_state_can_be_shown(
+    locks_database: str, viewer: Client, state: str | None
+) -> None:
+    """Whichever is listed: within what is searched for."""
+    make_all_states()
+    query = {"_facets": "", **({"state": state} if state else {})}
+    for search, counts in (("", (2, 1, 2, 5)), ("held", (2, 0, 0, 2))):
+        changelist = viewer.get(LIST, {**query, "q": search}).context["cl"]
+        (state_filter,) = changelist.filter_specs
+        assert [str(choice["display"]) for choice in state_filter.choices(changelist)] == [
+            f"{name} ({count})"
+            for name, count in zip(
+                ("held", "stale (expired, never released)", "released", "All"), counts, strict=True
+            )
+        ]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {},
+        {"state": "held"},
+        {"state": "stale"},
+        {"q": "held"},
+        {"q": "held", "state": "all"},
+        {"_facets": "", "q": "stale", "state": "released"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("link", ["Show all", "Clear all filters"])
+def test_link_that_shows_all_locks_does(viewer: Client, query: dict[str, str], link: str) -> None:
+    """And not held ones only. To clear the filters leaves what is searched for."""
+    make_all_states()
+    page = viewer.get(LIST, query).content.decode()
+    found = re.search(rf'<a href="([^"]*)"[^>]*>[^<]*{link}', page)
+    if link == "Clear all filters" and query.get("state", "all") == "all":
+        assert not found
+        return
+    assert found
+    target = dict(parse_qsl(unescape(found[1]).lstrip("?"), keep_blank_values=True))
+    search = query.get("q", "") if link == "Clear all filters" else ""
+    everything = listed(viewer, state="all")
+    assert listed(viewer, **target) == [each for each in everything if each.startswith(search)]
+    assert ("_facets" in target) == ("_facets" in query)
+
+
+def test_list_of_all_locks_offers_no_link_to_itself(viewer: Client) -> None:
+    """It says how many there are."""
+    make_all_states()
+    page = viewer.get(LIST, {"state": "all"}).content.decode()
+    assert "5 results" in page
+    assert "Show all" not in page
+
+
+def test_states_are_told_apart_by_more_than_a_word(viewer: Client) -> None:
+    """Each has a look of its own, on the list and on its own page."""
+    make_all_states()
+    page = viewer.get(LIST, {"state": "all"}).content.decode()
+    for state, number in (("held", 2), ("stale", 1), ("released", 2)):
+        shown = f'<span class="distlock-state distlock-{state}">{state}</span>'
+        assert page.count(shown) == number
+    assert 'distlock-stale">stale<' in viewer.get(detail("stale")).content.decode()
+
+
+def test_list_is_shown_where_django_has_no_time_zones(viewer: Client, settings: Any) -> None:
+    """Times are in the zone of the site."""
+    settings.USE_TZ = False
+    settings.TIME_ZONE = "America/New_York"
+    make_held("report", holder="h", token=1)
+    assert columns(viewer)["report"] == ["held", "h", "Jan. 1, 2026, 10:04 p.m.", "1h", "1"]
+    assert "Jan. 1, 2026, 10:04 p.m." in viewer.get(detail("report")).content.decode()
+
+
+@on_each_locks_database
 def test_search_finds_semaphores_by_their_beginning(locks_database: str, viewer: Client) -> None:
     """Literally: % and _ are no wildcards, case counts, blanks are kept apart."""
     for semaphore in ("a%b", "a_b", "axb", "Axb", "ä", "ba%"):
@@ -251,7 +327,7 @@ def test_time_left_of_each_state(viewer: Client) -> None:
     assert shown == {
         "held": ("held", "1h"),
         "held without end": ("held", "until released"),
-        "stale": ("stale (expired, never released)", "expired 1h ago"),
+        "stale": ("stale", "expired 1h ago"),
         "released": ("released", "released 1d 6h ago"),
         "released, of unknown time": ("released", "-"),
     }

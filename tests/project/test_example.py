@@ -19,27 +19,19 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.support.browser import TIMEOUT, opened_page
 from tests.support.children import tied
-from tests.support.installed import find_chromium
 from tests.support.paths import ROOT
 from tests.support.redis_servers import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import ConsoleMessage, Page
+    from playwright.sync_api import Page
 
     from tests.support.servers import Server
 
 CUSTOMERS, REQUESTS = 3, 8
-TIMEOUT = 120
-BROWSER_OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture
@@ -316,33 +308,10 @@ def demo(project: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:  # pragma: no cover - see below
-    """Open a browser whose page must not have anything to complain of.
-
-    Until it is closed an event loop runs in this thread, where Django allows no queries. Playwright
-    switches between greenlets: to measure in these, too, would slow down every other test.
-    """
-    from playwright.sync_api import sync_playwright
-
-    complaints: list[str] = []
-    with (
-        sync_playwright() as playwright,
-        playwright.chromium.launch(
-            executable_path=find_chromium(), args=BROWSER_OPTIONS
-        ) as browser,
-    ):
-        page = browser.new_page(locale="en")
-        page.set_default_timeout(TIMEOUT * 1000)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda message: complaints.extend(complaint(message)))
+def page() -> Iterator[Page]:
+    """Open a browser."""
+    with opened_page() as page:
         yield page
-    assert complaints == []
-
-
-def complaint(message: ConsoleMessage) -> list[str]:
-    """Return what is wrong, if anything: 409 is what the losers of a race are answered."""
-    is_wrong = message.type == "error" and "status of 409" not in message.text
-    return [f"{message.location['url']}: {message.text}"] if is_wrong else []
 
 
 def sign_in(page: Page) -> None:

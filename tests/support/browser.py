@@ -1,0 +1,56 @@
+"""A page in a browser, which must not have anything to complain of."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tests.support.installed import find_chromium
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import ConsoleMessage, Page
+
+TIMEOUT = 120
+BROWSER_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextmanager
+def opened_page() -> Iterator[Page]:  # pragma: no cover - see below
+    """Open a browser, and fail if its page has complained.
+
+    Until it is closed an event loop runs in this thread, where Django allows no queries. Playwright
+    switches between greenlets: to measure in these, too, would slow down every other test.
+    """
+    from playwright.sync_api import sync_playwright
+
+    complaints: list[str] = []
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(
+            executable_path=find_chromium(), args=BROWSER_OPTIONS
+        ) as browser,
+    ):
+        page = browser.new_page(locale="en")
+        page.set_default_timeout(TIMEOUT * 1000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: complaints.extend(complaint(message)))
+        yield page
+    assert complaints == []
+
+
+def complaint(message: ConsoleMessage) -> list[str]:
+    """Return what is wrong, if anything: 409 is what the losers of a race are answered.
+
+    Nor need a site have an icon.
+    """
+    is_expected = "status of 409" in message.text or "/favicon.ico" in message.location["url"]
+    is_wrong = message.type == "error" and not is_expected
+    return [f"{message.location['url']}: {message.text}"] if is_wrong else []
