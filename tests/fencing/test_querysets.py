@@ -6,6 +6,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, transaction
 from django.db.models import Count, F
@@ -52,6 +53,24 @@ def test_update_is_one_statement(alias: str) -> None:
     for condition in ("amount", "customer_id", f"<= {lease.token}"):
         assert condition in update.partition("WHERE")[2]
     assert written(alias) == [(13, lease.token), (2, 0)]
+
+
+@on_each_database
+@pytest.mark.parametrize("twin", ["aupdate", "adelete"])
+def test_async_twins_are_fenced(alias: str, twin: str) -> None:
+    """They change what the lease may write, and nothing for an outdated one."""
+    first, _ = sisters(alias)
+    values = {"amount": 13} if twin == "aupdate" else {}
+    rows = Invoice.objects.using(alias).filter(pk=first.pk)
+    with lock_of(first) as lease:
+        rows.update(fence=LATE)
+        with pytest.raises(LockLost):
+            async_to_sync(getattr(rows.fenced(lease), twin))(**values)
+        assert written(alias) == [(1, LATE), (2, 0)]
+    with lock_of(first) as lease:
+        rows.update(fence=0)
+        async_to_sync(getattr(rows.fenced(lease), twin))(**values)
+    assert written(alias) == ([(13, lease.token), (2, 0)] if values else [(2, 0)])
 
 
 @on_each_database
