@@ -66,11 +66,11 @@ def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--database", choices=databases.DATABASES, default="postgresql")
-    parser.add_argument("--locks", type=int, default=50_000, help="a round's; default: %(default)s")
+    parser.add_argument("--locks", type=int, default=30_000, help="a round's; default: %(default)s")
     parser.add_argument("--workers", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=10, help="default: %(default)s")
     options = parser.parse_args()
-    with databases.database(options.database), Crew(options.workers) as crew:
+    with databases.database(options.database, store_timeout=60), Crew(options.workers) as crew:
         console.print(databases.describe())
         measure(crew, options.locks, idle_first=True)  # to warm up
         before = peak_memory()

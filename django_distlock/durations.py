@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final
 
 UNITS: Final = {"d": 86400, "h": 3600, "m": 60, "s": 1}
@@ -17,7 +18,12 @@ def parse_duration(text: str) -> timedelta:
 
 def format_duration(duration: timedelta) -> str:
     """Return the duration in its two largest units, rounded down: `1d 3h`, `42s`."""
-    seconds, parts = max(0, int(duration.total_seconds())), []
+    return _format_seconds(max(0, int(duration.total_seconds())))
+
+
+@lru_cache(maxsize=1024)  # of thousands of locks that are purged, most are of one age
+def _format_seconds(seconds: int) -> str:
+    parts = []
     for unit, size in UNITS.items():
         amount, seconds = divmod(seconds, size)
         if amount:

@@ -21,10 +21,10 @@ from .statements import Parameters
 BATCH: Final = 200
 """How many rows are read, and changed, at once by the ORM."""
 
-PAGE: Final = 500
+PAGE: Final = 100
 """How many by one statement, on PostgreSQL."""
 
-PAUSE: Final = 0.003
+PAUSE: Final = 0.002
 """Seconds after each change, in which processors and disk are the workers' alone."""
 
 AFTER_ALL: Final = "\U0010ffff" * 256
