@@ -16,6 +16,7 @@ from statistics import quantiles
 from typing import TYPE_CHECKING, NamedTuple
 
 from django.core.management import call_command
+from django.db import connection
 from rich.console import Console
 
 from benchmarks import databases
