@@ -184,7 +184,7 @@ def _missing_parentheses(called: Called) -> checks.CheckMessage:
         f"{name} is not locked, but replaced by a distributed_lock: its parentheses are missing.",
         hint=f"Write {EXAMPLE}.",
         obj=called.name,
-        id="distlock.E004",
+        id="distlock.E005",
     )
 
 
