@@ -342,14 +342,15 @@ class DatabaseBackend(BaseLockBackend):
         return released
 
     def clear_stale(self, prefix: str = "", *, dry_run: bool = False) -> Iterator[LockInfo]:
-        return self._clean(plain(prefix), cleaning.clear_stale(), dry_run)
+        return self._clean(prefix, cleaning.clear_stale(), dry_run)
 
     def purge_released(
         self, older_than: timedelta, prefix: str = "", *, dry_run: bool = False
     ) -> Iterator[LockInfo]:
-        return self._clean(plain(prefix), cleaning.purge_released(older_than), dry_run)
+        return self._clean(prefix, cleaning.purge_released(older_than), dry_run)
 
     def _clean(self, prefix: str, job: cleaning.Job, dry_run: bool) -> Iterator[LockInfo]:
+        prefix = validate_prefix(prefix)
         locks = self._locks(prefix)
         with self._unavailable():
             if dry_run:
@@ -457,7 +458,7 @@ class DatabaseBackend(BaseLockBackend):
 
     def _locks(self, prefix: str = "") -> LockQuerySet:
         found = Lock.objects.using(self.using).defer("owner")
-        return found.with_prefix(validate_prefix(prefix))
+        return found.with_prefix(prefix)
 
     @contextmanager
     def _unavailable(self) -> Iterator[None]:
