@@ -130,7 +130,9 @@ def run_tox(environments: list[str], arguments: list[str]) -> None:
     """Become tox, which so gets Ctrl-C and every other signal itself."""
     interpreters = pyenv_interpreters()
     discover = ["--discover", *interpreters] if interpreters else []
-    command = [str(VENV_PYTHON), "-m", "tox", "run", *environments, *discover, "--", *arguments]
+    # An empty list behind "--" would stand for tox.ini's own choice of tests.
+    passed_on = ["--", *arguments] if arguments else []
+    command = [str(VENV_PYTHON), "-m", "tox", "run", *environments, *discover, *passed_on]
     sys.stdout.flush()
     os.execv(command[0], command)
 

@@ -50,7 +50,6 @@ def test_server_is_where_the_only_server_backend_expects_it(place: Place) -> Non
         "fails": {"BACKEND": "tests.failing.Backend"},
         "a number": {"BACKEND": 7},
         "no dict": None,
-        7: {},
     }
     variables = settings_module(place.directory, distlock)
     variables["XDG_STATE_HOME"] = str(place.directory / "states")

@@ -123,7 +123,6 @@ def test_holder_is_told_why_his_lease_is_not_renewed(caplog: pytest.LogCaptureFi
                 acquire(ALIAS, "9012collectPayment", ttl=3600)
             assert lease.release()
             assert other.release()
-    told = [text for text in caplog.messages if "could not be renewed" in text]
-    assert len(told) == 1
-    assert TOO_LONG in told[0]
-    assert "'1234collectPayment'" in told[0]
+    # While the server is away, it may be told of that as well.
+    [told] = [text for text in caplog.messages if TOO_LONG in text]
+    assert "'1234collectPayment'" in told
