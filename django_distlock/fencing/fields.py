@@ -129,9 +129,10 @@ class FenceField(_BigIntegerField):
         names = self.template.names
         given = dict(zip(names, self.template.read(lease.semaphore) or (), strict=True))
         fields = [name for name in names if find_field(rows.model, name)]
-        for pk, token, *values in rows.values_list("pk", self.name, *map(_lookup, fields)):
-            found = given | dict(zip(fields, values, strict=True))
-            yield pk, token, self._made([found[name] for name in names])
+        # By name: values_list() of Django 5.2.0 has a column once that is asked for twice.
+        for row in rows.values("pk", self.name, *map(_lookup, fields)):
+            found = given | {name: row[_lookup(name)] for name in fields}
+            yield row["pk"], row[self.name], self._made([found[name] for name in names])
 
     def _made(self, values: list[Any]) -> str | None:
         """Return the semaphore of a row; None if none is made of such values."""
