@@ -24,7 +24,7 @@ BATCH: Final = 200
 PAGE: Final = 100
 """How many by one statement, on PostgreSQL."""
 
-PAUSE: Final = 0.002
+PAUSE: Final = 0.0025
 """Seconds after each change, in which processors and disk are the workers' alone."""
 
 AFTER_ALL: Final = "\U0010ffff" * 256
