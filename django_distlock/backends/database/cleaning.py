@@ -6,7 +6,7 @@ only. Rows that others have locked are left alone: somebody uses them.
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from operator import methodcaller
+from operator import itemgetter, methodcaller
 from time import sleep
 from typing import Any, Final, NamedTuple
 
@@ -139,7 +139,8 @@ def change_pages(
         last = rows[0][0]
         first = end if last is None else last + "\x01"  # there is nothing in between
         if rows[0][1] is not None:
-            yield from (_info(job.state, *row) for _, *row in rows)
+            # By a plan for a small table they come in another order.
+            yield from (_info(job.state, *row) for _, *row in sorted(rows, key=itemgetter(1)))
             sleep(PAUSE)
 
 
