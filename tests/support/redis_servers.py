@@ -83,6 +83,16 @@ def connect(server: Server, db: int = 0) -> Redis:
     )
 
 
+def await_replica(client: Redis) -> None:
+    """Return when a replica of the client's server has all that was written there until now.
+
+    WAIT is about what was written until the client's command before it: as the first one, which
+    redis-py sends itself from 5.0 on, it waits for nothing.
+    """
+    client.ping()
+    assert client.wait(1, 60_000) == 1
+
+
 def node_of(client: RedisCluster, key: str) -> tuple[str, int]:
     """Return where the client thinks that the key is."""
     node: Any = client.get_node_from_key(key)  # type: ignore[no-untyped-call]

@@ -19,6 +19,7 @@ from tests.support.ports import HOST
 from tests.support.redis_servers import (
     SENTINEL_NAME,
     SLOTS,
+    await_replica,
     connect,
     fill,
     node_of,
@@ -87,7 +88,7 @@ def test_replica_gets_what_its_master_is_told_and_can_be_promoted(redis_server: 
     with connect(redis_server) as master, start_redis_replica(redis_server) as replica_server:
         with connect(replica_server) as replica:
             master.set("a", "1")
-            assert master.wait(1, 60_000) == 1
+            await_replica(master)
             assert replica.get("a") == "1"
             with pytest.raises(ReadOnlyError):
                 replica.set("a", "2")

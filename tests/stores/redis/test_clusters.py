@@ -23,6 +23,7 @@ from tests.support.concurrency import elsewhere, run, until
 from tests.support.holders import acquire, due_now, renewed_since
 from tests.support.ports import HOST
 from tests.support.redis_servers import (
+    await_replica,
     connect,
     node_of,
     place,
@@ -88,7 +89,7 @@ def test_cluster_goes_on_when_one_of_its_nodes_dies(lost: dict[Lease, str]) -> N
             heirs = acquire(ALIAS, inherited, ttl=60)
             forgets = acquire(ALIAS, forgotten, ttl=60, renew=False)
             with connect(victim) as master:
-                assert master.wait(1, 60_000) == 1
+                await_replica(master)
             victim.kill()
             be_renewed(spared, due=[*spared, heirs])
             assert not lost
