@@ -109,8 +109,6 @@ def _check_private(path: str, status: os.stat_result) -> None:
     A file of another user, of root for instance, may be given to a group: that is how a process
     that isn't its owner gets it.
     """
-    if os.name != "posix":  # permissions are no mode there
-        return
     ours = status.st_uid == os.geteuid()
     mode = stat.S_IMODE(status.st_mode)
     if mode & (0o077 if ours else 0o007):
