@@ -167,7 +167,7 @@ def fill(full: Server, locks: int) -> None:
 def hold_many(alias: str, locks: int) -> None:
     """Hold so many locks for an hour, by the names of many holders."""
     from django_distlock import lock_backends
-    from django_distlock.acquisitions import describe_holder, new_owner
+    from django_distlock.leases.request import describe_holder, new_owner
 
     backend = lock_backends[alias]
     for number in range(locks):

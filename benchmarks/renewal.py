@@ -41,7 +41,7 @@ def measure(number: int, rounds: int) -> dict[str, str]:
     # Not before Django is set up: importing its models needs that.
     from django_distlock import acquire_lock, clocks
     from django_distlock.backends.database import DatabaseBackend
-    from django_distlock.renewal import Renewals
+    from django_distlock.concurrency.renewal import Renewals
 
     warm_up = acquire_lock("warm up")
     assert warm_up

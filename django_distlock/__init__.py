@@ -11,8 +11,8 @@ if not hasattr(os, "register_at_fork") or find_spec("fcntl") is None:
 
 # Checks are registered by the import, so that one can say that the app is not in INSTALLED_APPS;
 # and commits are guarded from then on.
-from . import checks, guard, leftovers, url_checks  # noqa: F401
-from .decorators import distributed_lock, skip
+from . import checks
+from .conf import lock_backends
 from .exceptions import (
     InvalidLockBackend,
     LockBackendUnavailable,
@@ -21,9 +21,11 @@ from .exceptions import (
     LockNotAcquired,
     LockNotHeld,
 )
-from .handler import lock_backends
-from .leases import Lease
-from .locks import aacquire_lock, acquire_lock, arelease_lock, release_lock
+from .leases import cleanup, commit_guard  # noqa: F401
+from .leases.lease import Lease
+from .locks.api import aacquire_lock, acquire_lock, arelease_lock, release_lock
+from .views import url_checks  # noqa: F401
+from .views.decorator import distributed_lock, skip
 
 __all__ = [
     "InvalidLockBackend",

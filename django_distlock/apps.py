@@ -5,7 +5,7 @@ import sys
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
-from . import leftovers
+from .leases import cleanup
 
 
 class DistlockConfig(AppConfig):
@@ -17,4 +17,4 @@ class DistlockConfig(AppConfig):
     def ready(self) -> None:
         """See to Celery's tasks, if the site has imported Celery, as its workers have."""
         if "celery" in sys.modules:
-            leftovers.connect_celery()
+            cleanup.connect_celery()

@@ -9,8 +9,8 @@ from django.apps import apps
 from django.conf import settings
 from django.core import checks
 
+from .conf import lock_backends
 from .exceptions import InvalidLockBackend, LockBackendUnavailable
-from .handler import lock_backends
 
 
 def warn_of_missing_app() -> None:

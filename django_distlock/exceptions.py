@@ -1,11 +1,8 @@
 """Every error that this package raises on purpose."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-
-if TYPE_CHECKING:
-    from .leases import Lease
 
 
 class LockError(Exception):
@@ -23,7 +20,7 @@ class LockNotHeld(LockError):
 class LockLost(LockError):
     """The lease is no longer ours: it expired, was released, or an operator took it away."""
 
-    def __init__(self, message: str, lease: "Lease | None" = None) -> None:
+    def __init__(self, message: str, lease: Any = None) -> None:
         super().__init__(message)
         self.lease = lease
 

@@ -11,11 +11,12 @@ from django.db.models.signals import pre_save
 from django.dispatch import receiver
 from django.utils.translation import gettext_lazy as _
 
-from .backends.base import LockState
+from django_distlock.arguments import plain
+from django_distlock.records import LockState
+
 from .clocks import now_expression
 from .fields import EpochMicrosecondsField, SemaphoreField
-from .plain import plain
-from .semaphores import MAX_LENGTH, first_after
+from .semaphores.templates import MAX_LENGTH, first_after
 
 if TYPE_CHECKING:
     from django.db.models import Expression

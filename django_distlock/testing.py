@@ -24,16 +24,18 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.core.signals import request_finished, request_started
 from django.db import connections
 
-from .acquisitions import new_owner
-from .backends.base import BaseLockBackend, Grant, LockState, Renewal
-from .background import background
+from django_distlock.backends.base import BaseLockBackend
+from django_distlock.records import Grant, LockState, Renewal
+
 from .clocks import monotonic
-from .decorators import distributed_lock
+from .concurrency.background import background
+from .conf import lock_backends
 from .exceptions import LockBackendUnavailable, LockLost, LockNotHeld
-from .handler import lock_backends
-from .leases import Lease
-from .locks import aacquire_lock, acquire_lock, arelease_lock, release_lock
+from .leases.lease import Lease
+from .leases.request import new_owner
+from .locks.api import aacquire_lock, acquire_lock, arelease_lock, release_lock
 from .signals import lock_lost
+from .views.decorator import distributed_lock
 
 if TYPE_CHECKING:
     _TestCase = TestCase

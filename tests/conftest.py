@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.db import connections
 
-from django_distlock.borders import current_worker
-from django_distlock.flows import current_flow
-from django_distlock.handler import lock_backends
-from django_distlock.leases import dropped
+from django_distlock.concurrency.callers import current_worker
+from django_distlock.conf import lock_backends
+from django_distlock.leases.lease import dropped
+from django_distlock.leases.registry import current_flow
 from django_distlock.signals import lock_acquired, lock_lost
 from tests.support.lock_server_command import Place, new_place
 from tests.support.lock_server_proxy import LockServerProxy
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from django_distlock.backends.base import BaseLockBackend
-    from django_distlock.leases import Lease
+    from django_distlock.leases.lease import Lease
 
 
 @pytest.fixture(scope="session", autouse=True)

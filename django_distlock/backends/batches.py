@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .base import Claim, Owner, Renewal
+from django_distlock.records import Claim, Owner, Renewal
 
 
 class Outcome:

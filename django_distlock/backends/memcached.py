@@ -10,18 +10,15 @@ from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 from django.core.checks import CheckMessage
 
-from .. import clocks
-from ..exceptions import InvalidLockBackend, LockBackendUnavailable
-from .base import BaseLockBackend, Claim, Grant, Renewal
+from django_distlock import clocks
+from django_distlock.backends.base import BaseLockBackend
+from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
+from django_distlock.records import Claim, Grant, Renewal
+
 from .batches import Outcome
-from .caches import (
-    MEMCACHED_CACHES,
-    check_own_cache,
-    find_cache,
-    validate_store_timeout,
-)
+from .cache_checks import MEMCACHED_CACHES, check_own_cache, find_cache, validate_store_timeout
 from .memcached_clients import Client, Conversation, Server, shared
-from .pools import Budget
+from .sockets.pools import Budget
 
 T = TypeVar("T")
 

@@ -11,9 +11,10 @@ from typing import Any, Final, NamedTuple
 
 from django.core.cache.backends.base import BaseCache
 
-from .. import clocks
-from .base import Owner
-from .caches import PYMEMCACHE, paths
+from django_distlock import clocks
+from django_distlock.records import Owner
+
+from .cache_checks import PYMEMCACHE, paths
 
 TRIES: Final = 10
 """How often an entry is read again that somebody keeps changing."""

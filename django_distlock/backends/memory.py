@@ -12,21 +12,16 @@ from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage
 
-from ..fields import to_datetime
-from ..queues import contended
-from ..server.table import Described, LockTable, Release
-from .base import (
+from django_distlock.backends.base import (
     NO_BUDGET,
     BaseLockBackend,
-    Claim,
-    Grant,
-    LockInfo,
-    LockState,
-    Owner,
-    Renewal,
     validate_claim,
     validate_listing,
 )
+from django_distlock.concurrency.process_queue import contended
+from django_distlock.fields import to_datetime
+from django_distlock.records import Claim, Grant, LockInfo, LockState, Owner, Renewal
+from django_distlock.server.table import Described, LockTable, Release
 
 SOONEST: Final = 0.001
 """Seconds, at least, until a waiter looks at a lock that is about to end."""

@@ -9,8 +9,9 @@ from django.db import connections, models
 from django.db.models import F, Q
 from django.db.models.lookups import Exact
 
-from ..leases import Lease
-from ..semaphores import InvalidSemaphore, Placeholder, SemaphoreTemplate
+from django_distlock.leases.lease import Lease
+from django_distlock.semaphores.templates import InvalidSemaphore, Placeholder, SemaphoreTemplate
+
 from .refusals import check_held, check_lease, check_token, name_of
 
 if TYPE_CHECKING:

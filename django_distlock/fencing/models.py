@@ -12,8 +12,9 @@ from django.db import DatabaseError, models, router, transaction
 from django.db.models import DEFERRED
 from django.db.models.base import ModelBase
 
-from ..leases import Lease
-from ..threads import twin_of
+from django_distlock.concurrency.executors import twin_of
+from django_distlock.leases.lease import Lease
+
 from .fields import find_fence
 from .querysets import FencedQuerySet
 from .refusals import as_it_is, name_of, refuse

@@ -7,7 +7,8 @@ from typing import Any, Self, TypeVar
 from django.db import models, transaction
 from django.db.models import Q
 
-from ..leases import Lease
+from django_distlock.leases.lease import Lease
+
 from .fields import find_fence, is_one_table
 from .refusals import as_it_is, check_held, check_lease, check_token, refuse
 

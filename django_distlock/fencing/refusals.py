@@ -4,9 +4,9 @@ from typing import TypeVar
 
 from django.db import connections, models
 
-from ..arguments import show
-from ..exceptions import LockLost
-from ..leases import Lease
+from django_distlock.arguments import show
+from django_distlock.exceptions import LockLost
+from django_distlock.leases.lease import Lease
 
 M = TypeVar("M", bound=models.Model)
 

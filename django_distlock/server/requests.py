@@ -7,7 +7,12 @@ from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from ..semaphores import CONTROL_OR_SURROGATE, MAX_LENGTH, validate_semaphore
+from django_distlock.semaphores.templates import (
+    CONTROL_OR_SURROGATE,
+    MAX_LENGTH,
+    validate_semaphore,
+)
+
 from .table import Described, Lock, Party, Refused
 
 if TYPE_CHECKING:

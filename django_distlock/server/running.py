@@ -13,7 +13,8 @@ from pathlib import Path
 from ssl import SSLContext
 from typing import Final
 
-from .. import clocks
+from django_distlock import clocks
+
 from .addresses import Address
 from .listening import Listener, bind, remove_socket
 from .saved import Claimed, Earlier, StateFile

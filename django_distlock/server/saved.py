@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .. import clocks
+from django_distlock import clocks
+
 from .protocol import parse
 from .table import Described, FutureToken, check_token
 

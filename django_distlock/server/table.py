@@ -13,7 +13,7 @@ from enum import IntEnum
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
-from .. import clocks
+from django_distlock import clocks
 
 OFFER: Final = 1.0
 """Seconds in which the first who waits has to take the lock that is free."""

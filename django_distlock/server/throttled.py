@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from .. import clocks
+from django_distlock import clocks
 
 INTERVAL: Final = 1.0
 """Seconds between two lines of a kind, at least."""

@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_distlock.backends.base import BaseLockBackend, Claim, Grant, Renewal
+from django_distlock.backends.base import BaseLockBackend
 from django_distlock.backends.database import DatabaseBackend
 from django_distlock.backends.database.mysql import MySQLStatements
 from django_distlock.backends.database.orm import ORMStatements
 from django_distlock.backends.database.statements import Statements
 from django_distlock.fields import to_microseconds
 from django_distlock.models import Lock
+from django_distlock.records import Claim, Grant, Renewal
 
 
 class ModestBackend(BaseLockBackend):

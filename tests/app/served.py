@@ -15,7 +15,7 @@ from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
 from django_distlock import distributed_lock
-from django_distlock.background import background
+from django_distlock.concurrency.background import background
 
 POOLS = re.compile("ThreadPoolExecutor|django_distlock .* async")
 BACKEND = os.environ["DISTLOCK_TEST_SERVED"]
@@ -96,6 +96,6 @@ asgi = get_asgi_application()
 
 # So that a test sees the threads end, and with them what they keep open: the one that renews looks
 # whether there is still something to renew when the first lease would have been due.
-patch("django_distlock.leases.PERIOD", 1 / 60).start()
-patch("django_distlock.background.IDLE", 0).start()
+patch("django_distlock.leases.lease.PERIOD", 1 / 60).start()
+patch("django_distlock.concurrency.background.IDLE", 0).start()
 patch("django_distlock.backends.database.listening.IDLE", 0.2).start()

@@ -16,7 +16,7 @@ assert threading.enumerate() == [threading.main_thread()]
 assert handlers == {number: signal.getsignal(number) for number in signal.valid_signals()}
 assert not logging.getLogger("django_distlock").handlers
 assert "django_distlock.models" not in __import__("sys").modules
-from django_distlock.background import backgrounds
+from django_distlock.concurrency.background import backgrounds
 assert not backgrounds
 for name in vars(django_distlock.signals):
     if name.startswith("lock_"):

@@ -12,8 +12,8 @@ import pytest
 from django.utils.translation import gettext_lazy
 
 from django_distlock import InvalidLockBackend, LockError, lock_backends
-from django_distlock.handler import LockBackendHandler
-from django_distlock.semaphores import InvalidSemaphore
+from django_distlock.conf import LockBackendHandler
+from django_distlock.semaphores.templates import InvalidSemaphore
 from tests.support.databases import committed
 from tests.support.holders import acquire
 

@@ -14,7 +14,7 @@ from django.test import override_settings
 from django_distlock import InvalidLockBackend, acquire_lock, lock_backends
 from django_distlock.backends.base import BaseLockBackend
 from django_distlock.backends.database import DatabaseBackend
-from django_distlock.handler import LockBackendHandler
+from django_distlock.conf import LockBackendHandler
 from tests.app.backends import ORMBackend
 
 DATABASE = "django_distlock.backends.database.DatabaseBackend"

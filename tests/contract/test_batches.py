@@ -10,11 +10,11 @@ from django.db import OperationalError
 from redis import Redis
 
 from django_distlock import LockBackendUnavailable, clocks, lock_backends
-from django_distlock.acquisitions import new_owner
 from django_distlock.backends import memcached_clients
 from django_distlock.backends.database import backend as database
 from django_distlock.backends.database.sqlite import SQLiteStatements
-from django_distlock.leases import Extension
+from django_distlock.leases.lease import Extension
+from django_distlock.leases.request import new_owner
 from tests.support.concurrency import until
 from tests.support.databases import committed, on_each_database
 from tests.support.holders import acquire, due_now, renewed_since

@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 
 from django_distlock import lock_backends
-from django_distlock.acquisitions import new_owner
 from django_distlock.fields import to_datetime
-from django_distlock.leases import Extension
+from django_distlock.leases.lease import Extension
+from django_distlock.leases.request import new_owner
 from tests.support.databases import DATABASES, committed
 from tests.support.holders import acquire
 from tests.support.processes import Workers

@@ -19,12 +19,13 @@ from django_distlock import (
     lock_backends,
     release_lock,
 )
-from django_distlock.acquisitions import describe_holder
 from django_distlock.arguments import validate_holds, validate_timeout
-from django_distlock.backends.base import BaseLockBackend, Owner
-from django_distlock.backends.caches import validate_store_timeout
-from django_distlock.handler import LockBackendHandler
-from django_distlock.semaphores import SemaphoreTemplate, validate_semaphore
+from django_distlock.backends.base import BaseLockBackend
+from django_distlock.backends.cache_checks import validate_store_timeout
+from django_distlock.conf import LockBackendHandler
+from django_distlock.leases.request import describe_holder
+from django_distlock.records import Owner
+from django_distlock.semaphores.templates import SemaphoreTemplate, validate_semaphore
 from django_distlock.signals import lock_contended
 from tests.support.concurrency import elsewhere, run
 from tests.support.databases import committed

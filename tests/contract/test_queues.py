@@ -32,7 +32,7 @@ from django_distlock import (
     clocks,
     distributed_lock,
 )
-from django_distlock.backends.pools import AT_ONCE
+from django_distlock.backends.sockets.pools import AT_ONCE
 from tests.support import holders
 from tests.support.concurrency import elsewhere, run, until
 from tests.support.holders import take_away

@@ -15,13 +15,8 @@ from unittest import mock
 import pytest
 from django.db import transaction
 
-from django_distlock import (
-    LockBackendUnavailable,
-    aacquire_lock,
-    acquire_lock,
-    distributed_lock,
-)
-from django_distlock.backends.base import Owner
+from django_distlock import LockBackendUnavailable, aacquire_lock, acquire_lock, distributed_lock
+from django_distlock.records import Owner
 from tests.app.models import Counter
 from tests.support.concurrency import Interrupted, elsewhere
 from tests.support.databases import committed, on_each_server
@@ -119,7 +114,7 @@ def strikes(
     while number < most:
         strike = Strike(number, kind)
         try:
-            with mock.patch("django_distlock.acquiring.new_owner", known_owner):
+            with mock.patch("django_distlock.locks.acquisition.new_owner", known_owner):
                 with strike.lurking():
                     action()
         except (kind, LockBackendUnavailable) as error:

@@ -18,8 +18,8 @@ from django_distlock import (
     clocks,
     lock_backends,
 )
-from django_distlock.acquisitions import new_owner
-from django_distlock.leases import Extension
+from django_distlock.leases.lease import Extension
+from django_distlock.leases.request import new_owner
 from tests.support.concurrency import run, until
 from tests.support.holders import acquire
 from tests.support.lock_servers import locks_of as locks_of_lock_server

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from django_distlock import lock_backends
-from django_distlock.background import Background, background
+from django_distlock.concurrency.background import Background, background
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def no_backgrounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no store have its background thread yet, as in a process that has just begun."""
-    monkeypatch.setattr("django_distlock.background.backgrounds", {})
+    monkeypatch.setattr("django_distlock.concurrency.background.backgrounds", {})
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from django.db import DatabaseError, connections, transaction
 
 from django_distlock import Lease, LockBackendUnavailable, acquire_lock, lock_backends
 from django_distlock.backends.database.connections import close_own_connections
-from django_distlock.background import Background, background
+from django_distlock.concurrency.background import Background, background
 from tests.app.backends import HangingBackend
 from tests.app.models import Counter
 from tests.support.concurrency import run, until
@@ -68,7 +68,7 @@ def test_background_thread_goes_when_nothing_is_expected(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And no failure of some work ends it before."""
-    monkeypatch.setattr("django_distlock.background.IDLE", 0.01)
+    monkeypatch.setattr("django_distlock.concurrency.background.IDLE", 0.01)
     own = Background("default")
     occasion, done = object(), threading.Event()
     own.expect(occasion)
@@ -94,7 +94,7 @@ def test_background_of_a_store_that_is_no_more_configured_goes_silently(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As after a test with settings of its own: there is nothing to close."""
-    monkeypatch.setattr("django_distlock.background.IDLE", 0.01)
+    monkeypatch.setattr("django_distlock.concurrency.background.IDLE", 0.01)
     own = Background("gone")
     occasion = object()
     own.expect(occasion)
@@ -149,7 +149,7 @@ def test_thread_ends_when_nothing_is_left_to_renew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After the time at which it would have renewed what has been released since."""
-    monkeypatch.setattr("django_distlock.background.IDLE", 0.01)
+    monkeypatch.setattr("django_distlock.concurrency.background.IDLE", 0.01)
     lease = acquire("default", ttl=60)
     thread = default_background.thread
     assert thread is not None
@@ -205,7 +205,9 @@ def test_thread_that_was_killed_is_replaced(
     thread = default_background.thread
     assert thread is not None
     with (
-        mock.patch("django_distlock.background.logger.exception", side_effect=ValueError),
+        mock.patch(
+            "django_distlock.concurrency.background.logger.exception", side_effect=ValueError
+        ),
         mock.patch.object(threading, "excepthook"),
     ):
         default_background.do(lambda: 1 // 0)
@@ -350,7 +352,7 @@ def test_idle_sessions_are_closed_whatever_they_were_used_for(alias: str, use: s
 
 def until_when_idle(alias: str, condition: Callable[[], bool]) -> None:
     """Wait for what happens when a store has not been used for a while, which is short."""
-    with mock.patch("django_distlock.background.IDLE", 0.01):
+    with mock.patch("django_distlock.concurrency.background.IDLE", 0.01):
         background(alias).do(lambda: None)  # wakes it
         until(condition)
 
@@ -388,6 +390,6 @@ def test_call_needs_no_thread_to_close_what_is_idle(
     """Where there is none, it stays open until the end of the process, and nothing is logged."""
     with mock.patch.object(threading.Thread, "start", side_effect=NO_MORE_THREADS):
         assert acquire(alias, renew=False).release()
-    with mock.patch("django_distlock.background.lacks_threads", return_value=True):
+    with mock.patch("django_distlock.concurrency.background.lacks_threads", return_value=True):
         assert acquire(alias, renew=False).release()
     assert not caplog.records

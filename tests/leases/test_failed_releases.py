@@ -19,8 +19,8 @@ from django_distlock import (
     lock_backends,
     release_lock,
 )
-from django_distlock.background import background
-from django_distlock.flows import current_flow
+from django_distlock.concurrency.background import background
+from django_distlock.leases.registry import current_flow
 from tests.app.models import Counter
 from tests.support.concurrency import elsewhere, run
 from tests.support.databases import committed
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from django_distlock.background import Background
+    from django_distlock.concurrency.background import Background
     from tests.support.moved_clock import MovedClock
     from tests.support.scripted_store import ScriptedBackend
 
@@ -187,7 +187,7 @@ def test_interrupted_release_of_what_was_reentered_counts(scripted: ScriptedBack
     """The lease is the outer block's still, whose release is the last."""
     lease = acquire("default")
     assert acquire("default", reentrant=True) is lease
-    with mock.patch("django_distlock.leases.ask", side_effect=KeyboardInterrupt):
+    with mock.patch("django_distlock.leases.lease.ask", side_effect=KeyboardInterrupt):
         with pytest.raises(KeyboardInterrupt):
             lease.release()
     assert lease.held

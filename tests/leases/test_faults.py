@@ -16,7 +16,7 @@ from django.db import connections
 
 from django_distlock import Lease, LockLost, acquire_lock, distributed_lock, lock_backends
 from django_distlock.backends.database.connections import close_own_connections
-from django_distlock.background import background
+from django_distlock.concurrency.background import background
 from tests.support.concurrency import until
 from tests.support.databases import committed, on_each_database, on_each_server, sessions
 from tests.support.holders import acquire, due_now, free_for_others, renewed_since
@@ -243,7 +243,7 @@ def test_nothing_stays_behind(alias: str, moved_clock: MovedClock) -> None:
     thread = background(alias).thread
     assert thread is not None
     moved_clock.advance(60)  # it looked when a lease that it had been woken for was due
-    with mock.patch("django_distlock.background.IDLE", 0.01):
+    with mock.patch("django_distlock.concurrency.background.IDLE", 0.01):
         background(alias).do(lambda: None)  # wakes it
         thread.join(60)
     assert not thread.is_alive()

@@ -9,8 +9,8 @@ import pytest
 from django.db import connections
 
 from django_distlock import Lease, LockLost, acquire_lock
-from django_distlock.background import Background, background
-from django_distlock.flows import current_flow
+from django_distlock.concurrency.background import Background, background
+from django_distlock.leases.registry import current_flow
 from tests.support.concurrency import until
 from tests.support.databases import committed, on_each_database, on_each_server
 from tests.support.holders import acquire, due_now, free_for_others, renewed_since

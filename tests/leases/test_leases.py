@@ -18,7 +18,7 @@ from django_distlock import (
     distributed_lock,
     release_lock,
 )
-from django_distlock.acquisitions import describe_holder, new_owner
+from django_distlock.leases.request import describe_holder, new_owner
 from tests.support.moved_clock import MovedClock
 from tests.support.scripted_store import ScriptedBackend
 

@@ -26,12 +26,12 @@ from django_distlock import (
     LockBackendUnavailable,
     aacquire_lock,
     distributed_lock,
-    leftovers,
     lock_backends,
     release_lock,
 )
-from django_distlock.background import background
-from django_distlock.flows import RequestFlows, current_flow
+from django_distlock.concurrency.background import background
+from django_distlock.leases import cleanup
+from django_distlock.leases.registry import RequestFlows, current_flow
 from tests.support.concurrency import elsewhere, run
 from tests.support.databases import committed, on_each_database
 from tests.support.holders import acquire, take_away
@@ -226,10 +226,10 @@ def test_several_are_released_though_one_can_not_be(
 
 def test_warning_that_is_an_error_keeps_no_lock(scripted: ScriptedBackend) -> None:
     """All are released first."""
-    leftovers.begin()
+    cleanup.begin()
     acquire("default")
     with pytest.raises(ResourceWarning, match=LEFT):
-        leftovers.end()
+        cleanup.end()
     assert scripted.owner == ""
 
 
@@ -386,7 +386,7 @@ tasks: Any = import_module("django.tasks") if find_spec("django.tasks") else Non
 
 def enqueue_task() -> list[Any]:
     """Run it, and return its result; where Django has no tasks, what its signals would call."""
-    by_hand = (leftovers.begin, run_task, leftovers.end)
+    by_hand = (cleanup.begin, run_task, cleanup.end)
     return [tasks.task(run_task).enqueue()] if tasks else [call() for call in by_hand][:0]
 
 

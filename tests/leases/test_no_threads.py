@@ -18,9 +18,9 @@ from django_distlock import (
     clocks,
     lock_backends,
 )
-from django_distlock.acquisitions import new_owner
 from django_distlock.backends.redis import servers as redis_servers
 from django_distlock.backends.redis.connections import Moved
+from django_distlock.leases.request import new_owner
 from tests.support.concurrency import run
 from tests.support.databases import committed
 from tests.support.holders import acquire
@@ -218,7 +218,7 @@ def test_error_after_the_call_in_a_thread_is_no_lack_of_threads(
     """The call has been made by then: what it came to is undone."""
     broken = mock.Mock()
     broken.close_all.side_effect = RuntimeError("a bug")
-    monkeypatch.setattr("django_distlock.threads.connections", broken)
+    monkeypatch.setattr("django_distlock.concurrency.executors.connections", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         asyncio.run(aacquire_lock("1234collectPayment"))
     assert scripted.calls == ["acquire", "release"]

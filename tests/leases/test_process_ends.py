@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from django_distlock import acquire_lock
-from django_distlock.leaving import LONGEST
+from django_distlock.leases.process_exit import LONGEST
 from tests.support.children import tied
 from tests.support.databases import committed
 from tests.support.holders import acquire

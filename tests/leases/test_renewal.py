@@ -8,10 +8,10 @@ from unittest import mock
 import pytest
 
 from django_distlock import Lease, LockBackendUnavailable, LockLost, clocks
-from django_distlock.backends.base import Grant, Renewal
-from django_distlock.background import Background
+from django_distlock.concurrency.background import Background
+from django_distlock.concurrency.renewal import REASONS, Renewals
 from django_distlock.fields import EPOCH
-from django_distlock.renewal import REASONS, Renewals
+from django_distlock.records import Grant, Renewal
 from tests.support.concurrency import elsewhere, until
 from tests.support.holders import acquire
 from tests.support.moved_clock import MovedClock

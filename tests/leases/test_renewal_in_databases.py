@@ -15,15 +15,15 @@ from django.test import TestCase
 from django.views.debug import ExceptionReporter
 
 from django_distlock import Lease, LockBackendUnavailable, LockLost, clocks, lock_backends
-from django_distlock.acquisitions import Request, describe_holder, new_owner
-from django_distlock.backends.base import Grant
 from django_distlock.backends.database.connections import close_own_connections
 from django_distlock.backends.database.mysql import MySQLStatements
 from django_distlock.backends.database.sqlite import SQLiteStatements
 from django_distlock.backends.database.statements import Statements
-from django_distlock.background import background
-from django_distlock.flows import current_flow
+from django_distlock.concurrency.background import background
+from django_distlock.leases.registry import current_flow
+from django_distlock.leases.request import Request, describe_holder, new_owner
 from django_distlock.models import Lock
+from django_distlock.records import Grant
 from tests.support.databases import (
     committed,
     locked_row,

@@ -30,11 +30,11 @@ from django_distlock import (
     lock_backends,
     release_lock,
     skip,
-    threads,
 )
-from django_distlock.background import background
+from django_distlock.concurrency import executors
+from django_distlock.concurrency.background import background
+from django_distlock.concurrency.process_queue import queues
 from django_distlock.fencing import FencedModel
-from django_distlock.queues import queues
 from django_distlock.signals import lock_acquired, lock_contended
 from tests.app.models import Invoice
 from tests.support.concurrency import run, until
@@ -65,10 +65,10 @@ DOWN = LockBackendUnavailable("down")
 @pytest.fixture(autouse=True)
 def lock_threads() -> Iterator[None]:
     """Have threads for this test alone."""
-    threads.executors.clear()
+    executors.executors.clear()
     yield
-    while threads.executors:
-        _, executor = threads.executors.popitem()
+    while executors.executors:
+        _, executor = executors.executors.popitem()
         executor.shutdown()
 
 
@@ -523,7 +523,7 @@ def test_cancelled_while_it_is_contended_has_nothing_to_give_back(
 def test_call_whose_thread_comes_too_late_is_not_made() -> None:
     """The task was cancelled between the thread's beginning and the call's."""
     calls: list[int] = []
-    work = threads.Work(lambda: calls.append(1), None)
+    work = executors.Work(lambda: calls.append(1), None)
     assert work.outcome.cancel()
     work.do()
     assert calls == []

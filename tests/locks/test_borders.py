@@ -28,13 +28,12 @@ from django_distlock import (
     aacquire_lock,
     acquire_lock,
     arelease_lock,
-    borders,
     distributed_lock,
     release_lock,
-    threads,
 )
-from django_distlock.background import background
-from django_distlock.flows import current_flow
+from django_distlock.concurrency import callers, executors
+from django_distlock.concurrency.background import background
+from django_distlock.leases.registry import current_flow
 from django_distlock.signals import lock_acquired, lock_lost
 from tests.support.concurrency import run, until
 from tests.support.databases import committed, on_each_database, on_each_server
@@ -206,15 +205,15 @@ def test_eager_tasks_are_no_exception(scripted: ScriptedBackend) -> None:
     workers = []
 
     async def note() -> None:
-        workers.append(borders.current_worker())
+        workers.append(callers.current_worker())
 
     async def main() -> None:
         asyncio.get_running_loop().set_task_factory(EAGER)
         await get("default")
         with pytest.raises(LockNotHeld):
             await asyncio.gather(arelease_lock("1234collectPayment"))
-        await borders.continue_in_task(note())
-        assert workers == [borders.current_worker()]
+        await callers.continue_in_task(note())
+        assert workers == [callers.current_worker()]
         assert await arelease_lock("1234collectPayment") is True
 
     run(main())
@@ -237,7 +236,7 @@ def test_thread_whose_caller_has_ended_works_for_itself(scripted: ScriptedBacken
                 has_served.set()
 
     def use() -> None:
-        seen.append(borders.current_worker().has_ended())
+        seen.append(callers.current_worker().has_ended())
         seen.append(acquire("default"))
         seen.append(release_lock("1234collectPayment"))
 
@@ -486,7 +485,7 @@ def test_grant_that_comes_when_the_loop_has_ended_is_given_back(
     asyncio.run(main())
     assert scripted.calls == ["acquire"]
     stall.ended.set()
-    threads.executors.pop("default").shutdown()
+    executors.executors.pop("default").shutdown()
     assert scripted.calls == ["acquire", "release"]
 
 
@@ -500,7 +499,7 @@ def test_cancelled_after_the_grant_but_before_it_is_told_of_it(scripted: Scripte
         task = asyncio.create_task(aacquire_lock("1234collectPayment"))
         await stall.has_begun()
         stall.ended.set()
-        threads.executors.pop("default").shutdown()  # the loop stands still until it is granted
+        executors.executors.pop("default").shutdown()  # the loop stands still until it is granted
         assert scripted.owner
         task.cancel()
         await cancelled(task)
@@ -567,7 +566,7 @@ def test_hundreds_of_acquisitions_leave_nothing_behind(alias: str) -> None:
 def alive() -> int:
     """Count the tasks that there are, and what is known of tasks and threads."""
     gc.collect()
-    return sum(type(each) in (asyncio.Task, borders.Worker) for each in gc.get_objects())
+    return sum(type(each) in (asyncio.Task, callers.Worker) for each in gc.get_objects())
 
 
 def test_detached_work_is_referred_to(scripted: ScriptedBackend) -> None:
@@ -580,7 +579,7 @@ def test_detached_work_is_referred_to(scripted: ScriptedBackend) -> None:
             gc.collect()
             done.append(1)
 
-        threads.detach(work())
+        executors.detach(work())
         await others_ended()
         assert asyncio.all_tasks() == {asyncio.current_task()}
 

@@ -25,10 +25,10 @@ from django_distlock import (
     lock_backends,
     release_lock,
 )
-from django_distlock.backends.base import LockState
-from django_distlock.background import background
+from django_distlock.concurrency.background import background
+from django_distlock.concurrency.renewal import Renewals
 from django_distlock.models import KEPT, Lock
-from django_distlock.renewal import Renewals
+from django_distlock.records import LockState
 from tests.support.concurrency import elsewhere, until
 from tests.support.databases import committed, on_each_database, on_each_server
 from tests.support.holders import acquire, brief, free_for_others, work_off

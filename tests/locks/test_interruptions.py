@@ -18,9 +18,9 @@ from django.db import connection, transaction
 
 import django_distlock
 from django_distlock import acquire_lock, distributed_lock, lock_backends
-from django_distlock.background import background
-from django_distlock.borders import current_worker
-from django_distlock.flows import current_flow
+from django_distlock.concurrency.background import background
+from django_distlock.concurrency.callers import current_worker
+from django_distlock.leases.registry import current_flow
 from tests.support.databases import committed
 from tests.support.holders import acquire, work_off
 from tests.support.processes import Workers

@@ -25,13 +25,13 @@ from django_distlock import (
     clocks,
     distributed_lock,
     release_lock,
-    waiting,
 )
-from django_distlock.acquiring import Acquisition
-from django_distlock.asking import run_sync
-from django_distlock.queues import contended, queues
+from django_distlock.concurrency.process_queue import contended, queues
+from django_distlock.concurrency.store_calls import run_sync
+from django_distlock.concurrency.wakeups import Wakeup
+from django_distlock.locks import waiting
+from django_distlock.locks.acquisition import Acquisition
 from django_distlock.signals import lock_acquired
-from django_distlock.wakeups import Wakeup
 from tests.support.concurrency import elsewhere
 from tests.support.databases import committed
 from tests.support.holders import acquire

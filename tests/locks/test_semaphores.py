@@ -20,14 +20,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from django_distlock import distributed_lock
-from django_distlock.semaphores import (
+from django_distlock.semaphores.signatures import call_signature
+from django_distlock.semaphores.templates import (
     InvalidSemaphore,
     SemaphoreTemplate,
     bind_arguments,
     first_after,
     validate_semaphore,
 )
-from django_distlock.signatures import call_signature
 
 if TYPE_CHECKING:
     import inspect

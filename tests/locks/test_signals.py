@@ -24,7 +24,7 @@ from django_distlock import (
     release_lock,
     signals,
 )
-from django_distlock.background import background
+from django_distlock.concurrency.background import background
 from tests.app.models import Counter
 from tests.support.concurrency import elsewhere
 from tests.support.databases import SERVERS, committed, on_each_database, on_each_server

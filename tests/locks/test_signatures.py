@@ -13,7 +13,7 @@ from django.views import View
 from pydantic import ValidationError, validate_call
 
 from django_distlock import distributed_lock
-from django_distlock.signatures import seen_signature, take_over_signature
+from django_distlock.semaphores.signatures import seen_signature, take_over_signature
 
 if TYPE_CHECKING:
     from decimal import Decimal

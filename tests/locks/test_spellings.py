@@ -16,7 +16,7 @@ from rest_framework.routers import SimpleRouter
 from rest_framework.viewsets import ViewSet
 
 from django_distlock import acquire_lock, distributed_lock, lock_backends
-from django_distlock.semaphores import SemaphoreTemplate
+from django_distlock.semaphores.templates import SemaphoreTemplate
 from tests.app.models import Customer
 from tests.support.databases import committed, on_each_database
 from tests.support.documentation import example

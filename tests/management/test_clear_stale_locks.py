@@ -17,9 +17,9 @@ from django.test import override_settings
 from model_bakery import baker
 
 from django_distlock import LockBackendUnavailable, acquire_lock, lock_backends
-from django_distlock.acquisitions import new_owner
 from django_distlock.backends.database import cleaning
 from django_distlock.fields import to_microseconds
+from django_distlock.leases.request import new_owner
 from django_distlock.models import Lock
 from tests.support.databases import on_each_database
 from tests.support.processes import worker_environment

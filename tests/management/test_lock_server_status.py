@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from django.core.management import CommandError
 
-from django_distlock.leases import Extension
+from django_distlock.leases.lease import Extension
 from tests.support.concurrency import until
 from tests.support.lock_server_command import (
     BACKEND,

@@ -15,7 +15,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from django_distlock import LockBackendUnavailable, clocks
-from django_distlock.leases import Extension
+from django_distlock.leases.lease import Extension
 from django_distlock.management.commands import run_lock_server
 from django_distlock.server import saved
 from django_distlock.server.saved import Claimed, InUse, StateFile, Unreadable

@@ -13,7 +13,7 @@ from django.core.cache.backends.memcached import PyMemcacheCache
 from django.test import override_settings
 
 from django_distlock import InvalidLockBackend, lock_backends
-from django_distlock.backends.caches import (
+from django_distlock.backends.cache_checks import (
     MEMCACHED_CACHES,
     check_ignored_exceptions,
     check_own_cache,

@@ -9,7 +9,7 @@ import pytest
 from django.views.debug import ExceptionReporter
 
 from django_distlock import LockBackendUnavailable, acquire_lock
-from django_distlock.backends.base import Owner
+from django_distlock.records import Owner
 
 SECRET = secrets.token_hex(16)
 """An owner; a global, since the page shows what is local to the functions here."""
@@ -17,7 +17,7 @@ SECRET = secrets.token_hex(16)
 
 def page_of_lost_reply(alias: str) -> str:
     """Acquire "lost reply" as SECRET, and return the page of the error that this must raise."""
-    with mock.patch("django_distlock.acquiring.new_owner", return_value=Owner(SECRET)):
+    with mock.patch("django_distlock.locks.acquisition.new_owner", return_value=Owner(SECRET)):
         with pytest.raises(LockBackendUnavailable) as caught:
             acquire_lock("lost reply", backend=alias)
     return page_of(caught.value)

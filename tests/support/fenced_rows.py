@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from django_distlock import LockLost
-from django_distlock.semaphores import SemaphoreTemplate
+from django_distlock.semaphores.templates import SemaphoreTemplate
 from tests.app.models import Customer, Invoice
 from tests.support.concurrency import elsewhere
 from tests.support.holders import acquire, holding, take_away

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 
 from django_distlock import Lease, LockBackendUnavailable, acquire_lock, clocks, lock_backends
-from django_distlock.background import background
+from django_distlock.concurrency.background import background
 from tests.support.concurrency import elsewhere
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from django.core.management import call_command
 from django.test import override_settings
 
 from django_distlock.backends.server import ServerBackend
-from django_distlock.leases import Extension
+from django_distlock.leases.lease import Extension
 from tests.support.children import tied
 from tests.support.lock_servers import write_secret
 from tests.support.paths import ROOT

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 from django.db import connections
 
 from django_distlock import acquire_lock, lock_backends
-from django_distlock.acquisitions import new_owner
 from django_distlock.backends.database import DatabaseBackend, backend, listening, postgresql
 from django_distlock.backends.database.places import QueuedPlace, places
+from django_distlock.leases.request import new_owner
 from django_distlock.models import LockWaiter, WaitingProcess
 from tests.support.concurrency import until
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from django_distlock import distributed_lock
-from django_distlock.leases import Extension
+from django_distlock.leases.lease import Extension
 from tests.support.ports import HOST
 from tests.support.redis_servers import connect
 from tests.support.redis_stores import ALIAS, waiting

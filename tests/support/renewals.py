@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django_distlock.renewal import Renewals
+from django_distlock.concurrency.renewal import Renewals
 
 if TYPE_CHECKING:
     from django_distlock import Lease

@@ -6,9 +6,10 @@ from datetime import timedelta
 from itertools import count
 from typing import Any
 
-from django_distlock.backends.base import BaseLockBackend, Grant, Renewal
+from django_distlock.backends.base import BaseLockBackend
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.fields import EPOCH
+from django_distlock.records import Grant, Renewal
 
 LOST = object()
 

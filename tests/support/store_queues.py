@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import ModuleType
 
-    from django_distlock.backends.base import Place
+    from django_distlock.records import Place
     from tests.support.servers import Server
 
 

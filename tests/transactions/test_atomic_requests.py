@@ -22,8 +22,8 @@ from django_distlock import (
     distributed_lock,
     lock_backends,
 )
-from django_distlock.backends.base import Claim
 from django_distlock.backends.database import DatabaseBackend
+from django_distlock.records import Claim
 from tests.app.models import Counter
 from tests.app.views import charge_http, has_read
 from tests.support.concurrency import until

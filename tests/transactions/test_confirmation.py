@@ -8,7 +8,7 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 
 from django_distlock import Lease, LockBackendUnavailable, LockLost, clocks, distributed_lock
-from django_distlock.backends.base import Renewal
+from django_distlock.records import Renewal
 from tests.app.models import Counter
 from tests.support.concurrency import until
 from tests.support.databases import committed

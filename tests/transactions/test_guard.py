@@ -21,7 +21,7 @@ from django_distlock import (
     lock_backends,
     release_lock,
 )
-from django_distlock.flows import current_flow
+from django_distlock.leases.registry import current_flow
 from django_distlock.models import Lock
 from tests.app.models import Counter
 from tests.support.concurrency import elsewhere, until, used_elsewhere
@@ -406,7 +406,9 @@ def test_another_wrapper_that_is_put_back_at_each_reconnection_does_not_pile_up(
         finally:
             connection_created.disconnect(install)
         assert len(ours) == 1
-        with mock.patch("django_distlock.guard.current_flow", wraps=current_flow) as asked:
+        with mock.patch(
+            "django_distlock.leases.commit_guard.current_flow", wraps=current_flow
+        ) as asked:
             getattr(connection, name)()
     assert len(calls) == asked.call_count == 1
 
@@ -417,12 +419,16 @@ def test_guard_that_another_wrapper_has_thrown_out_is_put_back(name: str) -> Non
     with connected_anew("default") as connection, connected_anew("default") as other:
         vars(connection)[name] = closure(getattr(other, name), [])
         connection_created.send(sender=type(connection), connection=connection)
-        with mock.patch("django_distlock.guard.current_flow", wraps=current_flow) as asked:
+        with mock.patch(
+            "django_distlock.leases.commit_guard.current_flow", wraps=current_flow
+        ) as asked:
             getattr(connection, name)()
         assert asked.call_count == 2  # by the other's, too, which it calls
         vars(connection).pop(name)
         connection_created.send(sender=type(connection), connection=connection)
-        with mock.patch("django_distlock.guard.current_flow", wraps=current_flow) as asked:
+        with mock.patch(
+            "django_distlock.leases.commit_guard.current_flow", wraps=current_flow
+        ) as asked:
             getattr(connection, name)()
         assert asked.call_count == 1
 

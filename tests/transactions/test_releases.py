@@ -15,7 +15,7 @@ from django_distlock import (
     lock_backends,
     release_lock,
 )
-from django_distlock.background import Background, background
+from django_distlock.concurrency.background import Background, background
 from tests.app.models import Counter
 from tests.support.concurrency import until
 from tests.support.databases import committed, kill_session, on_each_database, on_each_server

@@ -16,12 +16,7 @@ from ninja.operation import PathView
 from ninja.pagination import paginate
 from ninja.security import HttpBearer
 
-from django_distlock import (
-    LockBackendUnavailable,
-    LockNotAcquired,
-    acquire_lock,
-    distributed_lock,
-)
+from django_distlock import LockBackendUnavailable, LockNotAcquired, acquire_lock, distributed_lock
 from tests.support.visits import SOON
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from django.views.decorators.csrf import csrf_exempt
 from rest_framework.request import Request
 
 from django_distlock import LockNotAcquired, acquire_lock, distributed_lock
-from django_distlock.http import invalid
-from django_distlock.recognition import is_resolved, without_self
+from django_distlock.views.resolution import is_resolved, without_self
+from django_distlock.views.responses import invalid
 from tests.app.models import Counter
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from django_distlock import LockNotAcquired, distributed_lock
-from django_distlock.request_bodies import is_arriving
+from django_distlock.views.request_bodies import is_arriving
 from tests.support.concurrency import run
 from tests.support.documentation import example
 

@@ -11,7 +11,7 @@ from django.urls import path
 from model_bakery import baker
 
 from django_distlock import lock_backends
-from django_distlock.acquisitions import new_owner
+from django_distlock.leases.request import new_owner
 from django_distlock.models import Lock
 from tests.support.documentation import example
 

@@ -25,7 +25,7 @@ from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSet
 
 from django_distlock import distributed_lock
-from django_distlock.url_checks import check_placeholders
+from django_distlock.views.url_checks import check_placeholders
 from tests.app.models import Customer
 from tests.support.documentation import example
 

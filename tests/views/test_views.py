@@ -91,7 +91,7 @@ def test_plain_answer_says_how_it_is_encoded(
 ) -> None:
     """A translation has more than ASCII, and a site may have another charset for its pages."""
     settings.DEFAULT_CHARSET = "latin-1"
-    monkeypatch.setattr("django_distlock.http._", lambda text: "Später €")
+    monkeypatch.setattr("django_distlock.views.responses._", lambda text: "Später €")
     response = client.get("/collect/1234/")
     assert response["Content-Type"] == "text/plain; charset=utf-8"
     assert response.content == "Später €\n".encode()

@@ -16,30 +16,21 @@ from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, OperationalError
 from django.db import connections as connections_by_alias
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ... import clocks
-from ...arguments import validate_text, validate_whole
-from ...exceptions import InvalidLockBackend, LockBackendUnavailable
-from ...fields import to_datetime
-from ...handler import lock_backends
-from ...models import KEPT, Lock, LockQuerySet
-from ...queues import contended
-from ...semaphores import InvalidSemaphore, validate_prefix
-from ...transactions import has_snapshots, in_testcase
-from ..base import (
-    BaseLockBackend,
-    Claim,
-    Grant,
-    LockInfo,
-    LockState,
-    Owner,
-    Place,
-    Renewal,
-    validate_claim,
-    validate_listing,
-)
-from ..batches import Outcome
-from ..caches import validate_store_timeout
-from ..pools import Budget
+from django_distlock import clocks
+from django_distlock.arguments import validate_text, validate_whole
+from django_distlock.backends.base import BaseLockBackend, validate_claim, validate_listing
+from django_distlock.backends.batches import Outcome
+from django_distlock.backends.cache_checks import validate_store_timeout
+from django_distlock.backends.sockets.pools import Budget
+from django_distlock.concurrency.process_queue import contended
+from django_distlock.conf import lock_backends
+from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
+from django_distlock.fields import to_datetime
+from django_distlock.models import KEPT, Lock, LockQuerySet
+from django_distlock.records import Claim, Grant, LockInfo, LockState, Owner, Place, Renewal
+from django_distlock.semaphores.templates import InvalidSemaphore, validate_prefix
+from django_distlock.transactions import has_snapshots, in_testcase
+
 from . import cleaning
 from .connections import InUse, OwnConnections, is_behind_pooler, own_connections, place
 from .errors import (

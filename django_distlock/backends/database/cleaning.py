@@ -12,10 +12,11 @@ from typing import Any, Final, NamedTuple
 
 from django.db import connections, transaction
 
-from ...fields import MICROSECOND, to_datetime
-from ...models import KEPT, Lock, LockQuerySet
-from ...semaphores import first_after
-from ..base import LockInfo, LockState
+from django_distlock.fields import MICROSECOND, to_datetime
+from django_distlock.models import KEPT, Lock, LockQuerySet
+from django_distlock.records import LockInfo, LockState
+from django_distlock.semaphores.templates import first_after
+
 from .statements import Parameters
 
 BATCH: Final = 200

@@ -18,7 +18,8 @@ from django.db import connections
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from ... import clocks
+from django_distlock import clocks
+
 from .deadlines import connecting, limit
 from .errors import HARMLESS
 from .statements import Statements

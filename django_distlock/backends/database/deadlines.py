@@ -9,8 +9,8 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
-from ... import clocks
-from ..readiness import READ, readiness
+from django_distlock import clocks
+from django_distlock.backends.sockets.readiness import READ, readiness
 
 Deadline = Callable[[], float]
 """Returns when a statement has to be answered, by the local monotonic clock."""

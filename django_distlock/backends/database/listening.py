@@ -21,8 +21,9 @@ from django.db import connections
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from ... import clocks
-from ...background import lacks_threads
+from django_distlock import clocks
+from django_distlock.runtime import lacks_threads
+
 from .connections import OwnConnection, own_connections, place
 from .errors import POSTGRESQL
 from .places import QueuedPlace

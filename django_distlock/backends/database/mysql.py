@@ -10,9 +10,10 @@ from typing import Final, TypeVar
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ...clocks import NOW
-from ...models import Lock
-from ..base import Owner
+from django_distlock.clocks import NOW
+from django_distlock.models import Lock
+from django_distlock.records import Owner
+
 from .statements import Parameters, Row, Statements, pack, unpack
 
 T = TypeVar("T")

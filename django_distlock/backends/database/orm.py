@@ -14,9 +14,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import BigIntegerField, Case, F, Q, Value, When
 from django.db.models.functions import Greatest
 
-from ...clocks import read_clock
-from ...fields import to_microseconds
-from ...models import Lock, LockQuerySet
+from django_distlock.clocks import read_clock
+from django_distlock.fields import to_microseconds
+from django_distlock.models import Lock, LockQuerySet
+
 from .statements import Parameters, Row, Statements, unpack
 
 T = TypeVar("T")

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from ...exceptions import LockBackendUnavailable
+from django_distlock.exceptions import LockBackendUnavailable
+
 from .errors import Conflict
 from .statements import Parameters, Row
 

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ...clocks import NOW
-from ...models import LockWaiter, WaitingProcess
+from django_distlock.clocks import NOW
+from django_distlock.models import LockWaiter, WaitingProcess
+
 from .connections import is_behind_pooler
 from .errors import MissingTable
 from .statements import Parameters, Released, Row, Statements, unpack

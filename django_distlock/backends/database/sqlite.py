@@ -12,7 +12,8 @@ from typing import Any, Final
 from django.core import checks
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ...clocks import NOW
+from django_distlock.clocks import NOW
+
 from .statements import Parameters, Row, Statements
 
 # Asked before the INSERT, which takes the write lock of the file though it inserts nothing: it

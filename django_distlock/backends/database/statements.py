@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..base import Owner
+from django_distlock.records import Owner
 
 Parameters = dict[str, Any]
 """What a statement is told: semaphore, owner, holder, and ttl, in microseconds or None.

@@ -13,26 +13,21 @@ from typing import Any, ClassVar, cast
 from django.core import checks
 from django.core.checks import CheckMessage
 
-from ... import clocks
-from ...exceptions import LockBackendUnavailable
-from ...fields import to_datetime
-from ...queues import contended
-from ..base import (
-    BaseLockBackend,
-    Claim,
-    Grant,
-    LockInfo,
-    LockState,
-    Owner,
-    Place,
-    Renewal,
-    validate_claim,
-    validate_listing,
+from django_distlock import clocks
+from django_distlock.backends.base import BaseLockBackend, validate_claim, validate_listing
+from django_distlock.backends.batches import Outcome
+from django_distlock.backends.cache_checks import (
+    check_ignored_exceptions,
+    check_own_cache,
+    validate_store_timeout,
 )
-from ..batches import Outcome
-from ..caches import check_ignored_exceptions, check_own_cache, validate_store_timeout
-from ..pools import Budget
-from ..wires import ServerError
+from django_distlock.backends.sockets.pools import Budget
+from django_distlock.backends.sockets.wires import ServerError
+from django_distlock.concurrency.process_queue import contended
+from django_distlock.exceptions import LockBackendUnavailable
+from django_distlock.fields import to_datetime
+from django_distlock.records import Claim, Grant, LockInfo, LockState, Owner, Place, Renewal
+
 from .connections import NOT_NOW, Node
 from .listening import QueuedPlace, listener
 from .scripts import ACQUIRE, FORCE_RELEASE, RELEASE, RENEW, Call

@@ -13,10 +13,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from ... import clocks
-from ...exceptions import LockBackendUnavailable
-from ..pools import Pool
-from ..wires import ServerError
+from django_distlock import clocks
+from django_distlock.backends.sockets.pools import Pool
+from django_distlock.backends.sockets.wires import ServerError
+from django_distlock.exceptions import LockBackendUnavailable
+
 from .scripts import Call
 from .wire import RedisWire, socket_of
 

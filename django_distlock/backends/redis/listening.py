@@ -19,10 +19,11 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any, Final
 
-from ... import clocks
-from ...exceptions import LockBackendUnavailable
-from ..daemons import NoThread, start_daemon
-from ..wires import ServerError
+from django_distlock import clocks
+from django_distlock.backends.sockets.daemons import NoThread, start_daemon
+from django_distlock.backends.sockets.wires import ServerError
+from django_distlock.exceptions import LockBackendUnavailable
+
 from .connections import Moved, Node
 from .scripts import JOIN, LEAVE, LOOK, Call, Script
 from .wire import RedisWire

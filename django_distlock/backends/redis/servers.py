@@ -21,12 +21,13 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from ... import clocks
-from ...arguments import validate_text
-from ...credentials import UNREADABLE_URL
-from ...exceptions import InvalidLockBackend, LockBackendUnavailable
-from ..caches import REDIS_CACHES, find_cache, paths, servers_of
-from ..daemons import NoThread, start_daemon
+from django_distlock import clocks
+from django_distlock.arguments import validate_text
+from django_distlock.backends.cache_checks import REDIS_CACHES, find_cache, paths, servers_of
+from django_distlock.backends.sockets.daemons import NoThread, start_daemon
+from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
+from django_distlock.redaction.credentials import UNREADABLE_URL
+
 from .connections import Moved, Node
 
 if TYPE_CHECKING:

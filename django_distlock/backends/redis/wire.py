@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ..wires import Incomplete, ServerError, Wire
+from django_distlock.backends.sockets.wires import Incomplete, ServerError, Wire
 
 Command = Sequence[Any]
 

@@ -9,29 +9,27 @@ from typing import Any, ClassVar, Final, cast
 from django.core import checks
 from django.core.checks import CheckMessage
 
-from ... import clocks
-from ...arguments import validate_bool, validate_text
-from ...exceptions import InvalidLockBackend, LockBackendUnavailable
-from ...fields import to_datetime
-from ...queues import contended
-from ...server.addresses import DEFAULT, Address, check_secret, parse_address, read_secret
-from ...server.requests import PAGE
-from ...server.table import Described, Release
-from ..base import (
-    BaseLockBackend,
-    Claim,
-    Grant,
-    LockInfo,
-    Owner,
-    Place,
-    Renewal,
-    validate_claim,
-    validate_listing,
+from django_distlock import clocks
+from django_distlock.arguments import validate_bool, validate_text
+from django_distlock.backends.base import BaseLockBackend, validate_claim, validate_listing
+from django_distlock.backends.batches import Outcome
+from django_distlock.backends.cache_checks import validate_store_timeout
+from django_distlock.backends.memory import lock_info
+from django_distlock.backends.sockets.pools import Budget
+from django_distlock.concurrency.process_queue import contended
+from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
+from django_distlock.fields import to_datetime
+from django_distlock.records import Claim, Grant, LockInfo, Owner, Place, Renewal
+from django_distlock.server.addresses import (
+    DEFAULT,
+    Address,
+    check_secret,
+    parse_address,
+    read_secret,
 )
-from ..batches import Outcome
-from ..caches import validate_store_timeout
-from ..memory import lock_info
-from ..pools import Budget
+from django_distlock.server.requests import PAGE
+from django_distlock.server.table import Described, Release
+
 from .connections import LockServer, Request
 from .listening import Listener, QueuedPlace, listener
 

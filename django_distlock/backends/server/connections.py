@@ -6,10 +6,12 @@ from ssl import SSLContext
 from typing import Any, Final
 from weakref import WeakSet
 
-from ... import clocks
-from ...exceptions import LockBackendUnavailable
-from ...server.addresses import Address
-from ...server.protocol import (
+from django_distlock import clocks
+from django_distlock.backends.sockets.pools import Pool, seconds_until
+from django_distlock.backends.sockets.wires import Incomplete, ServerError, Wire
+from django_distlock.exceptions import LockBackendUnavailable
+from django_distlock.server.addresses import Address
+from django_distlock.server.protocol import (
     MAX_FRAME,
     VERSION,
     BadFrame,
@@ -19,8 +21,6 @@ from ...server.protocol import (
     new_nonce,
     prove,
 )
-from ..pools import Pool, seconds_until
-from ..wires import Incomplete, ServerError, Wire
 
 ENDED: Final = {"closing", "connections", "frame", "handshake", "idle", "internal"}
 """What a server says of a connection that it closes."""

@@ -19,11 +19,12 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Final
 
-from ... import clocks
-from ...background import background
-from ...exceptions import LockBackendUnavailable
-from ..daemons import NoThread, start_daemon
-from ..wires import ServerError
+from django_distlock import clocks
+from django_distlock.backends.sockets.daemons import NoThread, start_daemon
+from django_distlock.backends.sockets.wires import ServerError
+from django_distlock.concurrency.background import background
+from django_distlock.exceptions import LockBackendUnavailable
+
 from .connections import LockServer, Request, ServerWire, UnknownProcess
 
 logger = logging.getLogger("django_distlock")

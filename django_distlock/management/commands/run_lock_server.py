@@ -12,14 +12,20 @@ from urllib.parse import quote
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.module_loading import import_string
 
-from ...backends.server import ServerBackend
-from ...durations import format_duration
-from ...exceptions import InvalidLockBackend, LockBackendUnavailable
-from ...handler import lock_backends
-from ...server.addresses import DEFAULT, Address, parse_address, read_secret, unix_address
-from ...server.running import Site, run
-from ...server.saved import InUse, StateFile, Unreadable
-from ...server.service import Limits
+from django_distlock.backends.server import ServerBackend
+from django_distlock.conf import lock_backends
+from django_distlock.durations import format_duration
+from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
+from django_distlock.server.addresses import (
+    DEFAULT,
+    Address,
+    parse_address,
+    read_secret,
+    unix_address,
+)
+from django_distlock.server.running import Site, run
+from django_distlock.server.saved import InUse, StateFile, Unreadable
+from django_distlock.server.service import Limits
 
 SHOWN = 20
 """How many locks --status lists."""

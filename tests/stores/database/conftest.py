@@ -9,7 +9,7 @@ import pytest
 from django_distlock.backends.database import connections as own
 from django_distlock.backends.database import listening, places
 from django_distlock.backends.database.postgresql import PostgreSQLStatements
-from django_distlock.queues import contended
+from django_distlock.concurrency.process_queue import contended
 from tests.support.postgresql_waiters import SOON, let_offers_last
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ from django.db import connections
 from django.test import override_settings
 
 from django_distlock import LockBackendUnavailable, acquire_lock, clocks
-from django_distlock.backends.base import LockState, Owner
 from django_distlock.backends.database.backend import TRIES, DatabaseBackend
 from django_distlock.backends.database.mysql import MariaDBStatements, MySQLStatements
 from django_distlock.backends.database.orm import ORMStatements
 from django_distlock.backends.database.sqlite import SQLiteStatements
 from django_distlock.backends.database.statements import Parameters, Row, Statements
-from django_distlock.handler import lock_backends
+from django_distlock.conf import lock_backends
 from django_distlock.models import Lock
+from django_distlock.records import LockState, Owner
 from tests.support.databases import (
     another_session,
     committed,
@@ -107,7 +107,7 @@ def test_owner_is_not_in_the_message_of_an_error() -> None:
         cursor.execute("ALTER TABLE django_distlock_lock ADD CONSTRAINT no CHECK (token = 0)")
         try:
             with mock.patch(
-                "django_distlock.acquiring.new_owner", return_value=Owner("5ec2e7" * 5)
+                "django_distlock.locks.acquisition.new_owner", return_value=Owner("5ec2e7" * 5)
             ):
                 with pytest.raises(LockBackendUnavailable, match="constraint") as caught:
                     acquire_lock("1234collectPayment", backend="postgresql")

@@ -14,8 +14,8 @@ from django.db import connections
 from django.test.utils import CaptureQueriesContext
 
 from django_distlock import lock_backends
-from django_distlock.acquisitions import new_owner
 from django_distlock.backends.database import cleaning
+from django_distlock.leases.request import new_owner
 from django_distlock.models import Lock
 from tests.support.concurrency import elsewhere
 from tests.support.databases import (

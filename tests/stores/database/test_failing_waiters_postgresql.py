@@ -11,12 +11,7 @@ from unittest import mock
 import pytest
 from django.db import OperationalError, ProgrammingError, connections
 
-from django_distlock import (
-    LockBackendUnavailable,
-    aacquire_lock,
-    acquire_lock,
-    distributed_lock,
-)
+from django_distlock import LockBackendUnavailable, aacquire_lock, acquire_lock, distributed_lock
 from django_distlock.backends.database import listening, places
 from django_distlock.backends.database.places import QueuedPlace
 from django_distlock.backends.database.postgresql import PostgreSQLStatements

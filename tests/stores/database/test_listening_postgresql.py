@@ -7,19 +7,15 @@ from unittest import mock
 import pytest
 from django.db import connections
 
-from django_distlock import (
-    Lease,
-    acquire_lock,
-    clocks,
-    queues,
-)
-from django_distlock.acquisitions import new_owner
+from django_distlock import Lease, acquire_lock, clocks
 from django_distlock.backends.database import DatabaseBackend, listening, places
 from django_distlock.backends.database import connections as own
 from django_distlock.backends.database.places import QueuedPlace
 from django_distlock.backends.database.postgresql import PostgreSQLStatements
+from django_distlock.concurrency import process_queue
+from django_distlock.concurrency.process_queue import contended
+from django_distlock.leases.request import new_owner
 from django_distlock.models import Lock, WaitingProcess
-from django_distlock.queues import contended
 from tests.support.concurrency import elsewhere, until
 from tests.support.databases import another_database, behind_pgbouncer, committed
 from tests.support.holders import acquire
@@ -315,7 +311,7 @@ def test_forked_child_has_a_listener_of_its_own() -> None:
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases that are lost are never released."""
-    for module in (places, queues):
+    for module in (places, process_queue):
         monkeypatch.setattr(module, "MANY", 1)
     for name in ("first", "second"):
         places.remember(name)

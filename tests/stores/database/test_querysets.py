@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from django_distlock.backends.base import LockState
 from django_distlock.fields import to_microseconds
 from django_distlock.models import Lock
+from django_distlock.records import LockState
 from tests.support.databases import on_each_database
 from tests.support.lock_rows import HOUR, NOW, TICK, clock_at, make_lock, semaphores_of
 

@@ -19,7 +19,7 @@ from tests.support.postgresql_waiters import ALIAS, Line, granted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from django_distlock.backends.base import Owner
+    from django_distlock.records import Owner
 
 pytestmark = [committed, pytest.mark.needs("postgresql")]
 

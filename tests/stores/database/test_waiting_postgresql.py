@@ -9,19 +9,15 @@ import pytest
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_distlock import (
-    aacquire_lock,
-    acquire_lock,
-    distributed_lock,
-)
-from django_distlock.acquisitions import new_owner
+from django_distlock import aacquire_lock, acquire_lock, distributed_lock
 from django_distlock.backends.database import DatabaseBackend
 from django_distlock.backends.database.orm import ORMStatements
 from django_distlock.backends.database.places import QueuedPlace
 from django_distlock.backends.database.postgresql import PostgreSQLStatements
 from django_distlock.backends.database.statements import Statements
+from django_distlock.concurrency.process_queue import contended
+from django_distlock.leases.request import new_owner
 from django_distlock.models import Lock, LockWaiter, WaitingProcess
-from django_distlock.queues import contended
 from tests.support.concurrency import elsewhere, run
 from tests.support.databases import committed, statements_sent
 from tests.support.holders import acquire, take_away

@@ -11,9 +11,9 @@ import pytest
 from django.core.cache import caches
 
 from django_distlock import LockBackendUnavailable, acquire_lock, clocks, lock_backends
-from django_distlock.acquisitions import new_owner
 from django_distlock.backends import memcached_clients
-from django_distlock.leases import Extension
+from django_distlock.leases.lease import Extension
+from django_distlock.leases.request import new_owner
 from tests.support.concurrency import Interrupted
 from tests.support.holders import acquire
 from tests.support.memcached_stores import (

@@ -9,7 +9,7 @@ from typing import Any
 from django.test import override_settings
 
 from django_distlock import acquire_lock, distributed_lock
-from django_distlock.backends.caches import UNSUITED
+from django_distlock.backends.cache_checks import UNSUITED
 from django_distlock.backends.memcached import MemcachedBackend
 from tests.support.documentation import DOCUMENTS, example
 from tests.support.holders import acquire

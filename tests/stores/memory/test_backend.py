@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from django_distlock import (
-    LockLost,
-    aacquire_lock,
-    acquire_lock,
-    distributed_lock,
-)
+from django_distlock import LockLost, aacquire_lock, acquire_lock, distributed_lock
 from tests.support.concurrency import run, until
 from tests.support.holders import acquire, due_now, free_for_others, outlast
 from tests.support.memory_stores import ALIAS, TableClock, memory_store, stand, waiting

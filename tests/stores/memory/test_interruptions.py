@@ -14,12 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from django_distlock import (
-    Lease,
-    acquire_lock,
-    distributed_lock,
-    release_lock,
-)
+from django_distlock import Lease, acquire_lock, distributed_lock, release_lock
 from tests.support.concurrency import elsewhere
 from tests.support.holders import acquire
 from tests.support.memory_stores import ALIAS, memory_store

@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from django_distlock import (
-    Lease,
-    aacquire_lock,
-    acquire_lock,
-    distributed_lock,
-)
+from django_distlock import Lease, aacquire_lock, acquire_lock, distributed_lock
 from django_distlock.backends import memory
 from django_distlock.backends.memory import LATEST, SOONEST
 from django_distlock.server import table

@@ -11,15 +11,10 @@ import pytest
 from redis import VERSION
 from redis.crc import key_slot
 
-from django_distlock import (
-    LockBackendUnavailable,
-    acquire_lock,
-    clocks,
-    distributed_lock,
-)
-from django_distlock.acquisitions import new_owner
+from django_distlock import LockBackendUnavailable, acquire_lock, clocks, distributed_lock
 from django_distlock.backends.redis import backend as module
 from django_distlock.backends.redis.connections import Node
+from django_distlock.leases.request import new_owner
 from tests.support.concurrency import elsewhere, until
 from tests.support.holders import acquire
 from tests.support.redis_servers import connect, fill

@@ -17,11 +17,11 @@ from django_distlock import (
     clocks,
     distributed_lock,
 )
-from django_distlock.acquisitions import new_owner
-from django_distlock.backends.pools import AT_ONCE
 from django_distlock.backends.redis.connections import Node
 from django_distlock.backends.redis.wire import RedisWire
-from django_distlock.leases import Extension
+from django_distlock.backends.sockets.pools import AT_ONCE
+from django_distlock.leases.lease import Extension
+from django_distlock.leases.request import new_owner
 from django_distlock.signals import lock_acquired
 from tests.support.concurrency import Interrupted, run, until
 from tests.support.holders import acquire

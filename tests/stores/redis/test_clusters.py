@@ -15,10 +15,10 @@ from redis.exceptions import ClusterError, RedisClusterException, SlotNotCovered
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from django_distlock import LockBackendUnavailable, aacquire_lock, acquire_lock, clocks
-from django_distlock.acquisitions import new_owner
 from django_distlock.backends.redis import servers as module
 from django_distlock.backends.redis.connections import Moved, Node
-from django_distlock.leases import Extension
+from django_distlock.leases.lease import Extension
+from django_distlock.leases.request import new_owner
 from tests.support.concurrency import elsewhere, run, until
 from tests.support.holders import acquire, due_now, renewed_since
 from tests.support.ports import HOST

@@ -10,10 +10,7 @@ import pytest
 from django.core.cache import caches
 from redis import Redis
 
-from django_distlock import (
-    acquire_lock,
-    distributed_lock,
-)
+from django_distlock import acquire_lock, distributed_lock
 from tests.support.concurrency import elsewhere, until
 from tests.support.holders import acquire, due_now
 from tests.support.processes import forked
@@ -61,7 +58,7 @@ def test_idle_process_has_no_connection(
     redis_server: Server, moved_clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither for locks nor to listen."""
-    monkeypatch.setattr("django_distlock.background.IDLE", 0.1)
+    monkeypatch.setattr("django_distlock.concurrency.background.IDLE", 0.1)
     monkeypatch.setattr("django_distlock.backends.redis.listening.IDLE", 0.1)
     with locks_of(redis_server):
         lease = acquire(ALIAS)

@@ -8,10 +8,10 @@ import pytest
 from redis.crc import key_slot
 
 from django_distlock import LockBackendUnavailable, clocks
-from django_distlock.acquisitions import new_owner
 from django_distlock.backends.redis import servers
 from django_distlock.backends.redis.connections import Node
-from django_distlock.leases import Extension
+from django_distlock.leases.lease import Extension
+from django_distlock.leases.request import new_owner
 from tests.support.concurrency import run
 from tests.support.redis_servers import connect, node_of
 from tests.support.redis_stores import commands, key_of

@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from django_distlock import (
-    LockBackendUnavailable,
-    acquire_lock,
-    clocks,
-)
+from django_distlock import LockBackendUnavailable, acquire_lock, clocks
 from tests.support.concurrency import elsewhere, until
 from tests.support.holders import acquire
 from tests.support.lossy_proxy import LossyProxy, chunks

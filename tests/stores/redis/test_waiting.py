@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis import RedisCluster
 
-from django_distlock import (
-    clocks,
-    distributed_lock,
-)
+from django_distlock import clocks, distributed_lock
 from django_distlock.backends.redis import scripts
 from django_distlock.backends.redis.connections import Node
 from django_distlock.backends.redis.wire import RedisWire

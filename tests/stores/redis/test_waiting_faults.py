@@ -8,15 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from django_distlock import (
-    LockBackendUnavailable,
-    aacquire_lock,
-    acquire_lock,
-    distributed_lock,
-)
+from django_distlock import LockBackendUnavailable, aacquire_lock, acquire_lock, distributed_lock
 from django_distlock.backends.redis import listening, scripts
 from django_distlock.backends.redis.connections import Node
-from django_distlock.backends.wires import ServerError
+from django_distlock.backends.sockets.wires import ServerError
 from tests.support.concurrency import elsewhere, run, until
 from tests.support.holders import acquire
 from tests.support.lossy_proxy import LossyProxy, chunks

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from django_distlock.backends.redis.wire import RedisWire, code_of
-from django_distlock.backends.wires import ServerError
+from django_distlock.backends.sockets.wires import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -227,7 +227,7 @@ def test_answer_that_tls_has_read_already_is_not_waited_for(
     fake_connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The socket itself has nothing more to read then."""
-    monkeypatch.setattr("django_distlock.backends.wires.CHUNK", 4)
+    monkeypatch.setattr("django_distlock.backends.sockets.wires.CHUNK", 4)
     with ThreadPoolExecutor(1) as thread:
         wrapping = thread.submit(
             encrypted(ssl.PROTOCOL_TLS_SERVER).wrap_socket, fake_connection.server, server_side=True

@@ -22,7 +22,7 @@ from django_distlock import (
 from django_distlock.backends.server import ServerBackend, listening
 from django_distlock.backends.server.listening import listener
 from django_distlock.checks import check_deployment, check_lock_backends
-from django_distlock.leases import Extension
+from django_distlock.leases.lease import Extension
 from django_distlock.server.protocol import VERSION, decode, encode, prove
 from django_distlock.server.requests import PAGE
 from tests.support.concurrency import run

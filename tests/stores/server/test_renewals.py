@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from django_distlock import LockBackendUnavailable
-from django_distlock.leases import Extension
+from django_distlock.leases.lease import Extension
 from tests.support.concurrency import until
 from tests.support.holders import acquire, due_now, renewed_since
 from tests.support.lock_client import LockClient, Serving, friend

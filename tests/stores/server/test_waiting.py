@@ -9,12 +9,7 @@ from unittest import mock
 
 import pytest
 
-from django_distlock import (
-    LockBackendUnavailable,
-    aacquire_lock,
-    acquire_lock,
-    distributed_lock,
-)
+from django_distlock import LockBackendUnavailable, aacquire_lock, acquire_lock, distributed_lock
 from django_distlock.backends.server import listening
 from tests.support.concurrency import elsewhere, run, until
 from tests.support.holders import acquire, holding

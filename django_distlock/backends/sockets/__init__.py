@@ -1,0 +1,1 @@
+"""Sockets and connection pools of the stores that are servers."""

@@ -1,0 +1,1 @@
+"""Threads, tasks and processes: who calls, and where a store is asked."""

@@ -1,0 +1,133 @@
+"""The only reader of the DISTLOCK setting."""
+
+import inspect
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from django.conf import settings
+from django.core.cache.backends.base import BaseCache
+from django.core.signals import setting_changed
+from django.utils.connection import BaseConnectionHandler
+from django.utils.module_loading import import_string
+
+from django_distlock.arguments import plain
+
+from .arguments import show, validate_alias
+from .backends.base import BaseLockBackend
+from .backends.cache_checks import describe
+from .exceptions import InvalidLockBackend, LockBackendUnavailable
+from .redaction.credentials import shows_credentials, without_credentials
+from .redaction.tracebacks import call_store
+
+if TYPE_CHECKING:
+    _ConnectionHandler = BaseConnectionHandler[BaseLockBackend]
+else:
+    _ConnectionHandler = BaseConnectionHandler
+
+DEFAULT: Final[dict[str, Any]] = {
+    "default": {"BACKEND": "django_distlock.backends.database.DatabaseBackend", "OPTIONS": {}}
+}
+
+
+class LockBackendHandler(_ConnectionHandler):
+    """The stores by their alias in DISTLOCK, each made when a thread first asks for it."""
+
+    settings_name = "DISTLOCK"
+    exception_class = InvalidLockBackend
+
+    def __init__(self, configured: dict[str, Any] | None = None) -> None:
+        super().__init__(configured)
+        # What a store keeps is its thread's: it needn't follow a context from thread to thread.
+        self._connections = threading.local()
+
+    def configure_settings(self, configured: dict[str, Any] | None) -> dict[str, Any]:
+        if configured is None:
+            configured = getattr(settings, "DISTLOCK", DEFAULT)
+        if not isinstance(configured, dict):
+            raise InvalidLockBackend("DISTLOCK must be a dict of aliases.")
+        for alias in configured:
+            if not isinstance(alias, str):
+                raise InvalidLockBackend(f"DISTLOCK: an alias is a str, not {show(alias)}.")
+        return {plain(alias): backend for alias, backend in configured.items()}
+
+    def __getitem__(self, alias: str) -> BaseLockBackend:
+        if type(alias) is not str:
+            alias = validate_alias(alias)
+        if alias not in self.settings:
+            known = ", ".join(map(repr, self.settings)) or "no alias"
+            raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: not configured; DISTLOCK has {known}.")
+        return super().__getitem__(alias)
+
+    def reset(self) -> None:
+        """Forget the settings and the stores made by them."""
+        vars(self).pop("settings", None)
+        self._settings = None
+        self._connections = threading.local()
+
+    def create_connection(self, alias: str) -> BaseLockBackend:
+        try:
+            return call_store(self._create, alias)
+        except (InvalidLockBackend, LockBackendUnavailable) as error:
+            if not shows_credentials(error):
+                raise
+            told = type(error)(without_credentials(error))
+        raise told  # without what it came of
+
+    def _create(self, alias: str) -> BaseLockBackend:
+        name, configured = f"DISTLOCK[{alias!r}]", self.settings[alias]
+        if not isinstance(configured, dict) or not isinstance(configured.get("BACKEND"), str):
+            raise InvalidLockBackend(f"{name}: must be a dict with a BACKEND, a dotted path.")
+        if unknown := configured.keys() - {"BACKEND", "OPTIONS"}:
+            raise InvalidLockBackend(
+                f"{name}: unknown {', '.join(sorted(map(repr, unknown)))}; it has BACKEND and "
+                "OPTIONS only."
+            )
+        backend = _import_backend(name, plain(configured["BACKEND"]))
+        options = configured.get("OPTIONS", {})
+        if not isinstance(options, dict):
+            raise InvalidLockBackend(f"{name}: OPTIONS must be a dict.")
+        options = {plain(option): plain(value) for option, value in options.items()}
+        _check_options(name, backend, alias, options)
+        return backend(alias, **options)
+
+
+def _import_backend(name: str, path: str) -> type[BaseLockBackend]:
+    try:
+        backend = import_string(path)
+    # ValueError: a module's name is empty; TypeError: it is relative; RuntimeError: the app of its
+    # models isn't installed
+    except (ImportError, ValueError, TypeError, RuntimeError) as error:
+        raise InvalidLockBackend(f"{name}: could not import BACKEND {path!r}: {error}") from error
+    if isinstance(backend, type) and issubclass(backend, BaseCache):
+        raise InvalidLockBackend(
+            f"{name}: BACKEND {path!r} {describe(backend)} The cache itself goes into "
+            "OPTIONS['cache'], by its alias in CACHES."
+        )
+    if not (isinstance(backend, type) and issubclass(backend, BaseLockBackend)):
+        raise InvalidLockBackend(f"{name}: BACKEND {path!r} is not a BaseLockBackend.")
+    return backend
+
+
+def _check_options(
+    name: str, backend: type[BaseLockBackend], alias: str, options: dict[str, Any]
+) -> None:
+    signature = inspect.signature(backend)
+    try:
+        signature.bind(alias, **options)
+    except TypeError as error:
+        known = ", ".join([*signature.parameters][1:]) or "no options"  # without the alias
+        raise InvalidLockBackend(
+            f"{name}: wrong OPTIONS: {error}; {backend.__name__} takes {known}."
+        ) from error
+
+
+lock_backends = LockBackendHandler()
+
+
+def _forget_settings(*, setting: str, **kwargs: Any) -> None:
+    """Let a test's `override_settings(DISTLOCK=…)` take effect."""
+    if setting == "DISTLOCK":
+        lock_backends.reset()
+
+
+setting_changed.connect(_forget_settings, dispatch_uid="django_distlock.conf")

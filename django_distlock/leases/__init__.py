@@ -1,0 +1,1 @@
+"""Leases: what a holder has, and how it ends."""

@@ -1,0 +1,192 @@
+"""Wait for a lock: in which order, how long between two tries, and what ends a pause early."""
+
+import asyncio
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Final, TypeVar
+
+from django_distlock import clocks
+from django_distlock.concurrency.process_queue import queues
+from django_distlock.concurrency.store_calls import Policy, aask, ask, run_sync
+from django_distlock.concurrency.wakeups import Wakeup
+from django_distlock.conf import lock_backends
+from django_distlock.exceptions import LockBackendUnavailable
+from django_distlock.leases.lease import Lease
+from django_distlock.records import Place
+from django_distlock.redaction.tracebacks import call_store
+
+from .acquisition import Acquisition
+
+T = TypeVar("T")
+
+FIRST_PAUSE: Final = 0.001
+LONGEST_PAUSE: Final = 0.2
+
+
+def wait(acquisition: Acquisition) -> Lease | None:
+    """Try until the deadline, in this thread."""
+    return run_sync(_wait(acquisition, WaitingThread(acquisition.backend)))
+
+
+async def await_turn(acquisition: Acquisition) -> Lease | None:
+    """Try until the deadline, in this task. See wait()."""
+    return await _wait(acquisition, WaitingTask(acquisition.backend))
+
+
+class WaitingThread:
+    """A thread that waits; any other one can wake it. None of its coroutines suspends."""
+
+    loop = None
+
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+        self._wakeup = Wakeup()
+
+    def wake(self) -> bool:
+        """End its pause, or its next one. Safe in a finalizer, as a release is."""
+        self._wakeup.set()
+        return True
+
+    async def pause(self, seconds: float) -> None:
+        """Return after so many seconds, or when woken."""
+        self._wakeup.wait(seconds)
+
+    async def ask(self, policy: Policy[T], undo: Callable[[T], object] | None = None) -> T:
+        """Run a policy."""
+        return ask(lock_backends[self._backend], policy)
+
+
+class WaitingTask:
+    """A task that waits; any thread can wake it."""
+
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+        self.loop = asyncio.get_running_loop()
+        self._woken = asyncio.Event()
+
+    def wake(self) -> bool:
+        """End its pause, or its next one; False if it is gone with its loop."""
+        try:
+            self.loop.call_soon_threadsafe(self._woken.set)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+    async def pause(self, seconds: float) -> None:
+        """Return after so many seconds, or when woken."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if seconds == math.inf else seconds):
+                await self._woken.wait()
+        self._woken.clear()
+
+    async def ask(self, policy: Policy[T], undo: Callable[[T], object] | None = None) -> T:
+        """Run a policy; `undo` what it came to if the task is cancelled meanwhile."""
+        return await aask(self._backend, policy, undo)
+
+
+Waiter = WaitingThread | WaitingTask
+
+
+async def _wait(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
+    """Pause and ask the store in turn, until the deadline has passed.
+
+    Each waits in its store's own queue, if that has one for all; else the first one in each queue
+    of this process asks the store, and the others wait for their turn.
+    """
+    if acquisition.is_queued_by_store:
+        return await _ask_again(acquisition, waiter)
+    backend, semaphore = acquisition.backend, acquisition.semaphore
+    try:
+        queue = queues.join(backend, semaphore, waiter)
+        while not queue.is_first(waiter):
+            left = acquisition.deadline - clocks.monotonic()
+            if left <= 0:
+                return await _try_at_least_once(acquisition, waiter)
+            await waiter.pause(left)
+        return await _ask_again(acquisition, waiter)
+    finally:
+        queues.leave(backend, semaphore, waiter)
+
+
+async def _ask_again(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
+    """Try after each pause, or when the store tells that it is time to."""
+    place = await waiter.ask(
+        partial(acquisition.join, wake=waiter.wake), partial(_leave, acquisition.backend)
+    )
+    lease: Lease | None = None
+    try:
+        for pause in waits(acquisition.deadline, place):
+            await waiter.pause(pause)
+            if place is not None:
+                place.check()
+            try:
+                lease = await waiter.ask(partial(acquisition.try_or_leave, place=place), give_up)
+            except LockBackendUnavailable:
+                if place is None or acquisition.has_left:
+                    raise
+            if lease is not None:
+                break
+        else:
+            lease = await _try_at_least_once(acquisition, waiter)
+    except GeneratorExit:
+        raise  # its event loop is closed: nobody asks any more
+    except BaseException:
+        if not acquisition.has_left:
+            await _leave_with(place, None, waiter)
+        raise
+    await _leave_with(place, lease, waiter)
+    return lease
+
+
+async def _try_at_least_once(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
+    """Try after the deadline, unless there has been a try."""
+    return await waiter.ask(acquisition.try_once, give_up) if acquisition.must_try else None
+
+
+async def _leave_with(place: Place | None, lease: Lease | None, waiter: Waiter) -> None:
+    """Give up the place; if that is interrupted, the lease as well, which nobody gets then."""
+    if place is None:
+        return
+    try:
+        with suppress(LockBackendUnavailable):  # who is gone from a store is forgotten there
+            await waiter.ask(lambda calls: calls.leave(place, lease is not None))
+    except GeneratorExit:
+        raise
+    except BaseException:
+        if lease is not None:
+            await waiter.ask(partial(lease.abandon, failed=True))
+        raise
+
+
+def waits(deadline: float, place: Place | None = None) -> Iterator[float]:
+    """Yield how many seconds to pause before each next try, until the deadline has passed.
+
+    Exponential back-off with jitter, unless the store tells when to try; the last try is made at
+    the deadline. The clock is the local monotonic one, so that the time a try takes is part of the
+    wait.
+    """
+    longest = FIRST_PAUSE
+    while (left := deadline - clocks.monotonic()) > 0:
+        if place is None:
+            pause = random.uniform(longest / 2, longest)  # noqa: S311 - not for secrets
+            longest = min(2 * longest, LONGEST_PAUSE)
+        else:
+            pause = place.patience
+        yield min(left, pause)
+
+
+def give_up(lease: Lease | None) -> None:
+    """Give back at once what a task that was cancelled is granted."""
+    if lease is not None:
+        ask(lock_backends[lease.backend], partial(lease.abandon, failed=True))
+
+
+def _leave(backend: str, place: Place | None) -> None:
+    """Give up the place of a task that was cancelled."""
+    if place is not None:
+        store = lock_backends[backend]
+        with store.in_time():
+            call_store(store.leave, place, False)

@@ -1,0 +1,1 @@
+"""Keep secrets out of what people read: messages, reprs, tracebacks."""

@@ -1,0 +1,1 @@
+"""Locked views: the decorator, and what it answers."""

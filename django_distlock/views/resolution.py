@@ -1,0 +1,139 @@
+"""Which calls are calls of views by Django, be it through another framework; what is a task."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from types import FunctionType, MethodType
+from typing import Any, Final
+
+from django.http import HttpRequest, HttpResponseBase
+
+from django_distlock.semaphores.signatures import bound_for_a_call
+
+TASK_DECORATORS: Final = {
+    "celery": "@shared_task or @app.task",
+    "django.tasks": "@task",
+    "django_tasks": "@task",
+    "dramatiq": "@dramatiq.actor",
+    "huey": "@huey.task()",
+}
+"""What makes a task, by the module of the task's type."""
+
+
+def task_decorator(function: object) -> str | None:
+    """Return which decorator made a task of the function; None if none did.
+
+    Only the type is looked at, not by isinstance(): to ask an attribute of Celery's proxy, if only
+    its __class__, would make its task too early.
+    """
+    kind = type(function)
+    if kind is FunctionType:
+        # What RQ makes is the function itself, with these methods.
+        methods = [vars(function).get(name) for name in ("delay", "enqueue")]
+        return "@job" if any(map(callable, methods)) else None
+    modules = [f"{base.__module__}." for base in kind.__mro__]
+    for library, decorator in TASK_DECORATORS.items():
+        if any(module.startswith(f"{library}.") for module in modules):
+            return decorator
+    return None
+
+
+def find_request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> HttpRequest | None:
+    """Return the request that a view, or a method of a view's class, is called with.
+
+    Django REST framework's request has Django's inside.
+    """
+    requests = (_django_request(argument) for argument in (*args[:2], kwargs.get("request")))
+    return next(filter(None, requests), None)
+
+
+def without_self(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the arguments of a view, or of a method of a view's class, from the request on."""
+    return args[1:] if args and _django_request(args[0]) is None else args
+
+
+def _django_request(argument: Any) -> HttpRequest | None:
+    # Asked in a way that doesn't evaluate what is lazy, as request.user.
+    kind: type = type(argument)
+    request: Any = argument
+    if not issubclass(kind, HttpRequest):
+        request = getattr(argument, "__dict__", {}).get("_request")
+    return request if isinstance(request, HttpRequest) else None
+
+
+def is_resolved(
+    request: HttpRequest, locked: Callable[..., HttpResponseBase], instance: object
+) -> bool:
+    """Tell whether Django resolved this for the request, or the view class of the instance.
+
+    Only then its return value is the answer to the request: a helper that happens to get the
+    request raises, so that its caller can't overlook the conflict.
+    """
+    match = request.resolver_match
+    if match is None:
+        return False
+    if bound := bound_for_a_call(locked):
+        instance = getattr(bound.func, "__self__", instance)
+    return any(
+        layer is locked or any(isinstance(instance, kind) for kind in view_classes(layer))
+        for layer in _layers(match.func, request)
+    )
+
+
+def _layers(view: Any, request: HttpRequest) -> Iterator[Any]:
+    """Yield the view and what it calls for the request, as far as it can be seen from outside."""
+    while view is not None:
+        yield view
+        for hidden in (*rest_functions(view), *_ninja_functions(view, request)):
+            yield from _layers(hidden, request)
+        view = wrapped(view)
+
+
+def wrapped(view: Any) -> Any:
+    """Return what a call of this leads to; None where that isn't told."""
+    if isinstance(view, MethodType):
+        return view.__func__
+    if isinstance(view, functools.partial):
+        return view.func
+    if isinstance(view, FunctionType) or hasattr(view, "__wrapped__"):
+        return getattr(view, "__wrapped__", None)
+    call = type(view).__call__
+    return call if isinstance(call, FunctionType) else None
+
+
+def view_classes(view: Any) -> Iterable[type]:
+    """Yield the class whose `as_view()` made this; viewsets of REST framework call it `cls`."""
+    found = getattr(view, "view_class", None) or getattr(view, "cls", None)
+    if isinstance(found, type):
+        yield found
+
+
+def rest_functions(view: Any) -> Iterator[Any]:
+    """Yield what REST framework's `api_view` made a class of, whose methods do nothing but call it.
+
+    No other method's closure is looked into: there may be helpers in it.
+    """
+    for view_class in view_classes(view):
+        for handler in vars(view_class).values():
+            if isinstance(handler, FunctionType) and handler.__qualname__.startswith("api_view."):
+                yield from (cell.cell_contents for cell in handler.__closure__ or ())
+
+
+def ninja_operations(view: Any) -> Iterable[Any]:
+    """Return the operations of a path of Django Ninja: it resolves one view for all its methods."""
+    path_view = _owner(view)
+    return path_view.operations if type(path_view).__name__ == "PathView" else ()
+
+
+def _ninja_functions(view: Any, request: HttpRequest) -> Iterator[Any]:
+    """Yield what Django Ninja calls for the request."""
+    for operation in ninja_operations(view):
+        if request.method in operation.methods:
+            yield operation.view_func
+            yield operation.run  # what decorate_view() wraps
+
+
+def _owner(view: Any) -> Any:
+    """Return the `self` of a method, or of the method that a function was defined in."""
+    if isinstance(view, FunctionType) and "self" in (names := view.__code__.co_freevars):
+        return (view.__closure__ or ())[names.index("self")].cell_contents
+    return getattr(view, "__self__", None)

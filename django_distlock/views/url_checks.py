@@ -1,0 +1,202 @@
+"""System check: locked views whose placeholders are filled with text as it stands in the URL.
+
+Behind `path("<customer_id>/…")` the texts `7`, `07` and `+7` find the same row, but are different
+semaphores.
+"""
+
+import inspect
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from enum import Enum
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origin
+
+from django.core import checks
+from django.urls import get_resolver
+from django.urls.converters import PathConverter, SlugConverter, StringConverter
+from django.views import View
+
+from django_distlock.locks.arguments import EXAMPLE
+from django_distlock.semaphores.signatures import call_signature
+from django_distlock.semaphores.templates import SemaphoreTemplate
+
+from .decorator import distributed_lock
+from .resolution import ninja_operations, rest_functions, view_classes, wrapped
+
+UNTYPED: Final = (NoneType, StringConverter, PathConverter, SlugConverter)
+"""What passes on a text as it is; NoneType stands for a group of re_path()."""
+
+
+class Route(NamedTuple):
+    """A pattern of the URLconf, with those that it is included by."""
+
+    text: str = ""
+    names: frozenset[str] = frozenset()
+    """The arguments that it passes on as text."""
+    has_names: bool = False
+    """Whether any groups have names; then what the others match is passed on to nobody."""
+    unnamed: int = 0
+    """How many groups there are, if none has a name."""
+
+    def extended(self, entry: Any) -> "Route":
+        """Return the route of an entry of the URLconf that is included here."""
+        pattern = entry.pattern
+        groups, converters = pattern.regex.groupindex, pattern.converters
+        texts = {name for name in groups if type(converters.get(name)) in UNTYPED}
+        fixed = getattr(entry, "default_args", {}) | getattr(entry, "default_kwargs", {})
+        return Route(
+            text=f"{self.text}{pattern}",
+            names=((self.names - groups.keys()) | texts) - fixed.keys(),
+            has_names=self.has_names or bool(groups),
+            unnamed=self.unnamed + pattern.regex.groups,
+        )
+
+
+class Called(NamedTuple):
+    """A callable that a view is, or leads to."""
+
+    name: str
+    function: Any
+    arguments_before: int = 1
+    """How many there are before those of the URL: the request, and before that `self`."""
+    is_validated: bool = False
+    """Whether Django Ninja converts the arguments as their annotations say."""
+
+    def locks(self) -> Iterable[Any]:
+        """Return the locks that decorate it."""
+        found: Iterable[Any] = getattr(self.function, "distributed_locks", ())
+        return found
+
+    def texts(self, route: Route) -> Iterable[str]:
+        """Return the names of the arguments that it gets as they stand in the URL."""
+        if self.is_validated:
+            parameters = inspect.signature(self.function).parameters
+            return [
+                name
+                for name in route.names
+                if name not in parameters or _is_text(parameters[name].annotation)
+            ]
+        if route.has_names or not route.unnamed:
+            return route.names
+        names = [*call_signature(self.function).parameters]
+        return names[self.arguments_before :][: route.unnamed]
+
+
+@checks.register(checks.Tags.urls)
+def check_placeholders(**kwargs: Any) -> list[checks.CheckMessage]:
+    """Warn of each untyped placeholder that the URLconf fills with text as it stands in the URL.
+
+    And tell of each view that a lock without parentheses stands above: it isn't locked, but taken
+    for a callable that makes semaphores.
+
+    What is wrong with the URLconf itself, Django's own checks say.
+    """
+    found: dict[tuple[str, ...], checks.CheckMessage] = {}
+    with suppress(Exception):
+        for route, view in _views(get_resolver().url_patterns, Route()):
+            with suppress(Exception):  # a view is any callable, however odd
+                for called in _calls(view):
+                    if isinstance(called.function, distributed_lock):
+                        found.setdefault((called.name,), _missing_parentheses(called))
+                for key in _untyped(route, view):
+                    found.setdefault(key, _warning(route, *key))
+    return [*found.values()]
+
+
+def _views(entries: Iterable[Any], outer: Route) -> Iterator[tuple[Route, Any]]:
+    """Yield each view with its route."""
+    for entry in entries:
+        route = None
+        with suppress(Exception):  # another library's pattern, or no pattern at all
+            route = outer.extended(entry)
+        if route is None:
+            continue
+        if hasattr(entry, "url_patterns"):
+            yield from _views(entry.url_patterns, route)
+        else:
+            yield route, entry.callback
+
+
+def _untyped(route: Route, view: Any) -> Iterator[tuple[str, str, str]]:
+    """Yield what to warn of: a callable's name, the text of a template, a placeholder in it."""
+    route = _without_described(route, view)
+    seen = []
+    for called in _calls(view):
+        for lock in called.locks():
+            if lock in seen or not isinstance(lock.semaphore, str):
+                continue
+            texts = called.texts(route)
+            for placeholder in SemaphoreTemplate(lock.semaphore).placeholders:
+                if not placeholder.converter and placeholder.name in texts:
+                    seen.append(lock)
+                    yield called.name, lock.semaphore, placeholder.name
+
+
+def _calls(view: Any) -> Iterator[Called]:
+    """Yield the view and what it leads to, for whatever HTTP method."""
+    while view is not None:
+        name = _name(view)
+        for operation in ninja_operations(view):
+            name = _name(operation.view_func)
+            yield Called(name, operation.view_func, is_validated=True)
+            yield Called(name, operation.run)  # which gets what isn't validated yet
+        for function in rest_functions(view):
+            yield from _calls(function)
+        for view_class in view_classes(view):
+            name = f"{view_class.__module__}.{view_class.__name__}"
+            actions = getattr(view, "actions", None) or {}  # of a viewset, by their HTTP methods
+            for method in (*View.http_method_names, *actions.values(), "dispatch"):
+                yield Called(f"{name}.{method}", getattr(view_class, method, None), 2)
+        yield Called(name, view)
+        view = wrapped(view)
+
+
+def _without_described(route: Route, view: Any) -> Route:
+    """Return the route without what a viewset describes by a `lookup_value_regex` of its own."""
+    for view_class in view_classes(view):
+        if getattr(view_class, "lookup_value_regex", None):
+            viewset: Any = view_class
+            lookup = viewset.lookup_url_kwarg or viewset.lookup_field
+            return route._replace(names=route.names - {lookup})
+    return route
+
+
+def _is_text(annotation: Any) -> bool:
+    """Tell whether what is so annotated may be any text, as what is not annotated is."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _is_text(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return any(map(_is_text, get_args(annotation)))
+    if annotation in (Any, inspect.Parameter.empty):
+        return True
+    is_class = isinstance(annotation, type)
+    return is_class and issubclass(annotation, str) and not issubclass(annotation, Enum)
+
+
+def _name(function: Any) -> str:
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _missing_parentheses(called: Called) -> checks.CheckMessage:
+    name = _name(called.function.semaphore)
+    return checks.Error(
+        f"{name} is not locked, but replaced by a distributed_lock: its parentheses are missing.",
+        hint=f"Write {EXAMPLE}.",
+        obj=called.name,
+        id="distlock.E005",
+    )
+
+
+def _warning(route: Route, name: str, text: str, placeholder: str) -> checks.CheckMessage:
+    return checks.Warning(
+        f"The URL pattern {route.text!r} fills <{placeholder}> of the semaphore {text!r} with "
+        "whatever text stands there: two spellings of the same thing, as '7' and '07', are two "
+        "locks.",
+        hint=f"Say in the semaphore what it is: <int:{placeholder}>, <uuid:{placeholder}> or "
+        f"<slug:{placeholder}>; or have a converter such as int or uuid in the URL. "
+        f"<str:{placeholder}> says that each text is a thing of its own.",
+        obj=name,
+        id="distlock.W006",
+    )
