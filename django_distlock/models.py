@@ -16,7 +16,7 @@ from django_distlock.records import LockState
 
 from .clocks import now_expression
 from .fields import EpochMicrosecondsField, SemaphoreField
-from .semaphores.templates import MAX_LENGTH, first_after
+from .semaphores.validation import MAX_LENGTH, first_after
 
 if TYPE_CHECKING:
     from django.db.models import Expression

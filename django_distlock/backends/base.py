@@ -12,7 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django_distlock.arguments import LONGEST, SHORTEST_TTL, plain, validate_seconds, validate_whole
 from django_distlock.exceptions import InvalidLockBackend, LockNotSupported
 from django_distlock.records import Claim, Grant, LockInfo, Place, Renewal
-from django_distlock.semaphores.templates import validate_prefix, validate_semaphore
+from django_distlock.semaphores.validation import validate_prefix, validate_semaphore
 from django_distlock.signals import lock_force_released
 
 logger = logging.getLogger("django_distlock")

@@ -10,7 +10,9 @@ from django.db.models import F, Q
 from django.db.models.lookups import Exact
 
 from django_distlock.leases.lease import Lease
-from django_distlock.semaphores.templates import InvalidSemaphore, Placeholder, SemaphoreTemplate
+from django_distlock.semaphores.placeholders import Placeholder
+from django_distlock.semaphores.templates import SemaphoreTemplate
+from django_distlock.semaphores.validation import InvalidSemaphore
 
 from .refusals import check_held, check_lease, check_token, name_of
 

@@ -18,7 +18,7 @@ from django_distlock.leases.registry import Flow, current_flow
 from django_distlock.leases.request import Request, describe_holder, new_owner
 from django_distlock.locks.arguments import BackendTtl
 from django_distlock.records import Place
-from django_distlock.semaphores.templates import validate_semaphore
+from django_distlock.semaphores.validation import validate_semaphore
 from django_distlock.signals import lock_acquired
 from django_distlock.transactions import (
     open_transactions,

@@ -5,14 +5,13 @@ from typing import Never
 from django.utils.asyncio import async_unsafe
 
 from django_distlock.arguments import validate_alias
-from django_distlock.concurrency.executors import twin_of
 from django_distlock.concurrency.store_calls import aask, ask
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockNotHeld
 from django_distlock.leases.lease import ASYNC_UNSAFE, Lease
 from django_distlock.leases.registry import current_flow
 from django_distlock.locks.arguments import BackendTtl, refuse_template, refuse_unknown
-from django_distlock.semaphores.templates import validate_semaphore
+from django_distlock.semaphores.validation import validate_semaphore
 from django_distlock.signals import lock_contended
 
 from .acquisition import Acquisition, aundo, undo
@@ -66,7 +65,6 @@ def acquire_lock(
         raise
 
 
-@twin_of(acquire_lock)
 async def aacquire_lock(
     semaphore: str,
     *,
@@ -107,7 +105,6 @@ def release_lock(semaphore: str | Lease, *, backend: str = "default") -> bool:
     return _find(semaphore, backend).give_back()
 
 
-@twin_of(release_lock)
 async def arelease_lock(semaphore: str | Lease, *, backend: str = "default") -> bool:
     """See release_lock()."""
     return await _find(semaphore, backend).agive_back()

@@ -1,4 +1,4 @@
-"""Signatures: how a function is called, and how a decorated one tells others."""
+"""Signatures: how a function is called, and how a decorated one shows it."""
 
 import functools
 import inspect
@@ -13,10 +13,27 @@ def call_signature(function: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(function)
 
 
-def bound_for_a_call(function: Callable[..., Any]) -> functools.partial[Any] | None:
-    """Return what `method_decorator` made of a method for one call, if this is that, or wraps it.
+def bind_arguments(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the call's arguments that have a name, with defaults and the members of **kwargs."""
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    arguments = dict(bound.arguments)
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            del arguments[parameter.name]
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            # A positional-only argument wins over a member of **kwargs of the same name.
+            arguments = arguments.pop(parameter.name) | arguments
+    return arguments
 
-    It is a partial of a bound method that claims, by `__wrapped__`, to take `self`.
+
+def bound_for_a_call(function: Callable[..., Any]) -> functools.partial[Any] | None:
+    """Return the partial that `method_decorator` makes of a method for one call.
+
+    None if the function neither is one nor wraps one. It is a partial of a bound method whose
+    `__wrapped__` claims that it takes `self`.
     """
     innermost = inspect.unwrap(function, stop=_is_bound_for_a_call)
     return innermost if _is_bound_for_a_call(innermost) else None
@@ -26,17 +43,17 @@ def _is_bound_for_a_call(function: Callable[..., Any]) -> bool:
     return isinstance(function, functools.partial) and hasattr(function, "__wrapped__")
 
 
-def take_over_signature(locked: Callable[..., Any], function: Callable[..., Any]) -> None:
-    """Let the decorated callable show the function's signature and annotations as its own.
+def copy_signature(locked: Callable[..., Any], function: Callable[..., Any]) -> None:
+    """Give the decorated callable the function's signature and annotations.
 
-    `inspect.signature` would find them by `__wrapped__`; `inspect.getfullargspec`, and who
+    `inspect.signature` would find them by `__wrapped__`. `inspect.getfullargspec`, and code that
     evaluates string annotations with a callable's `__globals__`, don't follow that.
     """
     if bound_for_a_call(function):
-        return  # nobody looks at it, and each call makes another
+        return  # nothing inspects it, and each call makes another
     seen = seen_signature(function)
-    # Not of what takes anything: method_decorator tries a decorator on such a dummy, and copies its
-    # attributes to the method, whose own signature is another.
+    # Skip a callable that takes anything: method_decorator tries a decorator on such a dummy, and
+    # copies its attributes to the method, which has another signature.
     if any(p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in seen.parameters.values()):
         vars(locked)["__signature__"] = seen
     if annotations := getattr(function, "__annotations__", None):
@@ -44,7 +61,7 @@ def take_over_signature(locked: Callable[..., Any], function: Callable[..., Any]
 
 
 def seen_signature(function: Callable[..., Any]) -> inspect.Signature:
-    """Return the signature with string annotations evaluated, each one that can be by now."""
+    """Return the signature; string annotations are evaluated if that is possible yet."""
     signature = inspect.signature(function)
     annotations = {name: p.annotation for name, p in signature.parameters.items()}
     evaluated = _evaluated({**annotations, "return": signature.return_annotation}, function)
@@ -57,7 +74,7 @@ def seen_signature(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def _evaluated(annotations: Mapping[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotations; a string is what it says where the function was defined."""
+    """Return the annotations, strings evaluated in the namespace of the function's module."""
     defined: Any = inspect.unwrap(function)
     names = getattr(defined, "__globals__", {})
     type_parameters = {kind.__name__: kind for kind in getattr(defined, "__type_params__", ())}
@@ -72,5 +89,5 @@ def _evaluate(annotation: Any, names: dict[str, Any], type_parameters: dict[str,
         return annotation
     try:
         return eval(annotation, names, type_parameters)  # noqa: S307 - the module's own code
-    except Exception:  # noqa: BLE001 - whatever it is, who needs the annotation will say so
+    except Exception:  # noqa: BLE001 - whatever uses the annotation raises its own error
         return annotation

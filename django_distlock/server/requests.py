@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from django_distlock.semaphores.templates import (
+from django_distlock.semaphores.validation import (
     CONTROL_OR_SURROGATE,
     MAX_LENGTH,
     validate_semaphore,

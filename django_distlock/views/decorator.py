@@ -33,8 +33,9 @@ from django_distlock.locks.arguments import (
     refuse_unknown,
     validate_source,
 )
-from django_distlock.semaphores.signatures import take_over_signature
-from django_distlock.semaphores.templates import InvalidSemaphore, SemaphoreTemplate
+from django_distlock.semaphores.signatures import copy_signature
+from django_distlock.semaphores.templates import SemaphoreTemplate
+from django_distlock.semaphores.validation import InvalidSemaphore
 from django_distlock.transactions import open_transactions
 
 from .atomic_requests import is_atomic, request_transactions, rolled_back, take_over_transactions
@@ -267,7 +268,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         else:
             decorated = functools.wraps(function)(locked)
             take_over_transactions(decorated, function)
-        take_over_signature(decorated, function)
+        copy_signature(decorated, function)
         earlier = getattr(function, "distributed_locks", ())
         vars(decorated)["distributed_locks"] = (self, *earlier)
         return cast("Callable[P, R]", decorated)

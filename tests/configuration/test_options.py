@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy
 
 from django_distlock import InvalidLockBackend, LockError, lock_backends
 from django_distlock.conf import LockBackendHandler
-from django_distlock.semaphores.templates import InvalidSemaphore
+from django_distlock.semaphores.validation import InvalidSemaphore
 from tests.support.databases import committed
 from tests.support.holders import acquire
 

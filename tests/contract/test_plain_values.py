@@ -25,7 +25,8 @@ from django_distlock.backends.cache_checks import validate_store_timeout
 from django_distlock.conf import LockBackendHandler
 from django_distlock.leases.request import describe_holder
 from django_distlock.records import Owner
-from django_distlock.semaphores.templates import SemaphoreTemplate, validate_semaphore
+from django_distlock.semaphores.templates import SemaphoreTemplate
+from django_distlock.semaphores.validation import validate_semaphore
 from django_distlock.signals import lock_contended
 from tests.support.concurrency import elsewhere, run
 from tests.support.databases import committed

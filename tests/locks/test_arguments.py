@@ -21,7 +21,7 @@ from django_distlock import (
     lock_backends,
     release_lock,
 )
-from django_distlock.semaphores.templates import InvalidSemaphore
+from django_distlock.semaphores.validation import InvalidSemaphore
 from tests.support.concurrency import run
 
 if TYPE_CHECKING:

@@ -20,14 +20,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from django_distlock import distributed_lock
-from django_distlock.semaphores.signatures import call_signature
-from django_distlock.semaphores.templates import (
-    InvalidSemaphore,
-    SemaphoreTemplate,
-    bind_arguments,
-    first_after,
-    validate_semaphore,
-)
+from django_distlock.semaphores.signatures import bind_arguments, call_signature
+from django_distlock.semaphores.templates import SemaphoreTemplate
+from django_distlock.semaphores.validation import InvalidSemaphore, first_after, validate_semaphore
 
 if TYPE_CHECKING:
     import inspect

@@ -13,7 +13,7 @@ from django.views import View
 from pydantic import ValidationError, validate_call
 
 from django_distlock import distributed_lock
-from django_distlock.semaphores.signatures import seen_signature, take_over_signature
+from django_distlock.semaphores.signatures import copy_signature, seen_signature
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -175,6 +175,6 @@ def test_signature_of_anything_is_not_taken_over() -> None:
     def locked() -> None:
         raise NotImplementedError
 
-    take_over_signature(locked, anything)
+    copy_signature(locked, anything)
     assert "__signature__" not in vars(locked)
     assert locked.__annotations__ == {"args": int, "kwargs": str, "return": bool}

@@ -28,7 +28,7 @@ from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailabl
 from django_distlock.fields import to_datetime
 from django_distlock.models import KEPT, Lock, LockQuerySet
 from django_distlock.records import Claim, Grant, LockInfo, LockState, Owner, Place, Renewal
-from django_distlock.semaphores.templates import InvalidSemaphore, validate_prefix
+from django_distlock.semaphores.validation import InvalidSemaphore, validate_prefix
 from django_distlock.transactions import has_snapshots, in_testcase
 
 from . import cleaning

@@ -15,7 +15,7 @@ from django.db import connections, transaction
 from django_distlock.fields import MICROSECOND, to_datetime
 from django_distlock.models import KEPT, Lock, LockQuerySet
 from django_distlock.records import LockInfo, LockState
-from django_distlock.semaphores.templates import first_after
+from django_distlock.semaphores.validation import first_after
 
 from .statements import Parameters
 

@@ -11,7 +11,7 @@ from django_distlock.conf import lock_backends
 from django_distlock.durations import format_duration, parse_duration
 from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
 from django_distlock.records import LockInfo
-from django_distlock.semaphores.templates import InvalidSemaphore, validate_prefix
+from django_distlock.semaphores.validation import InvalidSemaphore, validate_prefix
 
 
 class Command(BaseCommand):

@@ -8,7 +8,7 @@ from django.db import connections
 from django_distlock import acquire_lock
 from django_distlock.backends.database import connections as own
 from django_distlock.models import Lock
-from django_distlock.semaphores.templates import InvalidSemaphore
+from django_distlock.semaphores.validation import InvalidSemaphore
 from tests.support.concurrency import elsewhere
 from tests.support.databases import another_database, committed, on_each_database
 from tests.support.holders import acquire
