@@ -17,7 +17,6 @@ from django_distlock.transactions import is_open_in, left_open
 from .callers import continue_in_task, sync_thread
 
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 logger = logging.getLogger("django_distlock")
 
@@ -26,16 +25,6 @@ executors: dict[str, ThreadPoolExecutor] = {}
 """The threads of each store that async code has asked so, by its alias."""
 # A child has none of its parent's threads.
 os.register_at_fork(after_in_child=executors.clear)
-
-
-def twin_of(sync: Callable[..., Any]) -> Callable[[F], F]:
-    """Give the async function the documentation of the sync one."""
-
-    def document(twin: F) -> F:
-        twin.__doc__ = sync.__doc__
-        return twin
-
-    return document
 
 
 async def in_thread(

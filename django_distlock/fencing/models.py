@@ -12,7 +12,6 @@ from django.db import DatabaseError, models, router, transaction
 from django.db.models import DEFERRED
 from django.db.models.base import ModelBase
 
-from django_distlock.concurrency.executors import twin_of
 from django_distlock.leases.lease import Lease
 
 from .fields import find_fence
@@ -78,7 +77,6 @@ class FencedModel(models.Model):
                 update_fields=update_fields,
             )
 
-    @twin_of(save)
     async def asave(
         self,
         *,
@@ -180,7 +178,6 @@ class FencedModel(models.Model):
                 return super().delete(using, keep_parents)
         return 0, {}
 
-    @twin_of(delete)
     async def adelete(
         self, using: str | None = None, keep_parents: bool = False, *, lease: Lease | None = None
     ) -> tuple[int, dict[str, int]]:

@@ -18,7 +18,7 @@ from django_distlock import clocks
 from django_distlock.backends.base import BaseLockBackend
 from django_distlock.concurrency.background import Background, background
 from django_distlock.concurrency.callers import running_task
-from django_distlock.concurrency.executors import detach, in_thread, twin_of
+from django_distlock.concurrency.executors import detach, in_thread
 from django_distlock.concurrency.process_queue import queues
 from django_distlock.concurrency.renewal import (
     CONFIRMED,
@@ -194,7 +194,6 @@ class Lease:
             self.lose()
         raise LockLost(f"{self} {self._state()}.", self)
 
-    @twin_of(check)
     async def acheck(self) -> None:
         """See check()."""
         if not self.held:
@@ -209,7 +208,6 @@ class Lease:
         """
         ask(lock_backends[self.backend], self._renew)
 
-    @twin_of(renew)
     async def arenew(self) -> None:
         """See renew()."""
         await aask(self.backend, self._renew)
@@ -330,7 +328,6 @@ class Lease:
         """
         return self.give_back()
 
-    @twin_of(release)
     async def arelease(self) -> bool:
         """See release()."""
         return await self.agive_back()
