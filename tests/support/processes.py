@@ -50,7 +50,7 @@ def strike(process: "subprocess.Popen[Any]", fault: signal.Signals) -> None:
 
 
 class Workers:
-    """Processes that do one of the things in tests/support/workers.py, all at once."""
+    """Processes that do one of the things in tests/support/workers, all at once."""
 
     def __init__(self, number: int, *command: str, **environment: str) -> None:
         self.processes = [
