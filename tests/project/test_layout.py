@@ -1,0 +1,111 @@
+"""Rooms stay small enough to be read in one go. Which may import which: see pyproject.toml."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.once
+
+PACKAGE = ROOT / "django_distlock"
+TESTS = ROOT / "tests"
+FILES = sorted([*PACKAGE.rglob("*.py"), *TESTS.rglob("*.py")])
+each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+
+MOST_MODULES = 15
+MOST_LINES = 300
+FEWEST_LINES = 15
+
+NOT_YET = {
+    "django_distlock/backends/database/backend.py",
+    "django_distlock/backends/database/listening.py",
+    "django_distlock/backends/database/postgresql.py",
+    "django_distlock/backends/redis/backend.py",
+    "django_distlock/backends/redis/listening.py",
+    "django_distlock/backends/redis/servers.py",
+    "django_distlock/backends/server/backend.py",
+    "django_distlock/backends/server/listening.py",
+    "django_distlock/leases/lease.py",
+    "django_distlock/locks/acquisition.py",
+    "django_distlock/semaphores/templates.py",
+    "django_distlock/runtime.py",
+    "django_distlock/server/requests.py",
+    "django_distlock/server/service.py",
+    "django_distlock/server/table.py",
+    "django_distlock/testing.py",
+    "django_distlock/views/decorator.py",
+    "tests/admin/test_admin.py",
+    "tests/contract/test_queues.py",
+    "tests/fencing/test_querysets.py",
+    "tests/fencing/test_saves.py",
+    "tests/leases/test_background.py",
+    "tests/leases/test_leftovers.py",
+    "tests/leases/test_renewal.py",
+    "tests/leases/test_renewal_in_databases.py",
+    "tests/locks/test_arguments.py",
+    "tests/locks/test_async.py",
+    "tests/locks/test_borders.py",
+    "tests/locks/test_holds.py",
+    "tests/locks/test_locks.py",
+    "tests/locks/test_reentrancy.py",
+    "tests/locks/test_semaphores.py",
+    "tests/locks/test_signals.py",
+    "tests/management/test_clear_stale_locks.py",
+    "tests/project/test_example.py",
+    "tests/server/test_connections.py",
+    "tests/server/test_limits.py",
+    "tests/server/test_requests.py",
+    "tests/server/test_saved_locks.py",
+    "tests/stores/database/test_listening_postgresql.py",
+    "tests/stores/memcached/test_clients.py",
+    "tests/stores/redis/test_backend.py",
+    "tests/stores/redis/test_calls.py",
+    "tests/stores/redis/test_checks.py",
+    "tests/stores/redis/test_clusters.py",
+    "tests/stores/redis/test_waiting_faults.py",
+    "tests/stores/server/test_backend.py",
+    "tests/stores/server/test_faults.py",
+    "tests/stores/test_caches.py",
+    "tests/transactions/test_guard.py",
+    "tests/transactions/test_kept_work.py",
+    "tests/transactions/test_releases.py",
+    "tests/views/test_async_views.py",
+    "tests/views/test_request_bodies.py",
+    "tests/views/test_url_checks.py",
+}
+"""Still too long, or too short: this list only shrinks."""
+
+
+def line_count(file: Path) -> int:
+    """Return how many lines the file has."""
+    return len(file.read_text("utf-8").splitlines())
+
+
+def may_be_short(file: Path) -> bool:
+    """Tell whether the file is a package's, a settings module, or a constant of all tests."""
+    return file.name in {"__init__.py", "paths.py"} or file.name.endswith("_settings.py")
+
+
+def test_few_modules_stand_outside_a_room() -> None:
+    """A newcomer takes in the package's top level at a glance."""
+    assert len([*PACKAGE.glob("*.py")]) <= MOST_MODULES
+
+
+@each_file
+def test_no_file_is_long(file: Path) -> None:
+    """A longer file has a second subject, which deserves a file of its own."""
+    if str(file.relative_to(ROOT)) not in NOT_YET:
+        assert line_count(file) <= MOST_LINES
+
+
+@each_file
+def test_no_file_is_tiny(file: Path) -> None:
+    """A shorter file sends its reader to another one for nothing."""
+    if str(file.relative_to(ROOT)) not in NOT_YET and not may_be_short(file):
+        assert line_count(file) >= FEWEST_LINES
