@@ -33,7 +33,6 @@ NOT_YET = {
     "django_distlock/backends/server/listening.py",
     "django_distlock/leases/lease.py",
     "django_distlock/locks/acquisition.py",
-    "django_distlock/semaphores/templates.py",
     "django_distlock/runtime.py",
     "django_distlock/server/requests.py",
     "django_distlock/server/service.py",
