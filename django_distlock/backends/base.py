@@ -9,7 +9,14 @@ from typing import Any, ClassVar
 from django.core.checks import CheckMessage
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_distlock.arguments import LONGEST, SHORTEST_TTL, plain, validate_seconds, validate_whole
+from django_distlock.arguments import (
+    LONGEST,
+    SHORTEST_TTL,
+    plain,
+    validate_bool,
+    validate_seconds,
+    validate_whole,
+)
 from django_distlock.exceptions import InvalidLockBackend, LockNotSupported
 from django_distlock.records import Claim, Grant, LockInfo, Place, Renewal
 from django_distlock.semaphores.validation import validate_prefix, validate_semaphore
@@ -65,9 +72,14 @@ class BaseLockBackend:
     threads: int = 2
     """How many of the calls of async code are made at once, in threads for them alone."""
 
-    def __init__(self, alias: str, *, ttl: float | None = 60) -> None:
+    guard_commits: bool
+    """Whether a commit is refused when a lease that it depends on is lost."""
+
+    def __init__(self, alias: str, *, ttl: float | None = 60, guard_commits: bool = True) -> None:
         self.alias = plain(alias)
+        self.guard_commits = guard_commits
         try:
+            validate_bool("guard_commits", guard_commits)
             self.ttl = self.validate_ttl(ttl)
         except (TypeError, ValueError) as error:
             raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: {error}") from error

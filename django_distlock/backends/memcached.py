@@ -63,9 +63,15 @@ class MemcachedBackend(BaseLockBackend):
     longest_ttl = LONGEST_EXPIRY - STEPS
 
     def __init__(
-        self, alias: str, *, cache: str, ttl: float | None = 60, store_timeout: float = 2
+        self,
+        alias: str,
+        *,
+        cache: str,
+        ttl: float | None = 60,
+        store_timeout: float = 2,
+        guard_commits: bool = True,
     ) -> None:
-        super().__init__(alias, ttl=ttl)
+        super().__init__(alias, ttl=ttl, guard_commits=guard_commits)
         self.cache = cache
         self.store_timeout = validate_store_timeout(alias, store_timeout)
         self._budget = Budget(store_timeout)

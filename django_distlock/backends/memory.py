@@ -40,8 +40,8 @@ class MemoryBackend(BaseLockBackend):
 
     is_async: ClassVar[bool] = True
 
-    def __init__(self, alias: str, *, ttl: float | None = 60) -> None:
-        super().__init__(alias, ttl=ttl)
+    def __init__(self, alias: str, *, ttl: float | None = 60, guard_commits: bool = True) -> None:
+        super().__init__(alias, ttl=ttl, guard_commits=guard_commits)
         self._shared = shared_table(alias)
 
     @property

@@ -121,9 +121,14 @@ def roll_back_and_release(connection: BaseDatabaseWrapper, rollback: Callable[[]
                 each.finish(in_rollback=True)
 
 
+def may_have_committed(lease: Lease) -> bool:
+    """Tell whether a transaction was committed under the lease; unknown without the guard."""
+    return lease.committed or not lock_backends[lease.backend].guard_commits
+
+
 def guard(lease: Lease, connection: BaseDatabaseWrapper) -> None:
     """Raise LockLost unless what was done in this transaction may be committed."""
-    if not _is_ours(lease, connection):
+    if lock_backends[lease.backend].guard_commits and not _is_ours(lease, connection):
         lease.lose()
         raise LockLost(
             f"{lease} was lost before the commit on the database {connection.alias!r}, "

@@ -20,7 +20,7 @@ from django.http import HttpRequest, HttpResponse
 from django_distlock.arguments import show
 from django_distlock.exceptions import LockBackendUnavailable, LockLost
 from django_distlock.leases.block_release import aleave, end_leaving, leave
-from django_distlock.leases.commit_guard import guard
+from django_distlock.leases.commit_guard import guard, may_have_committed
 from django_distlock.leases.lease import Lease
 from django_distlock.leases.registry import Entrance, current_flow
 from django_distlock.locks.acquisition import Acquisition, aundo, undo
@@ -403,7 +403,7 @@ class Call(NamedTuple):
         answer = unavailable
         if not isinstance(error, LockLost):
             what = "A locked view was not called: its lock's store is unavailable."
-        elif is_atomic(request) and not (error.lease and error.lease.committed):
+        elif is_atomic(request) and not (error.lease and may_have_committed(error.lease)):
             what = "A locked view lost its lock: what it did is rolled back."
         else:
             what = "A locked view lost its lock and failed: its work may have been done in part."

@@ -79,6 +79,13 @@ def test_duration_of_a_store_has_bounds(
         assert re.match(message, refusal(store, **{name: value}))
 
 
+@pytest.mark.parametrize("store", PATHS)
+@pytest.mark.parametrize("value", ["no", 0, None, LAZY])
+def test_guard_commits_of_a_store_is_true_or_false(store: str, value: Any) -> None:
+    """A text such as "False" would count as true."""
+    assert re.match("guard_commits is True or False, not ", refusal(store, guard_commits=value))
+
+
 @pytest.mark.parametrize(
     ("store", "name", "value", "message"),
     [

@@ -100,8 +100,9 @@ class DatabaseBackend(BaseLockBackend):
         ttl: float | None = 60,
         connections: int = 2,
         store_timeout: float = 2,
+        guard_commits: bool = True,
     ) -> None:
-        super().__init__(alias, ttl=ttl)
+        super().__init__(alias, ttl=ttl, guard_commits=guard_commits)
         self.store_timeout = validate_store_timeout(alias, store_timeout)
         try:
             connections = validate_whole("connections", connections, 1)

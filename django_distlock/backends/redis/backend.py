@@ -66,8 +66,9 @@ class RedisBackend(BaseLockBackend):
         client: str | None = None,
         ttl: float | None = 60,
         store_timeout: float = 2,
+        guard_commits: bool = True,
     ) -> None:
-        super().__init__(alias, ttl=ttl)
+        super().__init__(alias, ttl=ttl, guard_commits=guard_commits)
         self.store_timeout = validate_store_timeout(alias, store_timeout)
         self.cache = cache
         self._budget = Budget(store_timeout)

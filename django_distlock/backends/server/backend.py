@@ -73,8 +73,9 @@ class ServerBackend(BaseLockBackend):
         release_on_disconnect: bool = False,
         ttl: float | None = 60,
         store_timeout: float = 2,
+        guard_commits: bool = True,
     ) -> None:
-        super().__init__(alias, ttl=ttl)
+        super().__init__(alias, ttl=ttl, guard_commits=guard_commits)
         self.store_timeout = validate_store_timeout(alias, store_timeout)
         self.release_on_disconnect = release_on_disconnect
         self.tls_ca = tls_ca
