@@ -1,4 +1,4 @@
-"""Fencing in the ORM: who held a row's lock before its last writer did writes it no more."""
+"""Fencing in the ORM: a row refuses a writer whose lock has had a later holder."""
 
 from .fields import FenceField
 from .models import FencedModel

@@ -1,4 +1,4 @@
-"""Write one row under a lease."""
+"""FencedModel: write one row under a lease."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,13 +14,14 @@ from django.db.models.base import ModelBase
 
 from django_distlock.leases.lease import Lease
 
-from .fields import find_fence
+from .fields import BaseFencedModel, find_fence
 from .querysets import FencedQuerySet
-from .refusals import as_it_is, name_of, refuse
+from .refusals import as_update_sees, check_instance, describe, lose_to_later_holder
+from .rows import read_fences, writable_rows
 
 
 class Save(NamedTuple):
-    """A save() under a lease, while it lasts."""
+    """The arguments of a running save() under a lease."""
 
     instance: models.Model
     lease: Lease
@@ -31,10 +32,10 @@ class Save(NamedTuple):
 _save: ContextVar[Save | None] = ContextVar("django_distlock_save", default=None)
 
 
-class FencedModel(models.Model):
-    """A model with a FenceField: under a lease, a row is only written if nobody has it later.
+class FencedModel(BaseFencedModel):
+    """A model with a FenceField: a lease writes a row only if no later holder has written it.
 
-    No save() without a lease changes the fence of a row that is there.
+    A save() without a lease never changes the fence of a stored row.
     """
 
     objects = FencedQuerySet.as_manager()
@@ -53,17 +54,17 @@ class FencedModel(models.Model):
     ) -> None:
         """Save; under a lease, update the row only if no later holder has written it.
 
-        LockLost if one has, or if the lease is known to be lost; ValueError if it is on another
-        semaphore than the object, or than its row. What was read and is not there any more is not
-        inserted again.
+        LockLost if one has, or if the lease is known to be lost; ValueError if the lease is on
+        another semaphore than the object's or its row's. An object that was read, and whose row is
+        gone, is not inserted again.
         """
         claim: AbstractContextManager[object] = nullcontext()
         if lease is not None:
             fence = find_fence(type(self))
             using = using or router.db_for_write(type(self), instance=self)
             with transaction.mark_for_rollback_on_error(using=using):
-                fence.admit(self, lease)
-                complete = fence.writable(self._fenced_rows(using), lease)[1]
+                check_instance(fence, self, lease)
+                _, complete = writable_rows(fence, self._fenced_rows(using), lease)
             if update_fields:
                 update_fields = {*update_fields, fence.name}
             if not complete and (update_fields is None or update_fields):
@@ -97,7 +98,7 @@ class FencedModel(models.Model):
 
     @contextmanager
     def _saving(self, save: Save | None) -> Iterator[None]:
-        """Save in the block; if that fails, the fence is again what it was in memory."""
+        """Save in the block; if that fails, restore the object's fence."""
         attribute = find_fence(type(self)).attname
         before = self.__dict__.get(attribute, DEFERRED)
         outer = _save.set(save)
@@ -113,7 +114,7 @@ class FencedModel(models.Model):
 
     @contextmanager
     def _claiming(self, using: str, lease: Lease) -> Iterator[None]:
-        """Claim the row before the block's first statement, and keep it until the last one."""
+        """Claim the row before the block's first statement; keep it locked until the last one."""
         with transaction.atomic(using=using, savepoint=False):
             self._claim(using, lease)
             yield
@@ -136,13 +137,13 @@ class FencedModel(models.Model):
         fence, save = find_fence(type(self)), self._own_save()
         rows = base_qs
         if base_qs.model is fence.model:
-            # What is in memory may be less than what is in the row by now.
+            # The row's fence may be greater than the one in memory by now.
             values = [each for each in values if each[0] is not fence]
             if save:
-                fence.admit(self, save.lease)  # once more, after the receivers of pre_save
+                check_instance(fence, self, save.lease)  # again, after the receivers of pre_save
                 values.append((fence, None, save.lease.token))
-                rows, _ = fence.writable(base_qs, save.lease)
-                # Without the SELECTs of select_on_save, which may see what isn't there any more.
+                rows, _ = writable_rows(fence, base_qs, save.lease)
+                # Skip the SELECTs of select_on_save, which may see a row that is gone.
                 forced_update = True
         updated = super()._do_update(
             rows, using, pk_val, values, update_fields, forced_update, *rest
@@ -155,11 +156,11 @@ class FencedModel(models.Model):
         return updated
 
     def _do_insert(self, manager: Any, *args: Any) -> Any:
-        """Insert one table's row: Django's save() calls this if there was none to be updated."""
+        """Insert one table's row: Django's save() calls this if there was none to update."""
         fence, save = find_fence(type(self)), self._own_save()
         if save and not save.may_insert:
             error = getattr(self, "NotUpdated", DatabaseError)  # NotUpdated is Django 6.0's
-            raise error(f"{name_of(self)} is not there any more; its lease inserts it no more.")
+            raise error(f"{describe(self)} is not there any more, and is not inserted again.")
         if save and manager.model is fence.model:
             setattr(self, fence.attname, save.lease.token)
         return super()._do_insert(manager, *args)  # type: ignore[misc]
@@ -168,12 +169,12 @@ class FencedModel(models.Model):
         self, using: str | None = None, keep_parents: bool = False, *, lease: Lease | None = None
     ) -> tuple[int, dict[str, int]]:
         """Delete; under a lease, only if no later holder has written the row. See save()."""
-        if lease is None or self.pk is None:  # Django has an error for that
+        if lease is None or self.pk is None:  # Django raises for an object without a key
             return super().delete(using, keep_parents)
-        find_fence(type(self)).admit(self, lease)
+        check_instance(find_fence(type(self)), self, lease)
         using = using or router.db_for_write(type(self), instance=self)
         with transaction.atomic(using=using):
-            # This locks the row until all that depends on it is deleted, too.
+            # This locks the row until the rows that depend on it are deleted, too.
             if self._claim(using, lease):
                 return super().delete(using, keep_parents)
         return 0, {}
@@ -187,27 +188,28 @@ class FencedModel(models.Model):
     def _fenced_rows(self, using: str) -> models.QuerySet[Any]:
         """Return the object's row in the table that has the fence."""
         model = find_fence(type(self)).model
-        return model._base_manager.using(using).filter(pk=self._get_pk_val(model._meta))
+        return model._base_manager.using(using).filter(pk=getattr(self, model._meta.pk.attname))
 
     def _claim(self, using: str, lease: Lease) -> bool:
-        """Set the row's fence, which locks it; tell whether it is there. See save()."""
+        """Set the row's fence, which locks it; return whether there is a row. See save()."""
         fence, rows = find_fence(type(self)), self._fenced_rows(using)
-        mine, complete = fence.writable(rows, lease)
-        claimed = bool(mine.update(**{fence.name: lease.token}))
+        writable, complete = writable_rows(fence, rows, lease)
+        claimed = bool(writable.update(**{fence.name: lease.token}))
         if not (claimed and complete):
             self._refuse(rows, lease)
         return claimed
 
     def _refuse(self, rows: models.QuerySet[Any], lease: Lease) -> None:
-        """Raise if the row belongs to another semaphore, or was written later."""
-        for _, token, semaphore in find_fence(type(self)).read(as_it_is(rows), lease):
+        """Raise if the row belongs to another semaphore or was written later."""
+        fence = find_fence(type(self))
+        for _, token, semaphore in read_fences(fence, as_update_sees(rows), lease):
             if semaphore != lease.semaphore:
                 raise ValueError(
-                    f"The row of {name_of(self)} belongs to {semaphore!r}, but the object and the "
+                    f"The row of {describe(self)} belongs to {semaphore!r}, but the object and the "
                     f"lease belong to {lease.semaphore!r}."
                 )
             if token > (lease.token or 0):
-                raise refuse(lease, name_of(self), token)
+                raise lose_to_later_holder(lease, describe(self), token)
 
     @classmethod
     def check(cls, **kwargs: Any) -> list[checks.CheckMessage]:

@@ -1,4 +1,4 @@
-"""Write many rows under a lease."""
+"""FencedQuerySet: write many rows under a lease."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +9,16 @@ from django.db.models import Q
 
 from django_distlock.leases.lease import Lease
 
-from .fields import find_fence, is_one_table
-from .refusals import as_it_is, check_held, check_lease, check_token, refuse
+from .fields import find_fence
+from .refusals import as_update_sees, check_held, check_lease, check_token, lose_to_later_holder
+from .rows import (
+    having_semaphore,
+    is_one_table,
+    passing_fence,
+    read_fences,
+    values_for,
+    writable_rows,
+)
 
 M = TypeVar("M", bound=models.Model)
 
@@ -21,17 +29,17 @@ class FencedQuerySet(models.QuerySet[M]):
     _lease: Lease | None = None
 
     def fenced(self, lease: Lease) -> Self:
-        """Return the same rows, written from now on only if no later holder has written them.
+        """Return the same rows, to be written only if no later holder has written them.
 
-        `update()` and `delete()` write all or nothing: ValueError if a row belongs to another
-        semaphore than the lease, LockLost if a later holder has written one.
+        `update()` and `delete()` write all rows or none: ValueError if a row belongs to another
+        semaphore than the lease's, LockLost if a later holder has written one.
         """
         check_lease(lease)
         check_token(lease)
-        find_fence(self.model).values_in(lease.semaphore, self.model)
-        return self._under(lease)
+        values_for(find_fence(self.model), lease.semaphore, self.model)
+        return self._with_lease(lease)
 
-    def _under(self, lease: Lease | None) -> Self:
+    def _with_lease(self, lease: Lease | None) -> Self:
         clone = self.all()
         clone._lease = lease
         return clone
@@ -45,7 +53,7 @@ class FencedQuerySet(models.QuerySet[M]):
         """Update the rows; under a lease, set their fence in the same statement.
 
         Where Django needs several statements (conditions on other tables, multi-table
-        inheritance), the first one sets the fence, and so locks the rows until the others are done.
+        inheritance), the first one sets the fence, which locks the rows until the last one is done.
         """
         lease = self._lease
         if lease is None:
@@ -53,66 +61,66 @@ class FencedQuerySet(models.QuerySet[M]):
         fence = find_fence(self.model)
         if fence.name in kwargs:
             raise ValueError(f"{fence.name} is set by the lease.")
-        if moved := fence.moved_by(kwargs, self.model):
+        if changed := fence.changed_by(kwargs, self.model):
             raise ValueError(
-                f"{moved} tells which lock a {self.model._meta.label} belongs to, by the template "
-                f"{fence.template.text!r}, so fenced() doesn't update it. Hold the other lock too, "
-                f"and move the rows by an update(…, {fence.name}=…) with that lease's token."
+                f"{changed} tells which lock a {self.model._meta.label} belongs to, by the "
+                f"template {fence.template.text!r}, so fenced() doesn't update it. Hold the other "
+                f"lock too, and move the rows by update(…, {fence.name}=…) with that lease's token."
             )
         with self._writing(lease) as rows:
-            mine = rows.filter(self._belonging(lease), fence.passed(lease))
-            if _is_one_statement(mine):
-                updated = mine.update(**kwargs, **{fence.name: lease.token})
+            writable = rows.filter(self._writable(lease))
+            if _is_one_statement(writable):
+                updated = writable.update(**kwargs, **{fence.name: lease.token})
                 self._refuse_others(lease)
             else:
                 updated = self._claim(lease).update(**kwargs)
         return updated
 
     def delete(self) -> tuple[int, dict[str, int]]:
-        """Delete the rows; under a lease, set their fence first, which locks them."""
+        """Delete the rows; under a lease, first set their fence, which locks them."""
         lease = self._lease
         if lease is None:
             return super().delete()
         with self._writing(lease):
             return self._claim(lease).delete()
 
-    delete.queryset_only = True  # type: ignore[attr-defined] # as Django's: no manager has it
+    delete.queryset_only = True  # type: ignore[attr-defined] # as Django's: not on managers
 
     @contextmanager
     def _writing(self, lease: Lease) -> Iterator[Self]:
-        """Write all or nothing; yield the rows without their lease."""
+        """Write all rows or none in the block; yield the rows without their lease."""
         check_held(lease, f"{self.model._meta.label}.objects.fenced(…)")
         self._for_write = True
         with transaction.atomic(using=self.db):
-            yield self._under(None)
+            yield self._with_lease(None)
         self._result_cache = None
 
-    def _belonging(self, lease: Lease) -> Q:
-        """Return the condition that a row belongs to the lease's semaphore."""
-        return find_fence(self.model).belonging(lease, self)
+    def _writable(self, lease: Lease) -> Q:
+        """Return the condition that the lease may write a row."""
+        fence = find_fence(self.model)
+        return having_semaphore(fence, self, lease) & passing_fence(fence, lease)
 
     def _claim(self, lease: Lease) -> Self:
-        """Set the fence of all rows, which locks them until the end; return them, unfenced."""
+        """Set the fence of all rows, which locks them; return the rows without their lease."""
         fence = find_fence(self.model)
-        rows, key = self._under(None), _primary_key(fence.model).name
-        keys = list(rows.filter(self._belonging(lease)).values_list(key, flat=True))
+        rows, key = self._with_lease(None), _primary_key(fence.model).name
+        keys = list(rows.filter(having_semaphore(fence, self, lease)).values_list(key, flat=True))
         claimed = fence.model._base_manager.using(self.db).filter(pk__in=keys)
-        mine, _ = fence.writable(claimed, lease)
-        mine.update(**{fence.name: lease.token})
+        writable, _ = writable_rows(fence, claimed, lease)
+        writable.update(**{fence.name: lease.token})
         self._refuse_others(lease)
         return rows.filter(**{f"{key}__in": keys})
 
     def _refuse_others(self, lease: Lease) -> None:
-        """Raise if a row was left out, since it is another semaphore's or was written later."""
-        fence = find_fence(self.model)
-        allowed = self._belonging(lease) & fence.passed(lease)
-        others = as_it_is(self._under(None).exclude(allowed).order_by())
-        for pk, token, semaphore in fence.read(others[:1], lease):
-            what = f"{self.model._meta.label} with pk {pk!r}"
+        """Raise if a row is left that belongs to another semaphore or was written later."""
+        others = self._with_lease(None).exclude(self._writable(lease)).order_by()
+        fences = read_fences(find_fence(self.model), as_update_sees(others)[:1], lease)
+        for pk, token, semaphore in fences:
+            subject = f"{self.model._meta.label} with pk {pk!r}"
             if semaphore == lease.semaphore:
-                raise refuse(lease, what, token)
+                raise lose_to_later_holder(lease, subject, token)
             raise ValueError(
-                f"{what} belongs to {semaphore!r}, but the lease is on {lease.semaphore!r}."
+                f"{subject} belongs to {semaphore!r}, but the lease is on {lease.semaphore!r}."
             )
 
     def create(self, **kwargs: Any) -> M:
@@ -134,22 +142,22 @@ class FencedQuerySet(models.QuerySet[M]):
     def _refuse_inserts(self, method: str) -> None:
         if self._lease is not None:
             raise TypeError(
-                f"{method}() would not be fenced: an INSERT has no row whose fence could be looked "
-                "at. Call it without fenced()."
+                f"{method}() would not be fenced: an INSERT has no row yet whose fence could be "
+                "compared. Call it without fenced()."
             )
 
     def _merge_sanity_check(self, other: models.QuerySet[Any]) -> None:
-        """Refuse `&`, `|` and `^`, some of which would forget the lease."""
+        """Refuse `&`, `|` and `^`: some of them would lose the lease."""
         if self._lease is not None or getattr(other, "_lease", None) is not None:
             raise TypeError("Combine the querysets first, then call fenced().")
         super()._merge_sanity_check(other)  # type: ignore[misc]
 
 
 def _is_one_statement(rows: models.QuerySet[Any]) -> bool:
-    """Tell whether Django makes one UPDATE of it, with all conditions on the rows themselves.
+    """Return whether Django sends one UPDATE, with all conditions on the rows themselves.
 
-    Otherwise the fence would be looked at in a subquery or before: a row that is written meanwhile
-    would be overwritten.
+    Otherwise the fence would be compared in a subquery, or before: a row that another holder writes
+    in between would be overwritten.
     """
     concrete = rows.model._meta.concrete_model
     return is_one_table(rows) and not (concrete and concrete._meta.parents)

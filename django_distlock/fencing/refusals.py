@@ -1,4 +1,4 @@
-"""Why a write under a lease is refused."""
+"""Refuse to write under a lease, and say why."""
 
 from typing import TypeVar
 
@@ -8,11 +8,13 @@ from django_distlock.arguments import show
 from django_distlock.exceptions import LockLost
 from django_distlock.leases.lease import Lease
 
+from .fields import FenceField
+
 M = TypeVar("M", bound=models.Model)
 
 
 def check_lease(lease: object) -> None:
-    """Raise TypeError for what is no lease, as the name of one."""
+    """Raise TypeError for anything but a Lease, such as its semaphore."""
     if not isinstance(lease, Lease):
         raise TypeError(
             "lease is a Lease, as acquire_lock() or `with distributed_lock(…) as lease` gives, not "
@@ -24,38 +26,51 @@ def check_token(lease: Lease) -> None:
     """Raise ValueError if the lease's store gives no tokens."""
     if lease.token is None:
         raise ValueError(
-            f"{lease} has no token: its store {lease.backend!r} doesn't support them. What is "
-            "fenced needs a lease from another one, the database for example."
+            f"{lease} has no token: its store {lease.backend!r} doesn't support them. Fencing "
+            "needs a lease from another store, the database for example."
         )
 
 
-def check_held(lease: Lease, what: str) -> None:
-    """Raise LockLost if the lease is known to be lost, before anything is sent."""
+def check_held(lease: Lease, subject: str) -> None:
+    """Raise LockLost if the lease is known to be lost, before any statement is sent."""
     try:
         lease.check()
     except LockLost as error:
-        raise LockLost(f"{what} was not written. {error}", lease) from error
+        raise LockLost(f"{subject} was not written. {error}", lease) from error
 
 
-def name_of(instance: models.Model) -> str:
-    """Name the object, but not by its __str__, which may need a query."""
+def check_instance(fence: FenceField, instance: models.Model, lease: Lease) -> None:
+    """Raise unless the lease is on the instance's semaphore and, as far as is known, held."""
+    check_lease(lease)
+    semaphore = fence.template.render_for(instance)
+    if semaphore != lease.semaphore:
+        raise ValueError(
+            f"{describe(instance)} belongs to {semaphore!r}, but the lease is on "
+            f"{lease.semaphore!r}."
+        )
+    check_token(lease)
+    check_held(lease, describe(instance))
+
+
+def describe(instance: models.Model) -> str:
+    """Return the object's model and key; its __str__ may need a query."""
     return f"{instance._meta.label} with pk {instance.pk!r}"
 
 
-def refuse(lease: Lease, what: str, fence: int) -> LockLost:
-    """Take note that the lease was lost, as a row tells; return the error that says so."""
+def lose_to_later_holder(lease: Lease, subject: str, token: int) -> LockLost:
+    """Mark the lease as lost, since the row has a greater token; return the error to raise."""
     lease.lose()
     return LockLost(
-        f"{what} was not written: a later holder of {lease.semaphore!r}, with token {fence}, has "
-        f"written it since. {lease} has token {lease.token}.",
+        f"{subject} was not written: a later holder of {lease.semaphore!r}, with token {token}, "
+        f"has written it since. {lease} has token {lease.token}.",
         lease,
     )
 
 
-def as_it_is(rows: "models.QuerySet[M]") -> "models.QuerySet[M]":
-    """Let the rows be read as an UPDATE saw them.
+def as_update_sees(rows: "models.QuerySet[M]") -> "models.QuerySet[M]":
+    """Make the query read the rows as an UPDATE would see them.
 
-    At REPEATABLE READ, MySQL's family shows only to a locking read what others have committed.
+    At REPEATABLE READ, MySQL's family shows what others have committed to a locking read only.
     """
     connection = connections[rows.db]
     if connection.vendor == "mysql" and connection.in_atomic_block:
