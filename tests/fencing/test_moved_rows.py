@@ -4,12 +4,22 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.core.exceptions import FieldDoesNotExist
 from django.db.models.signals import pre_save
 
 from django_distlock import LockLost
-from tests.app.models import Customer, DunnedInvoice, Invoice, InvoiceOnScreen
+from tests.app.models import Customer, DunnedInvoice, Greeting, Invoice, InvoiceOnScreen, Parcel
 from tests.support.databases import committed, on_each_database, paused_before_writing
-from tests.support.fenced_rows import LATE, create, lock_of, move, stored, taken_over
+from tests.support.fenced_rows import (
+    LATE,
+    create,
+    create_two,
+    lock_of,
+    move,
+    stored,
+    taken_over,
+    written,
+)
 from tests.support.holders import holding
 
 pytestmark = committed
@@ -102,3 +112,54 @@ def test_moved_row_refuses_every_lease_but_its_new_holders(alias: str) -> None:
     with lock_of(moved) as next_one:
         moved.save(lease=next_one)
     assert (stored(row).amount, stored(row).fence) == (13, next_one.token)
+
+
+@on_each_database
+@pytest.mark.parametrize("model", [Invoice, InvoiceOnScreen, DunnedInvoice])
+@pytest.mark.parametrize("move", ["customer", "customer_id", "bulk_update"])
+def test_rows_are_not_moved_to_another_lock(alias: str, model: type[Any], move: str) -> None:
+    """They would take a foreign token along."""
+    first, _ = create_two(alias, model)
+    other = Customer.objects.using(alias).create(name="Bob")
+    rows = model.objects.using(alias).filter(customer_id=first.customer_id)
+    with lock_of(first) as lease:
+        first.customer = other
+        moves: dict[str, Callable[[], object]] = {
+            "customer": lambda: rows.fenced(lease).update(amount=13, customer=other),
+            "customer_id": lambda: rows.fenced(lease).update(customer_id=other.pk),
+            "bulk_update": lambda: rows.fenced(lease).bulk_update([first], ["amount", "customer"]),
+        }
+        with pytest.raises(ValueError, match=r"customer(_id)? tells which lock"):
+            moves[move]()
+        assert lease.held
+    assert rows.count() == 2
+    assert written(alias) == [(1, 0), (2, 0)]
+
+
+@on_each_database
+def test_rows_of_other_templates_are_not_moved_either(alias: str) -> None:
+    """Neither by a key, nor by what leads to another table; what the template lacks is free."""
+    parcel = Parcel.objects.using(alias).create()
+    greeting = create(alias, Greeting)
+    with lock_of(parcel) as lease, pytest.raises(ValueError, match="counter_ptr tells which lock"):
+        Parcel.objects.using(alias).fenced(lease).update(counter_ptr=7)
+    with lock_of(greeting) as lease:
+        rows: Any = Greeting.objects.using(alias).fenced(lease)
+        with pytest.raises(ValueError, match="customer tells which lock"):
+            rows.update(customer=None)
+        with pytest.raises(FieldDoesNotExist):
+            rows.update(nothing=1)
+    assert stored(greeting).customer_id == greeting.customer_id
+
+
+@on_each_database
+def test_row_that_is_moved_while_it_is_claimed_keeps_its_fence(alias: str) -> None:
+    """The token is of the lock that it belongs to no more."""
+    first, second = create_two(alias)
+    other = Customer.objects.using(alias).create(name="Bob")
+    moved = Invoice.objects.using(alias).filter(pk=second.pk)
+    with lock_of(first) as lease:
+        rows = Invoice.objects.using(alias).filter(customer_id=first.customer_id)
+        with paused_before_writing(alias, lambda: moved.update(customer=other)):
+            assert rows.fenced(lease).delete() == (1, {"app.Invoice": 1})
+    assert (stored(second).customer_id, stored(second).fence) == (other.pk, 0)

@@ -41,8 +41,6 @@ NOT_YET = {
     "django_distlock/views/decorator.py",
     "tests/admin/test_admin.py",
     "tests/contract/test_queues.py",
-    "tests/fencing/test_querysets.py",
-    "tests/fencing/test_saves.py",
     "tests/leases/test_background.py",
     "tests/leases/test_leftovers.py",
     "tests/leases/test_renewal.py",

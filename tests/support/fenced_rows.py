@@ -28,6 +28,12 @@ def create(alias: str, model: type[Any] = Invoice, name: str = "Ada", **values: 
     return model.objects.using(alias).create(customer=customer, **values)
 
 
+def create_two(alias: str, model: type[Any] = Invoice) -> tuple[Any, Any]:
+    """Create two rows of one customer."""
+    first = create(alias, model, amount=1)
+    return first, model.objects.using(alias).create(customer_id=first.customer_id, amount=2)
+
+
 def lock_of(row: Any, **arguments: Any) -> AbstractContextManager[Lease]:
     """Hold the row's lock."""
     return holding(row._state.db, semaphore_of(row), **arguments)
@@ -61,6 +67,11 @@ def have_lost(lease: Lease) -> None:
 def stored(row: Any) -> Any:
     """Read the row as it is in the database now."""
     return type(row).objects.using(row._state.db).get(pk=row.pk)
+
+
+def written(alias: str) -> list[tuple[int, int]]:
+    """Return what the invoices say, in the order of their making."""
+    return list(Invoice.objects.using(alias).order_by("pk").values_list("amount", "fence"))
 
 
 def another_template(text: str, model: type[Any] = Invoice) -> Any:
