@@ -45,6 +45,17 @@ class Claim(Protocol):
         ...
 
 
+class LeaseClaim(NamedTuple):
+    """A claim of plain values, as of a lease that is renewed for another time than its own ttl."""
+
+    semaphore: str
+    owner: str
+    ttl: float | None
+    token: int | None = None
+    holder: str = ""
+    remaining: float = 0
+
+
 class Grant(NamedTuple):
     """What a store answers to who gets the lock; the times are by the store's clock."""
 

@@ -115,7 +115,7 @@ class LockBackendContract(_TestCase):
     def renew_in_background(self) -> None:
         """Let the background renew this process's leases now, not after a third of their ttl."""
         renewing = background(self.alias)
-        renewing.do(renewing.renewals.hasten)
+        renewing.submit(renewing.renewals.hasten)
 
     def assert_held(self, held: Held) -> None:
         """Fail unless this owner still has the semaphore, with the same token."""

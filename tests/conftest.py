@@ -10,8 +10,8 @@ from django.db import connections
 
 from django_distlock.concurrency.callers import current_worker
 from django_distlock.conf import lock_backends
-from django_distlock.leases.lease import dropped
-from django_distlock.leases.registry import current_flow
+from django_distlock.leases.lease import unreferenced_leases
+from django_distlock.leases.registry import current_registry
 from django_distlock.signals import lock_acquired, lock_lost
 from tests.support.lock_server_command import Place, new_place
 from tests.support.lock_server_proxy import LockServerProxy
@@ -177,11 +177,11 @@ def lost() -> Iterator[dict[Lease, str]]:
 def forgotten() -> Iterator[None]:
     """Let no test's leases outlast it: most are gone with their rows."""
     yield
-    for lease in current_flow().all():
-        lease.settle()
+    for lease in current_registry().leases():
+        lease.claim_end()
         lease.stop_renewal()
-    current_worker().flow = None
-    dropped.clear()
+    current_worker().registry = None
+    unreferenced_leases.clear()
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ class Background:
         self.renewals = Renewals(self.alias)
         self._work: deque[Callable[[], object]] = deque()
         self._wakeup = Wakeup()
-        self._expected: set[object] = set()
+        self._pinned: set[object] = set()
         # Reentrant: what is collected in between may leave a locked block that was abandoned.
         self._changing = threading.RLock()
         self.thread: threading.Thread | None = None
@@ -84,10 +84,10 @@ class Background:
         """Renew the lease no more. Safe in a finalizer."""
         self.renewals.remove(lease)
 
-    def expect(self, occasion: object) -> None:
-        """See to it that the thread is there until the occasion is `over`."""
+    def pin(self, user: object) -> None:
+        """Keep the thread running until unpin(): the user may have work for it."""
         with self._changing:
-            self._expected.add(occasion)
+            self._pinned.add(user)
             if not self._runs():
                 self._wake()
 
@@ -102,11 +102,11 @@ class Background:
                 if not self._runs():
                     self._wake(needed=False)
 
-    def over(self, occasion: object) -> None:
-        """Expect no more work from this occasion. Safe in a finalizer."""
-        self._expected.discard(occasion)
+    def unpin(self, user: object) -> None:
+        """Keep the thread for this user no longer. Safe in a finalizer."""
+        self._pinned.discard(user)
 
-    def do(self, work: Callable[[], object]) -> None:
+    def submit(self, work: Callable[[], object]) -> None:
         """Let the thread do it. Safe in a finalizer: no lock is waited for, no thread started."""
         self._work.append(work)
         self._wakeup.set()
@@ -181,7 +181,7 @@ class Background:
 
     def _watch(self, done: threading.Event) -> None:
         while not done.wait(self.renewals.next_end(within=WATCH_INTERVAL)):
-            _survive(self.renewals.tell_lost)
+            _survive(self.renewals.mark_expired)
             connections.close_all()  # which receivers have opened
 
     def _close(self) -> None:
@@ -192,7 +192,7 @@ class Background:
         with self._changing:
             self.looks_at = WAKE_ME
             is_used = clocks.monotonic() - self._used < IDLE
-            if self._expected or len(self.renewals) or self._work or is_used:
+            if self._pinned or len(self.renewals) or self._work or is_used:
                 return False
             self.thread = None
             return True

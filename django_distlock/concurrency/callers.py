@@ -25,12 +25,12 @@ Task = asyncio.Task[Any]
 class Worker:
     """A thread or a task of this process, with all that works for it on the other side."""
 
-    __slots__ = ("__weakref__", "flow", "pid", "task")
+    __slots__ = ("__weakref__", "pid", "registry", "task")
 
     def __init__(self, task: Task | None) -> None:
         self.pid = os.getpid()
         self.task = None if task is None else ref(task)
-        self.flow: Any = None
+        self.registry: Any = None
 
     def has_ended(self) -> bool:
         """Tell whether it is a task that is done."""

@@ -75,11 +75,11 @@ class Renewals:
         """Return in how many seconds the first lease ends, at most that many."""
         return min([within, *(lease.remaining for lease in self._referenced())])
 
-    def tell_lost(self) -> None:
+    def mark_expired(self) -> None:
         """Tell of those whose time is over."""
         for lease in self._referenced():
             if not lease.remaining:
-                lease.lose()
+                lease.mark_lost()
                 self.remove(lease)
 
     def renew_due(self) -> None:
@@ -95,11 +95,15 @@ class Renewals:
         for lease in overdue:
             lease.retry(now)  # whatever comes in between
         over = [lease for lease in leases if not lease.remaining]
-        due = [lease for lease in leases if lease.is_nearly_due(now) and not lease.is_in_the_way()]
+        due = [
+            lease
+            for lease in leases
+            if lease.is_nearly_due(now) and not lease.would_disturb_transaction()
+        ]
         taken = self._renew(due) if due else []
         # First all is renewed: a receiver of the signal may take its time.
         for lease in over + taken:
-            lease.lose()
+            lease.mark_lost()
             self.remove(lease)
 
     def _renew(self, leases: list["Lease"]) -> list["Lease"]:

@@ -59,7 +59,7 @@ def describe(instance: models.Model) -> str:
 
 def lose_to_later_holder(lease: Lease, subject: str, token: int) -> LockLost:
     """Mark the lease as lost, since the row has a greater token; return the error to raise."""
-    lease.lose()
+    lease.mark_lost()
     return LockLost(
         f"{subject} was not written: a later holder of {lease.semaphore!r}, with token {token}, "
         f"has written it since. {lease} has token {lease.token}.",

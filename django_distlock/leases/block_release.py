@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from django_distlock.exceptions import LockBackendUnavailable, LockLost
 
 from .lease import Lease
-from .registry import Entrance, current_flow
+from .registry import BlockEntry, current_registry
 
 logger = logging.getLogger("django_distlock")
 
 
-def leave(lease: Lease, *, failed: bool, answered: bool = False) -> None:
+def release_block(lease: Lease, *, failed: bool, answered: bool = False) -> None:
     """Release at the end of a block. LockLost if it was lost, unless the block `failed` already.
 
     If the store is down then, the lease ends with its ttl: what was done under it stays done, and
@@ -23,26 +23,26 @@ def leave(lease: Lease, *, failed: bool, answered: bool = False) -> None:
     """
     with _leaving(lease, failed, answered) as ending:
         if ending:
-            ending.lost = not lease.give_back(failed=failed)
+            ending.lost = not lease.release_as(failed=failed)
 
 
-async def aleave(lease: Lease, *, failed: bool, answered: bool = False) -> None:
-    """See leave()."""
+async def arelease_block(lease: Lease, *, failed: bool, answered: bool = False) -> None:
+    """See release_block()."""
     with _leaving(lease, failed, answered) as ending:
         if ending:
-            ending.lost = not await lease.agive_back(failed=failed)
+            ending.lost = not await lease.arelease_as(failed=failed)
 
 
-def end_leaving(entrance: Entrance) -> None:
+def end_interrupted_block(entry: BlockEntry) -> None:
     """Have the lease renewed no more, after leaving its block raised or was interrupted.
 
     Unless an outer block has it, or its release waits for transactions.
     """
-    lease, reentries = entrance.lease, entrance.reentries
-    if current_flow().is_in_block_of(lease):
-        lease.drop_reentries(reentries - 1)
+    lease, reentries = entry.lease, entry.reentries
+    if current_registry().is_in_block_with(lease):
+        lease.limit_reentries(reentries - 1)
     else:
-        lease.end_release(reentries)
+        lease.end_interrupted_release(reentries)
 
 
 class _Ending:
@@ -57,9 +57,9 @@ def _leaving(lease: Lease, failed: bool, answered: bool) -> Iterator[_Ending | N
     ending = _Ending()
     if lease.released:
         yield None
-    elif current_flow().is_in_block_of(lease):
+    elif current_registry().is_in_block_with(lease):
         # Whatever this block did about it, the lease is the outer one's.
-        lease.drop_reentries(lease.reentries - 1)
+        lease.limit_reentries(lease.reentries - 1)
         ending.lost = not lease.held
         yield None
     else:

@@ -5,47 +5,52 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from .registry import Flow, asgi_request, current_flow, end_asgi_request
+from .registry import (
+    LeaseRegistry,
+    current_asgi_request,
+    current_registry,
+    registries_of_ended_request,
+)
 
 
-def begin(**kwargs: Any) -> None:
+def start_task(**kwargs: Any) -> None:
     """Take note of what is held already: that isn't this request's or task's."""
-    flow = current_flow()
-    flow.begun.append({lease.owner: lease.reentries for lease in flow.all()})
+    registry = current_registry()
+    registry.held_at_start.append({lease.owner: lease.reentries for lease in registry.leases()})
 
 
-def end(**kwargs: Any) -> None:
+def finish_task(**kwargs: Any) -> None:
     """Release what was acquired since it began, and warn of each."""
-    flow = current_flow()
-    if flow.begun:
-        _release(flow, flow.begun.pop())
+    registry = current_registry()
+    if registry.held_at_start:
+        _release(registry, registry.held_at_start.pop())
 
 
-def begin_request(**kwargs: Any) -> None:
-    """See begin(). Under ASGI it has a task of its own, which holds nothing yet."""
-    if asgi_request() is None:
-        begin()
+def start_request(**kwargs: Any) -> None:
+    """See start_task(). Under ASGI it has a task of its own, which holds nothing yet."""
+    if current_asgi_request() is None:
+        start_task()
 
 
-def end_request(**kwargs: Any) -> None:
-    """See end()."""
-    request = asgi_request()
+def finish_request(**kwargs: Any) -> None:
+    """See finish_task()."""
+    request = current_asgi_request()
     if request is None:
-        end()
+        finish_task()
     else:
-        for flow in end_asgi_request(request):
-            _release(flow, {})
+        for registry in registries_of_ended_request(request):
+            _release(registry, {})
 
 
-def _release(flow: Flow, earlier: dict[str, int]) -> None:
-    """Release what the flow has but these owners, with their reentries, had not."""
+def _release(registry: LeaseRegistry, earlier: dict[str, int]) -> None:
+    """Release what the registry has but these owners, with their reentries, had not."""
     left = []
-    for lease in flow.all():
-        lease.drop_reentries(earlier.get(lease.owner, 0))
+    for lease in registry.leases():
+        lease.limit_reentries(earlier.get(lease.owner, 0))
         if lease.owner not in earlier:
             left.append(lease)
     for lease in left:
-        lease.release_for_nobody()
+        lease.cleanup_release()
     for lease in left:
         warnings.warn(
             f"{lease} was left behind by a request or task, and ended with it: release it there.",
@@ -63,9 +68,11 @@ def _connect(module: str, started: str, begin: Any, finished: str, end: Any) -> 
 
 def connect_celery() -> None:
     """Do the same for the tasks of Celery, which is imported for that."""
-    _connect("celery.signals", "task_prerun", begin, "task_postrun", end)
+    _connect("celery.signals", "task_prerun", start_task, "task_postrun", finish_task)
 
 
-_connect("django.core.signals", "request_started", begin_request, "request_finished", end_request)
+_connect(
+    "django.core.signals", "request_started", start_request, "request_finished", finish_request
+)
 with suppress(ModuleNotFoundError):  # before Django 6.0
-    _connect("django.tasks.signals", "task_started", begin, "task_finished", end)
+    _connect("django.tasks.signals", "task_started", start_task, "task_finished", finish_task)

@@ -28,7 +28,7 @@ from django_distlock.exceptions import LockBackendUnavailable, LockLost
 from django_distlock.redaction.tracebacks import call_store
 
 from .lease import Lease
-from .registry import current_flow
+from .registry import current_registry
 
 logger = logging.getLogger("django_distlock")
 
@@ -81,7 +81,7 @@ def commit_guarded(connection: BaseDatabaseWrapper, commit: Callable[[], None]) 
     open still. Else roll back, and raise LockLost.
     """
     try:
-        leases = current_flow().at_work()
+        leases = current_registry().guarding_leases()
         if leases:
             connection.validate_thread_sharing()
             connection.validate_no_atomic_block()
@@ -93,7 +93,7 @@ def commit_guarded(connection: BaseDatabaseWrapper, commit: Callable[[], None]) 
         raise
     except BaseException:
         # A commit that was interrupted has been carried out by now, or never will be.
-        if current_flow().at_work():
+        if current_registry().guarding_leases():
             _roll_back(connection)
         raise
 
@@ -109,16 +109,16 @@ def _guard_all(leases: list[Lease], connection: BaseDatabaseWrapper) -> None:
 
 def roll_back_and_release(connection: BaseDatabaseWrapper, rollback: Callable[[], None]) -> None:
     """Roll back, and do the releases that waited for it, before anything else is done."""
-    waiting = [each for each in current_flow().put_off if not each.over]
+    waiting = [each for each in current_registry().deferred_releases if not each.ended]
     for each in waiting:
-        each.noticed_here = True
+        each.completed_by_rollback = True
     try:
         rollback()
     finally:
         for each in waiting:
-            each.noticed_here = False
-            if each.over:
-                each.finish(in_rollback=True)
+            each.completed_by_rollback = False
+            if each.ended:
+                each.complete(in_rollback=True)
 
 
 def may_have_committed(lease: Lease) -> bool:
@@ -129,7 +129,7 @@ def may_have_committed(lease: Lease) -> bool:
 def guard(lease: Lease, connection: BaseDatabaseWrapper) -> None:
     """Raise LockLost unless what was done in this transaction may be committed."""
     if lock_backends[lease.backend].guard_commits and not _is_ours(lease, connection):
-        lease.lose()
+        lease.mark_lost()
         raise LockLost(
             f"{lease} was lost before the commit on the database {connection.alias!r}, "
             "which was rolled back.",

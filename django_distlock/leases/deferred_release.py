@@ -16,7 +16,7 @@ from django_distlock.transactions import AfterTransactions
 
 if TYPE_CHECKING:
     from .lease import Lease
-    from .registry import Flow
+    from .registry import LeaseRegistry
 
 logger = logging.getLogger("django_distlock")
 
@@ -33,13 +33,13 @@ class State(Enum):
     DONE = auto()
 
 
-class PutOffRelease:
+class DeferredRelease:
     """The release of a lease inside transactions, of which some are open still."""
 
     def __init__(
         self,
         lease: "Lease",
-        flow: "Flow",
+        registry: "LeaseRegistry",
         transactions: list[BaseDatabaseWrapper],
         failed: bool,
     ) -> None:
@@ -47,27 +47,29 @@ class PutOffRelease:
         self.failed = failed
         """Whether what was done under the lock did, or was undone."""
         self.state = State.WAITING
-        self.over = False
+        self.ended = False
         """Whether the transactions have ended."""
-        self.noticed_here = False
+        self.completed_by_rollback = False
         """Whether who ends them now sees to the release."""
-        self._flow = flow
+        self._registry = registry
         self._finishing = threading.RLock()
         self._joined = lock_backends[lease.backend].joins_transaction()
         self._undone = False
         """Whether the grant may have been rolled back with what was done under it."""
         self._in_savepoint = any(connection.savepoint_ids for connection in transactions)
         self._background = background(lease.backend)
-        self._background.expect(self)
+        self._background.pin(self)
         AfterTransactions(transactions, self._transactions_ended)
-        flow.put_off.append(self)  # last: what is there guards commits until it is over
+        registry.deferred_releases.append(
+            self
+        )  # last: what is there guards commits until it is over
 
     @property
     def guards(self) -> bool:
         """Whether a commit still depends on the lease."""
-        return not self.over and self.state in (State.WAITING, State.GUARDING)
+        return not self.ended and self.state in (State.WAITING, State.GUARDING)
 
-    def finish(self, *, in_rollback: bool = False) -> None:
+    def complete(self, *, in_rollback: bool = False) -> None:
         """Release now, if that is to be done and wasn't yet. What hinders it is logged.
 
         Two threads may want to at once: one of them waits for the other. In the midst of a rollback
@@ -76,15 +78,17 @@ class PutOffRelease:
         try:
             with self._finishing:
                 state, self.state = self.state, State.DONE
-                # A tentative release has settled it.
-                ours = state is State.TENTATIVE or (state is State.WAITING and self.lease.settle())
+                # A tentative release has claimed its end.
+                ours = state is State.TENTATIVE or (
+                    state is State.WAITING and self.lease.claim_end()
+                )
                 released = ours and self._release()
             if not ours:
                 return
             given_back = released or state is State.TENTATIVE or self._undone
-            tell = self.lease.tell_released if given_back else self.lease.tell_lost
+            tell = self.lease.send_released if given_back else self.lease.send_lost
             if in_rollback:
-                self._background.do(tell)
+                self._background.submit(tell)
             else:
                 tell()
         except Exception:
@@ -93,10 +97,10 @@ class PutOffRelease:
                 "%s could not be released after a transaction; it ends %s.", self.lease, end
             )
         except BaseException:
-            self.lease.leave_behind()
+            self.lease.mark_unreleased()
             raise
         finally:
-            self.drop()
+            self.close()
 
     def _release(self) -> bool:
         self.lease.stop_renewal()
@@ -106,23 +110,23 @@ class PutOffRelease:
         )
 
     def _transactions_ended(self, committed: bool) -> None:
-        self.over = True
+        self.ended = True
         self.failed = self.failed or not committed
         self._undone = self._joined and not committed
         if committed and self.state is State.TENTATIVE and not self._in_savepoint:
-            self.drop()
-            self.lease.tell_released()
+            self.close()
+            self.lease.send_released()
         elif committed:
-            self.finish()
-        elif not self.noticed_here:
-            self._background.do(self.finish)
+            self.complete()
+        elif not self.completed_by_rollback:
+            self._background.submit(self.complete)
 
-    def drop(self) -> None:
+    def close(self) -> None:
         """Have nothing more to do."""
         self.state = State.DONE
-        self._background.over(self)
+        self._background.unpin(self)
         with suppress(ValueError):
-            self._flow.put_off.remove(self)
+            self._registry.deferred_releases.remove(self)
 
 
 async def release(calls: StoreCalls, lease: "Lease", failed: bool) -> bool:
@@ -130,7 +134,7 @@ async def release(calls: StoreCalls, lease: "Lease", failed: bool) -> bool:
 
     If it `failed`, what was done under the lock may be done again before its `min_hold` is over.
     """
-    keep = 0.0 if failed else lease.kept_for()
+    keep = 0.0 if failed else lease.min_hold_left()
     try:
         released = await calls.release(lease, keep)
     except LockBackendUnavailable as error:

@@ -32,12 +32,12 @@ from django_distlock.concurrency.renewal import (
 from django_distlock.concurrency.store_calls import StoreCalls, aask, ask
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable, LockLost
-from django_distlock.records import Claim, Grant, Owner, Renewal
+from django_distlock.records import Claim, Grant, LeaseClaim, Owner, Renewal
 from django_distlock.signals import lock_lost, lock_released
 from django_distlock.transactions import open_transactions
 
-from .deferred_release import PutOffRelease, State, release
-from .registry import Flow, current_flow
+from .deferred_release import DeferredRelease, State, release
+from .registry import LeaseRegistry, current_registry
 from .request import Request
 
 logger = logging.getLogger("django_distlock")
@@ -48,29 +48,18 @@ ASYNC_UNSAFE = (
 )
 
 
-class Extension(NamedTuple):
-    """The claim to a lease for another time than its own ttl."""
-
-    semaphore: str
-    owner: str
-    ttl: float | None
-    token: int | None = None
-    holder: str = ""
-    remaining: float = 0
-
-
-class Dropped(NamedTuple):
+class UnreferencedLease(NamedTuple):
     """What is left of a lease that nobody referred to any more, before it was released."""
 
     backend: str
-    claim: Extension
+    claim: LeaseClaim
     deadline: float
     """When it ends, by the local monotonic clock."""
 
 
-dropped: deque[Dropped] = deque(maxlen=10_000)
+unreferenced_leases: deque[UnreferencedLease] = deque(maxlen=10_000)
 """Those of this process, which are released when it ends. They aren't renewed."""
-os.register_at_fork(after_in_child=dropped.clear)
+os.register_at_fork(after_in_child=unreferenced_leases.clear)
 
 
 class Lease:
@@ -86,13 +75,13 @@ class Lease:
         "_caller",
         "_confirmed",
         "_deadline",
-        "_flow",
-        "_kept_until",
+        "_end_unclaimed",
         "_last",
+        "_min_hold_until",
         "_period",
         "_reason",
         "_reentries",
-        "_unsettled",
+        "_registry",
         "acquired_at",
         "backend",
         "committed",
@@ -100,7 +89,7 @@ class Lease:
         "due",
         "expires_at",
         "holder",
-        "is_left_behind",
+        "is_unreleased",
         "lost",
         "owner",
         "pid",
@@ -131,29 +120,31 @@ class Lease:
     """Whether it is known not to be ours any more; one that has expired may yet turn out to be."""
     doubtful: bool
     """Whether a release may have been carried out, but the store didn't answer."""
-    is_left_behind: bool
+    is_unreleased: bool
     """Whether its release failed or was interrupted: it is nobody's, and ends with its ttl."""
     committed: bool
     """Whether a transaction was committed under it."""
     due: float
     """When it is to be renewed in the background, by the local monotonic clock; or is over."""
 
-    def __init__(self, request: Request, grant: Grant, sent: float, flow: Flow) -> None:
+    def __init__(
+        self, request: Request, grant: Grant, sent: float, registry: LeaseRegistry
+    ) -> None:
         self.backend = request.backend
         self.semaphore = request.semaphore
         self.owner = request.owner
         self.ttl = request.ttl
         self.holder = request.holder
         self.token, self.acquired_at, self.expires_at = grant
-        self.pid = flow.pid
+        self.pid = registry.pid
         self.released = self.lost = self.doubtful = False
-        self.is_left_behind = self.committed = False
+        self.is_unreleased = self.committed = False
         self._reason = ""
-        self._flow = flow.ref
+        self._registry = registry.ref
         self._reentries = 0
         self._caller = None if request.caller is None else ref(request.caller)
         self._last = sent + request.max_hold
-        self._kept_until = request.min_hold and clocks.monotonic() + request.min_hold
+        self._min_hold_until = request.min_hold and clocks.monotonic() + request.min_hold
         ttl = math.inf if request.ttl is None else request.ttl
         self._confirmed = sent
         self._deadline = sent + ttl
@@ -162,7 +153,7 @@ class Lease:
         self._background: Background | None = (
             background(request.backend) if request.renewed else None
         )
-        self._unsettled = [self.pid]  # last: without it, its construction was interrupted
+        self._end_unclaimed = [self.pid]  # last: without it, its construction was interrupted
 
     def start_renewal(self) -> None:
         """Be renewed in the background from now on, unless that was ruled out."""
@@ -172,7 +163,7 @@ class Lease:
     @property
     def held(self) -> bool:
         """Whether the lease is ours as far as is known here: no round trip is made."""
-        ours = self._unsettled and not self.released and not self.doubtful
+        ours = self._end_unclaimed and not self.released and not self.doubtful
         return bool(ours) and self.remaining > 0 and self.pid == os.getpid()
 
     @property
@@ -191,7 +182,7 @@ class Lease:
         expired = not self.remaining and not self.released and self.pid == os.getpid()
         # In a running event loop the signal's receivers can't be called.
         if expired and running_task() is None:
-            self.lose()
+            self.mark_lost()
         raise LockLost(f"{self} {self._state()}.", self)
 
     async def acheck(self) -> None:
@@ -216,7 +207,7 @@ class Lease:
         self.check()
         renewal = await self.renew_once(calls)
         if renewal is None:
-            self.lose()
+            self.mark_lost()
             raise LockLost(f"{self} {self._state()}.", self)
         self.check()
         if not renewal.renewed:
@@ -245,12 +236,12 @@ class Lease:
             return self
         return self._as_claim()._replace(ttl=max(self._last - now, 0.001))
 
-    def _as_claim(self) -> Extension:
-        return Extension(
+    def _as_claim(self) -> LeaseClaim:
+        return LeaseClaim(
             self.semaphore, self.owner, self.ttl, self.token, self.holder, self.remaining
         )
 
-    def within_max_hold(self, ttl: float | None) -> float | None:
+    def ttl_within_max_hold(self, ttl: float | None) -> float | None:
         """Return the ttl, or what `max_hold` leaves of it."""
         left = self._last - clocks.monotonic()
         return ttl if left >= (math.inf if ttl is None else ttl) else max(left, 0.001)
@@ -280,7 +271,7 @@ class Lease:
         """Tell whether to renew it now if others are renewed anyway."""
         return now < self._deadline < self._last and now >= self.due - self._period / 2
 
-    def is_in_the_way(self) -> bool:
+    def would_disturb_transaction(self) -> bool:
         """Tell whether a renewal now could break a transaction of who acquired it.
 
         On SQLite one that has read can't write any more when somebody else has written. If it is
@@ -300,7 +291,7 @@ class Lease:
     def continue_from(self, earlier: "Lease") -> None:
         """Be bound by what was said when the semaphore was acquired first."""
         self._last = min(self._last, earlier._last)
-        self._kept_until = max(self._kept_until, earlier._kept_until)
+        self._min_hold_until = max(self._min_hold_until, earlier._min_hold_until)
         self._deadline = min(self._deadline, self._last)
         self.due = self._next_due(self.due)
 
@@ -314,7 +305,7 @@ class Lease:
         """How often it was reentered, and not given back since."""
         return self._reentries
 
-    def drop_reentries(self, to: int) -> None:
+    def limit_reentries(self, to: int) -> None:
         """Take all but so many as given back."""
         self._reentries = max(0, min(self._reentries, to))
 
@@ -326,49 +317,49 @@ class Lease:
         ends. With `min_hold`, others get it when that has passed. After LockBackendUnavailable it
         is renewed no more, so that it ends with its ttl; until then it can be released again.
         """
-        return self.give_back()
+        return self.release_as()
 
     async def arelease(self) -> bool:
         """See release()."""
-        return await self.agive_back()
+        return await self.arelease_as()
 
-    def release_for_nobody(self) -> None:
+    def cleanup_release(self) -> None:
         """Release, though nobody is there to be told of a failure.
 
         In a running event loop that isn't waited for.
         """
         self._forget()
         if running_task():
-            detach(aask(self.backend, self.abandon))
+            detach(aask(self.backend, self.release_quietly))
         else:
-            ask(lock_backends[self.backend], self.abandon)
+            ask(lock_backends[self.backend], self.release_quietly)
 
-    async def abandon(self, calls: StoreCalls, *, failed: bool = False) -> None:
+    async def release_quietly(self, calls: StoreCalls, *, failed: bool = False) -> None:
         """Release, or at least let it end by itself. What hinders that is logged."""
         try:
-            await self.giving_back(calls, failed=failed)
+            await self.release_steps(calls, failed=failed)
         except Exception:
             logger.exception("%s, which was left behind, could not be released.", self)
 
-    def give_back(self, *, failed: bool = False) -> bool:
-        """See giving_back()."""
+    def release_as(self, *, failed: bool = False) -> bool:
+        """See release_steps()."""
         reentries = self._reentries
         try:
-            return ask(lock_backends[self.backend], partial(self.giving_back, failed=failed))
+            return ask(lock_backends[self.backend], partial(self.release_steps, failed=failed))
         except BaseException:
-            self.end_release(reentries)
+            self.end_interrupted_release(reentries)
             raise
 
-    async def agive_back(self, *, failed: bool = False) -> bool:
-        """See giving_back(). A task that is cancelled meanwhile ends when it has been released."""
+    async def arelease_as(self, *, failed: bool = False) -> bool:
+        """See release_steps(). A cancelled task ends when the lease has been released."""
         reentries = self._reentries
         try:
-            return await aask(self.backend, partial(self.giving_back, failed=failed))
+            return await aask(self.backend, partial(self.release_steps, failed=failed))
         except BaseException:
-            self.end_release(reentries)
+            self.end_interrupted_release(reentries)
             raise
 
-    async def giving_back(self, calls: StoreCalls, *, failed: bool = False) -> bool:
+    async def release_steps(self, calls: StoreCalls, *, failed: bool = False) -> bool:
         """Release, at once if what was done under it `failed`: then `min_hold` doesn't count."""
         if self._reentries:
             self._reentries -= 1
@@ -386,23 +377,23 @@ class Lease:
     ) -> bool:
         # In this order: what is interrupted in between is not renewed, and not released twice.
         self.stop_renewal()
-        if not self.settle():  # another thread releases it, or tells that it was lost
+        if not self.claim_end():  # another thread releases it, or tells that it was lost
             self._forget()
             return False
         try:
             released = await release(calls, self, failed)
         except BaseException as error:
             self.doubtful |= not isinstance(error, LockBackendUnavailable) or error.reply_lost
-            self._unsettled.append(self.pid)
-            self.leave_behind()
+            self._end_unclaimed.append(self.pid)
+            self.mark_unreleased()
             raise
         self._forget()  # first: a receiver may acquire it again
         if not released:
-            self.tell_lost()
+            self.send_lost()
         elif tentative:
             self.released = True
         else:
-            self.tell_released()
+            self.send_released()
         return released
 
     async def _release_in(
@@ -418,26 +409,26 @@ class Lease:
         is lost, none of them may be committed.
         """
         [first, *others] = transactions
-        put_off = PutOffRelease(self, current_flow(), transactions, failed)
+        deferred = DeferredRelease(self, current_registry(), transactions, failed)
         if not self.held:
-            put_off.state = State.GUARDING
-            self.lose()
+            deferred.state = State.GUARDING
+            self.mark_lost()
         elif others or first.needs_rollback or not store.joins_transaction():
             self.released = True
         else:
             released = await self._release_now(calls, failed, tentative=True)
-            put_off.state = State.TENTATIVE if released else State.GUARDING
+            deferred.state = State.TENTATIVE if released else State.GUARDING
         self._forget()
         return self.released
 
-    def kept_for(self) -> float:
+    def min_hold_left(self) -> float:
         """Return for how many seconds nobody may get the semaphore after a release now."""
-        return max(0.0, self._kept_until - clocks.monotonic()) if self._kept_until else 0.0
+        return max(0.0, self._min_hold_until - clocks.monotonic()) if self._min_hold_until else 0.0
 
-    def settle(self) -> bool:
+    def claim_end(self) -> bool:
         """Take the last word on what becomes of it; False if somebody has that already."""
         try:
-            self._unsettled.pop()
+            self._end_unclaimed.pop()
         except IndexError:
             return False
         return True
@@ -447,7 +438,7 @@ class Lease:
         if self._background:
             self._background.stop_renewal(self)
 
-    def leave_behind(self) -> None:
+    def mark_unreleased(self) -> None:
         """Be nobody's, after a release that failed or was interrupted.
 
         It is renewed no more. It ends with its ttl, or is released by another try: also by the next
@@ -456,32 +447,32 @@ class Lease:
         self.stop_renewal()
         self._background = None
         if not (self.released or self.lost):
-            self.is_left_behind = True
-            if flow := self._flow():
-                flow.leave_behind(self)
+            self.is_unreleased = True
+            if registry := self._registry():
+                registry.add_unreleased(self)
 
-    def end_release(self, reentries: int) -> None:
+    def end_interrupted_release(self, reentries: int) -> None:
         """Undo what an interrupted release left half done; it had been reentered so often before.
 
         A release of a reentered lease counts. What waits for the end of transactions still does.
         """
         if reentries:
-            self.drop_reentries(reentries - 1)
+            self.limit_reentries(reentries - 1)
         elif not self.released:
-            self.leave_behind()
+            self.mark_unreleased()
 
-    def lose(self) -> None:
+    def mark_lost(self) -> None:
         """Take note that it isn't ours any more, unless somebody else has the last word."""
-        if self.settle():
-            self.tell_lost()
+        if self.claim_end():
+            self.send_lost()
 
-    def tell_released(self) -> None:
+    def send_released(self) -> None:
         """Tell that the store has been given the lock back."""
         self.released = True
         queues.tell_free(self.backend, self.semaphore)
         lock_released.send_robust(sender=Lease, lease=self)
 
-    def tell_lost(self) -> None:
+    def send_lost(self) -> None:
         """Tell that it isn't ours any more."""
         self._reason = TAKEN if self.remaining else self._expiry()
         self.lost, self.released = True, False
@@ -491,8 +482,8 @@ class Lease:
         lock_lost.send_robust(sender=Lease, lease=self, reason=self._reason)
 
     def _forget(self) -> None:
-        if flow := self._flow():
-            flow.forget(self)
+        if registry := self._registry():
+            registry.remove(self)
 
     def _state(self) -> str:
         if self.pid != os.getpid():
@@ -503,7 +494,7 @@ class Lease:
             return f"was lost: {self._reason}"
         if self.doubtful:
             return "may have been released: the store did not answer"
-        if not self._unsettled:
+        if not self._end_unclaimed:
             return "is being released, or lost"
         return "is held" if self.held else f"expired: {self._expiry()}"
 
@@ -522,11 +513,13 @@ class Lease:
         return f"<Lease {what} {self._state()}>"
 
     def __del__(self) -> None:
-        if not hasattr(self, "_unsettled") or self.is_left_behind:
+        if not hasattr(self, "_end_unclaimed") or self.is_unreleased:
             return  # never finished, or told of already
         if self.held:
             self.stop_renewal()  # who keeps the warning has a reference again
-            dropped.append(Dropped(self.backend, self._as_claim(), self._deadline))
+            unreferenced_leases.append(
+                UnreferencedLease(self.backend, self._as_claim(), self._deadline)
+            )
             warnings.warn(
                 f"{self} was never released. It ends in {self.remaining:.0f} seconds, or, without "
                 "a ttl, when an operator releases it.",

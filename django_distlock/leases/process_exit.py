@@ -12,8 +12,8 @@ from django_distlock.backends.sockets.pools import Budget
 from django_distlock.concurrency.store_calls import ask
 from django_distlock.conf import lock_backends
 
-from .lease import Dropped, Lease, dropped
-from .registry import current_flow
+from .lease import Lease, UnreferencedLease, unreferenced_leases
+from .registry import current_registry
 
 logger = logging.getLogger("django_distlock")
 
@@ -36,9 +36,11 @@ def _release_all() -> None:
 
     What another thread acquired that still runs is left alone: it may be at work.
     """
-    left: list[Lease | Dropped] = [lease for lease in current_flow().kept() if lease.held]
-    while dropped:
-        left.append(dropped.popleft())
+    left: list[Lease | UnreferencedLease] = [
+        lease for lease in current_registry().retained() if lease.held
+    ]
+    while unreferenced_leases:
+        left.append(unreferenced_leases.popleft())
     told = _release_each([each for each in left if not _is_over(each)])
     for text in told:
         logger.warning(text)
@@ -46,7 +48,7 @@ def _release_all() -> None:
         warnings.warn(text, ResourceWarning, stacklevel=2)
 
 
-def _release_each(left: list[Lease | Dropped]) -> list[str]:
+def _release_each(left: list[Lease | UnreferencedLease]) -> list[str]:
     """Release these; return what is to be told of each. A store that is down is asked once."""
     deadline = clocks.monotonic() + LONGEST
     down: dict[str, str] = {}
@@ -72,19 +74,19 @@ def _hurry(store: BaseLockBackend, deadline: float) -> None:
         budget.seconds = min(budget.seconds, deadline - clocks.monotonic())
 
 
-def _is_over(each: Lease | Dropped) -> bool:
-    return isinstance(each, Dropped) and each.deadline <= clocks.monotonic()
+def _is_over(each: Lease | UnreferencedLease) -> bool:
+    return isinstance(each, UnreferencedLease) and each.deadline <= clocks.monotonic()
 
 
-def _release(each: Lease | Dropped) -> None:
+def _release(each: Lease | UnreferencedLease) -> None:
     if isinstance(each, Lease):
-        each.drop_reentries(0)
-        each.give_back()
+        each.limit_reentries(0)
+        each.release_as()
     else:
         ask(lock_backends[each.backend], lambda calls: calls.release(each.claim))
 
 
-def _describe(each: Lease | Dropped, failure: str | None) -> str:
+def _describe(each: Lease | UnreferencedLease, failure: str | None) -> str:
     semaphore = each.semaphore if isinstance(each, Lease) else each.claim.semaphore
     left = f"The lease on {semaphore!r} was left behind by a process"
     if failure is None:

@@ -8,30 +8,30 @@ from asgiref.sync import SyncToAsync
 from django_distlock.concurrency.callers import Worker, current_worker
 
 if TYPE_CHECKING:
-    from .deferred_release import PutOffRelease
+    from .deferred_release import DeferredRelease
     from .lease import Lease
 
 
-class Entrance:
-    """A block's entrance: who entered it, with which lease, and how often that was reentered."""
+class BlockEntry:
+    """A block's entry: who entered it, with which lease, and how often that was reentered."""
 
-    __slots__ = ("__weakref__", "flow", "lease", "reentries")
+    __slots__ = ("__weakref__", "lease", "reentries", "registry")
 
-    def __init__(self, flow: "ref[Flow]", lease: "Lease") -> None:
-        self.flow = flow
+    def __init__(self, registry: "ref[LeaseRegistry]", lease: "Lease") -> None:
+        self.registry = registry
         self.lease = lease
         self.reentries = lease.reentries
 
-    def end(self) -> None:
+    def exit(self) -> None:
         """Be in the block no more, if it still is."""
-        if flow := self.flow():
-            for weakly in flow.entered:
+        if registry := self.registry():
+            for weakly in registry.block_entries:
                 if weakly() is self:
-                    flow.entered.remove(weakly)
+                    registry.block_entries.remove(weakly)
                     return
 
 
-class Flow:
+class LeaseRegistry:
     """The leases that one thread or task acquired, by name, and the blocks that it is in.
 
     It refers to a lease weakly, since a lease is renewed as long as somebody refers to it: so that
@@ -44,15 +44,15 @@ class Flow:
 
     __slots__ = (
         "__weakref__",
-        "_kept",
         "_leases",
-        "_left_behind",
         "_request",
+        "_retained",
+        "_unreleased",
         "_worker",
-        "begun",
-        "entered",
+        "block_entries",
+        "deferred_releases",
+        "held_at_start",
         "pid",
-        "put_off",
         "ref",
     )
 
@@ -60,14 +60,14 @@ class Flow:
         self.pid = worker.pid
         self.ref = ref(self)
         self._leases: dict[tuple[str, str], ref[Lease]] = {}
-        self._kept: dict[tuple[str, str], Lease] = {}
-        self._left_behind: dict[tuple[str, str], Lease] = {}
-        self.entered: list[ref[Entrance]] = []
-        self.put_off: list[PutOffRelease] = []
-        self.begun: list[dict[str, int]] = []
+        self._retained: dict[tuple[str, str], Lease] = {}
+        self._unreleased: dict[tuple[str, str], Lease] = {}
+        self.block_entries: list[ref[BlockEntry]] = []
+        self.deferred_releases: list[DeferredRelease] = []
+        self.held_at_start: list[dict[str, int]] = []
         """For each request or task under way, the owners that were there before, and reentries."""
         self._worker = ref(worker)
-        request = asgi_request()
+        request = current_asgi_request()
         self._request = None if request is None else ref(request)
 
     def find(self, backend: str, semaphore: str) -> "Lease | None":
@@ -75,132 +75,134 @@ class Flow:
         weakly = self._leases.get((backend, semaphore))
         return None if weakly is None else weakly()
 
-    def all(self) -> "list[Lease]":
+    def leases(self) -> "list[Lease]":
         """Return the leases that were acquired here."""
         return [lease for weakly in self._leases.values() if (lease := weakly())]
 
-    def remember(self, lease: "Lease") -> None:
+    def add(self, lease: "Lease") -> None:
         """Let this lease be found by its name, in place of an earlier one, which is lost then."""
         name = lease.backend, lease.semaphore
         if earlier := self.find(*name):
-            earlier.lose()
+            earlier.mark_lost()
         self._leases[name] = ref(lease)
-        if flows := self._with_leases():
-            flows.add(self)
+        if registries := self._with_leases():
+            registries.add(self)
 
-    def keep(self, lease: "Lease") -> None:
+    def retain(self, lease: "Lease") -> None:
         """Refer to it until it is released: its caller may not."""
-        self._kept[lease.backend, lease.semaphore] = lease
+        self._retained[lease.backend, lease.semaphore] = lease
 
-    def kept(self) -> "list[Lease]":
+    def retained(self) -> "list[Lease]":
         """Return the leases that were acquired by name, and not released yet."""
-        return list(self._kept.values())
+        return list(self._retained.values())
 
-    def forget(self, lease: "Lease") -> None:
+    def remove(self, lease: "Lease") -> None:
         """Find this lease by its name no more."""
         name = lease.backend, lease.semaphore
         weakly = self._leases.get(name)
         if weakly is not None and weakly() is lease:
             del self._leases[name]
-            if not self._leases and (flows := self._with_leases()):
-                flows.discard(self)
-        if self._kept.get(name) is lease:
-            del self._kept[name]
-        if self._left_behind.get(name) is lease:
-            del self._left_behind[name]
+            if not self._leases and (registries := self._with_leases()):
+                registries.discard(self)
+        if self._retained.get(name) is lease:
+            del self._retained[name]
+        if self._unreleased.get(name) is lease:
+            del self._unreleased[name]
 
-    def leave_behind(self, lease: "Lease") -> None:
+    def add_unreleased(self, lease: "Lease") -> None:
         """Remember a lease whose release failed: it is nobody's, but may be released yet."""
-        self.forget(lease)
-        for name, other in list(self._left_behind.items()):
+        self.remove(lease)
+        for name, other in list(self._unreleased.items()):
             if not other.remaining:
-                self._left_behind.pop(name, None)
-        self._left_behind[lease.backend, lease.semaphore] = lease
+                self._unreleased.pop(name, None)
+        self._unreleased[lease.backend, lease.semaphore] = lease
 
-    def left_behind(self, backend: str, semaphore: str) -> "Lease | None":
+    def find_unreleased(self, backend: str, semaphore: str) -> "Lease | None":
         """Return the lease by this name that was left behind and has not ended."""
-        lease = self._left_behind.get((backend, semaphore)) if self._left_behind else None
+        lease = self._unreleased.get((backend, semaphore)) if self._unreleased else None
         return lease if lease is not None and lease.remaining else None
 
-    def _with_leases(self) -> "RequestFlows | None":
-        """Return which flows of the same request have leases, if it is one under ASGI."""
+    def _with_leases(self) -> "RequestRegistries | None":
+        """Return which registries of the same request have leases, if it is one under ASGI."""
         request = self._request and self._request()
-        return None if request is None else _of_requests.setdefault(request, RequestFlows())
+        return None if request is None else _of_requests.setdefault(request, RequestRegistries())
 
     def belongs_to(self, worker: Worker) -> bool:
         """Tell whether it is this worker's, or of one that has ended."""
         own = self._worker()
         return own is None or own is worker or own.has_ended()
 
-    def at_work(self) -> list["Lease"]:
+    def guarding_leases(self) -> list["Lease"]:
         """Return the leases of its blocks, and those whose release waits for a transaction."""
-        if not (self.entered or self.put_off):
+        if not (self.block_entries or self.deferred_releases):
             return []
-        blocks = [entrance.lease for weakly in self.entered if (entrance := weakly())]
-        entered = [each for each in blocks if not (each.released or each.is_left_behind)]
-        waiting = [each.lease for each in self.put_off if each.guards]
+        blocks = [entry.lease for weakly in self.block_entries if (entry := weakly())]
+        entered = [each for each in blocks if not (each.released or each.is_unreleased)]
+        waiting = [each.lease for each in self.deferred_releases if each.guards]
         return [*dict.fromkeys(entered + waiting)]
 
-    def is_in_block_of(self, lease: "Lease") -> bool:
+    def is_in_block_with(self, lease: "Lease") -> bool:
         """Tell whether it is in a block that has this lease."""
-        entrances = (weakly() for weakly in self.entered)
-        return any(entrance is not None and entrance.lease is lease for entrance in entrances)
+        entries = (weakly() for weakly in self.block_entries)
+        return any(entry is not None and entry.lease is lease for entry in entries)
 
-    def enter(self, lease: "Lease") -> Entrance:
-        """Be in a block that has this lease, as long as somebody refers to the entrance."""
-        entrance = Entrance(self.ref, lease)
-        self.entered.append(ref(entrance, self.entered.remove))
-        return entrance
+    def enter_block(self, lease: "Lease") -> BlockEntry:
+        """Be in a block that has this lease, as long as somebody refers to the entry."""
+        entry = BlockEntry(self.ref, lease)
+        self.block_entries.append(ref(entry, self.block_entries.remove))
+        return entry
 
-    def entrance(self, entrances: list[Entrance]) -> Entrance:
-        """Return how this thread or task entered a block last, of all its entrances.
+    def entry_to_exit(self, entries: list[BlockEntry]) -> BlockEntry:
+        """Return how this thread or task entered a block last, of all its entries.
 
         Or how another one did, which may have begun a generator that is closed in this one.
         """
-        mine = [each for each in entrances if each.flow is self.ref]
-        of_ended = [each for each in entrances if each.flow() is None]
-        for candidates in (mine, of_ended, entrances):
+        mine = [each for each in entries if each.registry is self.ref]
+        of_ended = [each for each in entries if each.registry() is None]
+        for candidates in (mine, of_ended, entries):
             if candidates:
                 return candidates[-1]
         raise RuntimeError("The block was left more often than it was entered.")
 
 
-class RequestFlows(set[Flow]):
-    """The flows of one request that have leases; none any more when it has ended."""
+class RequestRegistries(set[LeaseRegistry]):
+    """The registries of one request that have leases; none any more when it has ended."""
 
     ended = False
 
     def __bool__(self) -> bool:
         return not self.ended
 
-    def end(self, worker: Worker) -> list[Flow]:
+    def end(self, worker: Worker) -> list[LeaseRegistry]:
         """Return those of this worker and of tasks that have ended; others keep what they have.
 
         Before 6.1, Django calls a view in a child task of the one that begins and ends the request.
         """
-        flows = [flow for flow in list(self) if flow.belongs_to(worker)]  # a copy: others add to it
+        registries = [  # from a copy: others add to it
+            registry for registry in list(self) if registry.belongs_to(worker)
+        ]
         self.ended = True
         self.clear()
-        return flows
+        return registries
 
 
-_of_requests: WeakKeyDictionary[object, RequestFlows] = WeakKeyDictionary()
+_of_requests: WeakKeyDictionary[object, RequestRegistries] = WeakKeyDictionary()
 
 
-def current_flow() -> Flow:
+def current_registry() -> LeaseRegistry:
     """Return what was acquired by whom the running code works for."""
     worker = current_worker()
-    flow: Flow | None = worker.flow
-    if flow is None:
-        flow = worker.flow = Flow(worker)
-    return flow
+    registry: LeaseRegistry | None = worker.registry
+    if registry is None:
+        registry = worker.registry = LeaseRegistry(worker)
+    return registry
 
 
-def asgi_request() -> object | None:
+def current_asgi_request() -> object | None:
     """Return what Django keeps for as long as it handles this request, if that is by ASGI."""
     return SyncToAsync.thread_sensitive_context.get(None)
 
 
-def end_asgi_request(request: object) -> list[Flow]:
-    """Return the flows whose leases end with the request."""
-    return _of_requests.setdefault(request, RequestFlows()).end(current_worker())
+def registries_of_ended_request(request: object) -> list[LeaseRegistry]:
+    """Return the registries whose leases end with the request."""
+    return _of_requests.setdefault(request, RequestRegistries()).end(current_worker())

@@ -14,7 +14,7 @@ from django_distlock.exceptions import LockBackendUnavailable, LockError, LockLo
 from django_distlock.leases.deferred_release import State, release
 from django_distlock.leases.lease import Lease
 from django_distlock.leases.process_exit import release_at_exit
-from django_distlock.leases.registry import Flow, current_flow
+from django_distlock.leases.registry import LeaseRegistry, current_registry
 from django_distlock.leases.request import Request, describe_holder, new_owner
 from django_distlock.locks.arguments import BackendTtl
 from django_distlock.records import Place
@@ -35,7 +35,6 @@ class Acquisition:
     """
 
     __slots__ = (
-        "_flow",
         "_granted",
         "_loop",
         "_max_hold",
@@ -43,6 +42,7 @@ class Acquisition:
         "_min_hold",
         "_reentered",
         "_reentrant",
+        "_registry",
         "_renew",
         "_request",
         "_tried",
@@ -89,7 +89,7 @@ class Acquisition:
         self.is_queued_by_store = self.waits and store.queues_all
         self._renew = renew
         self._reentrant = reentrant
-        self._flow = current_flow()
+        self._registry = current_registry()
         self._tried = self._may_be_granted = self.has_left = False
         self._granted: Lease | None = None
         self._reentered: tuple[Lease, int] | None = None
@@ -101,7 +101,7 @@ class Acquisition:
 
     async def begin(self, calls: StoreCalls) -> Lease | None:
         """Try for the first time, where the caller's transactions are."""
-        flow = self._flow
+        registry = self._registry
         store = lock_backends[self.backend]
         refuse_endless_transactions()
         self._request = request = Request(
@@ -115,16 +115,16 @@ class Acquisition:
             min_hold=self._min_hold,
             max_hold=self._max_hold,
         )
-        if left := flow.left_behind(self.backend, self.semaphore):
-            await left.abandon(calls)
-        if flow.put_off and (taken := await self._take_back_or_undo(calls)):
+        if left := registry.find_unreleased(self.backend, self.semaphore):
+            await left.release_quietly(calls)
+        if registry.deferred_releases and (taken := await self._take_back_or_undo(calls)):
             return taken
-        if self._reentrant and (earlier := _held_here(request, flow)):
+        if self._reentrant and (earlier := _held_here(request, registry)):
             self._reentered = earlier, earlier.reentries
             return earlier.reenter()
         refuse_older_snapshots(open_transactions())
         lease = None if self._has_predecessors() else await self.try_once(calls)
-        if lease is None and self.waits and _held_here(request, flow):
+        if lease is None and self.waits and _held_here(request, registry):
             raise LockError(
                 f"This thread or task holds {self.semaphore!r} already, and would wait for "
                 "itself; reentrant=True gives it the same lease once more."
@@ -133,7 +133,7 @@ class Acquisition:
 
     def contention(self) -> LockNotAcquired:
         """Return the error that says who holds the semaphore, as far as is known here."""
-        own = self._flow.find(self.backend, self.semaphore)
+        own = self._registry.find(self.backend, self.semaphore)
         if own is not None and own.held:
             return LockNotAcquired(
                 f"This thread or task holds {self.semaphore!r} itself; reentrant=True gives it "
@@ -162,7 +162,7 @@ class Acquisition:
         try:
             lease = await self._attempt(calls, self._request)
             if lease is not None:
-                self._flow.remember(lease)
+                self._registry.add(lease)
                 lease.start_renewal()
                 # A receiver may raise what ends the process.
                 lock_acquired.send_robust(sender=Lease, lease=lease)
@@ -208,7 +208,7 @@ class Acquisition:
                 f"DISTLOCK[{request.backend!r}] granted {semaphore!r} too late: after its ttl, "
                 f"{ttl:g} seconds."
             )
-        self._granted = Lease(request, grant, sent, self._flow)
+        self._granted = Lease(request, grant, sent, self._registry)
         return self._granted
 
     async def _take_back_or_undo(self, calls: StoreCalls) -> Lease | None:
@@ -226,11 +226,13 @@ class Acquisition:
         """
         request = self._request
         key = request.backend, request.semaphore
-        put_off = self._flow.put_off
-        matching = [each for each in put_off if (each.lease.backend, each.lease.semaphore) == key]
+        deferred_releases = self._registry.deferred_releases
+        matching = [
+            each for each in deferred_releases if (each.lease.backend, each.lease.semaphore) == key
+        ]
         for each in matching:
-            if each.over:
-                each.finish()  # what noticed that, a finalizer, couldn't
+            if each.ended:
+                each.complete()  # what noticed that, a finalizer, couldn't
         guarding = [each for each in matching if each.guards]
         if not guarding:
             return None
@@ -240,27 +242,27 @@ class Acquisition:
             return None  # it is this thread's again, as any that it holds
         # The same owner gets its own grant, unless it is gone: another token tells, where there is
         # one.
-        request = request._replace(owner=lease.owner, ttl=lease.within_max_hold(request.ttl))
+        request = request._replace(owner=lease.owner, ttl=lease.ttl_within_max_hold(request.ttl))
         gone = lease.lost or (lease.token is None and not await calls.renew([request]))
         self._request = request
         again = None if gone else await self._attempt(calls, request)
         # From here on the release that waits for the transactions to end is enough.
         self._may_be_granted, self._granted = False, None
         if again is None or again.token != lease.token:
-            lease.lose()
+            lease.mark_lost()
             if again:
                 await _release_new(again, calls)
             raise LockLost(f"{lease} was lost since an earlier block of this transaction.", lease)
         again.continue_from(lease)
         first.lease, first.state = again, State.GUARDING
         self._granted = again
-        self._flow.remember(again)
+        self._registry.add(again)
         again.start_renewal()
         for each in others:
-            each.drop()
+            each.close()
         # Or else the earlier lease, if somebody refers to it, would be told to be lost one day.
         lease.stop_renewal()
-        lease.settle()
+        lease.claim_end()
         return again
 
     @property
@@ -268,16 +270,16 @@ class Acquisition:
         """Whether there may be something to undo."""
         return bool(self._granted or self._may_be_granted or self._reentered)
 
-    def keep(self, lease: Lease) -> None:
+    def retain(self, lease: Lease) -> None:
         """Let the thread or task refer to the lease: its caller may not."""
-        self._flow.keep(lease)
+        self._registry.retain(lease)
         release_at_exit()
 
-    def disown(self) -> Lease | None:
+    def mark_unreleased(self) -> Lease | None:
         """Have what this acquired renewed no more, and return it."""
         granted, self._granted = self._granted, None
         if granted is not None:
-            granted.leave_behind()
+            granted.mark_unreleased()
         return granted
 
     async def undo(self, calls: StoreCalls) -> None:
@@ -285,11 +287,11 @@ class Acquisition:
         reentered, self._reentered = self._reentered, None
         if reentered is not None:
             lease, reentries = reentered
-            lease.drop_reentries(reentries)
+            lease.limit_reentries(reentries)
         may_be_granted, self._may_be_granted = self._may_be_granted, False
-        granted = self.disown()
+        granted = self.mark_unreleased()
         if granted is not None:
-            await granted.abandon(calls, failed=True)
+            await granted.release_quietly(calls, failed=True)
         elif may_be_granted:
             with suppress(Exception):
                 await calls.release(self._request)
@@ -308,20 +310,20 @@ async def aundo(acquisition: Acquisition, error: BaseException) -> None:
     """
     if acquisition.must_undo:
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            acquisition.disown()
+            acquisition.mark_unreleased()
         else:
             await aask(acquisition.backend, acquisition.undo)
 
 
-def _held_here(request: Request, flow: Flow) -> Lease | None:
+def _held_here(request: Request, registry: LeaseRegistry) -> Lease | None:
     """Return the lease that this thread holds by that name, None if there is none."""
-    lease = flow.find(request.backend, request.semaphore)
+    lease = registry.find(request.backend, request.semaphore)
     return lease if lease and lease.verify() else None
 
 
 async def _release_new(lease: Lease, calls: StoreCalls) -> None:
     """Release a grant that was asked for as the continuation of another, and isn't."""
-    lease.settle()
+    lease.claim_end()
     lease.released = True
     with suppress(LockBackendUnavailable):
         await release(calls, lease, failed=True)

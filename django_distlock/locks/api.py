@@ -9,13 +9,13 @@ from django_distlock.concurrency.store_calls import aask, ask
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockNotHeld
 from django_distlock.leases.lease import ASYNC_UNSAFE, Lease
-from django_distlock.leases.registry import current_flow
+from django_distlock.leases.registry import current_registry
 from django_distlock.locks.arguments import BackendTtl, refuse_template, refuse_unknown
 from django_distlock.semaphores.validation import validate_semaphore
 from django_distlock.signals import lock_contended
 
 from .acquisition import Acquisition, aundo, undo
-from .waiting import await_turn, give_up, wait
+from .waiting import await_turn, release_cancelled, wait
 
 
 def acquire_lock(
@@ -58,7 +58,7 @@ def acquire_lock(
     try:
         lease = acquire(acquisition)
         if lease is not None:
-            acquisition.keep(lease)
+            acquisition.retain(lease)
         return lease
     except BaseException:
         undo(acquisition)
@@ -88,7 +88,7 @@ async def aacquire_lock(
     try:
         lease = await aacquire(acquisition)
         if lease is not None:
-            acquisition.keep(lease)
+            acquisition.retain(lease)
         return lease
     except BaseException as error:
         await aundo(acquisition, error)
@@ -102,12 +102,12 @@ def release_lock(semaphore: str | Lease, *, backend: str = "default") -> bool:
     False means that it had been lost already: it expired, or an operator took it away.
     LockNotHeld means that nothing by this name was acquired here, or it was released before.
     """
-    return _find(semaphore, backend).give_back()
+    return _find(semaphore, backend).release_as()
 
 
 async def arelease_lock(semaphore: str | Lease, *, backend: str = "default") -> bool:
     """See release_lock()."""
-    return await _find(semaphore, backend).agive_back()
+    return await _find(semaphore, backend).arelease_as()
 
 
 @async_unsafe(ASYNC_UNSAFE)
@@ -125,7 +125,7 @@ def acquire(acquisition: Acquisition) -> Lease | None:
 
 async def aacquire(acquisition: Acquisition) -> Lease | None:
     """See acquire()."""
-    lease = await aask(acquisition.backend, acquisition.begin, give_up)
+    lease = await aask(acquisition.backend, acquisition.begin, release_cancelled)
     if lease is None and acquisition.waits:
         lease = await await_turn(acquisition)
     if lease is None:
@@ -140,7 +140,7 @@ def _find(semaphore: str | Lease, backend: str) -> Lease:
     if isinstance(semaphore, Lease):
         return semaphore
     name = validate_alias(backend), validate_semaphore(semaphore)
-    lease = current_flow().find(*name) or current_flow().left_behind(*name)
+    lease = current_registry().find(*name) or current_registry().find_unreleased(*name)
     if lease is None:
         raise LockNotHeld(
             f"This thread, task or request holds no lease on {semaphore!r} in "

@@ -123,7 +123,9 @@ async def _ask_again(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
             if place is not None:
                 place.check()
             try:
-                lease = await waiter.ask(partial(acquisition.try_or_leave, place=place), give_up)
+                lease = await waiter.ask(
+                    partial(acquisition.try_or_leave, place=place), release_cancelled
+                )
             except LockBackendUnavailable:
                 if place is None or acquisition.has_left:
                     raise
@@ -143,7 +145,9 @@ async def _ask_again(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
 
 async def _try_at_least_once(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
     """Try after the deadline, unless there has been a try."""
-    return await waiter.ask(acquisition.try_once, give_up) if acquisition.must_try else None
+    return (
+        await waiter.ask(acquisition.try_once, release_cancelled) if acquisition.must_try else None
+    )
 
 
 async def _leave_with(place: Place | None, lease: Lease | None, waiter: Waiter) -> None:
@@ -157,7 +161,7 @@ async def _leave_with(place: Place | None, lease: Lease | None, waiter: Waiter) 
         raise
     except BaseException:
         if lease is not None:
-            await waiter.ask(partial(lease.abandon, failed=True))
+            await waiter.ask(partial(lease.release_quietly, failed=True))
         raise
 
 
@@ -178,10 +182,10 @@ def waits(deadline: float, place: Place | None = None) -> Iterator[float]:
         yield min(left, pause)
 
 
-def give_up(lease: Lease | None) -> None:
+def release_cancelled(lease: Lease | None) -> None:
     """Give back at once what a task that was cancelled is granted."""
     if lease is not None:
-        ask(lock_backends[lease.backend], partial(lease.abandon, failed=True))
+        ask(lock_backends[lease.backend], partial(lease.release_quietly, failed=True))
 
 
 def _leave(backend: str, place: Place | None) -> None:

@@ -19,10 +19,14 @@ from django.http import HttpRequest, HttpResponse
 
 from django_distlock.arguments import show
 from django_distlock.exceptions import LockBackendUnavailable, LockLost
-from django_distlock.leases.block_release import aleave, end_leaving, leave
+from django_distlock.leases.block_release import (
+    arelease_block,
+    end_interrupted_block,
+    release_block,
+)
 from django_distlock.leases.commit_guard import guard, may_have_committed
 from django_distlock.leases.lease import Lease
-from django_distlock.leases.registry import Entrance, current_flow
+from django_distlock.leases.registry import BlockEntry, current_registry
 from django_distlock.locks.acquisition import Acquisition, aundo, undo
 from django_distlock.locks.api import aacquire, acquire
 from django_distlock.locks.arguments import (
@@ -136,7 +140,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         self.semaphore = semaphore
         self.on_conflict = on_conflict
         self.http = http
-        self._entrances: list[Entrance] = []
+        self._entries: list[BlockEntry] = []
         """Of the blocks that are under way with this object, in whatever threads and tasks."""
         self._terms: dict[str, Any] = {
             "timeout": timeout,
@@ -151,16 +155,16 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
 
     def __enter__(self) -> Lease:
         acquisition = Acquisition(self._of_block(), **self._terms)
-        entrance = None
+        entry = None
         try:
             lease = acquire(acquisition)
             if lease is None:
                 raise acquisition.contention()
-            entrance = current_flow().enter(lease)
-            self._entrances.append(entrance)
+            entry = current_registry().enter_block(lease)
+            self._entries.append(entry)
             return lease
         except BaseException:
-            self._drop(entrance)
+            self._exit(entry)
             undo(acquisition)
             raise
 
@@ -170,28 +174,28 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> Literal[False]:
-        entrance = None
+        entry = None
         try:
-            entrance = current_flow().entrance(self._entrances)
-            self._drop(entrance)
-            leave(entrance.lease, failed=error is not None)
+            entry = current_registry().entry_to_exit(self._entries)
+            self._exit(entry)
+            release_block(entry.lease, failed=error is not None)
         except BaseException:
-            self._end_leaving(entrance)
+            self._end_interrupted_block(entry)
             raise
         return False
 
     async def __aenter__(self) -> Lease:
         acquisition = Acquisition(self._of_block(), **self._terms)
-        entrance = None
+        entry = None
         try:
             lease = await aacquire(acquisition)
             if lease is None:
                 raise acquisition.contention()
-            entrance = current_flow().enter(lease)
-            self._entrances.append(entrance)
+            entry = current_registry().enter_block(lease)
+            self._entries.append(entry)
             return lease
         except BaseException as failure:
-            self._drop(entrance)
+            self._exit(entry)
             await aundo(acquisition, failure)
             raise
 
@@ -201,28 +205,28 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> Literal[False]:
-        entrance = None
+        entry = None
         try:
-            entrance = current_flow().entrance(self._entrances)
-            self._drop(entrance)
-            await aleave(entrance.lease, failed=error is not None)
+            entry = current_registry().entry_to_exit(self._entries)
+            self._exit(entry)
+            await arelease_block(entry.lease, failed=error is not None)
         except BaseException:
-            self._end_leaving(entrance)
+            self._end_interrupted_block(entry)
             raise
         return False
 
-    def _end_leaving(self, entrance: Entrance | None) -> None:
-        """See end_leaving(), whether or not it had been found out how the block was entered."""
-        entrance = entrance or current_flow().entrance(self._entrances)
-        self._drop(entrance)
-        end_leaving(entrance)
+    def _end_interrupted_block(self, entry: BlockEntry | None) -> None:
+        """See end_interrupted_block(), even if the entry is not known yet."""
+        entry = entry or current_registry().entry_to_exit(self._entries)
+        self._exit(entry)
+        end_interrupted_block(entry)
 
-    def _drop(self, entrance: Entrance | None) -> None:
+    def _exit(self, entry: BlockEntry | None) -> None:
         """Take the block for left, if it isn't yet."""
-        if entrance is not None:
+        if entry is not None:
             with suppress(ValueError):
-                self._entrances.remove(entrance)
-            entrance.end()
+                self._entries.remove(entry)
+            entry.exit()
 
     def _of_block(self) -> str:
         """Return the semaphore of a `with` block, which has no arguments to make one of."""
@@ -419,7 +423,7 @@ def _hold(call: Call, lease: Lease, *, answers: bool) -> Any:
     reason to answer something else.
     """
     request = call.request
-    entrance = current_flow().enter(lease)
+    entry = current_registry().enter_block(lease)
     try:
         try:
             transactions = request_transactions(request, call.function) if request else None
@@ -429,16 +433,16 @@ def _hold(call: Call, lease: Lease, *, answers: bool) -> Any:
                 if request and not lease.released:
                     _check(lease, opened=bool(opened))
         except BaseException:
-            entrance.end()
-            leave(lease, failed=True)
+            entry.exit()
+            release_block(lease, failed=True)
             raise
-        entrance.end()
+        entry.exit()
         if not keep_until_closed(result, lease):
-            leave(lease, failed=False, answered=answers and not open_transactions())
+            release_block(lease, failed=False, answered=answers and not open_transactions())
         return result
     except BaseException:
-        entrance.end()
-        end_leaving(entrance)
+        entry.exit()
+        end_interrupted_block(entry)
         raise
 
 
@@ -459,7 +463,7 @@ def _check(lease: Lease, *, opened: bool) -> None:
 
 async def _ahold(call: Call, lease: Lease, *, answers: bool) -> Any:
     """See _hold(). Django opens no transaction around what is async: what it did is kept."""
-    entrance = current_flow().enter(lease)
+    entry = current_registry().enter_block(lease)
     try:
         try:
             result = await call()
@@ -468,16 +472,16 @@ async def _ahold(call: Call, lease: Lease, *, answers: bool) -> Any:
                 with suppress(LockLost):
                     await lease.acheck()  # which tells of a loss
         except BaseException:
-            entrance.end()
-            await aleave(lease, failed=True)
+            entry.exit()
+            await arelease_block(lease, failed=True)
             raise
-        entrance.end()
+        entry.exit()
         if not keep_until_closed(result, lease):
-            await aleave(lease, failed=False, answered=answers)
+            await arelease_block(lease, failed=False, answered=answers)
         return result
     except BaseException:
-        entrance.end()
-        end_leaving(entrance)
+        entry.exit()
+        end_interrupted_block(entry)
         raise
 
 

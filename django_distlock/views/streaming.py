@@ -18,29 +18,29 @@ def keep_until_closed(result: Any, lease: Lease) -> bool:
     if isinstance(result, FileResponse):
         return False
 
-    def give_back() -> None:
+    def release() -> None:
         if not lease.released:
-            lease.release_for_nobody()
+            lease.cleanup_release()
 
     # Under ASGI, Django doesn't close a response whose content can't be made or sent to its end.
     content: Any = result._iterator  # type: ignore[attr-defined]
     wrap: Any = _until_its_end_async if result.is_async else _until_its_end
-    result.streaming_content = wrap(content, give_back)
+    result.streaming_content = wrap(content, release)
     closers: list[Any] = result._resource_closers  # type: ignore[attr-defined]
-    closers.append(give_back)
+    closers.append(release)
     return True
 
 
-def _until_its_end(content: Iterator[bytes], give_back: Callable[[], None]) -> Iterator[bytes]:
+def _until_its_end(content: Iterator[bytes], release: Callable[[], None]) -> Iterator[bytes]:
     try:
         yield from content
     except BaseException:
-        give_back()
+        release()
         raise
 
 
 async def _until_its_end_async(
-    content: AsyncIterator[bytes], give_back: Callable[[], None]
+    content: AsyncIterator[bytes], release: Callable[[], None]
 ) -> AsyncIterator[bytes]:
     try:
         async for chunk in content:
@@ -50,5 +50,5 @@ async def _until_its_end_async(
             if close := getattr(content, "aclose", None):
                 await close()
         finally:
-            give_back()
+            release()
         raise

@@ -75,7 +75,7 @@ def state(request: HttpRequest) -> HttpResponse:
     """Tell what this worker has."""
     renewed = background(BACKEND)
     leases = len(renewed.renewals)
-    renewed.do(renewed.renewals.next_due)  # wakes the thread, to see whether it is still needed
+    renewed.submit(renewed.renewals.next_due)  # wakes the thread, to see whether it is still needed
     threads = [thread.name for thread in threading.enumerate()]
     # A server starts those of its pool as it needs them, and so do the locks of async code.
     others = sorted(name for name in threads if not POOLS.match(name))

@@ -13,8 +13,8 @@ from django_distlock import LockBackendUnavailable, clocks, lock_backends
 from django_distlock.backends import memcached_clients
 from django_distlock.backends.database import backend as database
 from django_distlock.backends.database.sqlite import SQLiteStatements
-from django_distlock.leases.lease import Extension
 from django_distlock.leases.request import new_owner
+from django_distlock.records import LeaseClaim
 from tests.support.concurrency import until
 from tests.support.databases import committed, on_each_database
 from tests.support.holders import acquire, due_now, renewed_since
@@ -38,22 +38,22 @@ UNSENDABLE: Any = b"a"
 """What no statement can be given: it stands for whatever a database refuses of one lease."""
 
 
-def granted(store: BaseLockBackend, *names: str) -> list[Extension]:
+def granted(store: BaseLockBackend, *names: str) -> list[LeaseClaim]:
     """Return such leases."""
-    claims = [Extension(name, new_owner(), 60) for name in names]
+    claims = [LeaseClaim(name, new_owner(), 60) for name in names]
     for claim in claims:
         assert store.acquire(claim.semaphore, claim.owner, 30, "")
     return claims
 
 
-def outcomes(store: BaseLockBackend, claims: list[Extension]) -> str:
+def outcomes(store: BaseLockBackend, claims: list[LeaseClaim]) -> str:
     """Tell of each whether it was renewed, is unknown, or lost."""
     renewals = store.renew(claims)
     found = [renewals.get(claim.owner) for claim in claims]
     return "".join("l" if each is None else "r" if each.renewed else "u" for each in found)
 
 
-def reason(store: BaseLockBackend, claims: list[Extension], number: int) -> str:
+def reason(store: BaseLockBackend, claims: list[LeaseClaim], number: int) -> str:
     """Return why that one of these leases can't be renewed."""
     renewal = store.renew(claims)[claims[number].owner]
     assert not renewal.renewed
@@ -94,7 +94,7 @@ def test_leases_are_renewed_at_a_cluster_behind_one_address(
         due_now(leases)
         until(renewed)
         sent = count_sent(monkeypatch)
-        claims = [*granted(store, "export", "import"), Extension("lost", new_owner(), 60)]
+        claims = [*granted(store, "export", "import"), LeaseClaim("lost", new_owner(), 60)]
         sent.clear()
         assert outcomes(store, claims) == "rrl"
         assert sent == [3]
@@ -239,7 +239,7 @@ def test_lease_that_a_database_refuses_costs_the_others_nothing(alias: str) -> N
     store = lock_backends[alias]
     claims = granted(store, "invoices", "payments", "lost")
     assert store.release(claims[2])
-    claims.insert(1, Extension(UNSENDABLE, new_owner(), 60))
+    claims.insert(1, LeaseClaim(UNSENDABLE, new_owner(), 60))
     assert outcomes(store, claims) == "rurl"
     assert "not JSON serializable" in reason(store, claims, 1)
     for number in (1, 2):

@@ -8,8 +8,8 @@ import pytest
 
 from django_distlock import lock_backends
 from django_distlock.fields import to_datetime
-from django_distlock.leases.lease import Extension
 from django_distlock.leases.request import new_owner
+from django_distlock.records import LeaseClaim
 from tests.support.databases import DATABASES, committed
 from tests.support.holders import acquire
 from tests.support.processes import Workers
@@ -63,7 +63,7 @@ def test_release_late_in_a_step_of_the_clock_keeps_others_out_for_as_long_as_it_
         semaphore, owner = f"{alias} {number}", new_owner()
         assert store.acquire(semaphore, owner, 60, "")
         sent = late_in_a_step()
-        assert store.release(Extension(semaphore, owner, 60), keep=60)
+        assert store.release(LeaseClaim(semaphore, owner, 60), keep=60)
         [kept] = store.held(semaphore)
         assert kept.expires_at is not None
         assert kept.expires_at >= sent + MINUTE

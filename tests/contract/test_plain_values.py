@@ -154,7 +154,7 @@ def test_operator_may_name_a_lock_by_a_subclass(alias: str, spelled: str) -> Non
     assert [lock.semaphore for lock in store.held(spelled)] == [TEXT]
     assert list(store.clear_stale(spelled)) == []
     assert store.force_release(spelled, lease.token)
-    lease.lose()
+    lease.mark_lost()
     assert list(store.held()) == []
 
 

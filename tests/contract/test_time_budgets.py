@@ -18,8 +18,8 @@ from django_distlock import (
     clocks,
     lock_backends,
 )
-from django_distlock.leases.lease import Extension
 from django_distlock.leases.request import new_owner
+from django_distlock.records import LeaseClaim
 from tests.support.concurrency import run, until
 from tests.support.holders import acquire
 from tests.support.lock_servers import locks_of as locks_of_lock_server
@@ -122,7 +122,7 @@ def calls_to(alias: str, is_async: bool) -> list[Callable[[Lease], object]]:
 def answers(alias: str) -> bool:
     """Tell whether the server is back."""
     try:
-        lock_backends[alias].renew([Extension("nobody's", new_owner(), 1)])
+        lock_backends[alias].renew([LeaseClaim("nobody's", new_owner(), 1)])
     except LockBackendUnavailable:
         return False
     return True

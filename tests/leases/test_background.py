@@ -71,23 +71,23 @@ def test_background_thread_goes_when_nothing_is_expected(
     monkeypatch.setattr("django_distlock.concurrency.background.IDLE", 0.01)
     own = Background("default")
     occasion, done = object(), threading.Event()
-    own.expect(occasion)
+    own.pin(occasion)
     thread = own.thread
     assert thread is not None
     assert thread.daemon
-    own.do(lambda: 1 // 0)
-    own.do(done.set)
+    own.submit(lambda: 1 // 0)
+    own.submit(done.set)
     assert done.wait(60)
     assert "What was left to the background failed." in caplog.text
     with mock.patch.object(own.renewals, "next_due", wraps=own.renewals.next_due) as looks:
         until(lambda: looks.call_count > 5)  # after each of which it could have ended
     assert thread.is_alive()
-    own.over(occasion)
+    own.unpin(occasion)
     thread.join(60)
     assert not thread.is_alive()
-    own.expect(occasion)
+    own.pin(occasion)
     assert own.thread is not thread
-    own.over(occasion)
+    own.unpin(occasion)
 
 
 def test_background_of_a_store_that_is_no_more_configured_goes_silently(
@@ -97,10 +97,10 @@ def test_background_of_a_store_that_is_no_more_configured_goes_silently(
     monkeypatch.setattr("django_distlock.concurrency.background.IDLE", 0.01)
     own = Background("gone")
     occasion = object()
-    own.expect(occasion)
+    own.pin(occasion)
     thread = own.thread
     assert thread is not None
-    own.over(occasion)
+    own.unpin(occasion)
     thread.join(60)
     assert not thread.is_alive()
     assert "What was left to the background failed." not in caplog.text
@@ -112,15 +112,15 @@ def test_background_does_without_a_thread_where_there_can_be_none(
     """And tries again the next time."""
     own = Background("default")
     with mock.patch.object(threading.Thread, "start", side_effect=NO_MORE_THREADS):
-        own.expect("first occasion")
+        own.pin("first occasion")
     assert "without being renewed" in caplog.text
     done = threading.Event()
-    own.do(done.set)
+    own.submit(done.set)
     assert not done.is_set()
-    own.expect("second occasion")
+    own.pin("second occasion")
     assert done.wait(60)
-    own.over("first occasion")
-    own.over("second occasion")
+    own.unpin("first occasion")
+    own.unpin("second occasion")
 
 
 def test_background_may_be_needed_while_it_starts() -> None:
@@ -130,16 +130,16 @@ def test_background_may_be_needed_while_it_starts() -> None:
 
     def interrupted_start(thread: threading.Thread) -> None:
         with mock.patch.object(threading.Thread, "start", start):
-            own.expect("collected")
+            own.pin("collected")
         start(thread)
 
     with mock.patch.object(threading.Thread, "start", interrupted_start):
-        own.expect("interrupted")
+        own.pin("interrupted")
     done = threading.Event()
-    own.do(done.set)
+    own.submit(done.set)
     assert done.wait(60)
-    own.over("interrupted")
-    own.over("collected")
+    own.unpin("interrupted")
+    own.unpin("collected")
 
 
 def test_thread_ends_when_nothing_is_left_to_renew(
@@ -155,7 +155,7 @@ def test_thread_ends_when_nothing_is_left_to_renew(
     assert thread is not None
     lease.release()
     moved_clock.expire(lease)
-    default_background.do(lambda: None)  # wakes it
+    default_background.submit(lambda: None)  # wakes it
     thread.join(60)
     assert not thread.is_alive()
     assert default_background.thread is None
@@ -168,14 +168,14 @@ def test_uwsgi_without_threads_is_told(
     uwsgi = mock.Mock(opt={"http": b":8000"})
     monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
     own = Background("default")
-    own.expect("occasion")
-    own.over("occasion")
+    own.pin("occasion")
+    own.unpin("occasion")
     assert "uWSGI needs --enable-threads" in caplog.text
     caplog.clear()
     uwsgi.opt["enable-threads"] = True
     other = Background("default")
-    other.expect("occasion")
-    other.over("occasion")
+    other.pin("occasion")
+    other.unpin("occasion")
     assert caplog.text == ""
 
 
@@ -188,8 +188,8 @@ def test_thread_survives_what_a_receiver_does_to_it(
     """Even sys.exit()."""
     lease = acquire("default")
     done = threading.Event()
-    default_background.do(lambda: exit(1))
-    default_background.do(done.set)
+    default_background.submit(lambda: exit(1))
+    default_background.submit(done.set)
     assert done.wait(60)
     assert default_background.thread is not None
     assert default_background.thread.is_alive()
@@ -210,7 +210,7 @@ def test_thread_that_was_killed_is_replaced(
         ),
         mock.patch.object(threading, "excepthook"),
     ):
-        default_background.do(lambda: 1 // 0)
+        default_background.submit(lambda: 1 // 0)
         thread.join(60)
     assert not thread.is_alive()
     first.release()
@@ -305,7 +305,7 @@ def test_loss_is_told_after_a_renewal_where_there_are_no_more_threads(
 @on_each_server
 def test_release_left_to_the_background_concerns_no_later_transaction(alias: str) -> None:
     """The lock of one that was rolled back may well be lost."""
-    with mock.patch.object(Background, "do") as do:
+    with mock.patch.object(Background, "submit") as submit:
         with suppress(DatabaseError), transaction.atomic(using=alias):
             lease = acquire(alias)
             lease.release()
@@ -314,20 +314,20 @@ def test_release_left_to_the_background_concerns_no_later_transaction(alias: str
     with transaction.atomic(using=alias):
         Counter.objects.using(alias).create()
     assert Counter.objects.using(alias).exists()
-    [[finish]] = [call.args for call in do.call_args_list]
-    finish()
+    [[complete]] = [call.args for call in submit.call_args_list]
+    complete()
 
 
 @on_each_server
 def test_release_left_to_the_background_is_done_once(alias: str) -> None:
     """Even if the thread that wanted the lock again was faster."""
-    with mock.patch.object(Background, "do") as do:
+    with mock.patch.object(Background, "submit") as submit:
         with suppress(DatabaseError), transaction.atomic(using=alias):
             acquire(alias).release()
             connections[alias].close()
     lease = acquire(alias)
-    [[finish]] = [call.args for call in do.call_args_list]
-    finish()
+    [[complete]] = [call.args for call in submit.call_args_list]
+    complete()
     assert not free_for_others(alias)
     assert lease.release()
 
@@ -353,7 +353,7 @@ def test_idle_sessions_are_closed_whatever_they_were_used_for(alias: str, use: s
 def until_when_idle(alias: str, condition: Callable[[], bool]) -> None:
     """Wait for what happens when a store has not been used for a while, which is short."""
     with mock.patch("django_distlock.concurrency.background.IDLE", 0.01):
-        background(alias).do(lambda: None)  # wakes it
+        background(alias).submit(lambda: None)  # wakes it
         until(condition)
 
 

@@ -20,7 +20,7 @@ from django_distlock import (
     release_lock,
 )
 from django_distlock.concurrency.background import background
-from django_distlock.leases.registry import current_flow
+from django_distlock.leases.registry import current_registry
 from tests.app.models import Counter
 from tests.support.concurrency import elsewhere, run
 from tests.support.databases import committed
@@ -160,9 +160,9 @@ def test_leases_left_behind_do_not_pile_up(
             lease.release()
         moved_clock.expire(lease)
         scripted.owner = ""
-    assert current_flow().left_behind("default", "report 0") is None
-    acquire("default", "another").leave_behind()
-    assert current_flow().left_behind("default", "another") is not None
+    assert current_registry().find_unreleased("default", "report 0") is None
+    acquire("default", "another").mark_unreleased()
+    assert current_registry().find_unreleased("default", "another") is not None
 
 
 def test_lease_left_behind_guards_no_commit(scripted: ScriptedBackend) -> None:
@@ -171,15 +171,15 @@ def test_lease_left_behind_guards_no_commit(scripted: ScriptedBackend) -> None:
         scripted.answer("release", DOWN)
         with pytest.raises(LockBackendUnavailable):
             lease.release()
-        assert current_flow().at_work() == []
+        assert current_registry().guarding_leases() == []
 
 
 def test_lease_of_a_thread_that_has_ended_is_only_renewed_no_more() -> None:
     """There is nobody to acquire it again."""
     lease = elsewhere(lambda: acquire("memory"))
     gc.collect()
-    lease.leave_behind()
-    assert lease.is_left_behind
+    lease.mark_unreleased()
+    assert lease.is_unreleased
     assert lease.release()
 
 
@@ -191,7 +191,7 @@ def test_interrupted_release_of_what_was_reentered_counts(scripted: ScriptedBack
         with pytest.raises(KeyboardInterrupt):
             lease.release()
     assert lease.held
-    assert not lease.is_left_behind
+    assert not lease.is_unreleased
     assert lease.release()
     assert scripted.owner == ""
 

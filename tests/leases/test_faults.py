@@ -244,7 +244,7 @@ def test_nothing_stays_behind(alias: str, moved_clock: MovedClock) -> None:
     assert thread is not None
     moved_clock.advance(60)  # it looked when a lease that it had been woken for was due
     with mock.patch("django_distlock.concurrency.background.IDLE", 0.01):
-        background(alias).do(lambda: None)  # wakes it
+        background(alias).submit(lambda: None)  # wakes it
         thread.join(60)
     assert not thread.is_alive()
     assert background(alias).thread is None

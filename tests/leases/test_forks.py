@@ -10,7 +10,7 @@ from django.db import connections
 
 from django_distlock import Lease, LockLost, acquire_lock
 from django_distlock.concurrency.background import Background, background
-from django_distlock.leases.registry import current_flow
+from django_distlock.leases.registry import current_registry
 from tests.support.concurrency import until
 from tests.support.databases import committed, on_each_database, on_each_server
 from tests.support.holders import acquire, due_now, free_for_others, renewed_since
@@ -57,7 +57,7 @@ def test_forked_childs_copy_is_not_warned_of(alias: str) -> None:
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                current_flow()
+                current_registry()
                 assert not lease.held
                 assert lease.release() is False
                 lease.__del__()
@@ -74,7 +74,7 @@ def test_fork_that_calls_no_hooks_is_noticed(
     scripted: ScriptedBackend, default_background: Background
 ) -> None:
     """As uWSGI's is, by default."""
-    default_background.expect("the parent's")
+    default_background.pin("the parent's")
     thread = default_background.thread
     with mock.patch("os.getpid", return_value=-1):
         lease = acquire("default")

@@ -31,7 +31,7 @@ from django_distlock import (
 )
 from django_distlock.concurrency.background import background
 from django_distlock.leases import cleanup
-from django_distlock.leases.registry import RequestFlows, current_flow
+from django_distlock.leases.registry import RequestRegistries, current_registry
 from tests.support.concurrency import elsewhere, run
 from tests.support.databases import committed, on_each_database
 from tests.support.holders import acquire, take_away
@@ -126,7 +126,7 @@ def test_request_leaves_no_lock_behind(alias: str, client: Client) -> None:
             client.get("/leaving/")
         assert len(about_leases(caught)) == 1
         assert names(alias) == []
-        assert not current_flow().all()
+        assert not current_registry().leases()
 
 
 @on_each_database
@@ -226,10 +226,10 @@ def test_several_are_released_though_one_can_not_be(
 
 def test_warning_that_is_an_error_keeps_no_lock(scripted: ScriptedBackend) -> None:
     """All are released first."""
-    cleanup.begin()
+    cleanup.start_task()
     acquire("default")
     with pytest.raises(ResourceWarning, match=LEFT):
-        cleanup.end()
+        cleanup.finish_task()
     assert scripted.owner == ""
 
 
@@ -271,7 +271,7 @@ def test_beginning_without_an_end_is_of_no_consequence(
     with pytest.warns(ResourceWarning, match=LEFT):
         client.get("/leaving/")
     assert scripted.owner == ""
-    current_flow().begun.clear()
+    current_registry().held_at_start.clear()
 
 
 @on_each_database
@@ -333,7 +333,7 @@ def test_tasks_that_outlast_their_request_keep_what_they_have() -> None:
         await asyncio.to_thread(threads_lease.pop().release)
         await asyncio.to_thread(connections.close_all)
         gc.collect()
-        requests = [each for each in gc.get_objects() if isinstance(each, RequestFlows)]
+        requests = [each for each in gc.get_objects() if isinstance(each, RequestRegistries)]
         assert [(each.ended, len(each)) for each in requests] == [(True, 0)]
         task = going_on.pop()
         task.cancel()
@@ -386,7 +386,7 @@ tasks: Any = import_module("django.tasks") if find_spec("django.tasks") else Non
 
 def enqueue_task() -> list[Any]:
     """Run it, and return its result; where Django has no tasks, what its signals would call."""
-    by_hand = (cleanup.begin, run_task, cleanup.end)
+    by_hand = (cleanup.start_task, run_task, cleanup.finish_task)
     return [tasks.task(run_task).enqueue()] if tasks else [call() for call in by_hand][:0]
 
 
@@ -417,20 +417,22 @@ def test_lease_that_nobody_refers_to_is_warned_of(alias: str) -> None:
 
 
 @on_each_database
-@pytest.mark.parametrize("ending", ["released", "lost", "expired", "put off"])
+@pytest.mark.parametrize("ending", ["released", "lost", "expired", "deferred"])
 def test_lease_that_has_ended_is_not_warned_of(
     alias: str, ending: str, moved_clock: MovedClock
 ) -> None:
     """Nobody misses it."""
 
     def end() -> None:
-        with transaction.atomic(using=alias) if ending == "put off" else distributed_lock("report"):
+        with (
+            transaction.atomic(using=alias) if ending == "deferred" else distributed_lock("report")
+        ):
             lease = acquire(alias, renew=False)
-            if ending in ("released", "put off"):
+            if ending in ("released", "deferred"):
                 lease.release()
         if ending == "lost":
             take_away(lease)
-            lease.lose()
+            lease.mark_lost()
         if ending == "expired":
             moved_clock.expire(lease)
 

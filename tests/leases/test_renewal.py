@@ -361,12 +361,12 @@ def test_lease_that_is_being_told_lost_is_not_released(
     scripted: ScriptedBackend, renewed: Lease, lost: dict[Lease, str]
 ) -> None:
     """Who settles it first has the last word."""
-    assert renewed.settle()
+    assert renewed.claim_end()
     assert not renewed.held
     assert "is being released, or lost" in repr(renewed)
     assert renewed.release() is False
     assert scripted.calls == ["acquire"]
-    renewed.tell_lost()
+    renewed.send_lost()
     assert list(lost) == [renewed]
 
 
@@ -393,7 +393,7 @@ def test_release_and_loss_are_settled_once(
         released = release(claim, keep)
         with pytest.raises(LockLost, match="is being released"):
             unrenewed.check()
-        unrenewed.lose()
+        unrenewed.mark_lost()
         assert unrenewed.release() is False
         return released
 

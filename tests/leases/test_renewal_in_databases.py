@@ -20,7 +20,7 @@ from django_distlock.backends.database.mysql import MySQLStatements
 from django_distlock.backends.database.sqlite import SQLiteStatements
 from django_distlock.backends.database.statements import Statements
 from django_distlock.concurrency.background import background
-from django_distlock.leases.registry import current_flow
+from django_distlock.leases.registry import current_registry
 from django_distlock.leases.request import Request, describe_holder, new_owner
 from django_distlock.models import Lock
 from django_distlock.records import Grant
@@ -109,9 +109,9 @@ def granted(alias: str, number: int) -> Lease:
     )
     now = datetime.now(UTC)
     grant = Grant(number, now, now + timedelta(hours=1))
-    lease = Lease(request, grant, clocks.monotonic(), current_flow())
-    current_flow().remember(lease)
-    current_flow().keep(lease)
+    lease = Lease(request, grant, clocks.monotonic(), current_registry())
+    current_registry().add(lease)
+    current_registry().retain(lease)
     return lease
 
 
@@ -252,10 +252,10 @@ def test_renewal_spares_a_transaction_that_has_read(moved_clock: MovedClock) -> 
     lease = acquire("default", ttl=60, renew=False)
     moved_clock.stop()
     with transaction.atomic():
-        assert lease.is_in_the_way()
+        assert lease.would_disturb_transaction()
         moved_clock.advance(lease.remaining - 19)
-        assert not lease.is_in_the_way()
-    assert not lease.is_in_the_way()
+        assert not lease.would_disturb_transaction()
+    assert not lease.would_disturb_transaction()
     lease.release()
 
 

@@ -466,7 +466,7 @@ def test_commit_under_a_lost_lock_is_refused(alias: str) -> None:
     async def main() -> None:
         async with distributed_lock("1234collectPayment", backend=alias) as lease:
             await asyncio.to_thread(take_away, lease)
-            lease.lose()
+            lease.mark_lost()
             await sync_to_async(write)()
 
     def write() -> None:
@@ -507,7 +507,7 @@ def test_cancelled_while_acquiring_leaves_no_lock(scripted: ScriptedBackend, tim
     until(lambda: scripted.owner == "")
 
 
-def test_cancelled_while_it_is_contended_has_nothing_to_give_back(
+def test_cancelled_while_it_is_contended_has_nothing_to_release(
     scripted: ScriptedBackend,
 ) -> None:
     """The lock is another's."""

@@ -33,7 +33,7 @@ from django_distlock import (
 )
 from django_distlock.concurrency import callers, executors
 from django_distlock.concurrency.background import background
-from django_distlock.leases.registry import current_flow
+from django_distlock.leases.registry import current_registry
 from django_distlock.signals import lock_acquired, lock_lost
 from tests.support.concurrency import run, until
 from tests.support.databases import committed, on_each_database, on_each_server
@@ -121,10 +121,10 @@ def test_forked_child_is_another_worker(scripted: ScriptedBackend) -> None:
     async def main() -> None:
         lease = await get("default")
         if not (pid := os.fork()):
-            os._exit(len(current_flow().all()))
+            os._exit(len(current_registry().leases()))
         _, status = await asyncio.to_thread(os.waitpid, pid, 0)
         assert status == 0
-        assert current_flow().all()
+        assert current_registry().leases()
         await lease.arelease()
 
     run(main())
@@ -343,15 +343,15 @@ def test_release_waits_for_a_transaction_left_open_while_its_thread_is_busy(alia
 
 
 @on_each_server
-def test_put_off_release_of_who_is_cancelled_is_renewed(
+def test_deferred_release_of_who_is_cancelled_is_renewed(
     alias: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until the transaction has ended: it can still be committed."""
     stall = Stall()
-    giving_back = Lease.giving_back
+    release_steps = Lease.release_steps
 
-    async def give_back_slowly(lease: Lease, calls: Any, **options: Any) -> bool:
-        released = await giving_back(lease, calls, **options)
+    async def release_slowly(lease: Lease, calls: Any, **options: Any) -> bool:
+        released = await release_steps(lease, calls, **options)
         stall()
         return released
 
@@ -360,7 +360,7 @@ def test_put_off_release_of_who_is_cancelled_is_renewed(
     async def hold() -> None:
         async with distributed_lock("1234collectPayment", backend=alias) as lease:
             leases.append(lease)
-            monkeypatch.setattr(Lease, "giving_back", give_back_slowly)
+            monkeypatch.setattr(Lease, "release_steps", release_slowly)
 
     async def work() -> None:
         task = asyncio.create_task(hold())
@@ -518,7 +518,7 @@ def test_error_keeps_nothing_alive(scripted: ScriptedBackend, action: str) -> No
 
     async def main() -> ref[Any]:
         lease = await get("default")
-        current_flow().forget(lease)
+        current_registry().remove(lease)
         scripted.answer(action, fail)
         with suppress(LockBackendUnavailable):
             await (lease.arelease() if action == "release" else lease.arenew())
@@ -593,7 +593,7 @@ def test_leftovers_are_released_without_blocking_the_loop(alias: str) -> None:
 
     async def main() -> None:
         lease = await get(alias)
-        lease.release_for_nobody()
+        lease.cleanup_release()
         assert lease.held
         await others_ended()
         assert lease.released

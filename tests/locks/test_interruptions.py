@@ -20,7 +20,7 @@ import django_distlock
 from django_distlock import acquire_lock, distributed_lock, lock_backends
 from django_distlock.concurrency.background import background
 from django_distlock.concurrency.callers import current_worker
-from django_distlock.leases.registry import current_flow
+from django_distlock.leases.registry import current_registry
 from tests.support.databases import committed
 from tests.support.holders import acquire, work_off
 from tests.support.processes import Workers
@@ -192,7 +192,7 @@ def left_over() -> Iterator[str]:
         work_off()  # what a rollback left to the background
     if background(ALIAS).renewals.next_due() < math.inf:
         yield "a lease is renewed"
-    if current_flow().at_work():
+    if current_registry().guarding_leases():
         yield "a commit depends on a lease"
     try:
         acquire_lock("1234collectPayment", backend=ALIAS, timeout=0.0001)
@@ -202,14 +202,14 @@ def left_over() -> Iterator[str]:
 
 def forget_all() -> None:
     """Begin anew."""
-    flow = current_flow()
-    for lease in flow.all():
-        lease.settle()
+    registry = current_registry()
+    for lease in registry.leases():
+        lease.claim_end()
         lease.stop_renewal()
-        flow.forget(lease)
-    flow.entered.clear()
-    flow.put_off.clear()
-    current_worker().flow = None
+        registry.remove(lease)
+    registry.block_entries.clear()
+    registry.deferred_releases.clear()
+    current_worker().registry = None
     lock_backends[ALIAS].clear()  # type: ignore[attr-defined]
 
 

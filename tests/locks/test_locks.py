@@ -466,7 +466,7 @@ def test_coroutine_for_sync_code_may_not_suspend() -> None:
 def test_interrupted_reentry_counts_for_nothing(scripted: ScriptedBackend) -> None:
     """One release is enough as before."""
     lease = acquire("default")
-    with mock.patch.object(Acquisition, "keep", side_effect=KeyboardInterrupt):
+    with mock.patch.object(Acquisition, "retain", side_effect=KeyboardInterrupt):
         with pytest.raises(KeyboardInterrupt):
             acquire_lock("1234collectPayment", reentrant=True)
     assert lease.held

@@ -275,7 +275,7 @@ def test_inner_block_raises_when_the_lease_was_lost(alias: str) -> None:
     with pytest.raises(LockLost, match="before its block ended") as outer, lock as lease:
         with pytest.raises(LockLost) as lost, lock:
             take_away(lease)
-            lease.lose()
+            lease.mark_lost()
             inner.set()
         assert lost.value.lease is lease
     assert outer.value.lease is lease
@@ -288,7 +288,7 @@ def test_lost_lease_is_not_reentered(alias: str) -> None:
     lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True, renew=False)
     with pytest.raises(LockLost), lock as lease:
         take_away(lease)
-        lease.lose()
+        lease.mark_lost()
         with lock as successor:
             assert successor is not lease
             assert successor.token
@@ -303,7 +303,7 @@ def test_lost_lease_is_contended_when_others_have_the_lock(alias: str) -> None:
     """Though the name is still known."""
     lease = acquire(alias, renew=False)
     take_away(lease)
-    lease.lose()
+    lease.mark_lost()
     other = elsewhere(lambda: acquire(alias))
     assert acquire_lock("1234collectPayment", backend=alias, reentrant=True) is None
     assert acquire_lock("1234collectPayment", backend=alias, reentrant=True, timeout=0.01) is None

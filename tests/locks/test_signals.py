@@ -278,7 +278,7 @@ def test_lock_that_is_acquired_again_in_a_transaction_is_told_once(alias: str, t
 
 @on_each_server
 @pytest.mark.parametrize("failing", [False, True])
-def test_put_off_release_that_is_a_loss_is_told_as_one(
+def test_deferred_release_that_is_a_loss_is_told_as_one(
     alias: str, told: Told, failing: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The transaction is another database's, so its commit can't be refused."""
@@ -388,7 +388,7 @@ def test_loss_is_told_by_whatever_notices_it_first(alias: str, told: Told, how: 
     ):
         take_away(lease)
         if how == "check":
-            lease.lose()
+            lease.mark_lost()
         with suppress(LockLost):
             if how != "leave":
                 getattr(lease, how)()

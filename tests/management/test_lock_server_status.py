@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from django.core.management import CommandError
 
-from django_distlock.leases.lease import Extension
+from django_distlock.records import LeaseClaim
 from tests.support.concurrency import until
 from tests.support.lock_server_command import (
     BACKEND,
@@ -83,7 +83,7 @@ def test_status_lists_twenty_locks_and_counts_the_others(place: Place) -> None:
             assert lines[-1].startswith("19: a host, 49m ")
             assert len(lines) == 5 + 20
             assert store.acquire("20", "nameless", 60, "")
-            assert store.release(Extension("00", "owner", 60))
+            assert store.release(LeaseClaim("00", "owner", 60))
             wire.close()
             until(lambda: store.status()["locks"] == 20)  # and not what was offered on that wire
         lines = said("--status", *place.at).splitlines()

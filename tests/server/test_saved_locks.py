@@ -15,8 +15,8 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from django_distlock import LockBackendUnavailable, clocks
-from django_distlock.leases.lease import Extension
 from django_distlock.management.commands import run_lock_server
+from django_distlock.records import LeaseClaim
 from django_distlock.server import saved
 from django_distlock.server.saved import Claimed, InUse, StateFile, Unreadable
 from django_distlock.server.table import Described
@@ -255,7 +255,7 @@ def test_holder_reclaims_its_lock_after_a_crash(place: Place) -> None:
     with place.start(*LONG) as running:
         running.serve()
         with place.store() as store:
-            assert store.renew([Extension("1234collectPayment", "owner", 1000, token, "a host")])
+            assert store.renew([LeaseClaim("1234collectPayment", "owner", 1000, token, "a host")])
         assert list(place.held()) == ["1234collectPayment"]
         with pytest.raises(LockBackendUnavailable):
             place.acquire("5678collectPayment")

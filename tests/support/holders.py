@@ -86,7 +86,7 @@ def due_now(leases: list[Lease]) -> None:
     renewed = background(leases[0].backend)
     for lease in leases:
         lease.due = clocks.monotonic()
-    renewed.do(renewed.renewals.next_due)  # wakes it
+    renewed.submit(renewed.renewals.next_due)  # wakes it
 
 
 def work_off() -> None:
@@ -94,7 +94,7 @@ def work_off() -> None:
     for each in map(background, settings.DISTLOCK):
         if each.thread is not None:
             done = threading.Event()
-            each.do(done.set)
+            each.submit(done.set)
             assert done.wait(60)
 
 

@@ -18,7 +18,7 @@ from django.core.management import call_command
 from django.test import override_settings
 
 from django_distlock.backends.server import ServerBackend
-from django_distlock.leases.lease import Extension
+from django_distlock.records import LeaseClaim
 from tests.support.children import tied
 from tests.support.lock_servers import write_secret
 from tests.support.paths import ROOT
@@ -167,7 +167,7 @@ class Place:
         """Give back what the owner must hold."""
         with self.store() as store:
             for each in semaphores:
-                assert store.release(Extension(each, owner, 1000), keep)
+                assert store.release(LeaseClaim(each, owner, 1000), keep)
 
     def held(self) -> dict[str, float]:
         """Return the seconds for which each lock is held still."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from django_distlock import distributed_lock
-from django_distlock.leases.lease import Extension
+from django_distlock.records import LeaseClaim
 from tests.support.ports import HOST
 from tests.support.redis_servers import connect
 from tests.support.redis_stores import ALIAS, waiting
@@ -31,9 +31,9 @@ def take(semaphore: str = "1234collectPayment", **arguments: Any) -> float:
         return time.monotonic_ns()
 
 
-def claim(semaphore: str, owner: str) -> Extension:
+def claim(semaphore: str, owner: str) -> LeaseClaim:
     """Return the claim of an owner who has no lease yet."""
-    return Extension(semaphore, owner, 60)
+    return LeaseClaim(semaphore, owner, 60)
 
 
 def join(store: RedisBackend, semaphore: str, owner: str, wake: Any = print) -> QueuedPlace:

@@ -21,7 +21,7 @@ from django_distlock import (
     lock_backends,
     release_lock,
 )
-from django_distlock.leases.registry import current_flow
+from django_distlock.leases.registry import current_registry
 from django_distlock.models import Lock
 from tests.app.models import Counter
 from tests.support.concurrency import elsewhere, until, used_elsewhere
@@ -407,7 +407,7 @@ def test_another_wrapper_that_is_put_back_at_each_reconnection_does_not_pile_up(
             connection_created.disconnect(install)
         assert len(ours) == 1
         with mock.patch(
-            "django_distlock.leases.commit_guard.current_flow", wraps=current_flow
+            "django_distlock.leases.commit_guard.current_registry", wraps=current_registry
         ) as asked:
             getattr(connection, name)()
     assert len(calls) == asked.call_count == 1
@@ -420,14 +420,14 @@ def test_guard_that_another_wrapper_has_thrown_out_is_put_back(name: str) -> Non
         vars(connection)[name] = closure(getattr(other, name), [])
         connection_created.send(sender=type(connection), connection=connection)
         with mock.patch(
-            "django_distlock.leases.commit_guard.current_flow", wraps=current_flow
+            "django_distlock.leases.commit_guard.current_registry", wraps=current_registry
         ) as asked:
             getattr(connection, name)()
         assert asked.call_count == 2  # by the other's, too, which it calls
         vars(connection).pop(name)
         connection_created.send(sender=type(connection), connection=connection)
         with mock.patch(
-            "django_distlock.leases.commit_guard.current_flow", wraps=current_flow
+            "django_distlock.leases.commit_guard.current_registry", wraps=current_registry
         ) as asked:
             getattr(connection, name)()
         assert asked.call_count == 1

@@ -89,8 +89,8 @@ def test_forked_child_leaves_the_parents_release_alone(alias: str) -> None:
     def drop_callbacks() -> None:
         connections[alias].run_on_commit = []
         worked_off = threading.Event()
-        background(alias).expect(worked_off)
-        background(alias).do(worked_off.set)
+        background(alias).pin(worked_off)
+        background(alias).submit(worked_off.set)
         assert worked_off.wait(60)
 
     with transaction.atomic(using=alias):
@@ -107,13 +107,13 @@ def test_forked_child_leaves_the_parents_release_alone(alias: str) -> None:
 @on_each_database
 def test_rollback_releases_in_this_thread(alias: str) -> None:
     """Though Django calls nothing then; a script that fails may end before another thread runs."""
-    with mock.patch.object(Background, "do") as left_to_the_background:
+    with mock.patch.object(Background, "submit") as left_to_the_background:
         with suppress(SystemExit), transaction.atomic(using=alias):
             lease = acquire(alias)
             lease.release()
             raise SystemExit
     assert free_for_others(alias)
-    left_to_the_background.assert_called_once_with(lease.tell_released)
+    left_to_the_background.assert_called_once_with(lease.send_released)
 
 
 @on_each_database

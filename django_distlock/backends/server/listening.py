@@ -300,7 +300,7 @@ class Listener:
         """Let holders know whether they have what may have ended with the connection."""
         for store in list(self._stores):
             renewing = background(store)
-            renewing.do(renewing.renewals.hasten)
+            renewing.submit(renewing.renewals.hasten)
 
     @contextmanager
     def _closed_then(self, wire: ServerWire) -> Iterator[None]:

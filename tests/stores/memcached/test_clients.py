@@ -12,8 +12,8 @@ from django.core.cache import caches
 
 from django_distlock import LockBackendUnavailable, acquire_lock, clocks, lock_backends
 from django_distlock.backends import memcached_clients
-from django_distlock.leases.lease import Extension
 from django_distlock.leases.request import new_owner
+from django_distlock.records import LeaseClaim
 from tests.support.concurrency import Interrupted
 from tests.support.holders import acquire
 from tests.support.memcached_stores import (
@@ -235,7 +235,7 @@ def test_renewal_at_a_hanging_server_has_one_store_timeout(
     """For all leases; but each that is answered shows that the server lives."""
     began = stores_clock[0]
     client = HangingClient(stores_clock)
-    leases = [Extension(name, new_owner(), 60) for name in "abcdefgh"]
+    leases = [LeaseClaim(name, new_owner(), 60) for name in "abcdefgh"]
     answers = [memcached_clients.Entry(lease.owner, 1) for lease in leases[1::-1]]
 
     def read(key: bytes) -> Any:

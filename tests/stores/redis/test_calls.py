@@ -20,8 +20,8 @@ from django_distlock import (
 from django_distlock.backends.redis.connections import Node
 from django_distlock.backends.redis.wire import RedisWire
 from django_distlock.backends.sockets.pools import AT_ONCE
-from django_distlock.leases.lease import Extension
 from django_distlock.leases.request import new_owner
+from django_distlock.records import LeaseClaim
 from django_distlock.signals import lock_acquired
 from tests.support.concurrency import Interrupted, run, until
 from tests.support.holders import acquire
@@ -301,7 +301,7 @@ def test_release_by_a_task_that_is_cancelled_is_carried_out(
     redis_server: Server, redis_store: RedisBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was sent, and there is nothing to undo."""
-    claim = Extension("1234collectPayment", new_owner(), 60)
+    claim = LeaseClaim("1234collectPayment", new_owner(), 60)
 
     async def main() -> None:
         waits = sent_by_task(monkeypatch)
@@ -339,7 +339,7 @@ def test_cancelled_release_that_fails_is_logged(
     with locks_of(redis_server, store={"store_timeout": 0.3}):
         until(lambda: not why_not("5678collectPayment"))
         run(main())
-    lease.leave_behind()
+    lease.mark_unreleased()
 
 
 def test_lock_that_ends_while_locks_are_listed_is_not(

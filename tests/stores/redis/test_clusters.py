@@ -17,8 +17,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from django_distlock import LockBackendUnavailable, aacquire_lock, acquire_lock, clocks
 from django_distlock.backends.redis import servers as module
 from django_distlock.backends.redis.connections import Moved, Node
-from django_distlock.leases.lease import Extension
 from django_distlock.leases.request import new_owner
+from django_distlock.records import LeaseClaim
 from tests.support.concurrency import elsewhere, run, until
 from tests.support.holders import acquire, due_now, renewed_since
 from tests.support.ports import HOST
@@ -464,7 +464,7 @@ def test_plain_client_of_a_node_is_told_how_to_find_the_others(
         with pytest.raises(LockBackendUnavailable, match=match):
             store.force_release(semaphore, 1)
         with pytest.raises(LockBackendUnavailable, match=match):
-            store.renew([Extension(semaphore, new_owner(), 1)])
+            store.renew([LeaseClaim(semaphore, new_owner(), 1)])
         with pytest.raises(LockBackendUnavailable, match=match):
             run(acquire_async(store, semaphore))
 

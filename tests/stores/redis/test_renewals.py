@@ -10,8 +10,8 @@ from redis.crc import key_slot
 from django_distlock import LockBackendUnavailable, clocks
 from django_distlock.backends.redis import servers
 from django_distlock.backends.redis.connections import Node
-from django_distlock.leases.lease import Extension
 from django_distlock.leases.request import new_owner
+from django_distlock.records import LeaseClaim
 from tests.support.concurrency import run
 from tests.support.redis_servers import connect, node_of
 from tests.support.redis_stores import commands, key_of
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.needs("redis", "redis_cluster"), pytest.mark.once]
 
 
-def claims(store: Any, names: Any, sent: list[int]) -> list[Extension]:
+def claims(store: Any, names: Any, sent: list[int]) -> list[LeaseClaim]:
     """Return these leases, granted and renewed once by a store; nothing is sent since."""
-    found = [Extension(name, new_owner(), 60) for name in names]
+    found = [LeaseClaim(name, new_owner(), 60) for name in names]
     for claim in found:
         assert store.acquire(claim.semaphore, claim.owner, 10, "")
     assert len(store.renew([claim._replace(ttl=10) for claim in found])) == len(found)
@@ -74,13 +74,13 @@ def test_server_that_forgot_the_script_renews_all_the_same(
 # A cluster
 
 
-def name_of(client: RedisCluster, lease: Extension) -> str:
+def name_of(client: RedisCluster, lease: LeaseClaim) -> str:
     """Return what the store calls the node that has it."""
     host, port = node_of(client, key_of(lease.semaphore, prefix=""))
     return f"Redis at {host}:{port}"
 
 
-def some_claims(store: RedisBackend, sent: list[int], number: int = 30) -> list[Extension]:
+def some_claims(store: RedisBackend, sent: list[int], number: int = 30) -> list[LeaseClaim]:
     """Return leases on semaphores that nobody has had, at all nodes."""
     return claims(store, (f"{new_owner()}" for _ in range(number)), sent)
 

@@ -122,7 +122,7 @@ def test_who_waits_is_told_when_the_server_is_killed(
     async def take_in_task() -> None:
         await aacquire_lock("1234collectPayment", backend=ALIAS, timeout=100)
 
-    acquire(ALIAS, renew=False).leave_behind()
+    acquire(ALIAS, renew=False).mark_unreleased()
     waits: list[Future[Any]] = [threads.submit(take) for _ in range(5)]
     waits.append(threads.submit(lambda: run(take_in_task())))
     until(lambda: waiting(redis_server) == 6)

@@ -22,7 +22,7 @@ from django_distlock import (
 from django_distlock.backends.server import ServerBackend, listening
 from django_distlock.backends.server.listening import listener
 from django_distlock.checks import check_deployment, check_lock_backends
-from django_distlock.leases.lease import Extension
+from django_distlock.records import LeaseClaim
 from django_distlock.server.protocol import VERSION, decode, encode, prove
 from django_distlock.server.requests import PAGE
 from tests.support.concurrency import run
@@ -512,7 +512,7 @@ def test_process_that_the_server_does_not_know_listens_anew(lock_server: Server)
         heard.process = "1" * 32
         run(acquire_in_task())
         lease.release()
-        assert store.release(Extension("5678collectPayment", "owner", 1000))
+        assert store.release(LeaseClaim("5678collectPayment", "owner", 1000))
 
 
 @needs_server

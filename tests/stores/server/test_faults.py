@@ -164,7 +164,7 @@ def test_wait_that_ends_while_the_server_is_down_ends_so(
         moved_clock.advance(100)
         with pytest.raises(LockBackendUnavailable, match=r"refused|no answer"):
             wait.result(30)
-        lease.leave_behind()
+        lease.mark_unreleased()
         with suppress(LockBackendUnavailable):
             lease.release()
         server.start()

@@ -250,4 +250,4 @@ def test_listener_stays_as_long_as_a_lease_may_last(
         assert lease.held
         moved_clock.advance(60)
         until(lambda: not listens(mine))
-        lease.leave_behind()
+        lease.mark_unreleased()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from django_distlock import LockBackendUnavailable
-from django_distlock.leases.lease import Extension
+from django_distlock.records import LeaseClaim
 from tests.support.concurrency import until
 from tests.support.holders import acquire, due_now, renewed_since
 from tests.support.lock_client import LockClient, Serving, friend
@@ -87,7 +87,7 @@ def test_holder_keeps_a_lease_that_is_longer_than_the_server_lets_it_be() -> Non
     """It ends when it would, and isn't lost before."""
     with start_lock_server("--max-ttl", "60") as server, locks_of(server) as store:
         lease = acquire(ALIAS, ttl=60)
-        longer = Extension(lease.semaphore, lease.owner, 3600, lease.token)
+        longer = LeaseClaim(lease.semaphore, lease.owner, 3600, lease.token)
         with pytest.raises(LockBackendUnavailable, match=TOO_LONG):
             store.renew([longer])
         assert lease.held
