@@ -98,4 +98,4 @@ asgi = get_asgi_application()
 # whether there is still something to renew when the first lease would have been due.
 patch("django_distlock.leases.lease.PERIOD", 1 / 60).start()
 patch("django_distlock.concurrency.background.IDLE", 0).start()
-patch("django_distlock.backends.database.listening.IDLE", 0.2).start()
+patch("django_distlock.backends.listening.IDLE", 0.2).start()

@@ -154,7 +154,8 @@ def test_signal_may_be_sent_in_the_midst_of_sending_it(name: str) -> None:
 
 def test_listener_may_be_needed_in_the_midst_of_a_change() -> None:
     """By another one that waits."""
-    listener = listening.Listener("postgresql", 2, DatabaseBackend.statements, 2)
+    database = listening.Database("postgresql", (), DatabaseBackend.statements, 2, 2)
+    listener = listening.Listener(database)
     inner = mock.Mock(number=1)
 
     class Outer:
@@ -167,7 +168,7 @@ def test_listener_may_be_needed_in_the_midst_of_a_change() -> None:
             return 2
 
     def add() -> bool:
-        with mock.patch.object(listening, "lacks_threads", return_value=True):
+        with mock.patch.object(listener, "start"):
             outer: Any = Outer()
             listener.add(outer)
         return True

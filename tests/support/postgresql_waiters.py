@@ -65,7 +65,7 @@ def until_waiting(number: int) -> None:
 
 def until_heard() -> None:
     """Return when this process hears of what its waiters are offered."""
-    until(lambda: current_listener().hears)
+    until(lambda: current_listener().is_listening)
 
 
 def another_waits(seen_at: datetime) -> None:

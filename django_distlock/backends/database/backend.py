@@ -214,7 +214,7 @@ class DatabaseBackend(BaseLockBackend):
         if listening is None:
             return None
         if not self._run(attrgetter("queues_waiters")):
-            listening.be_deaf()
+            listening.suspend()
             return None
         waiting = QueuedPlace(
             listening, partial(_run_at, self.alias), semaphore, owner, holder, wake
@@ -228,7 +228,7 @@ class DatabaseBackend(BaseLockBackend):
         if is_behind_pooler(connections_by_alias.settings[self.using]):
             return None
         found = listener(self.using, self.connections, type(self).statements, self.store_timeout)
-        return found if found.may_hear() else None
+        return found if found.may_listen() else None
 
     @cached_property
     def _can_listen(self) -> bool:

@@ -4,25 +4,35 @@ import os
 import random
 from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
+from django_distlock.backends.sockets.daemons import NoThread
 from django_distlock.exceptions import LockBackendUnavailable
 
 from .errors import Conflict
 from .statements import Parameters, Row
 
-if TYPE_CHECKING:
-    from .listening import Listener
-
-ALONE: Final = 0.01
-FIRST_PATIENCE: Final = 0.1
-PATIENCE: Final = 1.0
-"""Seconds after which a waiter tries by itself: the first time, and later on.
+FIRST_RETRY_ALONE: Final = 0.01
+FIRST_RETRY: Final = 0.1
+RETRY: Final = 1.0
+"""Seconds after which a waiter tries by itself: the first time, and later.
 
 A release that was under way when it joined may not have seen it, if nobody else waited.
 """
-WITHOUT_EARS: Final = 0.2
-"""The most, while the process doesn't hear of what it is offered: not yet, or not now."""
+POLL_INTERVAL: Final = 0.2
+"""At most, while the process doesn't receive notifications: not yet, or not now."""
+
+
+class Listening(Protocol):
+    """What receives the offers to the waiters of this process: see listening.Listener."""
+
+    process: int
+
+    @property
+    def is_listening(self) -> bool: ...
+    def is_silent(self) -> bool: ...
+    def add(self, place: "QueuedPlace") -> object: ...
+    def remove(self, place: "QueuedPlace") -> None: ...
 
 
 class QueuedPlace:
@@ -32,7 +42,7 @@ class QueuedPlace:
 
     def __init__(
         self,
-        listening: "Listener",
+        listener: Listening,
         run: Callable[..., Any],
         semaphore: str,
         owner: str,
@@ -43,34 +53,36 @@ class QueuedPlace:
         self.number = next(_numbers)
         self.owner = owner
         self.wake = wake
-        self._listener = listening
+        self._listener = listener
         self._run = run
         self._semaphore = semaphore
         self._holder = holder
         self._offered = False
         self._missing = False
-        self._patience = PATIENCE
+        self._patience = RETRY
 
     @property
     def patience(self) -> float:
         """Seconds after which to try again, unless woken."""
-        seconds, self._patience = self._patience, PATIENCE
-        if self._listener.hears:
+        seconds, self._patience = self._patience, RETRY
+        if self._listener.is_listening:
             return seconds
-        return min(seconds, random.uniform(WITHOUT_EARS / 2, WITHOUT_EARS))  # noqa: S311 - not for secrets
+        return min(seconds, random.uniform(POLL_INTERVAL / 2, POLL_INTERVAL))  # noqa: S311 - not for secrets
 
     def check(self) -> None:
-        """Do nothing: a try tells whether the server is there."""
+        """Do nothing: each attempt shows whether the server is there."""
 
     def join(self) -> bool:
-        """Wait from now on; False where that can't be done."""
+        """Enter the queue; return False where waiters can't be woken."""
         joined = False
         try:
             # First, so that it is known when it is notified.
-            if self._listener.add(self):
-                self._enter()
-                places[self.owner] = self
-                joined = True
+            self._listener.add(self)
+            self._enter()
+            places[self.owner] = self
+            joined = True
+        except NoThread:
+            pass
         finally:
             if not joined:
                 self._listener.remove(self)
@@ -93,39 +105,39 @@ class QueuedPlace:
         except LockBackendUnavailable as error:
             if not error.reply_lost:
                 raise
-            # Once more, as a try is made: the connection may have been cut long ago.
+            # Once more, as an acquisition does: the connection may have been cut long ago.
             parameters["again"] = True
             entered = self._run(lambda lock: lock.join(lock.fitting(parameters)), (Conflict,))
         self.id, is_free, is_alone = entered
-        self._patience = ALONE if is_alone else FIRST_PATIENCE
+        self._patience = FIRST_RETRY_ALONE if is_alone else FIRST_RETRY
         if is_free:
             self.wake()
 
     def offer(self) -> None:
-        """Know that the lock is this owner's, if it takes it now."""
+        """Note that the lock is this owner's, if it takes it now."""
         self._offered = True
         self.wake()
 
     def miss(self) -> None:
-        """Know that it is in the table no more: it may have been offered the lock, or not."""
+        """Note that its row is gone: the lock may have been offered to it, or not."""
         if not self._offered:
             self._missing = True
             self.wake()
 
     def take(self, parameters: Parameters) -> Row | None:
-        """Take what was offered, if it was."""
+        """Take the lock if it was offered."""
         if not (self._offered or self._missing):
             return None
         row: Row | None = self._run(lambda lock: lock.take(parameters), (Conflict,))
         return row
 
     def join_again(self) -> None:
-        """Wait where it waited before, since the offer has ended."""
+        """Return to the place in the queue, if the offer has ended."""
         if self._offered or self._missing:
             self._enter()
 
     def leave(self, *, granted: bool) -> None:
-        """Wait no more; if it is offered what is of no use any more, hand that on."""
+        """Leave the queue; an offer that is of no use any more goes to the next waiter."""
         places.pop(self.owner, None)
         self._listener.remove(self)
         if granted:
@@ -154,14 +166,14 @@ def remember(owner: str) -> None:
 
 
 def had_to_wait(owner: str) -> bool:
-    """Tell whether to expect that others wait, and forget it."""
+    """Return whether other waiters are to be expected, and forget it."""
     return bool(_waited) and _waited.pop(owner, owner) is None
 
 
-def _begin_anew() -> None:
-    """Have no waiters, as a child that was forked."""
+def _forget_waiters() -> None:
+    """Have no waiters, in a forked child."""
     places.clear()
     _waited.clear()
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(after_in_child=_forget_waiters)

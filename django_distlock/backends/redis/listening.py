@@ -244,7 +244,9 @@ class Listener:
         if self._thread is None or not self._thread.is_alive():
             self._listening = Future()
             self._failure = None
-            self._thread = start_daemon(self._run, f"django_distlock listens to {self._node}")
+            name = f"django_distlock listens to {self._node}"
+            self._thread = threading.Thread(target=self._run, name=name)
+            start_daemon(self._thread)
 
     def _is_allowed(self, listening: Future[bool]) -> bool:
         """Tell whether it listens, or isn't allowed to; raise if that isn't known in time."""

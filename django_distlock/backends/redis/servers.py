@@ -7,8 +7,8 @@ import math
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from threading import Thread
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from django.core.cache import caches
@@ -29,9 +29,6 @@ from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailabl
 from django_distlock.redaction.credentials import UNREADABLE_URL
 
 from .connections import Moved, Node
-
-if TYPE_CHECKING:
-    from threading import Thread
 
 T = TypeVar("T")
 
@@ -141,7 +138,8 @@ class Cluster:
         if self._looks_up is None or not self._looks_up.is_alive():
             known: Future[None] = Future()
             name = "django_distlock looks up a cluster"
-            self._looks_up = start_daemon(partial(self._look_up, known), name)
+            self._looks_up = Thread(target=self._look_up, args=[known], name=name)
+            start_daemon(self._looks_up)
             self._known = known
         return self._known
 

@@ -233,7 +233,8 @@ class Listener:
             if self._thread is None or not self._thread.is_alive():
                 self._known = Future()
                 name = f"django_distlock listens to {self._server.address}"
-                self._thread = start_daemon(self._run, name)
+                self._thread = threading.Thread(target=self._run, name=name)
+                start_daemon(self._thread)
             return self._known
 
     def _run(self) -> None:

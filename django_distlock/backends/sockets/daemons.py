@@ -1,20 +1,21 @@
-"""Threads that a store has in the background, which may be more than there can be."""
+"""Daemon threads of a store, where there may be no room for another thread."""
 
 import threading
-from collections.abc import Callable
 
 from django_distlock.exceptions import LockBackendUnavailable
+from django_distlock.runtime import lacks_threads
 
 
 class NoThread(LockBackendUnavailable):
-    """No thread can be started: there are too many, or the interpreter is about to end."""
+    """No thread can be started: there are too many, or the interpreter is shutting down."""
 
 
-def start_daemon(target: Callable[[], object], name: str) -> threading.Thread:
-    """Start a daemon thread; NoThread if there can be none."""
-    thread = threading.Thread(target=target, name=name, daemon=True)
+def start_daemon(thread: threading.Thread) -> None:
+    """Start it as a daemon thread; raise NoThread if it can't run."""
+    if lacks_threads():
+        raise NoThread(f"A thread is needed, but uWSGI lacks --enable-threads: {thread.name}")
+    thread.daemon = True
     try:
         thread.start()
     except RuntimeError as error:
-        raise NoThread(f"A thread is needed, but {error}: {name}") from error
-    return thread
+        raise NoThread(f"A thread is needed, but {error}: {thread.name}") from error

@@ -35,7 +35,7 @@ def fresh_listeners(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Begin and end without a connection to listen on, and with nobody known to wait."""
     monkeypatch.setattr(listening, "PROBING", SOON)
     listening.close_listeners()
-    monkeypatch.setattr(listening, "listeners", {})
+    monkeypatch.setattr("django_distlock.backends.listening.listeners", {})
     contended.clear()
     yield
     listening.close_listeners()
@@ -47,7 +47,7 @@ def fresh_listeners(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def only_woken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no waiter try by itself: it has to be woken."""
-    for name in ("ALONE", "FIRST_PATIENCE", "PATIENCE", "WITHOUT_EARS"):
+    for name in ("FIRST_RETRY_ALONE", "FIRST_RETRY", "RETRY", "POLL_INTERVAL"):
         monkeypatch.setattr(places, name, 600.0)
 
 

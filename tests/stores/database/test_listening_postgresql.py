@@ -8,10 +8,12 @@ import pytest
 from django.db import connections
 
 from django_distlock import Lease, acquire_lock, clocks
+from django_distlock.backends import listening as life_cycle
 from django_distlock.backends.database import DatabaseBackend, listening, places
 from django_distlock.backends.database import connections as own
 from django_distlock.backends.database.places import QueuedPlace
 from django_distlock.backends.database.postgresql import PostgreSQLStatements
+from django_distlock.backends.sockets import daemons
 from django_distlock.concurrency import process_queue
 from django_distlock.concurrency.process_queue import contended
 from django_distlock.leases.request import new_owner
@@ -100,7 +102,7 @@ def test_session_that_is_gone_is_replaced(only_woken: None, listened: list[int])
     with Line() as line:
         waiting = line.join()
         terminate(listened[0])
-        until(lambda: len(listened) > 1 and current_listener().hears)
+        until(lambda: len(listened) > 1 and current_listener().is_listening)
         lease.release()
         assert granted(waiting).release()
 
@@ -109,23 +111,25 @@ def test_late_probe_is_repeated_soon_and_then_less_and_less_often(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Until it is a few minutes: one process may have been busy, or be behind a pooler."""
-    listener = listening.Listener(ALIAS, 2, DatabaseBackend.statements, 2)
+    listener = listening.Listener(
+        listening.Database(ALIAS, ("name", "host", 5432), DatabaseBackend.statements, 2, 2)
+    )
     now = 1000.0
     monkeypatch.setattr(clocks, "monotonic", lambda: now)
-    assert [listener.be_deaf() for _ in range(5)] == [1, 5, 30, 300, 300]
-    assert not listener.may_hear()
+    assert [listener.suspend() for _ in range(5)] == [1, 5, 30, 300, 300]
+    assert not listener.may_listen()
     now += 300
-    assert listener.may_hear()
-    assert listener.be_deaf() == 300
+    assert listener.may_listen()
+    assert listener.suspend() == 300
     now += 601
-    assert listener.be_deaf() == 1
+    assert listener.suspend() == 1
 
 
 def test_who_waits_is_woken_after_a_late_probe(
     only_woken: None, listened: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process hears though it was thought not to."""
-    monkeypatch.setattr(listening, "DEAF", (0.01,))
+    monkeypatch.setattr(listening.Listener, "suspensions", (0.01,))
     monkeypatch.setattr(listening, "PROBING", 0.1)
     notify, late = PostgreSQLStatements.notify, [True]
 
@@ -176,7 +180,7 @@ def test_behind_a_pooler_waiters_try_again_and_again(
 ) -> None:
     """Whether it was told by DISABLE_SERVER_SIDE_CURSORS, or notices that it hears nothing."""
     monkeypatch.setattr(listening, "PROBING", 0.2)
-    monkeypatch.setattr(listening, "DEAF", (600.0,))
+    monkeypatch.setattr(listening.Listener, "suspensions", (600.0,))
     monkeypatch.setattr(own, "can_prepare", lambda settings: False)
     # Of the session that was heard on: another one would be noticed, too.
     vouched = lambda *_: [(listened[-1], None, None, None)]  # noqa: E731 - it may be asked, or not
@@ -199,12 +203,12 @@ def test_behind_a_pooler_waiters_try_again_and_again(
 
 def test_session_that_is_another_one_is_not_listened_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pooler may take its time to hand out another session."""
-    monkeypatch.setattr(listening, "DEAF", (600.0,))
+    monkeypatch.setattr(listening.Listener, "suspensions", (600.0,))
     rows = [(0, None, None, None)]
     with mock.patch.object(PostgreSQLStatements, "vouch", return_value=rows):
         place = store().join("1234collectPayment", new_owner(), "", lambda: None)
         assert place is not None
-        until(lambda: not current_listener().may_hear())
+        until(lambda: not current_listener().may_listen())
     assert not store().queues_all
     place.leave(granted=False)
 
@@ -233,7 +237,7 @@ def test_listener_goes_on_after_an_error(
         first, second = line.join(), line.join()
         Lock.objects.using(ALIAS).update(expires_at=PAST)
         lease = granted(first)
-        until(lambda: len(listened) == sessions and current_listener().hears)
+        until(lambda: len(listened) == sessions and current_listener().is_listening)
         lease.release()
         assert granted(second).release()
     assert not errors
@@ -242,9 +246,9 @@ def test_listener_goes_on_after_an_error(
 
 def test_without_threads_nobody_joins(monkeypatch: pytest.MonkeyPatch) -> None:
     """As under uWSGI without --enable-threads, or when there are too many."""
-    monkeypatch.setattr(listening, "lacks_threads", lambda: True)
+    monkeypatch.setattr(daemons, "lacks_threads", lambda: True)
     assert store().join("1234collectPayment", new_owner(), "", lambda: None) is None
-    monkeypatch.setattr(listening, "lacks_threads", lambda: False)
+    monkeypatch.setattr(daemons, "lacks_threads", lambda: False)
     with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError):
         assert store().join("1234collectPayment", new_owner(), "", lambda: None) is None
     assert waiters() == 0
@@ -253,23 +257,20 @@ def test_without_threads_nobody_joins(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_connection_is_closed_when_nobody_has_waited_for_a_while(
     listened: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And opened again for the next waiter, who wakes the thread if that sleeps."""
-    monkeypatch.setattr(listening, "DROWSY", 0.0)
-    monkeypatch.setattr(listening, "IDLE", 600.0)
+    """And opened again for the next waiter; until then the same one serves all."""
+    monkeypatch.setattr(life_cycle, "IDLE", 600.0)
     lease = acquire(ALIAS)
     with Line() as line:
         wait_by_hand()[0].leave(granted=False)
-        until(lambda: current_listener().sleeps)
         waiting = line.join()
         lease.release()
         granted(waiting).release()
         assert len(listened) == 1
-        until(lambda: current_listener().sleeps)
-        monkeypatch.setattr(listening, "IDLE", 0.0)
+        monkeypatch.setattr(life_cycle, "IDLE", 0.0)
         wait_by_hand()[0].leave(granted=False)
-        until(lambda: not current_listener().hears)
+        until(lambda: not current_listener().is_listening)
         until(lambda: not WaitingProcess.objects.using(ALIAS).exists())
-        monkeypatch.setattr(listening, "IDLE", 600.0)
+        monkeypatch.setattr(life_cycle, "IDLE", 600.0)
         lease = acquire(ALIAS)
         waiting = line.join()
         lease.release()
@@ -284,8 +285,8 @@ def test_connection_is_closed_before_a_test_database_is_dropped() -> None:
         place, _, _ = wait_by_hand()
         listener = current_listener()
         place.leave(granted=False)
-        assert listener.hears
-    assert not listener.hears
+        assert listener.is_listening
+    assert not listener.is_listening
 
 
 def test_forked_child_has_a_listener_of_its_own() -> None:
