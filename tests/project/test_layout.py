@@ -51,7 +51,6 @@ NOT_YET = {
     "tests/locks/test_holds.py",
     "tests/locks/test_locks.py",
     "tests/locks/test_reentrancy.py",
-    "tests/locks/test_semaphores.py",
     "tests/locks/test_signals.py",
     "tests/management/test_clear_stale_locks.py",
     "tests/project/test_example.py",
