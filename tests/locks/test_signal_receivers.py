@@ -1,0 +1,198 @@
+"""What receivers of the signals may do, and what happens when they fail."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter as Tally
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import connections, transaction
+
+from django_distlock import Lease, acquire_lock, distributed_lock, lock_backends, release_lock
+from django_distlock.concurrency.background import background
+from tests.app.models import Counter
+from tests.support.databases import SERVERS, committed, on_each_database, on_each_server
+from tests.support.holders import acquire, due_now, free_for_others, renew_now, take_away, work_off
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.scripted_store import ScriptedBackend
+from tests.support.signals import NAMES, Told, signal
+
+pytestmark = committed
+
+
+@contextmanager
+def received(name: str, receive: Callable[..., object]) -> Iterator[None]:
+    """Call this for each signal of that name in the block."""
+    signal(name).connect(receive, weak=False, dispatch_uid="received")
+    try:
+        yield
+    finally:
+        signal(name).disconnect(dispatch_uid="received")
+
+
+def test_lease_is_complete_when_it_is_told(scripted: ScriptedBackend) -> None:
+    """A receiver may release what has been acquired, and knows what was released."""
+    states = []
+
+    def release(lease: Lease, **kwargs: Any) -> None:
+        states.append(lease.held)
+        assert release_lock("1234collectPayment")
+        states.append(lease.held)
+
+    with received("acquired", release):
+        lease = acquire("default")
+    assert states == [True, False]
+    assert not lease.held
+
+
+@on_each_database
+def test_receiver_may_acquire_what_is_released(alias: str, told: Told) -> None:
+    """A released lease has nothing to do with the next."""
+    again: list[Lease | None] = []
+
+    def acquire_again(lease: Lease, **kwargs: Any) -> None:
+        if not again:
+            again.append(None)
+            again[0] = acquire(alias)
+
+    with received("released", acquire_again):
+        with distributed_lock("1234collectPayment", backend=alias):
+            pass
+        assert again[0]
+        assert again[0].release()
+    assert Tally(told.names) == {"acquired": 2, "released": 2}
+
+
+@on_each_server
+def test_receiver_may_acquire_what_is_released_after_a_commit(alias: str, told: Told) -> None:
+    """It isn't the transaction's any more."""
+    again: list[Lease] = []
+
+    def acquire_again(lease: Lease, **kwargs: Any) -> None:
+        again.append(acquire(alias))
+
+    with received("released", acquire_again), transaction.atomic(using=alias):
+        acquire(alias).release()
+    assert told.names == ["acquired", "released", "acquired"]
+    [lease] = again
+    assert lease.held
+    assert lease.release()
+
+
+@on_each_server
+@pytest.mark.parametrize("failing", [False, True])
+def test_receiver_may_write_when_the_release_is_told(alias: str, failing: bool) -> None:
+    """As an audit does, also after a rollback: it is called in another thread then."""
+    written = threading.Event()
+
+    def write(**kwargs: Any) -> None:
+        Counter.objects.using(alias).create(value=13)
+        written.set()
+
+    with received("released", write):
+        with suppress(KeyError), transaction.atomic(using=alias):
+            acquire(alias).release()
+            if failing:
+                raise KeyError
+        assert written.wait(60)
+    assert connections[alias].get_autocommit()
+    assert Counter.objects.using(alias).get().value == 13
+
+
+# Receivers that fail
+
+
+@on_each_database
+@pytest.mark.parametrize("name", NAMES)
+def test_receiver_that_fails_breaks_nothing(
+    alias: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it raises is logged; the other receivers are told."""
+    called = []
+
+    def fail(**kwargs: Any) -> None:
+        raise ZeroDivisionError("a receiver's")
+
+    def receive(**kwargs: Any) -> None:
+        called.append(name)
+
+    signal(name).connect(fail)
+    try:
+        with received(name, receive):
+            lease = acquire(alias)
+            assert acquire_lock("1234collectPayment", backend=alias) is None
+            assert lease.release() is True
+            lease = acquire(alias)
+            assert lock_backends[alias].force_release("1234collectPayment", lease.token or 0)
+            assert lease.release() is False
+    finally:
+        signal(name).disconnect(fail)
+    assert set(called) == {name}
+    lines = [record for record in caplog.records if "a receiver's" in record.getMessage()]
+    assert len(lines) == len(called)
+    assert free_for_others(alias)
+
+
+@on_each_server
+@pytest.mark.parametrize("failing", [False, True])
+def test_receiver_that_fails_after_a_transaction_breaks_nothing(
+    alias: str, failing: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor any other callback."""
+    called = []
+
+    def fail(**kwargs: Any) -> None:
+        called.append("receiver")
+        raise ZeroDivisionError
+
+    with received("released", fail):
+        with suppress(KeyError), transaction.atomic(using=alias):
+            acquire(alias).release()
+            transaction.on_commit(lambda: called.append("callback"), using=alias)
+            if failing:
+                raise KeyError
+        work_off()
+    assert called == (["receiver"] if failing else ["receiver", "callback"])
+    assert "Error calling" in caplog.text
+    assert free_for_others(alias)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("alias", SERVERS)
+def test_receiver_that_fails_in_the_background_does_not_end_it(
+    alias: str, told: Told, error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """All that is lost is told, and what is held is renewed."""
+    lost = []
+
+    def fail(lease: Lease, **kwargs: Any) -> None:
+        lost.append(lease)
+        raise error("a receiver's")
+
+    leases = [acquire(alias, semaphore) for semaphore in ("first", "second", "third")]
+    held = acquire(alias, "held")
+    thread = background(alias).thread
+    assert thread is not None
+    with received("lost", fail):
+        for lease in leases:
+            take_away(lease)
+        for _ in leases:  # what ends a process ends the look at the leases, too
+            due_now(leases)
+            work_off()
+        renew_now(held)
+    assert {*lost} == {*leases}
+    assert len(lost) == 3
+    assert caplog.text.count("a receiver's") >= 3
+    assert thread.is_alive()
+    assert background(alias).thread is thread
+    first = held.expires_at
+    renew_now(held)
+    assert first
+    assert held.expires_at
+    assert held.expires_at > first
+    assert held.release()

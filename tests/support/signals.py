@@ -1,0 +1,64 @@
+"""Receivers that collect what is sent about locks."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from django_distlock import Lease, signals
+from tests.support.holders import renew_now, take_away, work_off
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.dispatch import Signal
+
+
+NAMES = ["acquired", "contended", "released", "lost", "force_released"]
+
+
+def signal(name: str) -> Signal:
+    """Return one of the signals."""
+    found: Signal = getattr(signals, f"lock_{name}")
+    return found
+
+
+class Told:
+    """What was sent, in which order."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, dict[str, Any]]] = []
+        self.lost = threading.Event()
+        self.receivers = {name: self._receiver(name) for name in NAMES}
+        for name, receiver in self.receivers.items():
+            signal(name).connect(receiver)
+
+    def _receiver(self, name: str) -> Callable[..., None]:
+        def receive(**arguments: Any) -> None:
+            self.all.append((name, arguments))
+            if name == "lost":
+                self.lost.set()
+
+        return receive
+
+    @property
+    def names(self) -> list[str]:
+        """Return what was sent, but not its arguments."""
+        work_off()
+        return [name for name, _ in self.all]
+
+    def about(self, lease: Lease) -> list[str]:
+        """Return what was sent about this lease."""
+        work_off()
+        return [name for name, arguments in self.all if arguments.get("lease") is lease]
+
+    def stop(self) -> None:
+        """Receive no more."""
+        for name, receiver in self.receivers.items():
+            signal(name).disconnect(receiver)
+
+
+def lose(lease: Lease) -> None:
+    """Let the thread that renews notice that an operator took the lease away."""
+    take_away(lease)
+    renew_now(lease)
