@@ -1,0 +1,22 @@
+"""Fixtures of the tests of views."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from django.db import connections
+from django.test import override_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.scripted_store import ScriptedBackend
+
+
+@pytest.fixture
+def no_database(scripted: ScriptedBackend) -> Iterator[None]:
+    """Need none: the middleware's apps do, and so does the end of a request with one connected."""
+    connections.close_all()  # which earlier tests have left open
+    with override_settings(MIDDLEWARE=[]):
+        yield
