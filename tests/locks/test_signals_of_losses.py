@@ -61,7 +61,7 @@ def test_loss_is_told_by_whatever_notices_it_first(alias: str, told: Told, how: 
     ):
         take_away(lease)
         if how == "check":
-            lease.lose()
+            lease.mark_lost()
         with suppress(LockLost):
             if how != "leave":
                 getattr(lease, how)()
