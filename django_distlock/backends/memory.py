@@ -21,7 +21,8 @@ from django_distlock.backends.base import (
 from django_distlock.concurrency.process_queue import contended
 from django_distlock.fields import to_datetime
 from django_distlock.records import Claim, Grant, LockInfo, LockState, Owner, Renewal
-from django_distlock.server.table import Described, LockTable, Release
+from django_distlock.server.locks import LockSnapshot, Release
+from django_distlock.server.table import LockTable
 
 SOONEST: Final = 0.001
 """Seconds, at least, until a waiter looks at a lock that is about to end."""
@@ -157,7 +158,7 @@ class MemoryPlace:
         Who has the lock next may have it for shorter, and nobody is woken for that.
         """
         with self._shared.changing:
-            left = self._shared.table.left(self._semaphore)
+            left = self._shared.table.remaining(self._semaphore)
         return min(max(left, SOONEST), LATEST)
 
     def check(self) -> None:
@@ -200,7 +201,7 @@ def _begin_anew() -> None:
 os.register_at_fork(after_in_child=_begin_anew)
 
 
-def lock_info(lock: Described, now: int) -> LockInfo:
+def lock_info(lock: LockSnapshot, now: int) -> LockInfo:
     """Return what a table says of a lock, for people; `now` is in microseconds, by its clock."""
     seen_at = to_datetime(now)
     return LockInfo(
@@ -209,7 +210,9 @@ def lock_info(lock: Described, now: int) -> LockInfo:
         token=lock.token,
         holder=lock.holder,
         acquired_at=to_datetime(lock.acquired_at),
-        expires_at=None if lock.left == math.inf else seen_at + timedelta(seconds=lock.left),
+        expires_at=None
+        if lock.remaining == math.inf
+        else seen_at + timedelta(seconds=lock.remaining),
         seen_at=seen_at,
     )
 

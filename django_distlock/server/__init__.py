@@ -1,1 +1,1 @@
-"""The dedicated process that keeps locks in its memory, and the table that it serves."""
+"""The dedicated process that keeps locks in its memory, and the lock table that it serves."""

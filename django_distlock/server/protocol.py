@@ -1,7 +1,7 @@
-"""What a lock server and its clients say to each other: docs/protocol.md has it with an example.
+"""The protocol between a lock server and its clients: docs/protocol.md describes it by example.
 
-JSON objects, one a line, in UTF-8. Both sides prove that they know the secret before anything else
-is said, without sending it: HMAC (RFC 2104) with SHA-256 over random numbers of both.
+JSON objects, one a line, in UTF-8. Both sides first prove that they know the secret, without
+sending it: HMAC (RFC 2104) with SHA-256 over random numbers of both.
 """
 
 import hmac
@@ -13,22 +13,24 @@ from typing import Any, Final
 VERSION: Final = 1
 DEFAULT_PORT: Final = 7433
 MAX_FRAME: Final = 65_536
-"""Bytes that a request has at most, unless the server is told otherwise."""
+"""The length of the longest request, in bytes, unless the server is started with another."""
 SHORTEST_SECRET: Final = 16
-"""Characters. It is to be guessed by nobody who hears a challenge and its answer."""
+"""Characters. Nobody who reads a challenge and its answer must be able to guess the secret."""
+
+Message = dict[str, Any]
 
 
 class BadFrame(ValueError):
-    """What came is no frame: nothing that follows on this connection would be understood."""
+    """A line is no frame, so nothing after it on this connection can be understood."""
 
 
-def encode(message: dict[str, Any]) -> bytes:
-    """Return the line; ValueError if JSON has no such number."""
+def encode(message: Message) -> bytes:
+    """Return the message as a line; ValueError if JSON has no such number."""
     return _encode(message).encode() + b"\n"
 
 
-def decode(line: bytes) -> dict[str, Any]:
-    """Return what a line says; BadFrame if that is no JSON object."""
+def decode(line: bytes) -> Message:
+    """Return the message in a line; BadFrame if that is no JSON object."""
     try:
         message = parse(line)
     except (ValueError, RecursionError) as error:
@@ -47,24 +49,29 @@ _decoder: Final = json.JSONDecoder(parse_constant=_refuse)
 
 
 def parse(text: bytes) -> Any:
-    """Return what the JSON says; ValueError or RecursionError if it is none, or not in UTF-8."""
+    """Parse JSON; ValueError or RecursionError if the text is none, or not in UTF-8."""
     return _decoder.decode(text.decode())
 
 
+def error_message(code: str, text: str) -> Message:
+    """Return the message that says why a request, or the connection, failed."""
+    return {"error": code, "text": text}
+
+
 def new_nonce() -> str:
-    """Return a number that was never used: 256 random bits."""
+    """Return 256 random bits, which no other connection uses."""
     return os.urandom(32).hex()
 
 
 def prove(secret: bytes, side: str, challenge: str, nonce: str) -> str:
-    """Return what only who knows the secret can say on this connection; `side` says it."""
+    """Return the proof, by "client" or "server", that this side of a connection has the secret."""
     text = f"distlock {VERSION} {side} {challenge} {nonce}"
     return hmac.new(secret, text.encode(errors="surrogatepass"), sha256).hexdigest()
 
 
-def is_proof(said: object, secret: bytes, side: str, challenge: str, nonce: str) -> bool:
-    """Tell whether that was said, in a time that tells nothing."""
+def is_proof(given: object, secret: bytes, side: str, challenge: str, nonce: str) -> bool:
+    """Compare a proof with the right one, in constant time."""
     expected = prove(secret, side, challenge, nonce)
-    return isinstance(said, str) and hmac.compare_digest(
-        said.encode(errors="replace"), expected.encode()
+    return isinstance(given, str) and hmac.compare_digest(
+        given.encode(errors="replace"), expected.encode()
     )

@@ -10,10 +10,10 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from django_distlock.server.addresses import Address
-from django_distlock.server.running import Site
-from django_distlock.server.saved import Earlier, StateFile
-from django_distlock.server.service import Limits
-from django_distlock.server.table import Described, Party, Waiter
+from django_distlock.server.limits import Limits
+from django_distlock.server.locks import LockSnapshot, Session, Waiter
+from django_distlock.server.running import ServerConfig
+from django_distlock.server.saved_state import SavedState, StateFile
 from tests.support.lock_server_command import SECRET, Command, Place, said, server_settings
 from tests.support.lock_servers import write_secret
 from tests.support.ports import HOST
@@ -67,7 +67,7 @@ def test_settings_that_are_no_dict_are_refused() -> None:
 
 def test_what_is_shown_of_a_server_has_no_secret() -> None:
     """Nor have its locks, and who waits, the owners' secrets."""
-    site = Site(
+    site = ServerConfig(
         address=Address("localhost", 7433),
         secret=SECRET.encode(),
         limits=Limits(),
@@ -75,9 +75,9 @@ def test_what_is_shown_of_a_server_has_no_secret() -> None:
     )
     assert SECRET not in repr(site)
     assert "7433" in repr(site)
-    described = Described("1234collectPayment", SECRET, 7, "a host", 1, 60.0)
-    earlier = Earlier(300, 7, [described], 0, 0)
-    waiter = Waiter(SECRET, "a host", lambda: None, Party())
+    described = LockSnapshot("1234collectPayment", SECRET, 7, "a host", 1, 60.0)
+    earlier = SavedState(300, 7, [described], 0, 0)
+    waiter = Waiter(SECRET, "a host", lambda: None, Session())
     assert SECRET not in repr([described, earlier, waiter])
     assert "1234collectPayment" in repr(earlier)
 

@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from django_distlock.server.addresses import (
-    LONGEST_UNIX_PATH,
-    Address,
-    check_secret,
-    parse_address,
-    read_secret,
-    unix_address,
-)
+from django_distlock.server.addresses import LONGEST_UNIX_PATH, Address, parse_address, unix_address
+from django_distlock.server.secret import check_secret, read_secret
 from tests.support.lock_servers import write_secret
 
 if TYPE_CHECKING:

@@ -328,7 +328,7 @@ def test_nothing_is_answered_that_was_not_saved() -> None:
 def test_who_connects_while_the_server_stops_is_told_so() -> None:
     """And is not let in."""
     with Serving() as running:
-        running.call(running.service.end_all)
+        running.call(running.service.stop)
         with LockClient(running.endpoint) as client:
             assert client.last_word() == "closing"
 
@@ -342,7 +342,7 @@ def test_who_leaves_at_that_moment_does_not_keep_others_from_being_told() -> Non
         def stop() -> None:
             for each in leaving:
                 each.close()
-            running.service.end_all()
+            running.service.stop()
             stopped.set()
 
         running.call(stop)
@@ -353,11 +353,11 @@ def test_who_leaves_at_that_moment_does_not_keep_others_from_being_told() -> Non
 def test_who_was_cut_off_is_told_nothing() -> None:
     """Though his connection is still there when the server stops."""
     with Serving() as running, friend(running.endpoint) as client:
-        [connection] = running.service.connections
+        [connection] = running.service.admission.open
 
         def stop() -> None:
             connection.abort()
-            running.service.end_all()
+            running.service.stop()
 
         running.call(stop)
         assert client.read() is None

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from django_distlock.server import service
+from django_distlock.server import connection
+from django_distlock.server.limits import Limits
 from tests.support.concurrency import until
 from tests.support.lock_client import LockClient, Serving, endpoint_of, friend, line
 from tests.support.lock_servers import flawless_lock_server
@@ -135,20 +136,20 @@ def test_who_was_turned_away_and_stays_takes_nobodys_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """He has time to read why, unless too many have."""
-    monkeypatch.setattr(service, "FAREWELL", 60)
+    monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 60)
     with Serving(max_connections=3) as running, ExitStack() as connected:
         endpoint = running.endpoint
         friends = [connected.enter_context(friend(endpoint)) for _ in range(3)]
         for _ in range(10):
             refused = connected.enter_context(LockClient(endpoint))
             assert refused.last_word() == "connections"
-            assert len(running.service.leaving) <= 3
+            assert len(running.service.admission.closing) <= 3
         friends.pop().close()
-        until(lambda: len(running.service.connections) == 2)
+        until(lambda: len(running.service.admission.open) == 2)
         friends.append(connected.enter_context(friend(endpoint)))
         assert all(each.is_served() for each in friends)
         connected.close()
-        until(lambda: not running.service.leaving)
+        until(lambda: not running.service.admission.closing)
 
 
 # Sizes
@@ -242,7 +243,7 @@ def test_ttl_and_frame_have_their_limits(tight: Server, tight_client: LockClient
 def test_limits_are_positive_and_finite(value: float) -> None:
     """A mistake is told at the start."""
     with pytest.raises(ValueError, match="idle is"):
-        service.Limits(idle=value)
+        Limits(idle=value)
 
 
 # Who overdoes it
@@ -311,7 +312,7 @@ def test_who_leaves_in_the_midst_of_many_requests_harms_nobody(full: LockClient)
         assert other.is_served()
         other.send(line({"do": "held"}) * 5_000)
         other.message()
-        running.call(running.service.end_all)
+        running.call(running.service.stop)
         while "error" not in (found := other.message()):
             assert "locks" in found
         assert found["error"] == "closing"

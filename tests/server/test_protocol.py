@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from django_distlock.server import service
+from django_distlock.server import handshake
+from django_distlock.server.connection import Connection
+from django_distlock.server.errors import RequestError
+from django_distlock.server.limits import Limits
 from django_distlock.server.requests import ACTIONS
-from django_distlock.server.service import Limits, Service
+from django_distlock.server.service import Service
 from django_distlock.server.table import LockTable
 from tests.support.concurrency import run
 from tests.support.ports import HOST
@@ -50,7 +54,7 @@ async def replay(lines: list[str]) -> list[str]:
     clocks = Clocks()
     table = LockTable(monotonic=clocks.monotonic, microseconds=clocks.microseconds)
     served = Service(table, SECRET, Limits())
-    server = await asyncio.get_running_loop().create_server(served.connect, HOST, 0)
+    server = await asyncio.get_running_loop().create_server(partial(Connection, served), HOST, 0)
     _, port = server.sockets[0].getsockname()
     ends: dict[str, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
     said = []
@@ -66,11 +70,11 @@ async def replay(lines: list[str]) -> list[str]:
             answer = await asyncio.wait_for(reader.readline(), 30)
             said.append(f"{name}< {answer.decode()}".rstrip("\n"))
     server.close()
-    served.end_all()
+    served.stop()
     for _, writer in ends.values():
         writer.close()
         await writer.wait_closed()
-    await served.closed()
+    await served.admission.wait_closed()
     return said
 
 
@@ -78,7 +82,7 @@ def test_example_is_what_is_said_byte_for_byte(monkeypatch: pytest.MonkeyPatch) 
     """Whoever follows the page is understood, and understands."""
     lines = example()
     challenges = iter(re.findall('challenge":"([0-9a-f]+)', "\n".join(lines)))
-    monkeypatch.setattr(service, "new_nonce", lambda: next(challenges))
+    monkeypatch.setattr(handshake, "new_nonce", lambda: next(challenges))
     assert run(replay(lines)) == lines
 
 
@@ -87,8 +91,11 @@ def test_page_has_every_request_and_every_error() -> None:
     text = PAGE.read_text("utf-8")
     requests = text.partition("## Requests")[2].partition("## Waiting")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", requests, re.MULTILINE)) == {"do", *ACTIONS}
-    source = Path(service.__file__).read_text("utf-8")
-    sent = set(re.findall(r'(?:_error|_last_words|_turn_away|\.end|\.drop)\(\s*"(\w+)"', source))
+    sources = Path(handshake.__file__).parent.glob("*.py")
+    source = "".join(path.read_text("utf-8") for path in sources)
+    call = r"(?:HandshakeFailed|_last_message|\.end|\.drop)\(|STOPPING: Final = \("
+    sent = set(re.findall(rf'(?:{call})\s*"(\w+)"', source))
+    sent |= {each.code for each in RequestError.__subclasses__()}
     codes = text.partition("| code |")[2].partition("\n\n")[0]
     named = re.findall(r"^\| (`.+?) \|", codes, re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", " ".join(named))) == sent

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from django_distlock.server import requests, service
-from django_distlock.server.table import OFFER
+from django_distlock.server import connection, request_fields
+from django_distlock.server.listings import PAGE
+from django_distlock.server.transitions import OFFER_SECONDS
 from tests.support.concurrency import until
 from tests.support.lock_client import Endpoint, LockClient, Serving, endpoint_of, friend, line
 from tests.support.lock_servers import flawless_lock_server, start_lock_server
@@ -104,7 +105,7 @@ def test_holder_of_many_locks_is_kept_once() -> None:
     with Serving() as running, friend(running.endpoint) as client:
         for name in ("first", "second"):
             client.acquire(name, holder="a host and its process")
-        for number in range(requests.HOLDERS):
+        for number in range(request_fields.HOLDERS):
             client.acquire("of others", holder=f"host {number}")
         client.acquire("third", holder="a host and its process")
         first, second, third = running.service.table.describe(["first", "second", "third"])
@@ -350,7 +351,7 @@ def test_listing_that_is_left_off_is_forgotten_for_others(many: LockClient) -> N
 def test_page_of_the_longest_names_is_not_too_long_for_who_reads(quiet_client: LockClient) -> None:
     """It is not taken for answers that are left unread."""
     wide = "\U0001f512"
-    names = [f"{number:03}".ljust(255, wide) for number in range(requests.PAGE)]
+    names = [f"{number:03}".ljust(255, wide) for number in range(PAGE)]
     for name in names:
         quiet_client.acquire(name, holder=wide * 1_000)
     [page] = listed(quiet_client)
@@ -468,7 +469,7 @@ def test_first_connection_of_a_process_may_outlast_the_second(
 
 def test_process_that_was_told_the_end_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though it hasn't closed its connection yet."""
-    monkeypatch.setattr(service, "FAREWELL", 60)
+    monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 60)
     with Serving() as running, friend(running.endpoint) as client:
         with friend(running.endpoint, ONE) as one, friend(running.endpoint, TWO) as two:
             client.acquire("1234collectPayment", "holder")
@@ -489,7 +490,7 @@ def test_who_does_not_take_what_he_is_offered_is_passed_over() -> None:
             join(one, TWO, 2, "awake")
             assert one.release("1234collectPayment", "holder") == 2
             assert one.offers == [1]
-            running.let_pass(OFFER)
+            running.let_pass(OFFER_SECONDS)
             assert two.message() == {"offer": 2}
             assert two.ask("status")["waiters"] == 2
 

@@ -17,9 +17,10 @@ from django.core.management import CommandError, call_command
 from django_distlock import LockBackendUnavailable, clocks
 from django_distlock.management.commands import run_lock_server
 from django_distlock.records import LeaseClaim
-from django_distlock.server import saved
-from django_distlock.server.saved import Claimed, InUse, StateFile, Unreadable
-from django_distlock.server.table import Described
+from django_distlock.server import saved_state
+from django_distlock.server.locks import LockSnapshot
+from django_distlock.server.path_lock import InUse, PathLock
+from django_distlock.server.saved_state import StateFile, Unreadable
 from tests.support.concurrency import until
 from tests.support.lock_server_command import Place
 from tests.support.lock_servers import MOVED_CLOCK, move_clock, write_secret
@@ -28,7 +29,7 @@ from tests.support.processes import strike
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from django_distlock.server.running import Site
+    from django_distlock.server.running import ServerConfig
     from tests.support.lock_server_command import Command
 
 pytestmark = pytest.mark.once
@@ -147,7 +148,7 @@ def test_elapsed_time_is_known_within_one_boot_only(
     """After another one the clock began anew: then a lease lasts too long rather than too short."""
     boot = tmp_path / "boot_id"
     boot.write_text("first\n")
-    monkeypatch.setattr(saved, "BOOT_ID", boot)
+    monkeypatch.setattr(saved_state, "BOOT_ID", boot)
     state = StateFile(tmp_path / "state")
     state.write_locks(60, 7, [], 0)
     now = clocks.monotonic()
@@ -164,7 +165,7 @@ def test_where_boots_are_not_told_apart_no_time_has_elapsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each start may be another one."""
-    monkeypatch.setattr(saved, "BOOT_ID", tmp_path / "missing")
+    monkeypatch.setattr(saved_state, "BOOT_ID", tmp_path / "missing")
     state = StateFile(tmp_path / "state")
     state.write_locks(60, 7, [], 0)
     now = clocks.monotonic()
@@ -434,7 +435,7 @@ def test_state_that_no_server_wrote_is_refused(
 ) -> None:
     """By one line that says why, and has nothing of what is in it: that is secret."""
     (tmp_path / "boot_id").write_text("5678collectPayment")
-    monkeypatch.setattr(saved, "BOOT_ID", tmp_path / "boot_id")
+    monkeypatch.setattr(saved_state, "BOOT_ID", tmp_path / "boot_id")
     path = tmp_path / "state"
     path.write_bytes(text if isinstance(text, bytes) else json.dumps(GOOD | text).encode())
     with pytest.raises(Unreadable, match=complaint) as caught:
@@ -449,7 +450,7 @@ def test_good_state_is_read_as_it_was_written(tmp_path: Path) -> None:
     state = StateFile(tmp_path / "state")
     assert state.read() is None
     token = time.time_ns() // 1000 + 23 * HOUR
-    locks = [Described("ü", "owner", token, "a \udcff host", 7, 1.5)]
+    locks = [LockSnapshot("ü", "owner", token, "a \udcff host", 7, 1.5)]
     state.write_locks(60, token, locks, 2.5)
     earlier = state.read()
     assert earlier is not None
@@ -539,11 +540,11 @@ def pause_in_stop(running: Command, place: Place) -> None:
 
 def test_claim_ends_with_its_process_or_before(tmp_path: Path) -> None:
     """It is a lock of the system's on a file beside it, which stays."""
-    first = Claimed(tmp_path / "state")
+    first = PathLock(tmp_path / "state")
     with pytest.raises(InUse):
-        Claimed(tmp_path / "state")
+        PathLock(tmp_path / "state")
     first.close()
-    Claimed(tmp_path / "state").close()
+    PathLock(tmp_path / "state").close()
     assert stat.S_IMODE((tmp_path / "state.lock").stat().st_mode) == 0o600
 
 
@@ -551,13 +552,13 @@ def test_claim_ends_with_its_process_or_before(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Site]:
+def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., ServerConfig]:
     """Return what tells what server the command would run."""
-    sites: list[Site] = []
+    sites: list[ServerConfig] = []
     monkeypatch.setattr(run_lock_server, "run", lambda site, say: sites.append(site))
     write_secret(tmp_path / "secret", b"correct horse battery staple")
 
-    def of_command(**options: str) -> Site:
+    def of_command(**options: str) -> ServerConfig:
         call_command("run_lock_server", secret_file=str(tmp_path / "secret"), **options)
         return sites.pop()
 
@@ -567,7 +568,7 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Site]
 
 
 def test_state_is_by_default_where_systemd_or_the_user_has_such_files(
-    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+    site: Callable[..., ServerConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One for each address."""
     monkeypatch.setenv("HOME", "/home/locks")
@@ -582,7 +583,7 @@ def test_state_is_by_default_where_systemd_or_the_user_has_such_files(
 
 
 def test_sockets_of_one_name_have_states_of_their_own(
-    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+    site: Callable[..., ServerConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By their whole path, from wherever it is given."""
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/locks")
@@ -593,7 +594,7 @@ def test_sockets_of_one_name_have_states_of_their_own(
 
 
 def test_user_without_a_home_must_say_where(
-    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+    site: Callable[..., ServerConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A service may have none."""
 
@@ -606,7 +607,7 @@ def test_user_without_a_home_must_say_where(
 
 
 def test_given_state_is_where_it_says(
-    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+    site: Callable[..., ServerConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From where the command was called."""
     monkeypatch.chdir("/usr")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from django_distlock.server.throttled import ThrottledLog
+from django_distlock.server.throttled_log import ThrottledLog
 from tests.support.concurrency import until
 from tests.support.lock_client import LockClient, Serving, endpoint_of, friend, line
 from tests.support.lock_servers import connect_to, flawless_lock_server
@@ -125,7 +125,7 @@ def test_who_never_finishes_tls_is_closed_without_a_farewell() -> None:
     """He would read no last words, and so needs no time for that."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with Serving(handshake=10, tls=tls) as running, connect_to(running.endpoint.options) as silent:
-        until(lambda: len(running.service.connections) == 1)
+        until(lambda: len(running.service.admission.open) == 1)
         running.let_wait(9)
         assert not has_ended(silent)
         running.let_wait(1)

@@ -7,7 +7,10 @@ import tracemalloc
 
 import pytest
 
-from django_distlock.server.table import SLACK, Described, LockTable, Refused, Release
+from django_distlock.server.errors import Refused
+from django_distlock.server.expiry import SLACK
+from django_distlock.server.locks import LockSnapshot, Release
+from django_distlock.server.table import LockTable
 from tests.support.lock_tables import LATER, World, assert_sound
 
 # Who has the lock
@@ -35,7 +38,7 @@ def test_only_the_owner_renews_and_releases() -> None:
     assert not world.table.renew("1234collectPayment", "two", 60)
     assert world.release("two") is Release.LOST
     assert world.table.renew("1234collectPayment", "one", 20)
-    assert world.table.left("1234collectPayment") == 20
+    assert world.table.remaining("1234collectPayment") == 20
     world.let_pass(20, unseen=True)
     assert not world.table.renew("1234collectPayment", "one", 60)
     assert world.release("one") is Release.LOST
@@ -58,8 +61,8 @@ def test_lease_ends_after_its_ttl_with_nobodys_help() -> None:
     assert world.acquire("two")
     world.let_pass(1e9)
     assert world.acquire("two", "5678collectPayment") == 0
-    assert world.table.left("5678collectPayment") == math.inf
-    assert world.table.left("1234collectPayment") == 0
+    assert world.table.remaining("5678collectPayment") == math.inf
+    assert world.table.remaining("1234collectPayment") == 0
     assert world.release("one", "5678collectPayment") is Release.RELEASED
 
 
@@ -88,9 +91,9 @@ def test_kept_lock_is_nobodys_until_its_time_has_passed() -> None:
     assert not world.table.renew("1234collectPayment", "one", 60)
     assert world.release("one") is Release.LOST
     assert world.acquire("one") == world.acquire("three") == 0
-    assert [(each.owner, each.left) for each in world.table.describe(["1234collectPayment"])] == [
-        ("", 10)
-    ]
+    assert [
+        (each.owner, each.remaining) for each in world.table.describe(["1234collectPayment"])
+    ] == [("", 10)]
     world.let_pass(9)
     assert not world.woken
     world.let_pass(1)
@@ -138,7 +141,7 @@ def test_locks_are_described_by_their_names() -> None:
     assert sorted(world.table.names("a")) == ["ab", "ac"]
     assert sorted(world.table.names()) == ["ab", "ac", "b"]
     assert world.table.describe(["ab", "ac", "never"]) == [
-        Described("ab", "one", token, "one's host", LATER, 55)
+        LockSnapshot("ab", "one", token, "one's host", LATER, 55)
     ]
 
 
@@ -190,7 +193,7 @@ def test_ends_that_count_no_more_are_not_hoarded() -> None:
         world.now += 0.0001
         world.table.acquire("1234collectPayment", "one", 60, "")
         world.table.release("1234collectPayment", "one")
-        longest = max(longest, len(world.table.schedule))
+        longest = max(longest, len(world.table.schedule.entries))
     assert longest <= 3 + 1 + SLACK
     world.acquire("one", ttl=60)
     world.let_pass(60)
@@ -210,7 +213,7 @@ def test_renewals_to_sooner_and_later_in_turn_are_not_hoarded(step: float) -> No
         sooner += step
         assert world.table.renew("1234collectPayment", "one", max(sooner, 1))
         assert world.table.renew("1234collectPayment", "one", 600)
-        assert len(world.table.schedule) <= 2 + SLACK
+        assert len(world.table.schedule.entries) <= 2 + SLACK
     assert_sound(world.table)
     world.table.renew("1234collectPayment", "one", 5)
     world.let_pass(4)
@@ -227,7 +230,7 @@ def test_long_renewed_lock_ends_on_time() -> None:
     for _ in range(1000):
         world.let_pass(10)
         assert world.table.renew("1234collectPayment", "one", 30)
-    assert len(world.table.schedule) == 1
+    assert len(world.table.schedule.entries) == 1
     world.let_pass(29)
     assert not world.woken
     assert world.table.run_due() == 1

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from django_distlock.server import table as tables
-from django_distlock.server.table import Described, Party, Release
+from django_distlock.server import expiry, locks, table, tokens, transitions, waiters
+from django_distlock.server.locks import LockSnapshot, Release, Session
 from tests.support.lock_tables import World, assert_sound, claim, let_release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+SOURCES = {each.__file__ for each in (expiry, locks, table, tokens, transitions, waiters)}
 
 
 def in_the_midst(
@@ -34,7 +37,7 @@ def _at_step(
     # Of what it does, calls are what may set off the collector.
     sys.setprofile(
         lambda frame, *event: (
-            frame.f_code.co_filename == tables.__file__ and next(steps) == step and finalize(world)
+            frame.f_code.co_filename in SOURCES and next(steps) == step and finalize(world)
         )
     )
     try:
@@ -44,53 +47,53 @@ def _at_step(
     return world if next(steps) > step else None
 
 
-def busy() -> tuple[World, Party]:
-    """Return a table in which there is much to do, by now, and a party with a part in it."""
-    world, party = World(), Party()
+def busy() -> tuple[World, Session]:
+    """Return a table in which there is much to do, by now, and a session with a part in it."""
+    world, session = World(), Session()
     world.acquire("lost", ttl=1)
     world.let_pass(1)
-    world.acquire("one", party=party)
-    world.join("two", party=party)
+    world.acquire("one", session=session)
+    world.join("two", session=session)
     world.join("three")
-    world.acquire("other", "5678collectPayment", party=party)
+    world.acquire("other", "5678collectPayment", session=session)
     world.join("next", semaphore="5678collectPayment")
-    world.acquire("alone", "9012collectPayment", party=party)
+    world.acquire("alone", "9012collectPayment", session=session)
     world.acquire("lost", "expired", ttl=5)
     world.acquire("lost", "expired and waited for", ttl=5)
-    world.join("two", "three", semaphore="expired and waited for", party=party)
+    world.join("two", "three", semaphore="expired and waited for", session=session)
     world.acquire("one", "offered")
     world.let_pass(5, unseen=True)
-    world.join("two", "three", semaphore="offered", party=party)
+    world.join("two", "three", semaphore="offered", session=session)
     world.release("one", "offered")
-    return world, party
+    return world, session
 
 
-CALLS: dict[str, Callable[[World, Party], object]] = {
-    "acquire": lambda world, party: world.acquire("new", "new"),
-    "acquire what is held": lambda world, party: world.acquire("new"),
-    "acquire again": lambda world, party: world.acquire("one", ttl=90),
-    "acquire what expired": lambda world, party: world.acquire("new", "expired"),
+CALLS: dict[str, Callable[[World, Session], object]] = {
+    "acquire": lambda world, session: world.acquire("new", "new"),
+    "acquire what is held": lambda world, session: world.acquire("new"),
+    "acquire again": lambda world, session: world.acquire("one", ttl=90),
+    "acquire what expired": lambda world, session: world.acquire("new", "expired"),
     "acquire what is waited for": (
-        lambda world, party: world.acquire("new", "expired and waited for")
+        lambda world, session: world.acquire("new", "expired and waited for")
     ),
-    "take": lambda world, party: world.acquire("two", "offered", party=party),
-    "renew": lambda world, party: world.table.renew("1234collectPayment", "one", 60, Party()),
-    "release": lambda world, party: world.release("one"),
-    "release and keep": lambda world, party: world.release("one", keep=5),
-    "force release": lambda world, party: world.table.force_release(
+    "take": lambda world, session: world.acquire("two", "offered", session=session),
+    "renew": lambda world, session: world.table.renew("1234collectPayment", "one", 60, Session()),
+    "release": lambda world, session: world.release("one"),
+    "release and keep": lambda world, session: world.release("one", keep=5),
+    "force release": lambda world, session: world.table.force_release(
         "1234collectPayment", world.lock().token
     ),
-    "join": lambda world, party: world.join("new", party=party),
-    "join again": lambda world, party: world.join("two"),
-    "join who expired": lambda world, party: world.join("new", semaphore="expired"),
-    "leave": lambda world, party: world.table.leave("1234collectPayment", "two"),
-    "leave an offer": lambda world, party: world.table.leave("offered", "two"),
-    "disband": lambda world, party: world.table.disband(party),
-    "clear": lambda world, party: world.table.clear(),
-    "left": lambda world, party: world.table.left("expired"),
-    "describe": lambda world, party: world.table.describe(sorted(world.table.names())),
-    "save": lambda world, party: world.table.save(),
-    "look after": lambda world, party: world.table.run_due(),
+    "join": lambda world, session: world.join("new", session=session),
+    "join again": lambda world, session: world.join("two"),
+    "join who expired": lambda world, session: world.join("new", semaphore="expired"),
+    "leave": lambda world, session: world.table.leave("1234collectPayment", "two"),
+    "leave an offer": lambda world, session: world.table.leave("offered", "two"),
+    "end_session": lambda world, session: world.table.end_session(session),
+    "clear": lambda world, session: world.table.clear(),
+    "left": lambda world, session: world.table.remaining("expired"),
+    "describe": lambda world, session: world.table.describe(sorted(world.table.names())),
+    "save": lambda world, session: world.table.save(),
+    "look after": lambda world, session: world.table.run_due(),
 }
 
 
@@ -98,15 +101,15 @@ def describe(world: World) -> list[object]:
     """Return who has what, until when, and who waits for it."""
     world.table.run_due()
     return [
-        (name, lock.owner, lock.offered, lock.ends, list(lock.queue or ()))
+        (name, lock.owner, lock.offered, lock.expires, list(lock.queue or ()))
         for name, lock in sorted(world.table.locks.items())
     ]
 
 
 def prepared(name: str) -> tuple[World, Callable[[], object]]:
     """Return a busy table, and how to call it."""
-    world, party = busy()
-    return world, partial(CALLS[name], world, party)
+    world, session = busy()
+    return world, partial(CALLS[name], world, session)
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -156,7 +159,7 @@ def test_release_of_the_same_lock_in_a_finalizer_breaks_no_call(name: str) -> No
 
 def test_lock_that_a_finalizer_gives_back_while_it_is_listed_is_not_listed_as_ended() -> None:
     """Nor is it saved so."""
-    listed: list[Described] = []
+    listed: list[LockSnapshot] = []
 
     def prepare() -> tuple[World, Callable[[], object]]:
         world = World()
@@ -169,7 +172,7 @@ def test_lock_that_a_finalizer_gives_back_while_it_is_listed_is_not_listed_as_en
 
     for world in in_the_midst(prepare, let_release):
         assert world.table.names() == ["5678collectPayment"]
-    assert {each.left for each in listed} == {60}
+    assert {each.remaining for each in listed} == {60}
 
 
 def test_lease_that_a_finalizer_gives_back_while_it_is_renewed_keeps_nobody_out() -> None:
@@ -178,7 +181,7 @@ def test_lease_that_a_finalizer_gives_back_while_it_is_renewed_keeps_nobody_out(
     def prepare() -> tuple[World, Callable[[], object]]:
         world = World()
         world.acquire("one")
-        return world, lambda: world.table.renew("1234collectPayment", "one", 90, Party())
+        return world, lambda: world.table.renew("1234collectPayment", "one", 90, Session())
 
     for world in in_the_midst(prepare, let_release):
         assert world.table.names() == []
@@ -189,14 +192,14 @@ def test_release_in_a_finalizer_loses_no_end_while_old_ones_are_dropped(
     monkeypatch: pytest.MonkeyPatch, keep: float
 ) -> None:
     """That goes through all locks, and what is scheduled meanwhile is looked at on time, too."""
-    monkeypatch.setattr(tables, "SLACK", 20)
+    monkeypatch.setattr(expiry, "SLACK", 20)
 
     def prepare() -> tuple[World, Callable[[], object]]:
         world = World()
         world.acquire("other", "5678collectPayment", ttl=600)
         world.join("next", semaphore="5678collectPayment")
         world.acquire("one", ttl=600)
-        while len(world.table.schedule) < 3 + tables.SLACK:
+        while len(world.table.schedule.entries) < 3 + expiry.SLACK:
             world.acquire("one", "9012collectPayment", ttl=600)
             world.release("one", "9012collectPayment")
         return world, lambda: world.acquire("two", "9012collectPayment", ttl=5)
@@ -204,7 +207,7 @@ def test_release_in_a_finalizer_loses_no_end_while_old_ones_are_dropped(
     for world in in_the_midst(
         prepare, lambda world: world.release("other", "5678collectPayment", keep)
     ):
-        assert len(world.table.schedule) < 10
+        assert len(world.table.schedule.entries) < 10
         assert_sound(world.table)
         world.let_pass(keep)
         assert world.woken == ["next"]
@@ -214,7 +217,7 @@ def test_release_in_a_finalizer_loses_no_end_while_old_ones_are_dropped(
 @pytest.mark.parametrize("name", CALLS)
 def test_release_while_a_clock_is_read_breaks_nothing(name: str, clock: str) -> None:
     """Of another lock, or of a lost lease of the same one."""
-    world, party = busy()
+    world, session = busy()
     read = getattr(world.table, clock)
     releases = [
         ("5678collectPayment", "other"),
@@ -230,7 +233,7 @@ def test_release_while_a_clock_is_read_breaks_nothing(name: str, clock: str) -> 
         return read()
 
     setattr(world.table, clock, read_and_collect)
-    CALLS[name](world, party)
+    CALLS[name](world, session)
     assert_sound(world.table)
     world.table.run_due()
     assert world.release("other", "5678collectPayment") is Release.LOST or releases
@@ -272,7 +275,7 @@ def test_lock_that_changes_hands_at_the_end_of_the_grace_stays_its_new_holders()
         world.acquire("three", "5678collectPayment")
 
     world.table.join("1234collectPayment", "two", "", hand_over)
-    world.table.reclaim(claim("one", 5, "5678collectPayment", left=60))
+    world.table.reclaim(claim("one", 5, "5678collectPayment", remaining=60))
     world.let_pass(10)
     assert world.acquire("four", "5678collectPayment") == 0
     assert world.release("three", "5678collectPayment") is Release.RELEASED

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from django_distlock.server.table import GONE, OFFER, Party, Release
+from django_distlock.server.locks import EXPIRED, Release, Session
+from django_distlock.server.transitions import OFFER_SECONDS
 from tests.support.lock_tables import World, assert_sound
 
 
@@ -18,18 +19,18 @@ class Model:
     """What is to be known of a lock."""
 
     owner: str = ""
-    ends: float = GONE
+    ends: float = EXPIRED
     token: int = 0
     offered: bool = False
-    party: str = ""
+    session: str = ""
     queue: dict[str, str] = field(default_factory=dict)
     """Who waits, in order, and with whom."""
 
 
 OWNERS = st.sampled_from(["one", "two", "three", "four", "five"])
 SEMAPHORES = st.sampled_from(["1234collectPayment", "5678collectPayment"])
-PARTIES = st.sampled_from(["left", "right", "elsewhere"])
-TTLS = st.sampled_from([0.5, OFFER, 1.5, 3.0, 60.0, math.inf])
+SESSIONS = st.sampled_from(["left", "right", "elsewhere"])
+TTLS = st.sampled_from([0.5, OFFER_SECONDS, 1.5, 3.0, 60.0, math.inf])
 
 
 class Anything(RuleBasedStateMachine):
@@ -42,8 +43,8 @@ class Anything(RuleBasedStateMachine):
         self.models = {
             semaphore: Model() for semaphore in ("1234collectPayment", "5678collectPayment")
         }
-        self.parties = {name: Party() for name in ("left", "right", "elsewhere")}
-        self.silent: set[str] = set()
+        self.sessions = {name: Session() for name in ("left", "right", "elsewhere")}
+        self.unresponsive: set[str] = set()
         self.away: set[str] = set()
         self.last_token = 0
 
@@ -55,8 +56,8 @@ class Anything(RuleBasedStateMachine):
     def free(self, semaphore: str, keep: float = 0) -> None:
         """Expect the lock to be nobody's."""
         model = self.models[semaphore]
-        model.owner, model.offered, model.party = "", False, ""
-        model.ends = self.world.now + keep if keep else GONE
+        model.owner, model.offered, model.session = "", False, ""
+        model.ends = self.world.now + keep if keep else EXPIRED
 
     def see_token(self, token: int) -> None:
         """Expect it to be greater than all before."""
@@ -70,25 +71,25 @@ class Anything(RuleBasedStateMachine):
             return True  # who joined again is told once more
         assert model.ends <= now, f"{owner} was offered what {model.owner!r} has"
         if model.offered and model.owner in model.queue:
-            self.silent.add(model.queue[model.owner])
-        there = [each for each, party in model.queue.items() if party not in self.silent]
+            self.unresponsive.add(model.queue[model.owner])
+        there = [each for each, session in model.queue.items() if session not in self.unresponsive]
         assert owner == next(iter(there or model.queue))
         self.free(semaphore)
         self.see_token(self.table.last_token)
         if owner in self.away:
             del model.queue[owner]
             return False
-        model.owner, model.offered, model.ends = owner, True, now + OFFER
+        model.owner, model.offered, model.ends = owner, True, now + OFFER_SECONDS
         model.token = self.last_token
         return True
 
-    @rule(semaphore=SEMAPHORES, owner=OWNERS, ttl=TTLS, party=PARTIES)
-    def acquire(self, semaphore: str, owner: str, ttl: float, party: str) -> None:
+    @rule(semaphore=SEMAPHORES, owner=OWNERS, ttl=TTLS, session=SESSIONS)
+    def acquire(self, semaphore: str, owner: str, ttl: float, session: str) -> None:
         """Get what is free and what is one's own, and nothing else."""
-        lock = self.table.acquire(semaphore, owner, ttl, "", self.parties[party])
+        lock = self.table.acquire(semaphore, owner, ttl, "", self.sessions[session])
         model, now = self.models[semaphore], self.world.now
         if model.ends > now:
-            self.silent.discard(model.queue.get(owner, ""))
+            self.unresponsive.discard(model.queue.get(owner, ""))
             assert (lock is not None) == (model.owner == owner)
             if lock is None:
                 return
@@ -100,16 +101,16 @@ class Anything(RuleBasedStateMachine):
             assert not model.queue, "somebody was overtaken"
             self.see_token(lock.token)
         model.owner, model.ends, model.token = owner, now + ttl, lock.token
-        model.offered, model.party = False, party
+        model.offered, model.session = False, session
 
-    @rule(semaphore=SEMAPHORES, owner=OWNERS, ttl=TTLS, party=PARTIES)
-    def renew(self, semaphore: str, owner: str, ttl: float, party: str) -> None:
+    @rule(semaphore=SEMAPHORES, owner=OWNERS, ttl=TTLS, session=SESSIONS)
+    def renew(self, semaphore: str, owner: str, ttl: float, session: str) -> None:
         """Put off the end of what one has."""
         held = self.is_held(semaphore, owner)
-        assert self.table.renew(semaphore, owner, ttl, self.parties[party]) == held
+        assert self.table.renew(semaphore, owner, ttl, self.sessions[session]) == held
         if held:
             self.models[semaphore].ends = self.world.now + ttl
-            self.models[semaphore].party = party
+            self.models[semaphore].session = session
 
     @rule(semaphore=SEMAPHORES, owner=OWNERS, keep=st.sampled_from([0, 0, 2]))
     def release(self, semaphore: str, owner: str, keep: float) -> None:
@@ -133,16 +134,16 @@ class Anything(RuleBasedStateMachine):
             self.free(semaphore)
         assert self.table.force_release(semaphore, model.token - stale) == held
 
-    @rule(semaphore=SEMAPHORES, owner=OWNERS, party=PARTIES, there=st.booleans())
-    def join(self, semaphore: str, owner: str, party: str, there: bool) -> None:
+    @rule(semaphore=SEMAPHORES, owner=OWNERS, session=SESSIONS, there=st.booleans())
+    def join(self, semaphore: str, owner: str, session: str, there: bool) -> None:
         """Wait behind the others, or where one waits already."""
-        self.table.left(semaphore)  # what has ended is another one's before
-        self.models[semaphore].queue[owner] = party
-        self.silent.discard(party)
+        self.table.remaining(semaphore)  # what has ended is another one's before
+        self.models[semaphore].queue[owner] = session
+        self.unresponsive.discard(session)
         self.away -= {owner}
         self.away |= set() if there else {owner}
         left = self.table.join(
-            semaphore, owner, "", lambda: self.be_woken(semaphore, owner), self.parties[party]
+            semaphore, owner, "", lambda: self.be_woken(semaphore, owner), self.sessions[session]
         )
         assert left == max(self.models[semaphore].ends - self.world.now, 0)
 
@@ -155,19 +156,19 @@ class Anything(RuleBasedStateMachine):
             self.free(semaphore)
         self.table.leave(semaphore, owner)
 
-    @rule(party=PARTIES)
-    def disband(self, party: str) -> None:
-        """End all that a party waits for and holds."""
+    @rule(session=SESSIONS)
+    def end_session(self, session: str) -> None:
+        """End all that a session waits for and holds."""
         for semaphore, model in self.models.items():
-            for owner in [each for each, where in model.queue.items() if where == party]:
+            for owner in [each for each, where in model.queue.items() if where == session]:
                 del model.queue[owner]
                 if model.offered and model.owner == owner:
                     self.free(semaphore)
-            if model.party == party:
+            if model.session == session:
                 self.free(semaphore)
-        self.table.disband(self.parties[party])
-        assert not self.parties[party].waiting
-        assert not self.parties[party].bound
+        self.table.end_session(self.sessions[session])
+        assert not self.sessions[session].waiting
+        assert not self.sessions[session].bound
 
     @rule()
     def clear(self) -> None:
@@ -177,7 +178,7 @@ class Anything(RuleBasedStateMachine):
                 self.free(semaphore)
         self.table.clear()
 
-    @rule(seconds=st.sampled_from([0.25, 0.5, OFFER, 3.0]), clock=st.integers(-3, 3))
+    @rule(seconds=st.sampled_from([0.25, 0.5, OFFER_SECONDS, 3.0]), clock=st.integers(-3, 3))
     def let_pass(self, seconds: float, clock: int) -> None:
         """Let time pass, of which nobody takes notice yet; the wall clock has its own."""
         self.world.now += seconds
@@ -207,16 +208,16 @@ class Anything(RuleBasedStateMachine):
                 continue
             assert list(lock.queue or ()) == list(model.queue)
             for owner, waiter in (lock.queue or {}).items():
-                assert waiter.party is self.parties[model.queue[owner]]
-            assert lock.ends == model.ends
+                assert waiter.session is self.sessions[model.queue[owner]]
+            assert lock.expires == model.ends
             if model.ends > now:
                 assert (lock.owner, lock.offered) == (model.owner, model.offered)
-                assert lock.party is self.parties.get(model.party)
-        assert self.table.waiters == sum(len(model.queue) for model in self.models.values())
-        for name, party in self.parties.items():
-            assert {semaphore for semaphore, _ in party.waiting} <= set(self.models)
-            assert party.silent == (name in self.silent)
-            assert party.waiting == {
+                assert lock.session is self.sessions.get(model.session)
+        assert len(self.table.waiters) == sum(len(model.queue) for model in self.models.values())
+        for name, session in self.sessions.items():
+            assert {semaphore for semaphore, _ in session.waiting} <= set(self.models)
+            assert session.unresponsive == (name in self.unresponsive)
+            assert session.waiting == {
                 (semaphore, owner)
                 for semaphore, model in self.models.items()
                 for owner, where in model.queue.items()
@@ -237,17 +238,17 @@ def test_what_is_expected_comes_true_in_a_known_course() -> None:
     machine.force_release("1234collectPayment", stale=False)
     machine.join("1234collectPayment", "two", "left", there=True)
     machine.leave("1234collectPayment", "two")
-    machine.let_pass(OFFER, clock=-3)
+    machine.let_pass(OFFER_SECONDS, clock=-3)
     machine.look_after()
     machine.join("1234collectPayment", "two", "elsewhere", there=True)
-    machine.disband("right")
+    machine.end_session("right")
     machine.agree()
     machine.acquire("1234collectPayment", "one", 60.0, "left")
     machine.acquire("1234collectPayment", "two", 60.0, "left")
     machine.renew("1234collectPayment", "two", 60.0, "right")
     machine.join("1234collectPayment", "four", "left", there=False)
     machine.join("1234collectPayment", "one", "left", there=True)
-    machine.disband("right")
+    machine.end_session("right")
     machine.acquire("1234collectPayment", "one", 60.0, "left")
     machine.join("1234collectPayment", "two", "left", there=True)
     machine.clear()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from django_distlock.server.table import Party
+from django_distlock.server.locks import Session
 from tests.support.lock_tables import World, assert_sound
 
 
 def test_partys_leases_and_waits_end_with_it() -> None:
     """The next ones are served; those of nobody, and of others, stay."""
-    world, dead, other = World(), Party(), Party()
-    world.acquire("one", party=dead)
-    world.acquire("two", "5678collectPayment", party=other)
+    world, dead, other = World(), Session(), Session()
+    world.acquire("one", session=dead)
+    world.acquire("two", "5678collectPayment", session=other)
     world.acquire("three", "9012collectPayment")
-    world.join("four", party=dead)
-    world.join("five", party=other)
+    world.join("four", session=dead)
+    world.join("five", session=other)
     for semaphore in ("5678collectPayment", "9012collectPayment"):
-        world.join("six", semaphore=semaphore, party=dead)
-    world.table.disband(dead)
+        world.join("six", semaphore=semaphore, session=dead)
+    world.table.end_session(dead)
     assert world.woken == ["five"]
     assert (world.offered(), world.queue()) == ("five", ["five"])
     assert world.queue("5678collectPayment") == world.queue("9012collectPayment") == []
@@ -28,82 +28,82 @@ def test_partys_leases_and_waits_end_with_it() -> None:
 
 def test_disbanded_party_is_offered_nothing() -> None:
     """Not even what another one of it leaves, or held."""
-    world, dead = World(), Party()
-    world.acquire("one", party=dead)
-    world.join(*(f"dead {number}" for number in range(20)), party=dead)
+    world, dead = World(), Session()
+    world.acquire("one", session=dead)
+    world.join(*(f"dead {number}" for number in range(20)), session=dead)
     world.join("alive")
     world.release("one")
-    world.table.disband(dead)
+    world.table.end_session(dead)
     assert world.woken == ["dead 0", "alive"]
     assert world.queue() == ["alive"]
 
 
 def test_owner_that_joined_again_by_another_party_outlives_the_first() -> None:
     """A process that has a new connection, before its old one is known to be gone."""
-    world, old, new = World(), Party(), Party()
+    world, old, new = World(), Session(), Session()
     world.acquire("one")
-    world.join("two", party=old)
+    world.join("two", session=old)
     world.join("three")
-    world.join("two", party=new)
+    world.join("two", session=new)
     assert (old.waiting, new.waiting) == (set(), {("1234collectPayment", "two")})
-    world.table.disband(old)
+    world.table.end_session(old)
     assert world.queue() == ["two", "three"]
-    world.table.disband(old)
+    world.table.end_session(old)
     world.release("one")
     assert world.offered() == "two"
-    world.table.disband(new)
+    world.table.end_session(new)
     assert world.offered() == "three"
 
 
-def test_same_owner_waits_for_two_locks_in_one_party() -> None:
-    """Who leaves one queue stays in the other one, and leaves that with his party."""
-    world, party = World(), Party()
+def test_same_owner_waits_for_two_locks_in_one_session() -> None:
+    """Who leaves one queue stays in the other one, and leaves that with his session."""
+    world, session = World(), Session()
     for semaphore in ("1234collectPayment", "5678collectPayment"):
         world.acquire("one", semaphore)
-        world.join("two", semaphore=semaphore, party=party)
+        world.join("two", semaphore=semaphore, session=session)
     world.table.leave("1234collectPayment", "two")
     assert (world.queue(), world.queue("5678collectPayment")) == ([], ["two"])
-    assert party.waiting == {("5678collectPayment", "two")}
-    world.table.disband(party)
+    assert session.waiting == {("5678collectPayment", "two")}
+    world.table.end_session(session)
     assert world.queue("5678collectPayment") == []
 
 
 def test_lease_ends_with_the_party_that_renewed_it_last() -> None:
     """And with none, if it was renewed without; its end is that of its successor with nothing."""
-    world, first, second = World(), Party(), Party()
-    world.acquire("one", party=first)
+    world, first, second = World(), Session(), Session()
+    world.acquire("one", session=first)
     assert world.table.renew("1234collectPayment", "one", 60, second)
     assert (first.bound, set(second.bound)) == ({}, {"1234collectPayment"})
-    world.table.disband(first)
+    world.table.end_session(first)
     assert world.table.renew("1234collectPayment", "one", 60)
-    world.table.disband(second)
+    world.table.end_session(second)
     assert world.table.renew("1234collectPayment", "one", 60, second)
     world.let_pass(60)
     world.acquire("two")
-    world.table.disband(second)
+    world.table.end_session(second)
     assert world.table.renew("1234collectPayment", "two", 60)
 
 
 def test_lease_of_a_party_that_was_taken_by_waiting_ends_with_it() -> None:
-    """What is offered is not bound yet, but waits with its party."""
-    world, party = World(), Party()
-    world.join("one", party=party)
-    assert party.bound == {}
-    assert world.acquire("one", party=party)
-    assert (set(party.bound), party.waiting) == ({"1234collectPayment"}, set())
-    world.table.disband(party)
+    """What is offered is not bound yet, but waits with its session."""
+    world, session = World(), Session()
+    world.join("one", session=session)
+    assert session.bound == {}
+    assert world.acquire("one", session=session)
+    assert (set(session.bound), session.waiting) == ({"1234collectPayment"}, set())
+    world.table.end_session(session)
     assert len(world.table) == 0
 
 
 def test_lock_that_leaves_its_party_while_that_is_disbanded_is_not_freed_twice() -> None:
-    """Who is woken for one of its locks may take another one of them into his own party."""
-    world, dead, other = World(), Party(), Party()
-    world.acquire("one", party=dead)
-    world.acquire("two", "5678collectPayment", party=dead)
+    """Who is woken for one of its locks may take another one of them into his own session."""
+    world, dead, other = World(), Session(), Session()
+    world.acquire("one", session=dead)
+    world.acquire("two", "5678collectPayment", session=dead)
 
     def rebind() -> None:
         assert world.table.renew("5678collectPayment", "two", 60, other)
 
     world.table.join("1234collectPayment", "three", "host", rebind)
-    world.table.disband(dead)
+    world.table.end_session(dead)
     assert world.table.renew("5678collectPayment", "two", 60, other)

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from django_distlock.server.table import Described, Party, Refused, Release
+from django_distlock.server.errors import Refused
+from django_distlock.server.locks import LockSnapshot, Release, Session
 from tests.support.lock_tables import LATER, World, assert_sound, claim
 
 
@@ -18,7 +19,7 @@ def test_lease_that_was_gained_by_waiting_is_reclaimed_from_a_new_table() -> Non
     world.release("one")
     token = world.acquire("two", ttl=30)
     [described] = world.table.describe(["1234collectPayment"])
-    assert described == Described("1234collectPayment", "two", token, "two's host", LATER, 30)
+    assert described == LockSnapshot("1234collectPayment", "two", token, "two's host", LATER, 30)
     assert world.table.save() == [described]
     world = World(grace=60)
     assert world.table.reclaim(described)
@@ -34,15 +35,15 @@ def test_nothing_is_granted_in_the_grace_but_what_was_held() -> None:
     world = World(grace=10)
     assert world.table.grace == 10
     assert world.table.run_due() == 10
-    assert world.table.reclaim(claim("one", 5, left=3))
-    assert world.table.reclaim(claim("one", 6, "5678collectPayment", left=20))
+    assert world.table.reclaim(claim("one", 5, remaining=3))
+    assert world.table.reclaim(claim("one", 6, "5678collectPayment", remaining=20))
     assert world.join("two") == 10
     assert world.join("two", semaphore="5678collectPayment") == 20
     assert world.join("two", semaphore="9012collectPayment") == 10
     assert world.table.run_due() == 3
     world.let_pass(3)
     assert world.table.run_due() == 7
-    assert world.table.left("1234collectPayment") == 7
+    assert world.table.remaining("1234collectPayment") == 7
     assert world.queue() == ["two"]
     assert [
         each.semaphore
@@ -65,25 +66,25 @@ def test_nothing_is_granted_in_the_grace_but_what_was_held() -> None:
 def test_lock_that_ends_in_the_grace_is_looked_at_once() -> None:
     """Not again and again, while it can't be offered to who waits."""
     world = World(grace=10)
-    world.table.reclaim(claim("one", 5, left=3))
+    world.table.reclaim(claim("one", 5, remaining=3))
     world.join("two")
     world.let_pass(4, unseen=True)
     assert world.table.run_due() == 6
-    assert not world.table.schedule
+    assert not world.table.schedule.entries
 
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_highest_token_wins_whichever_is_reclaimed_first(first: int) -> None:
     """Of two that say that they hold it, the other one has lost it, maybe without knowing it."""
     world = World(grace=60)
-    party = Party()
-    claims = [claim("lost", 5, left=50, acquired_at=3), claim("holds", 6, left=20)]
-    assert world.table.reclaim(claims[first], party)
+    session = Session()
+    claims = [claim("lost", 5, remaining=50, acquired_at=3), claim("holds", 6, remaining=20)]
+    assert world.table.reclaim(claims[first], session)
     assert world.table.reclaim(claims[1 - first]) is (first == 0)
     assert world.table.describe(["1234collectPayment"]) == [claims[1]]
     assert not world.table.reclaim(claim("late", 6))
     assert not world.table.renew("1234collectPayment", "lost", 60)
-    assert set(party.bound) == (set() if first == 0 else {"1234collectPayment"})
+    assert set(session.bound) == (set() if first == 0 else {"1234collectPayment"})
     assert_sound(world.table)
 
 
@@ -108,12 +109,12 @@ def test_reclaimed_lock_is_one_of_those_that_there_may_be() -> None:
     assert world.acquire("one", "5678collectPayment") == LATER + 2 * 10**9 + 1
 
 
-def test_reclaimed_lease_may_end_with_a_party() -> None:
+def test_reclaimed_lease_may_end_with_a_session() -> None:
     """As any lease; who waits for it meanwhile keeps waiting until the grace ends."""
-    world, party = World(grace=10), Party()
+    world, session = World(grace=10), Session()
     world.join("two")
-    assert world.table.reclaim(claim("one", 5), party)
-    world.table.disband(party)
+    assert world.table.reclaim(claim("one", 5), session)
+    world.table.end_session(session)
     assert world.queue() == ["two"]
     assert not world.woken
     world.let_pass(10)
@@ -135,7 +136,7 @@ def test_saved_table_goes_on_where_it_was() -> None:
     world.let_pass(0.5, unseen=True)
     assert world.offered("offered") == "five"
     saved, last_token = world.table.save(), world.table.last_token
-    assert [(each.semaphore, each.owner, each.left) for each in saved] == [
+    assert [(each.semaphore, each.owner, each.remaining) for each in saved] == [
         *(
             ("1234collectPayment", "one", 29.5),
             ("kept", "", 19.5),
@@ -148,7 +149,7 @@ def test_saved_table_goes_on_where_it_was() -> None:
     world.table.load(saved, elapsed=9.5)
     assert sorted(world.table.names()) == ["1234collectPayment", "endless", "kept"]
     assert world.table.run_due() == 10
-    assert world.table.describe(["1234collectPayment"]) == [saved[0]._replace(left=20)]
+    assert world.table.describe(["1234collectPayment"]) == [saved[0]._replace(remaining=20)]
     assert world.acquire("one") == token
     assert world.acquire("two", "kept") == world.acquire("newcomer", "kept") == 0
     assert world.acquire("six", "endless")
@@ -161,6 +162,6 @@ def test_saved_table_goes_on_where_it_was() -> None:
 def test_tokens_rise_above_those_that_were_saved() -> None:
     """Though the clock was set back meanwhile, and the lock has ended."""
     world = World()
-    world.table.load([claim("one", LATER + 10**9, left=1)], elapsed=5)
+    world.table.load([claim("one", LATER + 10**9, remaining=1)], elapsed=5)
     assert len(world.table) == 0
     assert world.acquire("two") == LATER + 10**9 + 1

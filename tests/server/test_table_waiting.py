@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from django_distlock.server.table import OFFER, Party, Refused, Release
+from django_distlock.server.errors import Refused
+from django_distlock.server.locks import Release, Session
+from django_distlock.server.transitions import OFFER_SECONDS
 from tests.support.lock_tables import World, assert_sound, let_release
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ def test_who_waits_is_served_in_order() -> None:
     world = World()
     tokens = [world.acquire("one")]
     assert world.join("two", "three", "four") == 60
-    assert world.table.waiters == 3
+    assert len(world.table.waiters) == 3
     for earlier, owner in (("one", "two"), ("two", "three"), ("three", "four")):
         assert world.acquire("newcomer") == 0
         assert world.release(earlier) is Release.HANDED_OVER
@@ -29,16 +31,16 @@ def test_who_waits_is_served_in_order() -> None:
     assert world.woken == ["two", "three", "four"]
     assert tokens == sorted(set(tokens))
     assert world.release("four") is Release.RELEASED
-    assert world.table.waiters == len(world.table) == 0
+    assert len(world.table.waiters) == len(world.table) == 0
 
 
 def test_lock_that_is_free_is_offered_to_who_joins() -> None:
     """At once; it is free again if he doesn't come, and he is offered it again as he waits on."""
     world = World()
-    assert world.join("one") == OFFER
+    assert world.join("one") == OFFER_SECONDS
     assert world.woken == ["one"]
     assert world.acquire("newcomer") == 0
-    world.let_pass(OFFER)
+    world.let_pass(OFFER_SECONDS)
     assert world.woken == ["one", "one"]
     world.table.leave("1234collectPayment", "one")
     assert world.acquire("newcomer")
@@ -117,11 +119,11 @@ def let_leave(world: World) -> None:
     world.table.leave("1234collectPayment", "zero")
 
 
-def let_disband(world: World) -> None:
+def let_session_end(world: World) -> None:
     """Let the holder's process end."""
-    party = Party()
-    world.table.renew("1234collectPayment", "one", 60, party)
-    world.table.disband(party)
+    session = Session()
+    world.table.renew("1234collectPayment", "one", 60, session)
+    world.table.end_session(session)
 
 
 def let_clear(world: World) -> None:
@@ -130,7 +132,7 @@ def let_clear(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "let_end", [let_release, let_expire, let_force_release, let_leave, let_disband, let_clear]
+    "let_end", [let_release, let_expire, let_force_release, let_leave, let_session_end, let_clear]
 )
 @pytest.mark.parametrize("max_locks", [math.inf, 1])
 def test_newcomer_never_overtakes_who_waits(
@@ -143,7 +145,7 @@ def test_newcomer_never_overtakes_who_waits(
     let_end(world)
     assert world.acquire("newcomer") == 0
     assert world.woken == ["two"]
-    world.let_pass(OFFER, unseen=True)
+    world.let_pass(OFFER_SECONDS, unseen=True)
     assert world.acquire("newcomer") == 0
     assert world.woken == ["two", "three"]
     assert world.acquire("three") > token
@@ -188,14 +190,14 @@ def test_who_missed_an_offer_comes_after_those_who_are_heard_of() -> None:
     world.acquire("one")
     world.join("two", "three", "four")
     world.release("one")
-    world.let_pass(OFFER)
-    world.let_pass(OFFER)
+    world.let_pass(OFFER_SECONDS)
+    world.let_pass(OFFER_SECONDS)
     assert world.woken == ["two", "three", "four"]
     assert world.queue() == ["two", "three", "four"]
     assert world.acquire("four")
     assert world.release("four") is Release.HANDED_OVER
     assert world.woken[3:] == ["two"]
-    world.let_pass(OFFER)
+    world.let_pass(OFFER_SECONDS)
     assert world.woken[3:] == ["two", "two"]
     assert world.queue() == ["two", "three"]
 
@@ -203,18 +205,18 @@ def test_who_missed_an_offer_comes_after_those_who_are_heard_of() -> None:
 @pytest.mark.parametrize("how", ["acquire", "join"])
 def test_who_missed_an_offer_and_is_heard_of_keeps_his_place(how: str) -> None:
     """He was late only: whoever came after him is still behind him."""
-    world, party = World(), Party()
+    world, session = World(), Session()
     world.acquire("one")
-    world.join("two", party=party)
+    world.join("two", session=session)
     world.join("three", "four")
     world.release("one")
-    world.let_pass(OFFER)
-    assert (party.silent, world.offered()) == (True, "three")
+    world.let_pass(OFFER_SECONDS)
+    assert (session.unresponsive, world.offered()) == (True, "three")
     if how == "join":
-        world.join("two", party=party)
+        world.join("two", session=session)
     else:
         assert world.acquire("two") == 0
-    assert not party.silent
+    assert not session.unresponsive
     world.acquire("three")
     world.release("three")
     assert world.offered() == "two"
@@ -222,38 +224,38 @@ def test_who_missed_an_offer_and_is_heard_of_keeps_his_place(how: str) -> None:
     assert world.offered() == "four"
 
 
-def test_silent_party_costs_the_others_one_offer() -> None:
+def test_unresponsive_session_costs_the_others_one_offer() -> None:
     """Not one for each that waits there, however many, or for however many locks."""
-    world, dead = World(), Party()
+    world, dead = World(), Session()
     for semaphore in ("1234collectPayment", "5678collectPayment"):
         world.acquire("one", semaphore)
-        world.join(*(f"dead {number}" for number in range(50)), semaphore=semaphore, party=dead)
+        world.join(*(f"dead {number}" for number in range(50)), semaphore=semaphore, session=dead)
         world.join("alive", semaphore=semaphore)
     world.release("one")
-    world.let_pass(OFFER)
+    world.let_pass(OFFER_SECONDS)
     assert world.woken == ["dead 0", "alive"]
     world.release("one", "5678collectPayment")
     assert world.woken == ["dead 0", "alive", "alive"]
-    world.join("dead 7", party=dead)
+    world.join("dead 7", session=dead)
     world.release("alive")
     assert world.woken[3:] == ["dead 0"]
 
 
 def test_offer_that_is_given_back_or_taken_away_is_no_silence() -> None:
     """Only who let it pass is asked after the others."""
-    world, party = World(), Party()
+    world, session = World(), Session()
     world.acquire("one")
-    world.join("two", "three", party=party)
+    world.join("two", "three", session=session)
     world.join("four")
     world.release("one")
     world.table.leave("1234collectPayment", "two")
-    assert not party.silent
+    assert not session.unresponsive
     assert world.offered() == "three"
     assert world.table.force_release("1234collectPayment", world.lock().token)
     assert world.offered() == "three"
-    world.let_pass(OFFER, unseen=True)
+    world.let_pass(OFFER_SECONDS, unseen=True)
     world.table.leave("1234collectPayment", "three")
-    assert not party.silent
+    assert not session.unresponsive
     assert world.offered() == "four"
 
 

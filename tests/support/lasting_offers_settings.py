@@ -1,6 +1,6 @@
 """Settings of a lock server where no offer ends by itself, however slow this machine is."""
 
-from django_distlock.server import table
+from django_distlock.server import transitions
 from tests.support.lock_server_settings import *  # noqa: F403
 
-table.OFFER = 60.0  # type: ignore[misc]
+transitions.OFFER_SECONDS = 60.0  # type: ignore[misc]

@@ -10,12 +10,16 @@ import secrets
 import select
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from django_distlock.server.service import Limits, Service
-from django_distlock.server.table import GONE, LockTable
+from django_distlock.server.connection import Connection
+from django_distlock.server.limits import Limits
+from django_distlock.server.locks import EXPIRED
+from django_distlock.server.service import Service
+from django_distlock.server.table import LockTable
 from tests.support.lock_servers import connect_to, locks_by, options_of, secret_of
 from tests.support.ports import HOST
 
@@ -205,7 +209,7 @@ class Serving:
         self.clock = Clock()
         table = LockTable(
             monotonic=self.clock.monotonic,
-            grants_from=self.clock.now + grace if grace else GONE,
+            grants_from=self.clock.now + grace if grace else EXPIRED,
             max_locks=limits.max_locks,
             max_waiters=limits.max_waiters,
             max_all_waiters=limits.max_all_waiters,
@@ -222,15 +226,15 @@ class Serving:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        server = await self.loop.create_server(self.service.connect, HOST, 0)
+        server = await self.loop.create_server(partial(Connection, self.service), HOST, 0)
         port = server.sockets[0].getsockname()[1]
         self.endpoint = Endpoint({"address": f"{HOST}:{port}"}, self.service.secret)
         self._ready.set()
         await self._stop.wait()
         self.loop.now = None
         server.close()
-        self.service.end_all()
-        await self.service.closed()
+        self.service.stop()
+        await self.service.admission.wait_closed()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -269,6 +273,6 @@ class Serving:
 
         def pass_on() -> None:
             self.clock.now += seconds
-            self.service.look_after()
+            self.service.run_due()
 
         self.call(pass_on)

@@ -6,7 +6,9 @@ import math
 from functools import partial
 from typing import Any
 
-from django_distlock.server.table import GONE, SLACK, Described, Lock, LockTable, Party, Release
+from django_distlock.server.expiry import SLACK
+from django_distlock.server.locks import EXPIRED, Lock, LockSnapshot, Release, Session
+from django_distlock.server.table import LockTable
 
 LATER = 1_700_000_000_000_000
 
@@ -20,7 +22,7 @@ class World:
         self.woken: list[str] = []
         self.away: set[str] = set()
         self.table = LockTable(
-            grants_from=self.now + grace if grace else GONE,
+            grants_from=self.now + grace if grace else EXPIRED,
             monotonic=lambda: self.now,
             microseconds=lambda: self.wall,
             **options,
@@ -38,19 +40,19 @@ class World:
         owner: str,
         semaphore: str = "1234collectPayment",
         ttl: float = 60,
-        party: Party | None = None,
+        session: Session | None = None,
     ) -> int:
         """Return the token, 0 if somebody else has it."""
-        lock = self.table.acquire(semaphore, owner, ttl, f"{owner}'s host", party)
+        lock = self.table.acquire(semaphore, owner, ttl, f"{owner}'s host", session)
         return lock.token if lock else 0
 
     def join(
-        self, *owners: str, semaphore: str = "1234collectPayment", party: Party | None = None
+        self, *owners: str, semaphore: str = "1234collectPayment", session: Session | None = None
     ) -> float:
         """Let them wait, one after the other."""
         left = 0.0
         for owner in owners:
-            left = self.table.join(semaphore, owner, "host", partial(self.wake, owner), party)
+            left = self.table.join(semaphore, owner, "host", partial(self.wake, owner), session)
         return left
 
     def wake(self, owner: str) -> bool:
@@ -75,18 +77,18 @@ class World:
     def offered(self, semaphore: str = "1234collectPayment") -> str:
         """Return to whom it is offered, if it is."""
         lock = self.table.locks.get(semaphore)
-        return lock.owner if lock and lock.offered and lock.ends > self.now else ""
+        return lock.owner if lock and lock.offered and lock.expires > self.now else ""
 
 
 def claim(
     owner: str,
     token: int,
     semaphore: str = "1234collectPayment",
-    left: float = 30,
+    remaining: float = 30,
     acquired_at: int = 7,
-) -> Described:
+) -> LockSnapshot:
     """Return what a holder says of its lease."""
-    return Described(semaphore, owner, token, f"{owner}'s host", acquired_at, left)
+    return LockSnapshot(semaphore, owner, token, f"{owner}'s host", acquired_at, remaining)
 
 
 def assert_sound(table: LockTable) -> None:
@@ -94,21 +96,23 @@ def assert_sound(table: LockTable) -> None:
     now = table.monotonic()
     for semaphore, lock in table.locks.items():
         assert lock.semaphore == semaphore
-        assert lock.ends > GONE or (lock.queue and table.grace), "neither taken nor waited for"
+        assert lock.expires > EXPIRED or (lock.queue and table.grace), (
+            "neither taken nor waited for"
+        )
         waiters = dict(lock.queue or {})
         assert not lock.offered or lock.owner in waiters
         for owner, waiter in waiters.items():
             assert waiter.owner == owner
-            assert (semaphore, owner) in waiter.party.waiting
-        if lock.party is not None:
-            assert lock.party.bound[semaphore] is lock
-        if GONE < lock.ends < math.inf:
-            assert lock.due <= lock.ends
-            assert (lock.due, semaphore) in table.schedule
-    for due, semaphore in table.schedule:
-        assert due > GONE
+            assert (semaphore, owner) in waiter.session.waiting
+        if lock.session is not None:
+            assert lock.session.bound[semaphore] is lock
+        if EXPIRED < lock.expires < math.inf:
+            assert lock.next_check <= lock.expires
+            assert (lock.next_check, semaphore) in table.schedule.entries
+    for due, semaphore in table.schedule.entries:
+        assert due > EXPIRED
         assert semaphore
-    assert len(table.schedule) <= 2 * len(table.locks) + SLACK
+    assert len(table.schedule.entries) <= 2 * len(table.locks) + SLACK
     assert now == table.monotonic()
 
 

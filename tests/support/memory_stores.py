@@ -34,7 +34,7 @@ def memory_store() -> MemoryBackend:
 
 def waiting(shared: SharedTable, number: int) -> bool:
     """Tell whether so many wait."""
-    return shared.table.waiters == number
+    return len(shared.table.waiters) == number
 
 
 async def stand(shared: SharedTable, number: int) -> None:

@@ -20,15 +20,10 @@ from django_distlock.concurrency.process_queue import contended
 from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
 from django_distlock.fields import to_datetime
 from django_distlock.records import Claim, Grant, LockInfo, Owner, Place, Renewal
-from django_distlock.server.addresses import (
-    DEFAULT,
-    Address,
-    check_secret,
-    parse_address,
-    read_secret,
-)
-from django_distlock.server.requests import PAGE
-from django_distlock.server.table import Described, Release
+from django_distlock.server.addresses import DEFAULT, Address, parse_address
+from django_distlock.server.listings import PAGE
+from django_distlock.server.locks import LockSnapshot, Release
+from django_distlock.server.secret import check_secret, read_secret
 
 from .connections import LockServer, Request
 from .listening import Listener, QueuedPlace, listener
@@ -271,7 +266,7 @@ class ServerBackend(BaseLockBackend):
 def _info(
     now: int, semaphore: str, token: int, holder: str, acquired_at: int, left: float
 ) -> LockInfo:
-    return lock_info(Described(semaphore, "", token, holder, acquired_at, left), now)
+    return lock_info(LockSnapshot(semaphore, "", token, holder, acquired_at, left), now)
 
 
 def _secret(secret: str | None, secret_file: str | None) -> bytes:

@@ -16,16 +16,12 @@ from django_distlock.backends.server import ServerBackend
 from django_distlock.conf import lock_backends
 from django_distlock.durations import format_duration
 from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
-from django_distlock.server.addresses import (
-    DEFAULT,
-    Address,
-    parse_address,
-    read_secret,
-    unix_address,
-)
-from django_distlock.server.running import Site, run
-from django_distlock.server.saved import InUse, StateFile, Unreadable
-from django_distlock.server.service import Limits
+from django_distlock.server.addresses import DEFAULT, Address, parse_address, unix_address
+from django_distlock.server.limits import Limits
+from django_distlock.server.path_lock import InUse
+from django_distlock.server.running import ServerConfig, run
+from django_distlock.server.saved_state import StateFile, Unreadable
+from django_distlock.server.secret import read_secret
 
 SHOWN = 20
 """How many locks --status lists."""
@@ -101,15 +97,15 @@ class Command(BaseCommand):
             if options["status"]:
                 self._print_status(_client(address, options, configured))
                 return
-            site = Site(
+            config = ServerConfig(
                 address=address,
                 secret=_secret(options, configured),
                 limits=Limits(**{field.name: options[field.name] for field in fields(Limits)}),
                 state=StateFile(_state_path(address, options)),
                 tls=_tls(address, options, configured),
-                grants_at_once=options["no_grace"],
+                no_grace=options["no_grace"],
             )
-            run(site, self._say)
+            run(config, self._say)
         except Unreadable as error:
             raise CommandError(
                 f"{error}. This tells which leases may be in force: mend it, or remove it. Then "

@@ -137,7 +137,7 @@ def test_tasks_do_all_that_threads_do(shared_table: memory.SharedTable) -> None:
     run(main())
     [described] = shared_table.table.describe(["1234collectPayment"])
     assert described.owner == ""
-    assert 0 < described.left <= 30
+    assert 0 < described.remaining <= 30
 
 
 def test_lease_is_renewed_in_the_background(
@@ -146,9 +146,9 @@ def test_lease_is_renewed_in_the_background(
     """Its ttl begins anew, by the table's clock."""
     with distributed_lock("1234collectPayment", backend=ALIAS, ttl=60) as lease:
         table_clock.now += 50
-        assert shared_table.table.left("1234collectPayment") == 10
+        assert shared_table.table.remaining("1234collectPayment") == 10
         due_now([lease])
-        until(lambda: shared_table.table.left("1234collectPayment") == 60)
+        until(lambda: shared_table.table.remaining("1234collectPayment") == 60)
         assert not free_for_others(ALIAS)
 
 
@@ -166,4 +166,4 @@ def test_lease_without_a_ttl_has_no_end(shared_table: memory.SharedTable) -> Non
     with distributed_lock("1234collectPayment", backend=ALIAS, ttl=None) as lease:
         lease.renew()
         assert lease.expires_at is None
-        assert shared_table.table.left("1234collectPayment") > 1e9
+        assert shared_table.table.remaining("1234collectPayment") > 1e9

@@ -14,7 +14,7 @@ import pytest
 from django_distlock import Lease, aacquire_lock, acquire_lock, distributed_lock
 from django_distlock.backends import memory
 from django_distlock.backends.memory import LATEST, SOONEST
-from django_distlock.server import table
+from django_distlock.server import transitions
 from tests.support.concurrency import until
 from tests.support.holders import acquire
 from tests.support.memory_stores import ALIAS, TableClock, memory_store, stand, take, waiting
@@ -131,7 +131,7 @@ def test_waiter_of_a_closed_event_loop_is_passed_over(
     shared_table: memory.SharedTable, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once: nobody can wake him, and nobody waits for the end of an offer to him."""
-    monkeypatch.setattr(table, "OFFER", 60)
+    monkeypatch.setattr(transitions, "OFFER_SECONDS", 60)
     lease = acquire(ALIAS)
     loop = asyncio.new_event_loop()
 

@@ -23,8 +23,8 @@ from django_distlock.backends.server import ServerBackend, listening
 from django_distlock.backends.server.listening import listener
 from django_distlock.checks import check_deployment, check_lock_backends
 from django_distlock.records import LeaseClaim
+from django_distlock.server.listings import PAGE
 from django_distlock.server.protocol import VERSION, decode, encode, prove
-from django_distlock.server.requests import PAGE
 from tests.support.concurrency import run
 from tests.support.holders import acquire
 from tests.support.lock_servers import (

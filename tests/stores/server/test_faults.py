@@ -333,7 +333,7 @@ def test_server_closes_idle_connections_and_the_next_call_just_works() -> None:
     """In a thread or a task."""
     with Serving(idle=30, handshake=10) as running, running.locks():
         lease = acquire(ALIAS)
-        connections = running.service.connections
+        connections = running.service.admission.open
         running.let_wait(10)
         for renew in (lease.renew, lambda: run(lease.arenew()), lease.renew):
             assert len(connections) == 1
@@ -356,7 +356,7 @@ def test_who_waits_keeps_the_connection_on_which_nothing_is_said(
         lease = acquire(ALIAS)
         wait = threads.submit(take)
         until(lambda: len(joined) == 1)
-        [process] = running.service.processes.values()
+        [process] = running.service.processes.by_name.values()
         connection = process.connection
         running.let_wait(10)
         for _ in range(3):
@@ -364,8 +364,8 @@ def test_who_waits_keeps_the_connection_on_which_nothing_is_said(
             until(lambda: bool(pings))
             running.let_wait(0.3)
         assert process.connection is connection
-        assert list(running.service.processes.values()) == [process]
-        assert running.service.table.waiters == 1
+        assert list(running.service.processes.by_name.values()) == [process]
+        assert len(running.service.table.waiters) == 1
         assert lease.release()
         assert wait.result(30)
 

@@ -1,4 +1,4 @@
-"""A log that a flood of strangers can't fill."""
+"""A log that a flood of unauthenticated clients can't fill."""
 
 import logging
 import math
@@ -9,11 +9,11 @@ from typing import Final
 from django_distlock import clocks
 
 INTERVAL: Final = 1.0
-"""Seconds between two lines of a kind, at least."""
+"""The shortest time between two lines of one kind, in seconds."""
 
 
 class ThrottledLog:
-    """Writes one line a second of each kind at most; the next one says how many were left out."""
+    """Writes at most one line a second of each kind; the next one says how many were left out."""
 
     def __init__(
         self, logger: logging.Logger, monotonic: Callable[[], float] = clocks.monotonic

@@ -1,9 +1,9 @@
-"""What a lock server leaves in a file: its table at an orderly stop, and in between, that it ran.
+"""The state that a lock server saves in a file for the next one.
 
-So the next one knows whether leases may be in force of which it has no table, and how long.
+While it runs, the file says so, and how long its leases last; at an orderly stop, the table is
+saved. So the next server knows whether leases may be in force that are in no table, and how long.
 """
 
-import fcntl
 import json
 import math
 import os
@@ -15,12 +15,14 @@ from typing import Any, Final
 
 from django_distlock import clocks
 
+from .errors import FutureToken
+from .locks import LockSnapshot
 from .protocol import parse
-from .table import Described, FutureToken, check_token
+from .tokens import check_token
 
 VERSION: Final = 1
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-
+"""A file with another content after each start of this machine."""
 
 UNREADABLE: Final = (
     OSError,
@@ -34,71 +36,48 @@ UNREADABLE: Final = (
 
 
 class Unreadable(Exception):
-    """The file has something else than a lock server wrote."""
-
-
-class InUse(Exception):
-    """Another server that runs has it."""
+    """No lock server wrote what is in the file."""
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """What an earlier server left: `locks` is None if it couldn't save them."""
+class SavedState:
+    """The state of an earlier server; `locks` is None if it crashed."""
 
     max_ttl: float
-    """Seconds that a lease lasts at most, of it and of those before it whose leases last still."""
+    """The longest lease of it, and of servers before it that may be in force, in seconds."""
     last_token: int
-    locks: list[Described] | None
+    locks: list[LockSnapshot] | None
     grace: float
-    """Seconds for which it would have granted nothing: so long its locks may not be all."""
+    """Seconds for which it would have granted nothing: until then, `locks` may lack some."""
     elapsed: float
-    """Seconds since it saved them, as far as the monotonic clock knows; else none."""
-
-
-class Claimed:
-    """The right of one server at a time to a path: kept until the process ends, however it does."""
-
-    def __init__(self, path: Path) -> None:
-        """Raise InUse if another has it; OSError if the directory can't be written to."""
-        self._file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._file)
-            raise InUse(
-                f"Another lock server, which runs, has {path}: stop it, or give another path."
-            ) from None
-
-    def close(self) -> None:
-        """Let others have it."""
-        os.close(self._file)
+    """Seconds since the state was saved; 0 if the machine was started since."""
 
 
 class StateFile:
-    """The file of a server. It has the owners' secrets, so nobody else may read it."""
+    """The state file of a server. It has the owners' secrets: only its user can read it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def read(self) -> Earlier | None:
-        """Return what an earlier server left, None if there was none; else Unreadable."""
+    def read(self) -> SavedState | None:
+        """Return the state of an earlier server; None if there is no file. Unreadable if broken."""
         try:
             text = self.path.read_bytes()
             return _parse(parse(text))
         except FileNotFoundError:
             return None
         except UNREADABLE as error:
-            # Not its repr(), which may have all that is in the file.
+            # Not its repr(), which may have the whole content of the file.
             raise Unreadable(f"{self.path}: {type(error).__name__}: {error}") from error
 
     def write_running(self, max_ttl: float, last_token: int) -> None:
-        """Say that a server grants leases of this length, whatever becomes of it."""
+        """Save that a server runs that grants leases of this length, in case it crashes."""
         self._write({"max_ttl": max_ttl, "last_token": last_token, "locks": None, "grace": 0})
 
     def write_locks(
-        self, max_ttl: float, last_token: int, locks: list[Described], grace: float
+        self, max_ttl: float, last_token: int, locks: list[LockSnapshot], grace: float
     ) -> None:
-        """Save the table for the next server, and for how long it isn't known to have all."""
+        """Save the table, and for how long holders may still reclaim leases that it lacks."""
         self._write({"max_ttl": max_ttl, "last_token": last_token, "locks": locks, "grace": grace})
 
     def _write(self, content: dict[str, Any]) -> None:
@@ -110,7 +89,7 @@ class StateFile:
             ) from error
 
     def _replace(self, content: dict[str, Any]) -> None:
-        """Write all or nothing, and to the disk."""
+        """Replace the file atomically and durably."""
         content |= {"version": VERSION, "at": clocks.monotonic(), "boot": _boot()}
         new = self.path.with_name(f"{self.path.name}.new")
         with suppress(FileNotFoundError):
@@ -128,16 +107,16 @@ class StateFile:
             os.close(directory)
 
 
-def _parse(content: dict[str, Any]) -> Earlier:
+def _parse(content: dict[str, Any]) -> SavedState:
     if content["version"] != VERSION:
         raise ValueError(f"version {content['version']!r} is unknown")
     locks = content["locks"]
     if locks is not None and type(locks) is not list:
         raise TypeError("the locks are no list")
-    # Its monotonic clock counts from when the machine started. After another start nobody knows
-    # how long it was down; not to count that keeps others out for longer, not too short.
+    # The monotonic clock counts from the machine's start. After another start, nobody knows how
+    # long the machine was down. Not counting that time makes leases last too long, never too short.
     elapsed = clocks.monotonic() - _number(content["at"]) if content["boot"] == _boot() else 0.0
-    return Earlier(
+    return SavedState(
         max_ttl=_number(content["max_ttl"]),
         last_token=_token(content["last_token"]),
         locks=None if locks is None else [_lock(*lock) for lock in locks],
@@ -152,15 +131,15 @@ def _lock(
     token: object,
     holder: object,
     acquired_at: object,
-    left: object,
-) -> Described:
-    return Described(
+    remaining: object,
+) -> LockSnapshot:
+    return LockSnapshot(
         _text(semaphore),
         _text(owner),
         _token(token),
         _text(holder),
         _token(acquired_at),
-        _number(left),
+        _number(remaining),
     )
 
 
@@ -171,7 +150,7 @@ def _text(value: object) -> str:
 
 
 def _token(value: object) -> int:
-    """Return a token, or the time of a grant, of which the same is true."""
+    """Return a token, or the time of a grant, which has the same limits."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError("there is something else than an integer")
     check_token(value, time.time_ns() // 1000)
@@ -185,7 +164,7 @@ def _number(value: object) -> float:
 
 
 def _boot() -> str:
-    """Return what is another one after each start of this machine; nothing if that isn't told."""
+    """Return the identity of this start of the machine; a new one each time if it is unknown."""
     try:
         return BOOT_ID.read_text()
     except OSError:
