@@ -1,4 +1,4 @@
-"""System checks: the DISTLOCK setting, and what each store has to say of its own part of it."""
+"""System checks of the DISTLOCK setting; each store checks its own options."""
 
 import warnings
 from collections.abc import Iterator
@@ -14,21 +14,21 @@ from .exceptions import InvalidLockBackend, LockBackendUnavailable
 
 
 def warn_of_missing_app() -> None:
-    """Warn, as the check does, if Django has listed its checks before we are imported.
+    """Warn, as the system check does, if the package is imported after Django set up its apps.
 
-    So it is when a view is what imports us: the check of the URLconf imports that. And a server
-    may run no checks at all.
+    Then the check may come too late: a view imports the package while the check of the URLconf
+    runs, and a server may run no checks at all.
     """
     if apps.ready and (missing := _missing_app()) and not missing.is_silenced():
         warnings.warn(f"{missing.msg} {missing.hint} ({missing.id})", RuntimeWarning, stacklevel=3)
 
 
 def _missing_app() -> checks.Warning | None:
-    """Say that the app isn't there; not where DISTLOCK is, since then somebody means it so."""
+    """Return a warning if the app isn't installed; not if DISTLOCK is set, which means intent."""
     if apps.is_installed("django_distlock") or hasattr(settings, "DISTLOCK"):
         return None
     return checks.Warning(
-        "django_distlock is imported, but not in INSTALLED_APPS: its table isn't there.",
+        "django_distlock is imported, but not in INSTALLED_APPS, so its table is missing.",
         hint='Add "django_distlock" to INSTALLED_APPS, and run manage.py migrate.',
         id="distlock.W001",
     )
@@ -36,9 +36,9 @@ def _missing_app() -> checks.Warning | None:
 
 @checks.register
 def check_lock_backends(**kwargs: Any) -> Iterator[checks.CheckMessage]:
-    """Yield an error for each alias that can't be made, and the messages of those that can.
+    """Yield an error for each store that can't be made, and the messages of the others.
 
-    Where neither the app nor DISTLOCK is there, nobody may mean to lock: that is a warning.
+    Without the app and without DISTLOCK, a mere import may not mean to lock: that is a warning.
     """
     if missing := _missing_app():
         yield missing
@@ -54,14 +54,14 @@ def check_lock_backends(**kwargs: Any) -> Iterator[checks.CheckMessage]:
         except InvalidLockBackend as error:
             yield checks.Error(str(error), id="distlock.E001")
         except LockBackendUnavailable:
-            continue  # it need not be there yet
+            continue  # the store need not run yet
         else:
             yield from backend.check(**kwargs)
 
 
 @checks.register(deploy=True)
 def check_deployment(**kwargs: Any) -> Iterator[checks.CheckMessage]:
-    """Yield what each store has to say of a deployment; one that can't be made is told of above."""
+    """Yield each store's messages on a deployment; check_lock_backends() reports broken ones."""
     with suppress(InvalidLockBackend):
         for alias in lock_backends:
             with suppress(InvalidLockBackend, LockBackendUnavailable):

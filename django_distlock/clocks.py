@@ -1,7 +1,7 @@
-"""The clocks that count: this machine's monotonic one for leases, the database's for the store.
+"""The two clocks: this machine's monotonic clock for leases, the database's clock for its locks.
 
-The database's has to be volatile: read when it is evaluated, not when the statement or the
-transaction began, or else a statement that waited for a row would act on an old time.
+The database's clock has to be volatile: read when it is evaluated, not when the statement or the
+transaction began. Otherwise a statement that waited for a row would use an outdated time.
 """
 
 import time
@@ -21,7 +21,7 @@ from .fields import MICROSECOND, EpochMicrosecondsField
 if hasattr(time, "CLOCK_BOOTTIME"):
 
     def monotonic() -> float:
-        """Return seconds that never step back, and go on while the machine is suspended."""
+        """Return seconds that never step back, and that count while the machine is suspended."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 else:
@@ -30,10 +30,10 @@ else:
 
 NOW: Final = {
     "postgresql": "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
-    # unixepoch('subsec') would be silently NULL before SQLite 3.42. The clock counts milliseconds,
-    # rounded down. Days in a double are exact to 0.02 of them, so round() finds the same one.
+    # unixepoch('subsec') is silently NULL before SQLite 3.42. The clock counts milliseconds,
+    # rounded down. Days in a double are exact to 0.02 ms, so round() restores the millisecond.
     "sqlite": "CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000",
-    # UTC_TIMESTAMP is the statement's start, and SYSDATE follows the session's time zone.
+    # UTC_TIMESTAMP is the start of the statement, and SYSDATE follows the session's time zone.
     "mysql": (
         "(timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(6))"
         " + timestampdiff(MICROSECOND, now(6), sysdate(6)))"
@@ -42,7 +42,7 @@ NOW: Final = {
 
 
 class DatabaseNow(Expression):
-    """The database's clock, or its time that long `ago`, in queries on a vendor that NOW knows."""
+    """The database's clock, or its time that long `ago`, for the vendors in NOW."""
 
     def __init__(self, ago: timedelta = timedelta()) -> None:
         super().__init__(output_field=EpochMicrosecondsField())
@@ -55,14 +55,14 @@ class DatabaseNow(Expression):
 
 
 def now_expression(connection: BaseDatabaseWrapper, ago: timedelta = timedelta()) -> Expression:
-    """Return the clock as an expression, or, of a vendor without one, its reading of just now."""
+    """Return the clock as an expression; for a vendor not in NOW, the current time as a value."""
     if connection.vendor in NOW:
         return DatabaseNow(ago)
     return Value(read_clock(connection) - ago, output_field=EpochMicrosecondsField())
 
 
 def read_clock(connection: BaseDatabaseWrapper) -> datetime:
-    """Ask any database that Django supports for its time, in a round trip of its own."""
+    """Return the time of any database that Django supports, by a query of its own."""
     compiler = connection.ops.compiler("SQLCompiler")(Query(None), connection, None)
     now = Now()
     sql, params = compiler.compile(now)

@@ -1,4 +1,4 @@
-"""Durations as people write and read them: `90s`, `15m`, `12h`, `1d`."""
+"""Durations in the form of `90s`, `15m`, `12h`, `1d`."""
 
 import re
 from datetime import timedelta
@@ -9,7 +9,7 @@ UNITS: Final = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
 def parse_duration(text: str) -> timedelta:
-    """Return the duration of a number with a unit, one of s, m, h, d; else a ValueError."""
+    """Return the duration of a number with a unit (s, m, h, d); ValueError for any other text."""
     match = re.fullmatch("([0-9]{1,6})([smhd])", text)
     if not match:
         raise ValueError(f"{text!r} is not a duration; write 90s, 15m, 12h or 1d.")
@@ -21,7 +21,7 @@ def format_duration(duration: timedelta) -> str:
     return _format_seconds(max(0, int(duration.total_seconds())))
 
 
-@lru_cache(maxsize=1024)  # of thousands of locks that are purged, most are of one age
+@lru_cache(maxsize=1024)  # most of the thousands of locks in a purge have the same age
 def _format_seconds(seconds: int) -> str:
     parts = []
     for unit, size in UNITS.items():

@@ -1,4 +1,4 @@
-"""The two kinds of column that the Lock model needs and Django doesn't have."""
+"""The two kinds of column that the lock tables need and Django doesn't have."""
 
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
@@ -33,14 +33,14 @@ def to_microseconds(moment: datetime) -> int:
 class SemaphoreField(_CharField):
     """A string that the database compares byte by byte, trailing blanks included.
 
-    A binary collation of MySQL's family doesn't do: `utf8mb4_bin` takes `a` and `a␠` for the same.
+    On MySQL's family a binary collation is not enough: to `utf8mb4_bin`, `a` equals `a␠`.
     """
 
     def db_type(self, connection: BaseDatabaseWrapper) -> str | None:
         if connection.vendor == "mysql":
             return f"varbinary({4 * (self.max_length or 0)})"  # UTF-8: up to 4 bytes a character
         if connection.vendor == "postgresql":
-            # Not "varchar": for that Django adds a second index, which collation "C" makes needless
+            # For "varchar" Django would add a second index, which collation "C" doesn't need.
             return f"character varying({self.max_length})"
         return super().db_type(connection)
 
@@ -65,8 +65,8 @@ class SemaphoreField(_CharField):
 class EpochMicrosecondsField(_Field):
     """An aware datetime, stored as microseconds since the epoch in a BIGINT column.
 
-    So neither USE_TZ nor a session's time zone can change its meaning, and a database's clock is
-    one expression (see clocks.py). With USE_TZ off, a naive datetime is taken for one in TIME_ZONE.
+    Neither USE_TZ nor a session's time zone can change its meaning, and a database's clock is one
+    expression (see clocks.py). With USE_TZ off, a naive datetime counts as one in TIME_ZONE.
     """
 
     description = "Date and time, as microseconds since the epoch"
@@ -107,7 +107,7 @@ class EpochMicrosecondsField(_Field):
 
 
 def _in_default_zone(moment: datetime) -> datetime:
-    """Return the moment with the zone that Django means by a naive one, if USE_TZ is off."""
+    """Return the moment in Django's default zone if it is naive and USE_TZ is off."""
     if settings.USE_TZ or not is_naive(moment):
         return moment
     return make_aware(moment, get_default_timezone())

@@ -1,4 +1,4 @@
-"""The table of locks, for the database backend and for people."""
+"""The database backend's tables: locks, and on PostgreSQL the queue of waiters."""
 
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
@@ -26,11 +26,11 @@ else:
     _AnyManager = models.Manager
 
 KEPT = "kept"
-"""The owner of a lock that was released, but that nobody gets until it expires (`min_hold`)."""
+"""The owner in a row that was released, but can't be acquired until it expires (`min_hold`)."""
 
 
 class LockQuerySet(models.QuerySet["Lock"]):
-    """Locks by their state, as the database's clock has it."""
+    """Locks by their state, according to the database's clock."""
 
     def held(self) -> Self:
         """Locks with an unexpired lease."""
@@ -39,11 +39,11 @@ class LockQuerySet(models.QuerySet["Lock"]):
         )
 
     def stale(self) -> Self:
-        """Locks whose lease expired and was never released: the holder died, or took too long."""
+        """Locks whose lease expired and was never released: the holder died or took too long."""
         return self.exclude(owner__in=["", KEPT]).filter(expires_at__lte=self.database_now())
 
     def released(self) -> Self:
-        """Locks that nobody holds; their rows keep the token and the time of release."""
+        """Free locks; their rows keep the token and the time of release."""
         return self.filter(self._released())
 
     def unreleased(self) -> Self:
@@ -51,7 +51,7 @@ class LockQuerySet(models.QuerySet["Lock"]):
         return self.exclude(self._released())
 
     def with_prefix(self, prefix: str) -> Self:
-        """Locks whose semaphore begins with exactly this.
+        """Locks whose semaphore begins with the prefix, byte by byte.
 
         A range, not LIKE: SQLite's LIKE takes `A` for `a`, and a range can use the index.
         """
@@ -61,9 +61,9 @@ class LockQuerySet(models.QuerySet["Lock"]):
         return locks.filter(semaphore__lt=end) if end else locks
 
     def purgeable(self, older_than: timedelta) -> Self:
-        """Locks released longer ago than that, by a clock that has passed their tokens.
+        """Locks that were released longer ago, and whose token the clock has passed.
 
-        Without its row a semaphore's next token is the clock's, which then is greater.
+        Without the row, the semaphore's next token is the clock, so the clock has to be greater.
         """
         cutoff = now_expression(connections[self.db], older_than)
         return self.released().filter(expires_at__lt=cutoff, token__lt=self.database_now())
@@ -81,14 +81,14 @@ class LockQuerySet(models.QuerySet["Lock"]):
         )
 
     def mark_released(self) -> bool:
-        """Release these locks, whoever owns them; tell whether there was one."""
+        """Release these locks, whatever their owner; return whether there was one."""
         return self.update(owner="", expires_at=self.database_now()) > 0
 
     def _released(self) -> Q:
         return Q(owner="") | Q(owner=KEPT, expires_at__lte=self.database_now())
 
     def database_now(self) -> "Expression":
-        """Return the clock of the database that this query will run on."""
+        """Return the clock of the database that this query runs on, as an expression."""
         return now_expression(connections[self.db])
 
 
@@ -96,12 +96,12 @@ _Manager = models.Manager.from_queryset(LockQuerySet)
 
 
 class LockManager(_Manager["Lock"]):
-    """Locks as they are now: their stores change them behind the back of any cache of queries."""
+    """The default manager: its queries are never cached, since stores change rows unseen."""
 
     def get_queryset(self) -> LockQuerySet:
-        """Return locks by a query that has a clock in it.
+        """Return all locks, by a query with a clock in it.
 
-        It is true of each, but by it django-cachalot knows that it must ask the database.
+        The condition holds for each row. It makes django-cachalot ask the database every time.
         """
         locks: Any = super().get_queryset()
         current: LockQuerySet = locks.filter(GreaterThanOrEqual(Now(), Now()))
@@ -109,13 +109,13 @@ class LockManager(_Manager["Lock"]):
 
 
 class Lock(models.Model):
-    """A semaphore and who holds it. A released lock keeps its row, because that has the token.
+    """A semaphore and its holder. A released lock keeps its row, because that has the token.
 
-    The owner is empty when nobody holds the lock; `expires_at` is then the time of release.
+    The owner of a released lock is empty, and `expires_at` is the time of release.
     """
 
     semaphore = SemaphoreField(_("semaphore"), max_length=MAX_LENGTH, primary_key=True)
-    # A secret, so no fixture has it: a lock is loaded as a released one.
+    # Not serialized, because it is secret: a fixture loads each lock as released.
     owner = models.CharField(_("owner"), max_length=32, blank=True, default="", serialize=False)
     token = models.BigIntegerField(_("token"), default=0)
     holder = models.TextField(_("holder"), blank=True, default="")
@@ -139,20 +139,20 @@ class Lock(models.Model):
 
 @receiver(pre_save, sender=Lock)
 def load_as_released(*, instance: Lock, raw: bool, **kwargs: Any) -> None:
-    """Load no owner from a fixture that has one: whoever held the lock then doesn't now."""
+    """Remove the owner that an old fixture may have: its holder is gone."""
     if raw:
         instance.owner = ""
 
 
 class NotDumpedManager(_AnyManager):
-    """The default manager of rows that mean nothing a second later: `dumpdata` finds none."""
+    """The default manager of rows that are outdated in a second: `dumpdata` finds none."""
 
     def get_queryset(self) -> models.QuerySet[Any]:
         return super().get_queryset().none()
 
 
 class WaitingProcess(models.Model):
-    """A process that waits for locks, on PostgreSQL: alive as long as it vouches for itself."""
+    """A process that waits for locks on PostgreSQL; it is alive while `seen_at` is recent."""
 
     id = models.BigIntegerField(primary_key=True)
     seen_at = EpochMicrosecondsField()
@@ -168,9 +168,9 @@ class WaitingProcess(models.Model):
 
 
 class LockWaiter(models.Model):
-    """Who waits for a lock, on PostgreSQL, in the order of the ids.
+    """A waiter for a lock on PostgreSQL; waiters are served in the order of their ids.
 
-    The process knows the waiter by its number there. Who is offered the lock has no row any more.
+    `number` identifies the waiter within its process. An offer of the lock deletes the row.
     """
 
     id = models.BigAutoField(primary_key=True)

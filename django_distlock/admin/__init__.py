@@ -1,4 +1,4 @@
-"""The admin page, found by Django under this name."""
+"""The admin page of locks; Django looks for it in this module."""
 
 from .locks import LockAdmin
 

@@ -1,4 +1,4 @@
-"""Locks in the admin: to be looked at, by anyone with the permission to view them."""
+"""Locks in the admin, read-only, for users with the permission to view them."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -30,7 +30,7 @@ STATES = {LockState.HELD: _("held"), LockState.STALE: _("stale"), LockState.RELE
 
 
 class StateFilter(admin.SimpleListFilter):
-    """Held locks, unless another state is asked for."""
+    """Filter by state; held locks by default."""
 
     title = _("state")
     parameter_name = "state"
@@ -40,7 +40,7 @@ class StateFilter(admin.SimpleListFilter):
         return [*{**STATES, **explained}.items(), ("all", _("All"))]
 
     def choices(self, changelist: ChangeList) -> Iterator[Any]:
-        _, *choices = super().choices(changelist)  # the first is "All": here that is one of ours
+        _, *choices = super().choices(changelist)  # without Django's "All"
         for (value, _title), choice in zip(self.lookup_choices, choices, strict=True):
             yield {**choice, "selected": value == (self.value() or LockState.HELD)}
 
@@ -57,9 +57,9 @@ class StateFilter(admin.SimpleListFilter):
 
 
 def database_of_locks() -> str:
-    """Return the alias of the database to list locks of: one that a store keeps them in.
+    """Return the alias of a database that a store keeps locks in.
 
-    Where a router sends the model, if that is one; else the first that DISTLOCK has.
+    The router's choice for the model if a store uses it, else that of the first store in DISTLOCK.
     """
     routed: str = router.db_for_read(Lock)
     kept_in = []
@@ -72,7 +72,7 @@ def database_of_locks() -> str:
 
 
 class LockChangeList(ChangeList):
-    """A list whose links to show all locks, and to clear the filters, don't lead to held ones."""
+    """A list whose links to all locks, and to clear the filters, say `state=all`."""
 
     show_all_query: str
     is_of_all: bool
@@ -94,7 +94,7 @@ class LockChangeList(ChangeList):
 
 @admin.register(Lock)
 class LockAdmin(_ModelAdmin):
-    """Read-only: a lock is acquired and released by code. The owner secret is on no page."""
+    """Read-only, because code acquires and releases locks. No page shows the secret owner."""
 
     class Media:
         css: ClassVar = {"all": ("django_distlock/admin.css",)}
@@ -138,7 +138,7 @@ class LockAdmin(_ModelAdmin):
 
     @admin.display(description=_("state"))
     def state(self, lock: Lock) -> str:
-        """What the database's clock says it is: in a word, and in a colour."""
+        """Show the state by the database's clock, as a word and a colour."""
         state = LockState(lock.state)
         return format_html(
             '<span class="distlock-state distlock-{}">{}</span>', state, STATES[state]
@@ -146,12 +146,12 @@ class LockAdmin(_ModelAdmin):
 
     @admin.display(description=_("since"), ordering="acquired_at")
     def since(self, lock: Lock) -> str:
-        """When it was acquired, in the viewer's time zone."""
+        """Show the time of acquisition, in the viewer's time zone."""
         return localize(localtime(lock.acquired_at)) if lock.acquired_at else ""
 
     @admin.display(description=_("time left"), ordering="expires_at")
     def time_left(self, lock: Lock) -> str:
-        """How long its lease still lasts, or how long ago it ended."""
+        """Show how long the lease still lasts, or how long ago it ended."""
         if lock.expires_at is None:
             return gettext("until released") if lock.state == LockState.HELD else ""
         if lock.state == LockState.HELD:

@@ -1,1 +1,1 @@
-"""Keep secrets out of what people read: messages, reprs, tracebacks."""
+"""Keep secrets out of error messages and tracebacks."""

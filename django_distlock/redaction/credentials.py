@@ -1,27 +1,27 @@
-"""What is said of wrong settings has no part of a password: it ends up in logs and in CI."""
+"""Remove passwords from errors about settings, which end up in logs and in CI."""
 
 import re
 from collections.abc import Iterator
 from typing import Final
 
 UNREADABLE_URL: Final = (
-    "a URL can't be read. It begins with redis://, rediss:// or unix://, and what is special in "
-    "its user and password is percent-encoded: urllib.parse.quote(password, safe='') does that"
+    "a URL can't be read. It begins with redis://, rediss:// or unix://, and special characters "
+    "in its user and password are percent-encoded: urllib.parse.quote(password, safe='') does that"
 )
 
 SHOWN: Final = (
     (re.compile(r"://.*@", re.DOTALL), "://…@"),
-    (re.compile(r"://[^\s'\",;)…]+"), "://…"),  # of a URL that somebody cut into pieces
+    (re.compile(r"://[^\s'\",;)…]+"), "://…"),  # a part of a URL that was cut into pieces
     (re.compile(r"'[^'\s]*@"), "'…@"),
 )
-"""What may be of a URL with credentials, and what is written instead."""
+"""Patterns of URLs with credentials, and their replacements."""
 
 READERS: Final = {"urllib", "ipaddress"}
-"""Modules whose errors quote the part of a URL that they can't make sense of."""
+"""Modules whose errors quote the part of a URL that they can't parse."""
 
 
 def without_credentials(error: Exception) -> str:
-    """Return what the error says, without what may be of a URL's user and password."""
+    """Return the error's message without the user and password of a URL."""
     text = str(error)
     for each in chain(error):
         if _is_about_a_url(each):
@@ -30,12 +30,12 @@ def without_credentials(error: Exception) -> str:
 
 
 def shows_credentials(error: Exception) -> bool:
-    """Tell whether it, or what it came of, may show some."""
+    """Return whether the error, or one that caused it, may show a user or password."""
     return any(_is_about_a_url(each) or _masked(str(each)) != str(each) for each in chain(error))
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the error and what it came of."""
+    """Yield the error, its cause, the cause of that, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -1,7 +1,7 @@
-"""Owners are secret: no variable of a store's or driver's frame is left in a traceback.
+"""Clear the variables of a store's and its driver's frames in tracebacks: owners are secret.
 
-Tools that collect errors store the variables of all frames, and so does Django's page of an error;
-there is what was sent. The frames themselves stay, with their lines.
+Error trackers and Django's error page record the variables of all frames, among them the
+parameters that were sent. The frames themselves stay, with their line numbers.
 """
 
 import sys
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def call_store(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call; whatever is raised, by the store or by what interrupts it, has no variables then."""
+    """Call; an error from the store, or an interruption, leaves without its frames' variables."""
     handled = sys.exception()
     try:
         return call(*args, **kwargs)
@@ -24,9 +24,9 @@ def call_store(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 def clear_variables(error: BaseException, handled: BaseException | None) -> None:
-    """Clear the frames that have been left of the error and of what it came of.
+    """Clear the frames of the error and of its causes.
 
-    But not of what was `handled` before: those frames are others'.
+    Not those of the error that was `handled` before the call: they belong to the caller.
     """
     errors, seen = [error], {id(handled)}
     while errors:

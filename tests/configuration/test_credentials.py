@@ -86,7 +86,7 @@ def test_unreadable_url_is_told_of_with_what_to_write() -> None:
     said = told_of({"BACKEND": REDIS, "OPTIONS": {"cache": "locks"}}, CACHES={"locks": cache})
     assert said[0].startswith(
         "?: (distlock.E001) DISTLOCK['locks']: cache 'locks': in LOCATION, a URL can't be read. "
-        "It begins with redis://, rediss:// or unix://, and what is special in its user and "
+        "It begins with redis://, rediss:// or unix://, and special characters in its user and "
     )
     assert "urllib.parse.quote(password, safe='')" in said[0]
 
