@@ -21,7 +21,7 @@ from .exceptions import (
     LockNotAcquired,
     LockNotHeld,
 )
-from .leases import cleanup, commit_guard  # noqa: F401
+from .leases import cleanup, commit_guard  # noqa: F401 - cleanup connects itself
 from .leases.lease import Lease
 from .locks.api import aacquire_lock, acquire_lock, arelease_lock, release_lock
 from .views import url_checks  # noqa: F401
@@ -44,4 +44,5 @@ __all__ = [
     "skip",
 ]
 
+commit_guard.install()
 checks.warn_of_missing_app()

@@ -30,7 +30,19 @@ def _opened() -> list[weakref.ref[BaseDatabaseWrapper]]:
     return opened
 
 
+def mark_as_for_locks(connection: BaseDatabaseWrapper) -> None:
+    """Have a connection of the locks' own ignored: no transaction of the user's is on it."""
+    vars(connection)["is_for_locks"] = True
+
+
+def is_for_locks(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether mark_as_for_locks() was called."""
+    return "is_for_locks" in vars(connection)
+
+
 def _remember(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+    if is_for_locks(connection):
+        return
     # Asking Django for the connection of every alias takes longer than a refused try on SQLite.
     opened = [ref for ref in _opened() if ref() not in (None, connection)]
     _thread.opened = [*opened, weakref.ref(connection)]

@@ -1,20 +1,22 @@
-"""What is done before a commit, and after a rollback: every connection's two methods are wrapped.
+"""Refuse a commit when a lease that it depends on is lost; and release right after a rollback.
 
-A holder that is stopped for longer than its ttl, or whose lock an operator took away, must not
-commit what it did under the lock, since a successor may be at work. So the last statement before a
-commit asks whether the lock is still ours, and, where it can, keeps it ours until the commit is
-done. A store that has no part in the transaction is asked for a renewal instead, unless it said a
-moment ago that the lock is ours.
+A holder that is paused for longer than its ttl, or whose lock an operator released by force, must
+not commit what it did under the lock: a successor may be at work. So the last statement before a
+commit asks whether the lease is still held, and, where it can, keeps it held until the commit is
+done. A store that has no part in the transaction is asked for a renewal instead, unless it
+confirmed the lease a moment ago.
+
+Django has no public hook for that: execute wrappers don't see a commit, and on_commit() runs after
+it. So `commit` and `rollback` are wrapped on the connections of this process, from its first
+acquisition on.
 """
 
-import gc
 import logging
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from types import CodeType, FunctionType, ModuleType
-from typing import Any, Final
+from typing import Any
+from weakref import WeakValueDictionary, ref
 
 from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -26,59 +28,65 @@ from django_distlock.concurrency.store_calls import ask
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable, LockLost
 from django_distlock.redaction.tracebacks import call_store
+from django_distlock.transactions import is_for_locks
 
 from .lease import Lease
 from .registry import current_registry
 
 logger = logging.getLogger("django_distlock")
 
-LOOKED_AT: Final = 2_000
-"""How many objects are looked at for a wrapper of ours; each of somebody else's takes about ten."""
+_unguarded: set[ref[BaseDatabaseWrapper]] = set()
+"""Open connections of every thread: another thread's may serve a task that holds a lock."""
+_is_guarding = False
+_wrappers: WeakValueDictionary[tuple[int, str], partial[None]] = WeakValueDictionary()
+"""Wrappers that are in use, by the id of the connection and the name of the method.
+
+A wrapper lives as long as something refers to it: the connection, or another library's wrapper
+around it. One that was replaced rather than wrapped is gone, and is made again.
+"""
 
 
-def _install(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-    for name, wrapper in (("commit", commit_guarded), ("rollback", roll_back_and_release)):
-        # Ours, after a reconnection; or somebody else's, which may lead to ours by now.
-        instrument = vars(connection).get(name)
-        if not _leads_to(wrapper, connection, instrument):
-            wrapped = instrument or partial(getattr(type(connection), name), connection)
-            vars(connection)[name] = partial(wrapper, connection, wrapped)
+def guard_connections() -> None:
+    """Guard the connections of this process from now on. Every acquisition calls this."""
+    global _is_guarding  # noqa: PLW0603 - a process begins once, and never ends
+    _is_guarding = True  # first: a connection that is opened meanwhile is not missed
+    while _unguarded:
+        for weakly in list(_unguarded):  # a copy: other threads change it
+            if (connection := weakly()) is not None:
+                _wrap(connection, "commit", commit_if_held)
+                _wrap(connection, "rollback", roll_back_and_release)
+            _unguarded.discard(weakly)  # last: after an interruption it is tried again
 
 
-def _leads_to(wrapper: Callable[..., None], connection: BaseDatabaseWrapper, method: Any) -> bool:
-    """Tell whether what was put in the place of a connection's method calls our wrapper.
+def connection_opened(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+    """Guard it now, or from the first acquisition of this process on.
 
-    Somebody else's wrapper keeps the one below it in any way: in a closure, a partial, or an
-    attribute of an object. What it refers to tells, the nearest things first.
+    Again at each reconnection: another library may have replaced the methods meanwhile.
     """
-    found, seen = deque([method]), {id(method)}
-    while found and len(seen) < LOOKED_AT:
-        each = found.popleft()
-        if isinstance(each, partial) and each.func is wrapper and each.args[0] is connection:
-            return True
-        new = [part for part in _parts(each) if id(part) not in seen]
-        seen.update(map(id, new))
-        found.extend(new)
-    return False
+    if not is_for_locks(connection):
+        _unguarded.add(ref(connection, _unguarded.discard))
+        if _is_guarding:
+            guard_connections()
 
 
-def _parts(each: Any) -> list[Any]:
-    """Return what something refers to, other than all that there is in its module or program."""
-    if isinstance(each, type | ModuleType | CodeType | BaseDatabaseWrapper):
-        return []
-    if isinstance(each, FunctionType):
-        return [each.__closure__, each.__defaults__, each.__kwdefaults__, vars(each)]
-    return gc.get_referents(each)
+def install() -> None:
+    """Learn of each connection that is opened."""
+    connection_created.connect(
+        connection_opened, dispatch_uid="django_distlock.leases.commit_guard"
+    )
 
 
-connection_created.connect(_install, dispatch_uid="django_distlock.leases.commit_guard")
+def _wrap(connection: BaseDatabaseWrapper, name: str, wrapper: Callable[..., None]) -> None:
+    if (id(connection), name) not in _wrappers:
+        wrapped = partial(wrapper, connection, getattr(connection, name))
+        vars(connection)[name] = _wrappers[id(connection), name] = wrapped
 
 
-def commit_guarded(connection: BaseDatabaseWrapper, commit: Callable[[], None]) -> None:
-    """Commit if this thread still has the locks that what it did depends on.
+def commit_if_held(connection: BaseDatabaseWrapper, commit: Callable[[], None]) -> None:
+    """Commit if this thread still holds the leases that its work depends on.
 
-    These are those of the blocks that it is in, and those that it released in transactions that are
-    open still. Else roll back, and raise LockLost.
+    These are those of the blocks that it is in, and those that it released in transactions that
+    are still open. Otherwise roll back, and raise LockLost.
     """
     try:
         leases = current_registry().guarding_leases()
@@ -108,7 +116,7 @@ def _guard_all(leases: list[Lease], connection: BaseDatabaseWrapper) -> None:
 
 
 def roll_back_and_release(connection: BaseDatabaseWrapper, rollback: Callable[[], None]) -> None:
-    """Roll back, and do the releases that waited for it, before anything else is done."""
+    """Roll back, then carry out the releases that waited for it, before anything else is done."""
     waiting = [each for each in current_registry().deferred_releases if not each.ended]
     for each in waiting:
         each.completed_by_rollback = True
@@ -121,14 +129,10 @@ def roll_back_and_release(connection: BaseDatabaseWrapper, rollback: Callable[[]
                 each.complete(in_rollback=True)
 
 
-def may_have_committed(lease: Lease) -> bool:
-    """Tell whether a transaction was committed under the lease; unknown without the guard."""
-    return lease.committed or not lock_backends[lease.backend].guard_commits
-
-
 def guard(lease: Lease, connection: BaseDatabaseWrapper) -> None:
-    """Raise LockLost unless what was done in this transaction may be committed."""
-    if lock_backends[lease.backend].guard_commits and not _is_ours(lease, connection):
+    """Raise LockLost unless the open transaction may be committed under this lease."""
+    store = lock_backends[lease.backend]
+    if store.guard_commits and not _is_held(lease, store, connection):
         lease.mark_lost()
         raise LockLost(
             f"{lease} was lost before the commit on the database {connection.alias!r}, "
@@ -137,18 +141,22 @@ def guard(lease: Lease, connection: BaseDatabaseWrapper) -> None:
         )
 
 
-def _is_ours(lease: Lease, connection: BaseDatabaseWrapper) -> bool:
+def may_have_committed(lease: Lease) -> bool:
+    """Tell whether a transaction was committed under the lease; unknown without the guard."""
+    return lease.committed or not lock_backends[lease.backend].guard_commits
+
+
+def _is_held(lease: Lease, store: BaseLockBackend, connection: BaseDatabaseWrapper) -> bool:
     if lease.lost or lease.remaining <= 0:
         return False
-    store = lock_backends[lease.backend]
-    kept = call_store(store.guard, lease.claim(clocks.monotonic()), connection.alias)
-    return _is_confirmed(lease, store) if kept is None else kept
+    held = call_store(store.guard, lease.claim(clocks.monotonic()), connection.alias)
+    return _is_confirmed(lease, store) if held is None else held
 
 
 def _is_confirmed(lease: Lease, store: BaseLockBackend) -> bool:
     """Ask a store that can't keep others out until the commit, but for a ttl from now.
 
-    Where that can't be known, since the store doesn't answer, the lease is held until it expires.
+    If the store doesn't answer, the lease counts as held until it expires.
     """
     if lease.is_confirmed():
         return True

@@ -11,6 +11,7 @@ from django_distlock.concurrency.process_queue import contended, queues
 from django_distlock.concurrency.store_calls import StoreCalls, aask, ask
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable, LockError, LockLost, LockNotAcquired
+from django_distlock.leases.commit_guard import guard_connections
 from django_distlock.leases.deferred_release import State, release
 from django_distlock.leases.lease import Lease
 from django_distlock.leases.process_exit import release_at_exit
@@ -104,6 +105,8 @@ class Acquisition:
         registry = self._registry
         store = lock_backends[self.backend]
         refuse_endless_transactions()
+        if store.guard_commits:
+            guard_connections()
         self._request = request = Request(
             backend=self.backend,
             semaphore=self.semaphore,

@@ -61,7 +61,6 @@ NOT_YET = {
     "tests/stores/server/test_backend.py",
     "tests/stores/server/test_faults.py",
     "tests/stores/test_caches.py",
-    "tests/transactions/test_guard.py",
     "tests/transactions/test_kept_work.py",
     "tests/transactions/test_releases.py",
 }

@@ -2,35 +2,27 @@
 
 import os
 import signal
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
 from unittest import mock
 
 import pytest
-from django.db import DatabaseError, OperationalError, connections, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.signals import connection_created
+from django.db import DatabaseError, connections, transaction
 
 from django_distlock import (
     Lease,
-    LockBackendUnavailable,
     LockLost,
     acquire_lock,
     distributed_lock,
     lock_backends,
     release_lock,
 )
-from django_distlock.leases.registry import current_registry
 from django_distlock.models import Lock
 from tests.app.models import Counter
 from tests.support.concurrency import elsewhere, until, used_elsewhere
 from tests.support.databases import (
-    another_session,
     committed,
-    isolated,
     kill_session,
-    locked_row,
     on_each_database,
     on_each_server,
     pool_of,
@@ -143,65 +135,6 @@ def test_commit_after_a_failed_block_that_lost_its_lock_is_rolled_back(
             moved_clock.expire(lease)
             raise ZeroDivisionError
     assert not Counter.objects.using(alias).exists()
-
-
-@pytest.mark.needs("postgresql")
-def test_transaction_that_only_reads_is_committed() -> None:
-    """PostgreSQL lets it lock no row, and there is nothing to be guarded."""
-    called = []
-    with (
-        distributed_lock("1234collectPayment", backend="postgresql"),
-        transaction.atomic(using="postgresql"),
-    ):
-        with connections["postgresql"].cursor() as cursor:
-            cursor.execute("SET TRANSACTION READ ONLY")
-            cursor.execute("SELECT 1")
-        transaction.on_commit(lambda: called.append(True), using="postgresql")
-    assert called == [True]
-
-
-@pytest.mark.needs("postgresql")
-def test_guards_own_error_is_one_of_the_databases() -> None:
-    """So that who tries a transaction again does so: here the row was renewed since it began."""
-    with pytest.raises(OperationalError, match="serial"):
-        with distributed_lock("1234collectPayment", backend="postgresql") as lease:
-            with transaction.atomic(using="postgresql"):
-                with connections["postgresql"].cursor() as cursor:
-                    cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                Counter.objects.using("postgresql").create()
-                lease.renew()
-
-
-@pytest.mark.needs("postgresql")
-@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-def test_transaction_with_a_snapshot_outlasts_renewals(level: str) -> None:
-    """Though it can't lock the row any more; and who lost the lock doesn't commit there either."""
-    counters = Counter.objects.using("postgresql")
-    with isolated("postgresql", level):
-        with distributed_lock("1234collectPayment", backend="postgresql") as lease:
-            with transaction.atomic(using="postgresql"):
-                counters.create()
-                lease.renew()
-        assert counters.count() == 1
-        with pytest.raises(LockLost, match="before the commit"):
-            with distributed_lock("1234collectPayment", backend="postgresql") as lease:
-                with transaction.atomic(using="postgresql"):
-                    counters.create()
-                    lease.renew()
-                    take_away(lease)
-        assert counters.count() == 1
-
-
-@pytest.mark.needs("postgresql")
-def test_transaction_with_a_snapshot_is_not_committed_on_a_locked_row() -> None:
-    """The lease couldn't be renewed, so how long it lasts isn't known to be enough."""
-    with isolated("postgresql", "repeatable read"):
-        with distributed_lock("1234collectPayment", backend="postgresql"):
-            with locked_row("postgresql", "1234collectPayment"):
-                with pytest.raises(LockBackendUnavailable, match="locked the lock's row"):
-                    with transaction.atomic(using="postgresql"):
-                        Counter.objects.using("postgresql").create()
-    assert not Counter.objects.using("postgresql").exists()
 
 
 @on_each_server
@@ -326,119 +259,6 @@ def stopped_holder(alias: str, where: str) -> Iterator[Workers]:
         _, status = os.waitpid(workers.processes[0].pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
         yield workers
-
-
-@on_each_server
-def test_guard_leaves_other_instruments_of_a_connection_alone(alias: str) -> None:
-    """And is there once, however often the connection is opened."""
-    connection = connections[alias]
-    connection.close()
-    commit = type(connection).commit
-    instrument = mock.Mock(side_effect=lambda: commit(connection))
-    with mock.patch.dict(vars(connection)):
-        vars(connection)["commit"] = instrument
-        for _ in range(2):
-            connection.ensure_connection()
-            with (
-                distributed_lock("1234collectPayment", backend=alias),
-                transaction.atomic(using=alias),
-            ):
-                Counter.objects.using(alias).create()
-            with (
-                pytest.raises(LockLost),
-                distributed_lock("1234collectPayment", backend=alias) as lease,
-            ):
-                with transaction.atomic(using=alias):
-                    take_away(lease)
-            connection.close()
-        assert instrument.call_count == 2
-    assert Counter.objects.using(alias).count() == 2
-
-
-class Instrument:
-    """Wraps a method of a connection: an object, with the wrapped one in a slot."""
-
-    __slots__ = ("calls", "wrapped")
-
-    def __init__(self, wrapped: Callable[[], None], calls: list[str]) -> None:
-        self.wrapped = wrapped
-        self.calls = calls
-
-    def __call__(self) -> None:
-        self.calls.append("Instrument")
-        self.wrapped()
-
-
-def closure(wrapped: Callable[[], None], calls: list[str]) -> Callable[[], None]:
-    """Wrap it in a function."""
-
-    def instrument() -> None:
-        calls.append("closure")
-        wrapped()
-
-    return instrument
-
-
-def method(wrapped: Callable[[], None], calls: list[str]) -> Callable[[], None]:
-    """Wrap it in a bound method."""
-    return Instrument(wrapped, calls).__call__
-
-
-@pytest.mark.parametrize("wrap", [Instrument, closure, method])
-@pytest.mark.parametrize("name", ["commit", "rollback"])
-def test_another_wrapper_that_is_put_back_at_each_reconnection_does_not_pile_up(
-    name: str, wrap: Callable[..., Callable[[], None]]
-) -> None:
-    """It looks only whether the outermost is its own, and so did the guard: they took turns."""
-    calls: list[str] = []
-    ours: list[object] = []
-
-    def install(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-        if vars(connection)[name] not in ours:
-            ours.append(wrap(getattr(connection, name), calls))
-            vars(connection)[name] = ours[-1]
-
-    with connected_anew("default") as connection:
-        connection_created.connect(install)
-        try:
-            for _ in range(2_000):
-                connection_created.send(sender=type(connection), connection=connection)
-        finally:
-            connection_created.disconnect(install)
-        assert len(ours) == 1
-        with mock.patch(
-            "django_distlock.leases.commit_guard.current_registry", wraps=current_registry
-        ) as asked:
-            getattr(connection, name)()
-    assert len(calls) == asked.call_count == 1
-
-
-@pytest.mark.parametrize("name", ["commit", "rollback"])
-def test_guard_that_another_wrapper_has_thrown_out_is_put_back(name: str) -> None:
-    """At the next connection; one that is another connection's guard is of no use."""
-    with connected_anew("default") as connection, connected_anew("default") as other:
-        vars(connection)[name] = closure(getattr(other, name), [])
-        connection_created.send(sender=type(connection), connection=connection)
-        with mock.patch(
-            "django_distlock.leases.commit_guard.current_registry", wraps=current_registry
-        ) as asked:
-            getattr(connection, name)()
-        assert asked.call_count == 2  # by the other's, too, which it calls
-        vars(connection).pop(name)
-        connection_created.send(sender=type(connection), connection=connection)
-        with mock.patch(
-            "django_distlock.leases.commit_guard.current_registry", wraps=current_registry
-        ) as asked:
-            getattr(connection, name)()
-        assert asked.call_count == 1
-
-
-@contextmanager
-def connected_anew(alias: str) -> Iterator[BaseDatabaseWrapper]:
-    """Connect once more, outside of any transaction."""
-    with another_session(alias) as connection:
-        connection.ensure_connection()
-        yield connection
 
 
 def test_guard_that_fails_rolls_back(monkeypatch: pytest.MonkeyPatch) -> None:

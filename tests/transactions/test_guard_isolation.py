@@ -1,0 +1,66 @@
+"""What the guard does in transactions of each kind on PostgreSQL."""
+
+import pytest
+from django.db import OperationalError, connections, transaction
+
+from django_distlock import LockBackendUnavailable, LockLost, distributed_lock
+from tests.app.models import Counter
+from tests.support.databases import committed, isolated, locked_row
+from tests.support.holders import take_away
+
+pytestmark = [committed, pytest.mark.needs("postgresql")]
+
+
+def test_transaction_that_only_reads_is_committed() -> None:
+    """PostgreSQL lets it lock no row, and there is nothing to be guarded."""
+    called = []
+    with (
+        distributed_lock("1234collectPayment", backend="postgresql"),
+        transaction.atomic(using="postgresql"),
+    ):
+        with connections["postgresql"].cursor() as cursor:
+            cursor.execute("SET TRANSACTION READ ONLY")
+            cursor.execute("SELECT 1")
+        transaction.on_commit(lambda: called.append(True), using="postgresql")
+    assert called == [True]
+
+
+def test_guards_own_error_is_one_of_the_databases() -> None:
+    """So that who tries a transaction again does so: here the row was renewed since it began."""
+    with pytest.raises(OperationalError, match="serial"):
+        with distributed_lock("1234collectPayment", backend="postgresql") as lease:
+            with transaction.atomic(using="postgresql"):
+                with connections["postgresql"].cursor() as cursor:
+                    cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                Counter.objects.using("postgresql").create()
+                lease.renew()
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_transaction_with_a_snapshot_outlasts_renewals(level: str) -> None:
+    """Though it can't lock the row any more; and who lost the lock doesn't commit there either."""
+    counters = Counter.objects.using("postgresql")
+    with isolated("postgresql", level):
+        with distributed_lock("1234collectPayment", backend="postgresql") as lease:
+            with transaction.atomic(using="postgresql"):
+                counters.create()
+                lease.renew()
+        assert counters.count() == 1
+        with pytest.raises(LockLost, match="before the commit"):
+            with distributed_lock("1234collectPayment", backend="postgresql") as lease:
+                with transaction.atomic(using="postgresql"):
+                    counters.create()
+                    lease.renew()
+                    take_away(lease)
+        assert counters.count() == 1
+
+
+def test_transaction_with_a_snapshot_is_not_committed_on_a_locked_row() -> None:
+    """The lease couldn't be renewed, so how long it lasts isn't known to be enough."""
+    with isolated("postgresql", "repeatable read"):
+        with distributed_lock("1234collectPayment", backend="postgresql"):
+            with locked_row("postgresql", "1234collectPayment"):
+                with pytest.raises(LockBackendUnavailable, match="locked the lock's row"):
+                    with transaction.atomic(using="postgresql"):
+                        Counter.objects.using("postgresql").create()
+    assert not Counter.objects.using("postgresql").exists()
