@@ -105,6 +105,9 @@ def _import_backend(name: str, path: str) -> type[BaseLockBackend]:
         )
     if not (isinstance(backend, type) and issubclass(backend, BaseLockBackend)):
         raise InvalidLockBackend(f"{name}: BACKEND {path!r} is not a BaseLockBackend.")
+    if inspect.isabstract(backend):
+        missing = ", ".join(sorted(backend.__abstractmethods__))
+        raise InvalidLockBackend(f"{name}: BACKEND {path!r} is abstract: it has no {missing}.")
     return backend
 
 

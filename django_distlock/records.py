@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
-from typing import NamedTuple, Protocol
+from enum import Enum, IntEnum, StrEnum, auto
+from typing import Final, NamedTuple, Protocol
 
 
 class Owner(str):
@@ -64,19 +64,50 @@ class Grant(NamedTuple):
     expires_at: datetime | None
 
 
-class Renewal(NamedTuple):
-    """What a store answers of a lease that is still held, and was renewed if it could be just now.
+class RenewalOutcome(Enum):
+    """The result of a renewal for one lease."""
 
-    `expires_at` is by the store's clock. The `reason` is why it wasn't renewed, for people.
+    RENEWED = auto()
+    HELD = auto()
+    """Still held, but not renewed now: it ends when it would have ended."""
+    LOST = auto()
+
+
+class Renewal(NamedTuple):
+    """A store's answer to a renewal of one lease.
+
+    `expires_at` is by the store's clock. If the lease is only HELD, `reason` tells people why.
     """
 
-    renewed: bool
-    expires_at: datetime | None
+    outcome: RenewalOutcome
+    expires_at: datetime | None = None
     reason: str = ""
+
+    @property
+    def renewed(self) -> bool:
+        """Whether the lease ends its ttl from now."""
+        return self.outcome is RenewalOutcome.RENEWED
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease is not this owner's any more."""
+        return self.outcome is RenewalOutcome.LOST
+
+
+LOST: Final = Renewal(RenewalOutcome.LOST)
+
+
+class Released(IntEnum):
+    """A store's answer to a release; false if the owner did not hold the lock."""
+
+    NOT_HELD = 0
+    FREED = 1
+    HANDED_OVER = 2
+    """Released, and offered to the next waiter: most likely, somebody else holds it now."""
 
 
 class Place(Protocol):
-    """A waiter's place in a store's queue."""
+    """A waiter's place in a store's queue, as join() returns it and leave() takes it."""
 
     @property
     def patience(self) -> float:
@@ -90,10 +121,6 @@ class Place(Protocol):
 
     def check(self) -> None:
         """Raise LockBackendUnavailable if it is known that the store can't be asked."""
-        ...
-
-    def leave(self, *, granted: bool) -> None:
-        """Wait no more: having been granted the lock, or having given up."""
         ...
 
 

@@ -1,10 +1,12 @@
-"""What a lock store is to the rest of the package."""
+"""The interface of a lock store. Mixins stand for what only some stores do."""
 
 import logging
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from django.core.checks import CheckMessage
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -18,59 +20,55 @@ from django_distlock.arguments import (
     validate_whole,
 )
 from django_distlock.exceptions import InvalidLockBackend, LockNotSupported
-from django_distlock.records import Claim, Grant, LockInfo, Place, Renewal
+from django_distlock.records import Claim, Grant, LockInfo, Place, Released, Renewal
 from django_distlock.semaphores.validation import validate_prefix, validate_semaphore
 from django_distlock.signals import lock_force_released
 
 logger = logging.getLogger("django_distlock")
 
-NO_BUDGET = nullcontext()
+NO_TIME_LIMIT: Final = nullcontext()
 
 
 def validate_listing(prefix: str, limit: int | None) -> tuple[str, int | None]:
-    """Return what held() is asked for as plain values, or raise for what makes no sense."""
+    """Return the arguments of held() as plain values, or raise TypeError or ValueError."""
     if limit is not None:
         limit = validate_whole("limit", limit, 0, "None lists all")
     return validate_prefix(prefix), limit
 
 
 def validate_claim(semaphore: str, token: int) -> tuple[str, int]:
-    """Return what force_release() is asked for as plain values; see validate_listing()."""
+    """Return the arguments of force_release() as plain values. See validate_listing()."""
     return validate_semaphore(semaphore), validate_whole("token", token, 0)
 
 
-class BaseLockBackend:
-    """A store of locks: how one attempt is made, and nothing about waiting, renewal or HTTP.
+class BaseLockBackend(ABC):
+    """A lock store: makes one attempt at a time. Waiting, renewal and HTTP are not its concern.
 
-    There is one object per thread, which keeps no state of a lock. The store itself is shared.
-    Each action is atomic in the store. When the store can't be reached or doesn't answer, each
+    Each thread has its own object, which keeps no state of a lock; the store itself is shared.
+    Each action is atomic in the store. If the store can't be reached or doesn't answer, an action
     raises LockBackendUnavailable, with `reply_lost` set if it may have been carried out.
+
+    A capability is off unless the store switches it on. A store that does more than acquire, renew
+    and release adds mixins: ListingStore, QueueingStore, TransactionalStore, AsyncStore.
     """
 
-    supports_fencing: ClassVar[bool] = True
+    supports_fencing: ClassVar[bool] = False
     """Each grant has a token greater than every earlier one's on that semaphore."""
-    supports_listing: ClassVar[bool] = True
-    """held(), force_release() and clear_stale() work."""
-    supports_unlimited_ttl: ClassVar[bool] = True
+    supports_listing: ClassVar[bool] = False
+    """The store is a ListingStore, which sets this."""
+    supports_unlimited_ttl: ClassVar[bool] = False
     """A lease may last until it is released (`ttl=None`)."""
-    keeps_expired: ClassVar[bool] = True
-    """What expired without release is listed, and purged, until somebody sees to it."""
-    is_async: ClassVar[bool] = False
-    """aacquire(), arenew(), arelease(), ajoin() and aleave() ask in an event loop.
-
-    They are as their twins, with the `budget` that new_budget() made besides.
-    """
     shortest_ttl: ClassVar[float] = SHORTEST_TTL
     longest_ttl: ClassVar[float] = LONGEST
-    """Seconds that a lease can last; nor can anything else that the store is to keep be longer."""
+    """The longest lease in seconds; also the longest time to keep others out after a release."""
 
     @property
     def keeps_open(self) -> bool:
-        """Whether calls leave something open for the next ones, which close() closes."""
+        """Whether calls leave connections open for the next ones, which close() closes."""
         return False
 
     threads: int = 2
-    """How many of the calls of async code are made at once, in threads for them alone."""
+    """How many calls of async code run at once, each in a thread of this store's own pool."""
 
     guard_commits: bool
     """Whether a commit is refused when a lease that it depends on is lost."""
@@ -84,13 +82,8 @@ class BaseLockBackend:
         except (TypeError, ValueError) as error:
             raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: {error}") from error
 
-    @property
-    def queues_all(self) -> bool:
-        """All who wait are in the store's queue; else the first one of each process waits there."""
-        return False
-
     def validate_ttl(self, ttl: float | None) -> float | None:
-        """Return the ttl in seconds, a plain number, or raise for what this store can't do."""
+        """Return the ttl as a plain number of seconds, or raise if this store can't keep it."""
         if ttl is None:
             if not self.supports_unlimited_ttl:
                 raise ValueError(f"{type(self).__name__} has no unlimited ttl; give seconds.")
@@ -98,92 +91,43 @@ class BaseLockBackend:
         none = "None means until released" if self.supports_unlimited_ttl else None
         return validate_seconds("ttl", ttl, self.shortest_ttl, self.longest_ttl, none)
 
-    def in_time(self) -> AbstractContextManager[object]:
-        """Return in what one time budget holds for several calls, if the store has any."""
-        return NO_BUDGET
+    def time_budget(self) -> AbstractContextManager[object]:
+        """Return a context manager whose calls share one time limit, if the store has one."""
+        return NO_TIME_LIMIT
 
-    def new_budget(self) -> AbstractContextManager[Any]:
-        """Return what gives the calls of one task their time, of a store that `is_async`."""
-        raise NotImplementedError
-
-    def joins_transaction(self) -> bool:
-        """Tell whether what is done now is committed or undone with the caller's transaction."""
-        return False
-
-    def caller(self) -> BaseDatabaseWrapper | None:
-        """Return the caller's connection, if that is what an acquisition now is made on."""
-        return None
-
-    def can_renew(self) -> bool:
-        """Tell whether another thread can renew what is acquired now."""
-        return True
-
-    def guard(self, lease: Claim, using: str) -> bool | None:
-        """Keep others out until the end of the caller's transaction on that database.
-
-        False means that the lease was lost; None that the store has no part in the transaction. It
-        is asked to renew() the lease then, unless it did so a moment ago.
-        """
-        return None
-
+    @abstractmethod
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
-        """Try once, without waiting; None means that somebody else holds the semaphore.
+        """Try once, without waiting; None if another owner holds the semaphore.
 
         The same owner again gets its own grant, with the stored token, for `ttl` from now.
 
-        A holder counts `ttl` from before it called, and nobody else may be granted the semaphore
-        sooner: a store whose clock counts in steps, rounded down, keeps the lease a step longer. So
-        it does where it renews, or keeps a semaphore after a release.
+        A holder counts `ttl` from before its call, and nobody else may be granted the semaphore
+        sooner: a store whose clock counts in steps, rounded down, keeps the lease a step longer.
+        The same goes for a renewal, and for `keep` seconds after a release.
         """
-        raise NotImplementedError
 
-    def join(
-        self,
-        semaphore: str,
-        owner: str,
-        holder: str,
-        wake: Callable[[], object],
-    ) -> Place | None:
-        """Let this owner wait for the semaphore; None means to try again and again, with back-off.
-
-        `wake` is called, in any thread and perhaps for nothing, when it is time to try again. To
-        make sure that the one who is woken gets the lock, the store may grant it to that owner,
-        for a moment: its try is then answered as if it were a second one.
-        """
-        return None
-
-    def leave(self, place: Place, granted: bool) -> None:
-        """Let who has this place wait no more."""
-        place.leave(granted=granted)
-
+    @abstractmethod
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
-        """Let each lease end its ttl from now; return what became of those still held, by owner.
+        """Let each lease end its ttl from now; return the result for each, by owner.
 
-        An expired lease is lost, even if nobody else took the semaphore. One that is held, but
-        can't be renewed at the moment without a wait, keeps its end.
+        An expired lease is lost, even if nobody else has taken the semaphore. If renewing a lease
+        would mean a wait, the store leaves its end alone and answers HELD.
         """
-        raise NotImplementedError
 
-    def release(self, lease: Claim, keep: float = 0) -> bool:
-        """Give the semaphore back if this owner still holds it; False means it was lost already.
+    @abstractmethod
+    def release(self, lease: Claim, keep: float = 0) -> Released:
+        """Release the semaphore if this owner still holds it.
 
-        Nobody gets it for `keep` seconds from now; it is no owner's then, and its end no loss.
+        Then nobody is granted it for `keep` seconds from now. In that time it has no owner, and its
+        end is no loss.
         """
-        raise NotImplementedError
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
-        """List held and stale locks in the order of their semaphores.
-
-        See validate_listing() for the arguments.
-        """
+        """List locks, if this is a ListingStore; else raise LockNotSupported."""
         raise self._unsupported("list locks")
 
     def force_release(self, semaphore: str, token: int) -> bool:
-        """Take the lock from its holder, if it still is the one that was granted this token.
-
-        A lock that was released, but is kept from others for a while, is freed, too. If so, call
-        tell_force_released(). See validate_claim() for the arguments.
-        """
+        """Take a lock from its holder, if this is a ListingStore; else raise LockNotSupported."""
         raise self._unsupported("release a lock by force")
 
     def _unsupported(self, action: str) -> LockNotSupported:
@@ -192,32 +136,145 @@ class BaseLockBackend:
             "the lock server and the memory store can; here, a lock ends with its ttl."
         )
 
-    def tell_force_released(self, semaphore: str, token: int) -> None:
-        """Tell whoever wants to know that this was taken from its holder."""
-        logger.warning("The lock on %r, with token %s, was force-released.", semaphore, token)
-        lock_force_released.send_robust(
-            sender=type(self), semaphore=semaphore, backend=self.alias, token=token
-        )
-
     def clear_stale(self, prefix: str = "", *, dry_run: bool = False) -> Iterator[LockInfo]:
-        """Release locks whose lease expired without release; yield each. Nothing by default."""
+        """Release locks that expired without release; yield each. By default there are none."""
         validate_prefix(prefix)
         return iter(())
 
     def purge_released(
         self, older_than: timedelta, prefix: str = "", *, dry_run: bool = False
     ) -> Iterator[LockInfo]:
-        """Forget locks that were released longer ago than that; yield each. Nothing by default."""
+        """Delete locks released longer ago than that; yield each. By default there are none."""
         validate_prefix(prefix)
         return iter(())
 
-    def close(self) -> None:
-        """Close what is kept open and not in use; the next use opens it."""
+    def close(self) -> None:  # noqa: B027 - most have none
+        """Close the connections that are not in use; the next call opens one."""
 
     def check_deployment(self) -> list[CheckMessage]:
-        """Return what `check --deploy` has to say besides: the store itself may be asked."""
+        """Return more messages for `check --deploy`, for which the store itself may be asked."""
         return []
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
-        """Return the system checks' messages on this store's configuration."""
+        """Return the messages of the system checks on this store's configuration."""
         return []
+
+
+class ListingStore(BaseLockBackend):
+    """A store that lists its locks, and lets an operator release them."""
+
+    supports_listing: ClassVar[bool] = True
+    keeps_expired: ClassVar[bool] = False
+    """A lock that expired without release stays listed until clear_stale() releases it, and a
+    released one is known until purge_released() deletes it."""
+
+    @abstractmethod
+    def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
+        """List held and stale locks in the order of their semaphores.
+
+        See validate_listing() for the arguments.
+        """
+
+    @abstractmethod
+    def force_release(self, semaphore: str, token: int) -> bool:
+        """Take the lock from its holder, if it still is the one that was granted this token.
+
+        A lock that was released, but is kept from others for a while, is freed, too. If so, call
+        send_force_released(). See validate_claim() for the arguments.
+        """
+
+    def send_force_released(self, semaphore: str, token: int) -> None:
+        """Log a forced release, and send its signal."""
+        logger.warning("The lock on %r, with token %s, was force-released.", semaphore, token)
+        lock_force_released.send_robust(
+            sender=type(self), semaphore=semaphore, backend=self.alias, token=token
+        )
+
+
+class QueueingStore(BaseLockBackend):
+    """A store with a queue of waiters for each lock."""
+
+    @property
+    def queues_all(self) -> bool:
+        """Whether every waiter joins the queue, or only the first one of each process."""
+        return True
+
+    @abstractmethod
+    def join(
+        self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
+    ) -> Place | None:
+        """Add this owner to the semaphore's queue; None if it has to poll, with back-off.
+
+        The store calls `wake`, in any thread and perhaps for nothing, when it is time to try again.
+        To make sure that the waiter it wakes gets the lock, it may grant it to that owner for a
+        moment: the waiter's try is then answered like a second one.
+        """
+
+    @abstractmethod
+    def leave(self, place: Place, granted: bool) -> None:
+        """Remove a waiter from the queue, with what it was offered and did not take."""
+
+
+class TransactionalStore(BaseLockBackend):
+    """A store whose locks may be part of the caller's database transaction."""
+
+    @abstractmethod
+    def joins_transaction(self) -> bool:
+        """Tell whether the caller's transaction commits, or undoes, what is done now."""
+
+    @abstractmethod
+    def caller(self) -> BaseDatabaseWrapper | None:
+        """Return the caller's connection, if an acquisition now would use it."""
+
+    @abstractmethod
+    def can_renew(self) -> bool:
+        """Tell whether another thread can renew what is acquired now."""
+
+    @abstractmethod
+    def guard(self, lease: Claim, using: str) -> bool | None:
+        """Keep others out until the caller's transaction on the database `using` ends.
+
+        False if the lease was lost; None if the store has no part in that transaction. Then the
+        caller calls renew() instead, unless it did so a moment ago.
+        """
+
+
+class AsyncStore(BaseLockBackend):
+    """A store that async code awaits in its event loop.
+
+    Each coroutine does the same as the method without the `a`, by the `deadline`, a time of
+    clocks.monotonic(). Without this mixin, async code calls a store in a thread.
+    """
+
+    def new_deadline(self) -> float:
+        """Return when the calls that a task makes now must have ended."""
+        return math.inf
+
+    @abstractmethod
+    async def aacquire(
+        self, semaphore: str, owner: str, ttl: float | None, holder: str, *, deadline: float
+    ) -> Grant | None:
+        """See acquire()."""
+
+    @abstractmethod
+    async def arenew(self, leases: Sequence[Claim], *, deadline: float) -> dict[str, Renewal]:
+        """See renew()."""
+
+    @abstractmethod
+    async def arelease(self, lease: Claim, keep: float = 0, *, deadline: float) -> Released:
+        """See release()."""
+
+    async def ajoin(
+        self,
+        semaphore: str,
+        owner: str,
+        holder: str,
+        wake: Callable[[], object],
+        *,
+        deadline: float,
+    ) -> Place | None:
+        """See QueueingStore.join(). A store with both mixins overrides it, and aleave()."""
+        return None
+
+    async def aleave(self, place: Place, granted: bool, *, deadline: float) -> None:
+        """See QueueingStore.leave()."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from django_distlock.records import Claim, Owner, Renewal
+from django_distlock.records import Claim, Owner, Renewal, RenewalOutcome
 
 
 class Outcome:
@@ -21,7 +21,7 @@ class Outcome:
     def failed(self, leases: Sequence[Claim], error: Exception) -> None:
         """Record that these couldn't be renewed: as far as is known, they are held."""
         self._failure = self._failure or error
-        unrenewed = Renewal(False, None, str(error) or type(error).__name__)
+        unrenewed = Renewal(RenewalOutcome.HELD, None, str(error) or type(error).__name__)
         self._renewals |= {Owner(lease.owner): unrenewed for lease in leases}
 
     def result(self) -> dict[str, Renewal]:

@@ -13,7 +13,7 @@ from django.core.checks import CheckMessage
 from django_distlock import clocks
 from django_distlock.backends.base import BaseLockBackend
 from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
-from django_distlock.records import Claim, Grant, Renewal
+from django_distlock.records import LOST, Claim, Grant, Released, Renewal, RenewalOutcome
 
 from .batches import Outcome
 from .cache_checks import MEMCACHED_CACHES, check_own_cache, find_cache, validate_store_timeout
@@ -56,9 +56,6 @@ class MemcachedBackend(BaseLockBackend):
     A call ends within `store_timeout` seconds, whatever the cache's own settings say.
     """
 
-    supports_fencing = False
-    supports_listing = False
-    supports_unlimited_ttl = False
     shortest_ttl = 1
     longest_ttl = LONGEST_EXPIRY - STEPS
 
@@ -118,7 +115,7 @@ class MemcachedBackend(BaseLockBackend):
             )
         return seconds
 
-    def in_time(self) -> Budget:
+    def time_budget(self) -> Budget:
         return self._budget
 
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
@@ -141,8 +138,8 @@ class MemcachedBackend(BaseLockBackend):
                 lease, now = left[-1], datetime.now(UTC)
                 key, expiry = self._key(lease.semaphore), _expiry(lease.ttl)
                 held = talk.replace(key, lease.owner, lease.owner, expiry)
-                renewal = {lease.owner: Renewal(True, _end(now, lease.ttl))}
-                outcome.answered(renewal if held else {})
+                renewed = Renewal(RenewalOutcome.RENEWED, _end(now, lease.ttl))
+                outcome.answered({lease.owner: renewed if held else LOST})
                 left.pop()
                 deadline = self._budget.deadline()
                 talk.continue_until(deadline)
@@ -155,9 +152,10 @@ class MemcachedBackend(BaseLockBackend):
                 outcome.failed([left.pop() for _ in range(len(left) if silent else 1)], error)
         return outcome.result()
 
-    def release(self, lease: Claim, keep: float = 0) -> bool:
+    def release(self, lease: Claim, keep: float = 0) -> Released:
         key, expiry = self._key(lease.semaphore), _expiry(keep) if keep else LONG_AGO
-        return self._talk(lambda talk: talk.replace(key, lease.owner, KEPT, expiry))
+        released = self._talk(lambda talk: talk.replace(key, lease.owner, KEPT, expiry))
+        return Released.FREED if released else Released.NOT_HELD
 
     @property
     def keeps_open(self) -> bool:

@@ -4,24 +4,34 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage
 
 from django_distlock.backends.base import (
-    NO_BUDGET,
-    BaseLockBackend,
+    AsyncStore,
+    ListingStore,
+    QueueingStore,
     validate_claim,
     validate_listing,
 )
-from django_distlock.concurrency.process_queue import contended
 from django_distlock.fields import to_datetime
-from django_distlock.records import Claim, Grant, LockInfo, LockState, Owner, Renewal
-from django_distlock.server.locks import LockSnapshot, Release
+from django_distlock.records import (
+    LOST,
+    Claim,
+    Grant,
+    LockInfo,
+    LockState,
+    Owner,
+    Place,
+    Released,
+    Renewal,
+    RenewalOutcome,
+)
+from django_distlock.server.locks import LockSnapshot
 from django_distlock.server.table import LockTable
 
 SOONEST: Final = 0.001
@@ -30,27 +40,19 @@ LATEST: Final = 1.0
 """Seconds, at most, until a waiter looks again."""
 
 
-class MemoryBackend(BaseLockBackend):
+class MemoryBackend(ListingStore, QueueingStore, AsyncStore):
     """Keeps locks in the memory of this process: for tests, and for sites that are one process.
 
     It does not keep out another process, be it a second worker of the same server, a management
     command or a forked child: each has locks of its own. They end with it.
     """
 
-    keeps_expired: ClassVar[bool] = False
-
-    is_async: ClassVar[bool] = True
+    supports_fencing: ClassVar[bool] = True
+    supports_unlimited_ttl: ClassVar[bool] = True
 
     def __init__(self, alias: str, *, ttl: float | None = 60, guard_commits: bool = True) -> None:
         super().__init__(alias, ttl=ttl, guard_commits=guard_commits)
         self._shared = shared_table(alias)
-
-    @property
-    def queues_all(self) -> bool:
-        return True
-
-    def new_budget(self) -> AbstractContextManager[Any]:
-        return NO_BUDGET
 
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
         with self._shared.changing:
@@ -60,7 +62,7 @@ class MemoryBackend(BaseLockBackend):
                 return None
             return Grant(lock.token, to_datetime(lock.acquired_at), _end(table, ttl))
 
-    async def aacquire(self, *arguments: Any, budget: object) -> Grant | None:
+    async def aacquire(self, *arguments: Any, deadline: float) -> Grant | None:
         """See acquire(): nobody is waited for."""
         return self.acquire(*arguments)
 
@@ -71,35 +73,31 @@ class MemoryBackend(BaseLockBackend):
             self._shared.table.join(semaphore, owner, holder, wake)
         return MemoryPlace(self._shared, semaphore, owner)
 
-    async def ajoin(self, *arguments: Any, budget: object) -> "MemoryPlace":
+    def leave(self, place: Place, granted: bool) -> None:
+        cast("MemoryPlace", place).leave(granted=granted)
+
+    async def ajoin(self, *arguments: Any, deadline: float) -> "MemoryPlace":
         """See join()."""
         return self.join(*arguments)
 
-    async def aleave(self, place: "MemoryPlace", granted: bool, *, budget: object) -> None:
+    async def aleave(self, place: Place, granted: bool, *, deadline: float) -> None:
         """See leave()."""
-        place.leave(granted=granted)
+        self.leave(place, granted)
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
         with self._shared.changing:
             table = self._shared.table
-            return {
-                Owner(lease.owner): Renewal(True, _end(table, lease.ttl))
-                for lease in leases
-                if table.renew(lease.semaphore, lease.owner, _seconds(lease.ttl))
-            }
+            return {Owner(lease.owner): _renew(table, lease) for lease in leases}
 
-    async def arenew(self, leases: Sequence[Claim], *, budget: object) -> dict[str, Renewal]:
+    async def arenew(self, leases: Sequence[Claim], *, deadline: float) -> dict[str, Renewal]:
         """See renew()."""
         return self.renew(leases)
 
-    def release(self, lease: Claim, keep: float = 0) -> bool:
+    def release(self, lease: Claim, keep: float = 0) -> Released:
         with self._shared.changing:
-            released = self._shared.table.release(lease.semaphore, lease.owner, keep)
-        if released is Release.HANDED_OVER:
-            contended.add(self.alias, lease.semaphore)
-        return bool(released)
+            return self._shared.table.release(lease.semaphore, lease.owner, keep)
 
-    async def arelease(self, lease: Claim, keep: float = 0, *, budget: object) -> bool:
+    async def arelease(self, lease: Claim, keep: float = 0, *, deadline: float) -> Released:
         """See release()."""
         return self.release(lease, keep)
 
@@ -117,7 +115,7 @@ class MemoryBackend(BaseLockBackend):
         with self._shared.changing:
             released = self._shared.table.force_release(semaphore, token)
         if released:
-            self.tell_force_released(semaphore, token)
+            self.send_force_released(semaphore, token)
         return released
 
     def clear(self) -> None:
@@ -215,6 +213,12 @@ def lock_info(lock: LockSnapshot, now: int) -> LockInfo:
         else seen_at + timedelta(seconds=lock.remaining),
         seen_at=seen_at,
     )
+
+
+def _renew(table: LockTable, lease: Claim) -> Renewal:
+    if not table.renew(lease.semaphore, lease.owner, _seconds(lease.ttl)):
+        return LOST
+    return Renewal(RenewalOutcome.RENEWED, _end(table, lease.ttl))
 
 
 def _seconds(ttl: float | None) -> float:

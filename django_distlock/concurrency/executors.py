@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from asgiref.sync import sync_to_async
 from django.db import connections
 
+from django_distlock.backends.base import TransactionalStore
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.transactions import is_open_in, left_open
@@ -111,7 +112,9 @@ def may_concern_transactions() -> bool:
 
 
 async def _do(backend: str, work: Work[Any]) -> None:
-    if may_concern_transactions() or lock_backends[backend].caller() is not None:
+    store = lock_backends[backend]
+    on_caller = isinstance(store, TransactionalStore) and store.caller() is not None
+    if may_concern_transactions() or on_caller:
         await sync_to_async(work.do)()
         return
     executor: ThreadPoolExecutor | None = _executor(backend)

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary, ref
 
 from django_distlock import clocks
 from django_distlock.conf import lock_backends
+from django_distlock.records import Renewal, RenewalOutcome
 
 if TYPE_CHECKING:
     from django_distlock.leases.lease import Lease
@@ -31,6 +32,7 @@ CONFIRMED: Final = 0.1
 """Seconds for which, at most, the store's word that a lease is ours is good enough for a commit."""
 
 UNTOLD: Final = "its store didn't say why"
+UNANSWERED: Final = Renewal(RenewalOutcome.HELD, reason="its store's answer left it out")
 TAKEN: Final = "its store has it no more: it expired there, or an operator took it away"
 
 
@@ -117,8 +119,8 @@ class Renewals:
         taken: list[Lease] = []
         unrenewed: defaultdict[str, list[Lease]] = defaultdict(list)
         for lease in leases:
-            renewal = renewals.get(lease.owner)
-            if renewal is None:
+            renewal = renewals.get(lease.owner, UNANSWERED)
+            if renewal.lost:
                 taken.append(lease)
             elif renewal.renewed:
                 lease.extend(renewal, sent)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 from django_distlock import signals
-from django_distlock.backends.base import BaseLockBackend
+from django_distlock.backends.base import AsyncStore, BaseLockBackend, QueueingStore
 from django_distlock.conf import lock_backends
-from django_distlock.records import Claim, Grant, Place, Renewal
+from django_distlock.records import Claim, Grant, Place, Released, Renewal
 from django_distlock.redaction.tracebacks import call_store, clear_variables
 from django_distlock.transactions import open_transactions
 
@@ -43,7 +43,7 @@ class StoreCalls(Protocol):
     ) -> Place | None: ...
     async def leave(self, place: Place, granted: bool) -> None: ...
     async def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]: ...
-    async def release(self, lease: Claim, keep: float = 0) -> bool: ...
+    async def release(self, lease: Claim, keep: float = 0) -> Released: ...
 
 
 Policy = Callable[[StoreCalls], Coroutine[Any, Any, T]]
@@ -65,54 +65,57 @@ class SyncCalls:
     async def join(
         self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
     ) -> Place | None:
-        return call_store(self._store.join, semaphore, owner, holder, wake)
+        if isinstance(self._store, QueueingStore):
+            return call_store(self._store.join, semaphore, owner, holder, wake)
+        return None
 
     async def leave(self, place: Place, granted: bool) -> None:
-        call_store(self._store.leave, place, granted)
+        if isinstance(self._store, QueueingStore):
+            call_store(self._store.leave, place, granted)
 
     async def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
         return call_store(self._store.renew, leases)
 
-    async def release(self, lease: Claim, keep: float = 0) -> bool:
+    async def release(self, lease: Claim, keep: float = 0) -> Released:
         return call_store(self._store.release, lease, keep)
 
 
 class AsyncCalls:
-    """Awaits a store that `is_async`, in this event loop.
+    """Awaits an AsyncStore in this event loop.
 
     What is asked after the task was cancelled undoes something: that is asked to the end, even if
     the task is cancelled once more.
     """
 
-    __slots__ = ("_budget", "_cancelled", "_store")
+    __slots__ = ("_cancelled", "_deadline", "_store")
 
-    def __init__(self, store: Any, budget: object) -> None:
+    def __init__(self, store: AsyncStore) -> None:
         self._store = store
-        self._budget = budget
+        self._deadline = store.new_deadline()
         self._cancelled = False
 
     async def acquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str
     ) -> Grant | None:
         return await self._answer(
-            self._store.aacquire(semaphore, owner, ttl, holder, budget=self._budget)
+            self._store.aacquire(semaphore, owner, ttl, holder, deadline=self._deadline)
         )
 
     async def join(
         self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
     ) -> Place | None:
         return await self._answer(
-            self._store.ajoin(semaphore, owner, holder, wake, budget=self._budget)
+            self._store.ajoin(semaphore, owner, holder, wake, deadline=self._deadline)
         )
 
     async def leave(self, place: Place, granted: bool) -> None:
-        await self._answer(self._store.aleave(place, granted, budget=self._budget))
+        await self._answer(self._store.aleave(place, granted, deadline=self._deadline))
 
     async def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
-        return await self._answer(self._store.arenew(leases, budget=self._budget))
+        return await self._answer(self._store.arenew(leases, deadline=self._deadline))
 
-    async def release(self, lease: Claim, keep: float = 0) -> bool:
-        return await self._answer(self._store.arelease(lease, keep, budget=self._budget))
+    async def release(self, lease: Claim, keep: float = 0) -> Released:
+        return await self._answer(self._store.arelease(lease, keep, deadline=self._deadline))
 
     async def _answer(self, question: Coroutine[Any, Any, T]) -> T:
         handled = sys.exception()
@@ -128,7 +131,7 @@ def ask(store: BaseLockBackend, policy: Policy[T]) -> T:
     """Run the policy in this thread, all that it asks in the store's one time budget."""
     if store.keeps_open:
         background(store.alias).close_when_idle()
-    with store.in_time():
+    with store.time_budget():
         return run_sync(policy(SyncCalls(store)))
 
 
@@ -151,11 +154,12 @@ async def aask(backend: str, policy: Policy[T], undo: Callable[[T], object] | No
     asked. What can't be undone so, or by `undo` where a thread asks, is asked to the end all the
     same. The task ends after that.
     """
-    if not _can_be_awaited(backend):
+    store = _awaitable_store(backend)
+    if store is None:
         return await in_thread(backend, lambda: ask(lock_backends[backend], policy), undo)
     if undo is not None:
-        return await _run_async(lock_backends[backend], policy)
-    asking = detach(_run_async(lock_backends[backend], policy))
+        return await _run_async(store, policy)
+    asking = detach(_run_async(store, policy))
     try:
         return await asyncio.shield(asking)
     except asyncio.CancelledError:
@@ -165,20 +169,16 @@ async def aask(backend: str, policy: Policy[T], undo: Callable[[T], object] | No
         raise
 
 
-def _can_be_awaited(backend: str) -> bool:
-    """Tell whether nothing needs a thread: the store, a receiver of signals, or a transaction."""
+def _awaitable_store(backend: str) -> AsyncStore | None:
+    """Return the store; None if it, a receiver of signals, or a transaction needs a thread."""
     store = lock_backends[backend]
-    return (
-        store.is_async
-        and not any(signal.receivers for signal in SIGNALS)
-        and not may_concern_transactions()
-        and not open_transactions()
-    )
+    if not isinstance(store, AsyncStore) or any(signal.receivers for signal in SIGNALS):
+        return None
+    return None if may_concern_transactions() or open_transactions() else store
 
 
-async def _run_async(store: BaseLockBackend, policy: Policy[T]) -> T:
-    """Run the policy in the event loop, all that it asks in the store's one time budget."""
+async def _run_async(store: AsyncStore, policy: Policy[T]) -> T:
+    """Run the policy in the event loop; all its calls share one deadline."""
     if store.keeps_open:
         background(store.alias).close_when_idle()
-    with store.new_budget() as budget:
-        return await policy(AsyncCalls(store, budget))
+    return await policy(AsyncCalls(store))

@@ -23,7 +23,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from django_distlock import clocks
-from django_distlock.backends.base import BaseLockBackend
+from django_distlock.backends.base import BaseLockBackend, TransactionalStore
 from django_distlock.concurrency.store_calls import ask
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable, LockLost
@@ -149,7 +149,9 @@ def may_have_committed(lease: Lease) -> bool:
 def _is_held(lease: Lease, store: BaseLockBackend, connection: BaseDatabaseWrapper) -> bool:
     if lease.lost or lease.remaining <= 0:
         return False
-    held = call_store(store.guard, lease.claim(clocks.monotonic()), connection.alias)
+    held = None
+    if isinstance(store, TransactionalStore):
+        held = call_store(store.guard, lease.claim(clocks.monotonic()), connection.alias)
     return _is_confirmed(lease, store) if held is None else held
 
 
@@ -170,7 +172,7 @@ def _is_confirmed(lease: Lease, store: BaseLockBackend) -> bool:
             error,
         )
     else:
-        if renewal is None:
+        if renewal.lost:
             return False
     return lease.remaining > 0
 

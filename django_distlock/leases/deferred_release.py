@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_distlock.backends.base import TransactionalStore
 from django_distlock.concurrency.background import background
+from django_distlock.concurrency.process_queue import contended
 from django_distlock.concurrency.store_calls import StoreCalls, ask
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable
+from django_distlock.records import Released
 from django_distlock.transactions import AfterTransactions
 
 if TYPE_CHECKING:
@@ -53,7 +56,8 @@ class DeferredRelease:
         """Whether who ends them now sees to the release."""
         self._registry = registry
         self._finishing = threading.RLock()
-        self._joined = lock_backends[lease.backend].joins_transaction()
+        store = lock_backends[lease.backend]
+        self._joined = isinstance(store, TransactionalStore) and store.joins_transaction()
         self._undone = False
         """Whether the grant may have been rolled back with what was done under it."""
         self._in_savepoint = any(connection.savepoint_ids for connection in transactions)
@@ -142,5 +146,7 @@ async def release(calls: StoreCalls, lease: "Lease", failed: bool) -> bool:
             raise
         lease.doubtful = True
         released = await calls.release(lease, keep)
+    if released is Released.HANDED_OVER:
+        contended.add(lease.backend, lease.semaphore)
     # If an earlier request was carried out this one found nothing; the time tells which.
-    return released or (lease.doubtful and lease.remaining > 0)
+    return bool(released) or (lease.doubtful and lease.remaining > 0)

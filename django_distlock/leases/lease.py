@@ -15,7 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.asyncio import async_unsafe
 
 from django_distlock import clocks
-from django_distlock.backends.base import BaseLockBackend
+from django_distlock.backends.base import BaseLockBackend, TransactionalStore
 from django_distlock.concurrency.background import Background, background
 from django_distlock.concurrency.callers import running_task
 from django_distlock.concurrency.executors import detach, in_thread
@@ -206,7 +206,7 @@ class Lease:
     async def _renew(self, calls: StoreCalls) -> None:
         self.check()
         renewal = await self.renew_once(calls)
-        if renewal is None:
+        if renewal.lost:
             self.mark_lost()
             raise LockLost(f"{self} {self._state()}.", self)
         self.check()
@@ -215,14 +215,13 @@ class Lease:
                 f"{self} could not be renewed: {renewal.reason or UNTOLD}."
             )
 
-    async def renew_once(self, calls: StoreCalls) -> Renewal | None:
-        """Renew, whatever is known here; None if the store has it no more."""
+    async def renew_once(self, calls: StoreCalls) -> Renewal:
+        """Renew, whatever is known here."""
         sent = clocks.monotonic()
-        renewals = await calls.renew([self.claim(sent)])
-        renewal: Renewal | None = renewals.get(self.owner)
-        if renewal and not (
-            lock_backends[self.backend].joins_transaction() and open_transactions()
-        ):
+        renewal = (await calls.renew([self.claim(sent)]))[self.owner]
+        store = lock_backends[self.backend]
+        joins = isinstance(store, TransactionalStore) and store.joins_transaction()
+        if not (joins and open_transactions()):
             self.extend(renewal, sent)
         return renewal
 
@@ -409,11 +408,12 @@ class Lease:
         is lost, none of them may be committed.
         """
         [first, *others] = transactions
+        joins = isinstance(store, TransactionalStore) and store.joins_transaction()
         deferred = DeferredRelease(self, current_registry(), transactions, failed)
         if not self.held:
             deferred.state = State.GUARDING
             self.mark_lost()
-        elif others or first.needs_rollback or not store.joins_transaction():
+        elif others or first.needs_rollback or not joins:
             self.released = True
         else:
             released = await self._release_now(calls, failed, tentative=True)

@@ -69,7 +69,7 @@ def _release_each(left: list[Lease | UnreferencedLease]) -> list[str]:
 
 def _hurry(store: BaseLockBackend, deadline: float) -> None:
     """Let the store's calls end by then, whatever its `store_timeout` is."""
-    budget = store.in_time()
+    budget = store.time_budget()
     if isinstance(budget, Budget):
         budget.seconds = min(budget.seconds, deadline - clocks.monotonic())
 

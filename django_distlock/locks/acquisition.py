@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from django_distlock import clocks
 from django_distlock.arguments import validate_bool, validate_holds, validate_timeout
+from django_distlock.backends.base import QueueingStore, TransactionalStore
 from django_distlock.concurrency.callers import running_loop
 from django_distlock.concurrency.process_queue import contended, queues
 from django_distlock.concurrency.store_calls import StoreCalls, aask, ask
@@ -87,7 +88,9 @@ class Acquisition:
         self.deadline = clocks.monotonic() + validate_timeout(timeout)
         self.waits = timeout != 0
         self._loop = running_loop()
-        self.is_queued_by_store = self.waits and store.queues_all
+        self.is_queued_by_store = (
+            self.waits and isinstance(store, QueueingStore) and store.queues_all
+        )
         self._renew = renew
         self._reentrant = reentrant
         self._registry = current_registry()
@@ -107,14 +110,17 @@ class Acquisition:
         refuse_endless_transactions()
         if store.guard_commits:
             guard_connections()
+        can_renew, caller = True, None
+        if isinstance(store, TransactionalStore):
+            can_renew, caller = store.can_renew(), store.caller()
         self._request = request = Request(
             backend=self.backend,
             semaphore=self.semaphore,
             owner=new_owner(),
             ttl=self.ttl,
             holder=self.holder,
-            renewed=self._renew and self.ttl is not None and store.can_renew(),
-            caller=store.caller(),
+            renewed=self._renew and self.ttl is not None and can_renew,
+            caller=caller,
             min_hold=self._min_hold,
             max_hold=self._max_hold,
         )
@@ -246,7 +252,9 @@ class Acquisition:
         # The same owner gets its own grant, unless it is gone: another token tells, where there is
         # one.
         request = request._replace(owner=lease.owner, ttl=lease.ttl_within_max_hold(request.ttl))
-        gone = lease.lost or (lease.token is None and not await calls.renew([request]))
+        gone = lease.lost
+        if lease.token is None and not gone:
+            gone = (await calls.renew([request]))[request.owner].lost
         self._request = request
         again = None if gone else await self._attempt(calls, request)
         # From here on the release that waits for the transactions to end is enough.

@@ -16,7 +16,6 @@ from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.leases.lease import Lease
 from django_distlock.records import Place
-from django_distlock.redaction.tracebacks import call_store
 
 from .acquisition import Acquisition
 
@@ -191,6 +190,4 @@ def release_cancelled(lease: Lease | None) -> None:
 def _leave(backend: str, place: Place | None) -> None:
     """Give up the place of a task that was cancelled."""
     if place is not None:
-        store = lock_backends[backend]
-        with store.in_time():
-            call_store(store.leave, place, False)
+        ask(lock_backends[backend], lambda calls: calls.leave(place, False))

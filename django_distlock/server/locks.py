@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -10,15 +9,6 @@ if TYPE_CHECKING:
 
 EXPIRED: Final = -math.inf
 """The expiry of a lock that nobody holds."""
-
-
-class Release(IntEnum):
-    """The outcome of a release."""
-
-    LOST = 0
-    RELEASED = 1
-    HANDED_OVER = 2
-    """Released, and offered to the next waiter."""
 
 
 class LockSnapshot(NamedTuple):

@@ -7,7 +7,9 @@ times that people read, are by its wall clock.
 
 from collections.abc import Callable
 
-from .locks import Lock, LockSnapshot, Release, Session, Waiter
+from django_distlock.records import Released
+
+from .locks import Lock, LockSnapshot, Session, Waiter
 from .tokens import check_token
 from .transitions import LockTransitions
 
@@ -88,15 +90,15 @@ class LockTable(LockTransitions):
         self._set_expiry(lock, now + lease.remaining)
         return True
 
-    def release(self, semaphore: str, owner: str, keep: float = 0) -> Release:
+    def release(self, semaphore: str, owner: str, keep: float = 0) -> Released:
         """Free the lock if it is this owner's; nobody gets it for the next `keep` seconds."""
         now = self.monotonic()
         lock = self._held_by(semaphore, owner, now)
         if lock is None:
-            return Release.LOST
+            return Released.NOT_HELD
         self.waiters.remove(lock, owner)  # an owner that releases an offer waits no longer
         self._free(lock, now, keep)
-        return Release.HANDED_OVER if lock.offered else Release.RELEASED
+        return Released.HANDED_OVER if lock.offered else Released.FREED
 
     def force_release(self, semaphore: str, token: int) -> bool:
         """Free the lock if it is held, or kept, with this token."""

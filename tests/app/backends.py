@@ -16,14 +16,13 @@ from django_distlock.backends.database.orm import ORMStatements
 from django_distlock.backends.database.statements import Statements
 from django_distlock.fields import to_microseconds
 from django_distlock.models import Lock
-from django_distlock.records import Claim, Grant, Renewal
+from django_distlock.records import LOST, Claim, Grant, Released, Renewal, RenewalOutcome
 
 
 class ModestBackend(BaseLockBackend):
     """A third party's store that can do the least: a dict of this process."""
 
-    supports_listing = False
-    supports_unlimited_ttl = False
+    supports_fencing = True
 
     rows: ClassVar[dict[str, tuple[str, Grant]]] = {}
     one_at_a_time: ClassVar[threading.Lock] = threading.Lock()
@@ -43,18 +42,21 @@ class ModestBackend(BaseLockBackend):
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
         return {
-            lease.owner: Renewal(True, self._end(lease, lease.ttl))
+            lease.owner: (
+                Renewal(RenewalOutcome.RENEWED, self._end(lease, lease.ttl))
+                if self._owned(lease)
+                else LOST
+            )
             for lease in leases
-            if self._owned(lease)
         }
 
-    def release(self, lease: Claim, keep: float = 0) -> bool:
+    def release(self, lease: Claim, keep: float = 0) -> Released:
         with self.one_at_a_time:
-            owned = self._owned(lease)
-            if owned:
-                self._end(lease, keep)
-                self.rows[lease.semaphore] = "", self.rows[lease.semaphore][1]
-            return owned
+            if not self._owned(lease):
+                return Released.NOT_HELD
+            self._end(lease, keep)
+            self.rows[lease.semaphore] = "", self.rows[lease.semaphore][1]
+            return Released.FREED
 
     def _owned(self, lease: Claim) -> bool:
         now = datetime.now(UTC)

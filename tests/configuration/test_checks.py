@@ -12,8 +12,8 @@ from django.core import checks
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
-from django_distlock.backends.base import BaseLockBackend
 from django_distlock.checks import check_lock_backends
+from tests.app.backends import ModestBackend
 from tests.support.databases import on_each_database
 from tests.support.paths import ROOT
 
@@ -25,7 +25,7 @@ connected = pytest.mark.django_db(databases="__all__")
 DATABASE = "django_distlock.backends.database.DatabaseBackend"
 
 
-class WarningBackend(BaseLockBackend):
+class WarningBackend(ModestBackend):
     """A store that has something to say about its configuration."""
 
     def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
@@ -211,5 +211,5 @@ def test_store_has_its_own_checks() -> None:
 
 def test_store_without_checks_has_no_messages() -> None:
     """The base class has nothing to check, nor to ask a server."""
-    assert BaseLockBackend("mine").check() == []
-    assert BaseLockBackend("mine").check_deployment() == []
+    assert ModestBackend("mine").check() == []
+    assert ModestBackend("mine").check_deployment() == []

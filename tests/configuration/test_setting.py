@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -12,21 +12,23 @@ from django.core.signals import setting_changed
 from django.test import override_settings
 
 from django_distlock import InvalidLockBackend, acquire_lock, lock_backends
-from django_distlock.backends.base import BaseLockBackend
 from django_distlock.backends.database import DatabaseBackend
 from django_distlock.conf import LockBackendHandler
-from tests.app.backends import ORMBackend
+from tests.app.backends import ModestBackend, ORMBackend
+
+if TYPE_CHECKING:
+    from django_distlock.backends.base import BaseLockBackend
 
 DATABASE = "django_distlock.backends.database.DatabaseBackend"
 
 
-class LimitedBackend(BaseLockBackend):
+class LimitedBackend(ModestBackend):
     """A store that has no unlimited ttl, as some have none."""
 
     supports_unlimited_ttl = False
 
 
-class DemandingBackend(BaseLockBackend):
+class DemandingBackend(ModestBackend):
     """A store that can't do without an option, and takes more than it names."""
 
     def __init__(self, alias: str, *, url: str, **others: Any) -> None:

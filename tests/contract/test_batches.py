@@ -14,7 +14,7 @@ from django_distlock.backends import memcached_clients
 from django_distlock.backends.database import backend as database
 from django_distlock.backends.database.sqlite import SQLiteStatements
 from django_distlock.leases.request import new_owner
-from django_distlock.records import LeaseClaim
+from django_distlock.records import LeaseClaim, RenewalOutcome
 from tests.support.concurrency import until
 from tests.support.databases import committed, on_each_database
 from tests.support.holders import acquire, due_now, renewed_since
@@ -49,8 +49,8 @@ def granted(store: BaseLockBackend, *names: str) -> list[LeaseClaim]:
 def outcomes(store: BaseLockBackend, claims: list[LeaseClaim]) -> str:
     """Tell of each whether it was renewed, is unknown, or lost."""
     renewals = store.renew(claims)
-    found = [renewals.get(claim.owner) for claim in claims]
-    return "".join("l" if each is None else "r" if each.renewed else "u" for each in found)
+    letters = {RenewalOutcome.RENEWED: "r", RenewalOutcome.HELD: "u", RenewalOutcome.LOST: "l"}
+    return "".join(letters[renewals[claim.owner].outcome] for claim in claims)
 
 
 def reason(store: BaseLockBackend, claims: list[LeaseClaim], number: int) -> str:

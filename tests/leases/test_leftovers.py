@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
+    from django_distlock.records import Released
     from tests.support.moved_clock import MovedClock
     from tests.support.scripted_store import ScriptedBackend
 
@@ -207,7 +208,7 @@ def test_several_are_released_though_one_can_not_be(
     store = type(lock_backends[alias])
     release = store.release
 
-    def refuse_first(self: Any, lease: Any, keep: float = 0) -> bool:
+    def refuse_first(self: Any, lease: Any, keep: float = 0) -> Released:
         if lease.semaphore == "report":
             raise LockBackendUnavailable("down")
         return release(self, lease, keep)

@@ -11,7 +11,7 @@ from django_distlock import Lease, LockBackendUnavailable, LockLost, clocks
 from django_distlock.concurrency.background import Background
 from django_distlock.concurrency.renewal import REASONS, Renewals
 from django_distlock.fields import EPOCH
-from django_distlock.records import Grant, Renewal
+from django_distlock.records import Grant, Released, Renewal, RenewalOutcome
 from tests.support.concurrency import elsewhere, until
 from tests.support.holders import acquire
 from tests.support.moved_clock import MovedClock
@@ -60,7 +60,7 @@ def test_leases_of_different_times_come_to_be_renewed_together(
 
     def renew(claims: Any) -> dict[str, Any]:
         asked.append((moved_clock.read() - began, len(claims)))
-        return {claim.owner: Renewal(True, EPOCH) for claim in claims}
+        return {claim.owner: Renewal(RenewalOutcome.RENEWED, EPOCH) for claim in claims}
 
     monkeypatch.setattr(scripted, "renew", renew)
     while moved_clock.read() - began < 120:
@@ -114,9 +114,9 @@ def unanswered(scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> di
 
     def renew(claims: Any) -> dict[str, Any]:
         return {
-            claim.owner: Renewal(False, None, reasons[claim.semaphore])
+            claim.owner: Renewal(RenewalOutcome.HELD, None, reasons[claim.semaphore])
             if claim.semaphore in reasons
-            else Renewal(True, EPOCH)
+            else Renewal(RenewalOutcome.RENEWED, EPOCH)
             for claim in claims
         }
 
@@ -347,7 +347,7 @@ def test_lease_that_is_released_while_it_is_renewed_is_no_trouble(
         assert renewed.release() is True
         if outcome == "gone":
             return renew(claims)
-        return {renewed.owner: Renewal(False, renewed.expires_at)}
+        return {renewed.owner: Renewal(RenewalOutcome.HELD, renewed.expires_at)}
 
     monkeypatch.setattr(scripted, "renew", after_the_release)
     moved_clock.advance(300)
@@ -389,7 +389,7 @@ def test_release_and_loss_are_settled_once(
     """Who releases and who renews in two threads don't both tell what became of it."""
     release = scripted.release
 
-    def renew_meanwhile(claim: Any, keep: float) -> bool:
+    def renew_meanwhile(claim: Any, keep: float) -> Released:
         released = release(claim, keep)
         with pytest.raises(LockLost, match="is being released"):
             unrenewed.check()

@@ -28,7 +28,7 @@ from django_distlock import (
 from django_distlock.concurrency.background import background
 from django_distlock.concurrency.renewal import Renewals
 from django_distlock.models import KEPT, Lock
-from django_distlock.records import LockState
+from django_distlock.records import LOST, LockState
 from tests.support.concurrency import elsewhere, until
 from tests.support.databases import committed, on_each_database, on_each_server
 from tests.support.holders import acquire, brief, free_for_others, work_off
@@ -238,7 +238,7 @@ def test_kept_lock_is_not_renewed(alias: str) -> None:
     background(alias).renewals.renew_due()
     with pytest.raises(LockLost, match="was released"):
         lease.renew()
-    assert lock_backends[alias].renew([lease]) == {}
+    assert lock_backends[alias].renew([lease]) == {lease.owner: LOST}
     assert Lock.objects.using(alias).get(semaphore="1234collectPayment").expires_at == end
 
 

@@ -35,7 +35,7 @@ from django_distlock.signals import lock_acquired
 from tests.support.concurrency import elsewhere
 from tests.support.databases import committed
 from tests.support.holders import acquire
-from tests.support.scripted_store import LOST, ScriptedBackend
+from tests.support.scripted_store import NO_REPLY, ScriptedBackend
 
 DOWN = LockBackendUnavailable("down")
 QUEUEING = [
@@ -245,7 +245,7 @@ def test_default_ttl_is_the_backends(scripted: ScriptedBackend) -> None:
 
 def test_lost_reply_finds_its_own_grant(scripted: ScriptedBackend) -> None:
     """The retry asks as the same owner (peer defect 15)."""
-    scripted.answer("acquire", LOST)
+    scripted.answer("acquire", NO_REPLY)
     lease = acquire("default")
     assert scripted.owner == lease.owner
     assert scripted.calls == ["acquire", "acquire"]
@@ -253,7 +253,7 @@ def test_lost_reply_finds_its_own_grant(scripted: ScriptedBackend) -> None:
 
 def test_second_lost_reply_gives_the_lock_back(scripted: ScriptedBackend) -> None:
     """Unavailable, and nothing stays behind."""
-    scripted.answer("acquire", LOST, LOST)
+    scripted.answer("acquire", NO_REPLY, NO_REPLY)
     with pytest.raises(LockBackendUnavailable, match="the reply was lost"):
         acquire_lock("1234collectPayment")
     assert scripted.calls == ["acquire", "acquire", "release"]
@@ -264,7 +264,7 @@ def test_store_that_goes_down_meanwhile_is_asked_to_take_the_grant_back(
     scripted: ScriptedBackend,
 ) -> None:
     """The first try may have been granted, whatever became of the second."""
-    scripted.answer("acquire", LOST, DOWN)
+    scripted.answer("acquire", NO_REPLY, DOWN)
     with pytest.raises(LockBackendUnavailable, match="down"):
         acquire_lock("1234collectPayment")
     assert scripted.calls == ["acquire", "acquire", "release"]
@@ -319,7 +319,7 @@ def test_receiver_that_ends_the_process_leaves_no_grant_behind(scripted: Scripte
 def test_release_with_a_lost_reply_is_tried_again(scripted: ScriptedBackend) -> None:
     """The first was carried out, so the second finds nothing: it is released, not lost."""
     lease = acquire("default")
-    scripted.answer("release", LOST)
+    scripted.answer("release", NO_REPLY)
     assert lease.release() is True
     assert scripted.calls == ["acquire", "release", "release"]
 
@@ -334,7 +334,7 @@ def test_failed_release_can_be_repeated(scripted: ScriptedBackend) -> None:
     assert release_lock("1234collectPayment") is True
 
 
-@pytest.mark.parametrize("first", [LOST, REPLY_LOST])
+@pytest.mark.parametrize("first", [NO_REPLY, REPLY_LOST])
 def test_release_that_may_have_been_carried_out_ends_the_lease(
     scripted: ScriptedBackend, first: object
 ) -> None:
@@ -428,9 +428,6 @@ class BrokenPlace:
     def check(self) -> None:
         """Find nothing."""
 
-    def leave(self, *, granted: bool) -> None:
-        """Be gone."""
-
 
 def test_try_that_ends_the_wait_leaves_the_queue_in_the_same_time(
     scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
@@ -439,7 +436,7 @@ def test_try_that_ends_the_wait_leaves_the_queue_in_the_same_time(
     budgets, in_which = count(1), list[int]()
 
     @contextmanager
-    def in_time() -> Iterator[None]:
+    def time_budget() -> Iterator[None]:
         in_which.append(next(budgets))
         yield
 
@@ -448,7 +445,7 @@ def test_try_that_ends_the_wait_leaves_the_queue_in_the_same_time(
         raise LockBackendUnavailable("down")
 
     scripted.owner = "somebody else"
-    monkeypatch.setattr(scripted, "in_time", in_time)
+    monkeypatch.setattr(scripted, "time_budget", time_budget)
     monkeypatch.setattr(scripted, "join", lambda *arguments: BrokenPlace())
     monkeypatch.setattr(scripted, "leave", leave)
     scripted.answer("acquire", None, LockBackendUnavailable("down"))

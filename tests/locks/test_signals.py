@@ -29,6 +29,7 @@ from tests.support.holders import acquire, renew_now, take_away
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from django_distlock.records import Released
     from tests.support.scripted_store import ScriptedBackend
 from tests.support.signals import Told, lose
 
@@ -207,7 +208,7 @@ def mock_release(alias: str) -> Iterator[None]:
     store = type(lock_backends[alias])
     release = vars(store)["release"]
 
-    def refuse(self: Any, lease: Any, keep: float = 0) -> bool:
+    def refuse(self: Any, lease: Any, keep: float = 0) -> Released:
         raise LockBackendUnavailable("down")
 
     store.release = refuse  # type: ignore[method-assign]

@@ -20,6 +20,7 @@ from django.core.management.base import BaseCommand
 from django.test import override_settings
 
 from django_distlock import LockBackendUnavailable, acquire_lock, lock_backends
+from django_distlock.backends.base import QueueingStore
 from django_distlock.backends.server import ServerBackend
 from tests.support.children import tied
 from tests.support.documentation import DOCUMENTS, example
@@ -101,10 +102,12 @@ def test_the_quick_start_locks(capsys: pytest.CaptureFixture[str]) -> None:
         shown["default"]["OPTIONS"] = {**given, "store_timeout": TIMEOUT}
         lease = acquire_lock(SEMAPHORE)
         assert lease is not None
-        queued = lock_backends["default"].join(SEMAPHORE, "owner", "holder", Event().set)
+        store = lock_backends["default"]
+        assert isinstance(store, QueueingStore)
+        queued = store.join(SEMAPHORE, "owner", "holder", Event().set)
         assert queued is not None
         example("lock_server.md", "Watching it")
-        queued.leave(granted=False)
+        store.leave(queued, False)
         lease.release()
     numbers, lock = capsys.readouterr().out.splitlines()
     up, locks, waiters, connections, grace = numbers.split()

@@ -256,7 +256,8 @@ def test_holder_reclaims_its_lock_after_a_crash(place: Place) -> None:
     with place.start(*LONG) as running:
         running.serve()
         with place.store() as store:
-            assert store.renew([LeaseClaim("1234collectPayment", "owner", 1000, token, "a host")])
+            claim = LeaseClaim("1234collectPayment", "owner", 1000, token, "a host")
+            assert store.renew([claim])["owner"].renewed
         assert list(place.held()) == ["1234collectPayment"]
         with pytest.raises(LockBackendUnavailable):
             place.acquire("5678collectPayment")

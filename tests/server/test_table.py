@@ -7,9 +7,10 @@ import tracemalloc
 
 import pytest
 
+from django_distlock.records import Released
 from django_distlock.server.errors import Refused
 from django_distlock.server.expiry import SLACK
-from django_distlock.server.locks import LockSnapshot, Release
+from django_distlock.server.locks import LockSnapshot
 from django_distlock.server.table import LockTable
 from tests.support.lock_tables import LATER, World, assert_sound
 
@@ -33,20 +34,20 @@ def test_only_the_owner_renews_and_releases() -> None:
     """A stranger changes nothing, nor does who has lost it, before and after it is another's."""
     world = World()
     assert not world.table.renew("1234collectPayment", "one", 60)
-    assert world.release("one") is Release.LOST
+    assert world.release("one") is Released.NOT_HELD
     world.acquire("one", ttl=10)
     assert not world.table.renew("1234collectPayment", "two", 60)
-    assert world.release("two") is Release.LOST
+    assert world.release("two") is Released.NOT_HELD
     assert world.table.renew("1234collectPayment", "one", 20)
     assert world.table.remaining("1234collectPayment") == 20
     world.let_pass(20, unseen=True)
     assert not world.table.renew("1234collectPayment", "one", 60)
-    assert world.release("one") is Release.LOST
+    assert world.release("one") is Released.NOT_HELD
     assert world.acquire("two")
     assert not world.table.renew("1234collectPayment", "one", 60)
-    assert world.release("one") is Release.LOST
+    assert world.release("one") is Released.NOT_HELD
     assert world.acquire("three") == 0
-    assert world.release("two") is Release.RELEASED
+    assert world.release("two") is Released.FREED
     assert len(world.table) == 0
 
 
@@ -63,7 +64,7 @@ def test_lease_ends_after_its_ttl_with_nobodys_help() -> None:
     assert world.acquire("two", "5678collectPayment") == 0
     assert world.table.remaining("5678collectPayment") == math.inf
     assert world.table.remaining("1234collectPayment") == 0
-    assert world.release("one", "5678collectPayment") is Release.RELEASED
+    assert world.release("one", "5678collectPayment") is Released.FREED
 
 
 def test_table_says_when_to_look_after_it_again() -> None:
@@ -87,9 +88,9 @@ def test_kept_lock_is_nobodys_until_its_time_has_passed() -> None:
     world = World()
     token = world.acquire("one")
     world.join("two")
-    assert world.release("one", keep=10) is Release.RELEASED
+    assert world.release("one", keep=10) is Released.FREED
     assert not world.table.renew("1234collectPayment", "one", 60)
-    assert world.release("one") is Release.LOST
+    assert world.release("one") is Released.NOT_HELD
     assert world.acquire("one") == world.acquire("three") == 0
     assert [
         (each.owner, each.remaining) for each in world.table.describe(["1234collectPayment"])
@@ -108,7 +109,7 @@ def test_force_release_takes_it_from_the_holder_of_this_token_only() -> None:
     token = world.acquire("one")
     assert not world.table.force_release("1234collectPayment", token + 1)
     assert world.table.force_release("1234collectPayment", token)
-    assert world.release("one") is Release.LOST
+    assert world.release("one") is Released.NOT_HELD
     assert not world.table.force_release("1234collectPayment", token)
     world.acquire("two", ttl=10)
     assert not world.table.force_release("1234collectPayment", token)
@@ -176,7 +177,7 @@ def test_clear_takes_all_locks_from_their_holders() -> None:
     assert world.woken == ["four", "two"]
     assert (world.offered(), world.offered("5678collectPayment")) == ("two", "four")
     assert sorted(world.table.names()) == ["1234collectPayment", "5678collectPayment", "d"][:2]
-    assert world.release("one") is Release.LOST
+    assert world.release("one") is Released.NOT_HELD
     assert_sound(world.table)
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from django_distlock.records import Released
 from django_distlock.server import expiry, locks, table, tokens, transitions, waiters
-from django_distlock.server.locks import LockSnapshot, Release, Session
+from django_distlock.server.locks import LockSnapshot, Session
 from tests.support.lock_tables import World, assert_sound, claim, let_release
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ def test_release_while_a_clock_is_read_breaks_nothing(name: str, clock: str) -> 
     CALLS[name](world, session)
     assert_sound(world.table)
     world.table.run_due()
-    assert world.release("other", "5678collectPayment") is Release.LOST or releases
+    assert world.release("other", "5678collectPayment") is Released.NOT_HELD or releases
 
 
 def test_who_is_woken_may_call_at_once() -> None:
@@ -250,16 +251,16 @@ def test_who_is_woken_may_call_at_once() -> None:
         tokens.append(world.acquire("two"))
 
     def give_back() -> None:
-        assert world.release("two", "5678collectPayment") is Release.HANDED_OVER
+        assert world.release("two", "5678collectPayment") is Released.HANDED_OVER
 
     world.table.join("1234collectPayment", "two", "", take)
     world.join("three")
     world.table.join("5678collectPayment", "two", "", give_back)
     world.join("three", semaphore="5678collectPayment")
-    assert world.release("one") is Release.RELEASED  # and taken already, no offer any more
+    assert world.release("one") is Released.FREED  # and taken already, no offer any more
     assert world.table.renew("1234collectPayment", "two", 60)
     assert world.queue() == ["three"]
-    assert world.release("one", "5678collectPayment") is Release.HANDED_OVER
+    assert world.release("one", "5678collectPayment") is Released.HANDED_OVER
     assert world.offered("5678collectPayment") == "three"
     world.table.join("free", "two", "", lambda: world.acquire("two", "free"))
     assert world.table.renew("free", "two", 60)
@@ -278,4 +279,4 @@ def test_lock_that_changes_hands_at_the_end_of_the_grace_stays_its_new_holders()
     world.table.reclaim(claim("one", 5, "5678collectPayment", remaining=60))
     world.let_pass(10)
     assert world.acquire("four", "5678collectPayment") == 0
-    assert world.release("three", "5678collectPayment") is Release.RELEASED
+    assert world.release("three", "5678collectPayment") is Released.FREED

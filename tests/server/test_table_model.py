@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from django_distlock.server.locks import EXPIRED, Release, Session
+from django_distlock.records import Released
+from django_distlock.server.locks import EXPIRED, Session
 from django_distlock.server.transitions import OFFER_SECONDS
 from tests.support.lock_tables import World, assert_sound
 
@@ -121,9 +122,9 @@ class Anything(RuleBasedStateMachine):
             self.free(semaphore, keep)
         released = self.table.release(semaphore, owner, keep)
         if not held:
-            assert released is Release.LOST
+            assert released is Released.NOT_HELD
         else:
-            assert released is (Release.HANDED_OVER if model.offered else Release.RELEASED)
+            assert released is (Released.HANDED_OVER if model.offered else Released.FREED)
 
     @rule(semaphore=SEMAPHORES, stale=st.booleans())
     def force_release(self, semaphore: str, stale: bool) -> None:

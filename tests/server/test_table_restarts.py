@@ -6,8 +6,9 @@ import math
 
 import pytest
 
+from django_distlock.records import Released
 from django_distlock.server.errors import Refused
-from django_distlock.server.locks import LockSnapshot, Release, Session
+from django_distlock.server.locks import LockSnapshot, Session
 from tests.support.lock_tables import LATER, World, assert_sound, claim
 
 
@@ -52,7 +53,7 @@ def test_nothing_is_granted_in_the_grace_but_what_was_held() -> None:
         )
     ] == ["5678collectPayment"]
     world.table.clear()
-    assert world.release("one", "5678collectPayment") is Release.LOST
+    assert world.release("one", "5678collectPayment") is Released.NOT_HELD
     assert not world.woken
     world.table.leave("9012collectPayment", "two")
     assert sorted(world.table.names()) == ["1234collectPayment", "5678collectPayment"]

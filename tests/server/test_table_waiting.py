@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from django_distlock.records import Released
 from django_distlock.server.errors import Refused
-from django_distlock.server.locks import Release, Session
+from django_distlock.server.locks import Session
 from django_distlock.server.transitions import OFFER_SECONDS
 from tests.support.lock_tables import World, assert_sound, let_release
 
@@ -24,13 +25,13 @@ def test_who_waits_is_served_in_order() -> None:
     assert len(world.table.waiters) == 3
     for earlier, owner in (("one", "two"), ("two", "three"), ("three", "four")):
         assert world.acquire("newcomer") == 0
-        assert world.release(earlier) is Release.HANDED_OVER
+        assert world.release(earlier) is Released.HANDED_OVER
         assert world.woken[-1] == owner
         assert world.acquire("newcomer") == 0
         tokens.append(world.acquire(owner))
     assert world.woken == ["two", "three", "four"]
     assert tokens == sorted(set(tokens))
-    assert world.release("four") is Release.RELEASED
+    assert world.release("four") is Released.FREED
     assert len(world.table.waiters) == len(world.table) == 0
 
 
@@ -93,7 +94,7 @@ def test_who_gives_back_what_he_was_offered_waits_no_more() -> None:
     world.acquire("one")
     world.join("two", "three")
     world.release("one")
-    assert world.release("two") is Release.HANDED_OVER
+    assert world.release("two") is Released.HANDED_OVER
     assert world.queue() == ["three"]
     assert world.woken == ["two", "three"]
 
@@ -180,7 +181,7 @@ def test_refused_try_forgets_no_waiters_place() -> None:
         world.acquire("one", "9012collectPayment")
     assert world.queue() == ["one", "two"]
     assert world.acquire("one")
-    assert world.release("one") is Release.HANDED_OVER
+    assert world.release("one") is Released.HANDED_OVER
     assert world.acquire("two")
 
 
@@ -195,7 +196,7 @@ def test_who_missed_an_offer_comes_after_those_who_are_heard_of() -> None:
     assert world.woken == ["two", "three", "four"]
     assert world.queue() == ["two", "three", "four"]
     assert world.acquire("four")
-    assert world.release("four") is Release.HANDED_OVER
+    assert world.release("four") is Released.HANDED_OVER
     assert world.woken[3:] == ["two"]
     world.let_pass(OFFER_SECONDS)
     assert world.woken[3:] == ["two", "two"]
@@ -265,11 +266,11 @@ def test_who_is_not_there_any_more_is_passed_over_at_once() -> None:
     world.acquire("one")
     world.join("two", "three", "four", "five")
     world.away = {"two", "three"}
-    assert world.release("one") is Release.HANDED_OVER
+    assert world.release("one") is Released.HANDED_OVER
     assert world.woken == ["two", "three", "four"]
     assert world.queue() == ["four", "five"]
     world.away |= {"five"}
-    assert world.release("four") is Release.RELEASED
+    assert world.release("four") is Released.FREED
     assert len(world.table) == 0
     assert world.join("five") == 0
     assert len(world.table) == 0

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django_distlock.server.expiry import SLACK
-from django_distlock.server.locks import EXPIRED, Lock, LockSnapshot, Release, Session
+from django_distlock.server.locks import EXPIRED, Lock, LockSnapshot, Session
 from django_distlock.server.table import LockTable
+
+if TYPE_CHECKING:
+    from django_distlock.records import Released
 
 LATER = 1_700_000_000_000_000
 
@@ -62,7 +65,7 @@ class World:
 
     def release(
         self, owner: str, semaphore: str = "1234collectPayment", keep: float = 0
-    ) -> Release:
+    ) -> Released:
         """Let him give it back."""
         return self.table.release(semaphore, owner, keep)
 

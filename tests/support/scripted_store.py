@@ -6,16 +6,19 @@ from datetime import timedelta
 from itertools import count
 from typing import Any
 
-from django_distlock.backends.base import BaseLockBackend
+from django_distlock.backends.base import QueueingStore
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.fields import EPOCH
-from django_distlock.records import Grant, Renewal
+from django_distlock.records import LOST, Grant, Released, Renewal, RenewalOutcome
 
-LOST = object()
+NO_REPLY = object()
 
 
-class ScriptedBackend(BaseLockBackend):
+class ScriptedBackend(QueueingStore):
     """A store of one lock that answers what a test tells it to, and remembers what it was asked."""
+
+    supports_fencing = True
+    supports_unlimited_ttl = True
 
     def __init__(self, alias: str) -> None:
         super().__init__(alias)
@@ -26,7 +29,7 @@ class ScriptedBackend(BaseLockBackend):
         self.answers: dict[str, list[Any]] = {}
 
     def answer(self, action: str, *answers: Any) -> None:
-        """Let the next calls raise or call these; `LOST` raises after all was carried out."""
+        """Let the next calls raise or call these; `NO_REPLY` raises after all was carried out."""
         self.answers[action] = list(answers)
 
     def _scripted(self, action: str) -> bool:
@@ -38,7 +41,7 @@ class ScriptedBackend(BaseLockBackend):
             raise answer
         if callable(answer):
             answer()
-        return answer is LOST
+        return answer is NO_REPLY
 
     def _reply(self, lost: bool) -> None:
         if lost:
@@ -55,13 +58,23 @@ class ScriptedBackend(BaseLockBackend):
     def renew(self, leases: Any) -> dict[str, Any]:
         self._reply(self._scripted("renew"))
         self.ends += timedelta(seconds=1)
-        renewal = Renewal(True, self.ends)
-        return {lease.owner: renewal for lease in leases if lease.owner == self.owner}
+        renewal = Renewal(RenewalOutcome.RENEWED, self.ends)
+        return {lease.owner: renewal if lease.owner == self.owner else LOST for lease in leases}
 
-    def release(self, lease: Any, keep: float = 0) -> bool:
+    def release(self, lease: Any, keep: float = 0) -> Released:
         lost = self._scripted("release")
-        released: bool = self.owner == lease.owner
+        released = Released.FREED if self.owner == lease.owner else Released.NOT_HELD
         if released:
             self.owner = ""
         self._reply(lost)
         return released
+
+    @property
+    def queues_all(self) -> bool:
+        return False
+
+    def join(self, *arguments: Any) -> None:
+        """Have no queue, unless a test has one."""
+
+    def leave(self, place: Any, granted: bool) -> None:
+        """Have none."""

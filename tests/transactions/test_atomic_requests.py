@@ -23,7 +23,7 @@ from django_distlock import (
     lock_backends,
 )
 from django_distlock.backends.database import DatabaseBackend
-from django_distlock.records import Claim
+from django_distlock.records import Claim, Released
 from tests.app.models import Counter
 from tests.app.views import charge_http, has_read
 from tests.support.concurrency import until
@@ -205,7 +205,7 @@ def test_locked_method_is_released_after_the_commit_of_djangos_transaction(
     released_in_transaction: list[bool] = []
     release = DatabaseBackend.release
 
-    def spy(store: DatabaseBackend, lease: Claim, keep: float) -> bool:
+    def spy(store: DatabaseBackend, lease: Claim, keep: float) -> Released:
         released_in_transaction.append(connections["default"].in_atomic_block)
         return release(store, lease, keep)
 

@@ -8,7 +8,7 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 
 from django_distlock import Lease, LockBackendUnavailable, LockLost, clocks, distributed_lock
-from django_distlock.records import Renewal
+from django_distlock.records import Renewal, RenewalOutcome
 from tests.app.models import Counter
 from tests.support.concurrency import until
 from tests.support.databases import committed
@@ -126,7 +126,7 @@ def test_store_that_can_not_renew_just_now_is_no_loss(
 
     def refuse(leases: Any) -> dict[str, Renewal]:
         scripted.calls.append("renew")
-        return {lease.owner: Renewal(False, None) for lease in leases}
+        return {lease.owner: Renewal(RenewalOutcome.HELD) for lease in leases}
 
     monkeypatch.setattr(scripted, "renew", refuse)
     with distributed_lock("1234collectPayment") as lease, transaction.atomic():

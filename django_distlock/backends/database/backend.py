@@ -5,11 +5,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain
 from operator import attrgetter, methodcaller
 from time import sleep
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from django.core.checks import CheckMessage
 from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, OperationalError
@@ -18,16 +18,31 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_distlock import clocks
 from django_distlock.arguments import validate_text, validate_whole
-from django_distlock.backends.base import BaseLockBackend, validate_claim, validate_listing
+from django_distlock.backends.base import (
+    ListingStore,
+    QueueingStore,
+    TransactionalStore,
+    validate_claim,
+    validate_listing,
+)
 from django_distlock.backends.batches import Outcome
 from django_distlock.backends.cache_checks import validate_store_timeout
 from django_distlock.backends.sockets.pools import Budget
-from django_distlock.concurrency.process_queue import contended
-from django_distlock.conf import lock_backends
 from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
 from django_distlock.fields import to_datetime
 from django_distlock.models import KEPT, Lock, LockQuerySet
-from django_distlock.records import Claim, Grant, LockInfo, LockState, Owner, Place, Renewal
+from django_distlock.records import (
+    LOST,
+    Claim,
+    Grant,
+    LockInfo,
+    LockState,
+    Owner,
+    Place,
+    Released,
+    Renewal,
+    RenewalOutcome,
+)
 from django_distlock.semaphores.validation import InvalidSemaphore, validate_prefix
 from django_distlock.transactions import has_snapshots, in_testcase
 
@@ -47,7 +62,7 @@ from .orm import ORMStatements
 from .places import QueuedPlace, had_to_wait, places
 from .postgresql import ALIVE, LAST, PostgreSQLStatements
 from .sqlite import SQLiteStatements, check_file
-from .statements import Parameters, Released, Row, Statements, pack
+from .statements import HandOver, Parameters, Row, Statements, pack
 
 T = TypeVar("T")
 
@@ -74,7 +89,7 @@ MariaDB's own wait has whole seconds; PostgreSQL's is as long as this, and is ov
 """
 
 
-class DatabaseBackend(BaseLockBackend):
+class DatabaseBackend(ListingStore, QueueingStore, TransactionalStore):
     """Keeps locks in the Lock model's table of the database alias `using`.
 
     On PostgreSQL and MySQL's family it has `connections` connections of its own per process, so
@@ -90,6 +105,9 @@ class DatabaseBackend(BaseLockBackend):
     What it sends is in no log and passes no `execute_wrapper`: it has the owner in it.
     """
 
+    supports_fencing: ClassVar[bool] = True
+    supports_unlimited_ttl: ClassVar[bool] = True
+    keeps_expired: ClassVar[bool] = True
     own_connection_vendors: ClassVar[frozenset[str]] = frozenset({"postgresql", "mysql"})
 
     def __init__(
@@ -119,7 +137,7 @@ class DatabaseBackend(BaseLockBackend):
         self._callers: Statements | None = None
         self._budget = Budget(store_timeout)
 
-    def in_time(self) -> Budget:
+    def time_budget(self) -> Budget:
         return self._budget
 
     def joins_transaction(self) -> bool:
@@ -160,10 +178,10 @@ class DatabaseBackend(BaseLockBackend):
 
         Not if that was renewed since it began.
         """
-        renewal = self.renew([lease]).get(lease.owner)
-        if renewal and not renewal.renewed:
+        outcome = self.renew([lease])[lease.owner].outcome
+        if outcome is RenewalOutcome.HELD:
             raise self._error(RowLocked("another transaction has locked the lock's row"))
-        return renewal is not None
+        return outcome is RenewalOutcome.RENEWED
 
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
         parameters = _parameters(semaphore, owner, ttl, holder)
@@ -171,14 +189,14 @@ class DatabaseBackend(BaseLockBackend):
         if waiting is not None:
             parameters["place"] = waiting.id
         try:
-            row = waiting.take(parameters) if waiting is not None else None
+            row = waiting.take(self._run, parameters) if waiting is not None else None
             if row is None:
                 row = self._acquire_row(parameters)
         except RowLocked:
             return None
         if row is None:
             if waiting is not None:
-                waiting.join_again()
+                waiting.join_again(self._run)
             return None
         return Grant(row.token, to_datetime(row.acquired_at), _end(row.expires_at))
 
@@ -216,10 +234,12 @@ class DatabaseBackend(BaseLockBackend):
         if not self._run(attrgetter("queues_waiters")):
             listening.suspend()
             return None
-        waiting = QueuedPlace(
-            listening, partial(_run_at, self.alias), semaphore, owner, holder, wake
-        )
-        return waiting if waiting.join() else None
+        waiting = QueuedPlace(listening, semaphore, owner, holder, wake)
+        return waiting if waiting.join(self._run) else None
+
+    def leave(self, place: Place, granted: bool) -> None:
+        # Not by the object of the thread that joined: a task may leave in another one.
+        cast("QueuedPlace", place).leave(self._run, granted=granted)
 
     def _listener(self) -> Listener | None:
         """Return who hears of what is offered to the waiters of this process, if that is heard."""
@@ -291,29 +311,27 @@ class DatabaseBackend(BaseLockBackend):
     def _renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
         parameters = pack(map(_lease, leases))
         rows = self._run(lambda lock: lock.renew(parameters))
-        return {
-            Owner(owner): Renewal(bool(renewed), _end(end), "" if renewed else ROW_LOCKED)
-            for owner, renewed, end in rows
-        }
+        lost: dict[str, Renewal] = {Owner(lease.owner): LOST for lease in leases}
+        return lost | {Owner(owner): _renewal(renewed, end) for owner, renewed, end in rows}
 
-    def release(self, lease: Claim, keep: float = 0) -> bool:
+    def release(self, lease: Claim, keep: float = 0) -> Released:
         parameters = _parameters(lease.semaphore, lease.owner, lease.ttl)
         parameters["after"], parameters["keep"] = KEPT if keep else "", _microseconds(keep)
         others_wait = had_to_wait(lease.owner) and not keep
         if not others_wait and self._run(lambda lock: lock.release(parameters)):
-            return True
-        return not keep and self._hand_over(parameters)
+            return Released.FREED
+        return Released.NOT_HELD if keep else self._hand_over(parameters)
 
-    def _hand_over(self, parameters: Parameters) -> bool:
+    def _hand_over(self, parameters: Parameters) -> Released:
         """Release what others wait for, if it is the owner's."""
-        released = self._run(lambda lock: lock.hand_over(parameters))
-        if released is Released.TO_WAITER:
-            contended.add(self.alias, parameters["semaphore"])
-        elif released is Released.PAST_THE_DEAD:
+        result = self._run(lambda lock: lock.hand_over(parameters))
+        if result is HandOver.PAST_THE_DEAD:
             # So that the next release is as fast as any; this one is done, whatever comes of it.
             with suppress(LockBackendUnavailable):
                 self._run(methodcaller("sweep", ALIVE))
-        return released is not Released.NOT
+        if result is HandOver.NOT_HELD:
+            return Released.NOT_HELD
+        return Released.HANDED_OVER if result is HandOver.TO_WAITER else Released.FREED
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
         prefix, limit = validate_listing(prefix, limit)
@@ -330,7 +348,7 @@ class DatabaseBackend(BaseLockBackend):
         with self._unavailable():
             released = held.mark_released()
         if released:
-            self.tell_force_released(semaphore, token)
+            self.send_force_released(semaphore, token)
         return released
 
     def clear_stale(self, prefix: str = "", *, dry_run: bool = False) -> Iterator[LockInfo]:
@@ -469,13 +487,6 @@ class DatabaseBackend(BaseLockBackend):
         return LockBackendUnavailable(message, reply_lost=reply_lost)
 
 
-def _run_at(alias: str, *arguments: Any) -> Any:
-    """Do it as the running thread's store does, in its time: see DatabaseBackend._run()."""
-    store = lock_backends[alias]
-    assert isinstance(store, DatabaseBackend)  # noqa: S101 - for mypy
-    return store._run(*arguments)
-
-
 def _do(action: Callable[[Statements], T], statements: Statements) -> T:
     """Do the action; raise what its error says about the row, or it as an error of Django's."""
     connection: Any = statements.connection
@@ -508,6 +519,12 @@ def _lease(lease: Claim) -> dict[str, Any]:
 def _microseconds(seconds: float | None) -> int | None:
     """Return the least that is not shorter."""
     return None if seconds is None else math.ceil(seconds * 1_000_000)
+
+
+def _renewal(renewed: bool, end: int | None) -> Renewal:
+    if renewed:
+        return Renewal(RenewalOutcome.RENEWED, _end(end))
+    return Renewal(RenewalOutcome.HELD, _end(end), ROW_LOCKED)
 
 
 def _end(microseconds: int | None) -> datetime | None:

@@ -35,6 +35,10 @@ class Listening(Protocol):
     def remove(self, place: "QueuedPlace") -> None: ...
 
 
+Run = Callable[..., Any]
+"""Runs statements as the running thread's store does, within its time budget."""
+
+
 class QueuedPlace:
     """A waiter's place in the table."""
 
@@ -43,7 +47,6 @@ class QueuedPlace:
     def __init__(
         self,
         listener: Listening,
-        run: Callable[..., Any],
         semaphore: str,
         owner: str,
         holder: str,
@@ -54,7 +57,6 @@ class QueuedPlace:
         self.owner = owner
         self.wake = wake
         self._listener = listener
-        self._run = run
         self._semaphore = semaphore
         self._holder = holder
         self._offered = False
@@ -72,13 +74,13 @@ class QueuedPlace:
     def check(self) -> None:
         """Do nothing: each attempt shows whether the server is there."""
 
-    def join(self) -> bool:
+    def join(self, run: Run) -> bool:
         """Enter the queue; return False where waiters can't be woken."""
         joined = False
         try:
             # First, so that it is known when it is notified.
             self._listener.add(self)
-            self._enter()
+            self._enter(run)
             places[self.owner] = self
             joined = True
         except NoThread:
@@ -88,7 +90,7 @@ class QueuedPlace:
                 self._listener.remove(self)
         return joined
 
-    def _enter(self) -> None:
+    def _enter(self, run: Run) -> None:
         self._offered = self._missing = False
         parameters: Parameters = {
             "semaphore": self._semaphore,
@@ -101,13 +103,13 @@ class QueuedPlace:
             "again": False,
         }
         try:
-            entered = self._run(lambda lock: lock.join(lock.fitting(parameters)), (Conflict,))
+            entered = run(lambda lock: lock.join(lock.fitting(parameters)), (Conflict,))
         except LockBackendUnavailable as error:
             if not error.reply_lost:
                 raise
             # Once more, as an acquisition does: the connection may have been cut long ago.
             parameters["again"] = True
-            entered = self._run(lambda lock: lock.join(lock.fitting(parameters)), (Conflict,))
+            entered = run(lambda lock: lock.join(lock.fitting(parameters)), (Conflict,))
         self.id, is_free, is_alone = entered
         self._patience = FIRST_RETRY_ALONE if is_alone else FIRST_RETRY
         if is_free:
@@ -124,19 +126,19 @@ class QueuedPlace:
             self._missing = True
             self.wake()
 
-    def take(self, parameters: Parameters) -> Row | None:
+    def take(self, run: Run, parameters: Parameters) -> Row | None:
         """Take the lock if it was offered."""
         if not (self._offered or self._missing):
             return None
-        row: Row | None = self._run(lambda lock: lock.take(parameters), (Conflict,))
+        row: Row | None = run(lambda lock: lock.take(parameters), (Conflict,))
         return row
 
-    def join_again(self) -> None:
+    def join_again(self, run: Run) -> None:
         """Return to the place in the queue, if the offer has ended."""
         if self._offered or self._missing:
-            self._enter()
+            self._enter(run)
 
-    def leave(self, *, granted: bool) -> None:
+    def leave(self, run: Run, *, granted: bool) -> None:
         """Leave the queue; an offer that is of no use any more goes to the next waiter."""
         places.pop(self.owner, None)
         self._listener.remove(self)
@@ -144,10 +146,10 @@ class QueuedPlace:
             remember(self.owner)
             if self._offered:
                 return
-        queued = not self._offered and self._run(lambda lock: lock.leave(self.id))
+        queued = not self._offered and run(lambda lock: lock.leave(self.id))
         if not (granted or queued):
             offered = {"semaphore": self._semaphore, "owner": self.owner, "ttl": 0}
-            self._run(lambda lock: lock.hand_over(offered))
+            run(lambda lock: lock.hand_over(offered))
 
 
 places: dict[str, QueuedPlace] = {}

@@ -17,7 +17,7 @@ from django_distlock.models import LockWaiter, WaitingProcess
 
 from .connections import is_behind_pooler
 from .errors import MissingTable
-from .statements import Parameters, Released, Row, Statements, unpack
+from .statements import HandOver, Parameters, Row, Statements, unpack
 
 # The NOT EXISTS makes a refused try read-only: no row lock, no WAL.
 # Each clock in the DO UPDATE is read after the wait for the row, `excluded` has an older one.
@@ -374,14 +374,14 @@ class PostgreSQLStatements(Statements):
         finally:
             driver.prepare_threshold = threshold
 
-    def hand_over(self, parameters: Parameters) -> Released:
+    def hand_over(self, parameters: Parameters) -> HandOver:
         rows = self.fetch(self._hand_over_sql, parameters)
         if not rows:
-            return Released.NOT
+            return HandOver.NOT_HELD
         [(handed_over, _, only_dead)] = rows
         if handed_over:
-            return Released.TO_WAITER
-        return Released.PAST_THE_DEAD if only_dead else Released.TO_NOBODY
+            return HandOver.TO_WAITER
+        return HandOver.PAST_THE_DEAD if only_dead else HandOver.TO_NOBODY
 
     def take(self, parameters: Parameters) -> Row | None:
         """Take what was offered, unless the offer has ended."""

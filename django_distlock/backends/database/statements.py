@@ -49,10 +49,10 @@ class Row(NamedTuple):
     expires_at: int | None
 
 
-class Released(Enum):
+class HandOver(Enum):
     """What became of a lock that was to be released, though others may wait for it."""
 
-    NOT = "it was not this owner's"
+    NOT_HELD = "it was not this owner's"
     TO_WAITER = "it was handed over"
     TO_NOBODY = "nobody waits for it"
     PAST_THE_DEAD = "only processes that are not heard of wait for it"
@@ -103,9 +103,9 @@ class Statements:
         """Replace the owner if it is still this one and the lease has not expired."""
         return self.execute(self.release_sql, parameters) == 1
 
-    def hand_over(self, parameters: Parameters) -> Released:
+    def hand_over(self, parameters: Parameters) -> HandOver:
         """Release it to who waits first: a plain release was refused since somebody waits."""
-        return Released.NOT
+        return HandOver.NOT_HELD
 
     def guard(self, parameters: Parameters) -> bool:
         """Tell whether the lease is ours, and keep others out till the end of the transaction."""

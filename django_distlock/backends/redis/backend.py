@@ -14,7 +14,13 @@ from django.core import checks
 from django.core.checks import CheckMessage
 
 from django_distlock import clocks
-from django_distlock.backends.base import BaseLockBackend, validate_claim, validate_listing
+from django_distlock.backends.base import (
+    AsyncStore,
+    ListingStore,
+    QueueingStore,
+    validate_claim,
+    validate_listing,
+)
 from django_distlock.backends.batches import Outcome
 from django_distlock.backends.cache_checks import (
     check_ignored_exceptions,
@@ -23,10 +29,20 @@ from django_distlock.backends.cache_checks import (
 )
 from django_distlock.backends.sockets.pools import Budget
 from django_distlock.backends.sockets.wires import ServerError
-from django_distlock.concurrency.process_queue import contended
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.fields import to_datetime
-from django_distlock.records import Claim, Grant, LockInfo, LockState, Owner, Place, Renewal
+from django_distlock.records import (
+    LOST,
+    Claim,
+    Grant,
+    LockInfo,
+    LockState,
+    Owner,
+    Place,
+    Released,
+    Renewal,
+    RenewalOutcome,
+)
 
 from .connections import NOT_NOW, Node
 from .listening import QueuedPlace, listener
@@ -42,7 +58,7 @@ Answers = Iterator[tuple[list[Claim], Any]]
 """Batches of leases, each with what a server answered of it, or why it did not."""
 
 
-class RedisBackend(BaseLockBackend):
+class RedisBackend(ListingStore, QueueingStore, AsyncStore):
     """Keeps locks in Redis: by the connections of a Django cache, or of a client of redis-py.
 
     `cache` is the alias of a cache by django-redis or of Django's own RedisCache; `client` the
@@ -55,8 +71,8 @@ class RedisBackend(BaseLockBackend):
     replica that hasn't received it, a restart, FLUSHDB, an eviction. The token rises all the same.
     """
 
-    is_async: ClassVar[bool] = True
-    keeps_expired: ClassVar[bool] = False
+    supports_fencing: ClassVar[bool] = True
+    supports_unlimited_ttl: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -75,26 +91,22 @@ class RedisBackend(BaseLockBackend):
         self._servers, prefix = find_servers(alias, cache, client, store_timeout)
         self._start = f"{prefix}distlock:{{"
 
-    @property
-    def queues_all(self) -> bool:
-        return True
-
-    def in_time(self) -> Budget:
+    def time_budget(self) -> Budget:
         return self._budget
 
-    def new_budget(self) -> Budget:
-        return Budget(self.store_timeout)
+    def new_deadline(self) -> float:
+        return clocks.monotonic() + self.store_timeout
 
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
         call, undo = self._acquisition(semaphore, owner, ttl, holder)
         return _grant(self._call(call, undo), ttl)
 
     async def aacquire(
-        self, semaphore: str, owner: str, ttl: float | None, holder: str, *, budget: Budget
+        self, semaphore: str, owner: str, ttl: float | None, holder: str, *, deadline: float
     ) -> Grant | None:
         """See acquire()."""
         call, undo = self._acquisition(semaphore, owner, ttl, holder)
-        return _grant(await self._acall(call, budget, undo), ttl)
+        return _grant(await self._acall(call, deadline, undo), ttl)
 
     def _acquisition(
         self, semaphore: str, owner: str, ttl: float | None, holder: str
@@ -127,11 +139,10 @@ class RedisBackend(BaseLockBackend):
         holder: str,
         wake: Callable[[], object],
         *,
-        budget: Budget,
+        deadline: float,
     ) -> Place | None:
         """See join()."""
         keys, waiter = self._keys(semaphore), _waiter(owner, holder)
-        deadline = budget.deadline()
         return await aat_node(
             self._servers,
             keys[0],
@@ -142,9 +153,9 @@ class RedisBackend(BaseLockBackend):
     def leave(self, place: Place, granted: bool) -> None:
         cast("QueuedPlace", place).leave(granted=granted, deadline=self._budget.deadline())
 
-    async def aleave(self, place: QueuedPlace, granted: bool, *, budget: Budget) -> None:
+    async def aleave(self, place: Place, granted: bool, *, deadline: float) -> None:
         """See leave()."""
-        await place.aleave(granted=granted, deadline=budget.deadline())
+        await cast("QueuedPlace", place).aleave(granted=granted, deadline=deadline)
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
         outcome = Outcome()
@@ -192,11 +203,11 @@ class RedisBackend(BaseLockBackend):
                 self._servers.group_by_slot()
             yield from self._renew_at(node, [[lease] for lease in batch], deadline)
 
-    async def arenew(self, leases: Sequence[Claim], *, budget: Budget) -> dict[str, Renewal]:
+    async def arenew(self, leases: Sequence[Claim], *, deadline: float) -> dict[str, Renewal]:
         """See renew()."""
         renewals: dict[str, Renewal] = {}
         for batch in chain.from_iterable(self._batches_by_node(leases).values()):
-            renewals |= _renewals(batch, await self._acall(self._renewal(batch), budget))
+            renewals |= _renewals(batch, await self._acall(self._renewal(batch), deadline))
         return renewals
 
     def _renewal(self, leases: list[Claim]) -> Call:
@@ -215,25 +226,20 @@ class RedisBackend(BaseLockBackend):
             batches[node] += [claims[at : at + BATCH] for at in range(0, len(claims), BATCH)]
         return batches
 
-    def release(self, lease: Claim, keep: float = 0) -> bool:
-        return self._released(lease, self._call(self._release(lease, keep)))
+    def release(self, lease: Claim, keep: float = 0) -> Released:
+        return Released(self._call(self._release(lease, keep)))
 
-    async def arelease(self, lease: Claim, keep: float = 0, *, budget: Budget) -> bool:
+    async def arelease(self, lease: Claim, keep: float = 0, *, deadline: float) -> Released:
         """See release()."""
-        return self._released(lease, await self._acall(self._release(lease, keep), budget))
+        return Released(await self._acall(self._release(lease, keep), deadline))
 
     def _release(self, lease: Claim, keep: float) -> Call:
         return Call(RELEASE, self._keys(lease.semaphore), (lease.owner, _milliseconds(keep)))
 
-    def _released(self, lease: Claim, answer: int) -> bool:
-        if answer == HANDED_OVER:
-            contended.add(self.alias, lease.semaphore)
-        return bool(answer)
-
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
         prefix, limit = validate_listing(prefix, limit)
         pattern = _escape(self._start + _encode(prefix)) + "*}"
-        key, deadline = self._key(prefix), self._new_deadline()
+        key, deadline = self._key(prefix), self.new_deadline()
         found = at_node(self._servers, key, deadline, lambda _: self._list(pattern))
         yield from sorted(found.values(), key=lambda lock: lock.semaphore)[:limit]
 
@@ -249,7 +255,7 @@ class RedisBackend(BaseLockBackend):
         """Yield the locks of a server, looking at some of its keys at a time."""
         cursor: bytes | int = 0
         while True:
-            deadline = self._new_deadline()
+            deadline = self.new_deadline()
             scan = ("SCAN", cursor, "MATCH", pattern, "COUNT", SCANNED)
             [answer] = node.ask_all([scan], deadline)
             node.raise_for(answer)
@@ -292,7 +298,7 @@ class RedisBackend(BaseLockBackend):
         semaphore, token = validate_claim(semaphore, token)
         released = bool(self._call(Call(FORCE_RELEASE, self._keys(semaphore), (token,))))
         if released:
-            self.tell_force_released(semaphore, token)
+            self.send_force_released(semaphore, token)
         return released
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
@@ -331,14 +337,10 @@ class RedisBackend(BaseLockBackend):
         key = call.keys[0]
         return at_node(self._servers, key, deadline, lambda node: node.run(call, deadline, undo))
 
-    async def _acall(self, call: Call, budget: Budget, undo: Call | None = None) -> Any:
-        deadline = budget.deadline()
+    async def _acall(self, call: Call, deadline: float, undo: Call | None = None) -> Any:
         return await aat_node(
             self._servers, call.keys[0], deadline, lambda node: node.arun(call, deadline, undo)
         )
-
-    def _new_deadline(self) -> float:
-        return clocks.monotonic() + self.store_timeout
 
     def _key(self, semaphore: str) -> str:
         return f"{self._start}{_encode(semaphore)}}}"
@@ -349,8 +351,6 @@ class RedisBackend(BaseLockBackend):
         return lock, f"{lock}:token", f"{lock}:queue"
 
 
-HANDED_OVER = 2
-"""What release.lua says if somebody else was offered the lock."""
 UNLIMITED, GONE = -1, -2
 """What Redis says of the time that is left to a key that has no end, or isn't there."""
 
@@ -396,9 +396,10 @@ def _grant(answer: Any, ttl: float | None) -> Grant | None:
 def _renewals(leases: list[Claim], answer: Any) -> dict[str, Renewal]:
     at, renewed = answer
     return {
-        Owner(lease.owner): Renewal(True, _end(int(at), lease.ttl))
+        Owner(lease.owner): (
+            Renewal(RenewalOutcome.RENEWED, _end(int(at), lease.ttl)) if is_ours else LOST
+        )
         for lease, is_ours in zip(leases, renewed, strict=True)
-        if is_ours
     }
 
 

@@ -11,18 +11,33 @@ from django.core.checks import CheckMessage
 
 from django_distlock import clocks
 from django_distlock.arguments import validate_bool, validate_text
-from django_distlock.backends.base import BaseLockBackend, validate_claim, validate_listing
+from django_distlock.backends.base import (
+    AsyncStore,
+    ListingStore,
+    QueueingStore,
+    validate_claim,
+    validate_listing,
+)
 from django_distlock.backends.batches import Outcome
 from django_distlock.backends.cache_checks import validate_store_timeout
 from django_distlock.backends.memory import lock_info
 from django_distlock.backends.sockets.pools import Budget
-from django_distlock.concurrency.process_queue import contended
 from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
 from django_distlock.fields import to_datetime
-from django_distlock.records import Claim, Grant, LockInfo, Owner, Place, Renewal
+from django_distlock.records import (
+    LOST,
+    Claim,
+    Grant,
+    LockInfo,
+    Owner,
+    Place,
+    Released,
+    Renewal,
+    RenewalOutcome,
+)
 from django_distlock.server.addresses import DEFAULT, Address, parse_address
 from django_distlock.server.listings import PAGE
-from django_distlock.server.locks import LockSnapshot, Release
+from django_distlock.server.locks import LockSnapshot
 from django_distlock.server.secret import check_secret, read_secret
 
 from .connections import LockServer, Request
@@ -34,7 +49,7 @@ SPOILED: Final = {"invalid", "frame", "internal"}
 """What a server answers to a request because of what is in it."""
 
 
-class ServerBackend(BaseLockBackend):
+class ServerBackend(ListingStore, QueueingStore, AsyncStore):
     """Keeps locks in the process that `manage.py run_lock_server` runs, at `address`.
 
     That is "host:port", "[::1]:port" or "unix:/path". The server is to know the same `secret`, a
@@ -52,9 +67,7 @@ class ServerBackend(BaseLockBackend):
     anybody gets one while it is down: there is one server, and no replica.
     """
 
-    is_async: ClassVar[bool] = True
-    keeps_expired: ClassVar[bool] = False
-    supports_unlimited_ttl: ClassVar[bool] = False
+    supports_fencing: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -92,15 +105,11 @@ class ServerBackend(BaseLockBackend):
             raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: {reason}.") from error
         self._budget = Budget(store_timeout)
 
-    @property
-    def queues_all(self) -> bool:
-        return True
-
-    def in_time(self) -> Budget:
+    def time_budget(self) -> Budget:
         return self._budget
 
-    def new_budget(self) -> Budget:
-        return Budget(self.store_timeout)
+    def new_deadline(self) -> float:
+        return clocks.monotonic() + self.store_timeout
 
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
         request, undo = _acquisition(semaphore, owner, ttl, holder)
@@ -108,12 +117,12 @@ class ServerBackend(BaseLockBackend):
         return _grant(ask(request, self._budget.deadline(), undo))
 
     async def aacquire(
-        self, semaphore: str, owner: str, ttl: float | None, holder: str, *, budget: Budget
+        self, semaphore: str, owner: str, ttl: float | None, holder: str, *, deadline: float
     ) -> Grant | None:
         """See acquire()."""
         request, undo = _acquisition(semaphore, owner, ttl, holder)
         ask = self._binding(ttl).abind if self.release_on_disconnect else self.server.aask
-        return _grant(await ask(request, budget.deadline(), undo))
+        return _grant(await ask(request, deadline, undo))
 
     def _binding(self, ttl: float | None) -> Listener:
         """Return what asks for leases that end with the connection on which it listens."""
@@ -134,18 +143,18 @@ class ServerBackend(BaseLockBackend):
         holder: str,
         wake: Callable[[], object],
         *,
-        budget: Budget,
+        deadline: float,
     ) -> QueuedPlace | None:
         """See join()."""
         request = _joining(semaphore, owner, holder)
-        return await listener(self.server).ajoin(request, wake, budget.deadline())
+        return await listener(self.server).ajoin(request, wake, deadline)
 
     def leave(self, place: Place, granted: bool) -> None:
         cast("QueuedPlace", place).leave(granted=granted, deadline=self._budget.deadline())
 
-    async def aleave(self, place: QueuedPlace, granted: bool, *, budget: Budget) -> None:
+    async def aleave(self, place: Place, granted: bool, *, deadline: float) -> None:
         """See leave()."""
-        await place.aleave(granted=granted, deadline=budget.deadline())
+        await cast("QueuedPlace", place).aleave(granted=granted, deadline=deadline)
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
         outcome = Outcome()
@@ -181,13 +190,13 @@ class ServerBackend(BaseLockBackend):
             return [error] * len(batches)
         return [_try(partial(self.server.understand, answer)) for answer in answers]
 
-    async def arenew(self, leases: Sequence[Claim], *, budget: Budget) -> dict[str, Renewal]:
+    async def arenew(self, leases: Sequence[Claim], *, deadline: float) -> dict[str, Renewal]:
         """See renew()."""
         outcome = Outcome()
         binds = self.release_on_disconnect
         ask = self._binding(_longest(leases)).abind if binds else self.server.aask
         for batch in _batches(leases, self.server.max_frame // 2):
-            self._note(outcome, batch, await ask(_renewal(batch), budget.deadline()))
+            self._note(outcome, batch, await ask(_renewal(batch), deadline))
         return outcome.result()
 
     def _note(self, outcome: Outcome, leases: list[Claim], answer: Request) -> None:
@@ -197,24 +206,19 @@ class ServerBackend(BaseLockBackend):
                 reason = LockBackendUnavailable(f"{self.server}: {end.get('text')}")
                 outcome.failed([lease], reason)
             elif end is None:
-                outcome.answered({})
+                outcome.answered({Owner(lease.owner): LOST})
             else:
-                outcome.answered({Owner(lease.owner): Renewal(True, to_datetime(end))})
+                renewed = Renewal(RenewalOutcome.RENEWED, to_datetime(end))
+                outcome.answered({Owner(lease.owner): renewed})
 
-    def release(self, lease: Claim, keep: float = 0) -> bool:
-        return self._released(
-            lease, self.server.ask(_release(lease, keep), self._budget.deadline())
-        )
+    def release(self, lease: Claim, keep: float = 0) -> Released:
+        answer = self.server.ask(_release(lease, keep), self._budget.deadline())
+        return Released(answer["released"])
 
-    async def arelease(self, lease: Claim, keep: float = 0, *, budget: Budget) -> bool:
+    async def arelease(self, lease: Claim, keep: float = 0, *, deadline: float) -> Released:
         """See release()."""
-        answer = await self.server.aask(_release(lease, keep), budget.deadline())
-        return self._released(lease, answer)
-
-    def _released(self, lease: Claim, answer: Request) -> bool:
-        if answer["released"] == Release.HANDED_OVER:
-            contended.add(self.alias, lease.semaphore)
-        return bool(answer["released"])
+        answer = await self.server.aask(_release(lease, keep), deadline)
+        return Released(answer["released"])
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
         prefix, limit = validate_listing(prefix, limit)
@@ -235,7 +239,7 @@ class ServerBackend(BaseLockBackend):
         request = {"do": "force_release", "semaphore": semaphore, "token": token}
         released = bool(self.server.ask(request, self._budget.deadline())["released"])
         if released:
-            self.tell_force_released(semaphore, token)
+            self.send_force_released(semaphore, token)
         return released
 
     def status(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from django.db import OperationalError, ProgrammingError, connections
 
 from django_distlock import LockBackendUnavailable, aacquire_lock, acquire_lock, distributed_lock
 from django_distlock.backends.database import listening, places
-from django_distlock.backends.database.places import QueuedPlace
+from django_distlock.backends.database.places import QueuedPlace, Run
 from django_distlock.backends.database.postgresql import PostgreSQLStatements
 from django_distlock.models import Lock, LockWaiter
 from tests.support.concurrency import Interrupted, elsewhere, run, until
@@ -129,8 +129,8 @@ def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
     joining, may_go_on = threading.Event(), threading.Event()
     join = QueuedPlace.join
 
-    def join_slowly(self: QueuedPlace) -> bool:
-        joined = can_join and join(self)
+    def join_slowly(self: QueuedPlace, run: Run) -> bool:
+        joined = can_join and join(self, run)
         joining.set()
         assert may_go_on.wait(30)
         return joined
@@ -229,7 +229,7 @@ def test_joining_is_tried_again_when_the_reply_is_lost(when: str) -> None:
         place, _, _ = wait_by_hand()
     assert len(calls) == 2
     assert [place.id] == [*LockWaiter.objects.using(ALIAS).values_list("id", flat=True)]
-    place.leave(granted=False)
+    store().leave(place, False)
     lease.release()
 
 
@@ -250,7 +250,7 @@ def test_who_is_offered_the_lock_while_it_joins_again_takes_it() -> None:
         place, owner, woken = wait_by_hand()
     assert woken.is_set()
     assert store().acquire("1234collectPayment", owner, 60, "") is not None
-    place.leave(granted=True)
+    store().leave(place, True)
 
 
 def test_joining_that_the_server_refuses_is_not_tried_again() -> None:

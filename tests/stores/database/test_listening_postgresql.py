@@ -191,7 +191,7 @@ def test_behind_a_pooler_waiters_try_again_and_again(
         assert (place is None) is told
         if place is not None:
             until(lambda: not store().queues_all)
-            place.leave(granted=False)
+            store().leave(place, False)
         assert not store().queues_all
         assert (
             elsewhere(lambda: acquire_lock("1234collectPayment", timeout=0.1, backend=ALIAS))
@@ -210,7 +210,7 @@ def test_session_that_is_another_one_is_not_listened_on(monkeypatch: pytest.Monk
         assert place is not None
         until(lambda: not current_listener().may_listen())
     assert not store().queues_all
-    place.leave(granted=False)
+    store().leave(place, False)
 
 
 class RowIsLocked(Exception):
@@ -261,13 +261,13 @@ def test_connection_is_closed_when_nobody_has_waited_for_a_while(
     monkeypatch.setattr(life_cycle, "IDLE", 600.0)
     lease = acquire(ALIAS)
     with Line() as line:
-        wait_by_hand()[0].leave(granted=False)
+        store().leave(wait_by_hand()[0], False)
         waiting = line.join()
         lease.release()
         granted(waiting).release()
         assert len(listened) == 1
         monkeypatch.setattr(life_cycle, "IDLE", 0.0)
-        wait_by_hand()[0].leave(granted=False)
+        store().leave(wait_by_hand()[0], False)
         until(lambda: not current_listener().is_listening)
         until(lambda: not WaitingProcess.objects.using(ALIAS).exists())
         monkeypatch.setattr(life_cycle, "IDLE", 600.0)
@@ -284,7 +284,7 @@ def test_connection_is_closed_before_a_test_database_is_dropped() -> None:
         acquire(ALIAS)
         place, _, _ = wait_by_hand()
         listener = current_listener()
-        place.leave(granted=False)
+        store().leave(place, False)
         assert listener.is_listening
     assert not listener.is_listening
 
@@ -301,7 +301,7 @@ def test_forked_child_has_a_listener_of_its_own() -> None:
             assert not places.places
             place, _, _ = wait_by_hand("waited for in the child")
             assert current_listener().process != parents
-            place.leave(granted=False)
+            store().leave(place, False)
             listening.close_listeners()
 
         with forked(wait_in_child):

@@ -219,12 +219,12 @@ def test_offer_of_no_use_is_handed_on() -> None:
     lease.release()
     assert woken.wait(SOON)
     assert not woken_too.is_set()
-    first.leave(granted=False)
+    store().leave(first, False)
     assert Lock.objects.using(ALIAS).get().owner == other
     assert woken_too.wait(SOON)
     assert store().acquire("1234collectPayment", owner, 60, "") is None
     assert store().acquire("1234collectPayment", other, 60, "") is not None
-    second.leave(granted=True)
+    store().leave(second, True)
     assert waiters() == 0
 
 
@@ -240,7 +240,7 @@ def test_who_missed_its_offer_waits_on_where_it_was() -> None:
     [one, two] = LockWaiter.objects.using(ALIAS).order_by("id")
     assert (one.id, two.id) == (first.id, second.id)
     for place in (first, second):
-        place.leave(granted=False)
+        store().leave(place, False)
 
 
 @pytest.mark.usefixtures("long_offers")
@@ -253,9 +253,9 @@ def test_own_try_is_granted_to_the_first_only(monkeypatch: pytest.MonkeyPatch) -
     Lock.objects.using(ALIAS).update(owner="")
     assert store().acquire("1234collectPayment", other, 60, "") is None
     assert store().acquire("1234collectPayment", owner, 60, "") is not None
-    first.leave(granted=True)
+    store().leave(first, True)
     assert waiters() == 1
-    second.leave(granted=False)
+    store().leave(second, False)
     lease.release()
 
 
@@ -263,7 +263,7 @@ def test_who_joins_when_the_lock_is_free_tries_at_once(only_woken: None) -> None
     """It was released between the try and the joining."""
     place, _, woken = wait_by_hand("free")
     assert woken.is_set()
-    place.leave(granted=False)
+    store().leave(place, False)
     contended.add(ALIAS, "1234collectPayment")
     lease = acquire(ALIAS, timeout=30)
     assert waiters() == 0

@@ -13,7 +13,7 @@ from django.core.cache import caches
 from django_distlock import LockBackendUnavailable, acquire_lock, clocks, lock_backends
 from django_distlock.backends import memcached_clients
 from django_distlock.leases.request import new_owner
-from django_distlock.records import LeaseClaim
+from django_distlock.records import LeaseClaim, RenewalOutcome
 from tests.support.concurrency import Interrupted
 from tests.support.holders import acquire
 from tests.support.memcached_stores import (
@@ -85,7 +85,7 @@ def test_renewals_at_the_same_time_do_not_lose_the_lease(
     lease = acquire(alias)
 
     def renew() -> list[bool]:
-        return [lease.owner in lock_backends[alias].renew([lease]) for _ in range(100)]
+        return [lock_backends[alias].renew([lease])[lease.owner].renewed for _ in range(100)]
 
     with ThreadPoolExecutor(3) as threads:
         renewed = [each.result() for each in [threads.submit(renew) for _ in range(3)]]
@@ -251,7 +251,8 @@ def test_renewal_at_a_hanging_server_has_one_store_timeout(
     with configured("memcached", store_timeout=4) as store:
         store.server.give_back(client)
         renewals = store.renew(leases)
-    assert [renewals[lease.owner].renewed for lease in leases] == [True] * 2 + [False] * 6
+    outcomes = [renewals[lease.owner].outcome for lease in leases]
+    assert outcomes == [RenewalOutcome.RENEWED] * 2 + [RenewalOutcome.HELD] * 6
     assert stores_clock[0] - began == 3 + 3 + 4
 
 

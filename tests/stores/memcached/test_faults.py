@@ -16,6 +16,7 @@ from django_distlock import (
     clocks,
     lock_backends,
 )
+from django_distlock.records import Released
 from tests.support.concurrency import until
 from tests.support.error_pages import SECRET, page_of_lost_reply
 from tests.support.holders import acquire, due_now
@@ -47,7 +48,7 @@ def test_restarted_server_has_lost_the_lock_and_the_holder_is_told(
     with pytest.raises(LockLost):
         lease.renew()
     assert lease.release() is False
-    assert lock_backends[alias].release(lease) is False
+    assert lock_backends[alias].release(lease) is Released.NOT_HELD
     due_now([background])
     until(lambda: background.lost)
     assert set(lost) == {lease, background}

@@ -148,7 +148,7 @@ def test_keys_of_a_lock_are_in_one_slot(
         keys = [key, f"{key}:token", f"{key}:queue"]
         assert [cluster_client.exists(each) for each in keys] == [1, 1, 1]
         assert len({key_slot(each.encode()) for each in keys}) == 1
-        place.leave(granted=False)
+        cluster_store.leave(place, False)
 
 
 @pytest.mark.once

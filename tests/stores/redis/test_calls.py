@@ -211,7 +211,7 @@ def test_request_that_comes_late_takes_no_lock_away(
                 """Leave an idle connection that was made for a call with less time than usual."""
                 store.close()
                 grant = None
-                with suppress(LockBackendUnavailable), store.in_time():
+                with suppress(LockBackendUnavailable), store.time_budget():
                     moved_clock.advance(0.15)
                     grant = store.acquire("5678collectPayment", "owner", 60, "")
                 return grant is not None
@@ -265,7 +265,7 @@ def raises(error: BaseException) -> Any:
 def test_async_call_that_gets_no_answer_is_unavailable(unused_port: int) -> None:
     """As a sync one is."""
     with locks_at(unused_port) as store, pytest.raises(LockBackendUnavailable) as caught:
-        run(store.aacquire("1234collectPayment", new_owner(), 1, "", budget=store.new_budget()))
+        run(store.aacquire("1234collectPayment", new_owner(), 1, "", deadline=store.new_deadline()))
     assert str(caught.value).startswith(f"Redis at {HOST}:{unused_port}: ")
     assert not caught.value.reply_lost
 
@@ -306,8 +306,8 @@ def test_release_by_a_task_that_is_cancelled_is_carried_out(
     async def main() -> None:
         waits = sent_by_task(monkeypatch)
         with redis_server.paused():
-            budget = redis_store.new_budget()
-            releasing = asyncio.create_task(redis_store.arelease(claim, budget=budget))
+            deadline = redis_store.new_deadline()
+            releasing = asyncio.create_task(redis_store.arelease(claim, deadline=deadline))
             await asyncio.wait_for(waits.wait(), 60)
             releasing.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -321,7 +321,7 @@ def test_slot_that_is_on_its_way_is_unavailable(
 
 async def acquire_async(store: RedisBackend, semaphore: str) -> Any:
     """Ask the store itself for a lock, once."""
-    return await store.aacquire(semaphore, new_owner(), 1, "", budget=store.new_budget())
+    return await store.aacquire(semaphore, new_owner(), 1, "", deadline=store.new_deadline())
 
 
 class MovingServers:

@@ -15,6 +15,7 @@ from django.test import override_settings
 from redis import VERSION
 
 from django_distlock import InvalidLockBackend, acquire_lock, distributed_lock, lock_backends
+from django_distlock.backends.redis import RedisBackend
 from tests.support.children import tied
 from tests.support.documentation import DOCUMENTS, example
 from tests.support.paths import ROOT
@@ -45,6 +46,7 @@ def moved(configured: dict[str, Any], server: Server) -> dict[str, Any]:
 def use_every_action() -> None:
     """Do whatever a store does, with somebody who waits and is woken."""
     store = lock_backends["default"]
+    assert isinstance(store, RedisBackend)
     lease = acquire_lock(SEMAPHORE)
     assert lease is not None
     woken = Event()
@@ -54,7 +56,7 @@ def use_every_action() -> None:
     lease.release()
     assert woken.wait(60)
     grant = store.acquire(SEMAPHORE, "owner", 60, "holder")
-    queued.leave(granted=True)
+    store.leave(queued, True)
     assert grant is not None
     assert grant.token is not None
     assert lease.token is not None
@@ -238,7 +240,9 @@ def test_keys_are_the_documented_ones(redis_server: Server) -> None:
         connect(redis_server, 1) as client,
     ):
         with distributed_lock("{50%}"):
-            queued = lock_backends["default"].join("{50%}", "owner", "holder", Event().set)
+            store = lock_backends["default"]
+            assert isinstance(store, RedisBackend)
+            queued = store.join("{50%}", "owner", "holder", Event().set)
             assert queued is not None
             documented = re.findall(r"^\| `(distlock:\{<semaphore>\}\S*)` \|", text, re.MULTILINE)
             expected = [each.replace("<semaphore>", "%7B50%25%7D") for each in documented]
@@ -246,7 +250,7 @@ def test_keys_are_the_documented_ones(redis_server: Server) -> None:
             channels = client.pubsub_channels()
             assert all(re.fullmatch(r"distlock:[0-9a-f]{24}", channel) for channel in channels)
             assert channels
-            queued.leave(granted=False)
+            store.leave(queued, False)
 
 
 @pytest.mark.needs("redis")

@@ -11,7 +11,7 @@ from django_distlock import LockBackendUnavailable, clocks
 from django_distlock.backends.redis import servers
 from django_distlock.backends.redis.connections import Node
 from django_distlock.leases.request import new_owner
-from django_distlock.records import LeaseClaim
+from django_distlock.records import LOST, LeaseClaim, RenewalOutcome
 from tests.support.concurrency import run
 from tests.support.redis_servers import connect, node_of
 from tests.support.redis_stores import commands, key_of
@@ -51,8 +51,9 @@ def test_many_leases_are_renewed_in_one_round_trip(
             renewals = redis_store.renew(leases)
         assert sent == [3]
         assert (seen["evalsha"], seen["eval"]) == (3, 0)
-        assert {*renewals} == {lease.owner for lease in leases[1:-1]}
-        assert all(renewal.renewed and renewal.expires_at for renewal in renewals.values())
+        kept = [renewals.pop(lease.owner) for lease in leases[1:-1]]
+        assert all(renewal.renewed and renewal.expires_at for renewal in kept)
+        assert [*renewals.values()] == [LOST] * 2
         assert all(50_000 < client.pttl(key_of(name)) <= 60_000 for name in ("1", "600", "1198"))
 
 
@@ -96,7 +97,7 @@ def test_each_node_renews_its_leases_in_one_round_trip(
     assert sum(sent) == len(slots)
     assert [renewals[lease.owner].renewed for lease in leases] == [True] * 60
     sent.clear()
-    renewals = run(cluster_store.arenew(leases, budget=cluster_store.new_budget()))
+    renewals = run(cluster_store.arenew(leases, deadline=cluster_store.new_deadline()))
     assert sum(sent) == len(slots)
     assert [renewals[lease.owner].renewed for lease in leases] == [True] * 60
     assert all(cluster_store.release(lease) for lease in leases)
@@ -136,7 +137,7 @@ def test_losses_are_told_though_another_node_cannot_be_asked(
     assert all(cluster_store.release(lease) for lease in leases)
     take_down(monkeypatch, down)
     renewals = cluster_store.renew(leases)
-    assert renewals.keys() == there
+    assert {owner for owner in renewals if not renewals[owner].lost} == there
     assert not any(renewal.renewed for renewal in renewals.values())
 
 
@@ -154,9 +155,9 @@ def test_node_that_cannot_be_asked_costs_the_others_no_renewal(
     with monkeypatch.context() as patch:
         take_down(patch, down)
         renewals = cluster_store.renew(leases)
-        assert {owner for owner, renewal in renewals.items() if not renewal.renewed} == {
-            lease.owner for lease in there
-        }
+        held = [owner for owner in renewals if renewals[owner].outcome is RenewalOutcome.HELD]
+        assert {*held} == {lease.owner for lease in there}
+        assert not any(renewal.lost for renewal in renewals.values())
         assert len(renewals) == 30
         assert len(suspicions) == 1
         with pytest.raises(LockBackendUnavailable, match="it is down"):
@@ -200,7 +201,8 @@ def test_silent_nodes_hold_up_the_renewals_of_others_once(
             assert [str(node) for node, _ in asked] == order
             assert [left for _, left in asked] == pytest.approx(times)
             assert len(renewals) == 30
-            assert {each.renewed for each in renewals.values()} == {True, False}
+            outcomes = {each.outcome for each in renewals.values()}
+            assert outcomes == {RenewalOutcome.RENEWED, RenewalOutcome.HELD}
             nodes |= {node for node, _ in asked}
             asked.clear()
     renewals = cluster_store.renew(leases)

@@ -267,14 +267,14 @@ def test_renewals_fit_into_the_servers_frames() -> None:
     """However small these are."""
     with start_lock_server("--max-frame", "600") as server, locks_of(server) as store:
         leases = [acquire(ALIAS, f"lock {number}") for number in range(10)]
-        assert len(store.renew(leases)) == 10
-        assert len(run(renew(store, leases))) == 10
+        for renewals in (store.renew(leases), run(renew(store, leases))):
+            assert [renewals[lease.owner].renewed for lease in leases] == [True] * 10
         assert all(lease.release() for lease in leases)
 
 
 async def renew(store: ServerBackend, leases: list[Any]) -> dict[str, Any]:
     """Renew in an event loop."""
-    return await store.arenew(leases, budget=store.new_budget())
+    return await store.arenew(leases, deadline=store.new_deadline())
 
 
 @needs_server
@@ -457,7 +457,7 @@ def test_who_needs_the_listener_of_a_server_that_is_down_is_told_at_once(
     )
 
     async def ask() -> None:
-        await store.aacquire("1234collectPayment", "owner", 0.1, "", budget=store.new_budget())
+        await store.aacquire("1234collectPayment", "owner", 0.1, "", deadline=store.new_deadline())
 
     before = clocks.monotonic()
     with pytest.raises(LockBackendUnavailable, match="Connection refused"):
@@ -498,7 +498,7 @@ def test_process_that_the_server_does_not_know_listens_anew(lock_server: Server)
 
     async def acquire_in_task() -> None:
         assert await store.aacquire(
-            "5678collectPayment", "owner", 1000, "", budget=store.new_budget()
+            "5678collectPayment", "owner", 1000, "", deadline=store.new_deadline()
         )
 
     with locks_of(lock_server, release_on_disconnect=True) as store:

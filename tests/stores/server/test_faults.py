@@ -254,7 +254,7 @@ def test_late_answer_is_nobodys(
         assert acquire(ALIAS).release()
         assert lock_server_proxy.connections == 1
         with spare_lock_server.paused():
-            with mock.patch.object(store.in_time(), "seconds", 0.1):
+            with mock.patch.object(store.time_budget(), "seconds", 0.1):
                 with pytest.raises(LockBackendUnavailable, match=r"no answer|timed out"):
                     acquire_lock("1234collectPayment", backend=ALIAS)
             asked = threads.submit(store.status)
