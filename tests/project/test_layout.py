@@ -35,7 +35,6 @@ NOT_YET = {
     "django_distlock/locks/acquisition.py",
     "django_distlock/runtime.py",
     "django_distlock/testing.py",
-    "django_distlock/views/decorator.py",
     "tests/contract/test_queues.py",
     "tests/leases/test_background.py",
     "tests/leases/test_leftovers.py",

@@ -1,0 +1,138 @@
+"""One call of a decorated function or view: its semaphore, its request, and its answers."""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, cast
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
+from django.http import HttpRequest, HttpResponse
+
+from django_distlock.exceptions import LockBackendUnavailable, LockLost
+from django_distlock.leases.commit_guard import may_have_committed
+from django_distlock.leases.lease import Lease
+from django_distlock.locks.acquisition import Acquisition
+from django_distlock.semaphores.validation import InvalidSemaphore
+
+from .atomic_requests import is_atomic, rolled_back
+from .request_bodies import is_arriving, read_body
+from .resolution import find_request, is_resolved, without_self
+from .responses import contended, invalid, unavailable, unfinished
+
+REFUSALS: Final = (InvalidSemaphore, LockBackendUnavailable)
+"""Why a view is not called, other than contention."""
+
+logger = logging.getLogger("django_distlock")
+
+
+class LockedFunction(NamedTuple):
+    """A decorated function and the settings of its lock."""
+
+    function: Callable[..., Any]
+    make_semaphore: Callable[..., str]
+    new_acquisition: Callable[[str], Acquisition]
+    on_conflict: Callable[..., Any] | None
+    http: bool | None
+
+
+class Call(NamedTuple):
+    """A call of a decorated function. It has a request if it is the call of a view by Django."""
+
+    locked: LockedFunction
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    request: HttpRequest | None
+    answers: bool
+    """Whether contention and failures are answered by a response, and not raised."""
+
+    @staticmethod
+    def of(
+        locked: LockedFunction,
+        decorated: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> "Call":
+        """Return the call of the decorated function with these arguments."""
+        request = find_request(args, kwargs)
+        if locked.http:
+            if request is None:
+                raise TypeError("http=True is for views, but this call has no HttpRequest.")
+        elif request is not None and not is_resolved(
+            request, decorated, _instance(locked.function, args)
+        ):
+            request = None
+        return Call(locked, args, kwargs, request, request is not None and locked.http is not False)
+
+    def __call__(self) -> Any:
+        return self.locked.function(*self.args, **self.kwargs)
+
+    def semaphore(self) -> str:
+        """Return the semaphore for its arguments."""
+        return self.locked.make_semaphore(*self.args, **self.kwargs)
+
+    async def asemaphore(self) -> str:
+        """See semaphore(). An attribute of an argument may need a query, and so a thread."""
+        try:
+            return self.semaphore()
+        except SynchronousOnlyOperation:
+            return await sync_to_async(self.semaphore)()
+
+    def read_body(self) -> None:
+        """Read the body of a request among the arguments, be this a view or a helper."""
+        read_body(find_request(self.args, self.kwargs))
+
+    async def aread_body(self) -> None:
+        """See read_body(). A WSGI server calls async views, too."""
+        if is_arriving(find_request(self.args, self.kwargs)):
+            await sync_to_async(self.read_body)()
+
+    def returns_coroutine(self) -> bool:
+        """Tell whether it is the `dispatch` of a class of async views, which isn't async itself."""
+        function = self.locked.function
+        instance = _instance(function, self.args)
+        is_dispatch = getattr(function, "__name__", "") == "dispatch"
+        return is_dispatch and getattr(instance, "view_is_async", False)
+
+    def conflict(self, on_conflict: Callable[..., Any]) -> Any:
+        """Return what the function does instead, when the lock is contended."""
+        args = without_self(self.args) if self.answers else self.args
+        return on_conflict(*args, **self.kwargs)
+
+    def contended(self, ttl: float | None) -> HttpResponse:
+        """Answer that another request holds the lock, with a lease of about this ttl."""
+        return rolled_back(contended(self._served, ttl))
+
+    def answers_refusal(self, error: BaseException) -> bool:
+        """Tell whether to answer with refusal() after the acquisition raised this."""
+        return self.answers and isinstance(error, REFUSALS)
+
+    def answers_loss(self, error: LockLost, lease: Lease) -> bool:
+        """Tell whether to answer with refusal() after the call raised this."""
+        return self.answers and error.lease is lease
+
+    def refusal(self, error: BaseException) -> HttpResponse:
+        """Answer why the view was not called, or why its work was undone."""
+        request = self._served
+        if isinstance(error, InvalidSemaphore):
+            return rolled_back(invalid(request, error))
+        answer = unavailable
+        if not isinstance(error, LockLost):
+            message = "A locked view was not called: its lock's store is unavailable."
+        elif is_atomic(request) and not (error.lease and may_have_committed(error.lease)):
+            message = "A locked view lost its lock: what it did is rolled back."
+        else:
+            message = "A locked view lost its lock and failed: its work may have been done in part."
+            answer = unfinished
+        logger.error(message, exc_info=error)
+        return rolled_back(answer(request))
+
+    @property
+    def _served(self) -> HttpRequest:
+        return cast("HttpRequest", self.request)
+
+
+def _instance(function: Callable[..., Any], args: tuple[Any, ...]) -> object:
+    """Return the `self` of a method; what method_decorator passes is bound already."""
+    bound = function.func if isinstance(function, functools.partial) else function
+    return getattr(bound, "__self__", args[0] if args else None)
