@@ -25,7 +25,6 @@ FEWEST_LINES = 15
 NOT_YET = {
     "django_distlock/backends/database/backend.py",
     "django_distlock/backends/database/listening.py",
-    "django_distlock/backends/database/postgresql.py",
     "django_distlock/backends/redis/backend.py",
     "django_distlock/backends/redis/listening.py",
     "django_distlock/backends/redis/servers.py",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from django.db import connections
 
 from django_distlock import acquire_lock, lock_backends
-from django_distlock.backends.database import DatabaseBackend, backend, listening, postgresql
+from django_distlock.backends.database import DatabaseBackend, backend, listening, queue
 from django_distlock.backends.database.places import QueuedPlace, places
 from django_distlock.leases.request import new_owner
 from django_distlock.models import LockWaiter, WaitingProcess
@@ -34,8 +34,8 @@ def let_offers_last(change: Callable[[Any, str, int], None] = setattr) -> None:
 
     Only statements that are made after this have it.
     """
-    change(postgresql, "OFFER", 60_000_000)
-    for module in (postgresql, backend, listening):
+    change(queue, "OFFER", 60_000_000)
+    for module in (queue, backend, listening):
         change(module, "ALIVE", 60_000_000)
 
 

@@ -60,9 +60,10 @@ from .listening import Listener, listener
 from .mysql import MariaDBStatements, MySQLStatements
 from .orm import ORMStatements
 from .places import QueuedPlace, had_to_wait, places
-from .postgresql import ALIVE, LAST, PostgreSQLStatements
+from .postgresql import PostgreSQLStatements
+from .queue import ALIVE
 from .sqlite import SQLiteStatements, check_file
-from .statements import HandOver, Parameters, Row, Statements, pack
+from .statements import LAST, HandOver, Parameters, Row, Statements, pack
 
 T = TypeVar("T")
 

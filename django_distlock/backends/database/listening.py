@@ -27,7 +27,8 @@ from django_distlock.backends.sockets.readiness import READ, readiness
 from .connections import Make, OwnConnection, own_connections, place
 from .errors import POSTGRESQL
 from .places import QueuedPlace
-from .postgresql import ALIVE, TICK, PostgreSQLStatements
+from .postgresql import PostgreSQLStatements
+from .queue import ALIVE, TICK
 
 PROBING: Final = 1.0
 """Seconds within which a notification to ourselves has to arrive."""
@@ -144,7 +145,7 @@ class Listener(listening.Listener[Database, QueuedPlace, Session]):
         """Send the heartbeat; wake waiters that lost their rows, and hand over expired locks."""
         now = clocks.monotonic()
         waiting = {each.id: each for each in self.places() if each.id is not None}
-        rows = session.statements.vouch(self.process, list(waiting))
+        rows = session.statements.heartbeat(self.process, list(waiting))
         if rows[0][0] != session.pid:
             raise CannotListen("a pooler hands out another session for each statement")
         self._heartbeat_at = now
@@ -160,7 +161,7 @@ class Listener(listening.Listener[Database, QueuedPlace, Session]):
         for missing in waiting.values():
             missing.miss()
         for semaphore in free:
-            self._try(partial(session.statements.hand_on, semaphore))
+            self._try(partial(session.statements.offer_free, semaphore))
         if now >= session.sweep_at:
             session.sweep_at = now + SWEEPING
             self._try(partial(self._sweep, session.statements))

@@ -99,7 +99,7 @@ class QueuedPlace:
             "process": self._listener.process,
             "number": self.number,
             "place": self.id,
-            "vouch": self._listener.is_silent(),
+            "heartbeat": self._listener.is_silent(),
             "again": False,
         }
         try:

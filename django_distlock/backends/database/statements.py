@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from copy import copy
 from enum import Enum
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -17,9 +17,12 @@ A release is told for how many microseconds to `keep` the semaphore from others,
 is in the row `after` it. A renewal is told the `leases`: JSON of a list of semaphore, owner, ttl.
 
 Where waiters have a queue, an acquisition is told the `place` before which nobody may wait. Joining
-is told the `process` and its `number` for the waiter, the former `place` or None, whether to
-`vouch` for the process, and whether it is done `again`, since the reply was lost.
+is told the `process` and its `number` for the waiter, the former `place` or None, whether to send
+the process's `heartbeat`, and whether it joins `again`, since the reply was lost.
 """
+
+LAST: Final = 2**63 - 1
+"""The `place` of an acquisition that has waited in no queue."""
 
 
 class Hidden(str):

@@ -184,7 +184,7 @@ def test_behind_a_pooler_waiters_try_again_and_again(
     monkeypatch.setattr(own, "can_prepare", lambda settings: False)
     # Of the session that was heard on: another one would be noticed, too.
     vouched = lambda *_: [(listened[-1], None, None, None)]  # noqa: E731 - it may be asked, or not
-    monkeypatch.setattr(PostgreSQLStatements, "vouch", vouched)
+    monkeypatch.setattr(PostgreSQLStatements, "heartbeat", vouched)
     with behind_pgbouncer(DISABLE_SERVER_SIDE_CURSORS=told):
         lease = acquire(ALIAS)
         place = store().join("1234collectPayment", new_owner(), "", lambda: None)
@@ -205,7 +205,7 @@ def test_session_that_is_another_one_is_not_listened_on(monkeypatch: pytest.Monk
     """A pooler may take its time to hand out another session."""
     monkeypatch.setattr(listening.Listener, "suspensions", (600.0,))
     rows = [(0, None, None, None)]
-    with mock.patch.object(PostgreSQLStatements, "vouch", return_value=rows):
+    with mock.patch.object(PostgreSQLStatements, "heartbeat", return_value=rows):
         place = store().join("1234collectPayment", new_owner(), "", lambda: None)
         assert place is not None
         until(lambda: not current_listener().may_listen())
@@ -226,14 +226,14 @@ def test_listener_goes_on_after_an_error(
 ) -> None:
     """On the same session if it was a locked row, which is tried again at the next time."""
     acquire(ALIAS, renew=False)
-    hand_on, errors = PostgreSQLStatements.hand_on, [error()]
+    offer_free, errors = PostgreSQLStatements.offer_free, [error()]
 
     def fail_once(statements: PostgreSQLStatements, semaphore: str) -> None:
         if errors:
             raise errors.pop()
-        hand_on(statements, semaphore)
+        offer_free(statements, semaphore)
 
-    with Line() as line, mock.patch.object(PostgreSQLStatements, "hand_on", fail_once):
+    with Line() as line, mock.patch.object(PostgreSQLStatements, "offer_free", fail_once):
         first, second = line.join(), line.join()
         Lock.objects.using(ALIAS).update(expires_at=PAST)
         lease = granted(first)

@@ -68,7 +68,7 @@ def test_no_owner_of_a_waiter_is_in_a_statement_that_monitoring_sees(shown: list
         next_lease = granted(waiting)
         next_lease.release()
     owners = {lease.owner, next_lease.owner}
-    assert_shown_without(owners, shown, "WITH vouched", "WITH given", "UPDATE")
+    assert_shown_without(owners, shown, "WITH heartbeat", "WITH given", "UPDATE")
 
 
 def assert_shown_without(owners: set[Owner], shown: list[str], *beginnings: str) -> None:

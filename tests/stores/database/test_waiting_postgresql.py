@@ -246,7 +246,7 @@ def test_who_missed_its_offer_waits_on_where_it_was() -> None:
 @pytest.mark.usefixtures("long_offers")
 def test_own_try_is_granted_to_the_first_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody offered it, as after a release that overlooked them: it leaves, and has no row."""
-    monkeypatch.setattr(PostgreSQLStatements, "hand_on", lambda statements, semaphore: None)
+    monkeypatch.setattr(PostgreSQLStatements, "offer_free", lambda statements, semaphore: None)
     lease = acquire(ALIAS)
     first, owner, _ = wait_by_hand()
     second, other, _ = wait_by_hand()

@@ -1,0 +1,250 @@
+"""PostgreSQL's queue of waiters: a table in their order, and one of the processes they are in.
+
+A release hands the lock over: it writes the first waiter whose process is alive into the lock's
+row, as an offer that ends soon, and notifies that process.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from .statements import HandOver, Parameters, Row, Statements
+
+OFFER: Final = 400_000
+"""Microseconds for which a lock is offered to a waiter."""
+ALIVE: Final = 700_000
+"""Microseconds after its last heartbeat for which a process counts as alive."""
+TICK: Final = 0.25
+"""Seconds between two heartbeats."""
+FORGOTTEN: Final = 3_600_000_000
+"""Microseconds after its last heartbeat when a process is deleted from the table."""
+
+# Delete the first waiter of a living process from the queue, if the lock can be `given`.
+NEXT_WAITER = """
+    DELETE FROM {waiters} WHERE id = (
+        SELECT waiter.id
+        FROM {waiters} AS waiter JOIN {processes} AS process ON process.id = waiter.process
+        WHERE waiter.semaphore = %(semaphore)s::varchar AND process.seen_at > {now} - {alive}
+            AND EXISTS (SELECT FROM given)
+        ORDER BY waiter.id LIMIT 1
+        FOR UPDATE OF waiter
+    )
+    RETURNING owner, holder, process, number
+"""
+
+# Release a lock that others wait for. `given` is the row, if it is this owner's; it is locked
+# before the first living waiter is looked up. That waiter has to take the lock before the offer
+# ends.
+HAND_OVER = """
+WITH given AS (
+    SELECT semaphore
+    FROM {table} AS lock, set_config('lock_timeout', '50ms', true) AS wait, set_config(
+        'synchronous_commit',
+        CASE WHEN %(ttl)s::bigint IS NULL THEN current_setting('synchronous_commit') ELSE 'off' END,
+        true
+    ) AS durability
+    WHERE semaphore = %(semaphore)s::varchar AND owner = %(owner)s::varchar
+        AND (expires_at IS NULL OR expires_at > {now})
+    FOR NO KEY UPDATE OF lock
+), next AS (
+    {next_waiter}
+)
+UPDATE {table} AS lock SET
+    owner = coalesce(next.owner, ''),
+    token = CASE
+        WHEN next.owner IS NULL THEN lock.token
+        ELSE greatest(lock.token + 1, {now})
+    END,
+    holder = coalesce(next.holder, lock.holder),
+    acquired_at = CASE WHEN next.owner IS NULL THEN lock.acquired_at ELSE {now} END,
+    expires_at = {now} + CASE WHEN next.owner IS NULL THEN 0 ELSE {offer} END
+FROM given LEFT JOIN next ON true
+WHERE lock.semaphore = given.semaphore
+RETURNING
+    next.owner IS NOT NULL,
+    CASE WHEN next.owner IS NOT NULL
+        THEN pg_notify('distlock_' || next.process, next.number::text)::text
+    END,
+    next.owner IS NULL
+        AND EXISTS (SELECT FROM {waiters} WHERE semaphore = %(semaphore)s::varchar)
+"""
+
+# The same for a lock that nobody holds.
+OFFER_FREE = """
+WITH given AS (
+    SELECT semaphore
+    FROM {table} AS lock, set_config('lock_timeout', '50ms', true) AS wait,
+        set_config('synchronous_commit', 'off', true) AS durability
+    WHERE semaphore = %(semaphore)s::varchar AND (owner = '' OR expires_at <= {now})
+    FOR NO KEY UPDATE OF lock
+), next AS (
+    {next_waiter}
+)
+UPDATE {table} AS lock SET
+    owner = next.owner, token = greatest(lock.token + 1, {now}), holder = next.holder,
+    acquired_at = {now}, expires_at = {now} + {offer}
+FROM given, next
+WHERE lock.semaphore = given.semaphore
+RETURNING pg_notify('distlock_' || next.process, next.number::text)::text
+"""
+
+# Take an offered lock: an acquisition by the same owner, whose row is known to exist.
+TAKE = """
+UPDATE {table} SET acquired_at = {now}, expires_at = {now} + %(ttl)s::bigint
+FROM set_config('lock_timeout', '50ms', true) AS wait
+WHERE semaphore = %(semaphore)s::varchar AND owner = %(owner)s::varchar AND expires_at > {now}
+RETURNING token, acquired_at, expires_at
+"""
+
+# Waiters need not survive a crash of the server: they notice, and join again. The lock's row is not
+# locked, because the next holder would have to wait for that. So a release that runs at the same
+# time may miss a new waiter, if there is no other. A waiter that joins `again`, since the reply was
+# lost, may be in the queue already, or have the offer.
+JOIN = """
+WITH heartbeat AS (
+    INSERT INTO {processes} (id, seen_at)
+    SELECT %(process)s::bigint, {now} WHERE %(heartbeat)s::bool
+    ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at
+), there AS (
+    SELECT id FROM {waiters} WHERE semaphore = %(semaphore)s::varchar AND owner = %(owner)s::varchar
+), joined AS (
+    INSERT INTO {waiters} (id, semaphore, owner, holder, process, number)
+    SELECT
+        coalesce(%(place)s::bigint, nextval('{ids}')), %(semaphore)s::varchar, %(owner)s::varchar,
+        %(holder)s::text, %(process)s::bigint, %(number)s::bigint
+    FROM set_config('synchronous_commit', 'off', true)
+    WHERE NOT (%(again)s::bool AND EXISTS (SELECT FROM there))
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id
+)
+SELECT
+    coalesce((SELECT id FROM joined), %(place)s::bigint, (SELECT id FROM there LIMIT 1)),
+    NOT EXISTS (
+        SELECT FROM {table}
+        WHERE semaphore = %(semaphore)s::varchar AND owner NOT IN ('', %(owner)s::varchar)
+            AND (expires_at IS NULL OR expires_at > {now})
+    ),
+    NOT EXISTS (SELECT FROM {waiters} WHERE semaphore = %(semaphore)s::varchar)
+"""
+
+LEAVE = """
+DELETE FROM {waiters} USING set_config('synchronous_commit', 'off', true) AS durability
+WHERE id = %(place)s::bigint
+"""
+
+# Return which of the waiters are still in the queue, and in how many microseconds their locks end.
+HEARTBEAT = """
+WITH heartbeat AS (
+    INSERT INTO {processes} (id, seen_at)
+    SELECT %(process)s::bigint, {now} FROM set_config('synchronous_commit', 'off', true)
+    ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at
+)
+SELECT
+    pg_backend_pid(), waiter.id, waiter.semaphore,
+    CASE WHEN lock.owner = '' THEN 0 ELSE lock.expires_at - {now} END
+FROM (SELECT) AS session
+LEFT JOIN (
+    {waiters} AS waiter LEFT JOIN {table} AS lock ON lock.semaphore = waiter.semaphore
+) ON waiter.id = ANY (%(places)s::bigint[])
+"""
+
+WAITERS_OF_PROCESS = "SELECT id, number FROM {waiters} WHERE process = %(process)s::bigint"
+
+# Delete the waiters of processes without a recent heartbeat. A process that is only slow has its
+# waiters join again.
+SWEEP = """
+WITH dead AS (
+    SELECT waiter.id
+    FROM {waiters} AS waiter LEFT JOIN {processes} AS process ON process.id = waiter.process
+    WHERE coalesce(process.seen_at, 0) < {now} - %(silent)s::bigint
+    FOR UPDATE OF waiter SKIP LOCKED
+), silent AS (
+    DELETE FROM {processes} WHERE seen_at < {now} - {forgotten}
+)
+DELETE FROM {waiters} AS waiter USING dead WHERE waiter.id = dead.id
+"""
+
+FORGET = """
+DELETE FROM {processes} USING set_config('synchronous_commit', 'off', true) AS durability
+WHERE id = %(process)s::bigint
+"""
+
+
+class QueueStatements(Statements):
+    """The statements of the queue."""
+
+    queues_waiters = True
+
+    def complete_queue(self, complete: Callable[[str], str]) -> None:
+        """Fill the tables' names into the statements."""
+        self._hand_over_sql, self._offer_free_sql = complete(HAND_OVER), complete(OFFER_FREE)
+        self._take_sql = complete(TAKE)
+        self._join_sql, self._leave_sql = complete(JOIN), complete(LEAVE)
+        self._heartbeat_sql = complete(HEARTBEAT)
+        self._waiters_of_process_sql = complete(WAITERS_OF_PROCESS)
+        self._sweep_sql, self._forget_sql = complete(SWEEP), complete(FORGET)
+
+    def hand_over(self, parameters: Parameters) -> HandOver:
+        rows = self.fetch(self._hand_over_sql, parameters)
+        if not rows:
+            return HandOver.NOT_HELD
+        [(handed_over, _, only_dead)] = rows
+        if handed_over:
+            return HandOver.TO_WAITER
+        return HandOver.PAST_THE_DEAD if only_dead else HandOver.TO_NOBODY
+
+    def offer_free(self, semaphore: str) -> None:
+        """Offer a lock that nobody holds to its first waiter."""
+        self.fetch(self._offer_free_sql, {"semaphore": semaphore})
+
+    def take(self, parameters: Parameters) -> Row | None:
+        """Take an offered lock; None if the offer has ended."""
+        rows = self.fetch(self._take_sql, parameters)
+        return Row(*rows[0]) if rows else None
+
+    def join(self, parameters: Parameters) -> tuple[int, bool, bool]:
+        """Add a waiter to the queue, at the end or at its former place.
+
+        Return its place, whether the lock is free, and whether there is no other waiter.
+        """
+        [(place, is_free, is_alone)] = self.fetch(self._join_sql, parameters)
+        return place, is_free, is_alone
+
+    def leave(self, place: int) -> bool:
+        """Remove a waiter from the queue; False if the lock has been offered to it."""
+        return self.execute(self._leave_sql, {"place": place}) == 1
+
+    def listen(self, process: int) -> int:
+        """Receive the notifications to this process; return the number of the session."""
+        self.execute(f"LISTEN distlock_{process:d}", {})
+        [(session,)] = self.fetch("SELECT pg_backend_pid()", {})
+        return int(session)
+
+    def notify(self, process: int) -> None:
+        """Send the process a notification without a meaning."""
+        self.fetch("SELECT pg_notify(%(channel)s, '0')", {"channel": f"distlock_{process:d}"})
+
+    def heartbeat(self, process: int, places: list[int]) -> list[Any]:
+        """Keep the process alive; return the number of the session, and each waiter's row."""
+        return self.fetch(self._heartbeat_sql, {"process": process, "places": places})
+
+    def waiters_of(self, process: int) -> list[tuple[int, int]]:
+        """Return the place and the number of each of the process's waiters in the table."""
+        return self.fetch(self._waiters_of_process_sql, {"process": process})
+
+    def sweep(self, silent: int) -> None:
+        """Delete the waiters of processes without a heartbeat for so many microseconds."""
+        self.execute(self._sweep_sql, {"silent": silent})
+
+    def forget(self, process: int) -> None:
+        """Delete the process, which stops waiting."""
+        self.execute(self._forget_sql, {"process": process})
+
+
+def queue_values() -> dict[str, str | int]:
+    """Return the values in the statements, apart from the names of the tables."""
+    return {
+        "next_waiter": NEXT_WAITER.strip(),
+        "alive": ALIVE,
+        "offer": OFFER,
+        "forgotten": FORGOTTEN,
+    }
