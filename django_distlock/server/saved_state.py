@@ -12,9 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from django_distlock import clocks
 
+from .addresses import Address
 from .errors import FutureToken
 from .locks import LockSnapshot
 from .protocol import parse
@@ -51,6 +53,22 @@ class SavedState:
     """Seconds for which it would have granted nothing: until then, `locks` may lack some."""
     elapsed: float
     """Seconds since the state was saved; 0 if the machine was started since."""
+
+
+def default_path(address: Address) -> Path:
+    """Return where the server at this address saves its state: each has a file of its own."""
+    return _state_directory().absolute() / f"{quote(str(address), safe='')}.json"
+
+
+def _state_directory() -> Path:
+    if directories := os.environ.get("STATE_DIRECTORY"):  # set by systemd
+        return Path(directories.partition(":")[0])
+    if base := os.environ.get("XDG_STATE_HOME"):
+        return Path(base, "django_distlock")
+    try:
+        return Path.home() / ".local/state/django_distlock"
+    except RuntimeError as error:
+        raise ValueError(f"Give --state: {error}") from error
 
 
 class StateFile:

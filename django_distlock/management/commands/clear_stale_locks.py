@@ -1,4 +1,4 @@
-"""Tidy up after crashed workers, and keep the table small: a job for cron."""
+"""Release the locks of crashed workers, and delete old rows: a job for cron."""
 
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from django_distlock.semaphores.validation import InvalidSemaphore, validate_pre
 
 
 class Command(BaseCommand):
-    """Release what expired and was never released; purge what was released long ago."""
+    """Release stale locks, and purge those that were released long ago."""
 
     help = (
         "Releases locks whose lease expired without a release, as after a crash of a worker, and "
@@ -23,7 +23,8 @@ class Command(BaseCommand):
         "workers: no held lock is touched, and fencing tokens never go back."
     )
 
-    # On MySQL they connect to the database; when that is down, a line says more than a traceback.
+    # On MySQL, checks connect to the database. If it is down, the command's own error is one line;
+    # that of a check would be a traceback.
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -62,7 +63,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _print(self, locks: Iterator[LockInfo], ended: str) -> int:
-        """Print each lock as it is dealt with, and return how many there were."""
+        """Print each lock when it is released or deleted, and return how many there were."""
         count = 0
         for lock in locks:
             self.stdout.write(_describe(lock, ended))

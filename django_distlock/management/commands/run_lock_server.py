@@ -1,32 +1,29 @@
-"""Run the dedicated process that keeps locks in memory, or ask it what it holds."""
+"""Run the dedicated process that keeps locks in memory, or print what a running one holds."""
 
-import os
 import ssl
 from argparse import ArgumentParser
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
-from urllib.parse import quote
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.utils.module_loading import import_string
 
 from django_distlock.backends.server import ServerBackend
-from django_distlock.conf import lock_backends
 from django_distlock.durations import format_duration
 from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
+from django_distlock.management.configured_server import configured_server
 from django_distlock.server.addresses import DEFAULT, Address, parse_address, unix_address
 from django_distlock.server.limits import Limits
 from django_distlock.server.path_lock import InUse
 from django_distlock.server.running import ServerConfig, run
-from django_distlock.server.saved_state import StateFile, Unreadable
+from django_distlock.server.saved_state import StateFile, Unreadable, default_path
 from django_distlock.server.secret import read_secret
 
-SHOWN = 20
+LISTED = 20
 """How many locks --status lists."""
 STATUS_TIMEOUT = 10.0
-"""Seconds in which a server has to answer --status: only a person waits for that."""
+"""Seconds that a server has to answer --status: longer than usual, as only a person waits."""
 LIMITS = {
     "max_ttl": "seconds that a lease lasts at most; after a crash nothing is granted for so long",
     "max_frame": "bytes that a request has at most",
@@ -34,8 +31,8 @@ LIMITS = {
     "max_locks": "locks at most",
     "max_waiters": "waiters for one lock at most",
     "max_all_waiters": "waiters for all locks together at most",
-    "idle": "seconds after which a connection is closed on which nothing is asked",
-    "handshake": "seconds in which a connection has to show that it knows the secret",
+    "idle": "seconds without a request after which a connection is closed",
+    "handshake": "seconds in which a client has to prove that it knows the secret",
 }
 
 
@@ -92,20 +89,14 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         try:
-            configured = _configured(options)
+            has_address = options["bind"] is not None or options["unix"] is not None
+            needed = not has_address or options["secret_file"] is None
+            configured = configured_server(options["backend"], needed=needed)
             address = _address(options, configured)
             if options["status"]:
                 self._print_status(_client(address, options, configured))
-                return
-            config = ServerConfig(
-                address=address,
-                secret=_secret(options, configured),
-                limits=Limits(**{field.name: options[field.name] for field in fields(Limits)}),
-                state=StateFile(_state_path(address, options)),
-                tls=_tls(address, options, configured),
-                no_grace=options["no_grace"],
-            )
-            run(config, self._say)
+            else:
+                run(_config(address, options, configured), self._print)
         except Unreadable as error:
             raise CommandError(
                 f"{error}. This tells which leases may be in force: mend it, or remove it. Then "
@@ -114,7 +105,7 @@ class Command(BaseCommand):
         except (InvalidLockBackend, LockBackendUnavailable, InUse, OSError, ValueError) as error:
             raise CommandError(str(error)) from error
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self.stdout.write(text)
         self.stdout.flush()
 
@@ -122,7 +113,7 @@ class Command(BaseCommand):
         status = backend.status()
         limits = status["limits"]
         up = format_duration(timedelta(seconds=status["up"]))
-        self._say(
+        self._print(
             f"The lock server at {backend.address} has been up for {up}.\n"
             f"locks: {status['locks']} of {limits['max_locks']}\n"
             f"waiters: {status['waiters']} of {limits['max_all_waiters']}, "
@@ -131,52 +122,29 @@ class Command(BaseCommand):
             f"leases last {limits['max_ttl']:.10g} seconds at most"
         )
         if status["grace"]:
-            self._say(
+            self._print(
                 f"nothing is granted for {status['grace']:.10g} seconds more, after a restart"
             )
-        shown = list(backend.held(limit=SHOWN))
-        for lock in shown:
+        listed = list(backend.held(limit=LISTED))
+        for lock in listed:
             left = format_duration((lock.expires_at or lock.seen_at) - lock.seen_at)
-            self._say(f"{lock.semaphore}: {lock.holder or 'unknown holder'}, {left} left")
-        if len(shown) == SHOWN < status["locks"]:
-            self._say(f"and {status['locks'] - SHOWN} more")
+            self._print(f"{lock.semaphore}: {lock.holder or 'unknown holder'}, {left} left")
+        if len(listed) == LISTED < status["locks"]:
+            self._print(f"and {status['locks'] - LISTED} more")
 
 
-def _configured(options: dict[str, Any]) -> ServerBackend | None:
-    """Return the store that --backend names, or the only ServerBackend, for what isn't given."""
-    alias = options["backend"]
-    if alias is not None:
-        if alias in lock_backends.settings and not _is_server(alias):
-            raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: its BACKEND is no ServerBackend.")
-        return cast("ServerBackend", lock_backends[alias])
-    aliases = [each for each in lock_backends if _is_server(each)]
-    is_address_given = options["bind"] is not None or options["unix"] is not None
-    if is_address_given and options["secret_file"] is not None:
-        return _only_valid(aliases)
-    if len(aliases) > 1:
-        raise InvalidLockBackend(
-            f"DISTLOCK has several ServerBackends: give --backend, one of {', '.join(aliases)}."
-        )
-    return cast("ServerBackend", lock_backends[aliases[0]]) if aliases else None
-
-
-def _is_server(alias: str) -> bool:
-    """Tell whether this is a ServerBackend, though its OPTIONS may be wrong."""
-    try:
-        found = import_string(lock_backends.settings[alias]["BACKEND"])
-    except Exception:  # noqa: BLE001 - whatever is wrong with another one, check tells of that
-        return False
-    return isinstance(found, type) and issubclass(found, ServerBackend)
-
-
-def _only_valid(aliases: list[str]) -> ServerBackend | None:
-    """Return the store if there is one and its settings are in order: it isn't really needed."""
-    if len(aliases) != 1:
-        return None
-    try:
-        return cast("ServerBackend", lock_backends[aliases[0]])
-    except InvalidLockBackend:
-        return None
+def _config(
+    address: Address, options: dict[str, Any], configured: ServerBackend | None
+) -> ServerConfig:
+    state = options["state"]
+    return ServerConfig(
+        address=address,
+        secret=_secret(options, configured),
+        limits=Limits(**{field.name: options[field.name] for field in fields(Limits)}),
+        state=StateFile(default_path(address) if state is None else Path(state).absolute()),
+        tls=_tls(address, options, configured),
+        no_grace=options["no_grace"],
+    )
 
 
 def _address(options: dict[str, Any], configured: ServerBackend | None) -> Address:
@@ -203,24 +171,6 @@ def _secret(options: dict[str, Any], configured: ServerBackend | None) -> bytes:
     return configured.secret
 
 
-def _client(
-    address: Address, options: dict[str, Any], configured: ServerBackend | None
-) -> ServerBackend:
-    """Return what asks the server there."""
-    given: dict[str, Any] = {
-        "secret": _secret(options, configured),
-        "store_timeout": STATUS_TIMEOUT,
-    }
-    if configured is not None and not address.path:
-        given |= {"tls": configured.tls, "tls_ca": configured.tls_ca}
-    if options["tls_ca"] is not None:
-        given |= {"tls_ca": options["tls_ca"]}
-    try:
-        return ServerBackend("status", address=str(address), **given)
-    except InvalidLockBackend as error:
-        raise ValueError(f"--status: {error.__cause__}.") from error
-
-
 def _tls(
     address: Address, options: dict[str, Any], configured: ServerBackend | None
 ) -> ssl.SSLContext | None:
@@ -240,24 +190,24 @@ def _tls(
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(certificate, key)
-    except OSError as error:  # which doesn't say which of both
+    except OSError as error:  # it doesn't say which of the two files
         raise ValueError(f"--tls-cert {certificate}, --tls-key {key}: {error}") from error
     return context
 
 
-def _state_path(address: Address, options: dict[str, Any]) -> Path:
-    """Return where this server saves its locks; by default it goes by the address."""
-    if options["state"] is not None:
-        return Path(options["state"]).absolute()
-    return _state_directory().absolute() / f"{quote(str(address), safe='')}.json"
-
-
-def _state_directory() -> Path:
-    if directories := os.environ.get("STATE_DIRECTORY"):  # systemd's
-        return Path(directories.partition(":")[0])
-    if base := os.environ.get("XDG_STATE_HOME"):
-        return Path(base, "django_distlock")
+def _client(
+    address: Address, options: dict[str, Any], configured: ServerBackend | None
+) -> ServerBackend:
+    """Return a backend that asks the server at this address, for --status."""
+    arguments: dict[str, Any] = {
+        "secret": _secret(options, configured),
+        "store_timeout": STATUS_TIMEOUT,
+    }
+    if configured is not None and not address.path:
+        arguments |= {"tls": configured.tls, "tls_ca": configured.tls_ca}
+    if options["tls_ca"] is not None:
+        arguments |= {"tls_ca": options["tls_ca"]}
     try:
-        return Path.home() / ".local/state/django_distlock"
-    except RuntimeError as error:
-        raise ValueError(f"Give --state: {error}") from error
+        return ServerBackend("status", address=str(address), **arguments)
+    except InvalidLockBackend as error:
+        raise ValueError(f"--status: {error.__cause__}.") from error
