@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from django_distlock.backends.server import ServerBackend
     from tests.support.servers import Server
 
+ONE, TWO = "1" * 32, "2" * 32
+"""Names of processes."""
 PATIENCE = 60
 """Seconds after which a test gives up that waits for what the server says."""
 

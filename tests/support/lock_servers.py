@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from tests.support.processes import Workers
 
 ALIAS = "lock_server"
+KINDS = ["lock_server", "lock_server_unix", "lock_server_tls"]
+"""Names of the servers that all tests share, by how they are reached."""
 PATIENCE = 30.0
 """Seconds for each call, unless a test is about them: no stall of this machine is an outage."""
 MOVED_CLOCK = "tests.support.moved_clock_settings"

@@ -1,0 +1,106 @@
+"""Fixtures for tests of the lock server, from the outside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.concurrency import until
+from tests.support.lock_client import (
+    Endpoint,
+    LockClient,
+    endpoint_of,
+    friend,
+)
+from tests.support.lock_servers import KINDS, flawless_lock_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.servers import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.servers import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.servers import Server
+
+
+@pytest.fixture(scope="module")
+def quiet_lock_server() -> Iterator[Server]:
+    """Run a server that only this module asks."""
+    with flawless_lock_server() as running:
+        yield running
+
+
+@pytest.fixture
+def quiet_endpoint(quiet_lock_server: Server) -> Iterator[Endpoint]:
+    """Return where that server listens; the test has to leave it empty."""
+    endpoint = endpoint_of(quiet_lock_server)
+    yield endpoint
+    with friend(endpoint) as client:
+        until(lambda: client.ask("status")["connections"] == 1)
+        status = client.ask("status")
+        assert (status["locks"], status["waiters"], status["processes"]) == (0, 0, 0)
+
+
+@pytest.fixture
+def quiet_client(quiet_endpoint: Endpoint) -> Iterator[LockClient]:
+    """Return a client of that server."""
+    with friend(quiet_endpoint) as connected:
+        yield connected
+
+
+@pytest.fixture(params=KINDS[:2])
+def each_endpoint(servers: dict[str, Server], request: pytest.FixtureRequest) -> Endpoint:
+    """Return where a server is, by TCP and a unix socket in turn."""
+    return endpoint_of(servers[request.param])
+
+
+@pytest.fixture
+def endpoint(servers: dict[str, Server]) -> Endpoint:
+    """Return where a server is, by TCP."""
+    return endpoint_of(servers["lock_server"])
+
+
+@pytest.fixture
+def lock_client(endpoint: Endpoint) -> Iterator[LockClient]:
+    """Return a client of that server."""
+    with friend(endpoint) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="module")
+def roomy() -> Iterator[Server]:
+    """Run a server that waits a minute for who connects to introduce himself."""
+    with flawless_lock_server("--handshake", "60") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def tight() -> Iterator[Server]:
+    """Run a server with room for little."""
+    limits = {
+        "connections": 10,
+        "locks": 5,
+        "waiters": 2,
+        "all-waiters": 4,
+        "ttl": 10,
+        "frame": 1_000,
+    }
+    arguments = [f"--max-{name}={most}" for name, most in limits.items()]
+    with flawless_lock_server("--handshake=60", *arguments) as running:
+        yield running
+
+
+@pytest.fixture
+def tight_client(tight: Server) -> Iterator[LockClient]:
+    """Return a client of the server with room for little, when all others have left."""
+    with friend(endpoint_of(tight)) as connected:
+        until(lambda: connected.ask("status")["connections"] == 1)
+        yield connected

@@ -1,0 +1,89 @@
+"""Listings of a lock server's locks, page by page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from django_distlock.server.listings import PAGE
+from tests.support.lock_client import LockClient, endpoint_of, friend
+from tests.support.lock_servers import start_lock_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+pytestmark = pytest.mark.needs("lock_server")
+
+
+def listed(client: LockClient, **members: Any) -> list[list[str]]:
+    """Return the names that are held, page by page."""
+    pages: list[list[str]] = []
+    cursor = None
+    while not pages or cursor is not None:
+        answer = client.ask("held", cursor=cursor, **members)
+        cursor = answer["cursor"]
+        pages.append([lock[0] for lock in answer["locks"]])
+    return pages
+
+
+@pytest.fixture(scope="module")
+def many() -> Iterator[LockClient]:
+    """Return a client of a server where 2,500 locks are held, 100 of them with another name."""
+    with start_lock_server() as running, friend(endpoint_of(running)) as client:
+        for number in range(2_500):
+            client.acquire(f"{'b' if number % 25 else 'a'}{number:04}", ttl=1_000, holder="host")
+        yield client
+
+
+def test_all_locks_are_listed_page_by_page(many: LockClient) -> None:
+    """Each once, in no order."""
+    pages = listed(many)
+    assert [len(page) for page in pages] == [1_000, 1_000, 500]
+    names = sorted(name for page in pages for name in page)
+    assert names == sorted(f"{'b' if each % 25 else 'a'}{each:04}" for each in range(2_500))
+    assert [len(page) for page in listed(many, prefix="a")] == [100]
+    assert listed(many, prefix="c") == [[]]
+
+
+def test_first_locks_are_listed_by_name(many: LockClient) -> None:
+    """With what there is to say of each, but not with its owner."""
+    answer = many.ask("held", prefix="b", limit=3)
+    assert [lock[0] for lock in answer["locks"]] == ["b0001", "b0002", "b0003"]
+    assert answer["cursor"] is None
+    for _, token, holder, acquired_at, left in answer["locks"]:
+        assert (token, holder) == (acquired_at, "host")
+        assert acquired_at <= answer["now"]
+        assert 0 < left <= 1_000
+    assert len(many.ask("held", limit=1_000)["locks"]) == 1_000
+    assert many.ask("held", limit=0)["locks"] == []
+
+
+def test_cursor_is_not_sent_back_to_who_has_a_limit(many: LockClient) -> None:
+    """Whatever it is: 1e999 would come back as what is no JSON."""
+    many.send(b'{"do":"held","limit":1,"cursor":1e999}\n')
+    assert many.message()["cursor"] is None
+
+
+def test_listing_that_is_left_off_is_forgotten_for_others(many: LockClient) -> None:
+    """Sixteen may be under way; who goes on with an older one is told to begin anew."""
+    cursors = [many.ask("held")["cursor"] for _ in range(17)]
+    assert many.ask("held", cursor=cursors[0])["error"] == "refused"
+    answers = [many.ask("held", cursor=cursor) for cursor in cursors[1:]]
+    assert [len(answer["locks"]) for answer in answers] == [1_000] * 16
+    last = [many.ask("held", cursor=answer["cursor"]) for answer in answers]
+    assert [(len(answer["locks"]), answer["cursor"]) for answer in last] == [(500, None)] * 16
+    assert many.ask("held", cursor=cursors[1])["error"] == "refused"
+    assert many.ask("held", cursor="1")["error"] == "refused"
+
+
+def test_page_of_the_longest_names_is_not_too_long_for_who_reads(quiet_client: LockClient) -> None:
+    """It is not taken for answers that are left unread."""
+    wide = "\U0001f512"
+    names = [f"{number:03}".ljust(255, wide) for number in range(PAGE)]
+    for name in names:
+        quiet_client.acquire(name, holder=wide * 1_000)
+    [page] = listed(quiet_client)
+    assert sorted(page) == names
+    assert all(quiet_client.release(name) for name in names)

@@ -1,0 +1,112 @@
+"""The orderly stop of a lock server: everybody is told, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import pytest
+
+from tests.support.lock_client import (
+    ONE,
+    LockClient,
+    Serving,
+    endpoint_of,
+    friend,
+    line,
+)
+from tests.support.lock_servers import start_lock_server, state_file
+
+pytestmark = pytest.mark.needs("lock_server")
+
+
+def test_everybody_is_told_that_the_server_stops() -> None:
+    """Who listens, who doesn't, who is a stranger still, and who sends something just then."""
+    with start_lock_server() as running, ExitStack() as connected:
+        endpoint = endpoint_of(running)
+        clients = [connected.enter_context(friend(endpoint, process)) for process in (ONE, None)]
+        stranger = connected.enter_context(LockClient(endpoint))
+        assert "challenge" in stranger.message()
+        clients[1].acquire("1234collectPayment", bound=ONE)
+        clients[1].send(b'{"do":')
+        running.stop()
+        assert [each.last_word() for each in (*clients, stranger)] == ["closing"] * 3
+        # What is bound to a process is saved, too: that listens to the next server.
+        assert [lock[0] for lock in saved(running.directory)] == ["1234collectPayment"]
+
+
+def saved(directory: Any) -> list[list[Any]]:
+    """Return the locks that the server has saved."""
+    found: list[list[Any]] = json.loads(state_file(directory).read_text())["locks"]
+    return found
+
+
+def test_nothing_is_answered_that_was_not_saved() -> None:
+    """Whoever was granted a lock before the stop has it after the next start."""
+    with start_lock_server() as running, friend(endpoint_of(running)) as client:
+        granted: list[str] = []
+        begun = threading.Event()
+
+        def take() -> None:
+            while True:
+                name = f"s{len(granted)}"
+                with suppress(BrokenPipeError):
+                    client.send(line({"do": "acquire", "semaphore": name, "owner": "o", "ttl": 60}))
+                answer = client.message()
+                if "error" in answer:
+                    assert answer["error"] == "closing"
+                    return
+                granted.append(name)
+                begun.set()
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        assert begun.wait(60)
+        running.stop()
+        thread.join(60)
+        assert not thread.is_alive()
+        assert sorted(lock[0] for lock in saved(running.directory)) == sorted(granted)
+        running.start()
+        with friend(endpoint_of(running)) as again:
+            assert again.ask("status")["locks"] == len(granted)
+            assert again.acquire(granted[0], "other") == 0
+
+
+def test_who_connects_while_the_server_stops_is_told_so() -> None:
+    """And is not let in."""
+    with Serving() as running:
+        running.call(running.service.stop)
+        with LockClient(running.endpoint) as client:
+            assert client.last_word() == "closing"
+
+
+def test_who_leaves_at_that_moment_does_not_keep_others_from_being_told() -> None:
+    """What is said to him may be sent, and the connection be gone before it can be closed."""
+    stopped = threading.Event()
+    with Serving() as running, friend(running.endpoint) as other:
+        leaving = [friend(running.endpoint) for _ in range(5)]
+
+        def stop() -> None:
+            for each in leaving:
+                each.close()
+            running.service.stop()
+            stopped.set()
+
+        running.call(stop)
+        assert stopped.is_set()
+        assert other.last_word() == "closing"
+
+
+def test_who_was_cut_off_is_told_nothing() -> None:
+    """Though his connection is still there when the server stops."""
+    with Serving() as running, friend(running.endpoint) as client:
+        [connection] = running.service.admission.open
+
+        def stop() -> None:
+            connection.abort()
+            running.service.stop()
+
+        running.call(stop)
+        assert client.read() is None
