@@ -1,4 +1,4 @@
-"""The user's transactions in this thread: which are open, and what is done when they end."""
+"""The caller's transactions: which are open in this thread, and what to do when they end."""
 
 import os
 import threading
@@ -11,6 +11,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from .exceptions import LockError
+from .runtime import (
+    call_first_on_commit,
+    commits_on_exit,
+    is_closed_in_transaction,
+    is_in_testcase,
+)
 
 IN_TRANSACTION: Final = 2  # libpq's PQTRANS_INTRANS
 SNAPSHOTS: Final = {"repeatable read", "serializable"}
@@ -30,20 +36,22 @@ def _opened() -> list[weakref.ref[BaseDatabaseWrapper]]:
     return opened
 
 
-def mark_as_for_locks(connection: BaseDatabaseWrapper) -> None:
-    """Have a connection of the locks' own ignored: no transaction of the user's is on it."""
+def for_locks(connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
+    """Mark a connection as one for locks alone: no transaction of the caller is on it."""
     vars(connection)["is_for_locks"] = True
+    return connection
 
 
 def is_for_locks(connection: BaseDatabaseWrapper) -> bool:
-    """Tell whether mark_as_for_locks() was called."""
+    """Tell whether the connection was marked by for_locks()."""
     return "is_for_locks" in vars(connection)
 
 
 def _remember(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     if is_for_locks(connection):
         return
-    # Asking Django for the connection of every alias takes longer than a refused try on SQLite.
+    # Django could be asked for the connection of every alias, but that takes longer than a refused
+    # attempt on SQLite.
     opened = [ref for ref in _opened() if ref() not in (None, connection)]
     _thread.opened = [*opened, weakref.ref(connection)]
     _everywhere.add(weakref.ref(connection, _everywhere.discard))
@@ -55,15 +63,15 @@ connection_created.connect(_remember, dispatch_uid="django_distlock.transactions
 def open_transactions() -> list[BaseDatabaseWrapper]:
     """Return this thread's connections that are in an atomic block.
 
-    A TestCase's doesn't count, and neither does one that is over since the connection was closed.
+    A TestCase's block doesn't count, nor one whose connection was closed: its transaction is over.
     """
     return [
         connection
         for ref in _opened()
         if (connection := ref()) is not None
         and connection.in_atomic_block
-        and not connection.closed_in_transaction
-        and not in_testcase(connection)
+        and not is_closed_in_transaction(connection)
+        and not is_in_testcase(connection)
     ]
 
 
@@ -94,42 +102,37 @@ def _is_open(connection: BaseDatabaseWrapper) -> bool:
     )
 
 
-def in_testcase(connection: BaseDatabaseWrapper) -> bool:
-    """Tell whether a TestCase has the connection in a transaction that it will roll back."""
-    return any(vars(block)["_from_testcase"] for block in connection.atomic_blocks)
-
-
 def refuse_endless_transactions() -> None:
-    """Raise LockError where a transaction is open that no atomic block will end."""
+    """Raise LockError if a transaction is open that no atomic block will commit."""
     for ref in _opened():
         connection = ref()
         if connection is None or connection.connection is None or connection.autocommit:
             continue
-        if connection.in_atomic_block and connection.commit_on_exit:
+        if connection.in_atomic_block and commits_on_exit(connection):
             continue
-        # Not a copy that somebody made of it.
+        # A copy of the connection, which other code made for itself, doesn't count.
         if connection in connections.all(initialized_only=True):
             raise LockError(
-                f"Autocommit is off on the database {connection.alias!r}, so when what is done "
-                "under a lock is committed can't be known. Use transaction.atomic() instead of "
+                f"Autocommit is off on the database {connection.alias!r}, so it can't be known "
+                "when work under a lock is committed. Use transaction.atomic() instead of "
                 "set_autocommit(False) or AUTOCOMMIT = False."
             )
 
 
 def refuse_older_snapshots(transactions: list[BaseDatabaseWrapper]) -> None:
-    """Raise LockError where a transaction can't see what the last holder committed."""
+    """Raise LockError if one of these transactions can't see what the last holder committed."""
     for connection in transactions:
         if not connection.needs_rollback and _reads_a_snapshot(connection):
             raise LockError(
                 f"The transaction on the database {connection.alias!r} began before this lock was "
-                "acquired, and at its isolation level (REPEATABLE READ or stricter) it may go on "
-                "to see the data as of then. Acquire the lock before transaction.atomic()."
+                "acquired, and at its isolation level (REPEATABLE READ or stricter) it may still "
+                "read the data as of then. Acquire the lock before transaction.atomic()."
             )
 
 
 def _reads_a_snapshot(connection: Any) -> bool:
     if connection.vendor == "postgresql":
-        # IDLE: Django has begun the transaction, but the server hasn't been told anything yet.
+        # IDLE: Django has begun the transaction, but has sent no statement yet.
         if connection.connection.info.transaction_status != IN_TRANSACTION:
             return False
         return _ask(connection, "SHOW transaction_isolation") in SNAPSHOTS
@@ -142,9 +145,9 @@ def _reads_a_snapshot(connection: Any) -> bool:
 
 
 def has_snapshots(connection: Any) -> bool:
-    """Tell whether this is PostgreSQL, set to REPEATABLE READ or stricter for the connection.
+    """Tell whether this is PostgreSQL at REPEATABLE READ or stricter.
 
-    An engine that connects in its own way need not say what it is set to; the transaction does.
+    An engine that connects in its own way may not know its isolation level; the server does.
     """
     if connection.vendor != "postgresql":
         return False
@@ -157,19 +160,19 @@ def has_snapshots(connection: Any) -> bool:
 
 def _ask(connection: BaseDatabaseWrapper, sql: str) -> str:
     with connection.cursor() as cursor, connection.wrap_database_errors:
-        cursor.cursor.execute(sql)  # in nobody's log of queries
+        cursor.cursor.execute(sql)  # past Django's wrapper, which logs queries
         answer: str = cursor.fetchone()[0]
     return answer
 
 
 class AfterTransactions:
-    """Calls `action(committed)` when all of these open transactions have ended.
+    """Call `action(committed)` once, when all of these open transactions have ended.
 
-    Once, unless that was interrupted: then once more, when Django drops what it called.
+    If the action is interrupted, it is called once more, when Django drops its callback.
 
-    `committed` means that the last of them did so here and now, on a commit. Else it was rolled
-    back, or its connection closed or forgotten: that is noticed when Django drops what it would
-    have called, maybe in another thread, and in the midst of anything.
+    `committed` is True if the last of them ended by a commit, in this thread and just now. It is
+    False if that one was rolled back, or if its connection was closed or collected. This is noticed
+    when Django drops the callback: perhaps in another thread, and in the midst of any other code.
     """
 
     def __init__(
@@ -178,22 +181,40 @@ class AfterTransactions:
         self._action = action
         self._pid = os.getpid()
         self._open = set(range(len(transactions)))
+        self._in_savepoints: dict[int, weakref.ref[BaseDatabaseWrapper]] = {}
         for number, connection in enumerate(transactions):
-            # Without savepoints, so that no inner block's rollback drops it; and before all other
-            # callbacks, so that none of their errors does.
-            callbacks: list[Any] = connection.run_on_commit
-            callbacks.insert(0, (set(), _Callback(self, number), False))
+            self._await_end(number, connection)
+
+    def _await_end(self, number: int, connection: BaseDatabaseWrapper) -> None:
+        callback = _Callback(self, number)
+        # First, so that no other callback's error drops it; and outside of savepoints, so that no
+        # inner block's rollback does.
+        if not call_first_on_commit(connection, callback):
+            self._in_savepoints[number] = weakref.ref(connection)
+            connection.on_commit(callback, robust=True)
 
     def ended(self, number: int, committed: bool) -> None:
-        """Take one of the transactions for ended."""
-        if os.getpid() == self._pid:  # in a forked child the parent's transaction goes on
-            self._open.discard(number)
-            if not self._open:
-                self._action(committed)
+        """Record that one of the transactions has ended."""
+        if os.getpid() != self._pid:
+            return  # in a forked child: the parent's transaction goes on
+        if not committed and (connection := self._still_open(number)) is not None:
+            self._await_end(number, connection)
+            return
+        self._open.discard(number)
+        if not self._open:
+            self._action(committed)
+
+    def _still_open(self, number: int) -> BaseDatabaseWrapper | None:
+        """Return the connection if only a savepoint was rolled back, and the callback with it."""
+        weakly = self._in_savepoints.get(number)
+        connection = None if weakly is None else weakly()
+        if connection is None or not connection.in_atomic_block:
+            return None
+        return None if is_closed_in_transaction(connection) else connection
 
 
 class _Callback:
-    """What Django calls after the commit of a transaction, or drops."""
+    """A callback that Django calls after the commit of a transaction, or drops."""
 
     def __init__(self, after: AfterTransactions, number: int) -> None:
         self._after = after

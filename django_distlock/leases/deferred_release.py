@@ -15,6 +15,7 @@ from django_distlock.concurrency.store_calls import StoreCalls, ask
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.records import Released
+from django_distlock.runtime import is_in_savepoint
 from django_distlock.transactions import AfterTransactions
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class DeferredRelease:
         self._joined = isinstance(store, TransactionalStore) and store.joins_transaction()
         self._undone = False
         """Whether the grant may have been rolled back with what was done under it."""
-        self._in_savepoint = any(connection.savepoint_ids for connection in transactions)
+        self._in_savepoint = any(map(is_in_savepoint, transactions))
         self._background = background(lease.backend)
         self._background.pin(self)
         AfterTransactions(transactions, self._transactions_ended)

@@ -43,8 +43,9 @@ from django_distlock.records import (
     Renewal,
     RenewalOutcome,
 )
+from django_distlock.runtime import is_in_testcase
 from django_distlock.semaphores.validation import InvalidSemaphore, validate_prefix
-from django_distlock.transactions import has_snapshots, in_testcase
+from django_distlock.transactions import has_snapshots
 
 from . import cleaning
 from .connections import InUse, OwnConnections, is_behind_pooler, own_connections, place
@@ -269,7 +270,9 @@ class DatabaseBackend(ListingStore, QueueingStore, TransactionalStore):
         caller = connections_by_alias[self.using]
         # A row that isn't committed yet is not there for another thread. On SQLite that has to wait
         # until it is, unless that is never.
-        return not caller.in_atomic_block or (caller.vendor == "sqlite" and not in_testcase(caller))
+        return not caller.in_atomic_block or (
+            caller.vendor == "sqlite" and not is_in_testcase(caller)
+        )
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
         if len(leases) == 1:
@@ -454,7 +457,7 @@ class DatabaseBackend(ListingStore, QueueingStore, TransactionalStore):
             return False
         if "django.test.testcases" not in sys.modules:
             return True  # without looking the connection up, which takes longer than anything here
-        return not in_testcase(connections_by_alias[self.using])
+        return not is_in_testcase(connections_by_alias[self.using])
 
     @cached_property
     def _may_have_own_connections(self) -> bool:

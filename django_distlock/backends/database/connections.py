@@ -19,7 +19,7 @@ from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from django_distlock import clocks
-from django_distlock.transactions import mark_as_for_locks
+from django_distlock.transactions import for_locks
 
 from .deadlines import connecting, limit
 from .errors import HARMLESS
@@ -134,8 +134,7 @@ class OwnConnection:
 
         These aren't copied deeply: not everything in them need be copyable, an SSLContext isn't.
         """
-        connection = connections.create_connection(self._alias)
-        mark_as_for_locks(connection)
+        connection = for_locks(connections.create_connection(self._alias))
         settings = connection.settings_dict
         options = {**settings["OPTIONS"]}
         options.pop("pool", None)
