@@ -18,7 +18,7 @@ from django_distlock.backends.database import DatabaseBackend
 from django_distlock.backends.database.connections import close_own_connections
 from django_distlock.backends.database.statements import Statements
 from django_distlock.conf import lock_backends
-from django_distlock.testing import LockBackendContract
+from django_distlock.contract import LockBackendContract
 from tests.support.postgresql import start_pgbouncer
 
 CONTRACT = {*unittest.TestLoader().getTestCaseNames(LockBackendContract)}

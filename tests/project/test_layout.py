@@ -33,7 +33,6 @@ NOT_YET = {
     "django_distlock/leases/lease.py",
     "django_distlock/locks/acquisition.py",
     "django_distlock/runtime.py",
-    "django_distlock/testing.py",
     "tests/contract/test_queues.py",
     "tests/leases/test_background.py",
     "tests/leases/test_leftovers.py",

@@ -1,0 +1,86 @@
+"""Queueing: a waiter is woken when it is its turn, and gets the lock."""
+
+import threading
+from typing import NamedTuple
+
+from django_distlock.backends.base import QueueingStore
+from django_distlock.leases.request import new_owner
+from django_distlock.records import Grant, Place
+
+from .cases import StoreTestCase
+
+
+class QueuedWaiter(NamedTuple):
+    """A waiter in the store's queue."""
+
+    semaphore: str
+    owner: str
+    place: Place
+    woken: threading.Event
+
+
+class QueueingTests(StoreTestCase):
+    """The methods of QueueingStore."""
+
+    def queueing_store(self) -> QueueingStore:
+        """Return the store; skip the test if it has no queue."""
+        store = self.backend
+        if not isinstance(store, QueueingStore):
+            raise self.lacks("queue")
+        return store
+
+    def join(self, semaphore: str) -> QueuedWaiter:
+        """Join the queue as a new owner; skip the test where waiters have to poll."""
+        owner, woken = new_owner(), threading.Event()
+        store = self.queueing_store()
+        place = store.join(semaphore, owner, "contract", woken.set)
+        if place is None:
+            raise self.lacks("queue in these circumstances")
+        return QueuedWaiter(semaphore, owner, place, woken)
+
+    def acquire_in_turn(self, waiter: QueuedWaiter) -> Grant:
+        """Wait to be woken, and acquire; a waiter may be woken for nothing."""
+        grants: list[Grant | None] = [None]
+
+        def acquire() -> bool:
+            waiter.woken.wait(waiter.place.patience)
+            waiter.woken.clear()
+            grants[0] = self.backend.acquire(waiter.semaphore, waiter.owner, 60, "contract")
+            return grants[0] is not None
+
+        self.wait_until(acquire)
+        [grant] = grants
+        assert grant is not None
+        return grant
+
+    def leave(self, waiter: QueuedWaiter, *, granted: bool) -> None:
+        """Leave the queue."""
+        self.queueing_store().leave(waiter.place, granted)
+
+    def test_waiters_get_a_released_lock_in_turn(self) -> None:
+        held = self.grant(self.new_semaphore())
+        waiters = [self.join(held.semaphore) for _ in range(3)]
+        tokens = [held.token]
+        self.assertTrue(self.backend.release(held))
+        for waiter in waiters:
+            grant = self.acquire_in_turn(waiter)
+            tokens.append(grant.token)
+            self.leave(waiter, granted=True)
+            self.assertIsNone(self.try_once(held.semaphore))
+            self.assertTrue(self.backend.release(held._replace(owner=waiter.owner, grant=grant)))
+        if self.backend.supports_fencing:
+            self.assert_rising(tokens)
+        self.assert_free(held.semaphore)
+
+    def test_waiter_that_left_is_passed_over(self) -> None:
+        """Before it was woken, and after."""
+        held = self.grant(self.new_semaphore())
+        first, second, third = [self.join(held.semaphore) for _ in range(3)]
+        self.leave(first, granted=False)
+        self.assertTrue(self.backend.release(held))
+        self.assertTrue(second.woken.wait(30))
+        self.leave(second, granted=False)
+        grant = self.acquire_in_turn(third)
+        self.leave(third, granted=True)
+        self.assertTrue(self.backend.release(held._replace(owner=third.owner, grant=grant)))
+        self.assert_free(held.semaphore)

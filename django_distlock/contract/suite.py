@@ -1,0 +1,29 @@
+"""The contract as a whole: all its tests, for one store."""
+
+from .asynchronous import AsyncTests
+from .expiry import ExpiryTests
+from .grants import GrantTests
+from .leases import LeaseTests
+from .listing import ListingTests
+from .locks import PublicCallTests
+from .queueing import QueueingTests
+from .release import ReleaseTests
+from .renewal import RenewalTests
+from .tokens import TokenTests
+from .transactions import TransactionTests
+
+
+class LockBackendContract(
+    GrantTests,
+    ExpiryTests,
+    ReleaseTests,
+    RenewalTests,
+    TokenTests,
+    ListingTests,
+    QueueingTests,
+    TransactionTests,
+    AsyncTests,
+    LeaseTests,
+    PublicCallTests,
+):
+    """Exclusion, own release, fencing and liveness of the store that DISTLOCK[alias] names."""
