@@ -4,12 +4,23 @@ This module alone reads what asyncio, asgiref and Django don't document. A relea
 that, so every reader here says what is done without it.
 """
 
+import asyncio
 import sys
+import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from types import FrameType
+from typing import Any, Final, NamedTuple
 
+import asgiref.sync
+from asgiref.sync import AsyncToSync, SyncToAsync
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+
+Task = asyncio.Task[Any]
+
+TRIES: Final = 20
+A_MOMENT: Final = 0.0002
 
 
 def read_private(owner: object, name: str, default: Any = None) -> Any:
@@ -21,6 +32,157 @@ def lacks_threads() -> bool:
     """Tell whether uWSGI runs this process without --enable-threads: new threads never run."""
     options: dict[str, Any] = getattr(sys.modules.get("uwsgi"), "opt", {})
     return bool(options) and not {"threads", "enable-threads"} & options.keys()
+
+
+# asyncio
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread, if there is one."""
+    try:
+        # Not asyncio.get_running_loop(): raising takes longer than the rest of a sync call.
+        return asyncio._get_running_loop()
+    except AttributeError:
+        pass
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def running_task() -> Task | None:
+    """Return the task that runs in this thread, if there is one."""
+    loop = running_loop()
+    return None if loop is None else asyncio.current_task(loop)
+
+
+# asgiref
+
+
+class SyncThread(NamedTuple):
+    """The thread in which asgiref runs the thread-sensitive sync code of a task."""
+
+    thread: threading.Thread | None
+    """None: asgiref has not started it yet."""
+    is_waiting: bool
+    """Whether it waits in async_to_sync() for the task."""
+
+
+def sync_thread() -> SyncThread | None:
+    """Return the thread that asgiref runs the running task's sync code in.
+
+    None means that it can't be known here: then ask in that thread, by sync_to_async().
+    """
+    waiting = waiting_thread()
+    if waiting is not None:
+        return SyncThread(waiting, is_waiting=True)
+    context_variable = read_private(SyncToAsync, "thread_sensitive_context")
+    executor = read_private(SyncToAsync, "single_thread_executor")
+    of_loops = read_private(AsyncToSync, "loop_thread_executors")
+    if context_variable is None or executor is None or of_loops is None:
+        return None
+    context = context_variable.get(None)
+    if context is not None:
+        of_contexts = read_private(SyncToAsync, "context_to_thread_executor")
+        if of_contexts is None:
+            return None
+        executor = of_contexts.get(context)
+    elif (loop := running_loop()) in of_loops:
+        waiting = read_private(of_loops[loop], "_work_thread")
+        return waiting and SyncThread(waiting, is_waiting=True)
+    if executor is None:
+        return SyncThread(None, is_waiting=False)
+    threads = read_private(executor, "_threads")
+    return None if threads is None else SyncThread(next(iter(threads), None), is_waiting=False)
+
+
+def waiting_thread() -> threading.Thread | None:
+    """Return the thread that waits in async_to_sync() for this code; None: none, or not known."""
+    executors = read_private(AsyncToSync, "executors")
+    return read_private(read_private(executors, "current"), "_work_thread")  # type: ignore[no-any-return]
+
+
+class SyncCall(NamedTuple):
+    """One call of sync_to_async(), seen from the thread that carries it out."""
+
+    loop: asyncio.AbstractEventLoop | None = None
+    mark: object = None
+    """A list that asgiref makes for each call. None: not known."""
+
+
+def sync_call(stack: FrameType | None) -> SyncCall | None:
+    """Return the call of sync_to_async() that this stack is in, if any."""
+    if stack is None:
+        return SyncCall()  # where Python has no frames to look at
+    found = False
+    while stack is not None:
+        if stack.f_globals is vars(asgiref.sync) and stack.f_code is not _ASYNC_TO_SYNC:
+            if {"loop", "task_context"} <= {*stack.f_code.co_varnames}:
+                return SyncCall(stack.f_locals["loop"], stack.f_locals["task_context"])
+            found = True
+        stack = stack.f_back
+    return SyncCall() if found else None
+
+
+def stack_of(thread: threading.Thread) -> FrameType | None:
+    """Return the innermost frame of another thread, or None where that can't be known."""
+    return read_private(sys, "_current_frames", dict)().get(thread.ident)  # type: ignore[no-any-return]
+
+
+def awaits(task: Task, call: SyncCall) -> bool | None:
+    """Tell whether the task waits for this call of sync_to_async(). None: not known.
+
+    As when it waits for it in an async generator, into which nobody can look.
+    """
+    awaited: Any = task.get_coro()
+    while (code := getattr(awaited, "cr_code", None)) is not _SYNC_TO_ASYNC:
+        if type(awaited).__name__ == "FutureIter":
+            return False
+        awaited = getattr(awaited, "gi_yieldfrom" if code is None else "cr_await", None)
+        if awaited is None:
+            return None
+    mark = getattr(awaited.cr_frame, "f_locals", {}).get("task_context")
+    return None if mark is None or call.mark is None else mark is call.mark
+
+
+def find_task(call: SyncCall) -> Task | None:
+    """Return the task that waits for this call of sync_to_async(), or None if it can't be told."""
+    if call.loop is None:
+        return None
+    for _ in range(TRIES):
+        # It may not wait yet: this thread can be faster than the task that has called it.
+        is_busy = asyncio.current_task(call.loop) is not None
+        for task in asyncio.all_tasks(call.loop):
+            if awaits(task, call):
+                return task
+        if not is_busy:
+            break
+        time.sleep(A_MOMENT)
+    return None
+
+
+_SYNC_TO_ASYNC = SyncToAsync.__call__.__code__
+_ASYNC_TO_SYNC = AsyncToSync.__call__.__code__
+
+
+def is_async_to_sync(task: Task) -> bool:
+    """Tell whether async_to_sync() made this task, for the thread that waits for it."""
+    code = getattr(task.get_coro(), "cr_code", None)
+    # A task may also be nothing but a call of sync_to_async().
+    return (
+        code is not None
+        and code.co_filename == _ASYNC_TO_SYNC.co_filename
+        and code is not _SYNC_TO_ASYNC
+    )
+
+
+def current_asgi_request() -> object | None:
+    """Return what Django keeps for as long as it handles this request, if that is by ASGI.
+
+    None where that can't be known: leases then end with the task or thread, not with the request.
+    """
+    variable = read_private(SyncToAsync, "thread_sensitive_context")
+    return None if variable is None else variable.get(None)
 
 
 # Django
@@ -85,3 +247,12 @@ def call_first_on_commit(connection: BaseDatabaseWrapper, callback: Callable[[],
         return False
     callbacks.insert(0, (set(), callback, False))
     return True
+
+
+def transaction_key(connection: BaseDatabaseWrapper) -> object:
+    """Return what tells the connection's open transaction from the next one: its outermost block.
+
+    Where Django doesn't say so, the connection: what is known of one transaction is then taken for
+    known of the next.
+    """
+    return next(iter(read_private(connection, "atomic_blocks", ())), connection)

@@ -16,15 +16,15 @@ from .runtime import (
     commits_on_exit,
     is_closed_in_transaction,
     is_in_testcase,
+    transaction_key,
 )
 
 IN_TRANSACTION: Final = 2  # libpq's PQTRANS_INTRANS
 SNAPSHOTS: Final = {"repeatable read", "serializable"}
 
 _thread = threading.local()
-left_open: set[int] = set()
-"""Threads in which a call for async code has left a transaction open."""
-_everywhere: set[weakref.ref[BaseDatabaseWrapper]] = set()
+_threads: dict[weakref.ref[BaseDatabaseWrapper], int] = {}
+"""The number of the thread that opened each connection of this process."""
 
 
 def _opened() -> list[weakref.ref[BaseDatabaseWrapper]]:
@@ -54,7 +54,11 @@ def _remember(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     # attempt on SQLite.
     opened = [ref for ref in _opened() if ref() not in (None, connection)]
     _thread.opened = [*opened, weakref.ref(connection)]
-    _everywhere.add(weakref.ref(connection, _everywhere.discard))
+    _threads[weakref.ref(connection, _forget)] = threading.get_ident()
+
+
+def _forget(connection: weakref.ref[BaseDatabaseWrapper]) -> None:
+    _threads.pop(connection, None)
 
 
 connection_created.connect(_remember, dispatch_uid="django_distlock.transactions")
@@ -75,25 +79,20 @@ def open_transactions() -> list[BaseDatabaseWrapper]:
     ]
 
 
-def is_open_in(thread: int | None) -> bool:
-    """Tell whether a transaction is open in the thread. A TestCase's is, and autocommit off is one.
+def open_in_thread(thread: int | None = None) -> list[object]:
+    """Return what stands for each transaction that is open in the thread; None means in any.
 
-    This may be asked in another thread.
+    A TestCase's is one, and so is a connection whose autocommit is off. This may be asked in
+    another thread.
     """
-    opened: list[Any] = [ref() for ref in list(_everywhere)]  # a copy: others add to it
-    return any(
-        connection is not None and connection._thread_ident == thread and _is_open(connection)
+    opened = [
+        ref() for ref, ident in list(_threads.items()) if thread is None or ident == thread
+    ]  # a list of it: other threads add to it
+    return [
+        transaction_key(connection)
         for connection in opened
-    )
-
-
-def note_what_is_left_open() -> None:
-    """Remember whether this thread has a transaction open, after a call for async code."""
-    here = (ref() for ref in _opened())
-    if any(connection is not None and _is_open(connection) for connection in here):
-        left_open.add(threading.get_ident())
-    else:
-        left_open.discard(threading.get_ident())
+        if connection is not None and _is_open(connection)
+    ]
 
 
 def _is_open(connection: BaseDatabaseWrapper) -> bool:

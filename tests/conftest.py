@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.db import connections
 
-from django_distlock.concurrency.callers import current_worker
+from django_distlock.concurrency.callers import current_caller
 from django_distlock.conf import lock_backends
 from django_distlock.leases.lease import unreferenced_leases
 from django_distlock.leases.registry import current_registry
@@ -180,7 +180,7 @@ def forgotten() -> Iterator[None]:
     for lease in current_registry().leases():
         lease.claim_end()
         lease.stop_renewal()
-    current_worker().registry = None
+    current_caller().registry = None
     unreferenced_leases.clear()
 
 

@@ -1,35 +1,49 @@
-"""For whom code works: for a thread or a task, on both sides of the borders between sync and async.
+"""Track which thread or task owns a lease across sync_to_async() and async_to_sync().
 
-asgiref knows who is on the other side of a border, but tells nobody: a context variable goes along,
-but a task hands it to its children, too. So three of its methods are wrapped: the call of what
-sync_to_async() returns, what runs in its thread, and what runs in the task of an async_to_sync().
+Every task is a caller of its own, and so is every thread. Sync code that a task calls by
+sync_to_async() runs for that task, and async code that a thread calls by async_to_sync() for that
+thread, or for the task that this runs for.
+
+A context variable names the caller. By itself it proves nothing: asyncio copies it to child tasks,
+too, and asyncio.to_thread() to threads. So the other side of a crossing is asked: the task whether
+it waits for the call that this thread carries out, or the thread whether it waits for this task.
 """
 
 import asyncio
+import inspect
 import os
 import threading
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from functools import partial
 from typing import Any, TypeVar, cast
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
-from asgiref.sync import AsyncToSync, SyncToAsync
-
-from django_distlock.transactions import note_what_is_left_open
+from django_distlock.runtime import (
+    SyncCall,
+    Task,
+    awaits,
+    find_task,
+    is_async_to_sync,
+    running_task,
+    stack_of,
+    sync_call,
+    waiting_thread,
+)
 
 T = TypeVar("T")
-Task = asyncio.Task[Any]
 
 
-class Worker:
-    """A thread or a task of this process, with all that works for it on the other side."""
+class Caller:
+    """A thread or a task of this process, on both sides of each crossing."""
 
-    __slots__ = ("__weakref__", "pid", "registry", "task")
+    __slots__ = ("__weakref__", "pid", "registry", "task", "tasks", "thread")
 
-    def __init__(self, task: Task | None) -> None:
+    def __init__(self, task: Task | None = None, thread: threading.Thread | None = None) -> None:
         self.pid = os.getpid()
         self.task = None if task is None else ref(task)
+        self.thread = None if thread is None else ref(thread)
+        self.tasks: WeakSet[Task] = WeakSet()
+        """All tasks that run for it."""
         self.registry: Any = None
 
     def has_ended(self) -> bool:
@@ -39,110 +53,169 @@ class Worker:
         task = self.task()
         return task is None or task.done()
 
+    def may_be(self, thread: threading.Thread | None) -> bool:
+        """Tell whether it is this thread. If that is None, it may be any, or a task."""
+        return thread is None or (self.thread is not None and self.thread() is thread)
+
+    def awaits(self, call: SyncCall) -> bool | None:
+        """Tell whether a task that runs for it waits for this call of sync_to_async().
+
+        None: that is not known.
+        """
+        found = [awaits(task, call) for task in list(self.tasks)]
+        return True if True in found else None if None in found or not found else False
+
+
+class Unclaimed:
+    """Names a caller that is not known yet: a task, a thread, or either, that finds itself named.
+
+    If the thread is known, no other one may claim it.
+    """
+
+    __slots__ = ("_claimed", "_may_be", "_thread", "_unclaimed")
+
+    def __init__(
+        self, caller: Caller, *may_be: type[object], thread: threading.Thread | None = None
+    ) -> None:
+        self._may_be = may_be
+        self._thread = None if thread is None else ref(thread)
+        self._claimed = ref(caller)
+        self._unclaimed: Caller | None = caller
+
+    def __call__(self) -> Caller | None:
+        """Return the caller, which ends with the task or thread that has claimed it."""
+        return self._unclaimed or self._claimed()
+
+    def claim_for_task(self, task: Task) -> Caller | None:
+        """Return the caller, unless it is a thread, or has been claimed."""
+        caller = self._unclaimed
+        if caller is None or asyncio.Task not in self._may_be or caller.pid != os.getpid():
+            return None
+        caller.task, self._unclaimed = ref(task), None
+        return caller
+
+    def claim_for_thread(self, thread: threading.Thread) -> Caller | None:
+        """Return the caller, unless it is a task or another thread, or has been claimed."""
+        caller = self._unclaimed
+        if caller is None or threading.Thread not in self._may_be or caller.pid != os.getpid():
+            return None
+        if self._thread is not None and self._thread() is not thread:
+            return None
+        caller.thread, self._unclaimed = ref(thread), None
+        return caller
+
 
 class _Thread(threading.local):
-    """What this thread is, and for whom it works at the moment."""
+    """The caller that this thread is for code that no task calls."""
 
-    own: Worker | None = None
-    served: Worker | None = None
+    caller: Caller | None = None
 
 
 _thread = _Thread()
-_of_tasks: WeakKeyDictionary[Task, Worker] = WeakKeyDictionary()
+_of_tasks: WeakKeyDictionary[Task, Caller] = WeakKeyDictionary()
 # Weakly, since a task's children have it in their contexts as long as they live.
-_caller: ContextVar[ref[Worker]] = ContextVar("django_distlock_caller")
+_named: ContextVar[Callable[[], Caller | None]] = ContextVar("django_distlock_caller")
 
 
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the event loop that runs in this thread, if there is one."""
-    # asyncio.get_running_loop() would raise, which takes longer than all else here.
-    return asyncio._get_running_loop()
+def _no_caller() -> None:
+    return
 
 
-def running_task() -> Task | None:
-    """Return the task that runs in this thread, if there is one."""
-    loop = running_loop()
-    return None if loop is None else asyncio.current_task(loop)
-
-
-def current_worker() -> Worker:
-    """Return for whom this code works: on the other side of a border, for who crossed it."""
+def current_caller() -> Caller:
+    """Return the thread or task that this code runs for."""
     task = running_task()
-    if task is None:
-        worker = _thread.served or _thread.own
-        if worker is None or worker.pid != os.getpid():
-            worker = _thread.own = Worker(None)
-    else:
-        worker = _of_tasks.get(task)
-        if worker is None or worker.pid != os.getpid():
-            worker = _of_tasks[task] = Worker(task)
-    return worker
+    if task is not None:
+        return _caller_of(task)
+    caller = _named.get(_no_caller)()
+    if caller is None or caller is not _thread.caller or caller.pid != os.getpid():
+        call = sync_call(inspect.currentframe())
+        caller = _caller_of_thread() if call is None else _caller_in(call)
+    return caller
 
 
-def sync_thread() -> tuple[int | None, bool]:
-    """Return the thread in which asgiref would run the caller's sync code, if it is there yet.
+def _caller_of_thread() -> Caller:
+    """Return this thread, as a caller."""
+    own = _thread.caller
+    if own is None or own.pid != os.getpid():
+        named, thread = _named.get(_no_caller), threading.current_thread()
+        claimed = named.claim_for_thread(thread) if isinstance(named, Unclaimed) else None
+        own = _thread.caller = claimed or Caller(thread=thread)
+    _named.set(ref(own))
+    return own
 
-    And whether that waits for the caller, having called async_to_sync() itself.
-    """
-    waiting = getattr(AsyncToSync.executors, "current", None)
-    context = SyncToAsync.thread_sensitive_context.get(None)
-    if waiting is None and context is None:
-        waiting = AsyncToSync.loop_thread_executors.get(asyncio.get_running_loop())
-    if waiting is not None:
-        return waiting._work_thread.ident, True
-    executor: Any = SyncToAsync.single_thread_executor
-    if context is not None:
-        executor = SyncToAsync.context_to_thread_executor.get(context)
-    return next((thread.ident for thread in getattr(executor, "_threads", ())), None), False
+
+def _caller_in(call: SyncCall) -> Caller:
+    """Return the caller of this call of sync_to_async(), which this thread carries out."""
+    named = _named_caller()
+    is_named = named is not None and named.awaits(call)
+    if named is not None and is_named:
+        return named
+    task = find_task(call)
+    if task is not None:
+        return _caller_of(task)
+    if named is None or named.has_ended() or named.thread is not None or is_named is False:
+        named = Caller()
+        _named.set(Unclaimed(named, asyncio.Task))
+    return named
+
+
+def _caller_of(task: Task) -> Caller:
+    """Return the caller that the task is, or runs for. Its context is the current one."""
+    caller = _of_tasks.get(task)
+    if caller is None or caller.pid != os.getpid():
+        caller = _caller_by_async_to_sync() if is_async_to_sync(task) else _new_caller(task)
+        _set_caller(task, caller)
+    return caller
+
+
+def _new_caller(task: Task) -> Caller:
+    named = _named.get(_no_caller)
+    claimed = named.claim_for_task(task) if isinstance(named, Unclaimed) else None
+    caller = claimed or Caller(task)
+    _named.set(ref(caller))
+    return caller
+
+
+def _caller_by_async_to_sync() -> Caller:
+    """Return the caller of the async_to_sync() that waits for this code."""
+    named, waiting = _named_caller(), waiting_thread()
+    call = None if waiting is None else sync_call(stack_of(waiting))
+    if call is None:
+        if named is None or named.has_ended() or not named.may_be(waiting):
+            named = Caller(thread=waiting)
+            either = (asyncio.Task, threading.Thread) if waiting is None else (threading.Thread,)
+            _named.set(Unclaimed(named, *either, thread=waiting))
+        return named
+    if named is not None and named.awaits(call):
+        return named
+    task = find_task(call)
+    if task is not None and not is_async_to_sync(task):
+        return _caller_of(task)
+    if named is None or named.has_ended():
+        # For some thread, or task, that called async_to_sync() more than once on the way here.
+        named = Caller()
+        _named.set(Unclaimed(named, threading.Thread if task else asyncio.Task))
+    if task is not None:
+        _set_caller(task, named)
+    return named
+
+
+def _named_caller() -> Caller | None:
+    """Return the caller that the context names, unless that is one of the process that forked."""
+    caller = _named.get(_no_caller)()
+    return caller if caller is not None and caller.pid == os.getpid() else None
+
+
+def _set_caller(task: Task, caller: Caller) -> None:
+    _of_tasks[task] = caller
+    caller.tasks.add(task)
 
 
 def continue_in_task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Return a new task that works for the same thread or task as this one."""
-    return asyncio.get_running_loop().create_task(_run_for(current_worker(), work))
+    """Return a new task that runs for the same caller as this code."""
+    return asyncio.get_running_loop().create_task(_run_for(current_caller(), work))
 
 
-async def _run_for(worker: Worker, work: Coroutine[Any, Any, T]) -> T:
-    _of_tasks[cast("Task", running_task())] = worker
+async def _run_for(caller: Caller, work: Coroutine[Any, Any, T]) -> T:
+    _set_caller(cast("Task", running_task()), caller)
     return await work
-
-
-_call = SyncToAsync.__call__
-_handle_in_thread = SyncToAsync.thread_handler
-_wrap_in_task = AsyncToSync.main_wrap
-
-
-async def _call_from(self: SyncToAsync[Any, Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a thread, with a note of who does."""
-    note = partial(_caller.set, ref(current_worker()))
-    context = getattr(self, "context", None)  # if somebody else's is given
-    note() if context is None else context.run(note)
-    return await _call(self, *args, **kwargs)
-
-
-def _serve(call: Callable[[], T]) -> T:
-    """Call, in the thread and the context for it."""
-    before, _thread.served = _thread.served, _caller.get()()
-    try:
-        return call()
-    finally:
-        _thread.served = before
-        note_what_is_left_open()
-
-
-def _handle_serving(self: SyncToAsync[Any, Any], *args: Any, **kwargs: Any) -> Any:
-    """Let asgiref handle in the thread what it is about to call there, its last argument."""
-    *others, call = args
-    handle: Any = _handle_in_thread
-    return handle(self, *others, partial(_serve, call), **kwargs)
-
-
-def _wrap_for_caller(
-    self: AsyncToSync[Any, Any], *args: Any, **kwargs: Any
-) -> Coroutine[Any, Any, None]:
-    """Return what asgiref is about to await in a task; it asks for that in the calling thread."""
-    return _run_for(current_worker(), _wrap_in_task(self, *args, **kwargs))
-
-
-SyncToAsync.__call__ = _call_from  # type: ignore[method-assign]
-SyncToAsync.thread_handler = _handle_serving  # type: ignore[method-assign]
-AsyncToSync.main_wrap = _wrap_for_caller  # type: ignore[method-assign]

@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 from asgiref.sync import sync_to_async
 from django.db import connections
@@ -13,9 +15,10 @@ from django.db import connections
 from django_distlock.backends.base import TransactionalStore
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable
-from django_distlock.transactions import is_open_in, left_open
+from django_distlock.runtime import sync_thread
 
-from .callers import continue_in_task, sync_thread
+from .callers import continue_in_task, current_caller
+from .sync_transactions import has_open_transaction
 
 T = TypeVar("T")
 
@@ -24,6 +27,7 @@ logger = logging.getLogger("django_distlock")
 _detached: set[asyncio.Task[Any]] = set()
 executors: dict[str, ThreadPoolExecutor] = {}
 """The threads of each store that async code has asked so, by its alias."""
+_own_threads: WeakSet[threading.Thread] = WeakSet()
 # A child has none of its parent's threads.
 os.register_at_fork(after_in_child=executors.clear)
 
@@ -103,24 +107,17 @@ class Work(Generic[T]):
             return False
 
 
-def may_concern_transactions() -> bool:
-    """Tell whether the caller's sync code may have a transaction open."""
-    thread, waits = sync_thread()
-    # What is open in a thread that waits for us is our caller's. In another one it may be ours if
-    # it was left open; else it is of what is going on there at the moment.
-    return (waits or thread in left_open) and is_open_in(thread)
-
-
 async def _do(backend: str, work: Work[Any]) -> None:
+    current_caller()  # or else the thread could not tell this task from the one that created it
     store = lock_backends[backend]
     on_caller = isinstance(store, TransactionalStore) and store.caller() is not None
-    if may_concern_transactions() or on_caller:
+    if on_caller or await has_open_transaction():
         await sync_to_async(work.do)()
         return
     executor: ThreadPoolExecutor | None = _executor(backend)
-    thread, _ = sync_thread()
-    if any(thread == own.ident for each in [*executors.values()] for own in [*each._threads]):
-        executor = None  # we are a signal's receiver, for which one of these waits already
+    found = sync_thread()
+    if found is None or found.thread in _own_threads:
+        executor = None  # a receiver of signals is called, and one of these threads waits for it
     await sync_to_async(work.do_in_own_thread, thread_sensitive=False, executor=executor)()
 
 
@@ -145,5 +142,6 @@ def _executor(backend: str) -> ThreadPoolExecutor:
     if found is None:
         size = lock_backends[backend].threads
         name = f"django_distlock {backend} async"
-        found = executors.setdefault(backend, ThreadPoolExecutor(size, thread_name_prefix=name))
+        made = ThreadPoolExecutor(size, name, lambda: _own_threads.add(threading.current_thread()))
+        found = executors.setdefault(backend, made)
     return found

@@ -19,7 +19,8 @@ from django_distlock.redaction.tracebacks import call_store, clear_variables
 from django_distlock.transactions import open_transactions
 
 from .background import background
-from .executors import detach, in_thread, may_concern_transactions
+from .executors import detach, in_thread
+from .sync_transactions import has_open_transaction
 
 logger = logging.getLogger("django_distlock")
 
@@ -154,7 +155,7 @@ async def aask(backend: str, policy: Policy[T], undo: Callable[[T], object] | No
     asked. What can't be undone so, or by `undo` where a thread asks, is asked to the end all the
     same. The task ends after that.
     """
-    store = _awaitable_store(backend)
+    store = await _awaitable_store(backend)
     if store is None:
         return await in_thread(backend, lambda: ask(lock_backends[backend], policy), undo)
     if undo is not None:
@@ -169,12 +170,12 @@ async def aask(backend: str, policy: Policy[T], undo: Callable[[T], object] | No
         raise
 
 
-def _awaitable_store(backend: str) -> AsyncStore | None:
+async def _awaitable_store(backend: str) -> AsyncStore | None:
     """Return the store; None if it, a receiver of signals, or a transaction needs a thread."""
     store = lock_backends[backend]
     if not isinstance(store, AsyncStore) or any(signal.receivers for signal in SIGNALS):
         return None
-    return None if may_concern_transactions() or open_transactions() else store
+    return None if open_transactions() or await has_open_transaction() else store
 
 
 async def _run_async(store: AsyncStore, policy: Policy[T]) -> T:

@@ -5,9 +5,10 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
+from django_distlock.runtime import current_asgi_request
+
 from .registry import (
     LeaseRegistry,
-    current_asgi_request,
     current_registry,
     registries_of_ended_request,
 )

@@ -17,7 +17,6 @@ from django.utils.asyncio import async_unsafe
 from django_distlock import clocks
 from django_distlock.backends.base import BaseLockBackend, TransactionalStore
 from django_distlock.concurrency.background import Background, background
-from django_distlock.concurrency.callers import running_task
 from django_distlock.concurrency.executors import detach, in_thread
 from django_distlock.concurrency.process_queue import queues
 from django_distlock.concurrency.renewal import (
@@ -33,6 +32,7 @@ from django_distlock.concurrency.store_calls import StoreCalls, aask, ask
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable, LockLost
 from django_distlock.records import Claim, Grant, LeaseClaim, Owner, Renewal
+from django_distlock.runtime import running_task
 from django_distlock.signals import lock_lost, lock_released
 from django_distlock.transactions import open_transactions
 

@@ -3,9 +3,8 @@
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, ref
 
-from asgiref.sync import SyncToAsync
-
-from django_distlock.concurrency.callers import Worker, current_worker
+from django_distlock.concurrency.callers import Caller, current_caller
+from django_distlock.runtime import current_asgi_request
 
 if TYPE_CHECKING:
     from .deferred_release import DeferredRelease
@@ -44,11 +43,11 @@ class LeaseRegistry:
 
     __slots__ = (
         "__weakref__",
+        "_caller",
         "_leases",
         "_request",
         "_retained",
         "_unreleased",
-        "_worker",
         "block_entries",
         "deferred_releases",
         "held_at_start",
@@ -56,8 +55,8 @@ class LeaseRegistry:
         "ref",
     )
 
-    def __init__(self, worker: Worker) -> None:
-        self.pid = worker.pid
+    def __init__(self, caller: Caller) -> None:
+        self.pid = caller.pid
         self.ref = ref(self)
         self._leases: dict[tuple[str, str], ref[Lease]] = {}
         self._retained: dict[tuple[str, str], Lease] = {}
@@ -66,7 +65,7 @@ class LeaseRegistry:
         self.deferred_releases: list[DeferredRelease] = []
         self.held_at_start: list[dict[str, int]] = []
         """For each request or task under way, the owners that were there before, and reentries."""
-        self._worker = ref(worker)
+        self._caller = ref(caller)
         request = current_asgi_request()
         self._request = None if request is None else ref(request)
 
@@ -127,10 +126,10 @@ class LeaseRegistry:
         request = self._request and self._request()
         return None if request is None else _of_requests.setdefault(request, RequestRegistries())
 
-    def belongs_to(self, worker: Worker) -> bool:
-        """Tell whether it is this worker's, or of one that has ended."""
-        own = self._worker()
-        return own is None or own is worker or own.has_ended()
+    def belongs_to(self, caller: Caller) -> bool:
+        """Tell whether it is this caller's, or of one that has ended."""
+        own = self._caller()
+        return own is None or own is caller or own.has_ended()
 
     def guarding_leases(self) -> list["Lease"]:
         """Return the leases of its blocks, and those whose release waits for a transaction."""
@@ -173,13 +172,13 @@ class RequestRegistries(set[LeaseRegistry]):
     def __bool__(self) -> bool:
         return not self.ended
 
-    def end(self, worker: Worker) -> list[LeaseRegistry]:
-        """Return those of this worker and of tasks that have ended; others keep what they have.
+    def end(self, caller: Caller) -> list[LeaseRegistry]:
+        """Return those of this caller and of tasks that have ended; others keep what they have.
 
         Before 6.1, Django calls a view in a child task of the one that begins and ends the request.
         """
         registries = [  # from a copy: others add to it
-            registry for registry in list(self) if registry.belongs_to(worker)
+            registry for registry in list(self) if registry.belongs_to(caller)
         ]
         self.ended = True
         self.clear()
@@ -191,18 +190,13 @@ _of_requests: WeakKeyDictionary[object, RequestRegistries] = WeakKeyDictionary()
 
 def current_registry() -> LeaseRegistry:
     """Return what was acquired by whom the running code works for."""
-    worker = current_worker()
-    registry: LeaseRegistry | None = worker.registry
+    caller = current_caller()
+    registry: LeaseRegistry | None = caller.registry
     if registry is None:
-        registry = worker.registry = LeaseRegistry(worker)
+        registry = caller.registry = LeaseRegistry(caller)
     return registry
-
-
-def current_asgi_request() -> object | None:
-    """Return what Django keeps for as long as it handles this request, if that is by ASGI."""
-    return SyncToAsync.thread_sensitive_context.get(None)
 
 
 def registries_of_ended_request(request: object) -> list[LeaseRegistry]:
     """Return the registries whose leases end with the request."""
-    return _of_requests.setdefault(request, RequestRegistries()).end(current_worker())
+    return _of_requests.setdefault(request, RequestRegistries()).end(current_caller())

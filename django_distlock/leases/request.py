@@ -9,8 +9,8 @@ from typing import NamedTuple
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_distlock.arguments import LONGEST_LABEL, validate_label
-from django_distlock.concurrency.callers import running_task
 from django_distlock.records import Owner
+from django_distlock.runtime import running_task
 
 
 def new_owner() -> Owner:

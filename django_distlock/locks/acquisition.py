@@ -7,7 +7,6 @@ from contextlib import suppress
 from django_distlock import clocks
 from django_distlock.arguments import validate_bool, validate_holds, validate_timeout
 from django_distlock.backends.base import QueueingStore, TransactionalStore
-from django_distlock.concurrency.callers import running_loop
 from django_distlock.concurrency.process_queue import contended, queues
 from django_distlock.concurrency.store_calls import StoreCalls, aask, ask
 from django_distlock.conf import lock_backends
@@ -20,6 +19,7 @@ from django_distlock.leases.registry import LeaseRegistry, current_registry
 from django_distlock.leases.request import Request, describe_holder, new_owner
 from django_distlock.locks.arguments import BackendTtl
 from django_distlock.records import Place
+from django_distlock.runtime import running_loop
 from django_distlock.semaphores.validation import validate_semaphore
 from django_distlock.signals import lock_acquired
 from django_distlock.transactions import (

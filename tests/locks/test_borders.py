@@ -205,7 +205,7 @@ def test_eager_tasks_are_no_exception(scripted: ScriptedBackend) -> None:
     workers = []
 
     async def note() -> None:
-        workers.append(callers.current_worker())
+        workers.append(callers.current_caller())
 
     async def main() -> None:
         asyncio.get_running_loop().set_task_factory(EAGER)
@@ -213,7 +213,7 @@ def test_eager_tasks_are_no_exception(scripted: ScriptedBackend) -> None:
         with pytest.raises(LockNotHeld):
             await asyncio.gather(arelease_lock("1234collectPayment"))
         await callers.continue_in_task(note())
-        assert workers == [callers.current_worker()]
+        assert workers == [callers.current_caller()]
         assert await arelease_lock("1234collectPayment") is True
 
     run(main())
@@ -236,7 +236,7 @@ def test_thread_whose_caller_has_ended_works_for_itself(scripted: ScriptedBacken
                 has_served.set()
 
     def use() -> None:
-        seen.append(callers.current_worker().has_ended())
+        seen.append(callers.current_caller().has_ended())
         seen.append(acquire("default"))
         seen.append(release_lock("1234collectPayment"))
 
@@ -566,7 +566,7 @@ def test_hundreds_of_acquisitions_leave_nothing_behind(alias: str) -> None:
 def alive() -> int:
     """Count the tasks that there are, and what is known of tasks and threads."""
     gc.collect()
-    return sum(type(each) in (asyncio.Task, callers.Worker) for each in gc.get_objects())
+    return sum(type(each) in (asyncio.Task, callers.Caller) for each in gc.get_objects())
 
 
 def test_detached_work_is_referred_to(scripted: ScriptedBackend) -> None:

@@ -19,7 +19,7 @@ from django.db import connection, transaction
 import django_distlock
 from django_distlock import acquire_lock, distributed_lock, lock_backends
 from django_distlock.concurrency.background import background
-from django_distlock.concurrency.callers import current_worker
+from django_distlock.concurrency.callers import current_caller
 from django_distlock.leases.registry import current_registry
 from tests.support.databases import committed
 from tests.support.holders import acquire, work_off
@@ -209,7 +209,7 @@ def forget_all() -> None:
         registry.remove(lease)
     registry.block_entries.clear()
     registry.deferred_releases.clear()
-    current_worker().registry = None
+    current_caller().registry = None
     lock_backends[ALIAS].clear()  # type: ignore[attr-defined]
 
 
