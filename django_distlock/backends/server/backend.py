@@ -1,8 +1,7 @@
-"""The lock server's backend: what is asked for each action, and what an answer means."""
+"""The backend of the lock server."""
 
-import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from itertools import chain
 from typing import Any, ClassVar, Final, cast
 
@@ -20,51 +19,46 @@ from django_distlock.backends.base import (
 )
 from django_distlock.backends.batches import Outcome
 from django_distlock.backends.cache_checks import validate_store_timeout
-from django_distlock.backends.memory import lock_info
 from django_distlock.backends.sockets.pools import Budget
 from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
-from django_distlock.fields import to_datetime
-from django_distlock.records import (
-    LOST,
-    Claim,
-    Grant,
-    LockInfo,
-    Owner,
-    Place,
-    Released,
-    Renewal,
-    RenewalOutcome,
-)
-from django_distlock.server.addresses import DEFAULT, Address, parse_address
+from django_distlock.records import Claim, Grant, LockInfo, Owner, Place, Released, Renewal
+from django_distlock.server.addresses import DEFAULT, parse_address
 from django_distlock.server.listings import PAGE
-from django_distlock.server.locks import LockSnapshot
-from django_distlock.server.secret import check_secret, read_secret
 
-from .connections import LockServer, Request
+from .connections import Request
 from .listening import Listener, QueuedPlace, listener
+from .messages import (
+    acquire_request,
+    join_request,
+    read_grant,
+    read_locks,
+    read_renewal,
+    release_request,
+    renew_request,
+    split_into_frames,
+)
+from .servers import secret_of, shared_server
 
-AROUND: Final = 100
-"""Bytes, about, of a lease in it, beside its texts."""
-SPOILED: Final = {"invalid", "frame", "internal"}
-"""What a server answers to a request because of what is in it."""
+REQUEST_ERRORS: Final = {"invalid", "frame", "internal"}
+"""The codes of errors that are due to the content of a request."""
 
 
 class ServerBackend(ListingStore, QueueingStore, AsyncStore):
     """Keeps locks in the process that `manage.py run_lock_server` runs, at `address`.
 
-    That is "host:port", "[::1]:port" or "unix:/path". The server is to know the same `secret`, a
-    text, or what `secret_file` has. What isn't on this machine is spoken to by TLS alone: `tls`,
-    with the system's certificate authorities, or those in the file `tls_ca`. A call ends within
+    The address is "host:port", "[::1]:port" or "unix:/path". Both sides know the same secret: a
+    text, `secret`, or the content of `secret_file`. Off this machine, TLS is required: `tls` trusts
+    the system's certificate authorities, `tls_ca` those in a file. A call ends within
     `store_timeout` seconds.
 
-    With `release_on_disconnect`, a lease ends when its process's connection does: so the lock of a
-    worker that was killed is free at once. But a worker that is only cut off from the server then
-    goes on without the lock until it notices, while another one gets it.
+    With `release_on_disconnect`, a lease also ends with its process's connection, so the lock of a
+    worker that was killed is free at once. But a worker that is only cut off from the server goes
+    on without the lock until it notices, while another one gets it.
 
-    A ttl is not longer than the server's --max-ttl, nor without end. A server that was killed
-    grants nothing for that long, while holders make their leases known again when these are
-    renewed. It does not guarantee that a lock outlasts the loss of the server's machine, or that
-    anybody gets one while it is down: there is one server, and no replica.
+    A ttl is at most the server's --max-ttl, and never unlimited. After a crash, the server grants
+    nothing for that long, while holders reclaim their leases by renewing them. It does not
+    guarantee that a lock outlasts the loss of the server's machine, or that anybody gets one while
+    the server is down: there is one server, and no replica.
     """
 
     supports_fencing: ClassVar[bool] = True
@@ -94,12 +88,12 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
             if tls_ca is not None:
                 validate_text("tls_ca", tls_ca, ", a path")
             self.address = parse_address(address)
-            self.secret = _secret(secret, secret_file)
+            self.secret = secret_of(secret, secret_file)
             if not (self.tls or self.address.is_local):
                 raise ValueError(f"{self.address} is not on this machine: give tls, or tls_ca")
             if self.tls and self.address.path:
                 raise ValueError("a unix socket needs no TLS: leave out tls and tls_ca")
-            self.server = _server(self.address, self.secret, store_timeout, self.tls, tls_ca)
+            self.server = shared_server(self.address, self.secret, store_timeout, self.tls, tls_ca)
         except (OSError, TypeError, ValueError) as error:
             reason = str(error).removesuffix(".")
             raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: {reason}.") from error
@@ -112,20 +106,20 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
         return clocks.monotonic() + self.store_timeout
 
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
-        request, undo = _acquisition(semaphore, owner, ttl, holder)
+        request, undo = acquire_request(semaphore, owner, ttl, holder)
         ask = self._binding(ttl).bind if self.release_on_disconnect else self.server.ask
-        return _grant(ask(request, self._budget.deadline(), undo))
+        return read_grant(ask(request, self._budget.deadline(), undo))
 
     async def aacquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str, *, deadline: float
     ) -> Grant | None:
         """See acquire()."""
-        request, undo = _acquisition(semaphore, owner, ttl, holder)
+        request, undo = acquire_request(semaphore, owner, ttl, holder)
         ask = self._binding(ttl).abind if self.release_on_disconnect else self.server.aask
-        return _grant(await ask(request, deadline, undo))
+        return read_grant(await ask(request, deadline, undo))
 
     def _binding(self, ttl: float | None) -> Listener:
-        """Return what asks for leases that end with the connection on which it listens."""
+        """Return the listener, with whose connection leases end."""
         found = listener(self.server)
         found.stay(self.alias, ttl or 0)
         return found
@@ -133,7 +127,7 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
     def join(
         self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
     ) -> QueuedPlace | None:
-        request = _joining(semaphore, owner, holder)
+        request = join_request(semaphore, owner, holder)
         return listener(self.server).join(request, wake, self._budget.deadline())
 
     async def ajoin(
@@ -146,7 +140,7 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
         deadline: float,
     ) -> QueuedPlace | None:
         """See join()."""
-        request = _joining(semaphore, owner, holder)
+        request = join_request(semaphore, owner, holder)
         return await listener(self.server).ajoin(request, wake, deadline)
 
     def leave(self, place: Place, granted: bool) -> None:
@@ -159,28 +153,28 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
         outcome = Outcome()
         if leases:
-            batches = _batches(leases, self.server.max_frame // 2)
+            batches = split_into_frames(leases, self.server.max_frame // 2)
             self._renew(batches, outcome, self._budget.deadline())
         return outcome.result()
 
     def _renew(self, batches: list[list[Claim]], outcome: Outcome, deadline: float) -> None:
-        """Renew these; of a batch that the server can't take, each lease by itself."""
-        spoiled: list[Claim] = []
+        """Renew these batches; if the server rejects one, renew each of its leases by itself."""
+        rejected: list[Claim] = []
         for batch, answer in zip(batches, self._ask_to_renew(batches, deadline), strict=True):
             if not isinstance(answer, Exception):
-                self._note(outcome, batch, answer)
-            elif len(batch) > 1 and getattr(answer.__cause__, "code", None) in SPOILED:
-                spoiled += batch
+                self._record(outcome, batch, answer)
+            elif len(batch) > 1 and getattr(answer.__cause__, "code", None) in REQUEST_ERRORS:
+                rejected += batch
             else:
                 outcome.failed(batch, answer)
-        if spoiled:
-            self._renew([[lease] for lease in spoiled], outcome, deadline)
+        if rejected:
+            self._renew([[lease] for lease in rejected], outcome, deadline)
 
     def _ask_to_renew(
         self, batches: list[list[Claim]], deadline: float
     ) -> list[Request | Exception]:
-        """Return the answer to each batch, or why there is none."""
-        requests = [_renewal(batch) for batch in batches]
+        """Return the answer to each batch, or the error."""
+        requests = [renew_request(batch) for batch in batches]
         if self.release_on_disconnect:
             bind = self._binding(_longest(chain.from_iterable(batches))).bind
             return [_try(partial(bind, request, deadline)) for request in requests]
@@ -195,29 +189,26 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
         outcome = Outcome()
         binds = self.release_on_disconnect
         ask = self._binding(_longest(leases)).abind if binds else self.server.aask
-        for batch in _batches(leases, self.server.max_frame // 2):
-            self._note(outcome, batch, await ask(_renewal(batch), deadline))
+        for batch in split_into_frames(leases, self.server.max_frame // 2):
+            self._record(outcome, batch, await ask(renew_request(batch), deadline))
         return outcome.result()
 
-    def _note(self, outcome: Outcome, leases: list[Claim], answer: Request) -> None:
-        """Record what the server said of each lease."""
+    def _record(self, outcome: Outcome, leases: list[Claim], answer: Request) -> None:
+        """Record the server's result for each lease."""
         for lease, end in zip(leases, answer["expires_at"], strict=True):
             if isinstance(end, dict):
                 reason = LockBackendUnavailable(f"{self.server}: {end.get('text')}")
                 outcome.failed([lease], reason)
-            elif end is None:
-                outcome.answered({Owner(lease.owner): LOST})
             else:
-                renewed = Renewal(RenewalOutcome.RENEWED, to_datetime(end))
-                outcome.answered({Owner(lease.owner): renewed})
+                outcome.answered({Owner(lease.owner): read_renewal(end)})
 
     def release(self, lease: Claim, keep: float = 0) -> Released:
-        answer = self.server.ask(_release(lease, keep), self._budget.deadline())
+        answer = self.server.ask(release_request(lease, keep), self._budget.deadline())
         return Released(answer["released"])
 
     async def arelease(self, lease: Claim, keep: float = 0, *, deadline: float) -> Released:
         """See release()."""
-        answer = await self.server.aask(_release(lease, keep), deadline)
+        answer = await self.server.aask(release_request(lease, keep), deadline)
         return Released(answer["released"])
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
@@ -228,7 +219,7 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
         found: list[LockInfo] = []
         while True:
             answer = self.server.ask(request, clocks.monotonic() + self.store_timeout)
-            found += [_info(answer["now"], *lock) for lock in answer["locks"]]
+            found += read_locks(answer)
             request["cursor"] = answer["cursor"]
             if request["cursor"] is None:
                 break
@@ -243,7 +234,7 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
         return released
 
     def status(self) -> dict[str, Any]:
-        """Return what the server says of itself."""
+        """Return the server's counts and limits."""
         return self.server.ask({"do": "status"}, self._budget.deadline())
 
     def check_deployment(self) -> list[CheckMessage]:
@@ -267,93 +258,8 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
         self.server.close()
 
 
-def _info(
-    now: int, semaphore: str, token: int, holder: str, acquired_at: int, left: float
-) -> LockInfo:
-    return lock_info(LockSnapshot(semaphore, "", token, holder, acquired_at, left), now)
-
-
-def _secret(secret: str | None, secret_file: str | None) -> bytes:
-    if (secret is None) is (secret_file is None):
-        raise ValueError("give either secret, a text, or secret_file, the path of a file with it")
-    if secret is not None:
-        return check_secret(secret)
-    try:
-        return read_secret(str(secret_file))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"secret_file: {error}") from error
-
-
-_servers: Final[dict[tuple[Any, ...], LockServer]] = {}
-
-
-def _server(
-    address: Address, secret: bytes, timeout: float, tls: bool, tls_ca: str | None
-) -> LockServer:
-    """Return this process's way to the server: its threads have their connections together."""
-    place = address, secret, timeout, tls, tls_ca
-    found = _servers.get(place)
-    if found is None:
-        context = _trusting(tls_ca) if tls else None
-        found = _servers.setdefault(place, LockServer(address, secret, timeout, context))
-    return found
-
-
-def _trusting(tls_ca: str | None) -> ssl.SSLContext:
-    """Return what speaks TLS to a server with a certificate of these authorities."""
-    try:
-        return ssl.create_default_context(cafile=tls_ca)
-    except OSError as error:
-        raise ValueError(f"tls_ca, {tls_ca!r}, can't be used: {error}") from error
-
-
-def _acquisition(
-    semaphore: str, owner: str, ttl: float | None, holder: str
-) -> tuple[Request, Request]:
-    """Return what acquires, and what undoes that."""
-    names = {"semaphore": semaphore, "owner": owner}
-    acquire = {"do": "acquire", **names, "ttl": ttl, "holder": _shorten(holder)}
-    return acquire, {"do": "release", **names}
-
-
-def _joining(semaphore: str, owner: str, holder: str) -> Request:
-    return {"do": "join", "semaphore": semaphore, "owner": owner, "holder": _shorten(holder)}
-
-
-def _grant(answer: Request) -> Grant | None:
-    token = answer["token"]
-    if token is None:
-        return None
-    return Grant(token, to_datetime(answer["acquired_at"]), to_datetime(answer["expires_at"]))
-
-
 def _longest(leases: Iterable[Claim]) -> float:
     return max((lease.ttl or 0 for lease in leases), default=0)
-
-
-def _batches(leases: Sequence[Claim], room: int) -> list[list[Claim]]:
-    """Return those together that go into one request of so many bytes, about."""
-    batches: list[list[Claim]] = [[]]
-    size = 0
-    for lease in leases:
-        # JSON has up to 12 bytes for a character, but then it is not of many.
-        length = AROUND + len(ascii(lease.semaphore)) + len(ascii(_shorten(lease.holder)))
-        if size + length > room and batches[-1]:
-            batches.append([])
-            size = 0
-        batches[-1].append(lease)
-        size += length
-    return batches if leases else []
-
-
-def _renewal(leases: list[Claim]) -> Request:
-    return {
-        "do": "renew",
-        "leases": [
-            [lease.semaphore, lease.owner, lease.ttl, lease.token, _shorten(lease.holder)]
-            for lease in leases
-        ],
-    }
 
 
 def _try(ask: Callable[[], Request]) -> Request | Exception:
@@ -361,20 +267,3 @@ def _try(ask: Callable[[], Request]) -> Request | Exception:
         return ask()
     except (LockBackendUnavailable, ValueError) as error:
         return error
-
-
-def _release(lease: Claim, keep: float) -> Request:
-    return {
-        "do": "release",
-        "semaphore": lease.semaphore,
-        "owner": lease.owner,
-        "keep": keep,
-        "token": lease.token,
-        "left": lease.remaining,
-    }
-
-
-@lru_cache
-def _shorten(holder: str) -> str:
-    """Return what the server takes of a text that is for people."""
-    return holder if len(holder) <= 1_000 else f"{holder[:999]}…"
