@@ -1,74 +1,34 @@
-"""`manage.py clear_stale_locks`: what it tidies up, and what it leaves alone."""
+"""`manage.py clear_stale_locks`: which locks it releases, and what it prints."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
 from io import StringIO
-from typing import Any
 from unittest import mock
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connections
 from django.test import override_settings
-from model_bakery import baker
 
-from django_distlock import LockBackendUnavailable, acquire_lock, lock_backends
-from django_distlock.backends.database import cleaning
-from django_distlock.fields import to_microseconds
-from django_distlock.leases.request import new_owner
+from django_distlock import LockBackendUnavailable
 from django_distlock.models import Lock
 from tests.support.databases import on_each_database
 from tests.support.processes import worker_environment
+from tests.support.stale_locks import (
+    SECRET,
+    found,
+    make,
+    make_held,
+    make_released,
+    make_stale,
+    rows,
+    run,
+)
 
 pytestmark = pytest.mark.django_db(databases="__all__")
-
-HOUR = timedelta(hours=1)
-# Between two minutes, so that the seconds which a test takes don't change what is shown.
-HALF = timedelta(minutes=30, seconds=30)
-SECRET = "5ec2e7" * 5
-
-
-def make(alias: str, semaphore: str, **values: Any) -> Lock:
-    lock: Lock = baker.make(Lock, _using=alias, semaphore=semaphore, **values)
-    return lock
-
-
-def make_stale(alias: str, semaphore: str, **values: Any) -> Lock:
-    """Write a lock that was acquired three hours ago, and expired two hours ago."""
-    now = datetime.now(UTC) - HALF
-    ended = {"acquired_at": now - 3 * HOUR, "expires_at": now - 2 * HOUR}
-    return make(alias, semaphore, **{"owner": SECRET, "token": 1, **ended, **values})
-
-
-def make_held(alias: str, semaphore: str) -> Lock:
-    now = datetime.now(UTC)
-    ends = {"acquired_at": now - HOUR, "expires_at": now + HOUR}
-    return make(alias, semaphore, owner=SECRET, token=1, **ends)
-
-
-def make_released(alias: str, semaphore: str, age: timedelta = 5 * HOUR, token: int = 1) -> Lock:
-    now = datetime.now(UTC) - HALF
-    ended = {"acquired_at": now - age - HOUR, "expires_at": now - age}
-    return make(alias, semaphore, owner="", token=token, **ended)
-
-
-def run(alias: str, *arguments: str) -> str:
-    """Run the command as a shell would, and return what it prints."""
-    output = StringIO()
-    call_command("clear_stale_locks", f"--backend={alias}", *arguments, stdout=output)
-    return output.getvalue()
-
-
-def rows(alias: str) -> list[dict[str, Any]]:
-    return [dict(row) for row in Lock.objects.using(alias).values()]
-
-
-def found(locks: Any) -> list[str]:
-    return [lock.semaphore for lock in locks]
 
 
 @on_each_database
@@ -163,174 +123,6 @@ def test_only_the_backend_that_was_asked_for_is_tidied() -> None:
     call_command("clear_stale_locks", stdout=StringIO())
     assert found(Lock.objects.using("default").stale()) == []
     assert found(Lock.objects.using("mariadb").stale()) == ["stale"]
-
-
-# Purging
-
-
-@on_each_database
-def test_locks_released_longer_ago_than_the_age_are_deleted(alias: str) -> None:
-    """Neither those released since, nor those that this very run released, nor held ones."""
-    make_released(alias, "old", age=25 * HOUR)
-    make_released(alias, "young", age=HOUR)
-    make_stale(alias, "stale")
-    make_held(alias, "held")
-    output = run(alias, "--purge-released", "1d")
-    assert output.splitlines()[-2:] == [
-        "old: unknown holder, acquired 1d 2h ago, released 1d 1h ago",
-        "1 released lock deleted.",
-    ]
-    assert found(Lock.objects.using(alias)) == ["held", "stale", "young"]
-
-
-@pytest.mark.parametrize(
-    ("age", "left"),
-    [
-        ("1m", []),
-        ("61m", ["minutes"]),
-        ("3600s", ["minutes"]),
-        ("3h", ["hours", "minutes"]),
-        ("1d", ["hours", "minutes"]),
-        ("3d", ["days", "hours", "minutes"]),
-    ],
-)
-def test_age_may_be_in_any_unit(age: str, left: list[str]) -> None:
-    """Seconds, minutes, hours or days."""
-    make_released("default", "minutes", age=timedelta(0))
-    make_released("default", "hours", age=2 * HOUR)
-    make_released("default", "days", age=48 * HOUR)
-    run("default", f"--purge-released={age}")
-    assert found(Lock.objects.using("default")) == left
-
-
-@on_each_database
-def test_nothing_is_deleted_unless_asked_for(alias: str) -> None:
-    """Released locks stay, and no word is said about deleting."""
-    make_released(alias, "old", age=1000 * HOUR)
-    assert "deleted" not in run(alias)
-    assert found(Lock.objects.using(alias)) == ["old"]
-
-
-@pytest.mark.parametrize("age", ["", "1", "1w", "-1d", "1.5h", "soon", "1d 2h"])
-def test_bad_age_is_a_clear_error(age: str) -> None:
-    """It names the option and shows what would be right, and nothing is released either."""
-    make_stale("default", "stale")
-    with pytest.raises(CommandError) as caught:
-        run("default", f"--purge-released={age}")
-    message = f"--purge-released: {age!r} is not a duration; write 90s, 15m, 12h or 1d."
-    assert message in str(caught.value)
-    assert found(Lock.objects.using("default").stale()) == ["stale"]
-
-
-@on_each_database
-def test_tokens_never_go_back_after_a_purge(alias: str) -> None:
-    """Without the row the next token is the clock's, which has passed the deleted one."""
-    first = acquire_lock("report", backend=alias)
-    assert first is not None
-    assert first.token is not None
-    first.release()
-    Lock.objects.using(alias).update(expires_at=datetime.now(UTC) - HOUR)
-    run(alias, "--purge-released=1m")
-    assert found(Lock.objects.using(alias)) == []
-    second = acquire_lock("report", backend=alias)
-    assert second is not None
-    assert second.token is not None
-    assert second.token > first.token
-
-
-@on_each_database
-def test_lock_whose_token_is_ahead_of_the_clock_is_kept(alias: str) -> None:
-    """After a step of the clock back the row is all that knows the last token."""
-    ahead = to_microseconds(datetime.now(UTC) + HOUR)
-    make_released(alias, "ahead", token=ahead)
-    make_released(alias, "behind")
-    assert "1 released lock deleted." in run(alias, "--purge-released=1h")
-    lease = acquire_lock("ahead", backend=alias)
-    assert lease is not None
-    assert lease.token == ahead + 1
-
-
-# Beside running workers
-
-
-@pytest.fixture
-def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each lock be a batch of its own."""
-    monkeypatch.setattr(cleaning, "BATCH", 1)
-    monkeypatch.setattr(cleaning, "PAGE", 1)
-
-
-class Intrusion(StringIO):
-    """An output that lets a worker act as soon as a line about the first lock is printed."""
-
-    def __init__(self, act: Any) -> None:
-        super().__init__()
-        self.act = act
-
-    def write(self, text: str) -> int:
-        if text.startswith("first:"):
-            self.act()
-        return super().write(text)
-
-
-@on_each_database
-@pytest.mark.usefixtures("one_at_a_time")
-def test_lock_that_a_worker_takes_after_the_listing_is_left_to_it(alias: str) -> None:
-    """A stale lock may be acquired before its turn comes: it isn't stale any more."""
-    make_stale(alias, "first")
-    make_stale(alias, "second")
-    owner = new_owner()
-    output = Intrusion(lambda: lock_backends[alias].acquire("second", owner, 60, "worker"))
-    call_command("clear_stale_locks", f"--backend={alias}", stdout=output)
-    assert "1 stale lock released." in output.getvalue()
-    assert "second:" not in output.getvalue()
-    lock = Lock.objects.using(alias).get(semaphore="second")
-    assert (lock.owner, lock.holder) == (owner, "worker")
-    assert found(Lock.objects.using(alias).held()) == ["second"]
-
-
-@on_each_database
-@pytest.mark.usefixtures("one_at_a_time")
-def test_lock_that_was_granted_and_expired_meanwhile_is_told_with_its_last_holder(
-    alias: str,
-) -> None:
-    """What is printed is what was released."""
-    make_stale(alias, "first")
-    make_stale(alias, "second")
-    locks = Lock.objects.using(alias)
-    output = Intrusion(lambda: locks.filter(semaphore="second").update(token=2, holder="next"))
-    call_command("clear_stale_locks", f"--backend={alias}", stdout=output)
-    assert found(locks.stale()) == []
-    assert "second: next" in output.getvalue()
-
-
-@on_each_database
-@pytest.mark.usefixtures("one_at_a_time")
-def test_lock_that_a_worker_takes_before_the_purge_is_not_deleted(alias: str) -> None:
-    """A released lock may be acquired before its turn comes."""
-    make_released(alias, "first")
-    make_released(alias, "second")
-    owner = new_owner()
-    output = Intrusion(lambda: lock_backends[alias].acquire("second", owner, 60, "worker"))
-    call_command("clear_stale_locks", f"--backend={alias}", "--purge-released=1h", stdout=output)
-    assert "1 released lock deleted." in output.getvalue()
-    assert found(Lock.objects.using(alias).held()) == ["second"]
-
-
-@on_each_database
-def test_expired_holder_cannot_release_what_was_cleared_and_taken_since(alias: str) -> None:
-    """It gets "lost", and its successor is untouched."""
-    late = acquire_lock("report", backend=alias)
-    assert late is not None
-    Lock.objects.using(alias).update(expires_at=datetime.now(UTC) - HOUR)
-    run(alias)
-    successor = new_owner()
-    assert lock_backends[alias].acquire("report", successor, 60, "successor") is not None
-    assert late.release() is False
-    assert Lock.objects.using(alias).get(semaphore="report").owner == successor
-
-
-# What can't be done
 
 
 def test_unknown_backend_is_a_command_error() -> None:

@@ -10,14 +10,7 @@ from django.core.management import CommandError
 
 from django_distlock.records import LeaseClaim
 from tests.support.concurrency import until
-from tests.support.lock_server_command import (
-    BACKEND,
-    SECRET,
-    Command,
-    Place,
-    said,
-    server_settings,
-)
+from tests.support.lock_server_command import BACKEND, SECRET, Command, Place, said, server_settings
 from tests.support.lock_servers import start_lock_server
 
 if TYPE_CHECKING:

@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.concurrency import until
-from tests.support.lock_client import (
-    Endpoint,
-    LockClient,
-    endpoint_of,
-    friend,
-)
+from tests.support.lock_client import Endpoint, LockClient, endpoint_of, friend
 from tests.support.lock_servers import KINDS, flawless_lock_server
 
 if TYPE_CHECKING:

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from django_distlock.server import protocol, requests
-from tests.support.lock_client import (
-    Endpoint,
-    LockClient,
-    Serving,
-    endpoint_of,
-    friend,
-    line,
-)
+from tests.support.lock_client import Endpoint, LockClient, Serving, endpoint_of, friend, line
 from tests.support.lock_servers import KINDS
 
 if TYPE_CHECKING:

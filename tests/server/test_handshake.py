@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.lock_client import (
-    ONE,
-    Endpoint,
-    LockClient,
-    Serving,
-    friend,
-    line,
-    proof,
-)
+from tests.support.lock_client import ONE, Endpoint, LockClient, Serving, friend, line, proof
 
 if TYPE_CHECKING:
     from collections.abc import Callable

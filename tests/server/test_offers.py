@@ -9,14 +9,7 @@ import pytest
 from django_distlock.server import connection
 from django_distlock.server.transitions import OFFER_SECONDS
 from tests.support.concurrency import until
-from tests.support.lock_client import (
-    ONE,
-    TWO,
-    Endpoint,
-    LockClient,
-    Serving,
-    friend,
-)
+from tests.support.lock_client import ONE, TWO, Endpoint, LockClient, Serving, friend
 
 pytestmark = pytest.mark.needs("lock_server")
 

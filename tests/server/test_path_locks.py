@@ -11,11 +11,7 @@ import pytest
 from django_distlock.server.path_lock import InUse, PathLock
 from tests.support.concurrency import until
 from tests.support.lock_server_command import Place
-from tests.support.lock_server_state import (
-    FRESH,
-    LONG,
-    NOTHING_YET,
-)
+from tests.support.lock_server_state import FRESH, LONG, NOTHING_YET
 from tests.support.processes import strike
 
 if TYPE_CHECKING:

@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.lock_client import (
-    ONE,
-    LockClient,
-    Serving,
-    endpoint_of,
-    friend,
-)
+from tests.support.lock_client import ONE, LockClient, Serving, endpoint_of, friend
 from tests.support.lock_servers import start_lock_server
 
 if TYPE_CHECKING:

@@ -7,14 +7,7 @@ from typing import Any
 import pytest
 
 from django_distlock.server import request_fields
-from tests.support.lock_client import (
-    ONE,
-    Endpoint,
-    LockClient,
-    Serving,
-    friend,
-    line,
-)
+from tests.support.lock_client import ONE, Endpoint, LockClient, Serving, friend, line
 
 pytestmark = pytest.mark.needs("lock_server")
 

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.lock_client import (
-    ONE,
-    TWO,
-    Endpoint,
-    LockClient,
-    Serving,
-    friend,
-)
+from tests.support.lock_client import ONE, TWO, Endpoint, LockClient, Serving, friend
 
 pytestmark = pytest.mark.needs("lock_server")
 

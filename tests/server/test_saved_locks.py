@@ -11,14 +11,7 @@ import pytest
 
 from tests.support.concurrency import until
 from tests.support.lock_server_command import Place
-from tests.support.lock_server_state import (
-    FRESH,
-    LONG,
-    NOTHING_YET,
-    change,
-    content,
-    leave,
-)
+from tests.support.lock_server_state import FRESH, LONG, NOTHING_YET, change, content, leave
 
 pytestmark = pytest.mark.once
 

@@ -15,13 +15,7 @@ from django_distlock.management.commands import run_lock_server
 from django_distlock.server import saved_state
 from django_distlock.server.locks import LockSnapshot
 from django_distlock.server.saved_state import StateFile, Unreadable
-from tests.support.lock_server_state import (
-    FRESH,
-    LONG,
-    crash,
-    in_the_way,
-    leave,
-)
+from tests.support.lock_server_state import FRESH, LONG, crash, in_the_way, leave
 from tests.support.lock_servers import write_secret
 
 if TYPE_CHECKING:

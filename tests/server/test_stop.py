@@ -9,14 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.lock_client import (
-    ONE,
-    LockClient,
-    Serving,
-    endpoint_of,
-    friend,
-    line,
-)
+from tests.support.lock_client import ONE, LockClient, Serving, endpoint_of, friend, line
 from tests.support.lock_servers import start_lock_server, state_file
 
 pytestmark = pytest.mark.needs("lock_server")

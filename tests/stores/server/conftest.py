@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from django_distlock.backends.server import ServerBackend
 from tests.support.concurrency import until
 from tests.support.lock_servers import is_unused, locks_of, note_places
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from django_distlock.backends.server import ServerBackend
+    from tests.support.servers import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.support.servers import Server
 
 
@@ -36,3 +42,15 @@ def patient_lock_server_store(patient_lock_server: Server) -> Iterator[ServerBac
 def joined(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Return the places in queues of which their waiters know. See note_places()."""
     return note_places(monkeypatch)
+
+
+@pytest.fixture
+def lock_server(servers: dict[str, Server]) -> Server:
+    """Return the server that runs for all tests."""
+    return servers["lock_server"]
+
+
+@pytest.fixture
+def tls_lock_server(servers: dict[str, Server]) -> Server:
+    """Return the one that speaks TLS."""
+    return servers["lock_server_tls"]

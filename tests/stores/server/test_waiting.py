@@ -15,13 +15,7 @@ from tests.support.concurrency import elsewhere, run, until
 from tests.support.holders import acquire, holding
 from tests.support.lock_client import endpoint_of, friend
 from tests.support.lock_server_proxy import LockServerProxy
-from tests.support.lock_servers import (
-    ALIAS,
-    host_and_port,
-    listens,
-    locks_at,
-    waiting,
-)
+from tests.support.lock_servers import ALIAS, host_and_port, listens, locks_at, waiting
 from tests.support.lossy_proxy import HoldingProxy, LossyProxy
 
 if TYPE_CHECKING:
