@@ -8,7 +8,7 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable, Iterable
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +16,7 @@ import asgiref.sync
 from asgiref.sync import AsyncToSync, SyncToAsync
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.http import StreamingHttpResponse
 
 Task = asyncio.Task[Any]
 
@@ -256,3 +257,12 @@ def transaction_key(connection: BaseDatabaseWrapper) -> object:
     known of the next.
     """
     return next(iter(read_private(connection, "atomic_blocks", ())), connection)
+
+
+def streamed_content(response: StreamingHttpResponse) -> Iterable[Any] | AsyncIterable[Any]:
+    """Return the content as the view gave it, so that its own aclose() can be called.
+
+    Where Django doesn't say so, it is wrapped in a generator, which closes it some time later.
+    """
+    content: Iterable[Any] | AsyncIterable[Any] | None = read_private(response, "_iterator")
+    return response.streaming_content if content is None else content

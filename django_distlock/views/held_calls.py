@@ -26,7 +26,7 @@ from django_distlock.transactions import open_transactions
 from .atomic_requests import request_transactions
 from .calls import Call
 from .decorable import refuse_lazy_result
-from .streaming import keep_until_closed
+from .streaming import release_when_closed
 
 
 def run(call: Call) -> Any:
@@ -101,7 +101,7 @@ def _hold(call: Call, lease: Lease) -> Any:
             release_block(lease, failed=True)
             raise
         entry.exit()
-        if not keep_until_closed(result, lease):
+        if not release_when_closed(result, lease):
             answered = call.answers and not open_transactions()
             release_block(lease, failed=False, answered=answered)
         return result
@@ -126,7 +126,7 @@ async def _ahold(call: Call, lease: Lease) -> Any:
             await arelease_block(lease, failed=True)
             raise
         entry.exit()
-        if not keep_until_closed(result, lease):
+        if not release_when_closed(result, lease):
             await arelease_block(lease, failed=False, answered=call.answers)
         return result
     except BaseException:

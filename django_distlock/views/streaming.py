@@ -1,54 +1,74 @@
-"""A response whose content is made while it is sent keeps its lock until it is closed."""
+"""A response whose content is produced while it is sent keeps its lock until it is closed."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Any
 
 from django.http import FileResponse, StreamingHttpResponse
 
 from django_distlock.leases.lease import Lease
+from django_distlock.runtime import streamed_content
 
 
-def keep_until_closed(result: Any, lease: Lease) -> bool:
-    """Let the lease end with this response, if it is one whose content is yet to be made.
+def release_when_closed(result: Any, lease: Lease) -> bool:
+    """Release the lease when this response is closed. False if it has no content to produce yet.
 
-    A FileResponse's is there already.
+    A FileResponse's content exists already.
     """
     if lease.released or not isinstance(result, StreamingHttpResponse):
         return False
     if isinstance(result, FileResponse):
         return False
-
-    def release() -> None:
-        if not lease.released:
-            lease.cleanup_release()
-
-    # Under ASGI, Django doesn't close a response whose content can't be made or sent to its end.
-    content: Any = result._iterator  # type: ignore[attr-defined]
-    wrap: Any = _until_its_end_async if result.is_async else _until_its_end
-    result.streaming_content = wrap(content, release)
-    closers: list[Any] = result._resource_closers  # type: ignore[attr-defined]
-    closers.append(release)
+    content = streamed_content(result)
+    # Django closes what it is given as content together with the response.
+    if isinstance(content, AsyncIterable):
+        result.streaming_content = _AsyncContent(content, lease)
+    else:
+        result.streaming_content = _Content(content, lease)
     return True
 
 
-def _until_its_end(content: Iterator[bytes], release: Callable[[], None]) -> Iterator[bytes]:
-    try:
-        yield from content
-    except BaseException:
-        release()
-        raise
+class _Held:
+    """Content that is produced under a lock."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+
+    def close(self) -> None:
+        """Release the lock, if that has not been done."""
+        if not self._lease.released:
+            self._lease.cleanup_release()
 
 
-async def _until_its_end_async(
-    content: AsyncIterator[bytes], release: Callable[[], None]
-) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in content:
-            yield chunk
-    except BaseException:
+class _Content(_Held):
+    """Under ASGI, Django doesn't close a response whose content fails: that releases, too."""
+
+    def __init__(self, content: Iterable[Any], lease: Lease) -> None:
+        super().__init__(lease)
+        self._content = content
+
+    def __iter__(self) -> Iterator[Any]:
         try:
-            if close := getattr(content, "aclose", None):
-                await close()
-        finally:
-            release()
-        raise
+            yield from self._content
+        except BaseException:
+            self.close()
+            raise
+
+
+class _AsyncContent(_Held):
+    """See _Content."""
+
+    def __init__(self, content: AsyncIterable[Any], lease: Lease) -> None:
+        super().__init__(lease)
+        self._content = content
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        try:
+            async for chunk in self._content:
+                yield chunk
+        except BaseException:
+            try:
+                if close := getattr(self._content, "aclose", None):
+                    await close()
+            finally:
+                self.close()
+            raise

@@ -46,6 +46,20 @@ def test_contended_block_raises(scripted: ScriptedBackend) -> None:
         pytest.fail("ran")
 
 
+def test_stop_iteration_passes_a_block_and_a_call(scripted: ScriptedBackend) -> None:
+    """As any other exception: a coroutine or generator of ours would make a RuntimeError of it."""
+    with pytest.raises(StopIteration), distributed_lock("report"):
+        next(iter([]))
+
+    @distributed_lock(lambda: "report")
+    def work() -> None:
+        next(iter([]))
+
+    with pytest.raises(StopIteration):
+        work()
+    assert scripted.calls == ["acquire", "release"] * 2
+
+
 def test_one_object_serves_nested_and_simultaneous_blocks(scripted: ScriptedBackend) -> None:
     """It keeps no state of a block (peer defects 1 and 9)."""
     lock = distributed_lock("report")

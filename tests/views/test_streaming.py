@@ -234,3 +234,57 @@ def test_streaming_response_whose_lease_was_released_keeps_nothing(
     acquired[-1].release()
     response.close()
     assert scripted.calls == ["acquire", "release"] * 2
+
+
+class MovedContent(StreamingHttpResponse):
+    """Keeps its content in another attribute, as a later version of Django may."""
+
+    is_async = False
+
+    @property
+    def streaming_content(self) -> Any:
+        """Return the content."""
+        return self.moved
+
+    @streaming_content.setter
+    def streaming_content(self, content: Any) -> None:
+        self.moved = content
+
+    def close(self) -> None:
+        """Close the content, too."""
+        self.moved.close()
+        super().close()
+
+
+def test_streaming_response_needs_no_private_attribute(scripted: ScriptedBackend) -> None:
+    """Where Django has no such attribute, the public one does."""
+
+    @distributed_lock("report")
+    def make() -> Any:
+        return MovedContent(iter(["one", "two"]))
+
+    response = make()
+    assert not hasattr(response, "_iterator")
+    assert scripted.owner != ""
+    assert list(response.streaming_content) == ["one", "two"]
+    response.close()
+    assert scripted.calls == ["acquire", "release"]
+
+
+def test_async_streaming_response_needs_no_private_attribute(scripted: ScriptedBackend) -> None:
+    """See above."""
+
+    @distributed_lock("report")
+    async def make() -> Any:
+        return MovedContent(chunks())
+
+    async def main() -> list[str]:
+        response = await make()
+        found = [chunk async for chunk in response.streaming_content]
+        assert scripted.owner != ""
+        response.close()
+        await others_ended()
+        return found
+
+    assert run(main()) == ["one", "two"]
+    assert scripted.owner == ""
