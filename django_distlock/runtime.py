@@ -266,3 +266,25 @@ def streamed_content(response: StreamingHttpResponse) -> Iterable[Any] | AsyncIt
     """
     content: Iterable[Any] | AsyncIterable[Any] | None = read_private(response, "_iterator")
     return response.streaming_content if content is None else content
+
+
+def atomic_exemptions(view: Callable[..., Any]) -> set[str] | None:
+    """Return the databases that non_atomic_requests() exempts the view from ATOMIC_REQUESTS for.
+
+    None where Django doesn't say so. Then it opens its transaction around a locked view, and the
+    release waits for the end of that.
+    """
+    exempt: set[str] | None = read_private(view, "_non_atomic_requests")
+    if exempt is None and read_private(_exempt, "_non_atomic_requests") is not None:
+        return set()
+    return exempt
+
+
+@transaction.non_atomic_requests
+def _exempt() -> None:
+    """Show where Django keeps a view's exemptions."""
+
+
+def set_atomic_exemptions(view: Callable[..., Any], exempt: set[str]) -> None:
+    """Exempt the view from ATOMIC_REQUESTS for these databases."""
+    vars(view)["_non_atomic_requests"] = exempt

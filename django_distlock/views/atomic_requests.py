@@ -1,4 +1,4 @@
-"""The lock has to outlast the transaction that ATOMIC_REQUESTS puts around a view."""
+"""Open the transactions of ATOMIC_REQUESTS inside the lock: it must outlast their commit."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -7,14 +7,15 @@ from typing import Any
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
 
+from django_distlock.runtime import atomic_exemptions, set_atomic_exemptions
 from django_distlock.transactions import open_transactions
 
 
 class LockedExemptions(set[str]):
-    """The `_non_atomic_requests` of a locked view.
+    """The databases that a locked view is exempt from ATOMIC_REQUESTS for.
 
-    Django finds every alias in it, and so opens no transaction around the lock: that is done inside
-    it. What it really holds are the aliases that `transaction.non_atomic_requests` put there.
+    Django finds every alias in it, so it opens no transaction around the lock; they are opened
+    inside. The aliases that it really contains come from `transaction.non_atomic_requests`.
     """
 
     def __contains__(self, alias: object) -> bool:
@@ -22,20 +23,22 @@ class LockedExemptions(set[str]):
 
 
 def take_over_transactions(locked: Callable[..., Any], view: Callable[..., Any]) -> None:
-    """Let no transaction be opened around the locked view; two locks share one set."""
-    exempt: set[str] = getattr(view, "_non_atomic_requests", set())
-    if not isinstance(exempt, LockedExemptions):
-        exempt = LockedExemptions(exempt)
-    vars(locked)["_non_atomic_requests"] = exempt
+    """Keep Django from opening transactions around the locked view. Two locks share one set."""
+    exempt = atomic_exemptions(view)
+    if exempt is not None:
+        if not isinstance(exempt, LockedExemptions):
+            exempt = LockedExemptions(exempt)
+        set_atomic_exemptions(locked, exempt)
 
 
 @contextmanager
 def request_transactions(request: HttpRequest, view: Callable[..., Any]) -> Iterator[bool]:
-    """Open what ATOMIC_REQUESTS asks for, if Django left it to us and no lock is further inside.
+    """Open the transactions that Django left to us, unless another lock inside will.
 
-    Yield whether there was anything to open.
+    Yield whether there were any.
     """
-    aliases = [] if _is_locked(view) else _left_to_us(request)
+    is_locked = isinstance(atomic_exemptions(view), LockedExemptions)
+    aliases = [] if is_locked else _left_to_us(request)
     with ExitStack() as stack:
         for alias in aliases:
             stack.enter_context(transaction.atomic(using=alias))
@@ -43,15 +46,15 @@ def request_transactions(request: HttpRequest, view: Callable[..., Any]) -> Iter
 
 
 def is_atomic(request: HttpRequest) -> bool:
-    """Tell whether transactions are around the view, ours or Django's, that undo what fails."""
+    """Tell whether transactions are around the view, ours or Django's, that undo a failure."""
     return bool(_left_to_us(request) or open_transactions())
 
 
 def rolled_back(response: HttpResponse) -> HttpResponse:
-    """Let what the request did be undone by the transactions around a locked method.
+    """Have the transactions around a locked method rolled back, and return the response.
 
-    They are Django's own: only of a whole view are they opened inside the lock. The response is
-    rendered by now, since nothing can be asked of the database any more.
+    They are Django's own: ours are only opened inside the lock of a whole view. The response must
+    be rendered by now, since the database takes no more queries.
     """
     for connection in open_transactions():
         connection.set_rollback(True)
@@ -59,20 +62,12 @@ def rolled_back(response: HttpResponse) -> HttpResponse:
 
 
 def _left_to_us(request: HttpRequest) -> list[str]:
-    """Return on which databases Django would have opened a transaction, but for our locks."""
-    exempt = _resolved_exemptions(request)
+    """Return the databases for which Django would have opened a transaction, but for our locks."""
+    match = request.resolver_match
+    exempt = atomic_exemptions(match.func) if match else None
     if not isinstance(exempt, LockedExemptions):
         return []
     return [alias for alias in reversed(_atomic_aliases()) if alias not in set(exempt)]
-
-
-def _resolved_exemptions(request: HttpRequest) -> set[str]:
-    match = request.resolver_match
-    return getattr(match.func, "_non_atomic_requests", set()) if match else set()
-
-
-def _is_locked(view: Callable[..., Any]) -> bool:
-    return isinstance(getattr(view, "_non_atomic_requests", None), LockedExemptions)
 
 
 def _atomic_aliases() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter as Tally
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,22 +17,10 @@ from tests.support.databases import SERVERS, committed, on_each_database, on_eac
 from tests.support.holders import acquire, due_now, free_for_others, renew_now, take_away, work_off
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from tests.support.scripted_store import ScriptedBackend
-from tests.support.signals import NAMES, Told, signal
+from tests.support.signals import NAMES, Told, received, signal
 
 pytestmark = committed
-
-
-@contextmanager
-def received(name: str, receive: Callable[..., object]) -> Iterator[None]:
-    """Call this for each signal of that name in the block."""
-    signal(name).connect(receive, weak=False, dispatch_uid="received")
-    try:
-        yield
-    finally:
-        signal(name).disconnect(dispatch_uid="received")
 
 
 def test_lease_is_complete_when_it_is_told(scripted: ScriptedBackend) -> None:

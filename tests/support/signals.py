@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django_distlock import Lease, signals
 from tests.support.holders import renew_now, take_away, work_off
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from django.dispatch import Signal
 
@@ -21,6 +22,16 @@ def signal(name: str) -> Signal:
     """Return one of the signals."""
     found: Signal = getattr(signals, f"lock_{name}")
     return found
+
+
+@contextmanager
+def received(name: str, receive: Callable[..., object]) -> Iterator[None]:
+    """Call this for each signal of that name in the block."""
+    signal(name).connect(receive, weak=False, dispatch_uid="received")
+    try:
+        yield
+    finally:
+        signal(name).disconnect(dispatch_uid="received")
 
 
 class Told:
