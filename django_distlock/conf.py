@@ -17,7 +17,7 @@ from .backends.base import BaseLockBackend
 from .backends.cache_checks import describe
 from .exceptions import InvalidLockBackend, LockBackendUnavailable
 from .redaction.credentials import shows_credentials, without_credentials
-from .redaction.tracebacks import call_store
+from .redaction.tracebacks import ClearedVariables
 
 if TYPE_CHECKING:
     _ConnectionHandler = BaseConnectionHandler[BaseLockBackend]
@@ -66,7 +66,8 @@ class LockBackendHandler(_ConnectionHandler):
 
     def create_connection(self, alias: str) -> BaseLockBackend:
         try:
-            return call_store(self._create, alias)
+            with ClearedVariables():
+                return self._create(alias)
         except (InvalidLockBackend, LockBackendUnavailable) as error:
             if not shows_credentials(error):
                 raise

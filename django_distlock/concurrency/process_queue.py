@@ -1,4 +1,7 @@
-"""Who waits for which lock in this process, in order: the first asks the store, for all of them."""
+"""Order the threads and tasks of this process that wait for the same lock.
+
+Only the first of a queue asks the store, so many waiters cost no more queries than one.
+"""
 
 import asyncio
 import os
@@ -8,13 +11,13 @@ from typing import Final, Protocol
 
 from django_distlock import clocks
 
-MOMENT: Final = 0.1
-"""Seconds for which a lock that was handed over counts as contended."""
-MANY: Final = 10_000
+HANDOVER_SECONDS: Final = 0.1
+"""How long a lock that was handed over counts as contended."""
+MOST_HANDOVERS: Final = 10_000
 
 
 class Waiter(Protocol):
-    """A thread or a task that waits."""
+    """A thread or task that waits for a lock."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None: ...
@@ -22,9 +25,10 @@ class Waiter(Protocol):
 
 
 class Queue:
-    """The threads of this process that wait for a lock, or the tasks of an event loop that do.
+    """The waiters for one lock: all threads of this process, or all tasks of one event loop.
 
-    They are kept apart, since a task that asks may need a thread in which another one waits.
+    Threads and tasks have separate queues, because a task that asks the store may need a thread in
+    which another waiter sits.
     """
 
     __slots__ = ("_waiters",)
@@ -36,11 +40,11 @@ class Queue:
         return bool(self._waiters)
 
     def add(self, waiter: Waiter) -> None:
-        """Let it be the last."""
+        """Append the waiter."""
         self._waiters.append(waiter)
 
     def remove(self, waiter: Waiter) -> None:
-        """Let it wait no more: if it was the first, it is the next one's turn."""
+        """Remove the waiter. If it was the first, wake the next one."""
         if waiter in self._waiters:
             was_first = self.is_first(waiter)
             self._waiters.remove(waiter)
@@ -48,24 +52,24 @@ class Queue:
                 self.wake_first()
 
     def is_first(self, waiter: Waiter) -> bool:
-        """Tell whether it is its turn to ask the store."""
+        """Return whether it is this waiter's turn to ask the store."""
         return self._waiters[0] is waiter
 
     def wake_first(self) -> None:
-        """Let the first one ask now."""
+        """Wake the first waiter, so that it asks the store now."""
         if self._waiters:
             self._waiters[0].wake()
 
 
 class Queues:
-    """The queues of this process, of which each lock has one for threads and one for each loop."""
+    """The queues of this process: for each lock, one for threads and one for each event loop."""
 
     def __init__(self) -> None:
-        self.begin_anew()
+        self.clear()
 
-    def begin_anew(self) -> None:
-        """Know of no waiter, as a child that was forked."""
-        # Reentrant: what is collected in between may release a lock.
+    def clear(self) -> None:
+        """Forget all waiters: a forked child has none of its parent's."""
+        # Reentrant: the garbage collector may run here, and release a lock.
         self._changing = threading.RLock()
         self._of: dict[tuple[str, str], dict[asyncio.AbstractEventLoop | None, Queue]] = {}
 
@@ -73,7 +77,7 @@ class Queues:
         return len(self._of)
 
     def join(self, backend: str, semaphore: str, waiter: Waiter) -> Queue:
-        """Let the waiter be the last in the queue for this lock."""
+        """Append the waiter to the queue for this lock."""
         with self._changing:
             queues = self._of.setdefault((backend, semaphore), {})
             queue = queues.setdefault(waiter.loop, Queue())
@@ -81,7 +85,7 @@ class Queues:
         return queue
 
     def leave(self, backend: str, semaphore: str, waiter: Waiter) -> None:
-        """Let it wait no more, if it does."""
+        """Remove the waiter from the queue for this lock, if it is in there."""
         name = backend, semaphore
         with self._changing:
             queues = self._of.get(name, {})
@@ -93,11 +97,11 @@ class Queues:
                 self._of.pop(name, None)
 
     def has(self, backend: str, semaphore: str, loop: asyncio.AbstractEventLoop | None) -> bool:
-        """Tell whether there is one for this lock, to stand in rather than to overtake it."""
+        """Return whether there is a queue for this lock, which a new waiter must not overtake."""
         return bool(self._of) and loop in self._of.get((backend, semaphore), ())
 
-    def tell_free(self, backend: str, semaphore: str) -> None:
-        """Let the first ones that wait for this lock ask now."""
+    def wake_first(self, backend: str, semaphore: str) -> None:
+        """Wake the first waiter of each queue for this lock, which was released."""
         if not self._of:
             return
         with self._changing:
@@ -105,37 +109,32 @@ class Queues:
                 queue.wake_first()
 
 
-class Contended:
-    """The locks that this process handed over a moment ago: somebody else has them, most likely.
+class RecentHandovers:
+    """Locks that this process just handed over to a waiter, so most likely contended.
 
-    Who may wait for one joins its queue, rather than to be refused first.
+    An acquisition that may wait joins the store's queue at once, without a first attempt.
     """
 
     def __init__(self) -> None:
         self._until: dict[tuple[str, str], float] = {}
 
     def add(self, backend: str, semaphore: str) -> None:
-        """Remember it, for a moment."""
-        if len(self._until) >= MANY:
+        """Remember the handover for a moment."""
+        if len(self._until) >= MOST_HANDOVERS:
             self._until.clear()
-        self._until[backend, semaphore] = clocks.monotonic() + MOMENT
+        self._until[backend, semaphore] = clocks.monotonic() + HANDOVER_SECONDS
 
-    def has(self, backend: str, semaphore: str) -> bool:
-        """Tell whether that was a moment ago, and forget it."""
+    def pop(self, backend: str, semaphore: str) -> bool:
+        """Return whether the lock was handed over a moment ago, and forget that."""
         return bool(self._until) and self._until.pop((backend, semaphore), 0) > clocks.monotonic()
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all handovers."""
         self._until.clear()
 
 
 queues = Queues()
-contended = Contended()
+recent_handovers = RecentHandovers()
 
-
-def _begin_anew() -> None:
-    queues.begin_anew()
-    contended.clear()
-
-
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(after_in_child=queues.clear)
+os.register_at_fork(after_in_child=recent_handovers.clear)

@@ -1,13 +1,12 @@
-"""The policy asks a store through StoreCalls: it is written once, as coroutines.
+"""Call a store from a policy that is written once, for sync and async code.
 
-Sync code runs a policy by ask(), whose calls to the store return at once, so that nothing ever
-suspends: an exception, wherever it strikes, passes through the policy as through any function.
-Async code awaits it, and what it asks, in its event loop or in a thread.
+A policy is a coroutine function that takes StoreCalls. In sync code, ask() runs it to its end in
+this thread: no call of SyncCalls suspends, so an exception passes through the policy as through any
+function. In async code, aask() awaits it in the event loop, or runs it in a thread by ask().
 """
 
 import asyncio
 import logging
-import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -15,7 +14,7 @@ from django_distlock import signals
 from django_distlock.backends.base import AsyncStore, BaseLockBackend, QueueingStore
 from django_distlock.conf import lock_backends
 from django_distlock.records import Claim, Grant, Place, Released, Renewal
-from django_distlock.redaction.tracebacks import call_store, clear_variables
+from django_distlock.redaction.tracebacks import ClearedVariables
 from django_distlock.transactions import open_transactions
 
 from .background import background
@@ -34,7 +33,7 @@ SIGNALS = (
 
 
 class StoreCalls(Protocol):
-    """What a policy may ask of its store. See BaseLockBackend for each."""
+    """The calls that a policy may make. See BaseLockBackend for each."""
 
     async def acquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str
@@ -61,31 +60,36 @@ class SyncCalls:
     async def acquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str
     ) -> Grant | None:
-        return call_store(self._store.acquire, semaphore, owner, ttl, holder)
+        with ClearedVariables():
+            return self._store.acquire(semaphore, owner, ttl, holder)
 
     async def join(
         self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
     ) -> Place | None:
-        if isinstance(self._store, QueueingStore):
-            return call_store(self._store.join, semaphore, owner, holder, wake)
-        return None
+        if not isinstance(self._store, QueueingStore):
+            return None
+        with ClearedVariables():
+            return self._store.join(semaphore, owner, holder, wake)
 
     async def leave(self, place: Place, granted: bool) -> None:
         if isinstance(self._store, QueueingStore):
-            call_store(self._store.leave, place, granted)
+            with ClearedVariables():
+                self._store.leave(place, granted)
 
     async def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
-        return call_store(self._store.renew, leases)
+        with ClearedVariables():
+            return self._store.renew(leases)
 
     async def release(self, lease: Claim, keep: float = 0) -> Released:
-        return call_store(self._store.release, lease, keep)
+        with ClearedVariables():
+            return self._store.release(lease, keep)
 
 
 class AsyncCalls:
-    """Awaits an AsyncStore in this event loop.
+    """Awaits the store in this event loop. All calls share one deadline.
 
-    What is asked after the task was cancelled undoes something: that is asked to the end, even if
-    the task is cancelled once more.
+    After the task was cancelled, the policy only undoes what it did. These calls run to their end
+    even if the task is cancelled again.
     """
 
     __slots__ = ("_cancelled", "_deadline", "_store")
@@ -98,38 +102,37 @@ class AsyncCalls:
     async def acquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str
     ) -> Grant | None:
-        return await self._answer(
+        return await self._finish(
             self._store.aacquire(semaphore, owner, ttl, holder, deadline=self._deadline)
         )
 
     async def join(
         self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
     ) -> Place | None:
-        return await self._answer(
+        return await self._finish(
             self._store.ajoin(semaphore, owner, holder, wake, deadline=self._deadline)
         )
 
     async def leave(self, place: Place, granted: bool) -> None:
-        await self._answer(self._store.aleave(place, granted, deadline=self._deadline))
+        await self._finish(self._store.aleave(place, granted, deadline=self._deadline))
 
     async def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
-        return await self._answer(self._store.arenew(leases, deadline=self._deadline))
+        return await self._finish(self._store.arenew(leases, deadline=self._deadline))
 
     async def release(self, lease: Claim, keep: float = 0) -> Released:
-        return await self._answer(self._store.arelease(lease, keep, deadline=self._deadline))
+        return await self._finish(self._store.arelease(lease, keep, deadline=self._deadline))
 
-    async def _answer(self, question: Coroutine[Any, Any, T]) -> T:
-        handled = sys.exception()
-        try:
-            return await (asyncio.shield(detach(question)) if self._cancelled else question)
-        except BaseException as error:
-            self._cancelled |= isinstance(error, asyncio.CancelledError)
-            clear_variables(error, handled)
-            raise
+    async def _finish(self, call: Coroutine[Any, Any, T]) -> T:
+        with ClearedVariables():
+            try:
+                return await (asyncio.shield(detach(call)) if self._cancelled else call)
+            except asyncio.CancelledError:
+                self._cancelled = True
+                raise
 
 
 def ask(store: BaseLockBackend, policy: Policy[T]) -> T:
-    """Run the policy in this thread, all that it asks in the store's one time budget."""
+    """Run the policy in this thread; all its calls share the store's time budget."""
     if store.keeps_open:
         background(store.alias).close_when_idle()
     with store.time_budget():
@@ -137,7 +140,7 @@ def ask(store: BaseLockBackend, policy: Policy[T]) -> T:
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Return what the coroutine does, none of whose awaits suspends."""
+    """Return the result of a coroutine that never suspends."""
     try:
         coroutine.send(None)
     except StopIteration as end:
@@ -149,23 +152,23 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def aask(backend: str, policy: Policy[T], undo: Callable[[T], object] | None = None) -> T:
-    """Run the policy in the event loop if the store can be asked there, else in a thread.
+    """Run the policy in the event loop if that is possible, else in a thread.
 
-    If the task is cancelled meanwhile, the policy is thrown that, and what it asks then is still
-    asked. What can't be undone so, or by `undo` where a thread asks, is asked to the end all the
-    same. The task ends after that.
+    If the task is cancelled meanwhile, CancelledError is raised in the policy, whose further calls
+    are still made; in a thread, its result is passed to `undo`. Without `undo` the policy runs to
+    its end. The task ends after that.
     """
     store = await _awaitable_store(backend)
     if store is None:
         return await in_thread(backend, lambda: ask(lock_backends[backend], policy), undo)
     if undo is not None:
         return await _run_async(store, policy)
-    asking = detach(_run_async(store, policy))
+    running = detach(_run_async(store, policy))
     try:
-        return await asyncio.shield(asking)
+        return await asyncio.shield(running)
     except asyncio.CancelledError:
-        await asyncio.wait([asking])
-        if error := asking.exception():
+        await asyncio.wait([running])
+        if error := running.exception():
             logger.error("A task was cancelled; what it asked a lock's store for failed: %s", error)
         raise
 
@@ -179,7 +182,6 @@ async def _awaitable_store(backend: str) -> AsyncStore | None:
 
 
 async def _run_async(store: AsyncStore, policy: Policy[T]) -> T:
-    """Run the policy in the event loop; all its calls share one deadline."""
     if store.keeps_open:
         background(store.alias).close_when_idle()
     return await policy(AsyncCalls(store))

@@ -27,7 +27,7 @@ from django_distlock.backends.base import BaseLockBackend, TransactionalStore
 from django_distlock.concurrency.store_calls import ask
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable, LockLost
-from django_distlock.redaction.tracebacks import call_store
+from django_distlock.redaction.tracebacks import ClearedVariables
 from django_distlock.transactions import is_for_locks
 
 from .lease import Lease
@@ -151,7 +151,8 @@ def _is_held(lease: Lease, store: BaseLockBackend, connection: BaseDatabaseWrapp
         return False
     held = None
     if isinstance(store, TransactionalStore):
-        held = call_store(store.guard, lease.claim(clocks.monotonic()), connection.alias)
+        with ClearedVariables():
+            held = store.guard(lease.claim(clocks.monotonic()), connection.alias)
     return _is_confirmed(lease, store) if held is None else held
 
 

@@ -10,7 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_distlock.backends.base import TransactionalStore
 from django_distlock.concurrency.background import background
-from django_distlock.concurrency.process_queue import contended
+from django_distlock.concurrency.process_queue import recent_handovers
 from django_distlock.concurrency.store_calls import StoreCalls, ask
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable
@@ -148,6 +148,6 @@ async def release(calls: StoreCalls, lease: "Lease", failed: bool) -> bool:
         lease.doubtful = True
         released = await calls.release(lease, keep)
     if released is Released.HANDED_OVER:
-        contended.add(lease.backend, lease.semaphore)
+        recent_handovers.add(lease.backend, lease.semaphore)
     # If an earlier request was carried out this one found nothing; the time tells which.
     return bool(released) or (lease.doubtful and lease.remaining > 0)

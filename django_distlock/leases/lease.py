@@ -469,7 +469,7 @@ class Lease:
     def send_released(self) -> None:
         """Tell that the store has been given the lock back."""
         self.released = True
-        queues.tell_free(self.backend, self.semaphore)
+        queues.wake_first(self.backend, self.semaphore)
         lock_released.send_robust(sender=Lease, lease=self)
 
     def send_lost(self) -> None:
@@ -477,7 +477,7 @@ class Lease:
         self._reason = TAKEN if self.remaining else self._expiry()
         self.lost, self.released = True, False
         self.stop_renewal()
-        queues.tell_free(self.backend, self.semaphore)
+        queues.wake_first(self.backend, self.semaphore)
         logger.warning("%s, of %s, was lost: %s.", self, self.holder, self._reason)
         lock_lost.send_robust(sender=Lease, lease=self, reason=self._reason)
 

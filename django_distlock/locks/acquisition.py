@@ -7,7 +7,7 @@ from contextlib import suppress
 from django_distlock import clocks
 from django_distlock.arguments import validate_bool, validate_holds, validate_timeout
 from django_distlock.backends.base import QueueingStore, TransactionalStore
-from django_distlock.concurrency.process_queue import contended, queues
+from django_distlock.concurrency.process_queue import queues, recent_handovers
 from django_distlock.concurrency.store_calls import StoreCalls, aask, ask
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable, LockError, LockLost, LockNotAcquired
@@ -153,7 +153,7 @@ class Acquisition:
     def _has_predecessors(self) -> bool:
         """Tell whether to wait in a queue, rather than to try to overtake it."""
         if self.is_queued_by_store:
-            return contended.has(self.backend, self.semaphore)
+            return recent_handovers.pop(self.backend, self.semaphore)
         return self.waits and queues.has(self.backend, self.semaphore, self._loop)
 
     def is_over(self) -> bool:

@@ -6,21 +6,19 @@ parameters that were sent. The frames themselves stay, with their line numbers.
 
 import sys
 import traceback
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
-def call_store(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call; an error from the store, or an interruption, leaves without its frames' variables."""
-    handled = sys.exception()
-    try:
-        return call(*args, **kwargs)
-    except BaseException as error:
-        clear_variables(error, handled)
-        raise
+class ClearedVariables:
+    """A block whose errors, and interruptions, leave without the variables of the frames in it."""
+
+    __slots__ = ("_handled",)
+
+    def __enter__(self) -> None:
+        self._handled = sys.exception()
+
+    def __exit__(self, kind: object, error: BaseException | None, frames: object) -> None:
+        if error is not None:
+            clear_variables(error, self._handled)
 
 
 def clear_variables(error: BaseException, handled: BaseException | None) -> None:

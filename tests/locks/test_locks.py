@@ -26,7 +26,7 @@ from django_distlock import (
     distributed_lock,
     release_lock,
 )
-from django_distlock.concurrency.process_queue import contended, queues
+from django_distlock.concurrency.process_queue import queues, recent_handovers
 from django_distlock.concurrency.store_calls import run_sync
 from django_distlock.concurrency.wakeups import Wakeup
 from django_distlock.locks import waiting
@@ -399,7 +399,7 @@ def test_wakeup_ends_the_wait_under_way_or_the_next_one() -> None:
 @committed
 def test_timeout_that_is_over_at_once_is_good_for_one_try(alias: str) -> None:
     """Also right after a release that handed the lock over, when it would rather join the queue."""
-    contended.add(alias, "1234collectPayment")
+    recent_handovers.add(alias, "1234collectPayment")
     acquire(alias, timeout=1e-9).release()
 
 

@@ -9,7 +9,7 @@ import pytest
 from django_distlock.backends.database import connections as own
 from django_distlock.backends.database import listening, places
 from django_distlock.backends.database.postgresql import PostgreSQLStatements
-from django_distlock.concurrency.process_queue import contended
+from django_distlock.concurrency.process_queue import recent_handovers
 from tests.support.postgresql_waiters import SOON, let_offers_last
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def fresh_listeners(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(listening, "PROBING", SOON)
     listening.close_listeners()
     monkeypatch.setattr("django_distlock.backends.listening.listeners", {})
-    contended.clear()
+    recent_handovers.clear()
     yield
     listening.close_listeners()
     left = dict(places.places)

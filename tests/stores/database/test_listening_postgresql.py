@@ -15,7 +15,7 @@ from django_distlock.backends.database.places import QueuedPlace
 from django_distlock.backends.database.postgresql import PostgreSQLStatements
 from django_distlock.backends.sockets import daemons
 from django_distlock.concurrency import process_queue
-from django_distlock.concurrency.process_queue import contended
+from django_distlock.concurrency.process_queue import recent_handovers
 from django_distlock.leases.request import new_owner
 from django_distlock.models import Lock, WaitingProcess
 from tests.support.concurrency import elsewhere, until
@@ -312,12 +312,12 @@ def test_forked_child_has_a_listener_of_its_own() -> None:
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases that are lost are never released."""
-    for module in (places, process_queue):
-        monkeypatch.setattr(module, "MANY", 1)
+    monkeypatch.setattr(places, "MANY", 1)
+    monkeypatch.setattr(process_queue, "MOST_HANDOVERS", 1)
     for name in ("first", "second"):
         places.remember(name)
-        contended.add(ALIAS, name)
+        recent_handovers.add(ALIAS, name)
     assert not places.had_to_wait("first")
     assert places.had_to_wait("second")
-    assert not contended.has(ALIAS, "first")
-    assert contended.has(ALIAS, "second")
+    assert not recent_handovers.pop(ALIAS, "first")
+    assert recent_handovers.pop(ALIAS, "second")

@@ -15,7 +15,7 @@ from django_distlock.backends.database.orm import ORMStatements
 from django_distlock.backends.database.places import QueuedPlace
 from django_distlock.backends.database.postgresql import PostgreSQLStatements
 from django_distlock.backends.database.statements import Statements
-from django_distlock.concurrency.process_queue import contended
+from django_distlock.concurrency.process_queue import recent_handovers
 from django_distlock.leases.request import new_owner
 from django_distlock.models import Lock, LockWaiter, WaitingProcess
 from tests.support.concurrency import elsewhere, run
@@ -264,7 +264,7 @@ def test_who_joins_when_the_lock_is_free_tries_at_once(only_woken: None) -> None
     place, _, woken = wait_by_hand("free")
     assert woken.is_set()
     store().leave(place, False)
-    contended.add(ALIAS, "1234collectPayment")
+    recent_handovers.add(ALIAS, "1234collectPayment")
     lease = acquire(ALIAS, timeout=30)
     assert waiters() == 0
     lease.release()
