@@ -344,7 +344,8 @@ def test_database_that_can_not_skip_locked_rows_renews_one_by_one(store: str) ->
         take_away(taken)
         ends = lock_backends[store].renew(leases)
         close_own_connections()
-    assert ends.keys() == {lease.owner for lease in others}
+    assert ends.keys() == {lease.owner for lease in leases}
+    assert ends[taken.owner].lost
     for lease in others:
         assert ends[lease.owner].renewed
         end = ends[lease.owner].expires_at

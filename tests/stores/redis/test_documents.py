@@ -15,7 +15,7 @@ from django.test import override_settings
 from redis import VERSION
 
 from django_distlock import InvalidLockBackend, acquire_lock, distributed_lock, lock_backends
-from django_distlock.backends.redis import RedisBackend
+from django_distlock.backends.base import QueueingStore
 from tests.support.children import tied
 from tests.support.documentation import DOCUMENTS, example
 from tests.support.paths import ROOT
@@ -46,7 +46,7 @@ def moved(configured: dict[str, Any], server: Server) -> dict[str, Any]:
 def use_every_action() -> None:
     """Do whatever a store does, with somebody who waits and is woken."""
     store = lock_backends["default"]
-    assert isinstance(store, RedisBackend)
+    assert isinstance(store, QueueingStore)
     lease = acquire_lock(SEMAPHORE)
     assert lease is not None
     woken = Event()
@@ -241,7 +241,7 @@ def test_keys_are_the_documented_ones(redis_server: Server) -> None:
     ):
         with distributed_lock("{50%}"):
             store = lock_backends["default"]
-            assert isinstance(store, RedisBackend)
+            assert isinstance(store, QueueingStore)
             queued = store.join("{50%}", "owner", "holder", Event().set)
             assert queued is not None
             documented = re.findall(r"^\| `(distlock:\{<semaphore>\}\S*)` \|", text, re.MULTILINE)
