@@ -1,4 +1,4 @@
-"""Locks as rows of a table whose semaphore is unique: who can't write the row has not got it."""
+"""Locks as rows of a table. The semaphore is unique, so only one owner can write the row."""
 
 from .backend import DatabaseBackend
 

@@ -4,12 +4,10 @@ A database file has one writer at a time, so a connection of our own would only 
 caller's. What the caller's transaction writes to the locks, others see when it commits.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Final
 
-from django.core import checks
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_distlock.clocks import NOW
@@ -75,8 +73,6 @@ WHERE semaphore = :semaphore AND owner = :owner AND (expires_at IS NULL OR expir
 
 STEP: Final = 1_000
 """Microseconds between two times that the clock can show."""
-
-WAL: Final = re.compile(r"journal_mode\W+wal\b", re.IGNORECASE)
 
 NORMAL: Final = 1
 """Of PRAGMA synchronous: the log is flushed before it is written back, not at every commit."""
@@ -167,30 +163,3 @@ def not_flushed(connection: BaseDatabaseWrapper) -> Iterator[None]:
         yield
     finally:
         driver.execute(f"PRAGMA synchronous = {level}")
-
-
-def check_file(alias: str, connection: Any) -> Iterator[checks.CheckMessage]:
-    """Warn if transactions on the file that has the locks fail, or keep others from reading it."""
-    if connection.is_in_memory_db():
-        return
-    settings = connection.settings_dict
-    options = settings["OPTIONS"]
-    mode = str(options.get("transaction_mode") or "DEFERRED").upper()
-    reason = ""
-    if mode == "DEFERRED" and settings["ATOMIC_REQUESTS"]:
-        reason = (
-            "has ATOMIC_REQUESTS, and its transactions begin as DEFERRED: one that has read can't "
-            "write any more when any lock was acquired or released meanwhile, and fails with "
-            "'database is locked'"
-        )
-    elif mode == "EXCLUSIVE" and not WAL.search(options.get("init_command") or ""):
-        reason = (
-            "has EXCLUSIVE transactions: while one is open nobody can read whether a lock is held"
-        )
-    if reason:
-        yield checks.Warning(
-            f"DISTLOCK[{alias!r}]: the SQLite database {connection.alias!r} {reason}.",
-            hint="Give locks a database file of their own, or set transaction_mode to IMMEDIATE "
-            "in its OPTIONS.",
-            id="distlock.W007",
-        )

@@ -1,6 +1,7 @@
-"""The three actions on a lock's row, as each database does them best."""
+"""The actions on a lock's row: their parameters, and the statements that each database defines."""
 
 import json
+import math
 from collections.abc import Iterable
 from copy import copy
 from enum import Enum
@@ -8,17 +9,17 @@ from typing import Any, ClassVar, Final, NamedTuple, Self
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_distlock.records import Owner
+from django_distlock.records import Claim, Owner
 
 Parameters = dict[str, Any]
-"""What a statement is told: semaphore, owner, holder, and ttl, in microseconds or None.
+"""The named parameters of a statement.
 
-A release is told for how many microseconds to `keep` the semaphore from others, by the owner that
-is in the row `after` it. A renewal is told the `leases`: JSON of a list of semaphore, owner, ttl.
-
-Where waiters have a queue, an acquisition is told the `place` before which nobody may wait. Joining
-is told the `process` and its `number` for the waiter, the former `place` or None, whether to send
-the process's `heartbeat`, and whether it joins `again`, since the reply was lost.
+- All: `semaphore`, `owner`, `holder`, and `ttl`, in microseconds or None.
+- A release: `keep`, the microseconds for which others are kept out, and the owner `after` it.
+- A renewal: `leases`, as JSON of a list of objects with a semaphore, an owner and a ttl.
+- An acquisition where there is a queue: `place`, before which nobody may wait.
+- Joining a queue: `process`, the `number` of the waiter there, its former `place` or None, whether
+  to send the process's `heartbeat`, and whether it joins `again`, since the reply was lost.
 """
 
 LAST: Final = 2**63 - 1
@@ -26,7 +27,7 @@ LAST: Final = 2**63 - 1
 
 
 class Hidden(str):
-    """A text that has owners in it: no traceback shows it."""
+    """A text with owners in it; its repr, which tracebacks show, hides them."""
 
     __slots__ = ()
 
@@ -34,14 +35,43 @@ class Hidden(str):
         return "<hidden>"
 
 
+def lock_parameters(semaphore: str, owner: str, ttl: float | None, holder: str = "") -> Parameters:
+    """Return the parameters of an acquisition."""
+    return {
+        "semaphore": semaphore,
+        "owner": owner,
+        "ttl": microseconds(ttl),
+        "holder": holder,
+        "place": LAST,
+    }
+
+
+def lease_parameters(lease: Claim) -> Parameters:
+    """Return the parameters of an action on a lease."""
+    return lock_parameters(lease.semaphore, lease.owner, lease.ttl)
+
+
+def renewal_parameters(leases: Iterable[Claim]) -> Parameters:
+    """Return the parameters of a renewal of these leases."""
+    return pack(
+        {"semaphore": lease.semaphore, "owner": lease.owner, "ttl": microseconds(lease.ttl)}
+        for lease in leases
+    )
+
+
 def pack(leases: Iterable[Parameters]) -> Parameters:
-    """Return what a renewal of these leases is told."""
+    """Return the parameters of a renewal of these leases."""
     return {"leases": Hidden(json.dumps([*leases]))}
 
 
 def unpack(parameters: Parameters) -> list[Parameters]:
-    """Return the leases that a renewal is told."""
+    """Return the leases in the parameters of a renewal."""
     return [one | {"owner": Owner(one["owner"])} for one in json.loads(parameters["leases"])]
+
+
+def microseconds(seconds: float | None) -> int | None:
+    """Return the seconds in microseconds, rounded up: a lease is never shorter than asked for."""
+    return None if seconds is None else math.ceil(seconds * 1_000_000)
 
 
 class Row(NamedTuple):
@@ -53,19 +83,19 @@ class Row(NamedTuple):
 
 
 class HandOver(Enum):
-    """What became of a lock that was to be released, though others may wait for it."""
+    """The result of a release to the first waiter."""
 
     NOT_HELD = "it was not this owner's"
     TO_WAITER = "it was handed over"
     TO_NOBODY = "nobody waits for it"
-    PAST_THE_DEAD = "only processes that are not heard of wait for it"
+    PAST_THE_DEAD = "only processes without a heartbeat wait for it"
 
 
 class Statements:
-    """What is sent on one connection, by SQL that says by RETURNING what it wrote."""
+    """The statements for one connection, in SQL that returns what it wrote by RETURNING."""
 
     queues_waiters: ClassVar[bool] = False
-    """There is a table of those who wait, and what a release offers them is heard of."""
+    """There is a queue of waiters, and a release notifies the first one: see QueueStatements."""
 
     cleans_pages: ClassVar[bool] = False
     """It has clean(), which changes a page of rows by a statement of cleaning.py."""
@@ -80,38 +110,41 @@ class Statements:
         self._cursor: Any = None
 
     def fitting(self, parameters: Parameters) -> Parameters:
-        """Return the parameters with a holder that the table can have: it is for people only."""
+        """Return the parameters with characters of the holder escaped that the table can't have.
+
+        The holder is for people only; a semaphore with such characters is refused.
+        """
         holder: str = parameters["holder"]
         if holder.isascii() or self.has_all_characters():
             return parameters
         return parameters | {"holder": holder.encode("ascii", "backslashreplace").decode()}
 
     def has_all_characters(self) -> bool:
-        """Tell whether each text can be sent on the connection, and kept."""
+        """Return whether the connection can send each character, and the table keep it."""
         return True
 
     def acquire(self, parameters: Parameters) -> Row | None:
-        """Write the row and return it, or None if another owner has an unexpired lease."""
+        """Write the row and return it; None if another owner has an unexpired lease."""
         rows = self.fetch(self.acquire_sql, parameters)
         return Row(*rows[0]) if rows else None
 
     def renew(self, parameters: Parameters) -> list[tuple[str, bool, int | None]]:
-        """Write new ends of the leases; return the owner of each that is still held, and its end.
+        """Renew the leases; return the owner of each held one, whether it was renewed, and its end.
 
-        And, between them, whether it was renewed: one whose row is locked is not waited for.
+        A lease whose row is locked is not waited for.
         """
         return self.fetch(self.renew_sql, parameters)
 
     def release(self, parameters: Parameters) -> bool:
-        """Replace the owner if it is still this one and the lease has not expired."""
+        """Replace the owner if the lease is still this owner's; return whether it was."""
         return self.execute(self.release_sql, parameters) == 1
 
     def hand_over(self, parameters: Parameters) -> HandOver:
-        """Release it to who waits first: a plain release was refused since somebody waits."""
+        """Release to the first waiter: a plain release found some, or found no lease."""
         return HandOver.NOT_HELD
 
     def guard(self, parameters: Parameters) -> bool:
-        """Tell whether the lease is ours, and keep others out till the end of the transaction."""
+        """Keep others out until the transaction ends; return whether the lease is this owner's."""
         return bool(self.fetch(self.guard_sql, parameters))
 
     def on(self, connection: BaseDatabaseWrapper) -> Self:
@@ -121,28 +154,28 @@ class Statements:
         return other
 
     def use(self, cursor: Any) -> None:
-        """Send everything by this cursor, of a connection that nobody else uses."""
+        """Send everything by this cursor, whose connection nobody else uses."""
         self._cursor = cursor
 
     def cursor(self) -> Any:
-        """Return a cursor of the driver's: the owner has no place in Django's debug log."""
+        """Return a cursor of the driver, because Django's would log the owner."""
         return self._cursor or self._checked_cursor()
 
     def _checked_cursor(self) -> Any:
-        """Let Django see to it that the connection is there, and usable here and now."""
+        """Have Django open the connection if need be, and check that it can be used now."""
         checked = self.connection.cursor()
         self.connection.validate_no_broken_transaction()
         return checked.cursor
 
     def execute(self, sql: str, parameters: Parameters) -> int:
-        """Run a statement and return how many rows it found."""
+        """Run a statement; return the number of rows that it changed."""
         cursor = self.cursor()
         cursor.execute(sql, parameters)
         found: int = cursor.rowcount
         return found
 
     def fetch(self, sql: str, parameters: Parameters) -> list[Any]:
-        """Run a statement and return all rows."""
+        """Run a statement; return all its rows."""
         cursor = self.cursor()
         cursor.execute(sql, parameters)
         rows: list[Any] = cursor.fetchall()

@@ -12,7 +12,8 @@ from django.db import connections
 from django.test import override_settings
 
 from django_distlock import LockBackendUnavailable, acquire_lock, clocks
-from django_distlock.backends.database.backend import TRIES, DatabaseBackend
+from django_distlock.backends.database.backend import DatabaseBackend
+from django_distlock.backends.database.base import TRIES
 from django_distlock.backends.database.mysql import MariaDBStatements, MySQLStatements
 from django_distlock.backends.database.orm import ORMStatements
 from django_distlock.backends.database.sqlite import SQLiteStatements
