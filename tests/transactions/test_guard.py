@@ -51,6 +51,21 @@ def test_commit_under_a_lost_lock_is_rolled_back(alias: str) -> None:
 
 
 @on_each_server
+def test_commit_under_a_lock_that_a_successor_holds_is_rolled_back(alias: str) -> None:
+    """The semaphore is held, but by another owner."""
+    with (
+        pytest.raises(LockLost, match="before the commit"),
+        distributed_lock("1234collectPayment", backend=alias) as lease,
+        transaction.atomic(using=alias),
+    ):
+        Counter.objects.using(alias).create()
+        take_away(lease)
+        successor = elsewhere(lambda: acquire(alias))
+    assert not Counter.objects.using(alias).exists()
+    assert successor.release()
+
+
+@on_each_server
 def test_commit_after_a_release_of_a_lost_lock_is_rolled_back(alias: str) -> None:
     """The release waits for the commit, so the lock has to be there until then."""
     with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
