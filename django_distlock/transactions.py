@@ -3,7 +3,8 @@
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from django.db import connections
@@ -99,6 +100,20 @@ def _is_open(connection: BaseDatabaseWrapper) -> bool:
     return connection.connection is not None and (
         connection.in_atomic_block or not connection.autocommit
     )
+
+
+@contextmanager
+def closing_new_connections() -> Iterator[None]:
+    """Close the connections that this thread opens in the block."""
+    before = [
+        each for each in connections.all(initialized_only=True) if each.connection is not None
+    ]
+    try:
+        yield
+    finally:
+        for connection in connections.all(initialized_only=True):
+            if connection.connection is not None and connection not in before:
+                connection.close()
 
 
 def refuse_endless_transactions() -> None:

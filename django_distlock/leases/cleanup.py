@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from django_distlock.runtime import current_asgi_request
+from django_distlock.transactions import closing_new_connections
 
 from .registry import (
     LeaseRegistry,
@@ -50,8 +51,10 @@ def _release(registry: LeaseRegistry, earlier: dict[str, int]) -> None:
         lease.limit_reentries(earlier.get(lease.owner, 0))
         if lease.owner not in earlier:
             left.append(lease)
-    for lease in left:
-        lease.cleanup_release()
+    if left:
+        with closing_new_connections():  # Django has closed the request's by now
+            for lease in left:
+                lease.cleanup_release()
     for lease in left:
         warnings.warn(
             f"{lease} was left behind by a request or task, and ended with it: release it there.",

@@ -1,0 +1,51 @@
+"""What the cleanup of a request or task does to connections to the database."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.signals import request_finished, request_started
+from django.db import connections
+
+from django_distlock.leases.cleanup import finish_task, start_task
+from tests.support.concurrency import elsewhere
+from tests.support.databases import committed, on_each_database
+from tests.support.holders import acquire, free_for_others
+
+pytestmark = committed
+
+
+def opened() -> list[str]:
+    """Return the aliases to which this thread is connected."""
+    found = connections.all(initialized_only=True)
+    return [each.alias for each in found if each.connection is not None]
+
+
+@on_each_database
+def test_request_is_left_without_the_connections_that_its_cleanup_opened(alias: str) -> None:
+    """Django has closed the request's by then."""
+
+    def serve() -> list[str]:
+        request_started.send(sender=None, environ={})
+        acquire(alias)
+        with pytest.warns(ResourceWarning, match="was left behind"):
+            request_finished.send(sender=None)
+        return opened()
+
+    assert elsewhere(serve) == []
+    assert free_for_others(alias)
+
+
+@on_each_database
+def test_task_keeps_the_connections_that_it_had(alias: str) -> None:
+    """What it runs in, a request say, may go on with them."""
+
+    def work() -> list[str]:
+        connections[alias].ensure_connection()
+        start_task()
+        acquire(alias)
+        with pytest.warns(ResourceWarning, match="was left behind"):
+            finish_task()
+        return opened()
+
+    assert elsewhere(work) == [alias]
+    assert free_for_others(alias)
