@@ -1,4 +1,4 @@
-"""Acquire and release, in sync code and in async."""
+"""Acquire and release locks, in sync code and in async code."""
 
 from typing import Never
 
@@ -18,6 +18,7 @@ from .acquisition import Acquisition, aundo, undo
 from .waiting import await_turn, release_cancelled, wait
 
 
+@async_unsafe(ASYNC_UNSAFE)
 def acquire_lock(
     semaphore: str,
     *,
@@ -31,22 +32,23 @@ def acquire_lock(
     max_hold: float | None = None,
     **unknown: Never,
 ) -> Lease | None:
-    """Acquire the semaphore, or return None if somebody else holds it until the timeout.
+    """Acquire the lock on a semaphore. Return None if it is still held elsewhere at the timeout.
 
-    `timeout` is how long to wait, in seconds: 0 tries once, None waits as long as it takes.
-    `ttl` is how long the lease lasts, in seconds by the store's clock, None until it is released;
-    the default is the backend's. It is renewed in the background until it is released, unless
-    `renew` is False, but ends `max_hold` seconds after the grant at the latest, so that a holder
-    that hangs does not keep it. `label`, of up to 200 characters, tells people who look at held
-    locks what it is for.
+    `timeout` is the wait in seconds: 0 tries once, None waits as long as it takes.
+    `ttl` is how long the lease lasts, in seconds by the store's clock; None lasts until the
+    release. The default is the backend's. The lease is renewed in the background until it is
+    released, unless `renew` is False. It ends `max_hold` seconds after the grant at the latest, so
+    that a holder that hangs does not keep it. `label`, of up to 200 characters, describes the lock
+    to people who list held locks.
 
-    After a release nobody else gets the semaphore until `min_hold` seconds have passed since the
-    grant: what is quickly done is then not done again by who comes a little later.
+    After a release, nobody else gets the lock until `min_hold` seconds after the grant. So a
+    worker that comes a little later does not repeat a job that was done quickly.
 
-    What this very thread or task holds is contended for it, too; waiting for it is a LockError.
-    With `reentrant` it gets its lease once more, as it is, and the last of as many releases counts.
+    A lock that this thread or task holds itself is contended, too; to wait for it is a LockError.
+    With `reentrant`, the call returns the same lease once more; the last of as many releases
+    releases the lock.
 
-    LockBackendUnavailable means that the store couldn't be asked: nothing was acquired. A wrong
+    LockBackendUnavailable: the store could not be reached, and nothing was acquired. A wrong
     argument is a TypeError or ValueError that says what to write.
     """
     if unknown:
@@ -56,7 +58,10 @@ def acquire_lock(
         semaphore, timeout, ttl, renew, label, backend, reentrant, min_hold, max_hold
     )
     try:
-        lease = acquire(acquisition)
+        # As acquire() does, with one call less on the way to the store.
+        lease = ask(lock_backends[acquisition.backend], acquisition.begin)
+        if lease is None:
+            lease = wait_if_contended(acquisition)
         if lease is not None:
             acquisition.retain(lease)
         return lease
@@ -68,7 +73,7 @@ def acquire_lock(
 async def aacquire_lock(
     semaphore: str,
     *,
-    timeout: float | None = 0,  # noqa: ASYNC109 - as of its twin; who is cancelled holds nothing
+    timeout: float | None = 0,  # noqa: ASYNC109 - as acquire_lock(); a cancelled task holds nothing
     ttl: float | BackendTtl | None = BackendTtl.DEFAULT,
     renew: bool = True,
     label: str = "",
@@ -97,10 +102,10 @@ async def aacquire_lock(
 
 @async_unsafe(ASYNC_UNSAFE)
 def release_lock(semaphore: str | Lease, *, backend: str = "default") -> bool:
-    """Release a lease, or by its name what this thread, task or request acquired.
+    """Release a lease, or the lock of this name that this thread, task or request acquired.
 
-    False means that it had been lost already: it expired, or an operator took it away.
-    LockNotHeld means that nothing by this name was acquired here, or it was released before.
+    False: it had been lost already. It expired, or an operator took it away.
+    LockNotHeld: no lock of this name was acquired here, or it was released before.
     """
     return _find(semaphore, backend).release_as()
 
@@ -112,15 +117,9 @@ async def arelease_lock(semaphore: str | Lease, *, backend: str = "default") -> 
 
 @async_unsafe(ASYNC_UNSAFE)
 def acquire(acquisition: Acquisition) -> Lease | None:
-    """Acquire or wait, in this thread. The caller refers to the lease, and undoes what fails."""
+    """Acquire or wait, in this thread. The caller keeps the lease, and calls undo() on failure."""
     lease = ask(lock_backends[acquisition.backend], acquisition.begin)
-    if lease is None and acquisition.waits:
-        lease = wait(acquisition)
-    if lease is None:
-        lock_contended.send_robust(
-            sender=Lease, semaphore=acquisition.semaphore, backend=acquisition.backend
-        )
-    return lease
+    return wait_if_contended(acquisition) if lease is None else lease
 
 
 async def aacquire(acquisition: Acquisition) -> Lease | None:
@@ -135,8 +134,18 @@ async def aacquire(acquisition: Acquisition) -> Lease | None:
     return lease
 
 
+def wait_if_contended(acquisition: Acquisition) -> Lease | None:
+    """Wait after the first try, if the caller has a timeout. Send lock_contended if that fails."""
+    lease = wait(acquisition) if acquisition.waits else None
+    if lease is None:
+        lock_contended.send_robust(
+            sender=Lease, semaphore=acquisition.semaphore, backend=acquisition.backend
+        )
+    return lease
+
+
 def _find(semaphore: str | Lease, backend: str) -> Lease:
-    """Return a lease, or by its name what was acquired here."""
+    """Return the lease itself, or the one that was acquired here by this name."""
     if isinstance(semaphore, Lease):
         return semaphore
     name = validate_alias(backend), validate_semaphore(semaphore)

@@ -1,4 +1,4 @@
-"""The arguments of acquire_lock() and distributed_lock(): what each must be."""
+"""Validation of the arguments of acquire_lock() and distributed_lock()."""
 
 import inspect
 import re
@@ -24,7 +24,7 @@ from django_distlock.arguments import (
 from django_distlock.semaphores.signatures import seen_signature
 
 IN_A_CALL: Final = re.compile(r"<((?:\w+:)?[^\W\d]\w*(?:\.[^\W\d]\w*)*)>")
-"""A placeholder that the arguments of a decorated call fill."""
+"""A placeholder that is filled with an argument of a decorated call."""
 
 EXAMPLE: Final = '@distributed_lock("<customer_id>collectPayment")'
 
@@ -34,9 +34,9 @@ REDIS_TIMEOUT: Final = "what redis-py calls timeout is ttl= here"
 AS_SEMAPHORE: Final = "the lock's name, the semaphore, is the first argument here"
 OTHERS: Final = {
     **dict.fromkeys(("blocking", "blocking_timeout"), f"{AS_TIMEOUT}; {REDIS_TIMEOUT}"),
-    "sleep": f"waiters are woken, or ask at pauses of their own; {REDIS_TIMEOUT}",
-    "thread_local": "release_lock() releases what this thread or task acquired; another one "
-    "releases it by its Lease",
+    "sleep": f"a waiter is woken, or tries again after pauses that it chooses; {REDIS_TIMEOUT}",
+    "thread_local": "release_lock() releases what this thread or task acquired; another thread or "
+    "task releases it by its Lease",
     **dict.fromkeys(("wait", "wait_timeout", "max_wait", "acquire_timeout"), AS_TIMEOUT),
     **dict.fromkeys(
         ("ex", "expire", "expires", "expiry", "lease", "lease_time", "lock_timeout"), AS_TTL
@@ -47,13 +47,13 @@ OTHERS: Final = {
     ),
     **dict.fromkeys(("key", "name", "lock_id", "lock_name"), AS_SEMAPHORE),
     "using": "where locks are kept is backend= here, an alias in DISTLOCK",
-    "side_effect": "what a contended call does is on_conflict= of distributed_lock()",
+    "side_effect": "what to do when a call is contended is on_conflict= of distributed_lock()",
 }
-"""What to use here instead of an argument of redis-py, python-redis-lock, Pottery and the like."""
+"""What replaces an argument of redis-py, python-redis-lock, Pottery and similar libraries."""
 
 
 class BackendTtl(Enum):
-    """The ttl of who gives none."""
+    """Sentinel: use the backend's default ttl."""
 
     DEFAULT = "the backend's"
 
@@ -71,7 +71,7 @@ def check_arguments(
     min_hold: float | None,
     max_hold: float | None,
 ) -> None:
-    """Raise for what makes no sense to any store; the bounds of its own store come later."""
+    """Raise for values that no store accepts. The lock's own store may have narrower bounds."""
     validate_timeout(timeout)
     if not (ttl is None or isinstance(ttl, BackendTtl)):
         validate_seconds("ttl", ttl, SHORTEST_TTL, LONGEST, "None means until released")
@@ -83,7 +83,7 @@ def check_arguments(
 
 
 def refuse_template(semaphore: object) -> None:
-    """Raise TypeError for a template where no call fills it: it would be one lock for all."""
+    """Raise TypeError for a template outside a decorated call: all calls would share one lock."""
     if isinstance(semaphore, str) and IN_A_CALL.search(text := plain(semaphore)):
         filled = IN_A_CALL.sub(lambda found: f"{{{found[1].rpartition(':')[2]}}}", text)
         raise TypeError(
@@ -93,9 +93,9 @@ def refuse_template(semaphore: object) -> None:
 
 
 def validate_source(semaphore: object) -> None:
-    """Raise TypeError for what is no semaphore, template, or callable that makes a semaphore.
+    """Raise TypeError unless this is a semaphore, a template, or a callable that makes semaphores.
 
-    A function that can't make one is taken for what is to be locked: the parentheses are missing.
+    A function that can't make one is probably the function to lock: the parentheses are missing.
     """
     if isinstance(semaphore, str):
         return
@@ -104,15 +104,15 @@ def validate_source(semaphore: object) -> None:
             "A semaphore is a str, or a callable that makes one of a call's arguments, not "
             f"{type_of(semaphore)}. Write {EXAMPLE}."
         )
-    if _makes_no_text(semaphore):
+    if _never_returns_str(semaphore):
         raise TypeError(
             f"{semaphore!r} returns no str, so it can't make a semaphore. To lock it, write "
             f"{EXAMPLE}."
         )
 
 
-def _makes_no_text(function: Callable[..., Any]) -> bool:
-    """Tell whether it can be seen that a callable returns something else than a str."""
+def _never_returns_str(function: Callable[..., Any]) -> bool:
+    """Tell whether the callable's kind or annotation shows that it returns no str."""
     if inspect.isclass(function):
         return not issubclass(function, str)
     if iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
@@ -122,12 +122,12 @@ def _makes_no_text(function: Callable[..., Any]) -> bool:
         if not inspect.isclass(returned) or returned in (Any, inspect.Signature.empty):
             return returned is None
         return not (issubclass(returned, str) or issubclass(str, returned))
-    except (TypeError, ValueError):  # it has no signature, as many builtins; or it can't be known
+    except (TypeError, ValueError):  # many builtins have no signature
         return False
 
 
 def refuse_unknown(function: Callable[..., Any], unknown: Iterable[str]) -> None:
-    """Raise TypeError for arguments that the function doesn't have, and say what to use here."""
+    """Raise TypeError for unknown arguments, with a hint at the right ones."""
     known = ", ".join([*inspect.signature(function).parameters][:-1])
     for name in unknown:
         raise TypeError(

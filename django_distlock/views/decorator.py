@@ -47,7 +47,7 @@ def skip(*args: object, **kwargs: object) -> None:
 
 
 def _with_semaphore(init: Callable[P, None]) -> Callable[P, None]:
-    """Say what to write where nothing is given; type checkers know that already."""
+    """Raise a helpful TypeError if the semaphore is missing; type checkers see the signature."""
 
     @functools.wraps(init)
     def checked(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -59,28 +59,33 @@ def _with_semaphore(init: Callable[P, None]) -> Callable[P, None]:
 
 
 class distributed_lock:  # noqa: N801 - used like a function, as contextlib.suppress is
-    """Hold a semaphore for a `with` block, or for each call of what is decorated.
+    """Hold a lock during a `with` block, or during each call of a decorated function.
 
     As a context manager it yields the lease, and raises LockNotAcquired when contended. Async code
-    has `async with`, and what is decorated may be `async def`.
+    uses `async with`; a decorated function may be `async def`.
 
     As a decorator it takes a template that is filled with the call's own arguments, such as
     `"<int:customer_id>collectPayment"` or `"<request.user.pk>:export"`, or a callable that makes
-    the semaphore of them. A contended call raises LockNotAcquired, or returns what
-    `on_conflict(*args, **kwargs)` does. A view that Django resolved for the request answers 409
-    when contended (or what `on_conflict(request, …)` does), 503 when the store is down, or when the
-    lease was lost and the view's work undone, 400 when the semaphore is not valid; `http=True` or
-    `False` says so whoever calls it. If work was kept, the loss is only logged and signalled.
-    `<int:customer_id>`, `<uuid:…>` and `<slug:…>` in a template let all spellings of one thing have
-    one lock, or refuse them. Under a StreamingHttpResponse, but no FileResponse, the lock is held
-    until that is closed.
+    the semaphore of them. `<int:…>`, `<uuid:…>` and `<slug:…>` give all spellings of one value the
+    same lock, or refuse them. A contended call raises LockNotAcquired, or returns the result of
+    `on_conflict(*args, **kwargs)`.
+
+    A view that Django resolved for the request answers instead:
+
+    - 409 when contended, or with the result of `on_conflict(request, …)`;
+    - 503 when the store is down, or when the lease was lost and the view's work undone. If the
+      work was kept, the loss is only logged and signalled;
+    - 400 when the semaphore is not valid.
+
+    `http=True` or `http=False` decides whether to answer, whatever Django resolved. The lock is
+    held until a StreamingHttpResponse is closed, except for a FileResponse.
 
     A decorated callable has its locks in `distributed_locks`, a tuple with the outermost first;
     decorators above that use `functools.wraps` copy it.
 
     Leaving a block whose lease was lost raises LockLost, unless the block raises already. For the
-    other arguments, see acquire_lock(); a wrong one is told at once, not at the first call. One
-    object may serve many threads at once.
+    other arguments, see acquire_lock(); a wrong one raises at once, not at the first call. Many
+    threads may use one object at the same time.
     """
 
     @_with_semaphore
@@ -115,7 +120,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         self.on_conflict = on_conflict
         self.http = http
         self._entries: list[BlockEntry] = []
-        """Of the blocks that are under way with this object, in whatever threads and tasks."""
+        """The blocks that threads and tasks have entered with this object, and not left yet."""
         self._new_acquisition: Callable[[str], Acquisition] = partial(
             Acquisition,
             timeout=timeout,
@@ -191,20 +196,20 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         return False
 
     def _end_interrupted_block(self, entry: BlockEntry | None) -> None:
-        """See end_interrupted_block(), even if the entry is not known yet."""
+        """See end_interrupted_block(), also for an interruption before the entry was found."""
         entry = entry or current_registry().entry_to_exit(self._entries)
         self._exit(entry)
         end_interrupted_block(entry)
 
     def _exit(self, entry: BlockEntry | None) -> None:
-        """Take the block for left, if it isn't yet."""
+        """Mark the block as left, if it was entered and is not left yet."""
         if entry is not None:
             with suppress(ValueError):
                 self._entries.remove(entry)
             entry.exit()
 
     def _of_block(self) -> str:
-        """Return the semaphore of a `with` block, which has no arguments to make one of."""
+        """Return the semaphore of a `with` block, which has no arguments to fill a template."""
         if not isinstance(self.semaphore, str):
             raise TypeError(
                 f"{self.semaphore!r} is called with a decorated call's arguments; a `with` block "
@@ -242,7 +247,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
 
         decorated: Callable[..., Any]
         if iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__):
-            # Its _non_atomic_requests stay as they are: Django refuses to open transactions for it.
+            # Django refuses ATOMIC_REQUESTS for an async view, and is left to do so.
             decorated = functools.wraps(function)(alocked)
         else:
             decorated = functools.wraps(function)(locked)

@@ -8,18 +8,18 @@ from django.http import HttpRequest, RawPostDataException
 
 
 def is_arriving(request: HttpRequest | None) -> bool:
-    """Tell whether a body that Django may keep in memory is sent with the request.
+    """Tell whether the request has a body that Django keeps in memory.
 
-    A larger one is not read before the lock: the view may take it in chunks. Under ASGI, Django
+    A larger one is not read before the lock: the view may read it in chunks. Under ASGI, Django
     has received the whole body before it calls a view.
     """
     return isinstance(request, WSGIRequest) and _fits_in_memory(request)
 
 
 def read_body(request: HttpRequest | None) -> None:
-    """Wait until the body has arrived. The view can still read it in any way that Django has."""
+    """Wait until the body has arrived. The view can still read it in every way of Django's."""
     if request is not None and is_arriving(request):
-        with suppress(RawPostDataException):  # somebody else has begun to read it
+        with suppress(RawPostDataException):  # a middleware or decorator has begun to read it
             _ = request.body
 
 
@@ -33,7 +33,7 @@ def _fits_in_memory(request: WSGIRequest) -> bool:
 
 
 def _content_length(request: WSGIRequest) -> int:
-    """Return the length as Django understands it: 0 if it can't."""
+    """Return the length as Django parses it: 0 if it is no number."""
     try:
         return int(request.META.get("CONTENT_LENGTH", 0))
     except ValueError:

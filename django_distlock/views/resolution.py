@@ -1,4 +1,4 @@
-"""Which calls are calls of views by Django, be it through another framework; what is a task."""
+"""Find out whether a call is Django's call of a view, directly or through another framework."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -16,18 +16,18 @@ TASK_DECORATORS: Final = {
     "dramatiq": "@dramatiq.actor",
     "huey": "@huey.task()",
 }
-"""What makes a task, by the module of the task's type."""
+"""The decorator that makes a task, by the module of the task's type."""
 
 
 def task_decorator(function: object) -> str | None:
-    """Return which decorator made a task of the function; None if none did.
+    """Return the decorator that made this a task; None if it is no task.
 
-    Only the type is looked at, not by isinstance(): to ask an attribute of Celery's proxy, if only
-    its __class__, would make its task too early.
+    Only the type is inspected, without isinstance(): reading any attribute of Celery's proxy, even
+    __class__, would create its task too early.
     """
     kind = type(function)
     if kind is FunctionType:
-        # What RQ makes is the function itself, with these methods.
+        # RQ returns the function itself, with these methods added.
         methods = [vars(function).get(name) for name in ("delay", "enqueue")]
         return "@job" if any(map(callable, methods)) else None
     modules = [f"{base.__module__}." for base in kind.__mro__]
@@ -52,7 +52,7 @@ def without_self(args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _django_request(argument: Any) -> HttpRequest | None:
-    # Asked in a way that doesn't evaluate what is lazy, as request.user.
+    # In a way that doesn't evaluate a lazy object such as request.user.
     kind: type = type(argument)
     request: Any = argument
     if not issubclass(kind, HttpRequest):
@@ -63,10 +63,10 @@ def _django_request(argument: Any) -> HttpRequest | None:
 def is_resolved(
     request: HttpRequest, locked: Callable[..., HttpResponseBase], instance: object
 ) -> bool:
-    """Tell whether Django resolved this for the request, or the view class of the instance.
+    """Tell whether Django resolved this function for the request, or the instance's view class.
 
-    Only then its return value is the answer to the request: a helper that happens to get the
-    request raises, so that its caller can't overlook the conflict.
+    Only then its return value is the answer to the request. A helper that is passed the request
+    raises, so that its caller can't overlook the conflict.
     """
     match = request.resolver_match
     if match is None:
@@ -80,7 +80,7 @@ def is_resolved(
 
 
 def _layers(view: Any, request: HttpRequest) -> Iterator[Any]:
-    """Yield the view and what it calls for the request, as far as it can be seen from outside."""
+    """Yield the view and the functions that it is found to call for the request."""
     while view is not None:
         yield view
         for hidden in (*rest_functions(view), *_ninja_functions(view, request)):
@@ -89,7 +89,7 @@ def _layers(view: Any, request: HttpRequest) -> Iterator[Any]:
 
 
 def wrapped(view: Any) -> Any:
-    """Return what a call of this leads to; None where that isn't told."""
+    """Return the function that a call of this view calls; None if that can't be found."""
     if isinstance(view, MethodType):
         return view.__func__
     if isinstance(view, functools.partial):
@@ -101,16 +101,16 @@ def wrapped(view: Any) -> Any:
 
 
 def view_classes(view: Any) -> Iterable[type]:
-    """Yield the class whose `as_view()` made this; viewsets of REST framework call it `cls`."""
+    """Yield the class whose `as_view()` returned this; REST framework's viewsets name it `cls`."""
     found = getattr(view, "view_class", None) or getattr(view, "cls", None)
     if isinstance(found, type):
         yield found
 
 
 def rest_functions(view: Any) -> Iterator[Any]:
-    """Yield what REST framework's `api_view` made a class of, whose methods do nothing but call it.
+    """Yield the functions that REST framework's `api_view` turned into the methods of a class.
 
-    No other method's closure is looked into: there may be helpers in it.
+    No other method's closure is inspected: it may contain helpers.
     """
     for view_class in view_classes(view):
         for handler in vars(view_class).values():
@@ -119,21 +119,21 @@ def rest_functions(view: Any) -> Iterator[Any]:
 
 
 def ninja_operations(view: Any) -> Iterable[Any]:
-    """Return the operations of a path of Django Ninja: it resolves one view for all its methods."""
+    """Return the operations of a path of Django Ninja, which has one view for all HTTP methods."""
     path_view = _owner(view)
     return path_view.operations if type(path_view).__name__ == "PathView" else ()
 
 
 def _ninja_functions(view: Any, request: HttpRequest) -> Iterator[Any]:
-    """Yield what Django Ninja calls for the request."""
+    """Yield the functions that Django Ninja calls for the request."""
     for operation in ninja_operations(view):
         if request.method in operation.methods:
             yield operation.view_func
-            yield operation.run  # what decorate_view() wraps
+            yield operation.run  # decorate_view() wraps this
 
 
 def _owner(view: Any) -> Any:
-    """Return the `self` of a method, or of the method that a function was defined in."""
+    """Return the `self` of a method, or of the method in which a function was defined."""
     if isinstance(view, FunctionType) and "self" in (names := view.__code__.co_freevars):
         return (view.__closure__ or ())[names.index("self")].cell_contents
     return getattr(view, "__self__", None)

@@ -1,4 +1,4 @@
-"""What a locked view answers instead of working."""
+"""The responses of a locked view that is not called, or whose lease was lost."""
 
 import random
 from typing import Final
@@ -14,32 +14,32 @@ from django.utils.log import log_response
 from django.utils.translation import gettext as _
 
 LATEST_RETRY: Final = 3
-"""Seconds after which a client may ask again, at most: a random number spreads the requests."""
+"""Upper limit of Retry-After, in seconds. A random number spreads the requests."""
 
 
 def contended(request: HttpRequest, ttl: float | None) -> HttpResponse:
-    """Answer 409: somebody else is working on this, with a lease of about this ttl."""
+    """Answer 409: another request holds the lock, with a lease of about this ttl."""
     detail = _("This is being worked on by another request. Please try again in a moment.")
     latest = LATEST_RETRY if ttl is None else min(LATEST_RETRY, int(ttl))
     return _retried(_answer(request, 409, "contended", detail), latest)
 
 
 def unavailable(request: HttpRequest) -> HttpResponse:
-    """Answer 503: nothing was done, since the store is down, or the lease was lost meanwhile."""
+    """Answer 503: the store is down, or the lease was lost and the work undone."""
     detail = _("This can't be done safely right now. Please try again in a moment.")
     return _retried(_answer(request, 503, "unavailable", detail), LATEST_RETRY)
 
 
 def unfinished(request: HttpRequest) -> HttpResponse:
-    """Answer 503, but don't ask anybody to try again: part of it may have been done."""
+    """Answer 503 without Retry-After: part of the work may have been done."""
     detail = _("This was not finished, and may have been done in part.")
     return _answer(request, 503, "unfinished", detail)
 
 
 def invalid(request: HttpRequest, reason: Exception) -> HttpResponse:
-    """Answer 400 as Django does to a BadRequest: raised, a framework may make a 500 of it.
+    """Answer 400 as Django does to a BadRequest. If it were raised, a framework might answer 500.
 
-    Why is logged. As in Django's own answer, the client is told only if DEBUG is on.
+    The reason is logged. As in Django's own answer, the client sees it only if DEBUG is on.
     """
     if not _prefers_json(request):
         return _uncached(response_for_exception(request, BadRequest(str(reason))))
@@ -52,7 +52,7 @@ def invalid(request: HttpRequest, reason: Exception) -> HttpResponse:
 
 
 def _answer(request: HttpRequest, status: int, error: str, detail: str) -> HttpResponse:
-    """Answer in JSON if that is preferred, else by the site's `409.html`, else plainly."""
+    """Answer in JSON if the client prefers it, else with the site's page, else in plain text."""
     response: HttpResponse
     if _prefers_json(request):
         response = _json(status, error, detail)
@@ -76,7 +76,7 @@ def _json(status: int, error: str, detail: str) -> HttpResponse:
 
 
 def _retried(response: HttpResponse, latest: int) -> HttpResponse:
-    """Let clients that were refused at once not come back at once, either."""
+    """Set Retry-After to a random number: clients refused together must not return together."""
     response["Retry-After"] = str(random.randint(1, max(1, latest)))  # noqa: S311 - no secret
     return response
 

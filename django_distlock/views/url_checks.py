@@ -1,6 +1,6 @@
-"""System check: locked views whose placeholders are filled with text as it stands in the URL.
+"""System check: locked views whose placeholders are filled with raw text of the URL.
 
-Behind `path("<customer_id>/…")` the texts `7`, `07` and `+7` find the same row, but are different
+Behind `path("<customer_id>/…")` the texts `7`, `07` and `+7` find the same row, but make different
 semaphores.
 """
 
@@ -24,22 +24,22 @@ from .decorator import distributed_lock
 from .resolution import ninja_operations, rest_functions, view_classes, wrapped
 
 UNTYPED: Final = (NoneType, StringConverter, PathConverter, SlugConverter)
-"""What passes on a text as it is; NoneType stands for a group of re_path()."""
+"""Converters that pass on the raw text. NoneType stands for a group of re_path()."""
 
 
 class Route(NamedTuple):
-    """A pattern of the URLconf, with those that it is included by."""
+    """A pattern of the URLconf, with the patterns that include it."""
 
     text: str = ""
     names: frozenset[str] = frozenset()
-    """The arguments that it passes on as text."""
+    """The arguments that it passes on as raw text."""
     has_names: bool = False
-    """Whether any groups have names; then what the others match is passed on to nobody."""
+    """Whether any group has a name; then Django drops the text of the others."""
     unnamed: int = 0
-    """How many groups there are, if none has a name."""
+    """The number of groups, if none has a name."""
 
     def extended(self, entry: Any) -> "Route":
-        """Return the route of an entry of the URLconf that is included here."""
+        """Return the route of an entry of the URLconf that this one includes."""
         pattern = entry.pattern
         groups, converters = pattern.regex.groupindex, pattern.converters
         texts = {name for name in groups if type(converters.get(name)) in UNTYPED}
@@ -53,22 +53,22 @@ class Route(NamedTuple):
 
 
 class Called(NamedTuple):
-    """A callable that a view is, or leads to."""
+    """A view, or a callable that it calls."""
 
     name: str
     function: Any
     arguments_before: int = 1
-    """How many there are before those of the URL: the request, and before that `self`."""
+    """The number of arguments before those of the URL: the request, and before it `self`."""
     is_validated: bool = False
-    """Whether Django Ninja converts the arguments as their annotations say."""
+    """Whether Django Ninja converts the arguments by their annotations."""
 
     def locks(self) -> Iterable[Any]:
-        """Return the locks that decorate it."""
+        """Return the locks that it is decorated with."""
         found: Iterable[Any] = getattr(self.function, "distributed_locks", ())
         return found
 
     def texts(self, route: Route) -> Iterable[str]:
-        """Return the names of the arguments that it gets as they stand in the URL."""
+        """Return the names of the arguments that it gets as raw text."""
         if self.is_validated:
             parameters = inspect.signature(self.function).parameters
             return [
@@ -84,17 +84,17 @@ class Called(NamedTuple):
 
 @checks.register(checks.Tags.urls)
 def check_placeholders(**kwargs: Any) -> list[checks.CheckMessage]:
-    """Warn of each untyped placeholder that the URLconf fills with text as it stands in the URL.
+    """Warn of each untyped placeholder that the URLconf fills with raw text.
 
-    And tell of each view that a lock without parentheses stands above: it isn't locked, but taken
-    for a callable that makes semaphores.
+    Report each view below a `@distributed_lock` without parentheses, too: it isn't locked, but
+    taken for a callable that makes semaphores.
 
-    What is wrong with the URLconf itself, Django's own checks say.
+    Errors in the URLconf itself are left to Django's own checks.
     """
     found: dict[tuple[str, ...], checks.CheckMessage] = {}
     with suppress(Exception):
         for route, view in _views(get_resolver().url_patterns, Route()):
-            with suppress(Exception):  # a view is any callable, however odd
+            with suppress(Exception):  # a view is any callable, and may raise anything
                 for called in _calls(view):
                     if isinstance(called.function, distributed_lock):
                         found.setdefault((called.name,), _missing_parentheses(called))
@@ -107,7 +107,7 @@ def _views(entries: Iterable[Any], outer: Route) -> Iterator[tuple[Route, Any]]:
     """Yield each view with its route."""
     for entry in entries:
         route = None
-        with suppress(Exception):  # another library's pattern, or no pattern at all
+        with suppress(Exception):  # another library's pattern, or none
             route = outer.extended(entry)
         if route is None:
             continue
@@ -118,7 +118,7 @@ def _views(entries: Iterable[Any], outer: Route) -> Iterator[tuple[Route, Any]]:
 
 
 def _untyped(route: Route, view: Any) -> Iterator[tuple[str, str, str]]:
-    """Yield what to warn of: a callable's name, the text of a template, a placeholder in it."""
+    """Yield for each warning: a callable's name, the text of a template, a placeholder in it."""
     route = _without_described(route, view)
     seen = []
     for called in _calls(view):
@@ -133,18 +133,18 @@ def _untyped(route: Route, view: Any) -> Iterator[tuple[str, str, str]]:
 
 
 def _calls(view: Any) -> Iterator[Called]:
-    """Yield the view and what it leads to, for whatever HTTP method."""
+    """Yield the view and the callables that it calls, for any HTTP method."""
     while view is not None:
         name = _name(view)
         for operation in ninja_operations(view):
             name = _name(operation.view_func)
             yield Called(name, operation.view_func, is_validated=True)
-            yield Called(name, operation.run)  # which gets what isn't validated yet
+            yield Called(name, operation.run)  # its arguments are not validated yet
         for function in rest_functions(view):
             yield from _calls(function)
         for view_class in view_classes(view):
             name = f"{view_class.__module__}.{view_class.__name__}"
-            actions = getattr(view, "actions", None) or {}  # of a viewset, by their HTTP methods
+            actions = getattr(view, "actions", None) or {}  # a viewset's, by HTTP method
             for method in (*View.http_method_names, *actions.values(), "dispatch"):
                 yield Called(f"{name}.{method}", getattr(view_class, method, None), 2)
         yield Called(name, view)
@@ -152,7 +152,7 @@ def _calls(view: Any) -> Iterator[Called]:
 
 
 def _without_described(route: Route, view: Any) -> Route:
-    """Return the route without what a viewset describes by a `lookup_value_regex` of its own."""
+    """Return the route without the key that a viewset restricts by its own `lookup_value_regex`."""
     for view_class in view_classes(view):
         if getattr(view_class, "lookup_value_regex", None):
             viewset: Any = view_class
@@ -162,7 +162,7 @@ def _without_described(route: Route, view: Any) -> Route:
 
 
 def _is_text(annotation: Any) -> bool:
-    """Tell whether what is so annotated may be any text, as what is not annotated is."""
+    """Tell whether an argument with this annotation may be any text, as one without is."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _is_text(get_args(annotation)[0])
