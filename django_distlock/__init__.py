@@ -9,9 +9,9 @@ if not hasattr(os, "register_at_fork") or find_spec("fcntl") is None:
         "On Windows, run your site in WSL."
     )
 
-# Checks are registered by the import, so that one can say that the app is not in INSTALLED_APPS;
-# and commits are guarded from then on.
-from . import checks
+from django.core.checks import Tags, register
+
+from . import checks, conf, transactions
 from .conf import lock_backends
 from .exceptions import (
     InvalidLockBackend,
@@ -21,10 +21,10 @@ from .exceptions import (
     LockNotAcquired,
     LockNotHeld,
 )
-from .leases import cleanup, commit_guard  # noqa: F401 - cleanup connects itself
+from .leases import cleanup, commit_guard
 from .leases.lease import Lease
 from .locks.api import aacquire_lock, acquire_lock, arelease_lock, release_lock
-from .views import url_checks  # noqa: F401
+from .views import url_checks
 from .views.decorator import distributed_lock, skip
 
 __all__ = [
@@ -44,5 +44,21 @@ __all__ = [
     "skip",
 ]
 
-commit_guard.install()
-checks.warn_of_missing_app()
+
+def _connect_to_django() -> None:
+    """Connect the package to Django's signals and system checks.
+
+    By the import rather than in AppConfig.ready(): a site that needs no table need not install the
+    app, a check tells sites that need it, and a connection may be opened before apps are ready.
+    """
+    conf.connect_signals()
+    transactions.connect_signals()
+    commit_guard.connect_signals()
+    cleanup.connect_signals()
+    register(checks.check_lock_backends)
+    register(checks.check_deployment, deploy=True)
+    register(url_checks.check_placeholders, Tags.urls)
+    checks.warn_of_missing_app()
+
+
+_connect_to_django()

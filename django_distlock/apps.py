@@ -15,6 +15,6 @@ class DistlockConfig(AppConfig):
     verbose_name = _("Distributed locks")
 
     def ready(self) -> None:
-        """See to Celery's tasks, if the site has imported Celery, as its workers have."""
+        """Connect to Celery's tasks, if the site has imported Celery, as its workers have."""
         if "celery" in sys.modules:
             cleanup.connect_celery()

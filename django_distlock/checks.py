@@ -20,7 +20,7 @@ def warn_of_missing_app() -> None:
     runs, and a server may run no checks at all.
     """
     if apps.ready and (missing := _missing_app()) and not missing.is_silenced():
-        warnings.warn(f"{missing.msg} {missing.hint} ({missing.id})", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"{missing.msg} {missing.hint} ({missing.id})", RuntimeWarning, stacklevel=4)
 
 
 def _missing_app() -> checks.Warning | None:
@@ -34,7 +34,6 @@ def _missing_app() -> checks.Warning | None:
     )
 
 
-@checks.register
 def check_lock_backends(**kwargs: Any) -> Iterator[checks.CheckMessage]:
     """Yield an error for each store that can't be made, and the messages of the others.
 
@@ -59,7 +58,6 @@ def check_lock_backends(**kwargs: Any) -> Iterator[checks.CheckMessage]:
             yield from backend.check(**kwargs)
 
 
-@checks.register(deploy=True)
 def check_deployment(**kwargs: Any) -> Iterator[checks.CheckMessage]:
     """Yield each store's messages on a deployment; check_lock_backends() reports broken ones."""
     with suppress(InvalidLockBackend):

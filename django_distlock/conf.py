@@ -129,9 +129,10 @@ lock_backends = LockBackendHandler()
 
 
 def _forget_settings(*, setting: str, **kwargs: Any) -> None:
-    """Let a test's `override_settings(DISTLOCK=…)` take effect."""
     if setting == "DISTLOCK":
         lock_backends.reset()
 
 
-setting_changed.connect(_forget_settings, dispatch_uid="django_distlock.conf")
+def connect_signals() -> None:
+    """Follow `override_settings(DISTLOCK=…)`."""
+    setting_changed.connect(_forget_settings, dispatch_uid="django_distlock.conf")

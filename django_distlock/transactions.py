@@ -62,7 +62,9 @@ def _forget(connection: weakref.ref[BaseDatabaseWrapper]) -> None:
     _threads.pop(connection, None)
 
 
-connection_created.connect(_remember, dispatch_uid="django_distlock.transactions")
+def connect_signals() -> None:
+    """Remember each connection that is opened from now on."""
+    connection_created.connect(_remember, dispatch_uid="django_distlock.transactions")
 
 
 def open_transactions() -> list[BaseDatabaseWrapper]:

@@ -75,8 +75,10 @@ def connect_celery() -> None:
     _connect("celery.signals", "task_prerun", start_task, "task_postrun", finish_task)
 
 
-_connect(
-    "django.core.signals", "request_started", start_request, "request_finished", finish_request
-)
-with suppress(ModuleNotFoundError):  # before Django 6.0
-    _connect("django.tasks.signals", "task_started", start_task, "task_finished", finish_task)
+def connect_signals() -> None:
+    """Do it for requests, and for Django's own tasks."""
+    _connect(
+        "django.core.signals", "request_started", start_request, "request_finished", finish_request
+    )
+    with suppress(ModuleNotFoundError):  # before Django 6.0
+        _connect("django.tasks.signals", "task_started", start_task, "task_finished", finish_task)

@@ -69,8 +69,8 @@ def connection_opened(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None
             guard_connections()
 
 
-def install() -> None:
-    """Learn of each connection that is opened."""
+def connect_signals() -> None:
+    """Remember each connection that is opened, until the first acquisition; then guard it."""
     connection_created.connect(
         connection_opened, dispatch_uid="django_distlock.leases.commit_guard"
     )

@@ -82,7 +82,6 @@ class Called(NamedTuple):
         return names[self.arguments_before :][: route.unnamed]
 
 
-@checks.register(checks.Tags.urls)
 def check_placeholders(**kwargs: Any) -> list[checks.CheckMessage]:
     """Warn of each untyped placeholder that the URLconf fills with raw text.
 
