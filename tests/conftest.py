@@ -10,7 +10,8 @@ from django.db import connections
 
 from django_distlock.concurrency.callers import current_caller
 from django_distlock.conf import lock_backends
-from django_distlock.leases.lease import unreferenced_leases
+from django_distlock.leases.outcomes import stop_renewal
+from django_distlock.leases.process_exit import unreferenced_leases
 from django_distlock.leases.registry import current_registry
 from django_distlock.signals import lock_acquired, lock_lost
 from tests.support.lock_server_command import Place, new_place
@@ -179,7 +180,7 @@ def forgotten() -> Iterator[None]:
     yield
     for lease in current_registry().leases():
         lease.claim_end()
-        lease.stop_renewal()
+        stop_renewal(lease)
     current_caller().registry = None
     unreferenced_leases.clear()
 

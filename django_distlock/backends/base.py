@@ -239,6 +239,11 @@ class TransactionalStore(BaseLockBackend):
         """
 
 
+def joins_transaction(store: BaseLockBackend) -> bool:
+    """Tell whether the caller's transaction commits, or undoes, what is done in the store now."""
+    return isinstance(store, TransactionalStore) and store.joins_transaction()
+
+
 class AsyncStore(BaseLockBackend):
     """A store that async code awaits in its event loop.
 

@@ -1,7 +1,7 @@
-"""The thread that a store has in each process that holds leases in it.
+"""The background thread that each store has in a process that holds its leases.
 
-It renews them, and does what must not be done where its occasion arises. Each store has one of its
-own, so that one that hangs costs nobody what he holds in another.
+It renews the leases, and does work that must not be done where the need for it arises. Each store
+has a thread of its own, so that a store that hangs costs nobody the leases in another.
 """
 
 import logging
@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from django.db import connections
 
@@ -21,31 +21,30 @@ from django_distlock.exceptions import InvalidLockBackend
 from django_distlock.redaction.tracebacks import clear_variables
 from django_distlock.runtime import lacks_threads
 
-from .renewal import Renewals
+from .renewal import Renewable, Renewals
 from .wakeups import Wakeup
-
-if TYPE_CHECKING:
-    from django_distlock.leases.lease import Lease
 
 logger = logging.getLogger("django_distlock")
 
 IDLE: Final = 60.0
-"""Seconds after which the thread ends if there is nothing to renew and no work is expected.
+"""Seconds after which the thread ends if there is nothing to renew and nothing pins it.
 
-What the store keeps open is closed then: an idle process needs no connection for locks.
+The store's connections are closed then: an idle process needs none for locks.
 """
 
 WATCH_INTERVAL: Final = 0.1
-"""Seconds between two looks at which leases there are, while something may hang."""
+"""Seconds between two checks for expired leases while a store or a receiver may hang."""
 
-WAKE_ME: Final = math.inf
-WILL_LOOK: Final = -math.inf
+WAKE_FOR_ANY: Final = math.inf
+"""Wake the thread for every lease that is added."""
+WAKE_FOR_NONE: Final = -math.inf
+"""Do not wake the thread: it scans the leases next anyway."""
 
 
 class Background:
-    """A daemon thread that is there as long as leases are to be renewed or work is expected.
+    """A daemon thread that runs as long as leases are to be renewed or something pins it.
 
-    Where threads can't run, as in uWSGI without --enable-threads, none of that is done.
+    Where threads can't run, as in uWSGI without --enable-threads, nothing is renewed.
     """
 
     def __init__(self, alias: str) -> None:
@@ -58,30 +57,32 @@ class Background:
         self._work: deque[Callable[[], object]] = deque()
         self._wakeup = Wakeup()
         self._pinned: set[object] = set()
-        # Reentrant: what is collected in between may leave a locked block that was abandoned.
+        # Reentrant: garbage collection may end an abandoned generator, and its locked block, here.
         self._changing = threading.RLock()
         self.thread: threading.Thread | None = None
-        # When the thread looks at the leases next. Before it looks at which there are, it wants to
-        # be woken by whoever adds one meanwhile; so nobody has to take a lock for that.
-        self.looks_at = WAKE_ME
-        """When the thread looks at the leases next, by the local monotonic clock."""
+        self.scans_at = WAKE_FOR_ANY
+        """When the thread scans the leases next, by the local monotonic clock.
+
+        Reset before scanning, so that a lease added during the scan wakes the thread: adding one
+        takes no lock.
+        """
         self._woken_for = -math.inf
         """When the lease was due that woke the thread last."""
         self._used = -math.inf
         """When the store was last used, by the local monotonic clock."""
 
-    def renew(self, lease: "Lease") -> None:
-        """Renew the lease until that is stopped, or nobody refers to it."""
-        if lease.pid != self._pid:  # forked by somebody who doesn't call Python's hooks
+    def renew(self, lease: Renewable) -> None:
+        """Renew the lease until stop_renewal(), or until nothing refers to it."""
+        if lease.pid != self._pid:  # a fork that did not call Python's hooks
             self._begin()
         self.renewals.add(lease)
-        if lease.due < self.looks_at:
+        if lease.due < self.scans_at:
             self._woken_for = lease.due
             with self._changing:
                 self._wake()
 
-    def stop_renewal(self, lease: "Lease") -> None:
-        """Renew the lease no more. Safe in a finalizer."""
+    def stop_renewal(self, lease: object) -> None:
+        """Renew the lease no longer. Safe in a finalizer."""
         self.renewals.remove(lease)
 
     def pin(self, user: object) -> None:
@@ -92,9 +93,9 @@ class Background:
                 self._wake()
 
     def close_when_idle(self) -> None:
-        """Have what the store keeps open closed when it hasn't been used for IDLE seconds.
+        """Close the store's connections when it has not been used for IDLE seconds.
 
-        Where no thread can be started, that is left to the end of the process.
+        Where no thread can be started, they stay open until the process ends.
         """
         self._used = clocks.monotonic()
         if not self._runs():
@@ -107,7 +108,7 @@ class Background:
         self._pinned.discard(user)
 
     def submit(self, work: Callable[[], object]) -> None:
-        """Let the thread do it. Safe in a finalizer: no lock is waited for, no thread started."""
+        """Do this work in the thread. Safe in a finalizer: waits for no lock, starts no thread."""
         self._work.append(work)
         self._wakeup.set()
 
@@ -136,23 +137,23 @@ class Background:
         try:
             self._work_and_renew()
         finally:
-            self.looks_at = WAKE_ME  # another thread, if this one was killed by an error
+            self.scans_at = WAKE_FOR_ANY  # start another thread, if an error ended this one
 
     def _work_and_renew(self) -> None:
         idle = False
         while not (idle and self._end()):
-            self.looks_at = WAKE_ME
+            self.scans_at = WAKE_FOR_ANY
             due = self.renewals.next_due()
             now = clocks.monotonic()
-            # Or else each lease that is released before we look would wake us once more.
+            # Else each lease that is released before the scan would wake the thread once more.
             if self._woken_for > now:
                 due = min(due, self._woken_for)
             idle = due == math.inf
-            self.looks_at = now + IDLE if idle else due
-            if self._wakeup.wait(0 if self._work else self.looks_at - now):
+            self.scans_at = now + IDLE if idle else due
+            if self._wakeup.wait(0 if self._work else self.scans_at - now):
                 idle = False
             work = self._work.popleft() if self._work else None
-            self.looks_at = WILL_LOOK
+            self.scans_at = WAKE_FOR_NONE
             if work is None and self.renewals.next_due() > clocks.monotonic():
                 continue
             idle = False
@@ -164,15 +165,15 @@ class Background:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Let the losses that fall due in the block be told in time, however long it takes.
+        """Mark leases that expire during the block as lost in time, however long the block takes.
 
-        A store may hang in it, or a signal's receiver. The thread that tells them ends with it.
+        A store may hang in it, or a signal's receiver. The thread that does so ends with the block.
         """
         done = threading.Event()
         if len(self.renewals):
             name = f"django_distlock {self.alias} losses"
             watch = threading.Thread(target=self._watch, args=[done], name=name, daemon=True)
-            with suppress(RuntimeError):  # no more threads: they are told after the block
+            with suppress(RuntimeError):  # no more threads: they are marked after the block
                 watch.start()
         try:
             yield
@@ -182,15 +183,15 @@ class Background:
     def _watch(self, done: threading.Event) -> None:
         while not done.wait(self.renewals.next_end(within=WATCH_INTERVAL)):
             _survive(self.renewals.mark_expired)
-            connections.close_all()  # which receivers have opened
+            connections.close_all()  # opened by receivers
 
     def _close(self) -> None:
-        with suppress(InvalidLockBackend):  # as when a test's settings had it, and are gone
+        with suppress(InvalidLockBackend):  # it was in the settings of a test that is over
             lock_backends[self.alias].close()
 
     def _end(self) -> bool:
         with self._changing:
-            self.looks_at = WAKE_ME
+            self.scans_at = WAKE_FOR_ANY
             is_used = clocks.monotonic() - self._used < IDLE
             if self._pinned or len(self.renewals) or self._work or is_used:
                 return False
@@ -203,15 +204,15 @@ def _survive(step: Callable[[], object]) -> None:
         step()
     except BaseException as error:  # even sys.exit() in a signal's receiver
         clear_variables(error, None)
-        logger.exception("What was left to the background failed.")
+        logger.exception("Work of the background thread failed.")
 
 
 backgrounds: dict[str, Background] = {}
-"""Those of this process, by the store's alias: see background()."""
+"""Those of this process, by the alias of the store. See background()."""
 
 
 def background(alias: str) -> Background:
-    """Return the thread of the store, which need not run yet."""
+    """Return the background of this store. Its thread need not run yet."""
     found = backgrounds.get(alias)
     return found or backgrounds.setdefault(alias, Background(alias))
 

@@ -1,93 +1,101 @@
-"""Which leases are due for a renewal, and what its outcome means for them."""
+"""Which leases are due for a renewal, and what its result means for them."""
 
 import logging
 import math
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 from weakref import WeakKeyDictionary, ref
 
 from django_distlock import clocks
 from django_distlock.conf import lock_backends
-from django_distlock.records import Renewal, RenewalOutcome
-
-if TYPE_CHECKING:
-    from django_distlock.leases.lease import Lease
+from django_distlock.records import Claim, Owner, Renewal, RenewalOutcome
 
 logger = logging.getLogger("django_distlock")
-
-PERIOD: Final = 1 / 3
-"""Of its ttl, after which a lease is renewed."""
-RETRY: Final = 1 / 7
-"""Of that period, after which a renewal that failed is tried again."""
-SHORTEST: Final = 0.005
-LONGEST: Final = 5.0
-"""Seconds between two tries, at least and at most, whatever the ttl."""
 
 REPEATED: Final = 60.0
 """Seconds until a warning that a lease could not be renewed for some reason is repeated."""
 REASONS: Final = 5
-"""How many such reasons are told in that time, at most: some are never worded the same twice."""
+"""How many such reasons are logged in that time, at most: some never have the same text twice."""
 
-CONFIRMED: Final = 0.1
-"""Seconds for which, at most, the store's word that a lease is ours is good enough for a commit."""
-
-UNTOLD: Final = "its store didn't say why"
+NO_REASON: Final = "its store didn't say why"
 UNANSWERED: Final = Renewal(RenewalOutcome.HELD, reason="its store's answer left it out")
-TAKEN: Final = "its store has it no more: it expired there, or an operator took it away"
+
+
+class Renewable(Protocol):
+    """A lease, as far as its renewal goes."""
+
+    due: float
+    """When it is to be renewed, or has ended, by the local monotonic clock."""
+
+    @property
+    def owner(self) -> Owner: ...
+    @property
+    def holder(self) -> str: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def remaining(self) -> float: ...
+
+    def is_nearly_due(self, now: float) -> bool: ...
+    def would_disturb_transaction(self) -> bool: ...
+    def claim(self, now: float) -> Claim: ...
+    def extend(self, renewal: Renewal, sent: float) -> None: ...
+    def retry(self, now: float) -> None: ...
+    def mark_lost(self) -> None: ...
 
 
 class Renewals:
     """The leases of a process in one store that are to be renewed.
 
-    They are referred to weakly. Adding and removing one is safe at any time, in any thread: a set
-    does each in one step, and is copied in one.
+    They are referred to weakly. Adding and removing one is safe at any time and in any thread: a
+    set does each in one step, and is copied in one.
     """
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
-        self._leases: set[ref[Lease]] = set()
-        self._told: WeakKeyDictionary[Lease, dict[str, float]] = WeakKeyDictionary()
-        """When it was told last that a lease could not be renewed, and why."""
+        self._leases: set[ref[Renewable]] = set()
+        self._warned: WeakKeyDictionary[Renewable, dict[str, float]] = WeakKeyDictionary()
+        """The time of the last warning about a lease, by the reason why it was not renewed."""
 
     def __len__(self) -> int:
         return len(self._leases)
 
-    def __contains__(self, lease: "Lease") -> bool:
+    def __contains__(self, lease: Renewable) -> bool:
         return ref(lease) in self._leases
 
-    def add(self, lease: "Lease") -> None:
-        """Let the lease be renewed from now on."""
+    def add(self, lease: Renewable) -> None:
+        """Renew the lease from now on."""
         self._leases.add(ref(lease))
 
-    def remove(self, lease: "Lease") -> None:
-        """Let the lease be renewed no more."""
-        self._leases.discard(ref(lease))
+    def remove(self, lease: object) -> None:
+        """Renew the lease no longer."""
+        self._leases.difference_update((ref(lease),))
 
     def next_due(self) -> float:
-        """Return when a lease is to be renewed, or is over, by the local monotonic clock."""
+        """Return when the first lease is due, by the local monotonic clock."""
         return min((lease.due for lease in self._referenced()), default=math.inf)
 
     def hasten(self) -> None:
-        """Let all be due now, since their store may have lost them."""
+        """Make all leases due now, since their store may have lost them."""
         now = clocks.monotonic()
         for lease in self._referenced():
             lease.due = min(lease.due, now)
 
     def next_end(self, within: float) -> float:
-        """Return in how many seconds the first lease ends, at most that many."""
+        """Return in how many seconds the first lease ends, or `within` if that is less."""
         return min([within, *(lease.remaining for lease in self._referenced())])
 
     def mark_expired(self) -> None:
-        """Tell of those whose time is over."""
+        """Mark expired leases as lost."""
         for lease in self._referenced():
             if not lease.remaining:
                 lease.mark_lost()
                 self.remove(lease)
 
     def renew_due(self) -> None:
-        """Renew what is due, and with it what is about to be; tell of what is lost.
+        """Renew the leases that are due or nearly due; mark as lost what has expired or is taken.
 
-        So leases that were acquired at different times come to be renewed together.
+        Leases that were acquired at different times come to be renewed together so.
         """
         now = clocks.monotonic()
         leases = self._referenced()
@@ -95,43 +103,43 @@ class Renewals:
         if not overdue:
             return
         for lease in overdue:
-            lease.retry(now)  # whatever comes in between
-        over = [lease for lease in leases if not lease.remaining]
+            lease.retry(now)  # first: it holds for every outcome but a renewal
+        expired = [lease for lease in leases if not lease.remaining]
         due = [
             lease
             for lease in leases
             if lease.is_nearly_due(now) and not lease.would_disturb_transaction()
         ]
         taken = self._renew(due) if due else []
-        # First all is renewed: a receiver of the signal may take its time.
-        for lease in over + taken:
+        # After all renewals: a receiver of the signal may take its time.
+        for lease in expired + taken:
             lease.mark_lost()
             self.remove(lease)
 
-    def _renew(self, leases: list["Lease"]) -> list["Lease"]:
-        """Renew all, and return those that the store has no more."""
+    def _renew(self, leases: list[Renewable]) -> list[Renewable]:
+        """Renew all; return those that the store has no more."""
         sent = clocks.monotonic()
         try:
             renewals = lock_backends[self._alias].renew([lease.claim(sent) for lease in leases])
-        except Exception as error:  # noqa: BLE001 - whatever a store raises: it is tried again
+        except Exception as error:  # noqa: BLE001 - whatever it is, there is a retry
             self._warn(leases, str(error) or type(error).__name__)
             return []
-        taken: list[Lease] = []
-        unrenewed: defaultdict[str, list[Lease]] = defaultdict(list)
+        taken: list[Renewable] = []
+        unrenewed: defaultdict[str, list[Renewable]] = defaultdict(list)
         for lease in leases:
             renewal = renewals.get(lease.owner, UNANSWERED)
             if renewal.lost:
                 taken.append(lease)
             elif renewal.renewed:
                 lease.extend(renewal, sent)
-            elif lease in self:  # and not released meanwhile
-                unrenewed[renewal.reason or UNTOLD].append(lease)
-        for reason, those in unrenewed.items():
-            self._warn(those, reason)
+            elif lease in self:  # else it was released meanwhile
+                unrenewed[renewal.reason or NO_REASON].append(lease)
+        for reason, group in unrenewed.items():
+            self._warn(group, reason)
         return taken
 
-    def _warn(self, leases: list["Lease"], reason: str) -> None:
-        """Tell of those leases of which that wasn't told a moment ago."""
+    def _warn(self, leases: list[Renewable], reason: str) -> None:
+        """Log those leases for which this reason was not logged lately."""
         now = clocks.monotonic()
         if news := [lease for lease in leases if self._is_news(lease, reason, now)]:
             first, *others = news
@@ -143,22 +151,22 @@ class Renewals:
                 reason,
             )
 
-    def _is_news(self, lease: "Lease", reason: str, now: float) -> bool:
-        told = self._told.setdefault(lease, {})
-        for earlier, at in list(told.items()):
+    def _is_news(self, lease: Renewable, reason: str, now: float) -> bool:
+        warned = self._warned.setdefault(lease, {})
+        for earlier, at in list(warned.items()):
             if now - at >= REPEATED:
-                del told[earlier]
-        if reason in told or len(told) >= REASONS:
+                del warned[earlier]
+        if reason in warned or len(warned) >= REASONS:
             return False
-        told[reason] = now
+        warned[reason] = now
         return True
 
-    def _referenced(self) -> list["Lease"]:
-        """Return the leases that somebody else refers to; let go of the others."""
+    def _referenced(self) -> list[Renewable]:
+        """Return the leases that still exist; remove the references to the others."""
         found = []
-        for weakly in list(self._leases):
-            if lease := weakly():
+        for lease_ref in list(self._leases):
+            if lease := lease_ref():
                 found.append(lease)
             else:
-                self._leases.discard(weakly)
+                self._leases.discard(lease_ref)
         return found

@@ -1,4 +1,4 @@
-"""A flag that one thread waits for, and a thread, a signal's handler or a finalizer may set."""
+"""A flag that one thread waits for. A thread, a signal handler or a finalizer may set it."""
 
 import threading
 from contextlib import suppress
@@ -7,8 +7,8 @@ from contextlib import suppress
 class Wakeup:
     """A flag: wait() returns when it is set, and clears it.
 
-    A bare lock is all it takes, held while the flag is clear. threading.Event has a lock inside
-    that set() waits for, which a signal's handler must not do in the thread that waits; and
+    It is a bare lock, held while the flag is clear. The alternatives don't work: Event.set() waits
+    for a lock inside the event, which a signal handler must not do in the waiting thread; and
     queue.SimpleQueue.get(timeout=…) of Python 3.11 and 3.12 waits for ever if its time is over
     before it begins to wait.
     """
@@ -20,10 +20,10 @@ class Wakeup:
         self._clear.acquire()
 
     def set(self) -> None:
-        """End the wait under way, or the next one. Waits for nothing."""
-        with suppress(RuntimeError):  # it is set already
+        """End the current wait, or the next one. Never blocks."""
+        with suppress(RuntimeError):  # it is already set
             self._clear.release()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until it is set, for so many seconds at most; tell whether it was."""
+        """Wait at most so many seconds. Return whether the flag was set."""
         return self._clear.acquire(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX))

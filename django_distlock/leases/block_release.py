@@ -1,4 +1,4 @@
-"""What is done at the end of a block or of a decorated call."""
+"""Block release: at the end of a block, or of a decorated call."""
 
 import logging
 from collections.abc import Iterator
@@ -6,78 +6,79 @@ from contextlib import contextmanager
 
 from django_distlock.exceptions import LockBackendUnavailable, LockLost
 
-from .lease import Lease
 from .registry import BlockEntry, current_registry
+from .release import arelease, end_interrupted_release, release
+from .state import LeaseState
 
 logger = logging.getLogger("django_distlock")
 
 
-def release_block(lease: Lease, *, failed: bool, answered: bool = False) -> None:
-    """Release at the end of a block. LockLost if it was lost, unless the block `failed` already.
+def release_block(lease: LeaseState, *, failed: bool, answered: bool = False) -> None:
+    """Release at the end of a block. LockLost if the lease was lost, unless the block `failed`.
 
-    If the store is down then, the lease ends with its ttl: what was done under it stays done, and
-    the trouble is logged. Without a ttl it would stay for ever: LockBackendUnavailable is raised.
+    If the store is down then, the lease ends with its ttl: the work under it stays done, and the
+    error is logged. Without a ttl the lock would stay for ever: LockBackendUnavailable is raised.
 
-    If the block was a view that has `answered`, and no transaction can undo it any more, what would
-    be raised is only logged: nobody may take it for undone.
+    If the block was a view that has `answered`, and no transaction can undo it any more, errors
+    are only logged: raised, they would say that nothing was done.
     """
-    with _leaving(lease, failed, answered) as ending:
-        if ending:
-            ending.lost = not lease.release_as(failed=failed)
+    with _outcome(lease, failed, answered) as outcome:
+        if outcome:
+            outcome.lost = not release(lease, failed=failed)
 
 
-async def arelease_block(lease: Lease, *, failed: bool, answered: bool = False) -> None:
+async def arelease_block(lease: LeaseState, *, failed: bool, answered: bool = False) -> None:
     """See release_block()."""
-    with _leaving(lease, failed, answered) as ending:
-        if ending:
-            ending.lost = not await lease.arelease_as(failed=failed)
+    with _outcome(lease, failed, answered) as outcome:
+        if outcome:
+            outcome.lost = not await arelease(lease, failed=failed)
 
 
 def end_interrupted_block(entry: BlockEntry) -> None:
-    """Have the lease renewed no more, after leaving its block raised or was interrupted.
+    """Finish an interrupted or failed release_block(): the lease is renewed no longer.
 
-    Unless an outer block has it, or its release waits for transactions.
+    Unless it belongs to an outer block, too, or its release waits for transactions.
     """
     lease, reentries = entry.lease, entry.reentries
     if current_registry().is_in_block_with(lease):
         lease.limit_reentries(reentries - 1)
     else:
-        lease.end_interrupted_release(reentries)
+        end_interrupted_release(lease, reentries)
 
 
-class _Ending:
-    """What came of a release at the end of a block."""
+class _Outcome:
+    """Of a release at the end of a block."""
 
     lost = False
 
 
 @contextmanager
-def _leaving(lease: Lease, failed: bool, answered: bool) -> Iterator[_Ending | None]:
-    """Let the lease be released, if that is to be done, and see to what comes of it."""
-    ending = _Ending()
+def _outcome(lease: LeaseState, failed: bool, answered: bool) -> Iterator[_Outcome | None]:
+    """Yield an outcome to set if the lease must be released; raise or log it afterwards."""
+    outcome = _Outcome()
     if lease.released:
         yield None
     elif current_registry().is_in_block_with(lease):
-        # Whatever this block did about it, the lease is the outer one's.
+        # However often this block released it, the lease is the outer one's.
         lease.limit_reentries(lease.reentries - 1)
-        ending.lost = not lease.held
+        outcome.lost = not lease.held
         yield None
     else:
         try:
-            yield ending
+            yield outcome
         except LockBackendUnavailable:
             if lease.ttl is None and not (failed or answered):
                 raise
             end = "by itself" if lease.ttl else "only by its store's force_release()"
             logger.exception("%s could not be released; it ends %s.", lease, end)
-            ending.lost = not lease.remaining
-    if ending.lost and failed:
+            outcome.lost = not lease.remaining
+    if outcome.lost and failed:
         logger.error("%s was lost before a block that failed ended.", lease)
-    elif ending.lost and answered:
+    elif outcome.lost and answered:
         logger.error(
             "%s was lost before its view ended. What that did is kept, and its answer given; "
             "somebody else may have done the same.",
             lease,
         )
-    elif ending.lost:
+    elif outcome.lost:
         raise LockLost(f"{lease} was lost before its block ended.", lease)

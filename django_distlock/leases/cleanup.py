@@ -1,35 +1,55 @@
-"""What a request or a task leaves behind when it ends is released then."""
+"""Cleanup release: of what a request or a task has not released when it ends."""
 
 import warnings
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import Any
 
-from django_distlock.runtime import current_asgi_request
+from django_distlock.concurrency.executors import detach
+from django_distlock.concurrency.store_calls import aask, ask
+from django_distlock.conf import lock_backends
+from django_distlock.runtime import current_asgi_request, running_task
 from django_distlock.transactions import closing_new_connections
 
+from .outcomes import unregister
 from .registry import (
     LeaseRegistry,
     current_registry,
     registries_of_ended_request,
 )
+from .release import release_quietly
+from .state import LeaseState
+
+
+def cleanup_release(lease: LeaseState) -> None:
+    """Release the lease for code that has ended. Errors are logged.
+
+    In a running event loop another task does it, which is not awaited.
+    """
+    unregister(lease)
+    policy = partial(release_quietly, lease=lease)
+    if running_task():
+        detach(aask(lease.backend, policy))
+    else:
+        ask(lock_backends[lease.backend], policy)
 
 
 def start_task(**kwargs: Any) -> None:
-    """Take note of what is held already: that isn't this request's or task's."""
+    """Record the leases that are held already: they are not this request's or task's."""
     registry = current_registry()
     registry.held_at_start.append({lease.owner: lease.reentries for lease in registry.leases()})
 
 
 def finish_task(**kwargs: Any) -> None:
-    """Release what was acquired since it began, and warn of each."""
+    """Release what was acquired since the start, and warn of each lease."""
     registry = current_registry()
     if registry.held_at_start:
         _release(registry, registry.held_at_start.pop())
 
 
 def start_request(**kwargs: Any) -> None:
-    """See start_task(). Under ASGI it has a task of its own, which holds nothing yet."""
+    """See start_task(). Under ASGI a request has a task of its own, which holds nothing yet."""
     if current_asgi_request() is None:
         start_task()
 
@@ -45,17 +65,17 @@ def finish_request(**kwargs: Any) -> None:
 
 
 def _release(registry: LeaseRegistry, earlier: dict[str, int]) -> None:
-    """Release what the registry has but these owners, with their reentries, had not."""
-    left = []
+    """Release the registry's leases, but those of earlier owners down to their reentries."""
+    leases = []
     for lease in registry.leases():
         lease.limit_reentries(earlier.get(lease.owner, 0))
         if lease.owner not in earlier:
-            left.append(lease)
-    if left:
-        with closing_new_connections():  # Django has closed the request's by now
-            for lease in left:
-                lease.cleanup_release()
-    for lease in left:
+            leases.append(lease)
+    if leases:
+        with closing_new_connections():  # Django has closed those of the request by now
+            for lease in leases:
+                cleanup_release(lease)
+    for lease in leases:
         warnings.warn(
             f"{lease} was left behind by a request or task, and ended with it: release it there.",
             ResourceWarning,
@@ -64,8 +84,8 @@ def _release(registry: LeaseRegistry, earlier: dict[str, int]) -> None:
         )
 
 
-def _connect(module: str, started: str, begin: Any, finished: str, end: Any) -> None:
-    for name, receiver in ((started, begin), (finished, end)):
+def _connect(module: str, started: str, start: Any, finished: str, finish: Any) -> None:
+    for name, receiver in ((started, start), (finished, finish)):
         signal = getattr(import_module(module), name)
         signal.connect(receiver, dispatch_uid="django_distlock.leases.cleanup")
 

@@ -30,8 +30,10 @@ from django_distlock.exceptions import LockBackendUnavailable, LockLost
 from django_distlock.redaction.tracebacks import ClearedVariables
 from django_distlock.transactions import is_for_locks
 
-from .lease import Lease
+from .outcomes import mark_lost
 from .registry import current_registry
+from .renewal import renew_once
+from .state import LeaseState
 
 logger = logging.getLogger("django_distlock")
 
@@ -106,7 +108,7 @@ def commit_if_held(connection: BaseDatabaseWrapper, commit: Callable[[], None]) 
         raise
 
 
-def _guard_all(leases: list[Lease], connection: BaseDatabaseWrapper) -> None:
+def _guard_all(leases: list[LeaseState], connection: BaseDatabaseWrapper) -> None:
     try:
         for lease in leases:
             guard(lease, connection)
@@ -129,11 +131,11 @@ def roll_back_and_release(connection: BaseDatabaseWrapper, rollback: Callable[[]
                 each.complete(in_rollback=True)
 
 
-def guard(lease: Lease, connection: BaseDatabaseWrapper) -> None:
+def guard(lease: LeaseState, connection: BaseDatabaseWrapper) -> None:
     """Raise LockLost unless the open transaction may be committed under this lease."""
     store = lock_backends[lease.backend]
     if store.guard_commits and not _is_held(lease, store, connection):
-        lease.mark_lost()
+        mark_lost(lease)
         raise LockLost(
             f"{lease} was lost before the commit on the database {connection.alias!r}, "
             "which was rolled back.",
@@ -141,12 +143,12 @@ def guard(lease: Lease, connection: BaseDatabaseWrapper) -> None:
         )
 
 
-def may_have_committed(lease: Lease) -> bool:
+def may_have_committed(lease: LeaseState) -> bool:
     """Tell whether a transaction was committed under the lease; unknown without the guard."""
     return lease.committed or not lock_backends[lease.backend].guard_commits
 
 
-def _is_held(lease: Lease, store: BaseLockBackend, connection: BaseDatabaseWrapper) -> bool:
+def _is_held(lease: LeaseState, store: BaseLockBackend, connection: BaseDatabaseWrapper) -> bool:
     if lease.lost or lease.remaining <= 0:
         return False
     held = None
@@ -156,7 +158,7 @@ def _is_held(lease: Lease, store: BaseLockBackend, connection: BaseDatabaseWrapp
     return _is_confirmed(lease, store) if held is None else held
 
 
-def _is_confirmed(lease: Lease, store: BaseLockBackend) -> bool:
+def _is_confirmed(lease: LeaseState, store: BaseLockBackend) -> bool:
     """Ask a store that can't keep others out until the commit, but for a ttl from now.
 
     If the store doesn't answer, the lease counts as held until it expires.
@@ -164,7 +166,7 @@ def _is_confirmed(lease: Lease, store: BaseLockBackend) -> bool:
     if lease.is_confirmed():
         return True
     try:
-        renewal = ask(store, lease.renew_once)
+        renewal = ask(store, lambda calls: renew_once(calls, lease))
     except LockBackendUnavailable as error:
         logger.warning(
             "%s could not be renewed before a commit; it is held for %.1f seconds more: %s",

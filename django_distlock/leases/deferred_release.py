@@ -1,153 +1,138 @@
-"""Releases that wait for the end of transactions."""
+"""Deferred release: it waits for the end of the transactions that were open when it was asked for.
+
+Others would else get the lock before they can see what was done under it.
+"""
 
 import logging
 import threading
 from contextlib import suppress
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from functools import partial
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_distlock.backends.base import TransactionalStore
+from django_distlock.backends.base import joins_transaction
 from django_distlock.concurrency.background import background
-from django_distlock.concurrency.process_queue import recent_handovers
-from django_distlock.concurrency.store_calls import StoreCalls, ask
+from django_distlock.concurrency.store_calls import ask
 from django_distlock.conf import lock_backends
-from django_distlock.exceptions import LockBackendUnavailable
-from django_distlock.records import Released
 from django_distlock.runtime import is_in_savepoint
 from django_distlock.transactions import AfterTransactions
 
-if TYPE_CHECKING:
-    from .lease import Lease
-    from .registry import LeaseRegistry
+from .immediate_release import release_in_store
+from .outcomes import end_lost, end_released, mark_unreleased, stop_renewal
+from .state import LeaseState
 
 logger = logging.getLogger("django_distlock")
 
 
-class State(Enum):
-    """What is to be done about the lease when its transactions have ended."""
+class Stage(Enum):
+    """What there is to do about the lease when its transactions have ended."""
 
     WAITING = auto()
     """Release it."""
     TENTATIVE = auto()
-    """It was released in the only open transaction: again, if that is undone."""
+    """It was released in the only open transaction: again, if that is rolled back."""
     GUARDING = auto()
-    """Nothing: it was acquired again, or is lost. But what was done under it is uncommitted yet."""
+    """Nothing: it was acquired again, or is lost. But the work under it is not committed yet."""
     DONE = auto()
 
 
 class DeferredRelease:
-    """The release of a lease inside transactions, of which some are open still."""
+    """The release of a lease that waits for open transactions.
+
+    It stands in the list of those of its thread or task until it is done.
+    """
 
     def __init__(
         self,
-        lease: "Lease",
-        registry: "LeaseRegistry",
+        lease: LeaseState,
         transactions: list[BaseDatabaseWrapper],
+        siblings: "list[DeferredRelease]",
+        *,
         failed: bool,
     ) -> None:
         self.lease = lease
         self.failed = failed
-        """Whether what was done under the lock did, or was undone."""
-        self.state = State.WAITING
+        """Whether the work under the lock failed, or was rolled back."""
+        self.stage = Stage.WAITING
         self.ended = False
         """Whether the transactions have ended."""
         self.completed_by_rollback = False
-        """Whether who ends them now sees to the release."""
-        self._registry = registry
-        self._finishing = threading.RLock()
-        store = lock_backends[lease.backend]
-        self._joined = isinstance(store, TransactionalStore) and store.joins_transaction()
-        self._undone = False
-        """Whether the grant may have been rolled back with what was done under it."""
+        """Whether the code that rolls back now completes this afterwards."""
+        self._siblings = siblings
+        self._completing = threading.RLock()
+        self._joined = joins_transaction(lock_backends[lease.backend])
+        self._rolled_back = False
+        """Whether the grant may have been rolled back with the work under the lock."""
         self._in_savepoint = any(map(is_in_savepoint, transactions))
         self._background = background(lease.backend)
         self._background.pin(self)
         AfterTransactions(transactions, self._transactions_ended)
-        registry.deferred_releases.append(
-            self
-        )  # last: what is there guards commits until it is over
+        siblings.append(self)  # last: from now on, commits depend on the lease
 
     @property
     def guards(self) -> bool:
         """Whether a commit still depends on the lease."""
-        return not self.ended and self.state in (State.WAITING, State.GUARDING)
+        return not self.ended and self.stage in (Stage.WAITING, Stage.GUARDING)
+
+    def guard(self, lease: LeaseState) -> None:
+        """Let commits depend on this lease instead, which continues the released one."""
+        self.lease, self.stage = lease, Stage.GUARDING
 
     def complete(self, *, in_rollback: bool = False) -> None:
-        """Release now, if that is to be done and wasn't yet. What hinders it is logged.
+        """Release the lease, unless that was done. Errors are logged.
 
-        Two threads may want to at once: one of them waits for the other. In the midst of a rollback
-        Django's connection is of no use to a signal's receivers: they are called elsewhere.
+        Two threads may call this at once: one of them waits for the other. In the midst of a
+        rollback Django's connection is of no use to a signal's receivers: the background thread
+        calls them.
         """
         try:
-            with self._finishing:
-                state, self.state = self.state, State.DONE
-                # A tentative release has claimed its end.
-                ours = state is State.TENTATIVE or (
-                    state is State.WAITING and self.lease.claim_end()
-                )
+            with self._completing:
+                stage, self.stage = self.stage, Stage.DONE
+                was_tentative = stage is Stage.TENTATIVE  # which claimed the lease's end
+                ours = was_tentative or (stage is Stage.WAITING and self.lease.claim_end())
                 released = ours and self._release()
             if not ours:
                 return
-            given_back = released or state is State.TENTATIVE or self._undone
-            tell = self.lease.send_released if given_back else self.lease.send_lost
+            is_lost = not (released or was_tentative or self._rolled_back)
+            announce = partial(end_lost if is_lost else end_released, self.lease)
             if in_rollback:
-                self._background.submit(tell)
+                self._background.submit(announce)
             else:
-                tell()
+                announce()
         except Exception:
             end = "by itself" if self.lease.ttl else "only by its store's force_release()"
             logger.exception(
                 "%s could not be released after a transaction; it ends %s.", self.lease, end
             )
         except BaseException:
-            self.lease.mark_unreleased()
+            mark_unreleased(self.lease)
             raise
         finally:
             self.close()
 
     def _release(self) -> bool:
-        self.lease.stop_renewal()
+        stop_renewal(self.lease)
         return ask(
             lock_backends[self.lease.backend],
-            lambda calls: release(calls, self.lease, self.failed),
+            lambda calls: release_in_store(calls, self.lease, failed=self.failed),
         )
 
     def _transactions_ended(self, committed: bool) -> None:
         self.ended = True
         self.failed = self.failed or not committed
-        self._undone = self._joined and not committed
-        if committed and self.state is State.TENTATIVE and not self._in_savepoint:
+        self._rolled_back = self._joined and not committed
+        if committed and self.stage is Stage.TENTATIVE and not self._in_savepoint:
             self.close()
-            self.lease.send_released()
+            end_released(self.lease)
         elif committed:
             self.complete()
         elif not self.completed_by_rollback:
             self._background.submit(self.complete)
 
     def close(self) -> None:
-        """Have nothing more to do."""
-        self.state = State.DONE
+        """Leave nothing to do."""
+        self.stage = Stage.DONE
         self._background.unpin(self)
         with suppress(ValueError):
-            self._registry.deferred_releases.remove(self)
-
-
-async def release(calls: StoreCalls, lease: "Lease", failed: bool) -> bool:
-    """Release; if the reply is lost, ask once more. True if it was ours at the first asking.
-
-    If it `failed`, what was done under the lock may be done again before its `min_hold` is over.
-    """
-    keep = 0.0 if failed else lease.min_hold_left()
-    try:
-        released = await calls.release(lease, keep)
-    except LockBackendUnavailable as error:
-        if not error.reply_lost:
-            raise
-        lease.doubtful = True
-        released = await calls.release(lease, keep)
-    if released is Released.HANDED_OVER:
-        recent_handovers.add(lease.backend, lease.semaphore)
-    # If an earlier request was carried out this one found nothing; the time tells which.
-    return bool(released) or (lease.doubtful and lease.remaining > 0)
+            self._siblings.remove(self)

@@ -1,94 +1,118 @@
-"""What a process leaves behind when it ends is released then: the lock would stay until its ttl."""
+"""Release at exit: of the leases that a process still has. Others need not wait for a ttl."""
 
 import atexit
 import logging
+import os
 import warnings
+from collections import deque
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from django_distlock import clocks
 from django_distlock.backends.base import BaseLockBackend
 from django_distlock.backends.sockets.pools import Budget
 from django_distlock.concurrency.store_calls import ask
 from django_distlock.conf import lock_backends
+from django_distlock.records import LeaseClaim
 
-from .lease import Lease, UnreferencedLease, unreferenced_leases
 from .registry import current_registry
+from .release import release
+from .state import LeaseState
 
 logger = logging.getLogger("django_distlock")
 
 LONGEST: Final = 3.0
-"""Seconds after which no other store is asked: a process must end, whatever is down."""
+"""Seconds after which no other store is asked: a process must end, even if a store is down."""
+
+
+class UnreferencedLease(NamedTuple):
+    """The rest of a lease that was not released before its last reference was dropped."""
+
+    backend: str
+    claim: LeaseClaim
+    deadline: float
+    """When it ends, by the local monotonic clock."""
+
+    @classmethod
+    def of(cls, lease: LeaseState) -> "UnreferencedLease":
+        """Return the rest of this lease."""
+        return cls(lease.backend, lease.as_claim(), clocks.monotonic() + lease.remaining)
+
+    @property
+    def semaphore(self) -> str:
+        """The semaphore of the lease."""
+        return self.claim.semaphore
+
+
+unreferenced_leases: deque[UnreferencedLease] = deque(maxlen=10_000)
+"""Those of this process. They are not renewed, and released when it ends."""
+os.register_at_fork(after_in_child=unreferenced_leases.clear)
 
 
 @cache
 def release_at_exit() -> None:
-    """Have this process release what it leaves behind.
+    """Make this process release its leases when it ends.
 
-    Before the connections for locks are closed, which was registered earlier than this: when the
-    store was made by which something is acquired.
+    Before the connections for locks are closed: that was registered earlier, when the store was
+    made.
     """
     atexit.register(_release_all)
 
 
 def _release_all() -> None:
-    """Release what this thread, the main one, acquired by name, and what nobody refers to.
+    """Release the unreferenced leases, and those that this thread, the main one, has by name.
 
-    What another thread acquired that still runs is left alone: it may be at work.
+    What another thread acquired that still runs is left alone: its work may be under way.
     """
-    left: list[Lease | UnreferencedLease] = [
-        lease for lease in current_registry().retained() if lease.held
-    ]
+    now = clocks.monotonic()
+    leases: list[LeaseState | UnreferencedLease] = []
+    leases += [lease for lease in current_registry().retained() if lease.held]
     while unreferenced_leases:
-        left.append(unreferenced_leases.popleft())
-    told = _release_each([each for each in left if not _is_over(each)])
-    for text in told:
-        logger.warning(text)
-    for text in told:
-        warnings.warn(text, ResourceWarning, stacklevel=2)
+        unreferenced = unreferenced_leases.popleft()
+        if unreferenced.deadline > now:
+            leases.append(unreferenced)
+    reports = _release_each(leases)
+    for report in reports:
+        logger.warning(report)
+    for report in reports:
+        warnings.warn(report, ResourceWarning, stacklevel=2)
 
 
-def _release_each(left: list[Lease | UnreferencedLease]) -> list[str]:
-    """Release these; return what is to be told of each. A store that is down is asked once."""
+def _release_each(leases: list[LeaseState | UnreferencedLease]) -> list[str]:
+    """Release these; return a report of each. A store that is down is asked once."""
     deadline = clocks.monotonic() + LONGEST
-    down: dict[str, str] = {}
-    told = []
-    for each in left:
-        backend = each.backend
+    failures: dict[str, str] = {}
+    reports = []
+    for lease in leases:
         if clocks.monotonic() >= deadline:
-            down.setdefault(backend, "that took too long")
-        if backend not in down:
+            failures.setdefault(lease.backend, "that took too long")
+        if lease.backend not in failures:
             try:
-                _hurry(lock_backends[backend], deadline)
-                _release(each)
-            except Exception as error:  # noqa: BLE001 - it is told of
-                down[backend] = str(error)
-        told.append(_describe(each, down.get(backend)))
-    return told
+                _limit_calls(lock_backends[lease.backend], deadline)
+                _release(lease)
+            except Exception as error:  # noqa: BLE001 - it is reported
+                failures[lease.backend] = str(error)
+        reports.append(_report(lease, failures.get(lease.backend)))
+    return reports
 
 
-def _hurry(store: BaseLockBackend, deadline: float) -> None:
-    """Let the store's calls end by then, whatever its `store_timeout` is."""
+def _limit_calls(store: BaseLockBackend, deadline: float) -> None:
+    """Let the store's calls end by the deadline, whatever its `store_timeout` is."""
     budget = store.time_budget()
     if isinstance(budget, Budget):
         budget.seconds = min(budget.seconds, deadline - clocks.monotonic())
 
 
-def _is_over(each: Lease | UnreferencedLease) -> bool:
-    return isinstance(each, UnreferencedLease) and each.deadline <= clocks.monotonic()
-
-
-def _release(each: Lease | UnreferencedLease) -> None:
-    if isinstance(each, Lease):
-        each.limit_reentries(0)
-        each.release_as()
+def _release(lease: LeaseState | UnreferencedLease) -> None:
+    if isinstance(lease, LeaseState):
+        lease.limit_reentries(0)
+        release(lease)
     else:
-        ask(lock_backends[each.backend], lambda calls: calls.release(each.claim))
+        ask(lock_backends[lease.backend], lambda calls: calls.release(lease.claim))
 
 
-def _describe(each: Lease | UnreferencedLease, failure: str | None) -> str:
-    semaphore = each.semaphore if isinstance(each, Lease) else each.claim.semaphore
-    left = f"The lease on {semaphore!r} was left behind by a process"
+def _report(lease: LeaseState | UnreferencedLease, failure: str | None) -> str:
+    left = f"The lease on {lease.semaphore!r} was left behind by a process"
     if failure is None:
         return f"{left}, and ended with it: release it there, or use a `with` block."
     return f"{left}, and could not be released: {failure}"

@@ -1,44 +1,43 @@
-"""Which thread or task acquired which leases, and which blocks it is in."""
+"""The registry of each thread or task: its leases by name, and the blocks that it is in."""
 
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, ref
 
 from django_distlock.concurrency.callers import Caller, current_caller
 from django_distlock.runtime import current_asgi_request
 
-if TYPE_CHECKING:
-    from .deferred_release import DeferredRelease
-    from .lease import Lease
+from .deferred_release import DeferredRelease
+from .outcomes import mark_lost
+from .state import LeaseState
 
 
 class BlockEntry:
-    """A block's entry: who entered it, with which lease, and how often that was reentered."""
+    """One entry into a block: its thread's or task's registry, its lease, and the reentries."""
 
     __slots__ = ("__weakref__", "lease", "reentries", "registry")
 
-    def __init__(self, registry: "ref[LeaseRegistry]", lease: "Lease") -> None:
+    def __init__(self, registry: "ref[LeaseRegistry]", lease: LeaseState) -> None:
         self.registry = registry
         self.lease = lease
         self.reentries = lease.reentries
 
     def exit(self) -> None:
-        """Be in the block no more, if it still is."""
+        """Remove this entry from its registry, if it is there."""
         if registry := self.registry():
-            for weakly in registry.block_entries:
-                if weakly() is self:
-                    registry.block_entries.remove(weakly)
+            for entry_ref in registry.block_entries:
+                if entry_ref() is self:
+                    registry.block_entries.remove(entry_ref)
                     return
 
 
 class LeaseRegistry:
     """The leases that one thread or task acquired, by name, and the blocks that it is in.
 
-    It refers to a lease weakly, since a lease is renewed as long as somebody refers to it: so that
-    of a block ends with the block, in whatever way that is interrupted. What is acquired by
-    acquire_lock(), whose caller may know it by its name only, is kept until it is released.
+    It refers to leases weakly, since a lease is renewed as long as anything refers to it: the lease
+    of a block ends with the block, however that is interrupted. The leases of acquire_lock() are
+    retained until they are released, since the caller may keep nothing but the name.
 
-    It ends with its thread or task, so leases refer to it weakly. What a block holds doesn't end
-    with it: a generator may go on in another task.
+    The registry ends with its thread or task, so leases refer to it weakly. The lease of a block
+    does not end with it: a generator may go on in another task.
     """
 
     __slots__ = (
@@ -58,114 +57,131 @@ class LeaseRegistry:
     def __init__(self, caller: Caller) -> None:
         self.pid = caller.pid
         self.ref = ref(self)
-        self._leases: dict[tuple[str, str], ref[Lease]] = {}
-        self._retained: dict[tuple[str, str], Lease] = {}
-        self._unreleased: dict[tuple[str, str], Lease] = {}
+        self._leases: dict[tuple[str, str], ref[LeaseState]] = {}
+        self._retained: dict[tuple[str, str], LeaseState] = {}
+        self._unreleased: dict[tuple[str, str], LeaseState] = {}
         self.block_entries: list[ref[BlockEntry]] = []
         self.deferred_releases: list[DeferredRelease] = []
         self.held_at_start: list[dict[str, int]] = []
-        """For each request or task under way, the owners that were there before, and reentries."""
+        """For each request or task under way: the owners of earlier leases, and their reentries."""
         self._caller = ref(caller)
         request = current_asgi_request()
         self._request = None if request is None else ref(request)
 
-    def find(self, backend: str, semaphore: str) -> "Lease | None":
-        """Return the lease that was acquired here by this name."""
-        weakly = self._leases.get((backend, semaphore))
-        return None if weakly is None else weakly()
+    def find(self, backend: str, semaphore: str) -> LeaseState | None:
+        """Return the lease of this name."""
+        lease_ref = self._leases.get((backend, semaphore))
+        return None if lease_ref is None else lease_ref()
 
-    def leases(self) -> "list[Lease]":
-        """Return the leases that were acquired here."""
-        return [lease for weakly in self._leases.values() if (lease := weakly())]
+    def leases(self) -> list[LeaseState]:
+        """Return all leases that are not released."""
+        return [lease for lease_ref in self._leases.values() if (lease := lease_ref())]
 
-    def add(self, lease: "Lease") -> None:
-        """Let this lease be found by its name, in place of an earlier one, which is lost then."""
+    def add(self, lease: LeaseState) -> None:
+        """Add the lease by its name. An earlier one of that name must be lost: mark it so."""
         name = lease.backend, lease.semaphore
         if earlier := self.find(*name):
-            earlier.mark_lost()
+            mark_lost(earlier)
         self._leases[name] = ref(lease)
-        if registries := self._with_leases():
+        if registries := self._of_same_request():
             registries.add(self)
 
-    def retain(self, lease: "Lease") -> None:
-        """Refer to it until it is released: its caller may not."""
+    def retain(self, lease: LeaseState) -> None:
+        """Refer to the lease until it is released: its caller may not."""
         self._retained[lease.backend, lease.semaphore] = lease
 
-    def retained(self) -> "list[Lease]":
-        """Return the leases that were acquired by name, and not released yet."""
+    def retained(self) -> list[LeaseState]:
+        """Return the leases that are retained."""
         return list(self._retained.values())
 
-    def remove(self, lease: "Lease") -> None:
-        """Find this lease by its name no more."""
+    def remove(self, lease: LeaseState) -> None:
+        """Remove the lease, if it is here."""
         name = lease.backend, lease.semaphore
-        weakly = self._leases.get(name)
-        if weakly is not None and weakly() is lease:
+        lease_ref = self._leases.get(name)
+        if lease_ref is not None and lease_ref() is lease:
             del self._leases[name]
-            if not self._leases and (registries := self._with_leases()):
+            if not self._leases and (registries := self._of_same_request()):
                 registries.discard(self)
         if self._retained.get(name) is lease:
             del self._retained[name]
         if self._unreleased.get(name) is lease:
             del self._unreleased[name]
 
-    def add_unreleased(self, lease: "Lease") -> None:
-        """Remember a lease whose release failed: it is nobody's, but may be released yet."""
+    def add_unreleased(self, lease: LeaseState) -> None:
+        """Move the lease to those whose release failed. It may be released by its name yet."""
         self.remove(lease)
         for name, other in list(self._unreleased.items()):
             if not other.remaining:
                 self._unreleased.pop(name, None)
         self._unreleased[lease.backend, lease.semaphore] = lease
 
-    def find_unreleased(self, backend: str, semaphore: str) -> "Lease | None":
-        """Return the lease by this name that was left behind and has not ended."""
+    def find_unreleased(self, backend: str, semaphore: str) -> LeaseState | None:
+        """Return the lease of this name whose release failed, if it has not expired."""
         lease = self._unreleased.get((backend, semaphore)) if self._unreleased else None
         return lease if lease is not None and lease.remaining else None
 
-    def _with_leases(self) -> "RequestRegistries | None":
-        """Return which registries of the same request have leases, if it is one under ASGI."""
+    def _of_same_request(self) -> "RequestRegistries | None":
+        """Return the registries of the same ASGI request that have leases."""
         request = self._request and self._request()
         return None if request is None else _of_requests.setdefault(request, RequestRegistries())
 
     def belongs_to(self, caller: Caller) -> bool:
-        """Tell whether it is this caller's, or of one that has ended."""
+        """Tell whether this is the caller's registry, or that of one that has ended."""
         own = self._caller()
         return own is None or own is caller or own.has_ended()
 
-    def guarding_leases(self) -> list["Lease"]:
-        """Return the leases of its blocks, and those whose release waits for a transaction."""
+    def guarding_leases(self) -> list[LeaseState]:
+        """Return the leases that a commit depends on: of its blocks, and of deferred releases."""
         if not (self.block_entries or self.deferred_releases):
             return []
-        blocks = [entry.lease for weakly in self.block_entries if (entry := weakly())]
-        entered = [each for each in blocks if not (each.released or each.is_unreleased)]
-        waiting = [each.lease for each in self.deferred_releases if each.guards]
-        return [*dict.fromkeys(entered + waiting)]
+        of_blocks = [
+            entry.lease
+            for entry in self._entries()
+            if not (entry.lease.released or entry.lease.is_unreleased)
+        ]
+        deferred = [each.lease for each in self.deferred_releases if each.guards]
+        return [*dict.fromkeys(of_blocks + deferred)]
 
-    def is_in_block_with(self, lease: "Lease") -> bool:
-        """Tell whether it is in a block that has this lease."""
-        entries = (weakly() for weakly in self.block_entries)
-        return any(entry is not None and entry.lease is lease for entry in entries)
+    def guarding_releases(self, backend: str, semaphore: str) -> list[DeferredRelease]:
+        """Return the deferred releases of this name that commits depend on; complete the others."""
+        matching = [
+            each
+            for each in self.deferred_releases
+            if each.lease.backend == backend and each.lease.semaphore == semaphore
+        ]
+        for each in matching:
+            if each.ended:
+                each.complete()  # the finalizer that noticed the end could not
+        return [each for each in matching if each.guards]
 
-    def enter_block(self, lease: "Lease") -> BlockEntry:
-        """Be in a block that has this lease, as long as somebody refers to the entry."""
+    def _entries(self) -> list[BlockEntry]:
+        return [entry for entry_ref in self.block_entries if (entry := entry_ref())]
+
+    def is_in_block_with(self, lease: LeaseState) -> bool:
+        """Tell whether the thread or task is in a block that has this lease."""
+        return any(entry.lease is lease for entry in self._entries())
+
+    def enter_block(self, lease: LeaseState) -> BlockEntry:
+        """Return an entry into a block. It counts as long as the caller refers to it."""
         entry = BlockEntry(self.ref, lease)
         self.block_entries.append(ref(entry, self.block_entries.remove))
         return entry
 
     def entry_to_exit(self, entries: list[BlockEntry]) -> BlockEntry:
-        """Return how this thread or task entered a block last, of all its entries.
+        """Return the last of a block's entries that this thread or task made.
 
-        Or how another one did, which may have begun a generator that is closed in this one.
+        Else, that of another one: a generator may have been started there and be closed here.
         """
-        mine = [each for each in entries if each.registry is self.ref]
+        own = [each for each in entries if each.registry is self.ref]
         of_ended = [each for each in entries if each.registry() is None]
-        for candidates in (mine, of_ended, entries):
+        for candidates in (own, of_ended, entries):
             if candidates:
                 return candidates[-1]
         raise RuntimeError("The block was left more often than it was entered.")
 
 
 class RequestRegistries(set[LeaseRegistry]):
-    """The registries of one request that have leases; none any more when it has ended."""
+    """The registries of one ASGI request that have leases. It is false when that has ended."""
 
     ended = False
 
@@ -173,13 +189,12 @@ class RequestRegistries(set[LeaseRegistry]):
         return not self.ended
 
     def end(self, caller: Caller) -> list[LeaseRegistry]:
-        """Return those of this caller and of tasks that have ended; others keep what they have.
+        """Return those of this caller, and of tasks that have ended. Others keep their leases.
 
         Before 6.1, Django calls a view in a child task of the one that begins and ends the request.
         """
-        registries = [  # from a copy: others add to it
-            registry for registry in list(self) if registry.belongs_to(caller)
-        ]
+        copy = list(self)  # other threads add to it
+        registries = [registry for registry in copy if registry.belongs_to(caller)]
         self.ended = True
         self.clear()
         return registries
@@ -189,7 +204,7 @@ _of_requests: WeakKeyDictionary[object, RequestRegistries] = WeakKeyDictionary()
 
 
 def current_registry() -> LeaseRegistry:
-    """Return what was acquired by whom the running code works for."""
+    """Return the lease registry of the current thread or task."""
     caller = current_caller()
     registry: LeaseRegistry | None = caller.registry
     if registry is None:

@@ -1,10 +1,10 @@
-"""What one acquisition asks for, and in whose name."""
+"""What one acquisition asks for, and who is shown as its holder."""
 
 import os
 import socket
 import threading
+from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -19,9 +19,9 @@ def new_owner() -> Owner:
 
 
 def describe_holder(label: str = "") -> str:
-    """Return who is asking, for people: the label, host, process, and thread or task."""
-    asking = running_task()
-    name = threading.current_thread().name if asking is None else asking.get_name()
+    """Return the holder, for people: the label, host, process, and thread or task."""
+    task = running_task()
+    name = threading.current_thread().name if task is None else task.get_name()
     holder = f"{_process(os.getpid())} {name[:LONGEST_LABEL]}"
     if label := validate_label(label):
         holder = f"{label} ({holder})"
@@ -34,25 +34,28 @@ def _process(pid: int) -> str:
     return f"{socket.gethostname()} pid {pid}"
 
 
-class Request(NamedTuple):
-    """What one acquisition asks a store for, and what is to become of the lease."""
+@dataclass(slots=True)
+class Request:
+    """What one acquisition asks a store for, and how its lease is to be kept."""
 
     backend: str
     semaphore: str
     owner: Owner
     ttl: float | None
     holder: str
-    renewed: bool
-    caller: BaseDatabaseWrapper | None
     min_hold: float
     max_hold: float
+    renewed: bool
+    """Whether the lease is renewed in the background."""
+    connection: BaseDatabaseWrapper | None
+    """That of the caller, if the acquisition is made on it."""
 
     @property
     def token(self) -> None:
-        """Say that it isn't known whether anything was granted."""
+        """Not known: it is a claim before anything is granted."""
         return
 
     @property
     def remaining(self) -> float:
-        """Say the same."""
+        """Nothing: see token."""
         return 0

@@ -1,6 +1,5 @@
-"""One acquisition: what its arguments come to, its tries, and what of an answer that got lost."""
+"""One acquisition: its validated arguments, its tries, and the undoing of what they acquired."""
 
-import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -8,14 +7,16 @@ from django_distlock import clocks
 from django_distlock.arguments import validate_bool, validate_holds, validate_timeout
 from django_distlock.backends.base import QueueingStore, TransactionalStore
 from django_distlock.concurrency.process_queue import queues, recent_handovers
-from django_distlock.concurrency.store_calls import StoreCalls, aask, ask
+from django_distlock.concurrency.store_calls import StoreCalls
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable, LockError, LockLost, LockNotAcquired
 from django_distlock.leases.commit_guard import guard_connections
-from django_distlock.leases.deferred_release import State, release
+from django_distlock.leases.immediate_release import release_unannounced
 from django_distlock.leases.lease import Lease
+from django_distlock.leases.outcomes import mark_lost, mark_unreleased, stop_renewal
 from django_distlock.leases.process_exit import release_at_exit
-from django_distlock.leases.registry import LeaseRegistry, current_registry
+from django_distlock.leases.registry import current_registry
+from django_distlock.leases.release import release_quietly
 from django_distlock.leases.request import Request, describe_holder, new_owner
 from django_distlock.locks.arguments import BackendTtl
 from django_distlock.records import Place
@@ -29,32 +30,24 @@ from django_distlock.transactions import (
 )
 
 
-class Acquisition:
-    """One acquisition under way: what its arguments come to, its tries, and what they came to.
+class Acquisition(Request):
+    """A request, with the tries to have it granted.
 
-    Whoever runs it undoes it when anything interrupts that: what was granted, and perhaps not
-    returned yet, is then released, or at least no longer renewed.
+    If anything interrupts them, the code that runs them calls undo(): what was granted, and perhaps
+    not returned yet, is then released, or at least renewed no longer.
     """
 
     __slots__ = (
         "_granted",
         "_loop",
-        "_max_hold",
         "_may_be_granted",
-        "_min_hold",
         "_reentered",
         "_reentrant",
         "_registry",
-        "_renew",
-        "_request",
         "_tried",
-        "backend",
         "deadline",
         "has_left",
-        "holder",
         "is_queued_by_store",
-        "semaphore",
-        "ttl",
         "waits",
     )
 
@@ -70,31 +63,38 @@ class Acquisition:
         min_hold: float | None,
         max_hold: float | None,
     ) -> None:
-        """Raise for arguments that make no sense."""
+        """Validate the arguments: TypeError or ValueError."""
         store = lock_backends[backend]
         validate_bool("renew", renew)
         validate_bool("reentrant", reentrant)
-        self._min_hold, self._max_hold = validate_holds(min_hold, max_hold, store.longest_ttl)
+        shortest_hold, longest_hold = validate_holds(min_hold, max_hold, store.longest_ttl)
         if isinstance(ttl, BackendTtl):
             ttl = store.ttl
         elif ttl is not None or max_hold is None:
             ttl = store.validate_ttl(ttl)
         if max_hold is not None:
             ttl = max_hold if ttl is None else min(ttl, max_hold)
-        self.backend = store.alias
-        self.semaphore = validate_semaphore(semaphore)
-        self.ttl = ttl
-        self.holder = describe_holder(label)
+        super().__init__(
+            backend=store.alias,
+            semaphore=validate_semaphore(semaphore),
+            owner=new_owner(),
+            ttl=ttl,
+            holder=describe_holder(label),
+            min_hold=shortest_hold,
+            max_hold=longest_hold,
+            renewed=renew and ttl is not None,
+            connection=None,
+        )
         self.deadline = clocks.monotonic() + validate_timeout(timeout)
         self.waits = timeout != 0
-        self._loop = running_loop()
         self.is_queued_by_store = (
             self.waits and isinstance(store, QueueingStore) and store.queues_all
         )
-        self._renew = renew
+        self.has_left = False
+        self._loop = running_loop()
         self._reentrant = reentrant
         self._registry = current_registry()
-        self._tried = self._may_be_granted = self.has_left = False
+        self._tried = self._may_be_granted = False
         self._granted: Lease | None = None
         self._reentered: tuple[Lease, int] | None = None
 
@@ -103,42 +103,58 @@ class Acquisition:
         """Whether the store has not been asked yet: each acquisition asks it once at least."""
         return not self._tried
 
+    def is_over(self) -> bool:
+        """Tell whether the deadline has passed."""
+        return clocks.monotonic() >= self.deadline
+
     async def begin(self, calls: StoreCalls) -> Lease | None:
-        """Try for the first time, where the caller's transactions are."""
-        registry = self._registry
-        store = lock_backends[self.backend]
+        """Try for the first time, in the thread of the caller's transactions."""
+        try:
+            self._prepare()
+            if unreleased := self._registry.find_unreleased(self.backend, self.semaphore):
+                await release_quietly(calls, unreleased)
+            if self._registry.deferred_releases and (taken := await self._take_back(calls)):
+                return taken
+            if self._reentrant and (earlier := self._held_here()):
+                self._reentered = earlier, earlier.reentries
+                earlier.reentries += 1
+                return earlier
+            refuse_older_snapshots(open_transactions())
+            lease = None if self._has_predecessors() else await self._attempt(calls)
+            if lease is not None:
+                self._register(lease)
+            elif self.waits and self._held_here():
+                raise LockError(
+                    f"This thread or task holds {self.semaphore!r} already, and would wait for "
+                    "itself; reentrant=True gives it the same lease once more."
+                )
+        except GeneratorExit:
+            raise  # its event loop is closed: no store can be asked
+        except BaseException:
+            await self.undo(calls)
+            raise
+        return lease
+
+    def _prepare(self) -> None:
+        """Find out on which connection this is made, and what that means."""
         refuse_endless_transactions()
+        store = lock_backends[self.backend]
         if store.guard_commits:
             guard_connections()
-        can_renew, caller = True, None
         if isinstance(store, TransactionalStore):
-            can_renew, caller = store.can_renew(), store.caller()
-        self._request = request = Request(
-            backend=self.backend,
-            semaphore=self.semaphore,
-            owner=new_owner(),
-            ttl=self.ttl,
-            holder=self.holder,
-            renewed=self._renew and self.ttl is not None and can_renew,
-            caller=caller,
-            min_hold=self._min_hold,
-            max_hold=self._max_hold,
-        )
-        if left := registry.find_unreleased(self.backend, self.semaphore):
-            await left.release_quietly(calls)
-        if registry.deferred_releases and (taken := await self._take_back_or_undo(calls)):
-            return taken
-        if self._reentrant and (earlier := _held_here(request, registry)):
-            self._reentered = earlier, earlier.reentries
-            return earlier.reenter()
-        refuse_older_snapshots(open_transactions())
-        lease = None if self._has_predecessors() else await self.try_once(calls)
-        if lease is None and self.waits and _held_here(request, registry):
-            raise LockError(
-                f"This thread or task holds {self.semaphore!r} already, and would wait for "
-                "itself; reentrant=True gives it the same lease once more."
-            )
-        return lease
+            self.connection = store.caller()
+            self.renewed = self.renewed and store.can_renew()
+
+    def _has_predecessors(self) -> bool:
+        """Tell whether to wait in a queue, rather than to try to overtake it."""
+        if self.is_queued_by_store:
+            return recent_handovers.pop(self.backend, self.semaphore)
+        return self.waits and queues.has(self.backend, self.semaphore, self._loop)
+
+    def _held_here(self) -> Lease | None:
+        """Return the lease that this thread or task holds by this name."""
+        lease = self._registry.find(self.backend, self.semaphore)
+        return lease if isinstance(lease, Lease) and lease.is_still_held() else None
 
     def contention(self) -> LockNotAcquired:
         """Return the error that says who holds the semaphore, as far as is known here."""
@@ -150,40 +166,25 @@ class Acquisition:
             )
         return LockNotAcquired(f"Somebody else holds {self.semaphore!r}.")
 
-    def _has_predecessors(self) -> bool:
-        """Tell whether to wait in a queue, rather than to try to overtake it."""
-        if self.is_queued_by_store:
-            return recent_handovers.pop(self.backend, self.semaphore)
-        return self.waits and queues.has(self.backend, self.semaphore, self._loop)
-
-    def is_over(self) -> bool:
-        """Tell whether the deadline has passed."""
-        return clocks.monotonic() >= self.deadline
-
     async def join(self, calls: StoreCalls, wake: Callable[[], object]) -> Place | None:
-        """Wait where the store has a queue; in whatever thread."""
-        _, semaphore, owner, _, holder, *_ = self._request
-        return await calls.join(semaphore, owner, holder, wake)
+        """Wait in the store's queue, if it has one; in any thread."""
+        return await calls.join(self.semaphore, self.owner, self.holder, wake)
 
     async def try_once(self, calls: StoreCalls) -> Lease | None:
-        """Try, in whatever thread. What fails or is interrupted is undone."""
-        self._tried = True
+        """Try, in any thread. After an error or interruption it is undone."""
         try:
-            lease = await self._attempt(calls, self._request)
+            lease = await self._attempt(calls)
             if lease is not None:
-                self._registry.add(lease)
-                lease.start_renewal()
-                # A receiver may raise what ends the process.
-                lock_acquired.send_robust(sender=Lease, lease=lease)
+                self._register(lease)
         except GeneratorExit:
-            raise  # its event loop is closed: nobody asks any more
+            raise  # its event loop is closed: no store can be asked
         except BaseException:
             await self.undo(calls)
             raise
         return lease
 
     async def try_or_leave(self, calls: StoreCalls, place: Place | None) -> Lease | None:
-        """Try; if the store can't be asked and that ends the wait, leave the queue in one with it.
+        """Try; if the store can't be asked and that ends the wait, leave the queue as well.
 
         So both have the time of one call.
         """
@@ -192,87 +193,75 @@ class Acquisition:
         except LockBackendUnavailable:
             if place is not None and (not place.outlasts_failures or self.is_over()):
                 self.has_left = True
-                with suppress(LockBackendUnavailable):  # it forgets who is gone
+                with suppress(LockBackendUnavailable):  # the store removes waiters that are gone
                     await calls.leave(place, False)
             raise
 
-    async def _attempt(self, calls: StoreCalls, request: Request) -> Lease | None:
+    async def _attempt(self, calls: StoreCalls) -> Lease | None:
         """Try once; if the reply is lost, once more as the same owner, to find our own grant."""
-        _, semaphore, owner, ttl, holder, *_ = request
-        self._may_be_granted = True
+        self._tried = self._may_be_granted = True
         sent = clocks.monotonic()
         try:
-            grant = await calls.acquire(semaphore, owner, ttl, holder)
+            grant = await calls.acquire(self.semaphore, self.owner, self.ttl, self.holder)
         except LockBackendUnavailable as error:
             if not error.reply_lost:
                 self._may_be_granted = False
                 raise
             sent = clocks.monotonic()
-            grant = await calls.acquire(semaphore, owner, ttl, holder)
+            grant = await calls.acquire(self.semaphore, self.owner, self.ttl, self.holder)
         if grant is None:
             self._may_be_granted = False
             return None
-        if ttl is not None and clocks.monotonic() - sent >= ttl:
+        if self.ttl is not None and clocks.monotonic() - sent >= self.ttl:
             raise LockBackendUnavailable(
-                f"DISTLOCK[{request.backend!r}] granted {semaphore!r} too late: after its ttl, "
-                f"{ttl:g} seconds."
+                f"DISTLOCK[{self.backend!r}] granted {self.semaphore!r} too late: after its ttl, "
+                f"{self.ttl:g} seconds."
             )
-        self._granted = Lease(request, grant, sent, self._registry)
+        self._granted = Lease(self, grant, sent, self._registry)
         return self._granted
 
-    async def _take_back_or_undo(self, calls: StoreCalls) -> Lease | None:
-        try:
-            return await self._take_back(calls)
-        except Exception:  # what interrupts it is undone by who runs this
-            await self.undo(calls)
-            raise
+    def _register(self, lease: Lease) -> None:
+        self._registry.add(lease)
+        lease.start_renewal()
+        # A receiver may raise what ends the process.
+        lock_acquired.send_robust(sender=Lease, lease=lease)
 
     async def _take_back(self, calls: StoreCalls) -> Lease | None:
-        """Acquire once more what an earlier block of the same transaction had, or return None.
+        """Acquire again what an earlier block of the same transaction released; else return None.
 
-        LockLost if somebody else may have had the lock in between: no such transaction is
+        LockLost if another owner may have had the lock in between: such a transaction must not be
         committed.
         """
-        request = self._request
-        key = request.backend, request.semaphore
-        deferred_releases = self._registry.deferred_releases
-        matching = [
-            each for each in deferred_releases if (each.lease.backend, each.lease.semaphore) == key
-        ]
-        for each in matching:
-            if each.ended:
-                each.complete()  # what noticed that, a finalizer, couldn't
-        guarding = [each for each in matching if each.guards]
+        guarding = self._registry.guarding_releases(self.backend, self.semaphore)
         if not guarding:
             return None
         first, *others = guarding
         lease = first.lease
         if not (lease.released or lease.lost):
-            return None  # it is this thread's again, as any that it holds
+            return None  # it was taken back, and is held like any other
         # The same owner gets its own grant, unless it is gone: another token tells, where there is
         # one.
-        request = request._replace(owner=lease.owner, ttl=lease.ttl_within_max_hold(request.ttl))
-        gone = lease.lost
-        if lease.token is None and not gone:
-            gone = (await calls.renew([request]))[request.owner].lost
-        self._request = request
-        again = None if gone else await self._attempt(calls, request)
-        # From here on the release that waits for the transactions to end is enough.
+        self.owner, self.ttl = lease.owner, lease.ttl_within_max_hold(self.ttl)
+        is_gone = lease.lost
+        if lease.token is None and not is_gone:
+            is_gone = (await calls.renew([self]))[self.owner].lost
+        again = None if is_gone else await self._attempt(calls)
+        # From here on, the deferred release is enough to release it.
         self._may_be_granted, self._granted = False, None
         if again is None or again.token != lease.token:
-            lease.mark_lost()
-            if again:
-                await _release_new(again, calls)
+            mark_lost(lease)
+            if again is not None:
+                await release_unannounced(calls, again)
             raise LockLost(f"{lease} was lost since an earlier block of this transaction.", lease)
         again.continue_from(lease)
-        first.lease, first.state = again, State.GUARDING
+        first.guard(again)
         self._granted = again
         self._registry.add(again)
         again.start_renewal()
         for each in others:
             each.close()
-        # Or else the earlier lease, if somebody refers to it, would be told to be lost one day.
-        lease.stop_renewal()
+        # Else the earlier lease, if anything refers to it, would be marked as lost one day.
+        stop_renewal(lease)
         lease.claim_end()
         return again
 
@@ -287,10 +276,10 @@ class Acquisition:
         release_at_exit()
 
     def mark_unreleased(self) -> Lease | None:
-        """Have what this acquired renewed no more, and return it."""
+        """Renew the granted lease no longer; return it."""
         granted, self._granted = self._granted, None
         if granted is not None:
-            granted.mark_unreleased()
+            mark_unreleased(granted)
         return granted
 
     async def undo(self, calls: StoreCalls) -> None:
@@ -302,39 +291,7 @@ class Acquisition:
         may_be_granted, self._may_be_granted = self._may_be_granted, False
         granted = self.mark_unreleased()
         if granted is not None:
-            await granted.release_quietly(calls, failed=True)
+            await release_quietly(calls, granted, failed=True)
         elif may_be_granted:
             with suppress(Exception):
-                await calls.release(self._request)
-
-
-def undo(acquisition: Acquisition) -> None:
-    """Undo it, in sync code, as far as that is not done. The error that is on its way counts."""
-    if acquisition.must_undo:
-        ask(lock_backends[acquisition.backend], acquisition.undo)
-
-
-async def aundo(acquisition: Acquisition, error: BaseException) -> None:
-    """See undo(). What a cancelled task asked for is undone by aask().
-
-    Where the event loop is closed, nobody can be asked: the lease ends with its ttl.
-    """
-    if acquisition.must_undo:
-        if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            acquisition.mark_unreleased()
-        else:
-            await aask(acquisition.backend, acquisition.undo)
-
-
-def _held_here(request: Request, registry: LeaseRegistry) -> Lease | None:
-    """Return the lease that this thread holds by that name, None if there is none."""
-    lease = registry.find(request.backend, request.semaphore)
-    return lease if lease and lease.verify() else None
-
-
-async def _release_new(lease: Lease, calls: StoreCalls) -> None:
-    """Release a grant that was asked for as the continuation of another, and isn't."""
-    lease.claim_end()
-    lease.released = True
-    with suppress(LockBackendUnavailable):
-        await release(calls, lease, failed=True)
+                await calls.release(self)

@@ -10,11 +10,14 @@ from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockNotHeld
 from django_distlock.leases.lease import ASYNC_UNSAFE, Lease
 from django_distlock.leases.registry import current_registry
+from django_distlock.leases.release import arelease, release
+from django_distlock.leases.state import LeaseState
 from django_distlock.locks.arguments import BackendTtl, refuse_template, refuse_unknown
 from django_distlock.semaphores.validation import validate_semaphore
 from django_distlock.signals import lock_contended
 
-from .acquisition import Acquisition, aundo, undo
+from .acquisition import Acquisition
+from .undo import aundo, undo
 from .waiting import await_turn, release_cancelled, wait
 
 
@@ -107,12 +110,12 @@ def release_lock(semaphore: str | Lease, *, backend: str = "default") -> bool:
     False: it had been lost already. It expired, or an operator took it away.
     LockNotHeld: no lock of this name was acquired here, or it was released before.
     """
-    return _find(semaphore, backend).release_as()
+    return release(_find(semaphore, backend))
 
 
 async def arelease_lock(semaphore: str | Lease, *, backend: str = "default") -> bool:
     """See release_lock()."""
-    return await _find(semaphore, backend).arelease_as()
+    return await arelease(_find(semaphore, backend))
 
 
 @async_unsafe(ASYNC_UNSAFE)
@@ -144,7 +147,7 @@ def wait_if_contended(acquisition: Acquisition) -> Lease | None:
     return lease
 
 
-def _find(semaphore: str | Lease, backend: str) -> Lease:
+def _find(semaphore: str | Lease, backend: str) -> LeaseState:
     """Return the lease itself, or the one that was acquired here by this name."""
     if isinstance(semaphore, Lease):
         return semaphore

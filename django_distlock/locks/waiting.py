@@ -15,6 +15,7 @@ from django_distlock.concurrency.wakeups import Wakeup
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.leases.lease import Lease
+from django_distlock.leases.release import release_quietly
 from django_distlock.records import Place
 
 from .acquisition import Acquisition
@@ -160,7 +161,7 @@ async def _leave_with(place: Place | None, lease: Lease | None, waiter: Waiter) 
         raise
     except BaseException:
         if lease is not None:
-            await waiter.ask(partial(lease.release_quietly, failed=True))
+            await waiter.ask(partial(release_quietly, lease=lease, failed=True))
         raise
 
 
@@ -184,7 +185,7 @@ def waits(deadline: float, place: Place | None = None) -> Iterator[float]:
 def release_cancelled(lease: Lease | None) -> None:
     """Give back at once what a task that was cancelled is granted."""
     if lease is not None:
-        ask(lock_backends[lease.backend], partial(lease.release_quietly, failed=True))
+        ask(lock_backends[lease.backend], partial(release_quietly, lease=lease, failed=True))
 
 
 def _leave(backend: str, place: Place | None) -> None:

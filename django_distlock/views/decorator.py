@@ -17,7 +17,7 @@ from django_distlock.leases.block_release import (
 )
 from django_distlock.leases.lease import Lease
 from django_distlock.leases.registry import BlockEntry, current_registry
-from django_distlock.locks.acquisition import Acquisition, aundo, undo
+from django_distlock.locks.acquisition import Acquisition
 from django_distlock.locks.api import aacquire, acquire
 from django_distlock.locks.arguments import (
     EXAMPLE,
@@ -27,6 +27,7 @@ from django_distlock.locks.arguments import (
     refuse_unknown,
     validate_source,
 )
+from django_distlock.locks.undo import aundo, undo
 from django_distlock.semaphores.signatures import copy_signature
 from django_distlock.semaphores.templates import SemaphoreTemplate
 

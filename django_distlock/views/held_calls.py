@@ -19,8 +19,8 @@ from django_distlock.leases.block_release import (
 from django_distlock.leases.commit_guard import guard
 from django_distlock.leases.lease import Lease
 from django_distlock.leases.registry import current_registry
-from django_distlock.locks.acquisition import aundo, undo
 from django_distlock.locks.api import aacquire, acquire
+from django_distlock.locks.undo import aundo, undo
 from django_distlock.transactions import open_transactions
 
 from .atomic_requests import request_transactions

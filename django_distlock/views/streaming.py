@@ -5,6 +5,7 @@ from typing import Any
 
 from django.http import FileResponse, StreamingHttpResponse
 
+from django_distlock.leases.cleanup import cleanup_release
 from django_distlock.leases.lease import Lease
 from django_distlock.runtime import streamed_content
 
@@ -36,7 +37,7 @@ class _Held:
     def close(self) -> None:
         """Release the lock, if that has not been done."""
         if not self._lease.released:
-            self._lease.cleanup_release()
+            cleanup_release(self._lease)
 
 
 class _Content(_Held):

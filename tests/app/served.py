@@ -96,6 +96,6 @@ asgi = get_asgi_application()
 
 # So that a test sees the threads end, and with them what they keep open: the one that renews looks
 # whether there is still something to renew when the first lease would have been due.
-patch("django_distlock.leases.lease.PERIOD", 1 / 60).start()
+patch("django_distlock.leases.deadlines.PERIOD", 1 / 60).start()
 patch("django_distlock.concurrency.background.IDLE", 0).start()
 patch("django_distlock.backends.listening.IDLE", 0.2).start()

@@ -54,13 +54,13 @@ def test_short_lease_wakes_a_thread_that_would_look_later(
 ) -> None:
     """And a long one doesn't."""
     first = acquire("default", "1234collectPayment", ttl=60)
-    until(lambda: default_background.looks_at == first.due)
+    until(lambda: default_background.scans_at == first.due)
     first.release()
     second = acquire("default", "1234collectPayment", ttl=90)
-    assert default_background.looks_at == first.due
+    assert default_background.scans_at == first.due
     second.release()
     third = acquire("default", "1234collectPayment", ttl=30)
-    until(lambda: default_background.looks_at == third.due)
+    until(lambda: default_background.scans_at == third.due)
     third.release()
 
 
@@ -78,7 +78,7 @@ def test_background_thread_goes_when_nothing_is_expected(
     own.submit(lambda: 1 // 0)
     own.submit(done.set)
     assert done.wait(60)
-    assert "What was left to the background failed." in caplog.text
+    assert "Work of the background thread failed." in caplog.text
     with mock.patch.object(own.renewals, "next_due", wraps=own.renewals.next_due) as looks:
         until(lambda: looks.call_count > 5)  # after each of which it could have ended
     assert thread.is_alive()
@@ -103,7 +103,7 @@ def test_background_of_a_store_that_is_no_more_configured_goes_silently(
     own.unpin(occasion)
     thread.join(60)
     assert not thread.is_alive()
-    assert "What was left to the background failed." not in caplog.text
+    assert "Work of the background thread failed." not in caplog.text
 
 
 def test_background_does_without_a_thread_where_there_can_be_none(
@@ -193,7 +193,7 @@ def test_thread_survives_what_a_receiver_does_to_it(
     assert done.wait(60)
     assert default_background.thread is not None
     assert default_background.thread.is_alive()
-    assert "What was left to the background failed" in caplog.text
+    assert "Work of the background thread failed" in caplog.text
     lease.release()
 
 

@@ -20,6 +20,7 @@ from django_distlock import (
     release_lock,
 )
 from django_distlock.concurrency.background import background
+from django_distlock.leases.outcomes import mark_unreleased
 from django_distlock.leases.registry import current_registry
 from tests.app.models import Counter
 from tests.support.concurrency import elsewhere, run
@@ -161,7 +162,7 @@ def test_leases_left_behind_do_not_pile_up(
         moved_clock.expire(lease)
         scripted.owner = ""
     assert current_registry().find_unreleased("default", "report 0") is None
-    acquire("default", "another").mark_unreleased()
+    mark_unreleased(acquire("default", "another"))
     assert current_registry().find_unreleased("default", "another") is not None
 
 
@@ -178,7 +179,7 @@ def test_lease_of_a_thread_that_has_ended_is_only_renewed_no_more() -> None:
     """There is nobody to acquire it again."""
     lease = elsewhere(lambda: acquire("memory"))
     gc.collect()
-    lease.mark_unreleased()
+    mark_unreleased(lease)
     assert lease.is_unreleased
     assert lease.release()
 
@@ -187,7 +188,7 @@ def test_interrupted_release_of_what_was_reentered_counts(scripted: ScriptedBack
     """The lease is the outer block's still, whose release is the last."""
     lease = acquire("default")
     assert acquire("default", reentrant=True) is lease
-    with mock.patch("django_distlock.leases.lease.ask", side_effect=KeyboardInterrupt):
+    with mock.patch("django_distlock.leases.release.ask", side_effect=KeyboardInterrupt):
         with pytest.raises(KeyboardInterrupt):
             lease.release()
     assert lease.held

@@ -11,6 +11,7 @@ from django_distlock import Lease, LockBackendUnavailable, LockLost, clocks
 from django_distlock.concurrency.background import Background
 from django_distlock.concurrency.renewal import REASONS, Renewals
 from django_distlock.fields import EPOCH
+from django_distlock.leases.outcomes import end_lost
 from django_distlock.records import Grant, Released, Renewal, RenewalOutcome
 from tests.support.concurrency import elsewhere, until
 from tests.support.holders import acquire
@@ -325,7 +326,7 @@ def test_explicit_renewal_whose_answer_comes_too_late_is_a_loss(
 def renewed(scripted: ScriptedBackend, default_background: Background) -> Lease:
     """Return a lease that the background renews, but not by itself while a test lasts."""
     lease = acquire("default", "1234collectPayment", ttl=600)
-    until(lambda: default_background.looks_at == lease.due)
+    until(lambda: default_background.scans_at == lease.due)
     return lease
 
 
@@ -360,13 +361,13 @@ def test_lease_that_is_released_while_it_is_renewed_is_no_trouble(
 def test_lease_that_is_being_told_lost_is_not_released(
     scripted: ScriptedBackend, renewed: Lease, lost: dict[Lease, str]
 ) -> None:
-    """Who settles it first has the last word."""
+    """The thread that claims its end first decides."""
     assert renewed.claim_end()
     assert not renewed.held
     assert "is being released, or lost" in repr(renewed)
     assert renewed.release() is False
     assert scripted.calls == ["acquire"]
-    renewed.send_lost()
+    end_lost(renewed)
     assert list(lost) == [renewed]
 
 

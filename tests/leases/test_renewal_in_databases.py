@@ -104,7 +104,7 @@ def granted(alias: str, number: int) -> Lease:
         ttl=3600,
         holder=describe_holder(),
         renewed=False,
-        caller=None,
+        connection=None,
         min_hold=0,
         max_hold=math.inf,
     )

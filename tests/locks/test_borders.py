@@ -33,6 +33,8 @@ from django_distlock import (
 )
 from django_distlock.concurrency import callers, executors
 from django_distlock.concurrency.background import background
+from django_distlock.leases import release
+from django_distlock.leases.cleanup import cleanup_release
 from django_distlock.leases.registry import current_registry
 from django_distlock.signals import lock_acquired, lock_lost
 from tests.support.concurrency import run, until
@@ -348,10 +350,10 @@ def test_deferred_release_of_who_is_cancelled_is_renewed(
 ) -> None:
     """Until the transaction has ended: it can still be committed."""
     stall = Stall()
-    release_steps = Lease.release_steps
+    release_or_defer = release.release_or_defer
 
-    async def release_slowly(lease: Lease, calls: Any, **options: Any) -> bool:
-        released = await release_steps(lease, calls, **options)
+    async def release_slowly(calls: Any, lease: Lease, **options: Any) -> bool:
+        released = await release_or_defer(calls, lease, **options)
         stall()
         return released
 
@@ -360,7 +362,7 @@ def test_deferred_release_of_who_is_cancelled_is_renewed(
     async def hold() -> None:
         async with distributed_lock("1234collectPayment", backend=alias) as lease:
             leases.append(lease)
-            monkeypatch.setattr(Lease, "release_steps", release_slowly)
+            monkeypatch.setattr(release, "release_or_defer", release_slowly)
 
     async def work() -> None:
         task = asyncio.create_task(hold())
@@ -593,7 +595,7 @@ def test_leftovers_are_released_without_blocking_the_loop(alias: str) -> None:
 
     async def main() -> None:
         lease = await get(alias)
-        lease.cleanup_release()
+        cleanup_release(lease)
         assert lease.held
         await others_ended()
         assert lease.released

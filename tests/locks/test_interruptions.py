@@ -20,6 +20,7 @@ import django_distlock
 from django_distlock import acquire_lock, distributed_lock, lock_backends
 from django_distlock.concurrency.background import background
 from django_distlock.concurrency.callers import current_caller
+from django_distlock.leases.outcomes import stop_renewal
 from django_distlock.leases.registry import current_registry
 from tests.support.databases import committed
 from tests.support.holders import acquire, work_off
@@ -205,7 +206,7 @@ def forget_all() -> None:
     registry = current_registry()
     for lease in registry.leases():
         lease.claim_end()
-        lease.stop_renewal()
+        stop_renewal(lease)
         registry.remove(lease)
     registry.block_entries.clear()
     registry.deferred_releases.clear()

@@ -28,8 +28,6 @@ NOT_YET = {
     "django_distlock/backends/redis/listening.py",
     "django_distlock/backends/redis/servers.py",
     "django_distlock/backends/server/listening.py",
-    "django_distlock/leases/lease.py",
-    "django_distlock/locks/acquisition.py",
     "django_distlock/runtime.py",
     "tests/contract/test_queues.py",
     "tests/leases/test_background.py",

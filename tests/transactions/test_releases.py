@@ -16,6 +16,7 @@ from django_distlock import (
     release_lock,
 )
 from django_distlock.concurrency.background import Background, background
+from django_distlock.leases.outcomes import end_released
 from tests.app.models import Counter
 from tests.support.concurrency import until
 from tests.support.databases import committed, kill_session, on_each_database, on_each_server
@@ -113,7 +114,8 @@ def test_rollback_releases_in_this_thread(alias: str) -> None:
             lease.release()
             raise SystemExit
     assert free_for_others(alias)
-    left_to_the_background.assert_called_once_with(lease.send_released)
+    [[announcement]] = [call.args for call in left_to_the_background.call_args_list]
+    assert (announcement.func, announcement.args) == (end_released, (lease,))
 
 
 @on_each_database

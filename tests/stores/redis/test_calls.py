@@ -20,6 +20,7 @@ from django_distlock import (
 from django_distlock.backends.redis.connections import Node
 from django_distlock.backends.redis.wire import RedisWire
 from django_distlock.backends.sockets.pools import AT_ONCE
+from django_distlock.leases.outcomes import mark_unreleased
 from django_distlock.leases.request import new_owner
 from django_distlock.records import LeaseClaim
 from django_distlock.signals import lock_acquired
@@ -339,7 +340,7 @@ def test_cancelled_release_that_fails_is_logged(
     with locks_of(redis_server, store={"store_timeout": 0.3}):
         until(lambda: not why_not("5678collectPayment"))
         run(main())
-    lease.mark_unreleased()
+    mark_unreleased(lease)
 
 
 def test_lock_that_ends_while_locks_are_listed_is_not(

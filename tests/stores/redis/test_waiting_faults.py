@@ -12,6 +12,7 @@ from django_distlock import LockBackendUnavailable, aacquire_lock, acquire_lock,
 from django_distlock.backends.redis import listening, scripts
 from django_distlock.backends.redis.connections import Node
 from django_distlock.backends.sockets.wires import ServerError
+from django_distlock.leases.outcomes import mark_unreleased
 from tests.support.concurrency import elsewhere, run, until
 from tests.support.holders import acquire
 from tests.support.lossy_proxy import LossyProxy, chunks
@@ -122,7 +123,7 @@ def test_who_waits_is_told_when_the_server_is_killed(
     async def take_in_task() -> None:
         await aacquire_lock("1234collectPayment", backend=ALIAS, timeout=100)
 
-    acquire(ALIAS, renew=False).mark_unreleased()
+    mark_unreleased(acquire(ALIAS, renew=False))
     waits: list[Future[Any]] = [threads.submit(take) for _ in range(5)]
     waits.append(threads.submit(lambda: run(take_in_task())))
     until(lambda: waiting(redis_server) == 6)

@@ -11,6 +11,7 @@ import pytest
 
 from django_distlock import LockBackendUnavailable, aacquire_lock, acquire_lock
 from django_distlock.backends.server import listening
+from django_distlock.leases.outcomes import mark_unreleased
 from tests.support.concurrency import elsewhere, run, until
 from tests.support.holders import acquire, renewed_since
 from tests.support.lock_server_proxy import LockServerProxy
@@ -250,4 +251,4 @@ def test_listener_stays_as_long_as_a_lease_may_last(
         assert lease.held
         moved_clock.advance(60)
         until(lambda: not listens(mine))
-        lease.mark_unreleased()
+        mark_unreleased(lease)

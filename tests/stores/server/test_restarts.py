@@ -9,6 +9,7 @@ import pytest
 
 from django_distlock import LockBackendUnavailable, acquire_lock, distributed_lock
 from django_distlock.backends.server import listening
+from django_distlock.leases.outcomes import mark_unreleased
 from tests.support.concurrency import run, until
 from tests.support.holders import acquire, due_now, renewed_since
 from tests.support.lock_server_holders import take, take_in_task
@@ -132,7 +133,7 @@ def test_wait_that_ends_while_the_server_is_down_ends_so(
         moved_clock.advance(100)
         with pytest.raises(LockBackendUnavailable, match=r"refused|no answer"):
             wait.result(30)
-        lease.mark_unreleased()
+        mark_unreleased(lease)
         with suppress(LockBackendUnavailable):
             lease.release()
         server.start()

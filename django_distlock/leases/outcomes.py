@@ -1,0 +1,63 @@
+"""What becomes of a lease is recorded here, and announced by signals.
+
+A function that ends a lease is called by the thread that claimed its end.
+"""
+
+import logging
+
+from django_distlock.concurrency.background import background
+from django_distlock.concurrency.process_queue import queues
+from django_distlock.signals import lock_lost, lock_released
+
+from .state import LeaseState, Status
+
+logger = logging.getLogger("django_distlock")
+
+
+def stop_renewal(lease: LeaseState) -> None:
+    """Renew the lease in the background no longer. Safe in a finalizer."""
+    if lease.renewed:
+        background(lease.backend).stop_renewal(lease)
+
+
+def unregister(lease: LeaseState) -> None:
+    """Let the lease be found by its name no longer."""
+    if registry := lease.registry():
+        registry.remove(lease)
+
+
+def end_released(lease: LeaseState) -> None:
+    """Record and announce that the store has released the lease."""
+    lease.status = Status.RELEASED
+    queues.wake_first(lease.backend, lease.semaphore)
+    lock_released.send_robust(sender=type(lease), lease=lease)
+
+
+def end_lost(lease: LeaseState) -> None:
+    """Record and announce that the lease is lost."""
+    reason = lease.record_loss()
+    stop_renewal(lease)
+    queues.wake_first(lease.backend, lease.semaphore)
+    logger.warning("%s, of %s, was lost: %s.", lease, lease.holder, reason)
+    lock_lost.send_robust(sender=type(lease), lease=lease, reason=reason)
+
+
+def mark_lost(lease: LeaseState) -> None:
+    """End the lease as lost, unless another thread has claimed its end."""
+    if lease.claim_end():
+        end_lost(lease)
+
+
+def mark_unreleased(lease: LeaseState) -> None:
+    """Record that a release failed or was interrupted.
+
+    The lease is renewed no longer. It ends with its ttl, or by another release: also by the next
+    acquisition of its semaphore in the thread or task that acquired it.
+    """
+    stop_renewal(lease)
+    lease.renewed = False
+    if not (lease.released or lease.lost):
+        if lease.status is not Status.UNKNOWN:
+            lease.status = Status.UNRELEASED
+        if registry := lease.registry():
+            registry.add_unreleased(lease)
