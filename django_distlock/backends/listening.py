@@ -6,8 +6,6 @@ waiter, reconnects when its connection is lost, and ends when nobody has waited 
 kind of server has a subclass with its protocol.
 """
 
-import asyncio
-import concurrent.futures
 import logging
 import os
 import threading
@@ -20,6 +18,7 @@ from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, cast
 from django_distlock import clocks
 from django_distlock.exceptions import LockBackendUnavailable
 
+from .sockets.calls import Calls, running_future
 from .sockets.daemons import NoThread, start_daemon
 
 logger = logging.getLogger("django_distlock")
@@ -74,7 +73,7 @@ class Listener(ABC, Generic[S, W, C]):
         self._changing = threading.RLock()
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
-        self._ready: Ready = Future()
+        self._ready: Ready = running_future()
         self._failure: Exception | None = None
         """Why the last attempt to connect failed; None since one succeeded."""
         self._suspended_until = -1.0
@@ -140,9 +139,9 @@ class Listener(ABC, Generic[S, W, C]):
         """Start the thread unless it runs; return what is set when it listens. See add()."""
         with self._changing:
             if self._thread is None or not self._thread.is_alive():
-                self._ready = Future()
+                self._ready = running_future()
                 self._stopping.clear()
-                name = f"django_distlock listens to {self.server}"
+                name = f"django_distlock listener: {self.server}"
                 # Assigned before the start: an exception in a signal handler may interrupt that.
                 self._thread = threading.Thread(target=self._run, name=name)
                 try:
@@ -152,21 +151,12 @@ class Listener(ABC, Generic[S, W, C]):
                     raise
             return self._ready
 
-    def wait_until(self, ready: Ready, deadline: float) -> None:
+    async def until_ready(self, calls: Calls, ready: Ready, deadline: float) -> None:
         """Return once the thread listens; raise LockBackendUnavailable if it can't by then.
 
-        CannotListen if that is refused.
+        CannotListen if listening is refused.
         """
-        concurrent.futures.wait([ready], max(0, deadline - clocks.monotonic()))
-        self._raise_unless(ready)
-
-    async def await_until(self, ready: Ready, deadline: float) -> None:
-        """See wait_until()."""
-        known = asyncio.wrap_future(ready)
-        await asyncio.wait([known], timeout=max(0, deadline - clocks.monotonic()))
-        self._raise_unless(ready)
-
-    def _raise_unless(self, ready: Ready) -> None:
+        await calls.wait(ready, deadline - clocks.monotonic())
         reason = ready.result() if ready.done() else self._failure or TimeoutError("no answer")
         if isinstance(reason, CannotListen):
             raise reason
@@ -200,7 +190,7 @@ class Listener(ABC, Generic[S, W, C]):
         with self._changing:
             if ready is not self._ready or not ready.done():
                 return False
-            self._ready = Future()
+            self._ready = running_future()
             return True
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from typing import Final
 from django.db import connections
 
 from django_distlock import clocks
+from django_distlock.backends.listening import on_lost_connection
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import InvalidLockBackend
 from django_distlock.redaction.tracebacks import clear_variables
@@ -217,4 +218,11 @@ def background(alias: str) -> Background:
     return found or backgrounds.setdefault(alias, Background(alias))
 
 
+def _renew_soon(alias: str) -> None:
+    """Learn whether leases are lost that may have ended with the store's connection."""
+    renewing = background(alias)
+    renewing.submit(renewing.renewals.hasten)
+
+
+on_lost_connection.append(_renew_soon)
 os.register_at_fork(after_in_child=backgrounds.clear)

@@ -32,7 +32,7 @@ from django_distlock import (
     clocks,
     distributed_lock,
 )
-from django_distlock.backends.sockets.pools import AT_ONCE
+from django_distlock.backends.sockets.turns import AT_ONCE
 from tests.support import holders
 from tests.support.concurrency import elsewhere, run, until
 from tests.support.holders import take_away
@@ -80,7 +80,7 @@ def queued(request: pytest.FixtureRequest) -> Iterator[QueuedStore]:
 @pytest.fixture
 def attentive(queued: QueuedStore, monkeypatch: pytest.MonkeyPatch) -> QueuedStore:
     """Return that store, with waiters who try only when they are told to, or the lock ends."""
-    monkeypatch.setattr(queued.listening, "SAFETY", 600)
+    monkeypatch.setattr(queued.places, "SAFETY", 600)
     return queued
 
 
@@ -516,7 +516,7 @@ def test_who_comes_as_the_listener_ends_is_heard(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It goes on for him, or another one begins."""
-    monkeypatch.setattr(queued.listening, "IDLE", 0)
+    monkeypatch.setattr("django_distlock.backends.listening.IDLE", 0)
     for _ in range(50):
         lease = acquire(queued, timeout=30)
         wait = threads.submit(take, queued)

@@ -19,7 +19,8 @@ from django_distlock import (
     lock_backends,
 )
 from django_distlock.backends.redis import servers as redis_servers
-from django_distlock.backends.redis.connections import Moved
+from django_distlock.backends.redis.nodes import Moved
+from django_distlock.backends.sockets.calls import IN_LOOP
 from django_distlock.leases.request import new_owner
 from tests.support.concurrency import run
 from tests.support.databases import committed
@@ -48,8 +49,7 @@ QUEUES = STORES[-2:]
 @pytest.fixture
 def threadless(no_backgrounds: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no thread yet, neither in the background nor one that listens to a server."""
-    monkeypatch.setattr("django_distlock.backends.redis.listening.listeners", {})
-    monkeypatch.setattr("django_distlock.backends.server.listening.listeners", {})
+    monkeypatch.setattr("django_distlock.backends.listening.listeners", {})
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_node_of_a_cluster_is_not_looked_for_without_a_thread(
     cluster = redis_servers.Cluster(client, 1)
     with no_threads():
         cluster.suspect()
-    assert "It isn't looked up which node of a Redis Cluster has what" in caplog.text
+    assert "The slots of a Redis Cluster can't be looked up" in caplog.text
     client.nodes_manager.initialize.assert_not_called()
 
 
@@ -197,8 +197,8 @@ def test_async_code_that_a_cluster_sends_elsewhere_needs_a_thread() -> None:
 
     async def ask_without_threads() -> None:
         with no_threads():
-            await redis_servers.aat_node(
-                cluster, "1234collectPayment", clocks.monotonic() + 60, ask
+            await redis_servers.at_node(
+                IN_LOOP, cluster, "1234collectPayment", clocks.monotonic() + 60, ask
             )
 
     with pytest.raises(LockBackendUnavailable, match="can't start new thread"):

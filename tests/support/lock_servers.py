@@ -232,7 +232,7 @@ def is_unused(store: ServerBackend) -> bool:
 def listens(store: ServerBackend) -> bool:
     """Tell whether a thread of this process listens to the server."""
     names = [thread.name for thread in threading.enumerate()]
-    return f"django_distlock listens to {store.address}" in names
+    return f"django_distlock listener: {store.server}" in names
 
 
 def note_places(patch: pytest.MonkeyPatch) -> list[Any]:

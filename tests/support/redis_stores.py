@@ -14,9 +14,9 @@ from django.test import override_settings
 
 from django_distlock import LockBackendUnavailable, clocks, lock_backends
 from django_distlock.backends.redis import RedisBackend, scripts
-from django_distlock.backends.redis.connections import Node
+from django_distlock.backends.redis.nodes import Node
+from django_distlock.backends.redis.protocol import RedisConnection
 from django_distlock.backends.redis.scripts import Script
-from django_distlock.backends.redis.wire import RedisWire
 from tests.support.holders import acquire
 from tests.support.ports import HOST
 from tests.support.redis_servers import connect
@@ -188,11 +188,11 @@ def _calls(client: Any) -> dict[str, int]:
 def count_sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return how many commands are sent at once, each time."""
     sizes: list[int] = []
-    send = RedisWire.send
+    send = RedisConnection.send
 
-    def count_and_send(wire: RedisWire, commands: Any) -> None:
+    def count_and_send(wire: RedisConnection, commands: Any) -> None:
         sizes.append(len(commands))
         send(wire, commands)
 
-    monkeypatch.setattr(RedisWire, "send", count_and_send)
+    monkeypatch.setattr(RedisConnection, "send", count_and_send)
     return sizes

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from django_distlock.backends.redis import RedisBackend
-    from django_distlock.backends.redis.listening import QueuedPlace
+    from django_distlock.backends.redis.places import QueuedPlace
     from tests.support.servers import Server
 
 

@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django_distlock import lock_backends
-from django_distlock.backends.redis import listening as redis_listening
-from django_distlock.backends.server import listening as server_listening
+from django_distlock.backends.redis import places as redis_places
+from django_distlock.backends.server import places as server_places
 from tests.support import lock_servers, redis_stores
 from tests.support.ports import HOST
 from tests.support.processes import Workers
@@ -28,8 +28,8 @@ class QueuedStore(ABC):
     """A server with locks, and what it knows of those who wait there."""
 
     alias: ClassVar[str]
-    listening: ClassVar[ModuleType]
-    """What listens in this process; tests change how long it waits for this and that."""
+    places: ClassVar[ModuleType]
+    """The module with the waiters' places, whose SAFETY tests change."""
     knows_no_end: ClassVar[bool]
     """Whether a lease may last until it is released."""
 
@@ -72,7 +72,7 @@ class QueuedStore(ABC):
 
     def listeners(self) -> int:
         """Return how many threads of this process listen to the server."""
-        name = f"django_distlock listens to {self.name}"
+        name = f"django_distlock listener: {self.name}"
         return sum(thread.name == name for thread in threading.enumerate())
 
     def is_unused(self) -> bool:
@@ -93,7 +93,7 @@ class QueuedRedis(QueuedStore):
     """Redis, by the cache that worker processes have, too."""
 
     alias: ClassVar[str] = redis_stores.ALIAS
-    listening: ClassVar[ModuleType] = redis_listening
+    places: ClassVar[ModuleType] = redis_places
     knows_no_end = True
 
     def __init__(self, server: Server, *, lasting: bool) -> None:
@@ -130,7 +130,7 @@ class QueuedLockServer(QueuedStore):
     """A lock server, which is nobody else's."""
 
     alias: ClassVar[str] = lock_servers.ALIAS
-    listening: ClassVar[ModuleType] = server_listening
+    places: ClassVar[ModuleType] = server_places
     knows_no_end = False
 
     def locks(self, **options: Any) -> AbstractContextManager[Any]:
@@ -150,7 +150,7 @@ class QueuedLockServer(QueuedStore):
 
     @property
     def name(self) -> str:
-        return str(self.store.address)
+        return str(self.store.server)
 
     def is_unused(self) -> bool:
         return lock_servers.is_unused(self.store)  # and the table has no entry either

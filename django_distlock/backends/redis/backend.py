@@ -27,8 +27,9 @@ from django_distlock.backends.cache_checks import (
     check_own_cache,
     validate_store_timeout,
 )
+from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, Calls, run_sync
+from django_distlock.backends.sockets.connections import ServerError
 from django_distlock.backends.sockets.pools import Budget
-from django_distlock.backends.sockets.wires import ServerError
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.fields import to_datetime
 from django_distlock.records import (
@@ -44,10 +45,12 @@ from django_distlock.records import (
     RenewalOutcome,
 )
 
-from .connections import NOT_NOW, Node
-from .listening import QueuedPlace, listener
+from .clients import find_servers
+from .listening import Listener
+from .nodes import NOT_NOW, Node
+from .places import Keys, QueuedPlace
 from .scripts import ACQUIRE, FORCE_RELEASE, RELEASE, RENEW, Call
-from .servers import aat_node, at_node, find_servers
+from .servers import at_node
 
 BATCH = 500
 """How many leases a script renews, which takes a server one to two milliseconds."""
@@ -124,13 +127,7 @@ class RedisBackend(ListingStore, QueueingStore, AsyncStore):
         wake: Callable[[], object],
     ) -> Place | None:
         keys, waiter = self._keys(semaphore), _waiter(owner, holder)
-        deadline = self._budget.deadline()
-        return at_node(
-            self._servers,
-            keys[0],
-            deadline,
-            lambda node: listener(node).join(keys, waiter, wake, deadline),
-        )
+        return run_sync(self._join(BLOCKING, keys, waiter, wake, self._budget.deadline()))
 
     async def ajoin(
         self,
@@ -143,11 +140,17 @@ class RedisBackend(ListingStore, QueueingStore, AsyncStore):
     ) -> Place | None:
         """See join()."""
         keys, waiter = self._keys(semaphore), _waiter(owner, holder)
-        return await aat_node(
+        return await self._join(IN_LOOP, keys, waiter, wake, deadline)
+
+    async def _join(
+        self, calls: Calls, keys: Keys, waiter: str, wake: Callable[[], object], deadline: float
+    ) -> Place | None:
+        return await at_node(
+            calls,
             self._servers,
             keys[0],
             deadline,
-            lambda node: listener(node).ajoin(keys, waiter, wake, deadline),
+            lambda node: Listener.of(node).join(calls, keys, waiter, wake, deadline),
         )
 
     def leave(self, place: Place, granted: bool) -> None:
@@ -240,10 +243,12 @@ class RedisBackend(ListingStore, QueueingStore, AsyncStore):
         prefix, limit = validate_listing(prefix, limit)
         pattern = _escape(self._start + _encode(prefix)) + "*}"
         key, deadline = self._key(prefix), self.new_deadline()
-        found = at_node(self._servers, key, deadline, lambda _: self._list(pattern))
+        found = run_sync(
+            at_node(BLOCKING, self._servers, key, deadline, lambda _: self._list(pattern))
+        )
         yield from sorted(found.values(), key=lambda lock: lock.semaphore)[:limit]
 
-    def _list(self, pattern: str) -> dict[str, LockInfo]:
+    async def _list(self, pattern: str) -> dict[str, LockInfo]:
         # A server may list a key twice.
         return {
             lock.semaphore: lock
@@ -333,13 +338,18 @@ class RedisBackend(ListingStore, QueueingStore, AsyncStore):
             node.close()
 
     def _call(self, call: Call, undo: Call | None = None, deadline: float | None = None) -> Any:
-        deadline = self._budget.deadline() if deadline is None else deadline
-        key = call.keys[0]
-        return at_node(self._servers, key, deadline, lambda node: node.run(call, deadline, undo))
+        return run_sync(self._run(BLOCKING, call, deadline or self._budget.deadline(), undo))
 
     async def _acall(self, call: Call, deadline: float, undo: Call | None = None) -> Any:
-        return await aat_node(
-            self._servers, call.keys[0], deadline, lambda node: node.arun(call, deadline, undo)
+        return await self._run(IN_LOOP, call, deadline, undo)
+
+    async def _run(self, calls: Calls, call: Call, deadline: float, undo: Call | None) -> Any:
+        return await at_node(
+            calls,
+            self._servers,
+            call.keys[0],
+            deadline,
+            lambda node: node.run(calls, call, deadline, undo),
         )
 
     def _key(self, semaphore: str) -> str:

@@ -19,6 +19,7 @@ from django_distlock.backends.base import (
 )
 from django_distlock.backends.batches import Outcome
 from django_distlock.backends.cache_checks import validate_store_timeout
+from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, run_sync
 from django_distlock.backends.sockets.pools import Budget
 from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
 from django_distlock.records import Claim, Grant, LockInfo, Owner, Place, Released, Renewal
@@ -26,7 +27,7 @@ from django_distlock.server.addresses import DEFAULT, parse_address
 from django_distlock.server.listings import PAGE
 
 from .connections import Request
-from .listening import Listener, QueuedPlace, listener
+from .listening import Listener
 from .messages import (
     acquire_request,
     join_request,
@@ -37,6 +38,7 @@ from .messages import (
     renew_request,
     split_into_frames,
 )
+from .places import QueuedPlace
 from .servers import secret_of, shared_server
 
 REQUEST_ERRORS: Final = {"invalid", "frame", "internal"}
@@ -120,15 +122,16 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
 
     def _binding(self, ttl: float | None) -> Listener:
         """Return the listener, with whose connection leases end."""
-        found = listener(self.server)
-        found.stay(self.alias, ttl or 0)
+        found = Listener.of(self.server)
+        found.expect_lease(self.alias, ttl or 0)
         return found
 
     def join(
         self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
     ) -> QueuedPlace | None:
         request = join_request(semaphore, owner, holder)
-        return listener(self.server).join(request, wake, self._budget.deadline())
+        found, deadline = Listener.of(self.server), self._budget.deadline()
+        return run_sync(found.join(BLOCKING, request, wake, deadline))
 
     async def ajoin(
         self,
@@ -141,7 +144,7 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
     ) -> QueuedPlace | None:
         """See join()."""
         request = join_request(semaphore, owner, holder)
-        return await listener(self.server).ajoin(request, wake, deadline)
+        return await Listener.of(self.server).join(IN_LOOP, request, wake, deadline)
 
     def leave(self, place: Place, granted: bool) -> None:
         cast("QueuedPlace", place).leave(granted=granted, deadline=self._budget.deadline())

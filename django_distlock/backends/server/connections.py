@@ -1,4 +1,4 @@
-"""Connections to a lock server: what is said on them is in docs/protocol.md."""
+"""Connections to a lock server. docs/protocol.md describes the protocol."""
 
 import socket
 from contextlib import suppress
@@ -7,8 +7,10 @@ from typing import Any, Final
 from weakref import WeakSet
 
 from django_distlock import clocks
-from django_distlock.backends.sockets.pools import Pool, seconds_until
-from django_distlock.backends.sockets.wires import Incomplete, ServerError, Wire
+from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, Calls, run_sync
+from django_distlock.backends.sockets.connections import Connection, Incomplete, ServerError
+from django_distlock.backends.sockets.pools import Pool
+from django_distlock.backends.sockets.turns import seconds_until
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.server.addresses import Address
 from django_distlock.server.protocol import (
@@ -23,30 +25,30 @@ from django_distlock.server.protocol import (
 )
 
 ENDED: Final = {"closing", "connections", "frame", "handshake", "idle", "internal"}
-"""What a server says of a connection that it closes."""
+"""The codes of the errors after which the server closes the connection."""
 
 Request = dict[str, Any]
 
 
 class NotServed(OSError):
-    """The server turns this connection away, or isn't ours."""
+    """The server refuses this connection, or is not the one that we share a secret with."""
 
 
 class UnknownProcess(Exception):
-    """The server doesn't know of a connection on which this process listens."""
+    """The server has no connection on which this process listens."""
 
 
-class ServerWire(Wire):
-    """A connection on which both sides have proved to know the secret."""
+class ServerConnection(Connection):
+    """A connection on which both sides have proved that they know the secret."""
 
-    __slots__ = ("__weakref__", "_last_words", "idle")
+    __slots__ = ("__weakref__", "_final_error", "idle")
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         self.outstanding = 1  # the server speaks first
         self.idle = 0.0
         """Seconds after which the server closes it, if nothing is asked."""
-        self._last_words: ServerError | None = None
+        self._final_error: ServerError | None = None
 
     @staticmethod
     def pack(request: Request) -> bytes:
@@ -54,8 +56,8 @@ class ServerWire(Wire):
         return encode(request)
 
     def _parse(self) -> Any:
-        if self._last_words is not None:
-            return self._last_words  # that is the answer to whatever else was asked
+        if self._final_error is not None:
+            return self._final_error  # the answer to all other requests
         end = self._buffer.find(b"\n", self._at)
         if end < 0:
             raise Incomplete
@@ -63,26 +65,26 @@ class ServerWire(Wire):
         try:
             message = decode(line)
         except BadFrame as error:
-            raise OSError(f"that is no lock server: {error}") from error
+            raise OSError(f"not a lock server: {error}") from error
         if "error" not in message:
             return message
         said = ServerError(str(message.get("text")), str(message["error"]))
         if said.code in ENDED:
-            self._last_words = said
+            self._final_error = said
         return said
 
     def has_ended(self) -> bool:
-        """See Wire.has_ended(). The end may come a moment after the last words."""
-        return self._last_words is not None or super().has_ended()
+        """See Connection.has_ended(). The end may come a moment after the final error."""
+        return self._final_error is not None or super().has_ended()
 
     def cut(self) -> None:
-        """End it at once, whoever is waiting for an answer in another thread."""
+        """End it at once, even if another thread waits for an answer on it."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
 
-class LockServer(Pool[ServerWire]):
-    """A lock server, with this process's connections to it."""
+class LockServer(Pool[ServerConnection]):
+    """A lock server, and this process's connections to it."""
 
     def __init__(
         self, address: Address, secret: bytes, timeout: float, tls: SSLContext | None
@@ -90,27 +92,27 @@ class LockServer(Pool[ServerWire]):
         super().__init__(timeout)
         self.address = address
         self.max_frame = MAX_FRAME
-        """Bytes that the server takes in one request, as it said last."""
+        """The server's limit for a request in bytes, as it said last."""
         self._secret = secret
         self._tls = tls
-        self._listening: WeakSet[ServerWire] = WeakSet()
-        """The connections by which the server knows this process."""
+        self._listening: WeakSet[ServerConnection] = WeakSet()
+        """The connections on which this process has listened."""
 
     def __str__(self) -> str:
         return f"The lock server at {self.address}"
 
-    def connect(self, seconds: float, process: str | None = None) -> ServerWire:
-        """Return a new connection; one on which this `process` is told when its turn has come."""
+    def connect(self, seconds: float, process: str | None = None) -> ServerConnection:
+        """Return a new connection; with a `process`, the one on which it receives its offers."""
         deadline = clocks.monotonic() + seconds
-        wire = ServerWire(self._encrypt(self._open(seconds), deadline))
+        connection = ServerConnection(self._encrypt(self._open(seconds), deadline))
         if process is not None:
-            self._listening.add(wire)
+            self._listening.add(connection)
         try:
-            self._shake_hands(wire, deadline, process)
+            self._shake_hands(connection, deadline, process)
         except BaseException:
-            wire.close()
+            connection.close()
             raise
-        return wire
+        return connection
 
     def _open(self, seconds: float) -> socket.socket:
         host, port, path = self.address
@@ -135,51 +137,58 @@ class LockServer(Pool[ServerWire]):
             sock.close()
             raise
 
-    def _shake_hands(self, wire: ServerWire, deadline: float, process: str | None) -> None:
-        """Prove to know the secret, and see that the server does."""
-        wire.limit(seconds_until(deadline))
-        greeting = _served(wire.receive())
+    def _shake_hands(
+        self, connection: ServerConnection, deadline: float, process: str | None
+    ) -> None:
+        """Prove that we know the secret, and check that the server does."""
+        connection.set_timeout(seconds_until(deadline))
+        greeting = _served(connection.receive())
         challenge, nonce = greeting.get("challenge"), new_nonce()
         if greeting.get("distlock") != VERSION or not isinstance(challenge, str):
-            raise NotServed(f"it doesn't speak version {VERSION}: {greeting!r:.100}")
+            raise NotServed(f"it doesn't support version {VERSION}: {greeting!r:.100}")
         answer = prove(self._secret, "client", challenge, nonce)
         hello = {"distlock": VERSION, "nonce": nonce, "answer": answer, "process": process}
-        wire.send([hello])
-        wire.limit(seconds_until(deadline))
-        terms = _served(wire.receive())
+        connection.send([hello])
+        connection.set_timeout(seconds_until(deadline))
+        terms = _served(connection.receive())
         if not is_proof(terms.get("proof"), self._secret, "server", challenge, nonce):
             raise NotServed("it doesn't know the secret: it may be another's")
-        wire.idle, self.max_frame = float(terms["idle"]), int(terms["max_frame"])
+        connection.idle, self.max_frame = float(terms["idle"]), int(terms["max_frame"])
 
-    def ask(self, request: Request, deadline: float, undo: Request | None = None) -> Request:
-        """Return the answer to one request.
-
-        If none comes in time, `undo` is sent after it, whose answer nobody waits for.
-        """
-        [answer] = self.ask_several([request], deadline, undo)
-        return self.understand(answer)
-
-    async def aask(self, request: Request, deadline: float, undo: Request | None = None) -> Request:
-        """See ask(). `undo` is also sent if the task is cancelled."""
-        [answer] = await self.aask_several([request], deadline, undo)
-        return self.understand(answer)
-
-    def ask_several(
-        self, requests: list[Request], deadline: float, undo: Request | None = None
+    async def ask_for(
+        self, calls: Calls, requests: list[Request], deadline: float, undo: Request | None = None
     ) -> list[Any]:
         """Return the answers; a connection that the server closed at that moment is replaced."""
-        answers = self.ask_all(requests, deadline, undo)
-        return self.ask_all(requests, deadline, undo) if _was_idle(answers) else answers
+        answers = await calls.ask_all(self, requests, deadline, undo)
+        return (
+            await calls.ask_all(self, requests, deadline, undo) if _was_idle(answers) else answers
+        )
 
-    async def aask_several(
-        self, requests: list[Request], deadline: float, undo: Request | None = None
-    ) -> list[Any]:
-        """See ask_several()."""
-        answers = await self.aask_all(requests, deadline, undo)
-        return await self.aask_all(requests, deadline, undo) if _was_idle(answers) else answers
+    async def ask_one(
+        self, calls: Calls, request: Request, deadline: float, undo: Request | None = None
+    ) -> Request:
+        """Return the answer to a request.
+
+        If none comes in time, or the task is cancelled, `undo` is sent after it; its answer is
+        ignored.
+        """
+        [answer] = await self.ask_for(calls, [request], deadline, undo)
+        return self.understand(answer)
+
+    def ask(self, request: Request, deadline: float, undo: Request | None = None) -> Request:
+        """See ask_one()."""
+        return run_sync(self.ask_one(BLOCKING, request, deadline, undo))
+
+    async def aask(self, request: Request, deadline: float, undo: Request | None = None) -> Request:
+        """See ask_one()."""
+        return await self.ask_one(IN_LOOP, request, deadline, undo)
+
+    def ask_several(self, requests: list[Request], deadline: float) -> list[Any]:
+        """See ask_for()."""
+        return run_sync(self.ask_for(BLOCKING, requests, deadline))
 
     def understand(self, answer: Any) -> Request:
-        """Return the answer, or raise what it means if it is an error."""
+        """Return the answer; UnknownProcess, ValueError or LockBackendUnavailable for an error."""
         if not isinstance(answer, ServerError):
             found: Request = answer
             return found
@@ -189,17 +198,17 @@ class LockServer(Pool[ServerWire]):
             raise ValueError(f"{self} refuses this: {answer}") from answer
         raise LockBackendUnavailable(f"{self}: {answer}") from answer
 
-    def forget(self) -> None:
-        """See Pool.forget(). Those by which the server knows the parent must end with it."""
-        super().forget()
-        for wire in list(self._listening):
-            wire.close()
+    def close_after_fork(self) -> None:
+        """See Pool. The connections on which the parent listens must end with the parent."""
+        super().close_after_fork()
+        for connection in list(self._listening):
+            connection.close()
 
 
 def _connect(host: str, port: int, deadline: float) -> socket.socket:
-    """Return a connection to the first of the host's addresses that takes it.
+    """Return a connection to the first of the host's addresses that accepts one.
 
-    One that is silent leaves the others their part of the time.
+    The time is divided among those that are left.
     """
     failure: BaseException = OSError(f"{host} has no address")
     places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -226,5 +235,5 @@ def _served(answer: Any) -> Request:
 
 
 def _was_idle(answers: list[Any]) -> bool:
-    """Tell whether the server closed the connection before it saw the requests."""
+    """Return whether the server closed the connection before it read the requests."""
     return any(isinstance(each, ServerError) and each.code == "idle" for each in answers)

@@ -1,4 +1,4 @@
-"""Connections to a store for locks alone, with a time budget, for sync and async code together.
+"""Pools of connections that are used for locks alone, by sync and async code together.
 
 A call ends by its deadline, with an answer or with LockBackendUnavailable.
 """
@@ -8,32 +8,28 @@ import atexit
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import cache, partial
-from typing import Any, ClassVar, Final, Generic, NoReturn, Self, TypeVar
-from weakref import WeakKeyDictionary, WeakSet
+from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar
+from weakref import WeakSet
 
 from django_distlock import clocks
-from django_distlock.concurrency.executors import detach
 from django_distlock.exceptions import LockBackendUnavailable
 
+from .connections import Connection
 from .daemons import NoThread
-from .wires import Wire
-
-AT_ONCE: Final = 8
-"""How many connections the tasks of an event loop have at once."""
+from .turns import AT_ONCE, Turns, seconds_until
 
 T = TypeVar("T")
-W = TypeVar("W", bound=Wire)
+C = TypeVar("C", bound=Connection)
 
 
 class Budget:
-    """The seconds that a call to the store has; in a `with` block all calls have them together.
+    """The seconds that a call to the store has; the calls of a `with` block share them.
 
-    A block within one has its own: a receiver of a signal may use the store while another call is
-    under way.
+    A nested block has its own: a signal's receiver may use the store during another call.
     """
 
     __slots__ = ("_deadlines", "seconds")
@@ -50,156 +46,128 @@ class Budget:
         self._deadlines.pop()
 
     def deadline(self) -> float:
-        """Return when it is used up, by the local monotonic clock."""
+        """Return when they are over, by the local monotonic clock."""
         return self._deadlines[-1] if self._deadlines else clocks.monotonic() + self.seconds
 
 
-class Pool(ABC, Generic[W]):
-    """A server, whose name for people str() tells, with connections of our own."""
+class Pool(ABC, Generic[C]):
+    """A server, whose name for people is its str(), and this process's connections to it."""
 
     failures: ClassVar[tuple[type[BaseException], ...]] = (OSError,)
-    """What means that the server can't be asked."""
+    """The exceptions that mean that the server can't be asked."""
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
-        self._idle: list[W] = []
-        self._answered = -math.inf
-        """When a task was answered last, by the local monotonic clock."""
-        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
-            WeakKeyDictionary()
-        )
+        self._idle: list[C] = []
+        self._turns = Turns(timeout)
         _pools.add(self)
 
     @abstractmethod
     def __str__(self) -> str: ...
 
     @abstractmethod
-    def connect(self, seconds: float) -> W:
+    def connect(self, seconds: float) -> C:
         """Return a new connection, made within so many seconds."""
 
     def ask_all(self, requests: Sequence[Any], deadline: float, undo: Any = None) -> list[Any]:
-        """Send all requests at once and return their answers, a ServerError among others.
+        """Send all requests at once and return their answers, a ServerError for an error.
 
-        If these don't come in time, the request `undo` is sent after them, whose answer nobody
-        waits for.
+        If these don't come in time, the request `undo` is sent after them; its answer is ignored.
         """
-        wire = None
+        connection = None
         try:
             left = self._left(deadline)
-            wire = self._take_idle()
-            if wire is None:
-                wire = self.connect(left)
+            connection = self._take_idle()
+            if connection is None:
+                connection = self.connect(left)
                 left = self._left(deadline)
-            wire.limit(left)
-            wire.send(requests)
-            # Of several, each answer that has come shows that the server lives.
+            connection.set_timeout(left)
+            connection.send(requests)
+            # Of several, each answer that arrives shows that the server lives.
             rest = deadline if len(requests) == 1 else math.inf
-            answers = [wire.receive(rest) for _ in requests]
+            answers = [connection.receive(rest) for _ in requests]
         except BaseException as error:  # noqa: BLE001 - raised again, as what it means
-            undone = isinstance(error, TimeoutError) and _send_only(wire, undo)
-            self._fail(wire, error, undone=undone)
-        self._idle.append(wire)
+            undone = isinstance(error, TimeoutError) and _send_only(connection, undo)
+            self._fail(connection, error, undone=undone)
+        self._idle.append(connection)
         return answers
 
     async def aask_all(
         self, requests: Sequence[Any], deadline: float, undo: Any = None
     ) -> list[Any]:
         """See ask_all(). `undo` is also sent if the task is cancelled."""
-        wire = None
+        connection = None
         try:
-            async with self._turn(deadline) as deadline, asyncio.timeout(seconds_until(deadline)):
-                wire = self._take_idle() or await self._aconnect(seconds_until(deadline))
-                wire.send(requests)
-                answers = [await wire.areceive() for _ in requests]
-            self._answered = clocks.monotonic()
+            async with (
+                self._turns.take(deadline) as deadline,
+                asyncio.timeout(seconds_until(deadline)),
+            ):
+                connection = self._take_idle() or await self._aconnect(seconds_until(deadline))
+                connection.send(requests)
+                answers = [await connection.areceive() for _ in requests]
+            self._turns.answered()
         except asyncio.CancelledError:
-            if wire is not None:
-                await asyncio.shield(detach(self._undo(wire, undo)))
+            if connection is not None:
+                await asyncio.shield(_start(self._undo(connection, undo)))
             raise
         except BaseException as error:  # noqa: BLE001 - raised again, as what it means
-            undone = isinstance(error, TimeoutError) and _send_only(wire, undo)
-            self._fail(wire, error, undone=undone)
-        self._idle.append(wire)
+            undone = isinstance(error, TimeoutError) and _send_only(connection, undo)
+            self._fail(connection, error, undone=undone)
+        self._idle.append(connection)
         return answers
 
-    async def _undo(self, wire: W, undo: Any) -> None:
-        """Undo what was asked for a task that is cancelled, on the same connection: in this order.
+    async def _undo(self, connection: C, undo: Any) -> None:
+        """Undo a cancelled task's requests, on the same connection so that the order is kept.
 
-        It is closed when all has been answered: an answer that nobody reads would make the server
-        drop what it hasn't read yet.
+        It is closed once all has been answered: with an answer left unread, closing would make the
+        server discard what it hasn't read yet.
         """
         with suppress(Exception):
             async with asyncio.timeout(self.timeout):
                 if undo is not None:
-                    wire.send([undo])
-                while wire.outstanding:
-                    await wire.areceive()
-        _close(wire)
+                    connection.send([undo])
+                while connection.outstanding:
+                    await connection.areceive()
+        _close(connection)
 
-    @asynccontextmanager
-    async def _turn(self, deadline: float) -> AsyncIterator[float]:
-        """Let no more than so many tasks of this loop have a connection each; yield the deadline.
-
-        That is later for who had to wait while the server answered others.
-        """
-        loop = asyncio.get_running_loop()
-        turns = self._turns.get(loop)
-        if turns is None:
-            turns = self._turns[loop] = asyncio.Semaphore(AT_ONCE)
-        if turns.locked():
-            deadline = await self._line_up(turns, deadline)
-        else:
-            await turns.acquire()
-        try:
-            yield deadline
-        finally:
-            turns.release()
-
-    async def _line_up(self, turns: asyncio.Semaphore, deadline: float) -> float:
-        """Wait for a turn until the server has answered nobody for as long as a call may take."""
-        while True:
-            left = seconds_until(deadline)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await turns.acquire()
-                return max(deadline, self._answered + self.timeout)
-            deadline = self._answered + self.timeout
-
-    def _take_idle(self) -> W | None:
+    def _take_idle(self) -> C | None:
         while True:
             try:
-                wire = self._idle.pop()
+                connection = self._idle.pop()
             except IndexError:
                 return None
-            if not wire.has_ended():
-                return wire
-            _close(wire)
+            if not connection.has_ended():
+                return connection
+            _close(connection)
 
     def _left(self, deadline: float) -> float:
-        """Return what is left of the time; to the first to ask, all of it, as to those before."""
+        """Return the seconds left; the full timeout while most of it is.
+
+        Then the timeout that is set on a connection rarely changes, which is a system call.
+        """
         left = seconds_until(deadline)
         return self.timeout if left > 0.9 * self.timeout else left
 
-    def _fail(self, wire: W | None, error: BaseException, *, undone: bool) -> NoReturn:
-        """Close the connection, and all others if they may be broken, too; raise what it means.
+    def _fail(self, connection: C | None, error: BaseException, *, undone: bool) -> NoReturn:
+        """Close the connection, and all others if they may be broken too; raise what it means.
 
-        What is undone, sooner or later, must not be asked again: that would be undone, too.
+        A request that is undone must not be sent again: the new one might be undone instead.
         """
-        _close(wire)
+        _close(connection)
         if not isinstance(error, self.failures):
             raise error
         self.close()
-        lost = wire is not None and not undone
-        what = str(error) or f"no answer in {self.timeout} seconds"
-        raise LockBackendUnavailable(f"{self}: {what}", reply_lost=lost) from error
+        lost = connection is not None and not undone
+        reason = str(error) or f"no answer in {self.timeout} seconds"
+        raise LockBackendUnavailable(f"{self}: {reason}", reply_lost=lost) from error
 
-    async def _aconnect(self, seconds: float) -> W:
-        """See connect(): in a thread that no other work of the site keeps busy."""
-        connecting: Future[W] = Future()
+    async def _aconnect(self, seconds: float) -> C:
+        """See connect(). It runs in a thread that no other work of the site keeps busy."""
+        connecting: Future[C] = Future()
         try:
-            _connecting().submit(_settle, connecting, partial(self.connect, seconds))
+            _connecting().submit(_call_into, connecting, partial(self.connect, seconds))
         except RuntimeError as error:
-            connecting.cancel()  # what can't be begun now may be later
+            connecting.cancel()  # or it would be done later, when a thread can be started
             raise NoThread(f"{self}: a thread is needed to connect, but {error}") from error
         try:
             return await asyncio.wrap_future(connecting)
@@ -208,43 +176,47 @@ class Pool(ABC, Generic[W]):
             raise
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the connections that are not in use."""
         while self._idle:
             with suppress(IndexError):
                 _close(self._idle.pop())
 
-    def forget(self) -> None:
-        """Let go of the parent's connections, in its child: they stay open in the parent."""
+    def close_after_fork(self) -> None:
+        """Close a forked child's copies of the connections: they stay open in its parent."""
         self.close()
 
 
-def seconds_until(deadline: float) -> float:
-    """Return how many seconds are left; TimeoutError if none."""
-    left = deadline - clocks.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-def _send_only(wire: Wire | None, request: Any) -> bool:
-    """Tell whether it could be sent; nobody waits for an answer."""
-    if wire is None or request is None:
+def _send_only(connection: Connection | None, request: Any) -> bool:
+    """Send a request whose answer is ignored; return whether that was possible."""
+    if connection is None or request is None:
         return False
     try:
-        wire.send([request])
+        connection.send([request])
     except OSError:
         return False
     return True
 
 
-def _close(wire: Wire | None) -> None:
-    if wire is not None:
+def _close(connection: Connection | None) -> None:
+    if connection is not None:
         with suppress(Exception):
-            wire.close()
+            connection.close()
 
 
-def _settle(outcome: Future[T], call: Callable[[], T]) -> None:
-    """Call that in a thread, unless nobody wants it any more."""
+_tasks: set[asyncio.Task[None]] = set()
+"""The event loop refers to them weakly only."""
+
+
+def _start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Return a task that ends even if nobody waits for it."""
+    task = asyncio.get_running_loop().create_task(work)
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+    return task
+
+
+def _call_into(outcome: Future[T], call: Callable[[], T]) -> None:
+    """Call, and put the result into the future, unless that was cancelled."""
     if not outcome.set_running_or_notify_cancel():
         return
     try:
@@ -267,16 +239,16 @@ _pools: WeakSet[Pool[Any]] = WeakSet()
 
 
 def close_idle() -> None:
-    """Close the connections of this process that nobody uses."""
+    """Close the connections of this process that are not in use."""
     for pool in list(_pools):
         pool.close()
 
 
-def _forget_all() -> None:
+def _close_after_fork() -> None:
     _connecting.cache_clear()
     for pool in list(_pools):
-        pool.forget()
+        pool.close_after_fork()
 
 
-os.register_at_fork(after_in_child=_forget_all)
+os.register_at_fork(after_in_child=_close_after_fork)
 atexit.register(close_idle)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis import RedisCluster
 
-from django_distlock.backends.redis import listening
-from django_distlock.backends.redis.connections import Node
+from django_distlock.backends.redis import places
+from django_distlock.backends.redis.nodes import Node
 from tests.settings import STORE_TIMEOUT
 from tests.support.redis_servers import place
 from tests.support.redis_stores import client_path, count_sent, locks_by, locks_of, name_of
@@ -61,7 +61,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 @pytest.fixture
 def untiring(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody who waits try by himself: he gets the lock if he is told, or not at all."""
-    monkeypatch.setattr(listening, "SAFETY", 1_000)
+    monkeypatch.setattr(places, "SAFETY", 1_000)
 
 
 @pytest.fixture

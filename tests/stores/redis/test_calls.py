@@ -17,9 +17,9 @@ from django_distlock import (
     clocks,
     distributed_lock,
 )
-from django_distlock.backends.redis.connections import Node
-from django_distlock.backends.redis.wire import RedisWire
-from django_distlock.backends.sockets.pools import AT_ONCE
+from django_distlock.backends.redis.nodes import Node
+from django_distlock.backends.redis.protocol import RedisConnection
+from django_distlock.backends.sockets.turns import AT_ONCE
 from django_distlock.leases.outcomes import mark_unreleased
 from django_distlock.leases.request import new_owner
 from django_distlock.records import LeaseClaim
@@ -230,20 +230,20 @@ def test_acquisition_that_cannot_be_undone_may_have_been_carried_out(
     redis_store: RedisBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its second try finds the grant: the undo could not be sent."""
-    send, sent = RedisWire.send, list[Any]()
+    send, sent = RedisConnection.send, list[Any]()
 
-    def send_once(wire: RedisWire, requests: Any) -> None:
+    def send_once(connection: RedisConnection, requests: Any) -> None:
         if sent:
             raise BrokenPipeError
         sent.append(requests)
-        send(wire, requests)
+        send(connection, requests)
 
     assert redis_store.acquire(
         "5678collectPayment", "one", 60, ""
     )  # a connection is there, and the script
     with monkeypatch.context() as patch:
-        patch.setattr(RedisWire, "send", send_once)
-        patch.setattr(RedisWire, "receive", raises(TimeoutError()))
+        patch.setattr(RedisConnection, "send", send_once)
+        patch.setattr(RedisConnection, "receive", raises(TimeoutError()))
         with pytest.raises(LockBackendUnavailable, match=r"no answer in 2 seconds") as caught:
             redis_store.acquire("1234collectPayment", "one", 60, "")
     assert caught.value.reply_lost
@@ -278,7 +278,7 @@ def test_call_that_is_interrupted_leaves_no_connection_to_use(
     assert acquire(ALIAS, renew=False).release()
     assert connections(redis_server) == 1
     with monkeypatch.context() as patch:
-        patch.setattr(RedisWire, "receive", raises(Interrupted()))
+        patch.setattr(RedisConnection, "receive", raises(Interrupted()))
         with pytest.raises(Interrupted):
             redis_store.acquire("1234collectPayment", "one", 60, "")
     until(lambda: connections(redis_server) == 0)
@@ -288,13 +288,13 @@ def test_call_that_is_interrupted_leaves_no_connection_to_use(
 
 def sent_by_task(patch: pytest.MonkeyPatch) -> asyncio.Event:
     """Return what is set when a task has sent something and waits for the answer."""
-    receive, waits = RedisWire.areceive, asyncio.Event()
+    receive, waits = RedisConnection.areceive, asyncio.Event()
 
-    async def tell_and_receive(wire: RedisWire) -> Any:
+    async def tell_and_receive(connection: RedisConnection) -> Any:
         waits.set()
-        return await receive(wire)
+        return await receive(connection)
 
-    patch.setattr(RedisWire, "areceive", tell_and_receive)
+    patch.setattr(RedisConnection, "areceive", tell_and_receive)
     return waits
 
 

@@ -190,7 +190,7 @@ def check_refusal(reason: str) -> None:
 
 UNSUITED = [
     ("sharded.ShardClient", r"which spreads keys over servers by itself: when the list of these"),
-    ("herd.HerdClient", r"which lets entries outlive their time, which is for what is cached\."),
+    ("herd.HerdClient", r"which keeps entries beyond their ttl, which suits a cache, not locks\."),
 ]
 
 

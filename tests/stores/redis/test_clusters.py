@@ -16,7 +16,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from django_distlock import LockBackendUnavailable, aacquire_lock, acquire_lock, clocks
 from django_distlock.backends.redis import servers as module
-from django_distlock.backends.redis.connections import Moved, Node
+from django_distlock.backends.redis.nodes import Moved, Node
+from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, Calls, run_sync
 from django_distlock.leases.request import new_owner
 from django_distlock.records import LeaseClaim
 from tests.support.concurrency import elsewhere, run, until
@@ -133,7 +134,7 @@ def test_cluster_that_is_down_is_unavailable(
     try:
         with pytest.raises(LockBackendUnavailable, match=f"Redis at {HOST}:"):
             acquire_lock("1234collectPayment", backend=ALIAS)
-        until(lambda: "A Redis Cluster doesn't tell which node has what: " in caplog.text)
+        until(lambda: "Looking up the slots of a Redis Cluster failed: " in caplog.text)
     finally:
         for node in redis_cluster.nodes:
             node.start()
@@ -203,7 +204,7 @@ def test_look_up_that_fails_is_logged(
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
-        "A Redis Cluster doesn't tell which node has what: nobody is there"
+        "Looking up the slots of a Redis Cluster failed: nobody is there"
     )
 
 
@@ -346,19 +347,19 @@ def test_call_follows_a_slot_a_few_times() -> None:
     later = clocks.monotonic() + 60
     asked: list[Any] = []
 
-    def ask(node: Any) -> str:
+    async def ask(node: Any) -> str:
         asked.append(node)
         if len(asked) <= module.MOVES:
             raise Moved
         return "found"
 
-    async def aask(node: Any) -> str:
-        return ask(node)
+    def ask_at_node(calls: Calls) -> Any:
+        return module.at_node(calls, servers, "1234collectPayment", later, ask)
 
-    assert module.at_node(servers, "1234collectPayment", later, ask) == "found"
+    assert run_sync(ask_at_node(BLOCKING)) == "found"
     assert (len(asked), servers.look_ups) == (module.MOVES + 1, module.MOVES)
     asked.clear()
-    assert run(module.aat_node(servers, "1234collectPayment", later, aask)) == "found"
+    assert run(ask_at_node(IN_LOOP)) == "found"
     assert (len(asked), servers.look_ups) == (module.MOVES + 1, 2 * module.MOVES)
 
 
@@ -381,18 +382,12 @@ def test_errors_of_redis_py_mean_that_the_cluster_is_unavailable(
         with monkeypatch.context() as patch:
             patch.setattr(nodes, "initialize", raises(error("nobody is there")))
             patch.setattr(Node, "run", raises(Moved()))
-            patch.setattr(Node, "arun", amoved)
             with pytest.raises(LockBackendUnavailable, match=r"^Redis Cluster: nobody is there$"):
                 acquire_lock("1234collectPayment", backend=ALIAS)
             with pytest.raises(LockBackendUnavailable, match=r"^Redis Cluster: nobody is there$"):
                 run(acquire_async(cluster_store, "1234collectPayment"))
             looked_up()
     assert lease.release() is True
-
-
-async def amoved(*arguments: object) -> None:
-    """Be another one's."""
-    raise Moved
 
 
 def test_call_waits_no_longer_than_it_may_for_a_cluster_to_tell_which_node_has_what(
@@ -410,14 +405,13 @@ def test_call_waits_no_longer_than_it_may_for_a_cluster_to_tell_which_node_has_w
     with locks_by(client=path, store_timeout=0.3), monkeypatch.context() as patch:
         patch.setattr(cluster_client.nodes_manager, "initialize", hang)
         patch.setattr(Node, "run", raises(Moved()))
-        patch.setattr(Node, "arun", amoved)
         try:
             calls: list[Any] = [
                 lambda: acquire_lock("1234collectPayment", backend=ALIAS),
                 lambda: run(aacquire_lock("1234collectPayment", backend=ALIAS)),
             ]
             for call in calls:
-                with pytest.raises(LockBackendUnavailable, match="isn't known in time"):
+                with pytest.raises(LockBackendUnavailable, match="takes too long"):
                     call()
             assert len(asked) == 1  # and hangs still
         finally:

@@ -59,7 +59,7 @@ def test_idle_process_has_no_connection(
 ) -> None:
     """Neither for locks nor to listen."""
     monkeypatch.setattr("django_distlock.concurrency.background.IDLE", 0.1)
-    monkeypatch.setattr("django_distlock.backends.redis.listening.IDLE", 0.1)
+    monkeypatch.setattr("django_distlock.backends.listening.IDLE", 0.1)
     with locks_of(redis_server):
         lease = acquire(ALIAS)
         assert (

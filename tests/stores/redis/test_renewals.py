@@ -9,7 +9,7 @@ from redis.crc import key_slot
 
 from django_distlock import LockBackendUnavailable, clocks
 from django_distlock.backends.redis import servers
-from django_distlock.backends.redis.connections import Node
+from django_distlock.backends.redis.nodes import Node
 from django_distlock.leases.request import new_owner
 from django_distlock.records import LOST, LeaseClaim, RenewalOutcome
 from tests.support.concurrency import run

@@ -14,8 +14,8 @@ from redis import RedisCluster
 
 from django_distlock import clocks, distributed_lock
 from django_distlock.backends.redis import scripts
-from django_distlock.backends.redis.connections import Node
-from django_distlock.backends.redis.wire import RedisWire
+from django_distlock.backends.redis.nodes import Node
+from django_distlock.backends.redis.protocol import RedisConnection
 from tests.support.concurrency import until
 from tests.support.holders import acquire
 from tests.support.redis_servers import connect, node_of, place
@@ -158,11 +158,11 @@ def test_offer_that_is_not_heard_is_found_out_at_the_next_look(
     redis_server: Server, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Long before it ends."""
-    receive, lost = RedisWire.receive, list[Any]()
+    receive, lost = RedisConnection.receive, list[Any]()
 
-    def receive_and_lose(wire: RedisWire, *arguments: Any) -> Any:
-        answer = receive(wire, *arguments)
-        if not wire.is_told or answer[0] != b"message" or lost:
+    def receive_and_lose(connection: RedisConnection, *arguments: Any) -> Any:
+        answer = receive(connection, *arguments)
+        if not connection.takes_pushes or answer[0] != b"message" or lost:
             return answer
         lost.append(answer)
         return [*answer[:2], b"-1"]  # which is nobody's number
@@ -170,7 +170,7 @@ def test_offer_that_is_not_heard_is_found_out_at_the_next_look(
     lease = acquire(ALIAS)
     wait = threads.submit(take)
     until(lambda: waiting(redis_server) == 1)
-    monkeypatch.setattr(RedisWire, "receive", receive_and_lose)
+    monkeypatch.setattr(RedisConnection, "receive", receive_and_lose)
     assert lease.release()
     assert wait.result(30)
     assert len(lost) == 1

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from django_distlock import LockBackendUnavailable, aacquire_lock, acquire_lock, distributed_lock
-from django_distlock.backends.redis import listening, scripts
-from django_distlock.backends.redis.connections import Node
-from django_distlock.backends.sockets.wires import ServerError
+from django_distlock.backends.redis import places, scripts
+from django_distlock.backends.redis.nodes import Node
+from django_distlock.backends.sockets.connections import ServerError
 from django_distlock.leases.outcomes import mark_unreleased
 from tests.support.concurrency import elsewhere, run, until
 from tests.support.holders import acquire
@@ -166,7 +166,7 @@ def test_server_that_nobody_waits_for_is_no_matter(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """That it can't be listened to is logged only if somebody waits."""
-    monkeypatch.setattr(listening, "PAUSE", 0)
+    monkeypatch.setattr("django_distlock.backends.listening.FIRST_PAUSE", 0)
     assert redis_store.acquire("1234collectPayment", "holder", 60, "")
     waiter = join(redis_store, "1234collectPayment", "owner")
     ask_all = Node.ask_all
@@ -183,12 +183,12 @@ def test_server_that_nobody_waits_for_is_no_matter(
         with pytest.raises(LockBackendUnavailable):
             waiter.leave(granted=False)
         until(lambda: not listens(redis_server))
-    assert "can't be listened to" not in caplog.text
+    assert "can't listen" not in caplog.text
 
 
 def listens(server: Server) -> bool:
     """Tell whether a thread of this process listens to the server."""
-    name = f"django_distlock listens to Redis at {HOST}:{server.port}"
+    name = f"django_distlock listener: Redis at {HOST}:{server.port}"
     return any(thread.name == name for thread in threading.enumerate())
 
 
@@ -227,10 +227,10 @@ def test_who_waits_asks_again_and_again_when_nobody_may_listen_any_more(
             woken = threading.Event()
             waiter = join(store, "1234collectPayment", "owner", woken.set)
             client.execute_command("ACL SETUSER downgraded resetchannels")
-            until(lambda: waiter.alone)
+            until(lambda: waiter.polls)
             assert woken.wait(30)
-            assert waiter.patience == listening.ALONE
-            assert "lets nobody listen" in caplog.text
+            assert waiter.patience == places.POLL_INTERVAL
+            assert "forbids SUBSCRIBE" in caplog.text
             waiter.leave(granted=False)
             assert lease.release()
 
@@ -274,12 +274,12 @@ def test_user_who_may_not_subscribe_asks_again_and_again(
                 threads.submit(take),
                 threads.submit(lambda: run(take_in_task())),
             ]
-            until(lambda: "lets nobody listen" in caplog.text)
+            until(lambda: "forbids SUBSCRIBE" in caplog.text)
             assert lease.release()
             assert all(each.result(60) for each in waits)
             many = [threads.submit(take) for _ in range(50)]
             assert all(each.result(60) for each in many)
-            assert caplog.text.count("lets nobody listen") == 1
+            assert caplog.text.count("forbids SUBSCRIBE") == 1
 
 
 def test_who_waits_where_the_lock_is_no_more_asks_again_and_again(
@@ -294,8 +294,8 @@ def test_who_waits_where_the_lock_is_no_more_asks_again_and_again(
     wait = threads.submit(take)
     until(lambda: waiting(redis_server) == 2)
     say_when_looked_at(monkeypatch, ServerError("MOVED 1 127.0.0.1:1", "MOVED"))
-    until(lambda: place.alone)
-    assert place.patience == listening.ALONE
+    until(lambda: place.polls)
+    assert place.patience == places.POLL_INTERVAL
     place.leave(granted=False)
     with connect(redis_server) as client:
         client.delete(f"{key_of()}:queue")

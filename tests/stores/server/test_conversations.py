@@ -101,10 +101,10 @@ def test_server_that_does_not_know_the_secret_is_not_trusted() -> None:
 @pytest.mark.parametrize(
     ("greeting", "message"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n", "that is no lock server: not JSON"),
-        (b"[]\n", "that is no lock server: not a JSON object"),
-        (b'{"distlock":2,"challenge":"c"}\n', "it doesn't speak version 1"),
-        (b'{"distlock":1}\n', "it doesn't speak version 1"),
+        (b"HTTP/1.1 400 Bad Request\r\n", "not a lock server: not JSON"),
+        (b"[]\n", "not a lock server: not a JSON object"),
+        (b'{"distlock":2,"challenge":"c"}\n', "it doesn't support version 1"),
+        (b'{"distlock":1}\n', "it doesn't support version 1"),
         (b"", "the server closed the connection"),
     ],
 )

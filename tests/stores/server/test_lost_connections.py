@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from django_distlock import LockBackendUnavailable, aacquire_lock, acquire_lock, clocks
-from django_distlock.backends.server import listening
+from django_distlock.backends.server import listening, places
 from django_distlock.server import requests
 from tests.support.concurrency import run, until
 from tests.support.holders import acquire
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from django_distlock import Lease
     from django_distlock.backends.server import ServerBackend
-    from django_distlock.backends.server.listening import QueuedPlace
+    from django_distlock.backends.server.places import QueuedPlace
     from django_distlock.server.service import Service
     from tests.support.lock_server_proxy import LockServerProxy
     from tests.support.servers import Server
@@ -68,7 +68,7 @@ def test_who_waits_keeps_the_connection_on_which_nothing_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And the place: the listener pings three times as often as it has to."""
-    monkeypatch.setattr(listening, "SAYS_EVERY", 3600)
+    monkeypatch.setattr(listening, "PING_EVERY", 3600)
     with Serving(idle=0.3, handshake=10) as running, running.locks():
         lease = acquire(ALIAS)
         wait = threads.submit(take)
@@ -210,8 +210,8 @@ def test_many_resets_never_let_two_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of four threads, all of whose connections are reset sooner or later."""
-    monkeypatch.setattr(listening, "SAFETY", 0.2)
-    monkeypatch.setattr(listening, "PAUSE", 0.01)
+    monkeypatch.setattr(places, "SAFETY", 0.2)
+    monkeypatch.setattr("django_distlock.backends.listening.FIRST_PAUSE", 0.01)
     inside: list[str] = []
 
     def release(lease: Lease) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from django_distlock import LockBackendUnavailable, acquire_lock, clocks
 from django_distlock.backends.server import ServerBackend, listening
-from django_distlock.backends.server.listening import listener
+from django_distlock.backends.server.listening import Listener
 from django_distlock.records import LeaseClaim
 from tests.support.concurrency import run
 from tests.support.holders import acquire
@@ -87,7 +87,7 @@ def test_process_that_the_server_does_not_know_listens_anew(lock_server: Server)
         )
 
     with locks_of(lock_server, release_on_disconnect=True) as store:
-        heard = listener(store.server)
+        heard = Listener.of(store.server)
         lease = acquire(ALIAS, ttl=1000, renew=False)
         heard.process = "0" * 32
         waits = store.join("1234collectPayment", "owner", "", print)
@@ -111,7 +111,7 @@ def test_process_that_the_server_forgets_again_and_again_is_told(
 
     monkeypatch.setattr(listening, "TRIES", 0)
     with locks_of(lock_server) as store:
-        heard = listener(store.server)
+        heard = Listener.of(store.server)
         with pytest.raises(LockBackendUnavailable, match="loses the connection"):
             store.join("1234collectPayment", "owner", "", print)
         with pytest.raises(LockBackendUnavailable, match="loses the connection"):

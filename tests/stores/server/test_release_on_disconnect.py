@@ -236,8 +236,8 @@ def test_listener_stays_as_long_as_a_lease_may_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And no longer."""
-    monkeypatch.setattr(listening, "IDLE", 0)
-    monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
+    monkeypatch.setattr("django_distlock.backends.listening.IDLE", 0)
+    monkeypatch.setattr(listening, "PING_EVERY", 0.1)
 
     def pinged_again() -> None:
         pings = lock_server_proxy.heard(b'"ping"')

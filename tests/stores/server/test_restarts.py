@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from django_distlock import LockBackendUnavailable, acquire_lock, distributed_lock
-from django_distlock.backends.server import listening
+from django_distlock.backends.server import places
 from django_distlock.leases.outcomes import mark_unreleased
 from tests.support.concurrency import run, until
 from tests.support.holders import acquire, due_now, renewed_since
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from django_distlock import Lease
     from django_distlock.backends.server import ServerBackend
-    from django_distlock.backends.server.listening import QueuedPlace
+    from django_distlock.backends.server.places import QueuedPlace
     from tests.support.lock_server_proxy import LockServerProxy
     from tests.support.moved_clock import MovedClock
     from tests.support.servers import Server
@@ -51,7 +51,7 @@ def test_killed_server_lets_holders_keep_what_they_have(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And grants nothing to others until all had time to say so; who waits goes on to."""
-    monkeypatch.setattr(listening, "SAFETY", 0.2)  # he tries now and then, in vain
+    monkeypatch.setattr(places, "SAFETY", 0.2)  # he tries now and then, in vain
     limits = "--max-ttl=1000", "--idle=100000"
     with (
         start_careful_lock_server(*limits, settings=MOVED_CLOCK) as server,
@@ -124,7 +124,7 @@ def test_wait_that_ends_while_the_server_is_down_ends_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nobody can say that the lock is held."""
-    monkeypatch.setattr(listening, "SAFETY", 0.1)
+    monkeypatch.setattr(places, "SAFETY", 0.1)
     with start_careful_lock_server() as server, locks_of(server):
         lease = acquire(ALIAS, ttl=1000, renew=False)
         wait = threads.submit(take, timeout=100)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from django_distlock import Lease
     from django_distlock.backends.server import ServerBackend
-    from django_distlock.backends.server.listening import QueuedPlace
+    from django_distlock.backends.server.places import QueuedPlace
     from tests.support.lock_server_proxy import LockServerProxy
     from tests.support.servers import Server
 
@@ -90,13 +90,13 @@ def test_waiter_outlasts_a_pause_of_the_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Though by then nobody listens to it any more."""
-    monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
+    monkeypatch.setattr(listening, "PING_EVERY", 0.1)
     with locks_of(spare_lock_server) as store:
         lease = acquire(ALIAS)
         waits = [threads.submit(take), threads.submit(lambda: run(take_in_task()))]
         until(lambda: len(joined) == 2)
         with spare_lock_server.paused(), mock.patch.object(store.server, "timeout", 0.1):
-            until(lambda: "can't be listened to" in caplog.text)
+            until(lambda: "can't listen" in caplog.text)
         assert not any(each.done() for each in waits)
         until(lambda: waiting(store) == 2)
         assert lease.release()
@@ -116,7 +116,7 @@ def test_listener_notices_that_nothing_comes_any_more(
     forgets: bool,
 ) -> None:
     """As when a firewall drops the connection; whoever waits is heard again."""
-    monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
+    monkeypatch.setattr(listening, "PING_EVERY", 0.1)
     with locks_at(spare_lock_server, lock_server_proxy.port) as mine:
         lease = acquire(ALIAS)
         wait = threads.submit(take)

@@ -66,7 +66,7 @@ def test_who_could_not_leave_leaves_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Before anybody waits for who isn't there: that offer would last here."""
-    monkeypatch.setattr(listening, "SAYS_EVERY", 3600)
+    monkeypatch.setattr(listening, "PING_EVERY", 3600)
     store = patient_lock_server_store
     with (
         LossyProxy(*host_and_port(patient_lock_server)) as proxy,
@@ -89,7 +89,7 @@ def test_who_could_not_leave_is_forgotten_though_nothing_is_offered(
     patient_lock_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread goes on saying it, if that fails too, and loses nothing for that."""
-    monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
+    monkeypatch.setattr(listening, "PING_EVERY", 0.1)
     with (
         LockServerProxy(*host_and_port(patient_lock_server)) as proxy,
         locks_at(patient_lock_server, proxy.port) as store,
@@ -112,7 +112,7 @@ def test_who_gave_back_what_he_was_offered_stands_in_line_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As one does whose try was answered too late, and who waits on."""
-    monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
+    monkeypatch.setattr(listening, "PING_EVERY", 0.1)
     store = patient_lock_server_store
     lease = acquire(ALIAS)
     offers: list[int] = []
@@ -138,7 +138,7 @@ def test_who_joined_again_as_he_was_granted_the_lock_waits_no_more(
     patient_lock_server_store: ServerBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else he would be offered it once more, after having given it back."""
-    monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
+    monkeypatch.setattr(listening, "PING_EVERY", 0.1)
     store = patient_lock_server_store
     waits = store.join("1234collectPayment", "owner", "", print)
     assert waits
@@ -154,7 +154,7 @@ def test_process_that_the_server_forgets_joins_again(
     patient_lock_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By another connection: the one that is open is of no use."""
-    monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
+    monkeypatch.setattr(listening, "PING_EVERY", 0.1)
     with (
         LockServerProxy(*host_and_port(patient_lock_server)) as proxy,
         locks_at(patient_lock_server, proxy.port) as store,
@@ -175,7 +175,7 @@ def test_process_that_the_server_forgets_makes_itself_known_once_for_all(
     patient_lock_server: Server, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever asks next learns that, and the others have asked before, and wait with him."""
-    monkeypatch.setattr(listening, "SAYS_EVERY", 3600)
+    monkeypatch.setattr(listening, "PING_EVERY", 3600)
     with (
         LockServerProxy(*host_and_port(patient_lock_server)) as proxy,
         locks_at(patient_lock_server, proxy.port) as store,
@@ -200,7 +200,7 @@ def test_process_that_the_server_forgets_makes_itself_known_once_for_all(
 
 def forget(server: Server, store: ServerBackend) -> None:
     """Let the server forget this process, whose connection to it stays open."""
-    process = listening.listener(store.server).process
+    process = listening.Listener.of(store.server).process
     friend(endpoint_of(server), process).close()
 
 
@@ -208,8 +208,8 @@ def test_listener_ends_when_nobody_needs_it(
     patient_lock_server_store: ServerBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And with it its connection."""
-    monkeypatch.setattr(listening, "IDLE", 0)
-    monkeypatch.setattr(listening, "SAYS_EVERY", 0.1)
+    monkeypatch.setattr("django_distlock.backends.listening.IDLE", 0)
+    monkeypatch.setattr(listening, "PING_EVERY", 0.1)
     with distributed_lock("1234collectPayment", backend=ALIAS):
         assert (
             elsewhere(lambda: acquire_lock("1234collectPayment", backend=ALIAS, timeout=0.1))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from django_distlock.backends.redis.wire import RedisWire, code_of
-from django_distlock.backends.sockets.wires import ServerError
+from django_distlock.backends.redis.protocol import RedisConnection, code_of
+from django_distlock.backends.sockets.connections import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,27 +73,27 @@ def test_answer_is_understood_wherever_it_is_cut(
     fake_connection: Connection, sent: bytes, expected: Any
 ) -> None:
     """The network may deliver it in any two pieces."""
-    wire = RedisWire(fake_connection)
+    connection = RedisConnection(fake_connection)
     for cut in range(1, len(sent)):
-        wire.outstanding = 1
+        connection.outstanding = 1
         fake_connection.server.sendall(sent[:cut])
-        assert wire.hears(60)
-        assert receive_in_time(wire, fake_connection) is MORE
-        assert wire.outstanding == 1
+        assert connection.has_message(60)
+        assert receive_in_time(connection, fake_connection) is MORE
+        assert connection.outstanding == 1
         fake_connection.server.sendall(sent[cut:])
-        assert wire.receive() == expected
-        assert wire.outstanding == 0
-        assert not wire.has_ended()
+        assert connection.receive() == expected
+        assert connection.outstanding == 0
+        assert not connection.has_ended()
 
 
 MORE = object()
 
 
-def receive_in_time(wire: RedisWire, fake_connection: Connection) -> Any:
+def receive_in_time(connection: RedisConnection, fake_connection: Connection) -> Any:
     """Return the answer, or MORE if it isn't all there."""
     fake_connection.client.settimeout(0)
     try:
-        return wire.receive()
+        return connection.receive()
     except BlockingIOError:
         return MORE
     finally:
@@ -104,16 +104,16 @@ def test_answers_are_understood_byte_by_byte(fake_connection: Connection) -> Non
     """One after the other, though nothing is between them; by async code as well."""
     text = b"".join(sent for sent, _ in ANSWERS)
     expected = [answer for _, answer in ANSWERS]
-    wire = RedisWire(fake_connection)
+    connection = RedisConnection(fake_connection)
     found = []
     for at in range(len(text)):
         fake_connection.server.sendall(text[at : at + 1])
-        answer = receive_in_time(wire, fake_connection)
+        answer = receive_in_time(connection, fake_connection)
         if answer is not MORE:
             found.append(answer)
     assert found == expected
     fake_connection.server.sendall(text)
-    assert [wire.receive() for _ in expected] == expected
+    assert [connection.receive() for _ in expected] == expected
 
     async def receive_all() -> list[Any]:
         receiving = asyncio.create_task(receive_each())
@@ -123,7 +123,7 @@ def test_answers_are_understood_byte_by_byte(fake_connection: Connection) -> Non
         return await receiving
 
     async def receive_each() -> list[Any]:
-        return [await wire.areceive() for _ in expected]
+        return [await connection.areceive() for _ in expected]
 
     assert asyncio.run(receive_all()) == expected
 
@@ -131,9 +131,9 @@ def test_answers_are_understood_byte_by_byte(fake_connection: Connection) -> Non
 @pytest.mark.parametrize("sent", ERRORS)
 def test_errors_are_answers(fake_connection: Connection, sent: bytes) -> None:
     """Also among others; the first word tells them apart."""
-    wire = RedisWire(fake_connection)
+    connection = RedisConnection(fake_connection)
     fake_connection.server.sendall(sent + b"*2\r\n:1\r\n" + sent)
-    alone, [one, among] = wire.receive(), wire.receive()
+    alone, [one, among] = connection.receive(), connection.receive()
     assert one == 1
     for error in (alone, among):
         assert isinstance(error, ServerError)
@@ -162,14 +162,14 @@ def test_word_that_tells_what_an_error_is_about(text: str, code: str) -> None:
 
 def test_who_listens_is_told(fake_connection: Connection) -> None:
     """And others aren't."""
-    wire = RedisWire(fake_connection)
+    connection = RedisConnection(fake_connection)
     fake_connection.server.sendall(PUSH + b":1\r\n" + PUSH + b":1\r\n")
-    assert wire.receive() == 1
-    wire.is_told = True
-    assert wire.receive() == [b"invalidate", [b"a"]]
-    assert wire.hears(0)
-    assert wire.receive() == 1
-    assert not wire.hears(0)
+    assert connection.receive() == 1
+    connection.takes_pushes = True
+    assert connection.receive() == [b"invalidate", [b"a"]]
+    assert connection.has_message(0)
+    assert connection.receive() == 1
+    assert not connection.has_message(0)
 
 
 @pytest.mark.parametrize(
@@ -177,29 +177,29 @@ def test_who_listens_is_told(fake_connection: Connection) -> None:
 )
 def test_what_is_no_answer_is_an_error(fake_connection: Connection, sent: bytes) -> None:
     """Of types that Redis doesn't use for what is asked here, or of what is no Redis."""
-    wire = RedisWire(fake_connection)
+    connection = RedisConnection(fake_connection)
     fake_connection.server.sendall(sent)
     with pytest.raises(OSError, match=r"^not an answer of Redis: "):
-        wire.receive()
+        connection.receive()
 
 
 def test_end_of_a_connection_is_an_error(fake_connection: Connection) -> None:
     """Whether or not part of an answer has come."""
-    wire = RedisWire(fake_connection)
+    connection = RedisConnection(fake_connection)
     fake_connection.server.sendall(b"$5\r\nab")
     fake_connection.server.close()
-    assert wire.has_ended()
+    assert connection.has_ended()
     with pytest.raises(ConnectionResetError, match="the server closed the connection"):
-        wire.receive()
-    wire.close()
+        connection.receive()
+    connection.close()
     assert fake_connection.client.fileno() == -1
 
 
 def test_commands_are_sent_as_bytes_of_any_length(fake_connection: Connection) -> None:
     """All at once."""
-    wire = RedisWire(fake_connection)
-    wire.send([("SET", "ä", 1), ("GET", b"\xff")])
-    assert wire.outstanding == 2
+    connection = RedisConnection(fake_connection)
+    connection.send([("SET", "ä", 1), ("GET", b"\xff")])
+    assert connection.outstanding == 2
     assert fake_connection.server.recv(1_000) == (
         b"*3\r\n$3\r\nSET\r\n$2\r\n\xc3\xa4\r\n$1\r\n1\r\n*2\r\n$3\r\nGET\r\n$1\r\n\xff\r\n"
     )
@@ -207,10 +207,10 @@ def test_commands_are_sent_as_bytes_of_any_length(fake_connection: Connection) -
 
 def test_idle_connection_that_says_something_is_not_used(fake_connection: Connection) -> None:
     """It would be taken for an answer."""
-    wire = RedisWire(fake_connection)
-    assert not wire.has_ended()
+    connection = RedisConnection(fake_connection)
+    assert not connection.has_ended()
     fake_connection.server.sendall(b":1\r\n")
-    assert wire.has_ended()
+    assert connection.has_ended()
 
 
 def encrypted(side: int) -> ssl.SSLContext:
@@ -227,7 +227,7 @@ def test_answer_that_tls_has_read_already_is_not_waited_for(
     fake_connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The socket itself has nothing more to read then."""
-    monkeypatch.setattr("django_distlock.backends.sockets.wires.CHUNK", 4)
+    monkeypatch.setattr("django_distlock.backends.sockets.connections.CHUNK", 4)
     with ThreadPoolExecutor(1) as thread:
         wrapping = thread.submit(
             encrypted(ssl.PROTOCOL_TLS_SERVER).wrap_socket, fake_connection.server, server_side=True
@@ -236,13 +236,13 @@ def test_answer_that_tls_has_read_already_is_not_waited_for(
             fake_connection.client
         )
         fake_connection.server = wrapping.result(60)
-    wire = RedisWire(fake_connection)
+    connection = RedisConnection(fake_connection)
     with fake_connection.client, fake_connection.server:
-        assert not wire.hears(0)
+        assert not connection.has_message(0)
         fake_connection.server.sendall(b":1\r\n:2\r\n:3\r\n")
-        assert wire.receive() == 1
-        assert not wire.has_ended()
-        assert wire.hears(0)
-        assert asyncio.run(asyncio.wait_for(wire.areceive(), 60)) == 2
-        assert wire.receive() == 3
-        assert not wire.hears(0)
+        assert connection.receive() == 1
+        assert not connection.has_ended()
+        assert connection.has_message(0)
+        assert asyncio.run(asyncio.wait_for(connection.areceive(), 60)) == 2
+        assert connection.receive() == 3
+        assert not connection.has_message(0)

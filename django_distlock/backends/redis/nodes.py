@@ -1,7 +1,7 @@
-"""Connections to Redis for locks alone, made as the cache's are, but with a time budget.
+"""Redis servers, asked by connections that are made as the cache's are, but have a time budget.
 
-A cache may wait for an answer without end, or try again for minutes. Here a call ends by its
-deadline, with an answer or with LockBackendUnavailable.
+A cache may wait for an answer without end, or retry for minutes. Here a call ends by its deadline,
+with an answer or with LockBackendUnavailable.
 """
 
 import os
@@ -14,25 +14,26 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from django_distlock import clocks
+from django_distlock.backends.sockets.calls import Calls
+from django_distlock.backends.sockets.connections import ServerError
 from django_distlock.backends.sockets.pools import Pool
-from django_distlock.backends.sockets.wires import ServerError
 from django_distlock.exceptions import LockBackendUnavailable
 
+from .protocol import RedisConnection, socket_of
 from .scripts import Call
-from .wire import RedisWire, socket_of
 
 ELSEWHERE: Final = {"MOVED", "ASK"}
-"""What a cluster's node answers that hasn't got the key."""
+"""The errors of a cluster's node that doesn't have the key."""
 NOT_NOW: Final = {"READONLY", "LOADING", "MASTERDOWN", "NOREPLICAS"}
-"""What a server answers that isn't the master, not yet, or not any more: another may be by now."""
+"""The errors of a server that isn't the master, not yet or not any more: another may be by now."""
 
 
 class Moved(Exception):
     """Another node of the cluster has this key."""
 
 
-class Node(Pool[RedisWire]):
-    """A Redis server, as a connection pool leads to it, with connections of our own."""
+class Node(Pool[RedisConnection]):
+    """A Redis server, found by a connection pool of redis-py, with connections of our own."""
 
     failures: ClassVar[tuple[type[BaseException], ...]] = (OSError, RedisError)
 
@@ -40,7 +41,7 @@ class Node(Pool[RedisWire]):
         super().__init__(timeout)
         self.pool = pool
         self.silent = False
-        """Whether it didn't answer when leases were to be renewed last."""
+        """Whether it didn't answer the last renewal."""
 
     def __str__(self) -> str:
         if service := self._service():
@@ -51,36 +52,29 @@ class Node(Pool[RedisWire]):
         return f"Redis at {kwargs.get('path') or address}"
 
     def _service(self) -> str | None:
-        """Return the name by which sentinels know the server, if they are asked for it."""
+        """Return the name by which sentinels know the server, if they are used."""
         found: str | None = getattr(self.pool, "service_name", None)
         return found
 
-    def run(self, call: Call, deadline: float, undo: Call | None = None) -> Any:
+    async def run(self, calls: Calls, call: Call, deadline: float, undo: Call | None = None) -> Any:
         """Run a script and return its answer.
 
-        If none comes in time, `undo` is sent after it, whose answer nobody waits for.
+        If none comes in time, or the task is cancelled, `undo` is sent after it; its answer is
+        ignored.
         """
         undoing = undo and undo.command(whole=True)
-        [answer] = self.ask_all([call.command()], deadline, undoing)
+        [answer] = await calls.ask_all(self, [call.command()], deadline, undoing)
         if isinstance(answer, ServerError):
             if answer.code == "NOSCRIPT":
-                [answer] = self.ask_all([call.command(whole=True)], deadline, undoing)
-            self.raise_for(answer)
-        return answer
-
-    async def arun(self, call: Call, deadline: float, undo: Call | None = None) -> Any:
-        """See run(). `undo` is also sent if the task is cancelled."""
-        undoing = undo and undo.command(whole=True)
-        [answer] = await self.aask_all([call.command()], deadline, undoing)
-        if isinstance(answer, ServerError):
-            if answer.code == "NOSCRIPT":
-                deadline = clocks.monotonic() + self.timeout  # the turn may have taken all of it
-                [answer] = await self.aask_all([call.command(whole=True)], deadline, undoing)
+                if calls.takes_turns:
+                    deadline = clocks.monotonic() + self.timeout
+                whole = call.command(whole=True)
+                [answer] = await calls.ask_all(self, [whole], deadline, undoing)
             self.raise_for(answer)
         return answer
 
     def raise_for(self, answer: Any, asked: str = "") -> None:
-        """Raise what the answer means, if it is an error."""
+        """Raise Moved or LockBackendUnavailable if the answer is an error."""
         if not isinstance(answer, ServerError):
             return
         if answer.code in ELSEWHERE:
@@ -89,23 +83,23 @@ class Node(Pool[RedisWire]):
             self.close()
         raise LockBackendUnavailable(f"{self} answered{asked}: {answer}") from answer
 
-    def connect(self, seconds: float) -> RedisWire:
-        """Return a new connection, which redis-py makes within so many seconds.
+    def connect(self, seconds: float) -> RedisConnection:
+        """Return a new connection, made by redis-py within so many seconds.
 
-        A handshake of TLS may take as long again, since each of its steps may.
+        A TLS handshake may take as long again.
         """
-        # Not make_connection(), which would have it count against the cache's own limit for ever.
+        # Not make_connection(): it would count against the cache's own limit for ever.
         connection = self.pool.connection_class(**self.pool.connection_kwargs)
         connection.socket_timeout = seconds
-        # Sentinels may have had the other half.
+        # Asking sentinels may have taken the other half.
         connection.socket_connect_timeout = seconds / 2 if self._service() else seconds
         connection.retry = Retry(NoBackoff(), 0)
         with _in_time(connection, seconds):
             connection.connect()
-        return RedisWire(connection)
+        return RedisConnection(connection)
 
     def eviction_policy(self) -> str | None:
-        """Return the server's maxmemory-policy; None if it can't be asked, or won't tell."""
+        """Return the server's maxmemory-policy; None if it can't be asked or doesn't say."""
         command = "CONFIG", "GET", "maxmemory-policy"
         try:
             [answer] = self.ask_all([command], clocks.monotonic() + self.timeout)
@@ -119,7 +113,7 @@ class Node(Pool[RedisWire]):
 
 @contextmanager
 def _in_time(connection: Any, seconds: float) -> Iterator[None]:
-    """Raise TimeoutError if the block takes longer: redis-py gives each of its steps that time."""
+    """Raise TimeoutError if the block takes longer: redis-py gives each of its steps so long."""
     ends = clocks.monotonic() + seconds
     read = connection.read_response
 

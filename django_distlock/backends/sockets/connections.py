@@ -1,7 +1,7 @@
-"""What goes over a connection to a store: requests at once, and their answers one by one.
+"""Connections to a store's server: requests are sent at once, and answers received one by one.
 
 Sync code waits in the socket, and async code in its event loop for the same socket, so that both
-have the same connections.
+can use the same connections.
 """
 
 import asyncio
@@ -17,10 +17,11 @@ from django_distlock import clocks
 from .readiness import READ, readiness
 
 CHUNK: Final = 65_536
+"""Bytes that are read at once."""
 
 
 class ServerError(Exception):
-    """The server answered that it won't; `code` is the word that tells why."""
+    """The server answered with an error; `code` is the word for its kind."""
 
     def __init__(self, text: str, code: str) -> None:
         super().__init__(text)
@@ -28,44 +29,44 @@ class ServerError(Exception):
 
 
 class Incomplete(Exception):
-    """More is to come."""
+    """An answer has not arrived as a whole."""
 
 
-class Wire(ABC):
-    """A connected socket to a server that answers each request in turn."""
+class Connection(ABC):
+    """A connected socket to a server that answers requests in their order."""
 
-    __slots__ = ("_at", "_buffer", "_limit", "_readiness", "_socket", "outstanding")
+    __slots__ = ("_at", "_buffer", "_readiness", "_socket", "_timeout", "outstanding")
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._limit = sock.gettimeout()
+        self._timeout = sock.gettimeout()
         self._buffer = b""
         self._at = 0
         self._readiness = readiness(sock.fileno(), READ)
         self.outstanding = 0
-        """How many answers are to come."""
+        """How many answers are still to come."""
 
     @staticmethod
     @abstractmethod
     def pack(request: Any) -> bytes:
-        """Return what to send for a request."""
+        """Return the bytes to send for a request."""
 
-    def limit(self, seconds: float) -> None:
-        """Wait for so long at most for what comes next."""
-        if seconds != self._limit:
+    def set_timeout(self, seconds: float) -> None:
+        """Limit the wait of each send or receive from now on."""
+        if seconds != self._timeout:
             self._socket.settimeout(seconds)
-            self._limit = seconds
+            self._timeout = seconds
 
     def send(self, requests: Sequence[Any]) -> None:
-        """Send all at once."""
+        """Send all requests at once."""
         self.outstanding += len(requests)
         self._socket.sendall(b"".join(map(self.pack, requests)))
 
     def receive(self, deadline: float = math.inf) -> Any:
-        """Return the next answer, a ServerError among others, when it has come.
+        """Wait for the next answer and return it; an error is returned as a ServerError.
 
-        That it has begun to come is no reason to wait beyond the deadline, by the local monotonic
-        clock, for the rest.
+        An answer that has begun to arrive is waited for until the deadline, by the local monotonic
+        clock, even if the timeout is longer.
         """
         began = False
         while True:
@@ -73,7 +74,7 @@ class Wire(ABC):
                 return self._next_answer()
             except Incomplete:
                 if began and deadline < math.inf:
-                    self.limit(max(deadline - clocks.monotonic(), 0.001))
+                    self.set_timeout(max(deadline - clocks.monotonic(), 0.001))
                 self._read()
                 began = True
 
@@ -83,25 +84,24 @@ class Wire(ABC):
             try:
                 return self._next_answer()
             except Incomplete:
-                await self._readable()
+                await self._until_readable()
                 self._read()
 
-    async def _readable(self) -> None:
-        """Return when something has come."""
+    async def _until_readable(self) -> None:
         if isinstance(self._socket, SSLSocket) and self._socket.pending():
             return
         loop = asyncio.get_running_loop()
         readable = loop.create_future()
-        # By its number: asyncio writes out a socket, in an error that nobody sees.
+        # By its number: asyncio shows a socket's repr in an error that nobody sees.
         number = self._socket.fileno()
-        loop.add_reader(number, _tell, readable)
+        loop.add_reader(number, _set, readable)
         try:
             await readable
         finally:
             loop.remove_reader(number)
 
     def _read(self) -> None:
-        """Read what has come, or is the first to come; OSError if nothing ever will."""
+        """Read what has arrived, waiting for it if need be; OSError at the end of the stream."""
         received = self._socket.recv(CHUNK)
         if not received:
             raise ConnectionResetError("the server closed the connection")
@@ -109,7 +109,7 @@ class Wire(ABC):
         self._at = 0
 
     def _next_answer(self) -> Any:
-        """Return the next answer that has been read, or raise Incomplete."""
+        """Return the next answer from the buffer, or raise Incomplete."""
         start = self._at
         try:
             answer = self._parse()
@@ -121,17 +121,17 @@ class Wire(ABC):
 
     @abstractmethod
     def _parse(self) -> Any:
-        """Return the answer that begins in `_buffer` at `_at`, and leave `_at` behind it.
+        """Return the answer that begins in `_buffer` at `_at`, and move `_at` behind it.
 
-        Raise Incomplete if it isn't all there, and OSError if it is no answer.
+        Raise Incomplete if not all of it is there, and OSError if it is no answer.
         """
 
     def has_ended(self) -> bool:
-        """Tell whether the server has closed it, or says what nobody asked."""
+        """Return whether the server has closed it, or sent something that nobody asked for."""
         return bool(self._readiness(0))
 
-    def hears(self, seconds: float) -> bool:
-        """Wait for so long at most; tell whether there is something to receive."""
+    def has_message(self, seconds: float) -> bool:
+        """Wait for so many seconds at most; return whether there is something to receive."""
         if self._at < len(self._buffer):
             return True
         if isinstance(self._socket, SSLSocket) and self._socket.pending():
@@ -143,6 +143,6 @@ class Wire(ABC):
         self._socket.close()
 
 
-def _tell(readable: asyncio.Future[None]) -> None:
+def _set(readable: asyncio.Future[None]) -> None:
     if not readable.done():
         readable.set_result(None)

@@ -1,7 +1,7 @@
-"""What goes over a connection to Redis: redis-py opens it, and this speaks over its socket.
+"""Redis's protocol, RESP, on the socket of a connection that redis-py has opened.
 
-That takes half the time of redis-py's own way, and lets async code wait for the socket, on the same
-connections. The protocol: https://redis.io/docs/latest/develop/reference/protocol-spec/
+That takes half the time of redis-py's own parser, and lets async code use the same connections. The
+protocol: https://redis.io/docs/latest/develop/reference/protocol-spec/
 """
 
 import re
@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Final
 
-from django_distlock.backends.sockets.wires import Incomplete, ServerError, Wire
+from django_distlock.backends.sockets.connections import Connection, Incomplete, ServerError
 
 Command = Sequence[Any]
 
@@ -20,16 +20,16 @@ def socket_of(connection: Any) -> socket.socket:
     return found
 
 
-class RedisWire(Wire):
+class RedisConnection(Connection):
     """A connection that redis-py has opened, with its authentication, TLS and database."""
 
-    __slots__ = ("_connection", "is_told")
+    __slots__ = ("_connection", "takes_pushes")
 
     def __init__(self, connection: Any) -> None:
         super().__init__(socket_of(connection))
         self._connection = connection
-        self.is_told = False
-        """Whether to receive what is told to whom it may concern, as well."""
+        self.takes_pushes = False
+        """Whether receive() returns push messages too, such as those of subscriptions."""
 
     @staticmethod
     def pack(command: Command) -> bytes:
@@ -40,7 +40,7 @@ class RedisWire(Wire):
             text = str(each)
             parts.append(f"${len(text)}\r\n{text}\r\n")
         packed = "".join(parts)
-        # Then each text has as many bytes as characters. It takes half the time.
+        # In ASCII, each text has as many bytes as characters. This takes half the time.
         return packed.encode() if packed.isascii() else _pack_bytes(command)
 
     def _parse(self) -> Any:
@@ -67,8 +67,8 @@ class RedisWire(Wire):
             case "_":
                 return None
             case ">":
-                told = [self._parse() for _ in range(int(line))]
-                return told if self.is_told else self._parse()
+                pushed = [self._parse() for _ in range(int(line))]
+                return pushed if self.takes_pushes else self._parse()
         raise OSError(f"not an answer of Redis: {line!r}")
 
     def _parse_bytes(self, length: int) -> bytes | None:
@@ -86,10 +86,10 @@ class RedisWire(Wire):
 
 
 def code_of(text: str) -> str:
-    """Return the word that tells what an error is about.
+    """Return the word for an error's kind.
 
-    That is the first one, unless it comes from a script: before version 7 servers, and those that
-    began as one of them, say it behind where in the script that was.
+    It is the first one, unless the error comes from a script: servers before version 7, and those
+    that were forked from them, put the line of the script before it.
     """
     wrapped = WRAPPED.match(text)
     return wrapped[1] if wrapped else text.partition(" ")[0]
