@@ -64,11 +64,9 @@ class FileBackend(BaseLockBackend):
         return Grant(token, datetime.fromtimestamp(now, UTC), datetime.fromtimestamp(ends, UTC))
 
     def _end(self, db: sqlite3.Connection, lease: Claim, owner: str, seconds: float) -> Renewal:
-        change = "UPDATE lock SET owner = ?, ends = ? WHERE name = ? AND owner = ? AND ends > ?"
+        sql = "UPDATE lock SET owner = ?, ends = ? WHERE name = ? AND owner = ? AND ends > ?"
         now = time.time()
-        held = db.execute(
-            change, [owner, now + seconds, lease.semaphore, lease.owner, now]
-        ).rowcount
+        held = db.execute(sql, [owner, now + seconds, lease.semaphore, lease.owner, now]).rowcount
         end = datetime.fromtimestamp(now + seconds, UTC)
         return Renewal(RenewalOutcome.RENEWED, end) if held else LOST
 
