@@ -74,9 +74,7 @@ def missing_server_packages() -> list[str]:
         "mariadb-server": has("mariadbd"),
         "redis-server": has("redis-server"),
         "memcached": has("memcached"),
-        # mysqlclient and pylibmc are compiled, from here on to python3-dev.
-        "libmemcached-dev": has_header("libmemcached/memcached.h"),
-        "zlib1g-dev": has_header("zlib.h"),
+        # mysqlclient is compiled, from here on to python3-dev.
         "libmariadb-dev": has("mariadb_config"),
         "pkg-config": has("pkg-config"),
         "gcc": has("gcc"),
@@ -90,11 +88,6 @@ def has(*names: str) -> bool:
     """Tell whether one of the programs is installed, be it among the administrator's."""
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
     return any(shutil.which(name, path=path) for name in names)
-
-
-def has_header(path: str) -> bool:
-    """Tell whether a C compiler finds the header."""
-    return any(Path(root, path).exists() for root in ("/usr/include", "/usr/local/include"))
 
 
 def install(packages: list[str]) -> None:

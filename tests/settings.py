@@ -25,19 +25,15 @@ def _sqlite(path: Path) -> dict[str, Any]:
 
 
 def _memcached() -> dict[str, Any]:
-    """Read the caches on the servers that the tests start."""
-    caches = {"memcached": "PyMemcacheCache", "pylibmc": "PyLibMCCache"}
-    places = {
-        alias: json.loads(os.environ[variable])
-        for alias in caches
-        if (variable := f"DISTLOCK_TEST_{alias.upper()}") in os.environ
-    }
+    """Read the cache on the server that the tests start."""
+    if "DISTLOCK_TEST_MEMCACHED" not in os.environ:
+        return {}
+    place = json.loads(os.environ["DISTLOCK_TEST_MEMCACHED"])
     return {
-        alias: {
-            "BACKEND": f"django.core.cache.backends.memcached.{caches[alias]}",
+        "memcached": {
+            "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
             "LOCATION": f"{place['HOST']}:{place['PORT']}",
         }
-        for alias, place in places.items()
     }
 
 
@@ -182,8 +178,7 @@ DISTLOCK |= {
     for alias in ("lock_server", "lock_server_unix", "lock_server_tls")
     if (server := os.environ.get(f"DISTLOCK_TEST_{alias.upper()}"))
 }
-DISTLOCK |= {
-    alias: _lock_backend("django_distlock.backends.memcached.MemcachedBackend", cache=alias)
-    for alias in ("memcached", "pylibmc")
-    if alias in CACHES
-}
+if "memcached" in CACHES:
+    DISTLOCK["memcached"] = _lock_backend(
+        "django_distlock.backends.memcached.MemcachedBackend", cache="memcached"
+    )

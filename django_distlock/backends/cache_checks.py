@@ -21,13 +21,14 @@ PYLIBMC: Final = "django.core.cache.backends.memcached.PyLibMCCache"
 DJANGO_REDIS: Final = "django_redis.cache.RedisCache"
 REDIS: Final = "django.core.cache.backends.redis.RedisCache"
 
-MEMCACHED_CACHES: Final = (PYMEMCACHE, PYLIBMC)
 REDIS_CACHES: Final = (DJANGO_REDIS, REDIS)
 
+PYLIBMC_REFUSAL: Final = f"is a PyLibMCCache: locks need pymemcache, so use {PYMEMCACHE!r}."
 DATABASE_BACKEND: Final = "django_distlock.backends.database.DatabaseBackend"
-SUITED: Final = dict.fromkeys(
-    MEMCACHED_CACHES, "django_distlock.backends.memcached.MemcachedBackend"
-) | dict.fromkeys(REDIS_CACHES, "django_distlock.backends.redis.RedisBackend")
+SUITED: Final = {
+    PYMEMCACHE: "django_distlock.backends.memcached.MemcachedBackend",
+    **dict.fromkeys(REDIS_CACHES, "django_distlock.backends.redis.RedisBackend"),
+}
 """The lock store for each cache that can keep locks."""
 
 UNSUITED: Final = {
@@ -59,6 +60,8 @@ def find_cache(alias: str, cache: str, suited: Collection[str]) -> BaseCache:
     if cache not in caches.settings:
         known = ", ".join(map(repr, caches.settings))
         raise InvalidLockBackend(f"{name} is no alias of CACHES, which has {known}.")
+    if _is_a(cache, PYLIBMC):  # whether or not pylibmc is installed
+        raise InvalidLockBackend(f"{name} {PYLIBMC_REFUSAL}")
     try:
         found: BaseCache = caches.create_connection(cache)
     # ImportError: the client library isn't installed; KeyError: there is no BACKEND
@@ -85,6 +88,8 @@ def paths(kind: type) -> set[str]:
 def describe(kind: type) -> str:
     """Say of a cache class which lock store is the right one, or why there is none."""
     known = paths(kind)
+    if PYLIBMC in known:
+        return PYLIBMC_REFUSAL
     for path, backend in SUITED.items():
         if path in known:
             return f"is a {kind.__name__}: use BACKEND {backend!r}."
@@ -187,7 +192,7 @@ def _redis_place(url: SplitResult, db: Any) -> tuple[Any, ...]:
 
 
 def _split_port(server: str) -> tuple[str, str]:
-    """Split `host`, `host:port`, `[::1]:port` or pylibmc's `host:port:weight`."""
+    """Split `host`, `host:port`, `[::1]:port` or, as pylibmc has it, `host:port:weight`."""
     found = re.fullmatch(r"(\[[^]]*\]|[^:]*)(?::([0-9]+))?(?::[0-9]+)?", server)
     return (found[1].strip("[]"), found[2] or "11211") if found else (server, "11211")
 

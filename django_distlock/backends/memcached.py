@@ -16,7 +16,7 @@ from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailabl
 from django_distlock.records import LOST, Claim, Grant, Released, Renewal, RenewalOutcome
 
 from .batches import Outcome
-from .cache_checks import MEMCACHED_CACHES, check_own_cache, find_cache, validate_store_timeout
+from .cache_checks import PYMEMCACHE, check_own_cache, find_cache, validate_store_timeout
 from .memcached_clients import Client, Conversation, Server, shared
 from .sockets.pools import Budget
 
@@ -72,7 +72,7 @@ class MemcachedBackend(BaseLockBackend):
         self.cache = cache
         self.store_timeout = validate_store_timeout(alias, store_timeout)
         self._budget = Budget(store_timeout)
-        found = find_cache(alias, cache, MEMCACHED_CACHES)
+        found = find_cache(alias, cache, [PYMEMCACHE])
         servers = found.client_servers  # type: ignore[attr-defined]
         if len(servers) != 1:
             raise InvalidLockBackend(
@@ -94,8 +94,7 @@ class MemcachedBackend(BaseLockBackend):
     def _validate_prefix(self, cache: BaseCache) -> bytes:
         """Return what all keys begin with: not the cache's VERSION, which would split locks."""
         options: dict[str, Any] = cache._options  # type: ignore[attr-defined]
-        behaviors = options.get("behaviors") or {}
-        clients = options.get("key_prefix") or behaviors.get("namespace") or b""
+        clients = options.get("key_prefix") or b""
         prefix = clients.encode() if isinstance(clients, str) else clients
         prefix += f"{cache.key_prefix}:distlock:".removeprefix(":").encode()
         longest = prefix + _digest("")
@@ -212,7 +211,7 @@ class MemcachedBackend(BaseLockBackend):
             if not isinstance(error, client.errors):
                 raise
             server.close_idle()  # they may be cut, too
-            lost = talk.unknown and not client.refused(error)
+            lost = talk.unknown and not client.is_refusal(error)
             reason = str(error).strip() or type(error).__name__
             raise LockBackendUnavailable(
                 f"DISTLOCK[{self.alias!r}]: {reason}", reply_lost=lost

@@ -6,15 +6,12 @@ Django's cache objects won't do: by default they wait for ever, pickle, or answe
 import atexit
 import os
 from collections.abc import Callable
-from functools import cache as once
 from typing import Any, Final, NamedTuple
 
 from django.core.cache.backends.base import BaseCache
 
 from django_distlock import clocks
 from django_distlock.records import Owner
-
-from .cache_checks import PYMEMCACHE, paths
 
 TRIES: Final = 10
 """How often an entry is read again that somebody keeps changing."""
@@ -32,154 +29,55 @@ class Entry(NamedTuple):
 
 
 class Client:
-    """A connection to one server. Calls raise one of the `errors`, and leave it of no more use."""
+    """A connection to one server, by pymemcache.
 
-    errors: tuple[type[Exception], ...]
+    Calls raise one of the `errors`; after that the client can't be used any more.
+    """
 
-    def limit(self, seconds: float) -> None:
-        """Let the next call wait so long for the server."""
-        raise NotImplementedError
-
-    def add(self, key: bytes, owner: str, expiry: int) -> bool:
-        """Store it unless there is an entry."""
-        raise NotImplementedError
-
-    def read(self, key: bytes) -> Entry | None:
-        """Return the entry."""
-        raise NotImplementedError
-
-    def replace(self, key: bytes, owner: str, cas: Any, expiry: int) -> bool:
-        """Store it in the place of the entry that was read, if that is still there."""
-        raise NotImplementedError
-
-    def refused(self, error: Exception) -> bool:
-        """Tell whether it is an answer of the server, that it has not done it."""
-        return False
-
-    def close(self) -> None:
-        """Close the connection."""
-        raise NotImplementedError
-
-
-class PyMemcacheClient(Client):
-    """By pymemcache."""
-
-    # What the cache's OPTIONS say of how to reach the server.
-    kept = ("socket_keepalive", "socket_module", "tls_context")
+    options = ("socket_keepalive", "socket_module", "tls_context")
+    """The cache's OPTIONS that say how to reach the server. No other one counts."""
 
     def __init__(self, server: Any, options: dict[str, Any], seconds: float) -> None:
+        """Connect at the first call. It may take so many seconds, and then wait for as many."""
         from pymemcache.client.base import Client
         from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError
 
-        self.errors = (OSError, MemcacheError)
+        self.errors: tuple[type[Exception], ...] = (OSError, MemcacheError)
         self._no_answers = (OSError, MemcacheUnexpectedCloseError)
         self._client = Client(
             server,
             connect_timeout=seconds,
             timeout=seconds,
             no_delay=True,
-            **{name: options[name] for name in self.kept if name in options},
+            **{name: options[name] for name in self.options if name in options},
         )
 
-    def limit(self, seconds: float) -> None:
-        # There is none before the first call.
+    def set_timeout(self, seconds: float) -> None:
+        """Let the next call wait so long for the server."""
+        # Before the first call there is no socket.
         if self._client.sock is not None:
             self._client.sock.settimeout(seconds)
 
     def add(self, key: bytes, owner: str, expiry: int) -> bool:
+        """Store the owner unless there is an entry."""
         return bool(self._client.add(key, owner.encode(), expiry, noreply=False))
 
     def read(self, key: bytes) -> Entry | None:
+        """Return the entry."""
         value, cas = self._client.gets(key)
-        return None if value is None else Entry(_owner(value), cas)
+        return None if value is None else Entry(Owner(value.decode(errors="replace")), cas)
 
     def replace(self, key: bytes, owner: str, cas: Any, expiry: int) -> bool:
+        """Store the owner in place of the entry that was read, if that is still there."""
         return bool(self._client.cas(key, owner.encode(), cas, expiry, noreply=False))
 
-    def refused(self, error: Exception) -> bool:
+    def is_refusal(self, error: Exception) -> bool:
+        """Tell whether the server answered that it did nothing."""
         return not isinstance(error, self._no_answers)
 
     def close(self) -> None:
+        """Close the connection."""
         self._client.close()
-
-
-class PyLibMCClient(Client):
-    """By pylibmc."""
-
-    kept = ("binary", "username", "password")
-
-    def __init__(self, server: Any, options: dict[str, Any], seconds: float) -> None:
-        from pylibmc import Error, NotFound
-
-        self.errors = (OSError, Error)
-        self._not_found = NotFound
-        microseconds, self._milliseconds = int(seconds * 1_000_000), _milliseconds(seconds)
-        self._deadline = clocks.monotonic() + seconds
-        self._client = _pylibmc_client()(
-            [server],
-            behaviors={
-                "tcp_keepalive": (options.get("behaviors") or {}).get("tcp_keepalive", False),
-                "cas": True,
-                "tcp_nodelay": True,
-                "connect_timeout": self._milliseconds,
-                "send_timeout": microseconds,
-                "receive_timeout": microseconds,
-                "_poll_timeout": self._milliseconds,
-            },
-            **{name: options[name] for name in self.kept if name in options},
-        )
-
-    def limit(self, seconds: float) -> None:
-        self._deadline = clocks.monotonic() + seconds
-        milliseconds = _milliseconds(seconds)
-        if milliseconds != self._milliseconds:
-            self._client.behaviors = {"_poll_timeout": milliseconds}
-            self._milliseconds = milliseconds
-
-    def add(self, key: bytes, owner: str, expiry: int) -> bool:
-        return bool(self._client.add(key, owner.encode(), expiry))
-
-    def read(self, key: bytes) -> Entry | None:
-        value, cas = self._client.gets(key)
-        if value is None:
-            # libmemcached 1.0, which is in pylibmc's wheels, says so of a server that hangs,
-            # too. Asked once more, it raises then.
-            self.limit(max(self._deadline - clocks.monotonic(), 0.001))
-            value, cas = self._client.gets(key)
-        return None if value is None else Entry(_owner(value), cas)
-
-    def replace(self, key: bytes, owner: str, cas: Any, expiry: int) -> bool:
-        try:
-            return bool(self._client.cas(key, owner.encode(), cas, expiry))
-        except self._not_found:
-            return False
-
-    def close(self) -> None:
-        self._client.disconnect_all()
-
-
-@once
-def _pylibmc_client() -> Any:
-    import pylibmc
-
-    class BytesClient(pylibmc.Client):  # type: ignore[misc]
-        """Neither pickles nor unpickles."""
-
-        def serialize(self, value: bytes) -> tuple[bytes, int]:
-            return value, 0
-
-        def deserialize(self, value: bytes, flags: int) -> bytes:
-            return value
-
-    return BytesClient
-
-
-def _owner(value: bytes) -> Owner:
-    return Owner(value.decode(errors="replace"))
-
-
-def _milliseconds(seconds: float) -> int:
-    return max(1, int(seconds * 1000))
 
 
 class Conversation:
@@ -236,15 +134,13 @@ class Conversation:
         left = self._deadline - clocks.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
-        self._client.limit(left)
+        self._client.set_timeout(left)
 
 
 class Server:
     """The server that a cache names, and this process's idle connections to it."""
 
     def __init__(self, cache: BaseCache) -> None:
-        pymemcache = PYMEMCACHE in paths(type(cache))
-        self._kind = PyMemcacheClient if pymemcache else PyLibMCClient
         [self._address] = cache.client_servers  # type: ignore[attr-defined]
         self._options: dict[str, Any] = cache._options  # type: ignore[attr-defined]
         self._idle: list[Client] = []
@@ -258,7 +154,7 @@ class Server:
 
     def new(self, seconds: float) -> Client:
         """Return a client that, at its first call, will take so long to connect, and to wait."""
-        return self._kind(self._address, self._options, seconds)
+        return Client(self._address, self._options, seconds)
 
     def give_back(self, client: Client) -> None:
         """Keep the connection for another call."""

@@ -99,7 +99,7 @@ class Identity(UUID):
 TEXT = "nightly export"
 HERE = [pytest.param("default", id="sqlite"), "orm", "memory"]
 LISTING = ["postgresql", "mariadb", "redis", "lock_server"]
-SERVERS = [*LISTING, "memcached", "pylibmc"]
+SERVERS = [*LISTING, "memcached"]
 """One for each driver that is given the text."""
 
 

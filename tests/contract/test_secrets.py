@@ -33,7 +33,7 @@ SECRET = secrets.token_hex(16)
 
 STORES = ["default", "memory"] + [
     pytest.param(name, marks=pytest.mark.needs(name))
-    for name in ("postgresql", "mariadb", "redis", "lock_server", "memcached", "pylibmc")
+    for name in ("postgresql", "mariadb", "redis", "lock_server", "memcached")
 ]
 ASYNC_STORES = [
     pytest.param(name, marks=pytest.mark.needs(name)) for name in ("redis", "lock_server")

@@ -46,13 +46,11 @@ SERVERS = {
     "redis": "redis_server",
     "lock_server": "spare_lock_server",
     "memcached": "memcached_server",
-    "pylibmc": "memcached_server",
 }
 STORES = [
     pytest.param("redis", marks=pytest.mark.needs("redis")),
     pytest.param("lock_server", marks=pytest.mark.needs("lock_server")),
     pytest.param("memcached", marks=pytest.mark.needs("memcached")),
-    pytest.param("pylibmc", marks=pytest.mark.needs("pylibmc")),
 ]
 
 

@@ -14,7 +14,6 @@ from django.test import override_settings
 
 from django_distlock import InvalidLockBackend, lock_backends
 from django_distlock.backends.cache_checks import (
-    MEMCACHED_CACHES,
     check_ignored_exceptions,
     check_own_cache,
     describe,
@@ -64,7 +63,7 @@ def configured(**entries: dict[str, Any]) -> Any:
 def refusal(**entry: Any) -> str:
     """Return what is said about such a cache, after the alias that has to be in front."""
     with configured(locks=entry), pytest.raises(InvalidLockBackend) as caught:
-        find_cache("jobs", "locks", MEMCACHED_CACHES)
+        find_cache("jobs", "locks", [PYMEMCACHE])
     start = "DISTLOCK['jobs']: cache 'locks' "
     assert str(caught.value).startswith(start)
     return str(caught.value).removeprefix(start)
@@ -76,7 +75,7 @@ def refusal(**entry: Any) -> str:
 def test_cache_is_found_by_its_alias() -> None:
     """It has what the settings say."""
     with configured(locks=NOWHERE | {"KEY_PREFIX": "site"}):
-        found = find_cache("jobs", "locks", MEMCACHED_CACHES)
+        found = find_cache("jobs", "locks", [PYMEMCACHE])
     assert type(found) is PyMemcacheCache
     assert found.key_prefix == "site"
 
@@ -84,13 +83,13 @@ def test_cache_is_found_by_its_alias() -> None:
 def test_cache_is_nobody_elses() -> None:
     """Django closes a thread's caches at the end of its request."""
     with configured(locks=NOWHERE):
-        assert find_cache("jobs", "locks", MEMCACHED_CACHES) is not caches["locks"]
+        assert find_cache("jobs", "locks", [PYMEMCACHE]) is not caches["locks"]
 
 
 def test_subclass_counts_as_what_it_is_made_of() -> None:
     """A site may have changed something."""
     with configured(locks=NOWHERE | {"BACKEND": f"{__name__}.OwnMemcache"}):
-        assert type(find_cache("jobs", "locks", MEMCACHED_CACHES)) is OwnMemcache
+        assert type(find_cache("jobs", "locks", [PYMEMCACHE])) is OwnMemcache
 
 
 @pytest.mark.parametrize(
@@ -104,7 +103,7 @@ def test_subclass_counts_as_what_it_is_made_of() -> None:
 def test_alias_that_caches_lacks_is_refused(cache: Any, message: str) -> None:
     """With those that there are."""
     with configured(locks=NOWHERE), pytest.raises(InvalidLockBackend) as caught:
-        find_cache("jobs", cache, MEMCACHED_CACHES)
+        find_cache("jobs", cache, [PYMEMCACHE])
     assert str(caught.value) == f"DISTLOCK['jobs']: {message}"
 
 
@@ -126,6 +125,18 @@ def test_cache_that_cannot_keep_locks_is_refused(path: str, reason: str) -> None
     assert "use BACKEND 'django_distlock.backends.database.DatabaseBackend', or a cache" in said
 
 
+@pytest.mark.parametrize("suited", [[PYMEMCACHE], [REDIS]])
+def test_cache_on_pylibmc_is_refused(suited: list[str]) -> None:
+    """It names the cache to use instead, also where pylibmc isn't installed."""
+    pylibmc = {"BACKEND": f"{DJANGO}.memcached.PyLibMCCache", "LOCATION": HERE}
+    with configured(locks=pylibmc), pytest.raises(InvalidLockBackend) as caught:
+        find_cache("jobs", "locks", suited)
+    assert str(caught.value) == (
+        "DISTLOCK['jobs']: cache 'locks' is a PyLibMCCache: locks need pymemcache, so use "
+        "'django.core.cache.backends.memcached.PyMemcacheCache'."
+    )
+
+
 @pytest.mark.parametrize("path", [REDIS, DJANGO_REDIS])
 def test_cache_of_another_kind_is_refused(path: str) -> None:
     """With the store that is the right one."""
@@ -137,7 +148,7 @@ def test_unknown_cache_is_refused() -> None:
     """With those that are known."""
     said = refusal(BACKEND=f"{__name__}.ForeignCache")
     assert said.startswith(f"is a {__name__}.ForeignCache, of which it isn't known whether")
-    assert all(path in said for path in (*MEMCACHED_CACHES, REDIS, DJANGO_REDIS))
+    assert all(path in said for path in (PYMEMCACHE, REDIS, DJANGO_REDIS))
 
 
 @pytest.mark.parametrize(

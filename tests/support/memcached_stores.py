@@ -21,13 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BACKEND = "django_distlock.backends.memcached.MemcachedBackend"
-CLIENTS = [
-    pytest.param("memcached", marks=pytest.mark.needs("memcached")),
-    pytest.param("pylibmc", marks=pytest.mark.needs("pylibmc")),
-]
-on_each_client = pytest.mark.parametrize("alias", CLIENTS)
-on_one_client = pytest.mark.parametrize("alias", CLIENTS[:1])
-"""For what takes seconds, and is the server's doing."""
+on_memcached = pytest.mark.parametrize(
+    "alias", [pytest.param("memcached", marks=pytest.mark.needs("memcached"))]
+)
 
 
 @contextmanager

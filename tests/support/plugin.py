@@ -43,7 +43,6 @@ NEEDS = {
     "redis": ("Redis", INSTALL),
     "redis_cluster": ("Redis Cluster", INSTALL),
     "memcached": ("Memcached", INSTALL),
-    "pylibmc": ("Memcached by pylibmc", INSTALL),
     "lock_server": ("the lock server", INSTALL),
     "lock_server_unix": ("the lock server at a unix socket", INSTALL),
     "lock_server_tls": ("the lock server by TLS", INSTALL),
@@ -58,9 +57,7 @@ KINDS: dict[str, Callable[[], Server | Cluster]] = {
     "mariadb": mariadb,
     "redis": redis,
     "redis_cluster": Cluster.create,
-    # One for each of its clients: a cache for locks shares its server with no other.
     "memcached": memcached,
-    "pylibmc": memcached,
     "lock_server": lock_server,
     "lock_server_unix": partial(lock_server, unix=True),
     "lock_server_tls": partial(lock_server, tls=True),

@@ -15,13 +15,13 @@ from tests.app.models import Customer, Invoice
 from tests.support.concurrency import elsewhere, run
 from tests.support.databases import committed
 from tests.support.holders import acquire
-from tests.support.memcached_stores import ask, configured, key_of, on_each_client
+from tests.support.memcached_stores import ask, configured, key_of, on_memcached
 from tests.support.processes import Workers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = on_each_client
+pytestmark = on_memcached
 
 # Keys and values
 

@@ -8,10 +8,10 @@ import pytest
 
 from django_distlock import InvalidLockBackend, acquire_lock
 from tests.support.holders import acquire
-from tests.support.memcached_stores import ask, configured, key_of, on_each_client
+from tests.support.memcached_stores import ask, configured, key_of, on_memcached
 
 MONTH = 30 * 24 * 60 * 60
-pytestmark = on_each_client
+pytestmark = on_memcached
 
 
 def invalid(alias: str, cache: dict[str, Any] | None = None, **options: Any) -> str:
@@ -48,8 +48,7 @@ def test_ttl_that_memcached_cannot_keep_is_refused(
 
 def test_clients_own_prefix_counts(alias: str) -> None:
     """As it does for what the site caches."""
-    own = {"key_prefix": b"own"} if alias == "memcached" else {"behaviors": {"namespace": "own"}}
-    # Django's cache on pylibmc takes a text's object for its bytes: locks don't.
+    own = {"key_prefix": b"own"}
     with configured(alias, {"OPTIONS": own}):
         assert acquire(alias)
         assert ask(alias, f"mg own{key_of()} v")[0] == "VA 32"

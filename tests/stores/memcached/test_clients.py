@@ -23,7 +23,7 @@ from tests.support.memcached_stores import (
     key_of,
     leading_to,
     memcached_store,
-    on_each_client,
+    on_memcached,
 )
 from tests.support.processes import forked
 from tests.support.scripted_memcached import ScriptedServer
@@ -58,24 +58,10 @@ def test_caches_own_settings_do_not_hide_errors() -> None:
             acquire_lock("1234collectPayment", backend="memcached")
 
 
-@pytest.mark.needs("pylibmc")
-def test_pylibmcs_binary_protocol() -> None:
-    """Where SASL wants it; its expiry times are unsigned."""
-    behaviors = {"no_block": True, "buffer_requests": True, "receive_timeout": 60_000_000}
-    with configured("pylibmc", {"OPTIONS": {"binary": True, "behaviors": behaviors}}):
-        for keep in (0, 0, 30.5):
-            lease = acquire("pylibmc", renew=False)
-            assert acquire_lock("1234collectPayment", backend="pylibmc") is None
-            lease.renew()
-            assert lock_backends["pylibmc"].release(lease, keep)
-            assert not lease.release()
-        assert acquire_lock("1234collectPayment", backend="pylibmc") is None
-
-
 # Entries that others change
 
 
-@on_each_client
+@on_memcached
 def test_renewals_at_the_same_time_do_not_lose_the_lease(
     alias: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +105,7 @@ def test_entry_that_somebody_keeps_changing_is_no_loss() -> None:
     assert client.replace.call_count == memcached_clients.TRIES
 
 
-@on_each_client
+@on_memcached
 def test_entry_of_before_a_restart_replaces_none_of_after(
     alias: str, spare_memcached: Server
 ) -> None:
@@ -144,7 +130,7 @@ def test_entry_of_before_a_restart_replaces_none_of_after(
     other.close()
 
 
-@on_each_client
+@on_memcached
 def test_entry_that_is_gone_is_not_replaced(alias: str) -> None:
     """It has expired since it was read: that is no error."""
     client = memcached_store(alias).server.new(60)
@@ -177,7 +163,7 @@ class HangingClient(memcached_clients.Client):
         self.connecting = connecting
         self.waiting = 0.0
 
-    def limit(self, seconds: float) -> None:
+    def set_timeout(self, seconds: float) -> None:
         self.waiting = seconds
 
     def read(self, key: bytes) -> Any:
@@ -186,6 +172,9 @@ class HangingClient(memcached_clients.Client):
 
     def add(self, key: bytes, owner: str, expiry: int) -> Any:
         self.read(key)
+
+    def is_refusal(self, error: Exception) -> bool:
+        return False
 
     def close(self) -> None:
         """Have nothing to close."""
@@ -256,7 +245,7 @@ def test_renewal_at_a_hanging_server_has_one_store_timeout(
     assert stores_clock[0] - began == 3 + 3 + 4
 
 
-@on_each_client
+@on_memcached
 def test_several_answers_together_take_the_store_timeout(
     alias: str, stores_clock: list[float]
 ) -> None:
@@ -279,7 +268,7 @@ def connections_to(alias: str) -> int:
     return [getattr(each.raddr, "port", None) for each in known].count(port)
 
 
-@on_each_client
+@on_memcached
 def test_idle_connections_are_few_and_closed(alias: str, spare_memcached: Server) -> None:
     """A call takes one of them, and close() closes them."""
     store = memcached_store(alias)
@@ -297,7 +286,7 @@ def test_idle_connections_are_few_and_closed(alias: str, spare_memcached: Server
     assert acquire(alias).release()
 
 
-@on_each_client
+@on_memcached
 def test_interrupted_call_leaves_no_connection_with_its_answer(alias: str) -> None:
     """The next call would take it for its own."""
     store = memcached_store(alias)
@@ -310,7 +299,7 @@ def test_interrupted_call_leaves_no_connection_with_its_answer(alias: str) -> No
     assert store.server.take() is None
 
 
-@on_each_client
+@on_memcached
 def test_forked_child_has_connections_of_its_own(alias: str) -> None:
     """And the parent keeps its lease."""
 

@@ -13,14 +13,14 @@ from django_distlock.backends.cache_checks import UNSUITED
 from django_distlock.backends.memcached import MemcachedBackend
 from tests.support.documentation import DOCUMENTS, example
 from tests.support.holders import acquire
-from tests.support.memcached_stores import address, memcached_store, on_each_client
+from tests.support.memcached_stores import address, memcached_store, on_memcached
 
 DOCUMENT = (DOCUMENTS / "memcached.md").read_text(encoding="utf-8")
 
 
-@on_each_client
+@on_memcached
 def test_documented_settings_work(alias: str, settings: Any) -> None:
-    """With either cache, and without a warning: `default` is on another server."""
+    """Without a warning: `default` is on another server."""
     shown = example("memcached.md", "Settings")
     host, port = address(alias)
     here = {"BACKEND": settings.CACHES[alias]["BACKEND"], "LOCATION": f"{host}:{port}"}
@@ -40,7 +40,9 @@ def test_documented_options_are_the_defaults() -> None:
     options = example("memcached.md", "Settings").DISTLOCK["default"]["OPTIONS"]
     known = inspect.signature(MemcachedBackend).parameters
     optional = {
-        name: each.default for name, each in known.items() if name not in ("alias", "cache")
+        name: each.default
+        for name, each in known.items()
+        if name not in ("alias", "cache", "guard_commits")
     }
     assert options == {"cache": "locks", **optional}
 

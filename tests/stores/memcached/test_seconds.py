@@ -19,8 +19,7 @@ from tests.support.memcached_stores import (
     key_of,
     leading_to,
     memcached_store,
-    on_each_client,
-    on_one_client,
+    on_memcached,
 )
 from tests.support.processes import Workers, strike
 from tests.support.scripted_memcached import ScriptedServer
@@ -36,7 +35,7 @@ MONTH = 30 * 24 * 60 * 60
 # What the server is asked for
 
 
-@on_each_client
+@on_memcached
 @pytest.mark.parametrize(("ttl", "expiry"), [(1, 3), (1.0, 3), (60, 62), (MONTH - 2, MONTH)])
 def test_server_keeps_a_lock_for_two_seconds_more(alias: str, ttl: float, expiry: int) -> None:
     """Its clock lags behind by up to that."""
@@ -46,7 +45,7 @@ def test_server_keeps_a_lock_for_two_seconds_more(alias: str, ttl: float, expiry
     assert server.lines[-1].split() == ["add", key_of(), "0", str(expiry), "5"]
 
 
-@on_each_client
+@on_memcached
 @pytest.mark.parametrize("ttl", [60, MONTH - 2])
 def test_no_ttl_is_taken_for_a_date(alias: str, ttl: float) -> None:
     """The server says how long it will keep it."""
@@ -58,7 +57,7 @@ def test_no_ttl_is_taken_for_a_date(alias: str, ttl: float) -> None:
     assert lease.release()
 
 
-@on_each_client
+@on_memcached
 @pytest.mark.parametrize("hold", ["min_hold", "max_hold"])
 def test_hold_that_memcached_cannot_keep_is_refused(alias: str, hold: str) -> None:
     """It would be taken for a date in 1970, and the lock be free at once."""
@@ -67,7 +66,7 @@ def test_hold_that_memcached_cannot_keep_is_refused(alias: str, hold: str) -> No
         acquire_lock("1234collectPayment", backend=alias, **holds)
 
 
-@on_one_client
+@on_memcached
 @pytest.mark.parametrize("ttl", [None, MONTH, MONTH - 1, MONTH - 1.5])
 def test_store_sends_no_date(alias: str, ttl: float | None) -> None:
     """Whoever calls it past the validation."""
@@ -86,7 +85,7 @@ def granting(alias: str, **arguments: Any) -> Iterator[tuple[Lease, ScriptedServ
             yield lease, server
 
 
-@on_each_client
+@on_memcached
 @pytest.mark.parametrize(("max_hold", "expiry"), [(0.5, 3), (2, 4), (2.1, 5)])
 def test_fraction_that_max_hold_leaves_is_rounded_up(
     alias: str, max_hold: float, expiry: int, stores_clock: list[float]
@@ -97,7 +96,7 @@ def test_fraction_that_max_hold_leaves_is_rounded_up(
     assert server.lines[-1].split() == ["add", key_of(), "0", str(expiry), "32"]
 
 
-@on_each_client
+@on_memcached
 def test_renewal_of_what_max_hold_leaves_is_rounded_up(
     alias: str, stores_clock: list[float]
 ) -> None:
@@ -117,7 +116,7 @@ def test_renewal_of_what_max_hold_leaves_is_rounded_up(
     ]
 
 
-@on_each_client
+@on_memcached
 def test_what_min_hold_leaves_is_rounded_up(alias: str, stores_clock: list[float]) -> None:
     """What is kept then is nobody's."""
     with granting(alias, min_hold=5) as (lease, server):
@@ -126,7 +125,7 @@ def test_what_min_hold_leaves_is_rounded_up(alias: str, stores_clock: list[float
     assert server.lines[-1].split() == ["cas", key_of(), "0", "6", "4", "7"]
 
 
-@on_each_client
+@on_memcached
 def test_wait_is_counted_by_the_clock(alias: str) -> None:
     """Peer defects 10 and 18: a fraction of a second is not none and not for ever."""
     lease = acquire(alias)
@@ -139,7 +138,7 @@ def test_wait_is_counted_by_the_clock(alias: str) -> None:
 # What the server does: time itself is the subject, and its clock counts seconds
 
 
-@on_one_client
+@on_memcached
 def test_lock_lives_as_long_as_its_holder_believes(alias: str) -> None:
     """Wherever in the server's second it was granted, if its clock ticks in time, more or less."""
 
@@ -155,7 +154,7 @@ def test_lock_lives_as_long_as_its_holder_believes(alias: str) -> None:
         assert list(threads.map(is_kept, range(8))) == [True] * 8
 
 
-@on_one_client
+@on_memcached
 def test_lock_lives_as_long_as_its_holder_believes_when_the_servers_clock_skips_a_second(
     alias: str, spare_memcached: Server
 ) -> None:
@@ -182,7 +181,7 @@ def test_lock_lives_as_long_as_its_holder_believes_when_the_servers_clock_skips_
     assert time.monotonic() - sent >= 1
 
 
-@on_one_client
+@on_memcached
 def test_locks_of_a_fraction_of_a_second_are_free_after_it(alias: str) -> None:
     """And not before: neither one that is held for no longer, nor one that is kept for as long."""
     began = clocks.monotonic()
@@ -194,7 +193,7 @@ def test_locks_of_a_fraction_of_a_second_are_free_after_it(alias: str) -> None:
     assert lease.release() is False
 
 
-@on_one_client
+@on_memcached
 def test_killed_holders_lock_is_free_after_its_ttl(alias: str) -> None:
     """And soon, with nobody's help; not before the ttl."""
     with Workers(1, "hold", alias, "1") as workers:
