@@ -20,6 +20,10 @@ from django.http import StreamingHttpResponse
 
 Task = asyncio.Task[Any]
 
+MARK: Final = "task_context"
+"""What asgiref calls the list that it makes for each call of sync_to_async()."""
+WAITING_FOR_FUTURE: Final = "FutureIter"
+"""The type of what asyncio's tasks wait in for a future."""
 TRIES: Final = 20
 A_MOMENT: Final = 0.0002
 
@@ -118,8 +122,8 @@ def sync_call(stack: FrameType | None) -> SyncCall | None:
     found = False
     while stack is not None:
         if stack.f_globals is vars(asgiref.sync) and stack.f_code is not _ASYNC_TO_SYNC:
-            if {"loop", "task_context"} <= {*stack.f_code.co_varnames}:
-                return SyncCall(stack.f_locals["loop"], stack.f_locals["task_context"])
+            if {"loop", MARK} <= {*stack.f_code.co_varnames}:
+                return SyncCall(stack.f_locals["loop"], stack.f_locals[MARK])
             found = True
         stack = stack.f_back
     return SyncCall() if found else None
@@ -137,12 +141,12 @@ def awaits(task: Task, call: SyncCall) -> bool | None:
     """
     awaited: Any = task.get_coro()
     while (code := getattr(awaited, "cr_code", None)) is not _SYNC_TO_ASYNC:
-        if type(awaited).__name__ == "FutureIter":
+        if type(awaited).__name__ == WAITING_FOR_FUTURE:
             return False
         awaited = getattr(awaited, "gi_yieldfrom" if code is None else "cr_await", None)
         if awaited is None:
             return None
-    mark = getattr(awaited.cr_frame, "f_locals", {}).get("task_context")
+    mark = getattr(awaited.cr_frame, "f_locals", {}).get(MARK)
     return None if mark is None or call.mark is None else mark is call.mark
 
 

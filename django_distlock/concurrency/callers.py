@@ -153,7 +153,8 @@ def _caller_in(call: SyncCall) -> Caller:
     task = find_task(call)
     if task is not None:
         return _caller_of(task)
-    if named is None or named.has_ended() or named.thread is not None or is_named is False:
+    is_other = named is not None and named.thread is not None and not named.may_be(waiting_thread())
+    if named is None or named.has_ended() or is_other or is_named is False:
         named = Caller()
         _named.set(Unclaimed(named, asyncio.Task))
     return named

@@ -23,6 +23,25 @@ for name in vars(django_distlock.signals):
         assert not getattr(django_distlock.signals, name).receivers
 """
 
+PATCHED = """
+import asyncio, asgiref.sync, concurrent.futures, contextvars, threading
+watched = [asgiref.sync.AsyncToSync, asgiref.sync.SyncToAsync, asyncio.Task, threading.Thread]
+watched += [asgiref.sync, asyncio, concurrent.futures, contextvars, threading]
+before = [dict(vars(each)) for each in watched]
+import django
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["django_distlock"])
+django.setup()
+import django_distlock.locks.api, django_distlock.concurrency.callers
+changed = [
+    (each, name)
+    for each, names in zip(watched, before)
+    for name, value in names.items()
+    if vars(each).get(name) is not value and not name.startswith("_")
+]
+assert not changed, changed
+"""
+
 ELSEWHERE = """
 import django, os, sys
 from django.conf import settings
@@ -50,6 +69,12 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 def test_import_alone_does_nothing_but_connect_signals() -> None:
     """Settings are not needed, no thread runs, and nothing is written anywhere."""
     done = run(SANITY)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_import_replaces_nothing_of_asgiref_or_asyncio() -> None:
+    """No function of theirs is wrapped."""
+    done = run(PATCHED)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

@@ -1,0 +1,62 @@
+"""What the package reads of other libraries that these don't document."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.support.paths import ROOT
+from tests.support.private_names import private_names
+
+pytestmark = pytest.mark.once
+
+PACKAGE = ROOT / "django_distlock"
+TREES = {
+    str(file.relative_to(PACKAGE)): ast.parse(file.read_text("utf-8"))
+    for file in sorted(PACKAGE.rglob("*.py"))
+}
+CLASSES = {"AsyncToSync", "SyncToAsync"}
+"""Of asgiref, which documents the functions that make them."""
+EXCEPTIONS: set[tuple[str, str]] = {
+    ("backends/redis/servers.py", "_cache"),
+    ("backends/redis/wire.py", "_sock"),
+    ("views/decorable.py", "_AsyncGeneratorContextManager"),
+    ("views/decorable.py", "_GeneratorContextManager"),
+}
+"""Read elsewhere than in runtime.py; this list is to shrink."""
+
+
+def defined_names() -> set[str]:
+    """Return the names of functions, classes, variables and attributes that the package defines."""
+    names = set()
+    for tree in TREES.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Store):
+                names.add(node.attr if isinstance(node, ast.Attribute) else node.id)
+    return names
+
+
+def names_of_classes(tree: ast.Module) -> set[str]:
+    """Return the attributes that are read of asgiref's classes."""
+    return {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in CLASSES
+    }
+
+
+def test_only_one_module_reads_what_is_undocumented() -> None:
+    """There each has a way without it."""
+    own = defined_names()
+    found = {
+        (file, name)
+        for file, tree in TREES.items()
+        for name in names_of_classes(tree) | {name for _, name in private_names(tree)} - own
+        if file != "runtime.py"
+    }
+    assert found == EXCEPTIONS
