@@ -1,4 +1,4 @@
-"""The only reader of the DISTLOCK setting."""
+"""The DISTLOCK setting, which is read here alone, and the stores that it describes."""
 
 import inspect
 import threading
@@ -10,9 +10,7 @@ from django.core.signals import setting_changed
 from django.utils.connection import BaseConnectionHandler
 from django.utils.module_loading import import_string
 
-from django_distlock.arguments import plain
-
-from .arguments import show, validate_alias
+from .arguments import plain, show, validate_alias
 from .backends.base import BaseLockBackend
 from .backends.cache_checks import describe
 from .exceptions import InvalidLockBackend, LockBackendUnavailable
@@ -30,15 +28,15 @@ DEFAULT: Final[dict[str, Any]] = {
 
 
 class LockBackendHandler(_ConnectionHandler):
-    """The stores by their alias in DISTLOCK, each made when a thread first asks for it."""
+    """The stores by their alias in DISTLOCK. Each thread makes its own, at their first use."""
 
     settings_name = "DISTLOCK"
     exception_class = InvalidLockBackend
+    thread_critical = True
 
     def __init__(self, configured: dict[str, Any] | None = None) -> None:
         super().__init__(configured)
-        # What a store keeps is its thread's: it needn't follow a context from thread to thread.
-        self._connections = threading.local()
+        self._connections = threading.local()  # does what `thread_critical` asks for, but faster
 
     def configure_settings(self, configured: dict[str, Any] | None) -> dict[str, Any]:
         if configured is None:
@@ -59,10 +57,10 @@ class LockBackendHandler(_ConnectionHandler):
         return super().__getitem__(alias)
 
     def reset(self) -> None:
-        """Forget the settings and the stores made by them."""
+        """Forget the settings and the stores made from them."""
+        super().__init__()
         vars(self).pop("settings", None)
-        self._settings = None
-        self._connections = threading.local()
+        self._connections = threading.local()  # last: no store by the earlier settings stays
 
     def create_connection(self, alias: str) -> BaseLockBackend:
         try:
@@ -71,8 +69,8 @@ class LockBackendHandler(_ConnectionHandler):
         except (InvalidLockBackend, LockBackendUnavailable) as error:
             if not shows_credentials(error):
                 raise
-            told = type(error)(without_credentials(error))
-        raise told  # without what it came of
+            redacted = type(error)(without_credentials(error))
+        raise redacted  # without its cause, which shows them, too
 
     def _create(self, alias: str) -> BaseLockBackend:
         name, configured = f"DISTLOCK[{alias!r}]", self.settings[alias]
@@ -95,8 +93,8 @@ class LockBackendHandler(_ConnectionHandler):
 def _import_backend(name: str, path: str) -> type[BaseLockBackend]:
     try:
         backend = import_string(path)
-    # ValueError: a module's name is empty; TypeError: it is relative; RuntimeError: the app of its
-    # models isn't installed
+    # ValueError: the module's name is empty; TypeError: it is relative; RuntimeError: the app of
+    # the module's models isn't installed.
     except (ImportError, ValueError, TypeError, RuntimeError) as error:
         raise InvalidLockBackend(f"{name}: could not import BACKEND {path!r}: {error}") from error
     if isinstance(backend, type) and issubclass(backend, BaseCache):
@@ -128,11 +126,11 @@ def _check_options(
 lock_backends = LockBackendHandler()
 
 
-def _forget_settings(*, setting: str, **kwargs: Any) -> None:
+def _reset(*, setting: str, **kwargs: Any) -> None:
     if setting == "DISTLOCK":
         lock_backends.reset()
 
 
 def connect_signals() -> None:
-    """Follow `override_settings(DISTLOCK=…)`."""
-    setting_changed.connect(_forget_settings, dispatch_uid="django_distlock.conf")
+    """Have `override_settings(DISTLOCK=…)` take effect at once."""
+    setting_changed.connect(_reset, dispatch_uid="django_distlock.conf")
