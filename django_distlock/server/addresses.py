@@ -47,17 +47,17 @@ def parse_address(text: str) -> Address:
         host = host[1:-1]
         _check_ipv6(text, host)
     elif ":" in host:
-        raise ValueError(
-            f"{text!r}: an IPv6 address stands in brackets, as in [::1]:{DEFAULT_PORT}"
-        )
+        raise ValueError(f"{text!r}: an IPv6 address needs brackets, as in [::1]:{DEFAULT_PORT}")
     if not (separator and host):
-        raise ValueError(f'{text!r} is none of "host:port", "[::1]:port" and "unix:/path"')
+        raise ValueError(f'{text!r} is not "host:port", "[::1]:port" or "unix:/path"')
     if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise ValueError(f"{text!r}: the port is a number from 1 to 65535")
     if any(not label or len(label) > 63 for label in host.removesuffix(".").split(".")):
         raise ValueError(f"{text!r}: {host!r} can't be the name of a host")
     if not host.isascii() or not host.isprintable() or " " in host:
-        raise ValueError(f"{text!r}: {host!r} can't be the name of a host; IDNA writes it in ASCII")
+        raise ValueError(
+            f"{text!r}: {host!r} can't be the name of a host: write it in ASCII (IDNA)"
+        )
     return Address(host, int(port))
 
 
@@ -71,10 +71,10 @@ def _check_ipv6(text: str, host: str) -> None:
 def unix_address(path: str) -> Address:
     """Return the address of a unix socket; ValueError if no socket can have this path."""
     if not path or "\0" in path:
-        raise ValueError(f"{path!r} is no path for a unix socket")
+        raise ValueError(f"{path!r} can't be the path of a unix socket")
     absolute = str(Path(path).absolute())
     if len(absolute.encode(errors="surrogateescape")) > LONGEST_UNIX_PATH:
         raise ValueError(
-            f"{absolute!r} is longer than the {LONGEST_UNIX_PATH} bytes of a unix socket"
+            f"{absolute!r} is longer than the {LONGEST_UNIX_PATH} bytes of a unix socket's path"
         )
     return Address("", 0, absolute)

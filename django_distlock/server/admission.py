@@ -53,7 +53,7 @@ class Admission:
     def admit(self, connection: Connected) -> str | None:
         """Make room for a connection that was added; return why that is impossible, if it is."""
         if len(self.open) > self._max:
-            full = f"{self._max} connections are open, the most that may be."
+            full = f"{self._max} connections are open, as many as --max-connections allows."
             self._log.write("full", "%s", full)
             if not self.unauthenticated:
                 return full

@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
         if self._active and self not in self._service.admission.unauthenticated:
             self._watch_idle(self._service.limits.idle)
         else:
-            self.drop("idle", f"Nothing was asked in {seconds:g} seconds.")
+            self.drop("idle", f"No request was made in {seconds:g} seconds.")
 
     def _set_timer(self, seconds: float, call: Callable[..., None], *arguments: float) -> None:
         """Replace the timer."""
@@ -157,9 +157,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse_frame(self) -> bytes:
         longest = self._service.limits.max_frame
-        return self._last_message(
-            "frame", f"A frame has {longest} bytes at most, and a line's end."
-        )
+        return self._last_message("frame", f"A frame has at most {longest} bytes and a line's end.")
 
     def _shake_hands(self, hello: Message) -> Message:
         terms, self._process = self._handshake.complete(hello)

@@ -34,5 +34,5 @@ class Listings:
         """Return the page at this cursor. Refused if newer listings displaced this one."""
         names = self._remaining.pop(cursor, None) if type(cursor) is int else None
         if names is None:
-            raise Refused("This listing was given up, as there were many others: begin anew.")
+            raise Refused("Newer listings have displaced this one: start again.")
         return self.begin(names)

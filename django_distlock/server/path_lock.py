@@ -20,7 +20,7 @@ class PathLock:
         except BlockingIOError:
             os.close(self._file)
             raise InUse(
-                f"Another lock server, which runs, has {path}: stop it, or give another path."
+                f"Another running lock server uses {path}: stop it, or give another path."
             ) from None
 
     def close(self) -> None:

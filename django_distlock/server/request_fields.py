@@ -63,8 +63,8 @@ def ttl_from(ttl: object, longest: float) -> float:
         raise InvalidRequest("ttl is a number of seconds.")
     if not 0.001 <= ttl <= longest:
         raise InvalidRequest(
-            f"ttl is from 0.001 to {longest:.10g} seconds, not {ttl!r:.50}. The server's --max-ttl "
-            "says how long."
+            f"ttl is from 0.001 to {longest:.10g} seconds, not {ttl!r:.50}. The limit is the "
+            "server's --max-ttl."
         )
     return float(ttl)
 

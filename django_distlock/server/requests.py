@@ -103,7 +103,7 @@ def _join(service: Service, request: Message) -> Message:
     process = service.processes.find(request.get("process"))
     number = request.get("number")
     if type(number) is not int or abs(number) >= LARGEST_TOKEN:
-        raise InvalidRequest("number is an integer, by which the process knows who waits.")
+        raise InvalidRequest("number is an integer, by which the process knows the waiter.")
     remaining = service.table.join(
         semaphore_of(request),
         owner_of(request),
@@ -143,7 +143,7 @@ def _held(service: Service, request: Message) -> Message:
 def _force_release(service: Service, request: Message) -> Message:
     token = token_of(request)
     if token is None:
-        raise InvalidRequest("token is that of the grant to take away.")
+        raise InvalidRequest("token is that of the lease to release.")
     return {"released": int(service.table.force_release(semaphore_of(request), token))}
 
 

@@ -38,7 +38,7 @@ def grace_after(
         grace, why = longest, "The earlier server saved no table"
     else:
         grace = max(0.0, saved.grace - saved.elapsed)
-        why = "The earlier server had only begun to learn which locks are held, and saved those"
+        why = "The earlier server had only the leases reclaimed so far when it saved its table"
     if grace:
         say(
             f"{why} in {path}: nothing is granted for {grace:.10g} seconds, in which holders "

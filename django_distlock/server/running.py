@@ -123,7 +123,9 @@ class _Server:
         try:
             self._state.write_running(max_ttl, table.last_token)
         except OSError as error:
-            logger.warning("%s. Nothing would be granted for longer than need be.", error)
+            logger.warning(
+                "%s. After a crash, nothing would be granted for longer than necessary.", error
+            )
 
     async def _listen(self, service: Service) -> Listener:
         address = self._config.address

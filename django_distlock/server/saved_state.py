@@ -130,7 +130,7 @@ def _parse(content: dict[str, Any]) -> SavedState:
         raise ValueError(f"version {content['version']!r} is unknown")
     locks = content["locks"]
     if locks is not None and type(locks) is not list:
-        raise TypeError("the locks are no list")
+        raise TypeError("the locks are not a list")
     # The monotonic clock counts from the machine's start. After another start, nobody knows how
     # long the machine was down. Not counting that time makes leases last too long, never too short.
     elapsed = clocks.monotonic() - _number(content["at"]) if content["boot"] == _boot() else 0.0
@@ -163,21 +163,21 @@ def _lock(
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError("there is something else than a text")
+        raise TypeError("a value is not a text")
     return value
 
 
 def _token(value: object) -> int:
     """Return a token, or the time of a grant, which has the same limits."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError("there is something else than an integer")
+        raise TypeError("a value is not an integer")
     check_token(value, time.time_ns() // 1000)
     return value
 
 
 def _number(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise TypeError("there is something else than a number")
+        raise TypeError("a value is not a number")
     return float(value)
 
 

@@ -53,7 +53,7 @@ def _remove_dead(path: str) -> None:
                 return
         except OSError:
             pass
-    raise FileExistsError(errno.EEXIST, "There is something else than the socket of a dead server")
+    raise FileExistsError(errno.EEXIST, "It exists, and is not the socket of a dead server")
 
 
 def remove_socket(path: str) -> None:

@@ -77,14 +77,16 @@ class LockTransitions:
     def _create(self, semaphore: str) -> Lock:
         """Return a new lock, which enters the table when it gets an expiry."""
         if len(self.locks) >= self._max_locks:
-            raise Refused(f"There are {len(self.locks)} locks already, the most that may be.")
+            raise Refused(
+                f"There are {len(self.locks)} locks already, as many as --max-locks allows."
+            )
         return Lock(semaphore)
 
     def _refuse_in_grace(self, now: float) -> None:
         if now < self._grants_from:
             raise Refused(
-                "Nothing is granted after a restart without the table of before, until all leases "
-                f"of then have ended or were reclaimed: {self._grants_from - now:.1f} s more."
+                "Nothing is granted after a restart without a saved table until all earlier leases "
+                f"have ended or been reclaimed: {self._grants_from - now:.1f} s more."
             )
 
     def _grant(self, lock: Lock, owner: str, holder: str) -> None:

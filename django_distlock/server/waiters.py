@@ -28,10 +28,13 @@ class Waiters:
             earlier.session.waiting.discard(place)
         elif len(lock.queue) >= self._max_per_lock:
             raise Refused(
-                f"{len(lock.queue)} wait for {lock.semaphore!r} already, the most that may."
+                f"{len(lock.queue)} wait for {lock.semaphore!r} already, as many as --max-waiters "
+                "allows."
             )
         elif len(self._places) >= self._max_total:
-            raise Refused(f"{len(self._places)} wait for locks already, the most that may.")
+            raise Refused(
+                f"{len(self._places)} wait for locks already, as many as --max-all-waiters allows."
+            )
         waiter.session.waiting.add(place)
         self._places.add(place)
         lock.queue[waiter.owner] = waiter

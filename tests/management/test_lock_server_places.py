@@ -142,8 +142,8 @@ def test_file_in_the_place_of_the_socket_is_kept(unix_place: Place) -> None:
     unix_place.socket.write_text("precious")
     with unix_place.start() as refused:
         assert refused.refusal() == (
-            f"Can't listen at {unix_place.address}: [Errno 17] There is something else than the "
-            "socket of a dead server"
+            f"Can't listen at {unix_place.address}: [Errno 17] It exists, and is not the socket "
+            "of a dead server"
         )
     assert unix_place.socket.read_text() == "precious"
 
@@ -169,7 +169,7 @@ def test_socket_at_which_another_program_listens_is_kept(
         if kind == socket.SOCK_STREAM:
             other.listen()
         with unix_place.start() as refused:
-            assert "There is something else" in refused.refusal()
+            assert "It exists, and is not the socket" in refused.refusal()
         client.connect(str(unix_place.socket))
 
 

@@ -29,10 +29,10 @@ AT = ("--bind", f"{HOST}:7433")
 @pytest.mark.parametrize(
     ("distlock", "arguments", "complaint"),
     [
-        ({}, (), "no ServerBackend that could tell where .* give --bind 127.0.0.1:7433 or --unix,"),
+        ({}, (), "no ServerBackend with an address .* give --bind 127.0.0.1:7433 or --unix,"),
         ({}, AT, "Give --secret-file"),
         ({}, ("--status", *AT), "Give --secret-file"),
-        ({"a": OTHER}, (), "no ServerBackend that could tell where"),
+        ({"a": OTHER}, (), "no ServerBackend with an address and a secret"),
         (
             {"a": server_settings(), "b": OTHER, "c": server_settings()},
             (),
@@ -88,9 +88,9 @@ def test_what_is_shown_of_a_server_has_no_secret() -> None:
 UNIX = ("--unix", "/tmp/x", "--secret-file", "{directory}/secret")
 HERE = ("--bind", f"{HOST}:7433", "--secret-file", "{directory}/secret")
 REFUSED = [
-    (("--unix", ""), "'' is no path for a unix socket"),
+    (("--unix", ""), "'' can't be the path of a unix socket"),
     (("--unix", f"/{'a' * 107}"), "is longer than the 107 bytes of a unix socket"),
-    (("--bind", ""), "'' is none of"),
+    (("--bind", ""), "'' is not \"host:port\""),
     (("--bind", f"{HOST}:0"), "the port is a number from 1 to 65535"),
     ((*AT, "--secret-file", "{directory}/missing"), "--secret-file: .*No such file.*/missing"),
     ((*AT, "--secret-file", "{directory}"), "--secret-file: .*Is a directory"),
@@ -134,7 +134,7 @@ def test_what_can_not_be_is_refused_in_one_line(
 
 def test_clients_that_speak_tls_are_not_met_without() -> None:
     """They would take each answer for a fault of the network."""
-    with pytest.raises(CommandError, match=r"DISTLOCK\['a'\] speaks TLS: give --tls-cert and"):
+    with pytest.raises(CommandError, match=r"DISTLOCK\['a'\] uses TLS: give --tls-cert and"):
         said(a=server_settings(tls=True))
 
 

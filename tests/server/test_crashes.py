@@ -104,8 +104,8 @@ def test_shorter_limit_counts_from_the_next_start_if_it_can_not_be_written(place
             assert place.acquire("1234collectPayment", ttl=500)
             assert running.process.stderr is not None
             assert running.process.stderr.readline() == (
-                f"[Errno 21] The state can't be written: Is a directory: '{place.state}'. Nothing "
-                "would be granted for longer than need be.\n"
+                f"[Errno 21] The state can't be written: Is a directory: '{place.state}'. "
+                "After a crash, nothing would be granted for longer than necessary.\n"
             )
         assert running.stop()[0] == 0
     assert content(place)["max_ttl"] == 500
@@ -129,7 +129,7 @@ def test_orderly_stop_does_not_end_the_grace(place: Place) -> None:
     change(place, at=content(place)["at"] - 400)
     with place.start(*LONG) as running:
         said = running.serve()
-        assert "had only begun to learn which locks are held, and saved those in" in said
+        assert "had only the leases reclaimed so far when it saved its table in" in said
         with pytest.raises(LockBackendUnavailable, match="Nothing is granted"):
             place.acquire("1234collectPayment")
         assert running.stop()[0] == 0

@@ -70,7 +70,7 @@ def test_so_many_may_wait_for_all_locks_together(tight: Server, tight_client: Lo
         assert all("left" in join(*place) for place in (*places, *places))
         refused = join("s2", "one")
         assert refused["error"] == "refused"
-        assert refused["text"] == "4 wait for locks already, the most that may."
+        assert refused["text"] == "4 wait for locks already, as many as --max-all-waiters allows."
         assert tight_client.ask("status")["waiters"] == 4
         tight_client.release("s0")
         assert tight_client.acquire("s0", "one", ttl=10)
@@ -93,7 +93,7 @@ def test_ttl_and_frame_have_their_limits(tight: Server, tight_client: LockClient
         assert refused == {
             "error": "invalid",
             "text": "ttl is from 0.001 to 10 seconds, not 10.001. "
-            "The server's --max-ttl says how long.",
+            "The limit is the server's --max-ttl.",
         }
         assert other.acquire("1234collectPayment", ttl=10)
         assert other.release("1234collectPayment")

@@ -30,8 +30,7 @@ def test_second_server_with_one_state_is_refused_at_once(place: Place, unused_po
         running.serve()
         with other.start(*FRESH) as refused:
             assert refused.refusal() == (
-                f"Another lock server, which runs, has {place.state}: stop it, or give another "
-                "path."
+                f"Another running lock server uses {place.state}: stop it, or give another path."
             )
         assert place.acquire("1234collectPayment")
         running.kill()
@@ -48,7 +47,7 @@ def test_second_server_at_one_socket_is_refused_at_once(
     with unix_place.start(*FRESH) as running:
         running.serve()
         with other.start(*FRESH) as refused:
-            assert f"has {unix_place.socket}: stop it" in refused.refusal()
+            assert f"uses {unix_place.socket}: stop it" in refused.refusal()
         assert unix_place.acquire("1234collectPayment")
 
 
@@ -60,7 +59,7 @@ def test_successor_can_not_start_before_a_slow_stop_is_over(unix_place: Place) -
             wire = store.server.connect(60)  # it has a second to be closed, too
             pause_in_stop(running, unix_place)
             with unix_place.start(*LONG) as refused:
-                assert "Another lock server, which runs" in refused.refusal()
+                assert "Another running lock server" in refused.refusal()
             running.process.send_signal(signal.SIGCONT)
             assert running.end()[::2] == (0, "")
             wire.close()

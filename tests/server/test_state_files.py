@@ -120,24 +120,24 @@ LATE = time.time_ns() // 1000 + 48 * HOUR
         (b"{}", "KeyError: 'version'"),
         ({"version": 2}, "version 2 is unknown"),
         ({"version": "1"}, "version '1' is unknown"),
-        ({"at": None}, "something else than a number"),
-        ({"max_ttl": "60"}, "something else than a number"),
-        ({"max_ttl": True}, "something else than a number"),
-        ({"grace": None}, "something else than a number"),
-        ({"last_token": 7.5}, "something else than an integer"),
-        ({"last_token": False}, "something else than an integer"),
+        ({"at": None}, "a value is not a number"),
+        ({"max_ttl": "60"}, "a value is not a number"),
+        ({"max_ttl": True}, "a value is not a number"),
+        ({"grace": None}, "a value is not a number"),
+        ({"last_token": 7.5}, "a value is not an integer"),
+        ({"last_token": False}, "a value is not an integer"),
         ({"last_token": 10**30}, f"the token {10**30} can't have been granted: it is more than a"),
         ({"last_token": LATE}, "more than a day beyond this machine's clock"),
         ({"locks": [[*LOCK[:2], LATE, *LOCK[3:]]]}, "more than a day beyond"),
         ({"locks": [[*LOCK[:4], LATE, *LOCK[5:]]]}, "more than a day beyond"),
-        ({"locks": {}}, "the locks are no list"),
-        ({"locks": ""}, "the locks are no list"),
+        ({"locks": {}}, "the locks are not a list"),
+        ({"locks": ""}, "the locks are not a list"),
         ({"locks": [7]}, "TypeError"),
         ({"locks": [LOCK[:5]]}, "TypeError"),
-        ({"locks": [[None, *LOCK[1:]]]}, "something else than a text"),
-        ({"locks": [[*LOCK[:2], "7", *LOCK[3:]]]}, "something else than an integer"),
-        ({"locks": [[*LOCK[:5], "1.5"]]}, "something else than a number"),
-        (json.dumps(GOOD).replace("60", "1e999").encode(), "something else than a number"),
+        ({"locks": [[None, *LOCK[1:]]]}, "a value is not a text"),
+        ({"locks": [[*LOCK[:2], "7", *LOCK[3:]]]}, "a value is not an integer"),
+        ({"locks": [[*LOCK[:5], "1.5"]]}, "a value is not a number"),
+        (json.dumps(GOOD).replace("60", "1e999").encode(), "a value is not a number"),
         (json.dumps(GOOD).replace("60", "9" * 999).encode(), "OverflowError"),
     ],
 )
@@ -184,8 +184,8 @@ def test_server_does_not_start_by_a_state_that_it_can_not_read(
         complaint = refused.refusal()
     assert complaint.startswith(f"{place.state}: ")
     assert complaint.endswith(
-        "mend it, or remove it. Then nothing is granted for --max-ttl seconds: give no less than "
-        "before."
+        "repair it, or remove it. Without it, nothing is granted for --max-ttl seconds: give no "
+        "less than before."
     )
     assert place.state.is_dir() or place.state.read_text() == "garbage"
 

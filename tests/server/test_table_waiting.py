@@ -171,7 +171,7 @@ def test_refused_try_forgets_no_waiters_place() -> None:
     world.join("one", "two")
     world.join("one", "two", semaphore="5678collectPayment")
     for owner in ("one", "two"):
-        with pytest.raises(Refused, match=r"until all leases of then .* 10.0 s more"):
+        with pytest.raises(Refused, match=r"until all earlier leases .* 10.0 s more"):
             world.acquire(owner)
         with pytest.raises(Refused, match="until all leases of then"):
             world.acquire(owner, "9012collectPayment")

@@ -99,8 +99,8 @@ class Command(BaseCommand):
                 run(_config(address, options, configured), self._print)
         except Unreadable as error:
             raise CommandError(
-                f"{error}. This tells which leases may be in force: mend it, or remove it. Then "
-                "nothing is granted for --max-ttl seconds: give no less than before."
+                f"{error}. This file says which leases may be in force: repair it, or remove it. "
+                "Without it, nothing is granted for --max-ttl seconds: give no less than before."
             ) from error
         except (InvalidLockBackend, LockBackendUnavailable, InUse, OSError, ValueError) as error:
             raise CommandError(str(error)) from error
@@ -154,7 +154,7 @@ def _address(options: dict[str, Any], configured: ServerBackend | None) -> Addre
         return parse_address(options["bind"])
     if configured is None:
         raise ValueError(
-            "DISTLOCK has no ServerBackend that could tell where to listen and by which secret: "
+            "DISTLOCK has no ServerBackend with an address and a secret: "
             f"give --bind {DEFAULT} or --unix, and --secret-file."
         )
     return configured.address
@@ -182,7 +182,7 @@ def _tls(
             raise ValueError(f"{address} is not on this machine: give --tls-cert and --tls-key.")
         if configured is not None and configured.tls and configured.address == address:
             raise ValueError(
-                f"DISTLOCK[{configured.alias!r}] speaks TLS: give --tls-cert and --tls-key."
+                f"DISTLOCK[{configured.alias!r}] uses TLS: give --tls-cert and --tls-key."
             )
         return None
     if address.path:

@@ -50,7 +50,7 @@ def test_lease_for_which_there_is_no_room_does_no_harm_to_others(
 ) -> None:
     """It is held as long as nothing is granted; later, what isn't there is lost."""
     leases = [[name, "me", 60, 7, ""] for name in "abc"]
-    refused = "There are 2 locks already, the most that may be."
+    refused = "There are 2 locks already, as many as --max-locks allows."
     assert renew(small_client, *leases) == [True, True, refused]
     small_service.let_pass(59)
     assert renew(small_client, *leases) == [True, True, refused]
