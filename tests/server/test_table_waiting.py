@@ -173,7 +173,7 @@ def test_refused_try_forgets_no_waiters_place() -> None:
     for owner in ("one", "two"):
         with pytest.raises(Refused, match=r"until all earlier leases .* 10.0 s more"):
             world.acquire(owner)
-        with pytest.raises(Refused, match="until all leases of then"):
+        with pytest.raises(Refused, match="until all earlier leases"):
             world.acquire(owner, "9012collectPayment")
     assert world.queue() == ["one", "two"]
     world.let_pass(10)
