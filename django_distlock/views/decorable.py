@@ -1,18 +1,24 @@
 """Checks of what is decorated, and of what a decorated call returns."""
 
 import inspect
-from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager
+from contextlib import asynccontextmanager, contextmanager
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Final
+from typing import Any, Final
 
 from .resolution import task_decorator
+
+
+def _generator_function() -> Any:
+    """Stand for the function that contextlib makes a context manager of."""
+
 
 LAZY: Final = (
     CoroutineType,
     GeneratorType,
     AsyncGeneratorType,
-    _GeneratorContextManager,
-    _AsyncGeneratorContextManager,
+    # contextlib has no public names for these two.
+    type(contextmanager(_generator_function)()),
+    type(asynccontextmanager(_generator_function)()),
 )
 """Results whose body runs after the call."""
 

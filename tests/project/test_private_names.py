@@ -21,8 +21,6 @@ CLASSES = {"AsyncToSync", "SyncToAsync"}
 EXCEPTIONS: set[tuple[str, str]] = {
     ("backends/redis/servers.py", "_cache"),
     ("backends/redis/wire.py", "_sock"),
-    ("views/decorable.py", "_AsyncGeneratorContextManager"),
-    ("views/decorable.py", "_GeneratorContextManager"),
 }
 """Read elsewhere than in runtime.py; this list is to shrink."""
 

@@ -31,9 +31,7 @@ from tests.support.databases import on_each_server
 from tests.support.holders import due_now, take_away
 from tests.support.moved_clock import MovedClock
 from tests.support.scripted_store import ScriptedBackend
-from tests.support.signals import received
 from tests.support.visits import SOON, atomic_requests, visit
-from tests.transactions.test_undocumented_attributes import hide
 
 pytestmark = pytest.mark.django_db(databases="__all__", transaction=True)
 
@@ -97,26 +95,6 @@ def test_django_opens_no_transaction_around_a_locked_view() -> None:
     """It would be outside of the lock."""
     view = resolve("/collect/1234/").func
     assert BaseHandler().make_view_atomic(view) is view
-
-
-def test_release_waits_for_djangos_transaction_without_non_atomic_requests(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Where Django doesn't say which views are exempt, its transaction is around the lock."""
-    hide(monkeypatch, "_non_atomic_requests")
-    released_in: list[bool] = []
-
-    @distributed_lock("report")
-    def view(request: HttpRequest) -> HttpResponse:
-        assert connections["default"].in_atomic_block
-        return HttpResponse()
-
-    assert not hasattr(view, "_non_atomic_requests")
-    with received(
-        "released", lambda **_: released_in.append(connections["default"].in_atomic_block)
-    ):
-        assert visit(view).status_code == 200
-    assert released_in == [False]
 
 
 def test_async_view_keeps_djangos_own_error(client: Client) -> None:

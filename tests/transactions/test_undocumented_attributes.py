@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import connections, transaction
+from django.http import HttpRequest, HttpResponse
 from django.test import TestCase
 
 from django_distlock import LockError, acquire_lock, distributed_lock, release_lock, runtime
@@ -14,6 +15,8 @@ from django_distlock.models import Lock
 from tests.support.concurrency import until
 from tests.support.databases import committed, on_each_database, on_each_server
 from tests.support.holders import acquire, free_for_others
+from tests.support.signals import received
+from tests.support.visits import atomic_requests, visit
 
 
 def hide(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -114,6 +117,29 @@ def test_release_in_a_savepoint_is_undone_and_done_again_without_savepoint_ids(
             lease.release()
             raise ZeroDivisionError
     assert free_for_others(alias)
+
+
+@committed
+def test_release_waits_for_djangos_transaction_without_non_atomic_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where Django doesn't say which views are exempt, its transaction is around the lock."""
+    hide(monkeypatch, "_non_atomic_requests")
+    released_in: list[bool] = []
+
+    @distributed_lock("report")
+    def view(request: HttpRequest) -> HttpResponse:
+        assert connections["default"].in_atomic_block
+        return HttpResponse()
+
+    with (
+        atomic_requests("default"),
+        received(
+            "released", lambda **_: released_in.append(connections["default"].in_atomic_block)
+        ),
+    ):
+        assert visit(view).status_code == 200
+    assert released_in == [False]
 
 
 @pytest.mark.needs("postgresql")
