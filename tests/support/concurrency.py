@@ -15,7 +15,7 @@ from django.db import connections
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
-    from django_distlock.backends.database.connections import OwnConnection
+    from django_distlock.backends.database.own_connection import OwnConnection
 
 T = TypeVar("T")
 

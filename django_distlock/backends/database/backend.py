@@ -27,10 +27,10 @@ from django_distlock.records import (
     RenewalOutcome,
 )
 
-from .connections import is_behind_pooler
 from .errors import Conflict, RowLocked
 from .listening import Listener, listener
 from .listing import ListingDatabaseBackend
+from .own_connection import is_behind_pooler
 from .places import QueuedPlace, had_to_wait, places
 from .queue import ALIVE
 from .statements import (

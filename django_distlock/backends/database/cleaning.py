@@ -1,7 +1,7 @@
-"""Release stale locks and delete released ones, a batch of rows in each transaction.
+"""Release stale locks and delete released ones, a few rows in each transaction.
 
-However many locks there are, one batch is in memory, and its rows are locked for a few milliseconds
-only. Rows that others have locked are left alone: somebody uses them.
+However many locks there are, only one batch is in memory, and its rows are locked for a few
+milliseconds. Rows that others have locked are skipped, because they are in use.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,85 +13,105 @@ from typing import Any, Final, NamedTuple
 from django.db import connections, transaction
 
 from django_distlock.fields import MICROSECOND, to_datetime
-from django_distlock.models import KEPT, Lock, LockQuerySet
+from django_distlock.models import Lock, LockQuerySet
 from django_distlock.records import LockInfo, LockState
 from django_distlock.semaphores.validation import first_after
 
 from .statements import Parameters
 
 BATCH: Final = 200
-"""How many rows are read, and changed, at once by the ORM."""
+"""How many rows the ORM reads, and changes, at once."""
 
 PAGE: Final = 100
-"""How many by one statement, on PostgreSQL."""
+"""How many rows one statement changes, on PostgreSQL."""
 
 PAUSE: Final = 0.0025
-"""Seconds after each change, in which processors and disk are the workers' alone."""
+"""Seconds after each change, which leave processors and disk to the workers."""
 
 AFTER_ALL: Final = "\U0010ffff" * 256
 """A text behind each semaphore."""
 
-# PostgreSQL's, in one statement. By its estimates of more conditions the planner would read and
-# sort the whole table for each page. What a power failure undoes is done the next time.
-CLEAN = """
+# PostgreSQL's, in one statement a page. `page` is materialized, because by its estimates of more
+# conditions the planner would read and sort the whole table for each page. What a power failure
+# undoes is done the next time.
+CLEAR_STALE: Final = """
 WITH page AS MATERIALIZED (
-    SELECT semaphore FROM {{table}}
+    SELECT semaphore FROM {table}
     WHERE semaphore >= %(first)s::varchar
     ORDER BY semaphore LIMIT %(page)s::bigint
-), found AS MATERIALIZED (
+), stale AS MATERIALIZED (
     SELECT lock.semaphore, token, holder, acquired_at, expires_at
-    FROM page JOIN {{table}} AS lock ON lock.semaphore = page.semaphore, set_config(
+    FROM page JOIN {table} AS lock ON lock.semaphore = page.semaphore, set_config(
         'synchronous_commit',
         CASE WHEN %(joins)s::bool THEN current_setting('synchronous_commit') ELSE 'off' END,
         true
     ) AS durability
-    WHERE page.semaphore < %(end)s::varchar AND {wanted}
+    WHERE page.semaphore < %(end)s::varchar
+        AND owner NOT IN ('', '{kept}') AND expires_at <= {now}
     FOR UPDATE OF lock SKIP LOCKED
 ), changed AS (
-    {change} WHERE lock.semaphore = found.semaphore RETURNING found.*
+    UPDATE {table} AS lock SET owner = '', expires_at = {now}
+    FROM stale WHERE lock.semaphore = stale.semaphore
+    RETURNING stale.*
 )
-SELECT page.last, changed.*, {{now}}
+SELECT page.last, changed.*, {now}
 FROM (SELECT max(semaphore) AS last FROM page) AS page LEFT JOIN changed ON true
 """
-CLEAR_STALE: Final = CLEAN.format(
-    wanted=f"owner NOT IN ('', '{KEPT}') AND expires_at <= {{now}}",
-    change="UPDATE {table} AS lock SET owner = '', expires_at = {now} FROM found",
+
+PURGE_RELEASED: Final = """
+WITH page AS MATERIALIZED (
+    SELECT semaphore FROM {table}
+    WHERE semaphore >= %(first)s::varchar
+    ORDER BY semaphore LIMIT %(page)s::bigint
+), released AS MATERIALIZED (
+    SELECT lock.semaphore, token, holder, acquired_at, expires_at
+    FROM page JOIN {table} AS lock ON lock.semaphore = page.semaphore, set_config(
+        'synchronous_commit',
+        CASE WHEN %(joins)s::bool THEN current_setting('synchronous_commit') ELSE 'off' END,
+        true
+    ) AS durability
+    WHERE page.semaphore < %(end)s::varchar
+        AND (owner = '' OR owner = '{kept}' AND expires_at <= {now})
+        AND expires_at < {now} - %(age)s::bigint AND token < {now}
+    FOR UPDATE OF lock SKIP LOCKED
+), changed AS (
+    DELETE FROM {table} AS lock
+    USING released WHERE lock.semaphore = released.semaphore
+    RETURNING released.*
 )
-PURGE_RELEASED: Final = CLEAN.format(
-    wanted=f"(owner = '' OR owner = '{KEPT}' AND expires_at <= {{now}})"
-    " AND expires_at < {now} - %(age)s::bigint AND token < {now}",
-    change="DELETE FROM {table} AS lock USING found",
-)
+SELECT page.last, changed.*, {now}
+FROM (SELECT max(semaphore) AS last FROM page) AS page LEFT JOIN changed ON true
+"""
 
 Row = tuple[Any, ...]
-"""Where the page ends, and of a lock that was changed all that LockInfo has; the rest are None."""
+"""The end of the page, and the values of LockInfo for a lock that was changed, else None."""
 
 
 class Job(NamedTuple):
-    """What to do with which locks, by the ORM; and the same in one statement on PostgreSQL."""
+    """Which locks to change, and how: by the ORM, and in one statement on PostgreSQL."""
 
     select: Callable[[LockQuerySet], LockQuerySet]
     change: Callable[[LockQuerySet], object]
     state: LockState
-    """What these locks are until then."""
+    """The state of these locks until then."""
     sql: str
     parameters: Parameters
 
 
 def clear_stale() -> Job:
-    """Return what releases stale locks."""
+    """Return the job that releases stale locks."""
     return Job(LockQuerySet.stale, LockQuerySet.mark_released, LockState.STALE, CLEAR_STALE, {})
 
 
 def purge_released(older_than: timedelta) -> Job:
-    """Return what deletes locks that were released longer ago than that."""
+    """Return the job that deletes locks which were released longer ago than that."""
     age = {"age": older_than // MICROSECOND}
     purgeable = methodcaller("purgeable", older_than)
     return Job(purgeable, LockQuerySet.delete, LockState.RELEASED, PURGE_RELEASED, age)
 
 
 def batches(locks: LockQuerySet, job: Job) -> Iterator[list[Lock]]:
-    """Read so many of the locks at a time, and yield those of them that are to be changed."""
+    """Read BATCH locks at a time; yield those of them that are to be changed."""
     locks = locks.order_by("pk")
     last: str | None = ""
     while last is not None:
@@ -102,10 +122,10 @@ def batches(locks: LockQuerySet, job: Job) -> Iterator[list[Lock]]:
 
 
 def change(locks: LockQuerySet, job: Job) -> Iterator[Lock]:
-    """Change the locks by the ORM, and yield those that were changed.
+    """Change the locks by the ORM; yield those that were changed.
 
-    Row by row where rows can be locked: MySQL's family locks others, too, that it looks at on the
-    way, and a renewal then finds its row locked. SQLite has but one writer.
+    Row by row where rows can be locked: MySQL's family also locks rows that it only looks at, and a
+    renewal would find its row locked. SQLite has one writer only.
     """
     by_row = connections[locks.db].features.has_select_for_update
     for batch in batches(locks, job):
@@ -116,12 +136,12 @@ def change(locks: LockQuerySet, job: Job) -> Iterator[Lock]:
 
 
 def _change(batch: list[Lock], locks: LockQuerySet, job: Job) -> list[Lock]:
-    """Change those of the rows that still are as they were read, and not locked by others."""
+    """Change those of the rows that are still as they were read, and not locked by others."""
     features = connections[locks.db].features
     rows = locks.filter(pk__in=[lock.pk for lock in batch]).order_by()
     with transaction.atomic(using=locks.db):
         if not features.has_select_for_update:
-            # On SQLite only a transaction that begins with a write can wait for others that write.
+            # On SQLite, only a transaction that begins with a write can wait for other writers.
             locks.filter(pk="").update(token=0)
         locked = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
         tokens = dict(locked.values_list("pk", "token"))
@@ -133,14 +153,14 @@ def _change(batch: list[Lock], locks: LockQuerySet, job: Job) -> list[Lock]:
 def change_pages(
     prefix: str, job: Job, send: Callable[[str, Parameters], list[Row]]
 ) -> Iterator[LockInfo]:
-    """Send PostgreSQL's statement for page after page, and yield the locks that were changed."""
+    """Send PostgreSQL's statement for page after page; yield the locks that were changed."""
     first, end = prefix, first_after(prefix) or AFTER_ALL
     while first < end:
         rows = send(job.sql, {**job.parameters, "first": first, "end": end, "page": PAGE})
         last = rows[0][0]
-        first = end if last is None else last + "\x01"  # there is nothing in between
+        first = end if last is None else last + "\x01"  # no semaphore is in between
         if rows[0][1] is not None:
-            # By a plan for a small table they come in another order.
+            # With a plan for a small table, the rows come in another order.
             yield from (_info(job.state, *row) for _, *row in sorted(rows, key=itemgetter(1)))
             sleep(PAUSE)
 

@@ -1,7 +1,7 @@
-"""A deadline for each statement, whatever becomes of its packets: no server's setting can tell.
+"""A deadline for each statement, kept by the client, whatever becomes of the packets.
 
-Where packets are acknowledged and swallowed, or the server is stopped, the kernel sees nothing
-wrong, and the drivers would wait for ever. So the client's side of the wait has to end.
+If a network acknowledges packets and loses them, or the server is stopped, the kernel sees no
+fault, and the drivers would wait for ever. No setting of the server helps against that.
 """
 
 import math
@@ -13,27 +13,27 @@ from django_distlock import clocks
 from django_distlock.backends.sockets.readiness import READ, readiness
 
 Deadline = Callable[[], float]
-"""Returns when a statement has to be answered, by the local monotonic clock."""
+"""Returns the time by which a statement has to be answered, by the local monotonic clock."""
 
 
 def connecting(vendor: str, seconds: float) -> dict[str, Any]:
-    """Return the driver's parameters that let no connection be waited for longer than that.
+    """Return the driver's parameters that limit the wait for a connection.
 
-    The drivers count whole seconds, libpq two at least, for each of a host's addresses.
+    Drivers count whole seconds for each of a host's addresses; libpq waits two at least.
     """
     whole = math.ceil(seconds)
     if vendor == "postgresql":
-        # The last is for psycopg 2, whose waits can't be ended otherwise.
+        # tcp_user_timeout is for psycopg 2, whose waits can't be ended otherwise.
         unanswered = math.ceil(1000 * seconds)
         return {"connect_timeout": max(2, whole), "tcp_user_timeout": unanswered}
     return dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), max(1, whole))
 
 
 def limit(driver: Any, deadline: Deadline) -> None:
-    """Let each statement on the driver's connection raise TimeoutError at the deadline.
+    """Make each statement on the driver's connection raise TimeoutError at the deadline.
 
-    PyMySQL, and mysqlclient for the rest of an answer, have their `read_timeout`; psycopg 2 has the
-    kernel's for what isn't acknowledged.
+    PyMySQL has its `read_timeout` instead, as has mysqlclient for the rest of an answer. psycopg 2
+    has the kernel's limit for unacknowledged packets.
     """
     if hasattr(driver, "pgconn"):  # psycopg 3
         driver.wait = partial(_wait, driver, deadline)
@@ -44,7 +44,7 @@ def limit(driver: Any, deadline: Deadline) -> None:
 def _wait(
     driver: Any, deadline: Deadline, steps: Generator[int, int, Any], *args: Any, **kwargs: Any
 ) -> Any:
-    """Take psycopg's steps, which say whether they wait to read (1), to write (2), or for both."""
+    """Run psycopg's generator, which yields what it waits to do: read (1), write (2), or both."""
     try:
         wanted = next(steps)
         while True:
@@ -54,16 +54,16 @@ def _wait(
 
 
 def _query(driver: Any, deadline: Deadline, statement: bytes | bytearray) -> None:
-    """Send the statement, and read the answer's beginning when it is there."""
+    """Send the statement; read the beginning of the answer once it arrives."""
     driver.send_query(bytes(statement))
     _ready(driver.fileno(), READ, deadline())
     driver.read_query_result()
 
 
 def _ready(socket: int, wanted: int, deadline: float) -> int:
-    """Return for which of what is wanted the socket is ready; TimeoutError if for nothing in time.
+    """Return which of the wanted events the socket is ready for; TimeoutError at the deadline.
 
-    An error on it, or its end, is there to be read.
+    A socket with an error, or at its end, is ready to be read.
     """
     ready = readiness(socket, wanted)(max(0, deadline - clocks.monotonic()))
     if not ready:

@@ -1,4 +1,4 @@
-"""What a database's error means for a lock."""
+"""The meaning of a database's errors for a lock."""
 
 from typing import Final
 
@@ -6,15 +6,15 @@ from django.db import Error, ProgrammingError
 
 
 class RowLocked(Exception):
-    """Another transaction has had the lock's row for longer than we wait for it."""
+    """Another transaction has had the lock's row locked for longer than an attempt waits."""
 
 
 class Conflict(Exception):
-    """A deadlock or serialization failure: nothing was done, and a retry is in order."""
+    """A deadlock or a serialization failure: nothing was changed, and a retry may succeed."""
 
 
 class MissingTable(ProgrammingError):
-    """There is no such table, as is found out before anything else is asked."""
+    """A table is missing; this was found before the first statement."""
 
 
 HARMLESS = (RowLocked, Conflict)
@@ -34,11 +34,11 @@ MYSQL: dict[int, type[RowLocked] | type[Conflict]] = {
 }
 
 NO_SUCH_TABLE: Final = ("no such table", "ORA-00942", "Invalid object name")
-"""What SQLite, Oracle and Microsoft's SQL Server say."""
+"""Parts of the messages of SQLite, Oracle and Microsoft's SQL Server."""
 
 
 def translate(vendor: str, error: Error) -> type[RowLocked] | type[Conflict] | None:
-    """Return what the driver's error says about the row, None if it is about something else."""
+    """Return what the driver's error says about the row; None for any other error."""
     if vendor == "postgresql":
         return POSTGRESQL.get(_sqlstate(error))
     if vendor == "mysql" and error.args:
@@ -47,17 +47,17 @@ def translate(vendor: str, error: Error) -> type[RowLocked] | type[Conflict] | N
 
 
 def is_read_only(vendor: str, error: Error) -> bool:
-    """Tell whether the error says that the transaction may not write, and so, lock rows."""
+    """Return whether the error is that the transaction is read-only, so it can't lock rows."""
     return vendor == "postgresql" and _sqlstate(error) == "25006"  # read_only_sql_transaction
 
 
 def is_unknown_character(vendor: str, error: Error) -> bool:
-    """Tell whether the error says that the database can't have a character of what was sent."""
+    """Return whether the error is that the database can't store a character that was sent."""
     return vendor == "postgresql" and _sqlstate(error) == "22P05"  # untranslatable_character
 
 
 def is_missing_table(vendor: str, error: Error) -> bool:
-    """Tell whether the error says that there is no such table."""
+    """Return whether the error is that a table is missing."""
     match vendor:
         case "postgresql":
             return isinstance(error, MissingTable) or _sqlstate(error) == "42P01"  # undefined_table

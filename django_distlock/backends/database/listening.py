@@ -24,8 +24,9 @@ from django_distlock.backends import listening
 from django_distlock.backends.listening import CannotListen
 from django_distlock.backends.sockets.readiness import READ, readiness
 
-from .connections import Make, OwnConnection, own_connections, place
+from .connections import own_connections, place
 from .errors import POSTGRESQL
+from .own_connection import Make, OwnConnection
 from .places import QueuedPlace
 from .postgresql import PostgreSQLStatements
 from .queue import ALIVE, TICK

@@ -21,8 +21,8 @@ T = TypeVar("T")
 PARAMETER: Final = re.compile(r"%\(\w+\)s")
 UNKNOWN_STATEMENT: Final = 1243  # ER_UNKNOWN_STMT_HANDLER
 
-# The assignments take place from left to right: @free is decided first, and once. `token` in VALUES
-# is the clock, read once too; there is no wait for the row, with its timeout of 0, to make it old.
+# Assignments run from left to right, so @free is decided first, and once. `token` in VALUES is the
+# clock, read once too; with a timeout of 0, no wait for the row makes it outdated.
 ACQUIRE_RETURNING = """
 SET STATEMENT innodb_lock_wait_timeout = 0 FOR
 INSERT INTO {table} (semaphore, owner, token, holder, acquired_at, expires_at)
@@ -51,7 +51,7 @@ UPDATE {table} SET
 WHERE semaphore = %(semaphore)s AND (owner IN ('', %(owner)s) OR expires_at <= {now})
 """
 # Not a bare ON DUPLICATE KEY UPDATE: with FOUND_ROWS, which Django sets, "inserted" and "held by
-# another" both count one row.
+# another owner" both count one row.
 ACQUIRE_INSERT = """
 INSERT IGNORE INTO {table} (semaphore, owner, token, holder, acquired_at, expires_at)
 VALUES (%(semaphore)s, %(owner)s, {now}, %(holder)s, {now}, {now} + %(ttl)s)
@@ -61,9 +61,9 @@ SELECT token, acquired_at, expires_at FROM {table}
 WHERE semaphore = %(semaphore)s AND owner = %(owner)s
 """
 
-# Of a small table the optimizer would rather read, and lock, every row: FORCE INDEX, so that each
-# lease's own row alone is locked. Converted, so that the escapes in the JSON may be any character,
-# whatever the connection's charset is.
+# In a small table the optimizer prefers to read, and so to lock, every row. FORCE INDEX makes it
+# lock the leases' own rows only. CONVERT lets the escapes in the JSON be any character, whatever
+# the charset of the connection.
 LEASES = """
 JSON_TABLE(CONVERT(%(leases)s USING utf8mb4), '$[*]' COLUMNS (
     semaphore VARCHAR(255) CHARACTER SET utf8mb4 PATH '$.semaphore',
@@ -73,7 +73,7 @@ JSON_TABLE(CONVERT(%(leases)s USING utf8mb4), '$[*]' COLUMNS (
 ON {table}.semaphore = CAST(lease.semaphore AS BINARY)
     AND {table}.owner = CAST(lease.owner AS BINARY)
 """
-# Each row is found, with its lock, by the SELECT, so what is inserted is always there already.
+# The SELECT finds and locks each row, so the INSERT always finds it as a duplicate.
 RENEW_RETURNING = """
 INSERT INTO {table} (semaphore, owner, token, holder, acquired_at, expires_at)
 SELECT {table}.semaphore, {table}.owner, token, holder, acquired_at, {now} + ttl
@@ -108,14 +108,13 @@ WHERE semaphore = %(semaphore)s AND owner = %(owner)s
     AND (expires_at IS NULL OR expires_at > {now})
 """
 
-# FOR SHARE in MariaDB's words, which MySQL understands too.
+# MariaDB's spelling of FOR SHARE, which MySQL understands too.
 GUARD = """
 SELECT 1 FROM {table}
 WHERE semaphore = %(semaphore)s AND owner = %(owner)s
     AND (expires_at IS NULL OR expires_at > {now})
 LOCK IN SHARE MODE
 """
-
 
 CHARSETS = """
 SELECT @@character_set_client, character_set_name FROM information_schema.columns
@@ -124,7 +123,7 @@ WHERE table_schema = database() AND table_name = %(table)s AND column_name = 'ho
 
 
 class MySQLStatements(Statements):
-    """UPDATE what is there and free, else INSERT; then read what was written."""
+    """UPDATE the row if it is free, else INSERT one; then read the row."""
 
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
         super().__init__(connection, table)
@@ -162,7 +161,7 @@ class MySQLStatements(Statements):
         return [(Owner(owner), owner in unlocked, end) for owner, _, end in mine]
 
     def _renew_each(self, parameters: Parameters) -> list[tuple[str, bool, int | None]]:
-        """Renew one by one, and wait for locked rows: MariaDB before 10.6 can't skip them."""
+        """Renew each lease, waiting for locked rows: MariaDB before 10.6 can't skip them."""
         ends = []
         for lease in map(encoded, unpack(parameters)):
             if self.execute(self.renew_one_sql, lease):
@@ -172,7 +171,7 @@ class MySQLStatements(Statements):
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Have a transaction in the block, if there is none: Django's `atomic` costs more."""
+        """Open a transaction if there is none, in less time than Django's `atomic` takes."""
         if self.connection.in_atomic_block:
             yield
             return
@@ -193,7 +192,7 @@ class MySQLStatements(Statements):
 
 
 class MariaDBStatements(MySQLStatements):
-    """Acquire or renew in one: MariaDB can return what INSERT … ON DUPLICATE KEY UPDATE left."""
+    """One statement an action: MariaDB's INSERT … ON DUPLICATE KEY UPDATE can return the row."""
 
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
         super().__init__(connection, table)
@@ -227,7 +226,7 @@ class MariaDBStatements(MySQLStatements):
     ) -> T:
         try:
             return how(statement.execute_sql, parameters)
-        except Exception as error:  # the driver's, whichever driver that is
+        except Exception as error:  # an error of the driver, whichever that is
             if error.args[:1] != (UNKNOWN_STATEMENT,):
                 raise
         self.cursor().execute(statement.prepare_sql, [statement.text])
@@ -235,10 +234,10 @@ class MariaDBStatements(MySQLStatements):
 
 
 class PreparedStatement:
-    """A statement that a session keeps parsed, which is a fifth of its time.
+    """A statement that the session keeps parsed, which saves a fifth of its time.
 
-    It is prepared when the session turns out not to have it: it is new, or a proxy chose another.
-    MariaDB's EXECUTE takes values, unlike MySQL's.
+    A session that doesn't have it yet prepares it: a new one, or another one chosen by a proxy.
+    MariaDB's EXECUTE takes values; MySQL's doesn't.
     """
 
     def __init__(self, name: str, sql: str) -> None:
@@ -249,5 +248,5 @@ class PreparedStatement:
 
 
 def encoded(parameters: Parameters) -> Parameters:
-    """Return the parameters with the semaphore as its column has it, in bytes."""
+    """Return the parameters with the semaphore in bytes, as in its column."""
     return parameters | {"semaphore": parameters["semaphore"].encode()}

@@ -1,8 +1,8 @@
-"""Through the ORM, for whatever other database Django supports: correct, in more round trips.
+"""Any other database that Django supports, by the ORM: correct, in more round trips.
 
-The database's clock is read first. An old time is a safe one: it only refuses what has just
-expired, and shortens the lease by the time that the statements took. But not by a step of the
-clock: that may have shown this time before it was asked.
+The database's clock is read first. An outdated time is safe: it only refuses a lock that has just
+expired, and shortens the lease by the duration of the statements. A step of the clock is added to
+the lease, because the clock may have shown this time for a while already.
 """
 
 from collections.abc import Callable
@@ -23,11 +23,11 @@ from .statements import Parameters, Row, Statements, unpack
 T = TypeVar("T")
 
 STEP: Final = 16_000
-"""Microseconds, at most, between two times that a database's clock can show: Windows' own ticks."""
+"""Microseconds between two steps of a database's clock at most; Windows has such ticks."""
 
 
 def unlogged(action: Callable[["ORMStatements", Parameters], T]) -> Callable[..., T]:
-    """Keep the owner, a parameter, out of Django's debug log."""
+    """Keep the parameters, with the owner, out of Django's debug log."""
 
     @wraps(action)
     def hidden(statements: "ORMStatements", parameters: Parameters) -> T:
@@ -43,7 +43,7 @@ def unlogged(action: Callable[["ORMStatements", Parameters], T]) -> Callable[...
 
 
 class ORMStatements(Statements):
-    """A conditional update, else an insert; on the caller's connection."""
+    """A conditional UPDATE, else an INSERT, on the caller's connection."""
 
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
         super().__init__(connection, table)
@@ -76,7 +76,7 @@ class ORMStatements(Statements):
         try:
             with transaction.atomic(using=self.locks.db):
                 row.create(semaphore=semaphore, **values, token=now)
-        except IntegrityError:  # another was faster
+        except IntegrityError:  # another owner was faster
             return None
         return Row(now, now, expires_at)
 
@@ -106,11 +106,11 @@ class ORMStatements(Statements):
         return bool(own.values_list("token"))
 
     def _writers_exclude_each_other(self) -> bool:
-        """Tell whether an UPDATE that finds no row waits all the same: see sqlite.py."""
+        """Return whether an UPDATE waits for other writers even if it finds no row, as SQLite's."""
         connection = self.connection
         return not (connection.features.has_select_for_update or connection.in_atomic_block)
 
     def _own(self, parameters: Parameters, now: int) -> LockQuerySet:
-        """Select the row if its owner still has an unexpired lease on it."""
+        """Return the row, if this owner still has an unexpired lease on it."""
         own = self.locks.filter(semaphore=parameters["semaphore"], owner=parameters["owner"])
         return own.filter(Q(expires_at=None) | Q(expires_at__gt=now))

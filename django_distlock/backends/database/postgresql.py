@@ -12,10 +12,10 @@ from typing import Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_distlock.clocks import NOW
-from django_distlock.models import LockWaiter, WaitingProcess
+from django_distlock.models import KEPT, LockWaiter, WaitingProcess
 
-from .connections import is_behind_pooler
 from .errors import MissingTable
+from .own_connection import is_behind_pooler
 from .queue import QueueStatements, queue_values
 from .statements import Parameters, unpack
 
@@ -154,7 +154,7 @@ class PostgreSQLStatements(QueueStatements):
                 names[key] = found[0]
             cursor.execute("SELECT pg_get_serial_sequence(%s, 'id')", [names["waiters"]])
             [names["ids"]] = cursor.fetchone()
-        values: dict[str, Any] = queue_values() | names | {"now": NOW["postgresql"]}
+        values: dict[str, Any] = {"now": NOW["postgresql"], "kept": KEPT, **names, **queue_values()}
         values["next_waiter"] = values["next_waiter"].format(**values)
 
         def complete(sql: str) -> str:

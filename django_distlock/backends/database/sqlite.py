@@ -1,7 +1,7 @@
 """SQLite: one statement per action, on the caller's connection.
 
 A database file has one writer at a time, so a connection of our own would only wait for the
-caller's. What the caller's transaction writes to the locks, others see when it commits.
+caller's. Others see what the caller's transaction writes to the locks when it commits.
 """
 
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from django_distlock.clocks import NOW
 
 from .statements import Parameters, Row, Statements
 
-# Asked before the INSERT, which takes the write lock of the file though it inserts nothing: it
-# would wait for a transaction that writes, or make one fail that has read and is about to write.
+# Sent before the INSERT, which takes the file's write lock even if it inserts nothing: it would
+# wait for a transaction that writes, or fail one that has read and is about to write.
 HELD = """
 SELECT 1 FROM {table}
 WHERE semaphore = :semaphore AND owner NOT IN ('', :owner)
     AND (expires_at IS NULL OR expires_at > {now})
 """
 
-# Within one statement the clock stands still, and it is read after the wait for the file. It counts
-# milliseconds, rounded down: without a step more, a lease would end up to one before its time.
+# Within one statement the clock stands still; it is read after the wait for the file. It counts
+# milliseconds, rounded down: without another step, a lease would end up to 1 ms too soon.
 ACQUIRE = """
 INSERT INTO {table} AS lock (semaphore, owner, token, holder, acquired_at, expires_at)
 SELECT :semaphore, :owner, {now}, :holder, {now}, {now} + {step} + :ttl
@@ -44,7 +44,7 @@ ON CONFLICT (semaphore) DO UPDATE SET
 RETURNING token, acquired_at, expires_at
 """
 
-# CROSS JOIN, so that each lease is looked up by its semaphore, and not the other way round.
+# CROSS JOIN, so that each lease's row is looked up by its semaphore, and not the other way round.
 RENEW = """
 WITH lease AS MATERIALIZED (
     SELECT
@@ -72,10 +72,10 @@ WHERE semaphore = :semaphore AND owner = :owner AND (expires_at IS NULL OR expir
 """
 
 STEP: Final = 1_000
-"""Microseconds between two times that the clock can show."""
+"""Microseconds between two steps of the clock."""
 
 NORMAL: Final = 1
-"""Of PRAGMA synchronous: the log is flushed before it is written back, not at every commit."""
+"""The value of PRAGMA synchronous that doesn't flush the log at every commit."""
 
 
 class SQLiteStatements(Statements):
@@ -92,26 +92,26 @@ class SQLiteStatements(Statements):
 
     def acquire(self, parameters: Parameters) -> Row | None:
         with closing(self.cursor()) as cursor:
-            # In a transaction a read would take a snapshot, with which it can't wait to write.
+            # In a transaction, a read takes a snapshot, after which it can't wait to write.
             if not self.connection.in_atomic_block and self._is_held(cursor, parameters):
                 return None
             try:
                 cursor.execute(self.acquire_sql, parameters)
                 rows: list[Any] = cursor.fetchall()
             except self.connection.Database.OperationalError:
-                # Somebody else writes for longer than this may wait; but is it held anyway?
+                # Another writer takes longer than this may wait. Is the lock held anyway?
                 if self._is_held(cursor, parameters):
                     return None
                 raise
         return Row(*rows[0]) if rows else None
 
     def _is_held(self, cursor: Any, parameters: Parameters) -> bool:
-        """Tell whether another owner has an unexpired lease, by a read alone."""
+        """Return whether another owner has an unexpired lease, by reading only."""
         cursor.execute(self.held_sql, parameters)
         return bool(cursor.fetchall())
 
     def release(self, parameters: Parameters) -> bool:
-        # A release that a power failure loses is made good by the end of the ttl, if there is one.
+        # If a power failure loses a release, the lease ends with its ttl. Without a ttl, flush.
         if parameters["ttl"] is None:
             return super().release(parameters)
         self.connection.ensure_connection()
@@ -125,7 +125,7 @@ class SQLiteStatements(Statements):
         return found
 
     def fetch(self, sql: str, parameters: Parameters) -> list[Any]:
-        # Closed at once: a statement whose rows are not all read keeps the file locked.
+        # Closed at once, because a statement with unread rows keeps the file locked.
         with closing(self.cursor()) as cursor:
             cursor.execute(sql, parameters)
             rows: list[Any] = cursor.fetchall()
@@ -133,18 +133,17 @@ class SQLiteStatements(Statements):
 
     def _checked_cursor(self) -> Any:
         super()._checked_cursor()
-        # Not Django's kind of cursor, which takes parameters in another style.
+        # Django's cursor takes parameters in another style.
         return self.connection.connection.cursor()
 
 
 @contextmanager
 def not_flushed(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    """Let a commit in this block not wait for the disk, if that can't do harm.
+    """Make commits in this block not wait for the disk, where that does no harm.
 
-    With a write-ahead log a power failure can then lose the last commits, but no more than that,
-    and the next commit that waits makes them durable too. The setting can be changed only outside a
-    transaction, which begins by itself where autocommit is off. Connections with a shared cache
-    share it.
+    With a write-ahead log, a power failure can lose the last commits only, and the next commit that
+    waits makes them durable too. The setting can't be changed in a transaction, which begins by
+    itself if autocommit is off. Connections with a shared cache share the setting.
     """
     driver = connection.connection
     [level] = driver.execute("PRAGMA synchronous").fetchone()
