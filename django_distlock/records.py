@@ -1,4 +1,4 @@
-"""What a store and the rest of the package exchange."""
+"""The values that stores and the rest of the package exchange."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,7 +7,10 @@ from typing import Final, NamedTuple, Protocol
 
 
 class Owner(str):
-    """A secret that whoever has it can release the lock by: shown to nobody by accident."""
+    """The secret that identifies an acquisition: with it, the lock can be released.
+
+    Its repr hides it from logs and error pages.
+    """
 
     __slots__ = ()
 
@@ -16,7 +19,7 @@ class Owner(str):
 
 
 class LockState(StrEnum):
-    """What a lock that a store lists is: `stale` means expired and never released."""
+    """The state of a listed lock; `stale` means expired and never released."""
 
     HELD = "held"
     STALE = "stale"
@@ -24,7 +27,7 @@ class LockState(StrEnum):
 
 
 class Claim(Protocol):
-    """By what a store knows a lease: who has which semaphore, for how many seconds."""
+    """A lease as a store is told of it: semaphore, owner, and ttl in seconds."""
 
     @property
     def semaphore(self) -> str: ...
@@ -34,19 +37,19 @@ class Claim(Protocol):
     def ttl(self) -> float | None: ...
     @property
     def token(self) -> int | None:
-        """What it was granted with; None if that isn't known, or the store has none."""
+        """The fencing token of its grant; None if it isn't known, or the store has none."""
         ...
 
     @property
     def holder(self) -> str: ...
     @property
     def remaining(self) -> float:
-        """Seconds for which it is in force by the holder's clock, at least."""
+        """Seconds that it lasts at least, by the holder's clock."""
         ...
 
 
 class LeaseClaim(NamedTuple):
-    """A claim of plain values, as of a lease that is renewed for another time than its own ttl."""
+    """A claim of plain values, as for a renewal with another ttl than the lease's own."""
 
     semaphore: str
     owner: str
@@ -57,7 +60,7 @@ class LeaseClaim(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """What a store answers to who gets the lock; the times are by the store's clock."""
+    """A store's answer to a successful attempt; the times are by the store's clock."""
 
     token: int | None
     acquired_at: datetime
@@ -116,17 +119,17 @@ class Place(Protocol):
 
     @property
     def outlasts_failures(self) -> bool:
-        """Whether a try that finds the store unavailable doesn't end the wait before its time."""
+        """Whether the wait goes on when an attempt finds the store unavailable."""
         ...
 
     def check(self) -> None:
-        """Raise LockBackendUnavailable if it is known that the store can't be asked."""
+        """Raise LockBackendUnavailable if the store is known to be unreachable."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LockInfo:
-    """A lock as a store lists it, for people: all but the owner."""
+    """A lock as a store lists it for people, without its owner."""
 
     semaphore: str
     state: LockState

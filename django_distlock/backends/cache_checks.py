@@ -1,4 +1,4 @@
-"""Which of Django's caches can keep locks, which one a store uses, and who else writes to it."""
+"""Find the Django cache of a lock store, refuse unsuitable ones, and check what shares it."""
 
 import re
 from collections.abc import Collection
@@ -15,7 +15,7 @@ from django.utils.module_loading import import_string
 from django_distlock.arguments import validate_seconds, validate_text
 from django_distlock.exceptions import InvalidLockBackend
 
-# By their paths: what isn't installed need not be imported.
+# Classes by their paths: a client library that isn't installed need not be imported.
 PYMEMCACHE: Final = "django.core.cache.backends.memcached.PyMemcacheCache"
 PYLIBMC: Final = "django.core.cache.backends.memcached.PyLibMCCache"
 DJANGO_REDIS: Final = "django_redis.cache.RedisCache"
@@ -43,14 +43,14 @@ UNSUITED: Final = {
     ),
     "django.core.cache.backends.db.DatabaseCache": "culls locks that are held",
 }
-"""Why the other caches of Django can't."""
+"""Why the other caches of Django can't keep locks."""
 
 
 def find_cache(alias: str, cache: str, suited: Collection[str]) -> BaseCache:
-    """Return the cache that the lock store `alias` is to use, or raise InvalidLockBackend.
+    """Return a cache object for the lock store `alias`, or raise InvalidLockBackend.
 
-    It is one of the paths in `suited`, or a subclass. The object is nobody else's: those in
-    `django.core.cache.caches` are a thread's, and closed when its request ends.
+    Its class is one of `suited`, or a subclass. The object is the store's own: those in
+    `django.core.cache.caches` belong to a thread, and are closed when its request ends.
     """
     try:
         cache = validate_text("cache", cache, ", an alias in CACHES")
@@ -73,7 +73,7 @@ def find_cache(alias: str, cache: str, suited: Collection[str]) -> BaseCache:
 
 
 def validate_store_timeout(alias: str, seconds: float) -> float:
-    """Return how long a store has to answer, or raise for what can't be."""
+    """Return how many seconds a store has to answer, or raise InvalidLockBackend."""
     try:
         return validate_seconds("store_timeout", seconds, 0.01, 60)
     except (TypeError, ValueError) as error:
@@ -81,12 +81,12 @@ def validate_store_timeout(alias: str, seconds: float) -> float:
 
 
 def paths(kind: type) -> set[str]:
-    """Return the paths of a class and of those that it is a subclass of."""
+    """Return the dotted paths of a class and of its bases."""
     return {f"{each.__module__}.{each.__qualname__}" for each in kind.__mro__}
 
 
 def describe(kind: type) -> str:
-    """Say of a cache class which lock store is the right one, or why there is none."""
+    """Say which lock store suits a cache class, or why none does."""
     known = paths(kind)
     if PYLIBMC in known:
         return PYLIBMC_REFUSAL
@@ -106,7 +106,7 @@ def describe(kind: type) -> str:
 
 
 def check_own_cache(alias: str, cache: str) -> list[checks.CheckMessage]:
-    """Warn if `cache.clear()`, called for something else, would release all held locks."""
+    """Warn if a `cache.clear()` for other data would release all held locks."""
     others = [other for other in caches.settings if other != cache and shares_place(other, cache)]
     reasons = []
     if cache == DEFAULT_CACHE_ALIAS:
@@ -127,7 +127,7 @@ def check_own_cache(alias: str, cache: str) -> list[checks.CheckMessage]:
 
 
 def check_ignored_exceptions(alias: str, cache: str) -> list[checks.CheckMessage]:
-    """Warn if django-redis has been told to take a dead server for an empty cache."""
+    """Warn if django-redis is configured to take a dead server for an empty cache."""
     options = caches.settings[cache].get("OPTIONS") or {}
     site = getattr(settings, "DJANGO_REDIS_IGNORE_EXCEPTIONS", False)
     if not (_is_a(cache, DJANGO_REDIS) and options.get("IGNORE_EXCEPTIONS", site)):
@@ -144,12 +144,12 @@ def check_ignored_exceptions(alias: str, cache: str) -> list[checks.CheckMessage
 
 
 def shares_place(one: str, other: str) -> bool:
-    """Tell whether two aliases of CACHES have a server, and on Redis a database, in common."""
+    """Tell whether two aliases of CACHES share a server and, on Redis, a database."""
     return not places(one).isdisjoint(places(other))
 
 
 def places(cache: str) -> set[tuple[Any, ...]]:
-    """Return where the cache keeps its entries; nothing if that is on no server."""
+    """Return the servers, and Redis databases, that keep the cache's entries."""
     configured = caches.settings[cache]
     if any(_is_a(cache, path) for path in UNSUITED):
         return set()
@@ -159,12 +159,12 @@ def places(cache: str) -> set[tuple[Any, ...]]:
     try:
         servers = servers_of(configured.get("LOCATION"))
         return {_place(server, options.get("db", 0)) for server in servers}
-    except (TypeError, ValueError):  # another library's, or a mistake, of which that one tells
+    except (TypeError, ValueError):  # of another library, or a mistake that it will report
         return set()
 
 
 def servers_of(location: Any) -> list[Any]:
-    """Return the servers that a LOCATION names, in one of the ways that Django takes."""
+    """Return the servers of a LOCATION, in whichever form Django accepts."""
     if isinstance(location, str):
         return [server.strip() for server in re.split("[;,]", location) if server.strip()]
     return list(location or ())
@@ -207,7 +207,7 @@ def _number(db: Any) -> int:
 
 
 def _is_a(cache: str, path: str) -> bool:
-    """Tell whether the alias is of that class; not if it can't be imported."""
+    """Tell whether the cache is of that class; False if its class can't be imported."""
     try:
         kind = import_string(caches.settings[cache]["BACKEND"])
     except (ImportError, KeyError):

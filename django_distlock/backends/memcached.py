@@ -17,47 +17,46 @@ from django_distlock.records import LOST, Claim, Grant, Released, Renewal, Renew
 
 from .batches import Outcome
 from .cache_checks import PYMEMCACHE, check_own_cache, find_cache, validate_store_timeout
-from .memcached_clients import Client, Conversation, Server, shared
+from .memcached_clients import Client, Conversation, Server, shared_server
 from .sockets.pools import Budget
 
 T = TypeVar("T")
 
 LONGEST_EXPIRY: Final = 30 * 24 * 60 * 60
-"""Seconds. Memcached takes more for a date."""
-STEPS: Final = 2
-"""Seconds that the server is asked for besides, since its clock lags behind by up to that.
+"""Seconds. Memcached takes a longer expiry for a date."""
+CLOCK_LAG: Final = 2
+"""Seconds to add to each expiry, since the server's clock lags by up to that.
 
-It shows whole seconds, and is set about once a second: sometimes it passes over one.
+It shows whole seconds, is set about once a second, and sometimes skips one.
 """
-LONG_AGO: Final = LONGEST_EXPIRY + 1
-"""Such a date, in 1970: what is stored until then is gone. Not every client can say -1."""
-LONGEST_KEY: Final = 250
-"""Bytes."""
+EXPIRED: Final = LONGEST_EXPIRY + 1
+"""A date in 1970: what is stored with it is gone at once."""
+MAX_KEY_BYTES: Final = 250
 KEPT: Final = "kept"
-"""The owner of what is nobody's any more, but is to be nobody else's for a while."""
+"""The owner of a semaphore that was released, but is kept from others for a while."""
 
 
 class MemcachedBackend(BaseLockBackend):
     """Keeps locks on the one server of the cache that CACHES has under the alias `cache`.
 
-    It does not guarantee that a lock is kept until its lease ends. The server forgets all when it
-    is restarted or flushed, and may evict what is held when its memory is full, unless it runs with
-    `-M`; the lock is then granted again at once. The holder is told when its lease is renewed
-    next. There is no fencing token against that.
+    It does not guarantee that a lock is kept until its lease ends. The server forgets all locks
+    when it is restarted or flushed, and may evict held ones when its memory is full, unless it runs
+    with `-M`; the lock is then granted again at once. The holder finds out when its lease is
+    renewed next. There is no fencing token to protect against that.
 
-    Nor can it list locks, so the admin and `clear_stale_locks` don't show them. A ttl is a number
-    of whole seconds, up to 30 days. The server is asked for two more, by which its clock may lag
-    behind: a lock whose holder died is free up to two seconds late, after `ttl` + 2 seconds.
+    It can't list locks either, so the admin and `clear_stale_locks` don't show them. A ttl is a
+    number of whole seconds, up to 30 days. Each expiry is two seconds longer, by which the server's
+    clock may lag: a dead holder's lock is free up to two seconds late, after `ttl` + 2 seconds.
 
-    Of the server's clock only that rate counts; it stands still while the server is suspended. It
-    can't be read to less than a second, so `acquired_at` and `expires_at` of a lease are by the
-    holder's own clock. They are for people.
+    Only the rate of the server's clock counts; it stands still while the server is suspended. It
+    can't be read more finely than in seconds, so a lease's `acquired_at` and `expires_at` are by
+    the holder's own clock. They are for people.
 
     A call ends within `store_timeout` seconds, whatever the cache's own settings say.
     """
 
     shortest_ttl = 1
-    longest_ttl = LONGEST_EXPIRY - STEPS
+    longest_ttl = LONGEST_EXPIRY - CLOCK_LAG
 
     def __init__(
         self,
@@ -77,32 +76,32 @@ class MemcachedBackend(BaseLockBackend):
         if len(servers) != 1:
             raise InvalidLockBackend(
                 f"DISTLOCK[{alias!r}]: cache {cache!r} has {len(servers)} servers in its LOCATION, "
-                "but locks need one: when the client takes one for dead, or is told of another, "
+                "but locks need one: when a client takes one for dead, or is given another one, "
                 "semaphores move to other servers, which grant them again."
             )
         self._prefix = self._validate_prefix(found)
-        # Settings that a test overrides are another server.
+        # Other settings are another server: a test may override them.
         self._server_key = cache, repr(caches.settings[cache]), self.store_timeout
         self._make_server = lambda: Server(found)
         try:
-            Server(found).new(self.store_timeout).close()  # without having connected
+            Server(found).new(self.store_timeout).close()  # which never connects
         except Exception as error:
             raise InvalidLockBackend(
                 f"DISTLOCK[{alias!r}]: cache {cache!r} makes no client: {error!r}"
             ) from error
 
     def _validate_prefix(self, cache: BaseCache) -> bytes:
-        """Return what all keys begin with: not the cache's VERSION, which would split locks."""
+        """Return the prefix of all keys, without the cache's VERSION, which would split locks."""
         options: dict[str, Any] = cache._options  # type: ignore[attr-defined]
-        clients = options.get("key_prefix") or b""
-        prefix = clients.encode() if isinstance(clients, str) else clients
+        own = options.get("key_prefix") or b""
+        prefix = own.encode() if isinstance(own, str) else own
         prefix += f"{cache.key_prefix}:distlock:".removeprefix(":").encode()
-        longest = prefix + _digest("")
-        if len(longest) > LONGEST_KEY or any(byte <= 32 or byte == 127 for byte in longest):
+        key = prefix + _digest("")
+        if len(key) > MAX_KEY_BYTES or any(byte <= 32 or byte == 127 for byte in key):
             raise InvalidLockBackend(
                 f"DISTLOCK[{self.alias!r}]: cache {self.cache!r} has KEY_PREFIX "
-                f"{cache.key_prefix!r}, with which keys of locks take {len(longest)} bytes: "
-                f"Memcached has {LONGEST_KEY}, and no spaces or control characters in them."
+                f"{cache.key_prefix!r}, with which keys of locks take {len(key)} bytes: "
+                f"Memcached takes {MAX_KEY_BYTES}, and no spaces or control characters in them."
             )
         return prefix
 
@@ -119,41 +118,44 @@ class MemcachedBackend(BaseLockBackend):
 
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
         key, expiry, now = self._key(semaphore), _expiry(ttl), datetime.now(UTC)
-        if not self._talk(lambda talk: talk.acquire(key, owner, expiry)):
+        if not self._run(lambda talk: talk.acquire(key, owner, expiry)):
             return None
         return Grant(None, now, _end(now, ttl))
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
-        """See BaseLockBackend.renew(). Each answer shows that the server lives.
+        """See BaseLockBackend.renew().
 
-        When it has been silent for `store_timeout`, no other lease is asked for.
+        Each answer shows that the server is up, and gives the next one `store_timeout` seconds.
+        When the server has been silent for that long, the remaining leases are not tried.
         """
-        outcome, left = Outcome(), list(reversed(leases))
+        outcome, remaining = Outcome(), list(reversed(leases))
         deadline = self._budget.deadline()
 
         def renew_all(talk: Conversation) -> None:
             nonlocal deadline
-            while left:
-                lease, now = left[-1], datetime.now(UTC)
+            while remaining:
+                lease, now = remaining[-1], datetime.now(UTC)
                 key, expiry = self._key(lease.semaphore), _expiry(lease.ttl)
                 held = talk.replace(key, lease.owner, lease.owner, expiry)
                 renewed = Renewal(RenewalOutcome.RENEWED, _end(now, lease.ttl))
                 outcome.answered({lease.owner: renewed if held else LOST})
-                left.pop()
+                remaining.pop()
                 deadline = self._budget.deadline()
-                talk.continue_until(deadline)
+                talk.deadline = deadline
 
-        while left:
+        while remaining:
             try:
-                self._talk(renew_all, deadline)
+                self._run(renew_all, deadline)
             except LockBackendUnavailable as error:
                 silent = clocks.monotonic() >= deadline
-                outcome.failed([left.pop() for _ in range(len(left) if silent else 1)], error)
+                outcome.failed(
+                    [remaining.pop() for _ in range(len(remaining) if silent else 1)], error
+                )
         return outcome.result()
 
     def release(self, lease: Claim, keep: float = 0) -> Released:
-        key, expiry = self._key(lease.semaphore), _expiry(keep) if keep else LONG_AGO
-        released = self._talk(lambda talk: talk.replace(key, lease.owner, KEPT, expiry))
+        key, expiry = self._key(lease.semaphore), _expiry(keep) if keep else EXPIRED
+        released = self._run(lambda talk: talk.replace(key, lease.owner, KEPT, expiry))
         return Released.FREED if released else Released.NOT_HELD
 
     @property
@@ -171,18 +173,18 @@ class MemcachedBackend(BaseLockBackend):
 
     @property
     def server(self) -> Server:
-        """Return the server with its idle connections, which the threads of this process share."""
-        return shared(self._server_key, self._make_server)
+        """The server with its idle connections, which the threads of this process share."""
+        return shared_server(self._server_key, self._make_server)
 
-    def _talk(self, action: Callable[[Conversation], T], deadline: float | None = None) -> T:
-        """Do it on an idle connection or, if there is none or it turns out cut, on a new one."""
+    def _run(self, action: Callable[[Conversation], T], deadline: float | None = None) -> T:
+        """Run the action on an idle connection, or on a new one if none is idle and alive."""
         server = self.server
         deadline = self._budget.deadline() if deadline is None else deadline
-        if idle := server.take():
+        if idle := server.take_idle():
             try:
-                return self._talk_on(idle, server, deadline, action)
+                return self._run_on(idle, server, deadline, action)
             except LockBackendUnavailable as error:
-                # What was cut is noticed at once.
+                # A connection that was cut fails at once: there is time for a new one.
                 if error.reply_lost or clocks.monotonic() > deadline - self.store_timeout / 2:
                     raise
         half = (deadline - clocks.monotonic()) / 2
@@ -192,15 +194,15 @@ class MemcachedBackend(BaseLockBackend):
             )
         new = server.new(half)
 
-        def ask_and_do(talk: Conversation) -> T:
-            # First a question: of a change it is then known that it was sent.
+        def read_and_run(talk: Conversation) -> T:
+            # Read first, which connects: a change that fails later was surely sent.
             talk.read(self._prefix)
-            talk.continue_until(deadline)
+            talk.deadline = deadline
             return action(talk)
 
-        return self._talk_on(new, server, deadline - half, ask_and_do)
+        return self._run_on(new, server, deadline - half, read_and_run)
 
-    def _talk_on(
+    def _run_on(
         self, client: Client, server: Server, deadline: float, action: Callable[[Conversation], T]
     ) -> T:
         talk = Conversation(client, deadline)
@@ -210,26 +212,26 @@ class MemcachedBackend(BaseLockBackend):
             client.close()
             if not isinstance(error, client.errors):
                 raise
-            server.close_idle()  # they may be cut, too
+            server.close_idle()  # the others may be cut, too
             lost = talk.unknown and not client.is_refusal(error)
             reason = str(error).strip() or type(error).__name__
             raise LockBackendUnavailable(
                 f"DISTLOCK[{self.alias!r}]: {reason}", reply_lost=lost
             ) from error
-        server.give_back(client)
+        server.put_back(client)
         return result
 
 
 def _digest(semaphore: str) -> bytes:
-    """Return what takes the same space for all semaphores, and is another one for each."""
+    """Return a digest of the semaphore: different for each, and of one length for all."""
     return hashlib.sha256(semaphore.encode()).hexdigest().encode()
 
 
 def _expiry(seconds: float | None) -> int:
-    """Return what to ask the server for, so that it keeps something for that long at least."""
-    if seconds is None or math.ceil(seconds) + STEPS > LONGEST_EXPIRY:
+    """Return the expiry with which the server keeps an entry for at least that long."""
+    if seconds is None or math.ceil(seconds) + CLOCK_LAG > LONGEST_EXPIRY:
         raise ValueError(f"Memcached can't keep anything for {seconds} seconds.")
-    return math.ceil(seconds) + STEPS
+    return math.ceil(seconds) + CLOCK_LAG
 
 
 def _end(now: datetime, ttl: float | None) -> datetime:

@@ -1,6 +1,6 @@
-"""The clients that Django knows for Memcached, each on a connection that is for locks alone.
+"""Connections to Memcached for locks alone, by pymemcache.
 
-Django's cache objects won't do: by default they wait for ever, pickle, or answer for a dead server.
+Django's cache objects won't do: by default they wait forever, pickle, or answer for a dead server.
 """
 
 import atexit
@@ -13,16 +13,16 @@ from django.core.cache.backends.base import BaseCache
 from django_distlock import clocks
 from django_distlock.records import Owner
 
-TRIES: Final = 10
-"""How often an entry is read again that somebody keeps changing."""
-UNSETTLED: Final = f"the entry changed, or was gone, {TRIES} times in between"
+MAX_TRIES: Final = 10
+"""How often to read an entry again that keeps changing."""
+KEPT_CHANGING: Final = f"the entry changed, or was gone, {MAX_TRIES} times in between"
 
-MOST_IDLE: Final = 8
-"""Connections that a process keeps for the next call. There may be more at work."""
+MAX_IDLE: Final = 8
+"""Connections that a process keeps for its next calls. More may be in use."""
 
 
 class Entry(NamedTuple):
-    """What is stored: whose it is, and what replaces this entry and no other."""
+    """What a key stores: its owner, and the number by which this very entry can be replaced."""
 
     owner: str
     cas: Any
@@ -81,99 +81,95 @@ class Client:
 
 
 class Conversation:
-    """Requests that belong together, and take so many seconds at most."""
+    """The requests of one call on one connection, within the call's time."""
 
     def __init__(self, client: Client, deadline: float) -> None:
         self._client = client
-        self._deadline = deadline
+        self.deadline = deadline
         self.unknown = False
-        """Whether something may have been changed, but the server didn't answer."""
-
-    def continue_until(self, deadline: float) -> None:
-        """Let what follows take until then."""
-        self._deadline = deadline
+        """Whether the server may have changed something without an answer."""
 
     def acquire(self, key: bytes, owner: str, expiry: int) -> bool:
-        """Store it unless somebody else has; what is his own gets a new expiry."""
-        for _ in range(TRIES):
+        """Store the owner unless another one is stored; its own entry gets the new expiry."""
+        for _ in range(MAX_TRIES):
             if self._change(self._client.add, key, owner, expiry):
                 return True
             entry = self.read(key)
             if entry is None:
-                continue  # it has expired, or was released, in between
+                continue  # it has expired, or was released, since
             if entry.owner != owner:
                 return False
             if self._change(self._client.replace, key, owner, entry.cas, expiry):
                 return True
-        raise TimeoutError(UNSETTLED)
+        raise TimeoutError(KEPT_CHANGING)
 
     def replace(self, key: bytes, owner: str, new: str, expiry: int) -> bool:
-        """Store something new in the place of what this owner has; False if he hasn't."""
-        for _ in range(TRIES):
+        """Store another value in place of this owner's entry; False if it has none."""
+        for _ in range(MAX_TRIES):
             entry = self.read(key)
             if entry is None or entry.owner != owner:
                 return False
             if self._change(self._client.replace, key, new, entry.cas, expiry):
                 return True
-            # He renews it in another thread, or it has expired.
-        raise TimeoutError(UNSETTLED)
+            # Another thread has renewed it, or it has expired.
+        raise TimeoutError(KEPT_CHANGING)
 
     def read(self, key: bytes) -> Entry | None:
         """Return what is stored."""
-        self._limit()
+        self._set_timeout()
         return self._client.read(key)
 
     def _change(self, change: Callable[..., bool], *arguments: Any) -> bool:
-        self._limit()
+        self._set_timeout()
         self.unknown = True
         changed = change(*arguments)
         self.unknown = False
         return changed
 
-    def _limit(self) -> None:
-        left = self._deadline - clocks.monotonic()
-        if left <= 0:
+    def _set_timeout(self) -> None:
+        remaining = self.deadline - clocks.monotonic()
+        if remaining <= 0:
             raise TimeoutError("timed out")
-        self._client.set_timeout(left)
+        self._client.set_timeout(remaining)
 
 
 class Server:
-    """The server that a cache names, and this process's idle connections to it."""
+    """The server of a cache, and this process's idle connections to it."""
 
     def __init__(self, cache: BaseCache) -> None:
         [self._address] = cache.client_servers  # type: ignore[attr-defined]
         self._options: dict[str, Any] = cache._options  # type: ignore[attr-defined]
         self._idle: list[Client] = []
 
-    def take(self) -> Client | None:
-        """Return an idle connection for the caller alone."""
+    def take_idle(self) -> Client | None:
+        """Return an idle connection, which is the caller's until it is put back."""
         try:
             return self._idle.pop()
         except IndexError:
             return None
 
     def new(self, seconds: float) -> Client:
-        """Return a client that, at its first call, will take so long to connect, and to wait."""
+        """Return a client that connects at its first call. See Client."""
         return Client(self._address, self._options, seconds)
 
-    def give_back(self, client: Client) -> None:
+    def put_back(self, client: Client) -> None:
         """Keep the connection for another call."""
-        if len(self._idle) < MOST_IDLE:
+        if len(self._idle) < MAX_IDLE:
             self._idle.append(client)
         else:
             client.close()
 
     def close_idle(self) -> None:
         """Close the connections that no thread uses."""
-        while client := self.take():
+        while client := self.take_idle():
             client.close()
 
 
 _servers: dict[Any, Server] = {}
 
 
-def shared(key: Any, make: Callable[[], Server]) -> Server:
-    """Return this process's server of that key."""
+def shared_server(key: Any, make: Callable[[], Server]) -> Server:
+    """Return this process's server with that key."""
     found = _servers.get(key)
     return found or _servers.setdefault(key, make())
 
@@ -184,6 +180,6 @@ def close_idle() -> None:
         server.close_idle()
 
 
-# Before a fork: parent and child would read each other's answers.
+# Before a fork, or else parent and child would read each other's answers.
 os.register_at_fork(before=close_idle, after_in_child=_servers.clear)
 atexit.register(close_idle)

@@ -34,17 +34,17 @@ from django_distlock.records import (
 from django_distlock.server.locks import LockSnapshot
 from django_distlock.server.table import LockTable
 
-SOONEST: Final = 0.001
-"""Seconds, at least, until a waiter looks at a lock that is about to end."""
-LATEST: Final = 1.0
-"""Seconds, at most, until a waiter looks again."""
+SHORTEST_PAUSE: Final = 0.001
+"""Seconds that a waiter pauses at least before it tries to get a lock that is about to expire."""
+LONGEST_PAUSE: Final = 1.0
+"""Seconds that a waiter pauses at most."""
 
 
 class MemoryBackend(ListingStore, QueueingStore, AsyncStore):
-    """Keeps locks in the memory of this process: for tests, and for sites that are one process.
+    """Keeps locks in the memory of this process: for tests, and for sites of one process.
 
-    It does not keep out another process, be it a second worker of the same server, a management
-    command or a forked child: each has locks of its own. They end with it.
+    It does not keep out another process, whether a second worker of the same server, a management
+    command, or a forked child: each has locks of its own. They end with it.
     """
 
     supports_fencing: ClassVar[bool] = True
@@ -55,37 +55,50 @@ class MemoryBackend(ListingStore, QueueingStore, AsyncStore):
         self._shared = shared_table(alias)
 
     def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
-        with self._shared.changing:
+        with self._shared.mutex:
             table = self._shared.table
             lock = table.acquire(semaphore, owner, _seconds(ttl), holder)
             if lock is None:
                 return None
             return Grant(lock.token, to_datetime(lock.acquired_at), _end(table, ttl))
 
-    async def aacquire(self, *arguments: Any, deadline: float) -> Grant | None:
-        """See acquire(): nobody is waited for."""
-        return self.acquire(*arguments)
+    async def aacquire(
+        self, semaphore: str, owner: str, ttl: float | None, holder: str, *, deadline: float
+    ) -> Grant | None:
+        """See acquire(), which never waits."""
+        return self.acquire(semaphore, owner, ttl, holder)
 
     def join(
         self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
     ) -> "MemoryPlace":
-        with self._shared.changing:
+        with self._shared.mutex:
             self._shared.table.join(semaphore, owner, holder, wake)
         return MemoryPlace(self._shared, semaphore, owner)
 
-    def leave(self, place: Place, granted: bool) -> None:
-        cast("MemoryPlace", place).leave(granted=granted)
-
-    async def ajoin(self, *arguments: Any, deadline: float) -> "MemoryPlace":
+    async def ajoin(
+        self,
+        semaphore: str,
+        owner: str,
+        holder: str,
+        wake: Callable[[], object],
+        *,
+        deadline: float,
+    ) -> "MemoryPlace":
         """See join()."""
-        return self.join(*arguments)
+        return self.join(semaphore, owner, holder, wake)
+
+    def leave(self, place: Place, granted: bool) -> None:
+        queued = cast("MemoryPlace", place)
+        if not granted:
+            with self._shared.mutex:
+                self._shared.table.leave(queued.semaphore, queued.owner)
 
     async def aleave(self, place: Place, granted: bool, *, deadline: float) -> None:
         """See leave()."""
         self.leave(place, granted)
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
-        with self._shared.changing:
+        with self._shared.mutex:
             table = self._shared.table
             return {Owner(lease.owner): _renew(table, lease) for lease in leases}
 
@@ -94,7 +107,7 @@ class MemoryBackend(ListingStore, QueueingStore, AsyncStore):
         return self.renew(leases)
 
     def release(self, lease: Claim, keep: float = 0) -> Released:
-        with self._shared.changing:
+        with self._shared.mutex:
             return self._shared.table.release(lease.semaphore, lease.owner, keep)
 
     async def arelease(self, lease: Claim, keep: float = 0, *, deadline: float) -> Released:
@@ -103,24 +116,24 @@ class MemoryBackend(ListingStore, QueueingStore, AsyncStore):
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
         prefix, limit = validate_listing(prefix, limit)
-        with self._shared.changing:
+        with self._shared.mutex:
             table = self._shared.table
-            table.run_due()  # or else what has ended would count
+            table.run_due()  # so that expired locks don't count towards the limit
             found = table.describe(sorted(table.names(prefix))[:limit])
             now = table.microseconds()
         yield from (lock_info(each, now) for each in found)
 
     def force_release(self, semaphore: str, token: int) -> bool:
         semaphore, token = validate_claim(semaphore, token)
-        with self._shared.changing:
+        with self._shared.mutex:
             released = self._shared.table.force_release(semaphore, token)
         if released:
             self.send_force_released(semaphore, token)
         return released
 
     def clear(self) -> None:
-        """Free all locks, as a test may at its end: who holds one has lost it."""
-        with self._shared.changing:
+        """Release all locks, as a test may at its end; their holders lose them."""
+        with self._shared.mutex:
             self._shared.table.clear()
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
@@ -129,9 +142,8 @@ class MemoryBackend(ListingStore, QueueingStore, AsyncStore):
         return [
             checks.Warning(
                 f"DISTLOCK[{self.alias!r}]: MemoryBackend keeps out nobody in another process.",
-                hint="Where more than one process serves the site, or works for it, use the "
-                "database's backend, or Redis, or a lock server. Is it one process for sure, "
-                "silence this.",
+                hint="If more than one process serves the site, or works for it, use the "
+                "database's backend, Redis, or a lock server. If it is surely one, silence this.",
                 id="distlock.W005",
             )
         ]
@@ -142,45 +154,39 @@ class MemoryPlace:
 
     outlasts_failures = False
 
-    __slots__ = ("_owner", "_semaphore", "_shared")
+    __slots__ = ("_shared", "owner", "semaphore")
 
     def __init__(self, shared: "SharedTable", semaphore: str, owner: str) -> None:
         self._shared = shared
-        self._semaphore = semaphore
-        self._owner = owner
+        self.semaphore = semaphore
+        self.owner = owner
 
     @property
     def patience(self) -> float:
-        """Seconds after which to try again, unless woken: nothing else notes that a lease ends.
+        """Seconds until the lock expires: no thread wakes waiters when a lease expires.
 
-        Who has the lock next may have it for shorter, and nobody is woken for that.
+        Not more than LONGEST_PAUSE, since a new holder may have a shorter lease.
         """
-        with self._shared.changing:
-            left = self._shared.table.remaining(self._semaphore)
-        return min(max(left, SOONEST), LATEST)
+        with self._shared.mutex:
+            remaining = self._shared.table.remaining(self.semaphore)
+        return min(max(remaining, SHORTEST_PAUSE), LONGEST_PAUSE)
 
     def check(self) -> None:
-        """Do nothing: the store is here."""
-
-    def leave(self, *, granted: bool) -> None:
-        """Wait no more: having been granted the lock, or having given up."""
-        if not granted:
-            with self._shared.changing:
-                self._shared.table.leave(self._semaphore, self._owner)
+        """Do nothing: this process's memory is always there."""
 
 
 class SharedTable:
-    """The locks that the threads of this process have together."""
+    """The locks that the threads of this process share."""
 
     def __init__(self) -> None:
-        self.begin_anew()
+        self.reset()
 
-    def begin_anew(self) -> None:
-        """Have no locks, as a child that was forked."""
+    def reset(self) -> None:
+        """Start without locks, as a forked child does."""
         self.table = LockTable()
-        # Reentrant: what is collected in between may release a lock. And used as it is: a context
-        # manager of ours would keep it locked if a signal's handler raised in there.
-        self.changing = threading.RLock()
+        # Reentrant: a garbage collection in between may release a lock. It is used without a
+        # context manager of ours, which would keep it locked if a signal's handler raised in it.
+        self.mutex = threading.RLock()
 
 
 _shared: dict[str, SharedTable] = {}
@@ -191,16 +197,16 @@ def shared_table(alias: str) -> SharedTable:
     return _shared.get(alias) or _shared.setdefault(alias, SharedTable())
 
 
-def _begin_anew() -> None:
+def _reset_all() -> None:
     for shared in _shared.values():
-        shared.begin_anew()
+        shared.reset()
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(after_in_child=_reset_all)
 
 
 def lock_info(lock: LockSnapshot, now: int) -> LockInfo:
-    """Return what a table says of a lock, for people; `now` is in microseconds, by its clock."""
+    """Return a lock of a table as stores list it; `now` is the table's time in microseconds."""
     seen_at = to_datetime(now)
     return LockInfo(
         semaphore=lock.semaphore,

@@ -217,7 +217,7 @@ def test_entry_that_somebody_keeps_changing_costs_other_leases_nothing(
 
     def replace_unless_changing(talk: Any, key: bytes, owner: str, *rest: Any) -> bool:
         if owner == changing:
-            raise TimeoutError(memcached_clients.UNSETTLED)
+            raise TimeoutError(memcached_clients.KEPT_CHANGING)
         return replace(talk, key, owner, *rest)
 
     with monkeypatch.context() as patch:

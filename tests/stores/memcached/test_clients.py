@@ -67,7 +67,7 @@ def test_renewals_at_the_same_time_do_not_lose_the_lease(
 ) -> None:
     """Each replaces what the other has read: it looks again whose it is."""
     # Each try that fails is a renewal of another thread's: there are no more than 200.
-    monkeypatch.setattr(memcached_clients, "TRIES", 201)
+    monkeypatch.setattr(memcached_clients, "MAX_TRIES", 201)
     lease = acquire(alias)
 
     def renew() -> list[bool]:
@@ -102,7 +102,7 @@ def test_entry_that_somebody_keeps_changing_is_no_loss() -> None:
     talk = memcached_clients.Conversation(client, clocks.monotonic() + 60)
     with pytest.raises(TimeoutError, match="changed"):
         talk.replace(b"a", "owner", "owner", 60)
-    assert client.replace.call_count == memcached_clients.TRIES
+    assert client.replace.call_count == memcached_clients.MAX_TRIES
 
 
 @on_memcached
@@ -112,7 +112,7 @@ def test_entry_of_before_a_restart_replaces_none_of_after(
     """They have the same number, but not the same connection."""
     store, key = memcached_store(alias), key_of().encode()
     acquire(alias, "warm up", renew=False).release()
-    client = store.server.take()
+    client = store.server.take_idle()
     assert client is not None
     client.add(key, "earlier", 60)
     earlier = client.read(key)
@@ -192,7 +192,7 @@ def test_server_has_the_store_timeout(
     with configured("memcached", store_timeout=4) as store:
         new.reset_mock()
         if idle:
-            store.server.give_back(HangingClient(stores_clock))
+            store.server.put_back(HangingClient(stores_clock))
         with pytest.raises(LockBackendUnavailable) as caught:
             store.acquire("1234collectPayment", "owner", 60, "")
     assert stores_clock[0] - began == 4
@@ -211,7 +211,7 @@ def test_tries_and_what_undoes_them_have_one_store_timeout(
     monkeypatch.setattr(memcached_clients.Server, "new", new)
     with configured("memcached", store_timeout=4) as store:
         if idle:
-            store.server.give_back(HangingClient(stores_clock))
+            store.server.put_back(HangingClient(stores_clock))
         with pytest.raises(LockBackendUnavailable):
             acquire_lock("1234collectPayment", backend="memcached")
     assert stores_clock[0] - began == 4
@@ -238,7 +238,7 @@ def test_renewal_at_a_hanging_server_has_one_store_timeout(
     new = mock.Mock(side_effect=lambda seconds: HangingClient(stores_clock, seconds))
     monkeypatch.setattr(memcached_clients.Server, "new", new)
     with configured("memcached", store_timeout=4) as store:
-        store.server.give_back(client)
+        store.server.put_back(client)
         renewals = store.renew(leases)
     outcomes = [renewals[lease.owner].outcome for lease in leases]
     assert outcomes == [RenewalOutcome.RENEWED] * 2 + [RenewalOutcome.HELD] * 6
@@ -276,11 +276,11 @@ def test_idle_connections_are_few_and_closed(alias: str, spare_memcached: Server
         assert acquire(alias, renew=False).release()
     assert connections_to(alias) == 1
     server = store.server
-    clients = [server.new(60) for _ in range(memcached_clients.MOST_IDLE + 2)]
+    clients = [server.new(60) for _ in range(memcached_clients.MAX_IDLE + 2)]
     for client in clients:
         client.read(b"a")
-        server.give_back(client)
-    assert connections_to(alias) == memcached_clients.MOST_IDLE
+        server.put_back(client)
+    assert connections_to(alias) == memcached_clients.MAX_IDLE
     store.close()
     assert connections_to(alias) == 0
     assert acquire(alias).release()
@@ -291,12 +291,12 @@ def test_interrupted_call_leaves_no_connection_with_its_answer(alias: str) -> No
     """The next call would take it for its own."""
     store = memcached_store(alias)
     assert acquire(alias).release()
-    client = store.server.take()
+    client = store.server.take_idle()
     assert client is not None
-    store.server.give_back(client)
+    store.server.put_back(client)
     with mock.patch.object(client, "add", side_effect=Interrupted), pytest.raises(Interrupted):
         store.acquire("1234collectPayment", "owner", 60, "")
-    assert store.server.take() is None
+    assert store.server.take_idle() is None
 
 
 @on_memcached

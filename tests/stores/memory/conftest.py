@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def shared_table() -> Iterator[memory.SharedTable]:
     """Return what the threads share, with no locks of other tests."""
     running = memory.shared_table(ALIAS)
-    running.begin_anew()
+    running.reset()
     yield running
-    running.begin_anew()
+    running.reset()
 
 
 @pytest.fixture

@@ -86,8 +86,8 @@ def test_exception_in_a_signal_handler_never_leaves_the_table_locked(
             ask(5000)
             pytest.fail("it was not interrupted")
         sys.settrace(trace)
-        assert elsewhere(partial(shared_table.changing.acquire, timeout=30)), each
-        shared_table.begin_anew()
+        assert elsewhere(partial(shared_table.mutex.acquire, timeout=30)), each
+        shared_table.reset()
     signal.signal(signal.SIGALRM, earlier)
 
 
@@ -106,10 +106,10 @@ def test_whatever_is_done_is_done_by_one_thread_at_a_time(
         partial(store.force_release, "1234collectPayment", held.token),
         lambda: list(store.held()),
         lambda: place.patience,
-        partial(place.leave, granted=False),
+        partial(store.leave, place, False),
         store.clear,
     ]
-    with shared_table.changing:
+    with shared_table.mutex:
         under_way = [threads.submit(call) for call in calls]
         assert not wait(under_way, timeout=0.1).done
     assert not wait(under_way, timeout=30).not_done
@@ -123,7 +123,7 @@ def test_child_that_is_forked_while_another_thread_is_at_it_waits_for_nobody(
     inside, done = threading.Event(), threading.Event()
 
     def be_at_it() -> None:
-        with shared_table.changing:
+        with shared_table.mutex:
             inside.set()
             done.wait(30)
 

@@ -13,7 +13,7 @@ import pytest
 
 from django_distlock import Lease, aacquire_lock, acquire_lock, distributed_lock
 from django_distlock.backends import memory
-from django_distlock.backends.memory import LATEST, SOONEST
+from django_distlock.backends.memory import LONGEST_PAUSE, SHORTEST_PAUSE
 from django_distlock.server import transitions
 from tests.support.concurrency import until
 from tests.support.holders import acquire
@@ -167,7 +167,7 @@ def test_waiter_gets_the_lock_though_its_next_holder_has_it_for_shorter(
     shared_table: memory.SharedTable, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who waits behind an endless lease doesn't sleep for ever when that is followed by another."""
-    monkeypatch.setattr(memory, "LATEST", 0.1)
+    monkeypatch.setattr(memory, "LONGEST_PAUSE", 0.1)
     lease = acquire(ALIAS, ttl=None)
 
     def take_and_forget() -> Lease | None:
@@ -191,11 +191,11 @@ def test_waiter_looks_when_the_lease_ends_but_neither_at_once_nor_too_late(
     place = store.join("1234collectPayment", "two", "", lambda: None)
     assert place.patience == 0.5
     table_clock.now += 0.4999
-    assert place.patience == SOONEST
+    assert place.patience == SHORTEST_PAUSE
     store.acquire("1234collectPayment", "one", None, "")
-    assert place.patience == LATEST
+    assert place.patience == LONGEST_PAUSE
     place.check()
-    place.leave(granted=False)
+    store.leave(place, False)
     table_clock.now += 1
     assert store.acquire("1234collectPayment", "two", 60, "") is None
 
@@ -205,11 +205,11 @@ def test_place_is_kept_by_who_was_granted_the_lock(table_clock: TableClock) -> N
     store, woken = memory_store(), list[str]()
     first = store.join("1234collectPayment", "one", "", lambda: woken.append("one"))
     assert store.acquire("1234collectPayment", "one", 60, "")
-    first.leave(granted=True)
+    store.leave(first, True)
     assert store.acquire("1234collectPayment", "two", 60, "") is None
     second = store.join("1234collectPayment", "two", "", lambda: woken.append("two"))
-    second.leave(granted=False)
+    store.leave(second, False)
     table_clock.now += 60
-    assert second.patience == SOONEST
+    assert second.patience == SHORTEST_PAUSE
     assert store.acquire("1234collectPayment", "three", 60, "")
     assert woken == ["one"]
