@@ -23,18 +23,27 @@ from .runtime import (
 IN_TRANSACTION: Final = 2  # libpq's PQTRANS_INTRANS
 SNAPSHOTS: Final = {"repeatable read", "serializable"}
 
-_thread = threading.local()
+
+class _Thread(threading.local):
+    """What is known in one thread."""
+
+    def __init__(self) -> None:
+        self.opened: list[weakref.ref[BaseDatabaseWrapper]] = []
+        """The connections that it opened; some may be closed or collected by now."""
+
+
+_thread = _Thread()
 _threads: dict[weakref.ref[BaseDatabaseWrapper], int] = {}
-"""The number of the thread that opened each connection of this process."""
+"""The identifier of the thread that opened each connection of this process."""
 
 
-def _opened() -> list[weakref.ref[BaseDatabaseWrapper]]:
-    """Return the connections that this thread opened; some may be gone or closed."""
-    try:
-        opened: list[weakref.ref[BaseDatabaseWrapper]] = _thread.opened
-    except AttributeError:
-        opened = _thread.opened = []
-    return opened
+def _opened_here() -> list[BaseDatabaseWrapper]:
+    """Return the connections that this thread opened; some may be closed by now.
+
+    Django could be asked for the connection of every alias, but that takes longer than a refused
+    attempt on SQLite.
+    """
+    return [connection for weakly in _thread.opened if (connection := weakly()) is not None]
 
 
 def for_locks(connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
@@ -51,10 +60,8 @@ def is_for_locks(connection: BaseDatabaseWrapper) -> bool:
 def _remember(*, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     if is_for_locks(connection):
         return
-    # Django could be asked for the connection of every alias, but that takes longer than a refused
-    # attempt on SQLite.
-    opened = [ref for ref in _opened() if ref() not in (None, connection)]
-    _thread.opened = [*opened, weakref.ref(connection)]
+    opened = [*_opened_here(), connection]
+    _thread.opened = [weakref.ref(each) for each in dict.fromkeys(opened)]
     _threads[weakref.ref(connection, _forget)] = threading.get_ident()
 
 
@@ -74,23 +81,21 @@ def open_transactions() -> list[BaseDatabaseWrapper]:
     """
     return [
         connection
-        for ref in _opened()
-        if (connection := ref()) is not None
-        and connection.in_atomic_block
+        for connection in _opened_here()
+        if connection.in_atomic_block
         and not is_closed_in_transaction(connection)
         and not is_in_testcase(connection)
     ]
 
 
 def open_in_thread(thread: int | None = None) -> list[object]:
-    """Return what stands for each transaction that is open in the thread; None means in any.
+    """Return a key for each transaction that is open in the thread; None means in any thread.
 
-    A TestCase's is one, and so is a connection whose autocommit is off. This may be asked in
-    another thread.
+    A TestCase's transaction counts, and so does a connection whose autocommit is off. Any thread
+    may call this.
     """
-    opened = [
-        ref() for ref, ident in list(_threads.items()) if thread is None or ident == thread
-    ]  # a list of it: other threads add to it
+    threads = list(_threads.items())  # a copy: other threads change it
+    opened = [weakly() for weakly, ident in threads if thread is None or ident == thread]
     return [
         transaction_key(connection)
         for connection in opened
@@ -120,9 +125,8 @@ def closing_new_connections() -> Iterator[None]:
 
 def refuse_endless_transactions() -> None:
     """Raise LockError if a transaction is open that no atomic block will commit."""
-    for ref in _opened():
-        connection = ref()
-        if connection is None or connection.connection is None or connection.autocommit:
+    for connection in _opened_here():
+        if connection.connection is None or connection.autocommit:
             continue
         if connection.in_atomic_block and commits_on_exit(connection):
             continue
