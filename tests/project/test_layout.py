@@ -23,11 +23,6 @@ MOST_LINES = 300
 FEWEST_LINES = 15
 
 NOT_YET = {
-    "django_distlock/backends/database/listening.py",
-    "django_distlock/backends/redis/backend.py",
-    "django_distlock/backends/redis/listening.py",
-    "django_distlock/backends/redis/servers.py",
-    "django_distlock/backends/server/listening.py",
     "django_distlock/runtime.py",
     "tests/contract/test_queues.py",
     "tests/leases/test_background.py",

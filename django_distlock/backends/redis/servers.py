@@ -16,6 +16,7 @@ from django_distlock.backends.sockets.daemons import NoThread, start_daemon
 from django_distlock.exceptions import LockBackendUnavailable
 
 from .nodes import Moved, Node
+from .scripts import Call
 
 T = TypeVar("T")
 
@@ -188,6 +189,19 @@ async def at_node(
         raise
     except FAILURES as error:
         raise _unavailable(error, key) from error
+
+
+async def call_at_node(
+    calls: Calls, servers: Servers, call: Call, deadline: float, undo: Call | None = None
+) -> Any:
+    """Run a script at the node that has its keys. See Node.run()."""
+    return await at_node(
+        calls,
+        servers,
+        call.keys[0],
+        deadline,
+        lambda node: node.run(calls, call, deadline, undo),
+    )
 
 
 FAILURES: Final = (Moved, RedisError, RedisClusterException, OSError)

@@ -12,7 +12,7 @@ from redis import VERSION
 from redis.crc import key_slot
 
 from django_distlock import LockBackendUnavailable, acquire_lock, clocks, distributed_lock
-from django_distlock.backends.redis import backend as module
+from django_distlock.backends.redis import listing as module
 from django_distlock.backends.redis.nodes import Node
 from django_distlock.leases.request import new_owner
 from tests.support.concurrency import elsewhere, until

@@ -281,7 +281,7 @@ def warned(policy: str) -> str:
     assert "maxmemory-policy noeviction" in message.hint
     start, _, rest = message.msg.partition(" has maxmemory-policy ")
     assert rest == (
-        f"'{policy}': where memory is short, a server that evicts grants what somebody holds."
+        f"'{policy}': where memory is short, it may evict a lock that is held, and grant it again."
     )
     return start.removeprefix(f"DISTLOCK[{ALIAS!r}]: ")
 

@@ -1,0 +1,303 @@
+"""The life cycle of the threads that listen to a store's server, with a scripted protocol."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+
+from django_distlock import LockBackendUnavailable, clocks
+from django_distlock.backends import listening
+from django_distlock.backends.listening import CannotListen, Listener
+from django_distlock.backends.sockets import daemons
+from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, run_sync
+from django_distlock.backends.sockets.daemons import NoThread
+from tests.support.concurrency import run, until
+from tests.support.processes import forked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PATIENCE = 30.0
+"""Seconds within which what takes none is done, on a busy machine."""
+
+
+class Waiting:
+    """A waiter that can be woken."""
+
+    def __init__(self, number: int = 1) -> None:
+        self.number = number
+        self.woken = threading.Event()
+
+    def wake(self) -> None:
+        """Note that it was woken."""
+        self.woken.set()
+
+
+class Scripted(Listener[str, Waiting, int]):
+    """Connects as its `outcomes` say, and then always; its connections are numbers."""
+
+    suspensions = (600.0,)
+
+    def __init__(self, server: str) -> None:
+        super().__init__(server)
+        self.outcomes: list[Exception] = []
+        self.connections: list[list[int]] = []
+        """The numbers of those who waited when each connection was made."""
+        self.closed: list[int] = []
+        self.failures: list[tuple[str, bool]] = []
+        self.breaks = threading.Event()
+
+    @contextmanager
+    def connect(self) -> Iterator[int]:
+        if self.outcomes:
+            raise self.outcomes.pop(0)
+        number = len(self.connections)
+        self.connections.append([place.number for place in self.places()])
+        try:
+            yield number
+        finally:
+            self.closed.append(number)
+
+    def attend(self, connection: int) -> float:
+        return 0.01
+
+    def receive(self, connection: int, seconds: float) -> None:
+        if self.breaks.wait(seconds):
+            self.breaks.clear()
+            raise ConnectionResetError("it is broken")
+        for place in self.places():
+            place.wake()
+
+    def failed(self, error: Exception, *, was_listening: bool) -> None:
+        self.failures.append((str(error), was_listening))
+
+
+@pytest.fixture
+def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
+    """Return a listener of a server that only this test has."""
+    monkeypatch.setattr(listening, "listeners", {})
+    found = Scripted.of("The server")
+    yield found
+    for place in found.places():
+        found.remove(place)
+    found.close()
+
+
+def ready(listener: Scripted, *, in_task: bool = False) -> None:
+    """Wait until it listens, in a thread or a task."""
+    deadline = clocks.monotonic() + PATIENCE
+    calls = IN_LOOP if in_task else BLOCKING
+    waiting = listener.until_ready(calls, listener.start(), deadline)
+    run(waiting) if in_task else run_sync(waiting)
+
+
+def threads() -> int:
+    """Return how many threads listen to the server."""
+    return sum(
+        thread.name == "django_distlock listener: The server" for thread in threading.enumerate()
+    )
+
+
+def test_process_has_one_listener_for_a_server(listener: Scripted) -> None:
+    """And one for each other server."""
+    assert Scripted.of("The server") is listener
+    assert Scripted.of("Another server") is not listener
+
+
+def test_first_waiter_starts_the_thread(listener: Scripted) -> None:
+    """It serves the others, too."""
+    places = [Waiting(number) for number in range(3)]
+    for place in places:
+        listener.add(place)
+    ready(listener)
+    ready(listener, in_task=True)
+    assert all(place.woken.wait(PATIENCE) for place in places)
+    assert listener.is_listening
+    assert threads() == 1
+    assert len(listener.connections) == 1
+
+
+def test_idle_thread_ends_and_the_next_waiter_starts_another(
+    listener: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its connection with it."""
+    place = Waiting()
+    listener.add(place)
+    ready(listener)
+    listener.remove(place)
+    assert threads() == 1
+    monkeypatch.setattr(listening, "IDLE", 0)
+    until(lambda: threads() == 0)
+    assert listener.closed == [0]
+    assert not listener.is_listening
+    listener.add(Waiting(2))
+    ready(listener)
+    assert listener.connections == [[1], [2]]
+
+
+def test_lost_connection_is_replaced_for_all_who_wait(listener: Scripted) -> None:
+    """The protocol is told, and the failure is not logged as one to connect."""
+    for number in range(3):
+        listener.add(Waiting(number))
+    ready(listener)
+    listener.breaks.set()
+    until(lambda: len(listener.connections) == 2 and listener.is_listening)
+    assert listener.connections == [[0, 1, 2]] * 2
+    assert listener.closed == [0]
+    assert listener.failures == [("it is broken", True)]
+
+
+def test_connection_that_lasted_is_replaced_at_once(
+    listener: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that did not, after a pause: else it would be made and lost again and again."""
+    listener.add(Waiting())
+    ready(listener)
+    with mock.patch.object(listener, "_stopping") as stopping:
+        stopping.is_set.return_value = False
+        listener.breaks.set()
+        until(lambda: len(listener.connections) == 2 and listener.is_listening)
+        assert [call.args for call in stopping.wait.mock_calls] == [(listening.FIRST_PAUSE,)]
+        monkeypatch.setattr(listening, "LONGEST_PAUSE", -1.0)  # so that any has lasted
+        listener.breaks.set()
+        until(lambda: len(listener.connections) == 3 and listener.is_listening)
+        assert len(stopping.wait.mock_calls) == 1
+
+
+def test_pauses_between_failures_grow(listener: Scripted, caplog: pytest.LogCaptureFixture) -> None:
+    """Up to a second; it is logged once."""
+    listener.outcomes = [ConnectionRefusedError("it is down")] * 6
+    with mock.patch.object(listener, "_stopping") as stopping:
+        stopping.is_set.return_value = False
+        listener.add(Waiting())
+        until(lambda: listener.is_listening)
+        pauses = [call.args[0] for call in stopping.wait.mock_calls]
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    assert listener.failures == [("it is down", False)] * 6
+    assert caplog.text.count("The server: can't listen, retrying: it is down") == 1
+
+
+@pytest.mark.parametrize("in_task", [False, True])
+def test_callers_outlast_one_failure_and_are_told_of_the_next(
+    listener: Scripted, monkeypatch: pytest.MonkeyPatch, in_task: bool
+) -> None:
+    """One may happen to any connection."""
+    monkeypatch.setattr(listening, "FIRST_PAUSE", 0.01)
+    listener.outcomes = [OSError("one")]
+    listener.add(Waiting())
+    ready(listener, in_task=in_task)
+    listener.outcomes = [OSError(f"failure {number}") for number in range(2)]
+    listener.breaks.set()
+    until(lambda: not listener.is_listening or len(listener.connections) == 2)
+    until(lambda: len(listener.connections) == 2)
+    listener.close()
+    listener.outcomes = [OSError(f"failure {number}") for number in range(2)]
+    with pytest.raises(LockBackendUnavailable, match=r"^The server: can't listen: failure 1$"):
+        ready(listener, in_task=in_task)
+
+
+@pytest.mark.parametrize("in_task", [False, True])
+def test_callers_wait_no_longer_than_they_may(listener: Scripted, in_task: bool) -> None:
+    """The server may not answer."""
+    may_connect = threading.Event()
+
+    def hang() -> Any:
+        may_connect.wait(PATIENCE)
+        raise OSError
+
+    with mock.patch.object(listener, "connect", hang):
+        starting = listener.add(Waiting())
+        calls = IN_LOOP if in_task else BLOCKING
+        waiting = listener.until_ready(calls, starting, clocks.monotonic() + 0.01)
+        with pytest.raises(LockBackendUnavailable, match=r"^The server: can't listen: no answer$"):
+            run(waiting) if in_task else run_sync(waiting)
+        may_connect.set()
+    assert not starting.cancelled()
+
+
+def test_refusal_suspends_listening(listener: Scripted) -> None:
+    """Callers are told; who waits gets another attempt when the time is over."""
+    listener.outcomes = [CannotListen("it is forbidden")]
+    with mock.patch.object(listener, "_stopping") as stopping:
+        stopping.is_set.return_value = False
+        may_go_on = threading.Event()
+        stopping.wait.side_effect = lambda seconds: may_go_on.wait(PATIENCE)
+        listener.add(Waiting())
+        with pytest.raises(CannotListen, match="it is forbidden"):
+            ready(listener)
+        assert not listener.may_listen()
+        assert not listener.is_listening
+        assert listener.failures == [("it is forbidden", False)]
+        may_go_on.set()
+        until(lambda: listener.is_listening)
+        assert stopping.wait.mock_calls == [mock.call(600.0)]
+
+
+@pytest.mark.parametrize("uwsgi", [False, True])
+def test_without_threads_nothing_is_left_behind(listener: Scripted, uwsgi: bool) -> None:
+    """As under uWSGI without --enable-threads, or where there are too many."""
+    lacking = (
+        mock.patch.object(daemons, "lacks_threads", return_value=True)
+        if uwsgi
+        else mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("no more"))
+    )
+    with lacking, pytest.raises(NoThread, match=r"A thread is needed, but (uWSGI|no more)"):
+        listener.add(Waiting())
+    assert not listener.places()
+    listener.close()  # nothing to wait for
+    listener.add(Waiting())
+    ready(listener)
+
+
+def test_only_callers_of_the_present_connection_have_it_replaced(listener: Scripted) -> None:
+    """The others were just late."""
+    before = listener.add(Waiting())
+    ready(listener)
+    listener.breaks.set()
+    until(lambda: len(listener.connections) == 2)
+    ready(listener)
+    assert not listener.reset(before)
+    present = listener.start()
+    assert listener.reset(present)
+    assert not listener.reset(present)
+    listener.breaks.set()  # as it does when it is cut
+    ready(listener)
+    assert len(listener.connections) == 3
+
+
+def test_closed_listener_starts_again(listener: Scripted) -> None:
+    """When the next waiter comes."""
+    listener.add(Waiting())
+    ready(listener)
+    listener.close()
+    assert threads() == 0
+    assert listener.closed == [0]
+    ready(listener)
+    assert len(listener.connections) == 2
+
+
+def test_forked_child_has_listeners_of_its_own(listener: Scripted) -> None:
+    """Its parent's goes on."""
+    listener.add(Waiting())
+    ready(listener)
+    parent = os.getpid()
+
+    def listen_in_child() -> None:
+        assert os.getpid() != parent
+        own = Scripted.of("The server")
+        assert own is not listener
+        assert not own.places()
+        own.add(Waiting())
+        ready(own)
+        own.close()
+
+    with forked(listen_in_child):
+        pass
+    assert listener.is_listening
+    assert threads() == 1
+    assert not listener.closed
