@@ -230,8 +230,7 @@ class Listener(ABC, Generic[S, W, C]):
                     self._report(error, failures)
                 self.reset(self._ready)
                 self.failed(error, was_listening=connected_at is not None)
-            if pause and self.is_needed():
-                self._stopping.wait(pause)
+            self._pause(pause)
             self.reset(self._ready)
 
     def _report(self, error: Exception, failures: int) -> None:
@@ -241,6 +240,13 @@ class Listener(ABC, Generic[S, W, C]):
         self._failure = error
         if failures > 1:
             self._ready.set_result(error)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait for so long, unless nobody waits any more."""
+        ends_at = clocks.monotonic() + seconds
+        while self.is_needed() and (left := ends_at - clocks.monotonic()) > 0:
+            if self._stopping.wait(min(left, LONGEST_PAUSE)):
+                return
 
     def _ended(self) -> bool:
         """Return whether nobody needs the thread; the next waiter starts another one."""

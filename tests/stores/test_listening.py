@@ -22,6 +22,8 @@ from tests.support.processes import forked
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.moved_clock import MovedClock
+
 PATIENCE = 30.0
 """Seconds within which what takes none is done, on a busy machine."""
 
@@ -86,6 +88,14 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
     for place in found.places():
         found.remove(place)
     found.close()
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let no pause take any time; return how long each should have been."""
+    found: list[float] = []
+    monkeypatch.setattr(Listener, "_pause", lambda _, seconds: found.append(seconds))
+    return found
 
 
 def ready(listener: Scripted, *, in_task: bool = False) -> None:
@@ -153,30 +163,27 @@ def test_lost_connection_is_replaced_for_all_who_wait(listener: Scripted) -> Non
 
 
 def test_connection_that_lasted_is_replaced_at_once(
-    listener: Scripted, monkeypatch: pytest.MonkeyPatch
+    listener: Scripted, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that did not, after a pause: else it would be made and lost again and again."""
     listener.add(Waiting())
     ready(listener)
-    with mock.patch.object(listener, "_stopping") as stopping:
-        stopping.is_set.return_value = False
-        listener.breaks.set()
-        until(lambda: len(listener.connections) == 2 and listener.is_listening)
-        assert [call.args for call in stopping.wait.mock_calls] == [(listening.FIRST_PAUSE,)]
-        monkeypatch.setattr(listening, "LONGEST_PAUSE", -1.0)  # so that any has lasted
-        listener.breaks.set()
-        until(lambda: len(listener.connections) == 3 and listener.is_listening)
-        assert len(stopping.wait.mock_calls) == 1
+    listener.breaks.set()
+    until(lambda: len(listener.connections) == 2 and listener.is_listening)
+    assert pauses == [listening.FIRST_PAUSE]
+    monkeypatch.setattr(listening, "LONGEST_PAUSE", -1.0)  # so that any has lasted
+    listener.breaks.set()
+    until(lambda: len(listener.connections) == 3 and listener.is_listening)
+    assert pauses == [listening.FIRST_PAUSE, 0]
 
 
-def test_pauses_between_failures_grow(listener: Scripted, caplog: pytest.LogCaptureFixture) -> None:
+def test_pauses_between_failures_grow(
+    listener: Scripted, pauses: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     """Up to a second; it is logged once."""
     listener.outcomes = [ConnectionRefusedError("it is down")] * 6
-    with mock.patch.object(listener, "_stopping") as stopping:
-        stopping.is_set.return_value = False
-        listener.add(Waiting())
-        until(lambda: listener.is_listening)
-        pauses = [call.args[0] for call in stopping.wait.mock_calls]
+    listener.add(Waiting())
+    until(lambda: listener.is_listening)
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
     assert listener.failures == [("it is down", False)] * 6
     assert caplog.text.count("The server: can't listen, retrying: it is down") == 1
@@ -220,22 +227,30 @@ def test_callers_wait_no_longer_than_they_may(listener: Scripted, in_task: bool)
     assert not starting.cancelled()
 
 
-def test_refusal_suspends_listening(listener: Scripted) -> None:
+def test_refusal_suspends_listening(listener: Scripted, moved_clock: MovedClock) -> None:
     """Callers are told; who waits gets another attempt when the time is over."""
     listener.outcomes = [CannotListen("it is forbidden")]
-    with mock.patch.object(listener, "_stopping") as stopping:
-        stopping.is_set.return_value = False
-        may_go_on = threading.Event()
-        stopping.wait.side_effect = lambda seconds: may_go_on.wait(PATIENCE)
-        listener.add(Waiting())
-        with pytest.raises(CannotListen, match="it is forbidden"):
-            ready(listener)
-        assert not listener.may_listen()
-        assert not listener.is_listening
-        assert listener.failures == [("it is forbidden", False)]
-        may_go_on.set()
-        until(lambda: listener.is_listening)
-        assert stopping.wait.mock_calls == [mock.call(600.0)]
+    listener.add(Waiting())
+    with pytest.raises(CannotListen, match="it is forbidden"):
+        ready(listener)
+    assert not listener.may_listen()
+    assert not listener.is_listening
+    until(lambda: listener.failures == [("it is forbidden", False)])
+    moved_clock.advance(600)
+    until(lambda: listener.is_listening)
+    assert listener.may_listen()
+
+
+def test_thread_ends_when_nobody_waits_for_another_attempt(listener: Scripted) -> None:
+    """Though it would be made much later."""
+    listener.outcomes = [CannotListen("it is forbidden")]
+    place = Waiting()
+    listener.add(place)
+    with pytest.raises(CannotListen):
+        ready(listener)
+    listener.remove(place)
+    until(lambda: threads() == 0)
+    assert not listener.may_listen()
 
 
 @pytest.mark.parametrize("uwsgi", [False, True])
