@@ -23,7 +23,6 @@ MOST_LINES = 300
 FEWEST_LINES = 15
 
 NOT_YET = {
-    "django_distlock/runtime.py",
     "tests/contract/test_queues.py",
     "tests/leases/test_background.py",
     "tests/leases/test_leftovers.py",
