@@ -1,4 +1,4 @@
-"""Every error that this package raises on purpose."""
+"""The errors that this package raises."""
 
 from typing import Any
 
@@ -10,29 +10,29 @@ class LockError(Exception):
 
 
 class LockNotAcquired(LockError):
-    """Somebody else, or this thread or task itself, held the semaphore until the timeout."""
+    """Another holder, or this thread or task itself, held the semaphore until the timeout."""
 
 
 class LockNotHeld(LockError):
-    """Nothing is held by that name here: this task, thread or request did not acquire it."""
+    """This task, thread or request holds no lock of that name."""
 
 
 class LockLost(LockError):
-    """The lease is no longer ours: it expired, was released, or an operator took it away."""
+    """The lease is not held any more: it expired, was released, or an operator took it away."""
 
     def __init__(self, message: str, lease: Any = None) -> None:
         super().__init__(message)
         self.lease = lease
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A task queue carries it to another process; the lease is of no use there.
+        # Without the lease: a task queue may send the error to another process.
         return type(self), self.args, {**self.__dict__, "lease": None}
 
 
 class LockBackendUnavailable(LockError):
-    """The store can't be reached or did not answer: nothing is known about who holds the lock.
+    """The store can't be reached or did not answer, so it is unknown who holds the lock.
 
-    `reply_lost` is True when the request may have been carried out all the same.
+    `reply_lost` is True if the store may have carried out the request all the same.
     """
 
     def __init__(self, message: str, *, reply_lost: bool = False) -> None:
@@ -45,4 +45,4 @@ class LockNotSupported(LockError, NotImplementedError):
 
 
 class InvalidLockBackend(ImproperlyConfigured):
-    """The DISTLOCK setting is wrong, or names what can't serve as a lock store."""
+    """The DISTLOCK setting is wrong, or names something that can't be a lock store."""

@@ -1,8 +1,8 @@
-"""What happens to locks, for receivers of this process.
+"""Signals for receivers in this process; the `sender` is the class Lease or that of the store.
 
-Each is sent in the thread that notices, `lock_lost` often by the one that renews leases: a receiver
-that takes long holds that up. What a receiver raises is logged, and breaks nothing. The `sender` is
-the class Lease.
+Each signal is sent in the thread that notices the event. For `lock_lost` that is often the thread
+that renews all leases, so a slow receiver delays renewals. An error in a receiver is logged, and
+affects nothing else.
 """
 
 import threading
@@ -12,10 +12,10 @@ from django.dispatch import Signal
 
 
 class ReentrantSignal(Signal):
-    """A signal that may be sent while this thread is about to send it.
+    """A signal that can be sent while the same thread is sending it.
 
-    A handler of the process's signals may release a lock, and so may the garbage collector: the
-    thread would wait for Django's own `lock`, which it has itself.
+    A handler of an operating-system signal, or the garbage collector, may release a lock at any
+    point. The thread would wait for Django's `lock`, which it holds itself.
     """
 
     def __init__(self) -> None:
@@ -24,16 +24,16 @@ class ReentrantSignal(Signal):
 
 
 lock_acquired = ReentrantSignal()
-"""`lease`: it has just been granted."""
+"""`lease`, which was granted."""
 
 lock_contended = ReentrantSignal()
-"""`semaphore`, `backend`: somebody else held it until the timeout."""
+"""`semaphore`, `backend`: another holder had the lock until the timeout."""
 
 lock_released = ReentrantSignal()
-"""`lease`: its holder has given it back; if that waited for transactions, they have ended."""
+"""`lease`, which its holder released. A deferred release sends it after the transactions' end."""
 
 lock_lost = ReentrantSignal()
-"""`lease`, `reason`: it turned out not to be ours any more. Sent once for each lease."""
+"""`lease`, `reason`: the lease was lost. Sent once for each lease."""
 
 lock_force_released = ReentrantSignal()
-"""`semaphore`, `backend`, `token`: an operator took it from its holder, in this process."""
+"""`semaphore`, `backend`, `token`: an operator released the lock by force, in this process."""
