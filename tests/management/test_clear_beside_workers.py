@@ -57,7 +57,7 @@ def test_lock_that_a_worker_takes_after_the_listing_is_left_to_it(alias: str) ->
 
 @on_each_database
 @pytest.mark.usefixtures("one_at_a_time")
-def test_lock_that_was_granted_and_expired_meanwhile_is_told_with_its_last_holder(
+def test_lock_that_was_granted_and_expired_meanwhile_is_printed_with_its_last_holder(
     alias: str,
 ) -> None:
     """What is printed is what was released."""

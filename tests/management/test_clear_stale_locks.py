@@ -113,7 +113,7 @@ def test_prefix_limits_both_jobs(alias: str) -> None:
 
 
 @pytest.mark.needs("postgresql", "mariadb")
-def test_only_the_backend_that_was_asked_for_is_tidied() -> None:
+def test_only_the_given_backend_is_cleared() -> None:
     """The default one, unless another is named."""
     for alias in ("default", "postgresql", "mariadb"):
         make_stale(alias, "stale")
@@ -150,7 +150,7 @@ def unreachable(alias: str) -> dict[str, str]:
 
 @pytest.mark.once
 @on_each_database
-def test_unreachable_database_is_told_without_a_traceback(alias: str) -> None:
+def test_unreachable_database_is_reported_without_a_traceback(alias: str) -> None:
     """With the store's alias, the driver's reason, and an exit code that cron notices."""
     done = subprocess.run(
         [sys.executable, "-m", "django", "clear_stale_locks", f"--backend={alias}"],
@@ -179,7 +179,7 @@ def test_unreachable_database_is_a_command_error(arguments: list[str]) -> None:
     assert isinstance(caught.value.__cause__, LockBackendUnavailable)
 
 
-def test_store_without_listing_has_nothing_to_tidy() -> None:
+def test_store_without_listing_has_nothing_to_clear() -> None:
     """A store whose locks end by themselves needs no cron job."""
     backend = {"BACKEND": "tests.app.backends.ModestBackend"}
     with override_settings(DISTLOCK={"plain": backend}):

@@ -78,7 +78,7 @@ def test_alias_chooses_among_several(place: Place, unused_port: int) -> None:
             said("--status", "--backend", "a", **distlock)
 
 
-def test_secret_in_a_file_need_be_no_text(place: Place) -> None:
+def test_secret_in_a_file_may_be_any_bytes(place: Place) -> None:
     """Any bytes will do, without the end of the line."""
     place.secret_file.write_bytes(b"\xff\xfe\x00 correct horse \n")
     with place.start() as running:

@@ -28,7 +28,7 @@ def status_of(server: Server, *arguments: str) -> list[str]:
     return said("--status", *place, *arguments).splitlines()
 
 
-def test_status_tells_what_a_fresh_server_holds(place: Place) -> None:
+def test_status_of_a_new_server_shows_no_locks(place: Place) -> None:
     """Nothing, up to its limits; and that it grants nothing yet."""
     with place.start("--max-ttl", "1000000", "--max-locks", "30") as running:
         running.serve()
@@ -85,7 +85,7 @@ def test_status_lists_twenty_locks_and_counts_the_others(place: Place) -> None:
         assert said("--status", *place.at).endswith("\nand 2 more\n")
 
 
-def test_status_comes_by_tls_whatever_names_the_server(tmp_path: Path) -> None:
+def test_status_works_by_tls_however_the_server_is_given(tmp_path: Path) -> None:
     """By the settings' authority, though address and secret are given; or by a given one."""
     with start_lock_server(tls=True) as server:
         options = server.settings["OPTIONS"]
@@ -99,7 +99,7 @@ def test_status_comes_by_tls_whatever_names_the_server(tmp_path: Path) -> None:
             said("--status", *at, "--tls-ca", str(tmp_path / "missing"), **distlock)
 
 
-def test_settings_that_are_not_needed_may_be_wrong(place: Place) -> None:
+def test_unneeded_settings_may_be_wrong(place: Place) -> None:
     """On the server's host, say, where the site's own files aren't."""
     with place.start() as running:
         running.serve()

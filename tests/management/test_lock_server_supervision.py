@@ -14,7 +14,7 @@ pytestmark = pytest.mark.once
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-def test_systemd_is_told_when_it_can_be_asked_and_when_it_stops(
+def test_systemd_is_notified_when_the_server_is_ready_and_when_it_stops(
     place: Place, abstract: bool
 ) -> None:
     """By a path, or by a name that is in no directory. Ready is also who grants nothing yet."""

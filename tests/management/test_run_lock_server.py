@@ -51,7 +51,7 @@ AT = ("--bind", f"{HOST}:7433")
         ({"a": BROKEN}, ("--backend", "a"), r"DISTLOCK\['a'\]: the secret has 5 bytes"),
     ],
 )
-def test_server_must_be_told_by_the_options_or_one_entry_of_the_settings(
+def test_address_and_secret_come_from_options_or_one_entry_of_the_settings(
     distlock: dict[str, Any], arguments: tuple[str, ...], complaint: str
 ) -> None:
     """What is wrong with an entry that would tell is said, and not that there is none."""
@@ -65,7 +65,7 @@ def test_settings_that_are_no_dict_are_refused() -> None:
         call_command("run_lock_server")
 
 
-def test_what_is_shown_of_a_server_has_no_secret() -> None:
+def test_repr_shows_no_secret() -> None:
     """Nor have its locks, and who waits, the owners' secrets."""
     site = ServerConfig(
         address=Address("localhost", 7433),
@@ -119,7 +119,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("arguments", "complaint"), REFUSED)
-def test_what_can_not_be_is_refused_in_one_line(
+def test_invalid_options_are_refused_in_one_line(
     tmp_path: Path, arguments: tuple[str, ...], complaint: str
 ) -> None:
     """It says what to do."""
@@ -132,7 +132,7 @@ def test_what_can_not_be_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_clients_that_speak_tls_are_not_met_without() -> None:
+def test_server_without_tls_is_refused_if_clients_use_tls() -> None:
     """They would take each answer for a fault of the network."""
     with pytest.raises(CommandError, match=r"DISTLOCK\['a'\] uses TLS: give --tls-cert and"):
         said(a=server_settings(tls=True))

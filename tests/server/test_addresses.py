@@ -70,7 +70,7 @@ def test_address_is_what_it_was_written_as(text: str, address: tuple[str, int, s
         ("unix:/a\0b", "can't be the path of a unix socket"),
     ],
 )
-def test_what_is_no_address_is_refused_with_the_reason(text: str, complaint: str) -> None:
+def test_invalid_address_is_refused_with_the_reason(text: str, complaint: str) -> None:
     """By one line, which has the text."""
     with pytest.raises(ValueError, match=complaint) as caught:
         parse_address(text)

@@ -49,7 +49,9 @@ def test_garbage_ends_the_connection_that_it_came_on(
         assert other.is_served()
 
 
-def test_last_words_reach_a_client_that_has_sent_more_by_tls(servers: dict[str, Server]) -> None:
+def test_last_message_reaches_a_client_that_has_sent_more_by_tls(
+    servers: dict[str, Server],
+) -> None:
     """Where the client should close the connection: that alone can't be said there."""
     endpoint = endpoint_of(servers["lock_server_tls"])
     with LockClient(endpoint) as client, friend(endpoint) as other:
@@ -68,7 +70,7 @@ def test_longest_frame_is_taken(lock_client: LockClient) -> None:
     assert lock_client.message() == {}
 
 
-def test_who_says_nothing_is_closed() -> None:
+def test_silent_connection_is_closed() -> None:
     """A stranger, one who says half of it, and a friend who asks nothing; not one who pings."""
     with Serving(handshake=10, idle=100) as running, ExitStack() as connected:
         endpoint = running.endpoint
@@ -153,7 +155,7 @@ def test_failure_of_the_server_ends_the_connection_only(
     assert "could not be answered" in caplog.text
 
 
-def test_what_json_does_not_know_is_not_sent() -> None:
+def test_numbers_that_json_lacks_are_not_sent() -> None:
     """Other languages couldn't read it."""
     with pytest.raises(ValueError, match="JSON"):
         protocol.encode({"ttl": float("inf")})

@@ -61,7 +61,9 @@ def trickling(clients: list[LockClient]) -> Iterator[None]:
         assert not thread.is_alive()
 
 
-def test_oldest_stranger_makes_room_for_who_comes(tight: Server, tight_client: LockClient) -> None:
+def test_oldest_unauthenticated_connection_makes_room_for_a_new_one(
+    tight: Server, tight_client: LockClient
+) -> None:
     """Friends never have to; who is dropped is told so, and the next one may be a friend."""
     endpoint = endpoint_of(tight)
     with ExitStack() as connected:
@@ -78,7 +80,9 @@ def test_oldest_stranger_makes_room_for_who_comes(tight: Server, tight_client: L
         assert all(each.is_served() for each in [*friends, newcomers[0]])
 
 
-def test_friends_are_not_dropped_for_who_comes(tight: Server, tight_client: LockClient) -> None:
+def test_authenticated_clients_are_not_dropped_for_newcomers(
+    tight: Server, tight_client: LockClient
+) -> None:
     """He is told that there is no room, as long as that is so."""
     endpoint = endpoint_of(tight)
     with ExitStack() as connected:
@@ -94,7 +98,7 @@ def test_friends_are_not_dropped_for_who_comes(tight: Server, tight_client: Lock
         assert all(each.is_served() for each in friends)
 
 
-def test_who_was_turned_away_and_stays_takes_nobodys_room(
+def test_turned_away_client_that_stays_takes_no_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """He has time to read why, unless too many have."""
@@ -126,7 +130,7 @@ def full(roomy: Server) -> Iterator[LockClient]:
             client.release(name)
 
 
-def test_who_leaves_answers_unread_is_cut_off(roomy: Server, full: LockClient) -> None:
+def test_client_that_does_not_read_is_disconnected(roomy: Server, full: LockClient) -> None:
     """Before they take much memory, and others are served meanwhile."""
     running = roomy.executor.process
     assert running is not None
@@ -149,7 +153,7 @@ def test_who_leaves_answers_unread_is_cut_off(roomy: Server, full: LockClient) -
     until(lambda: full.ask("status")["connections"] == 1)
 
 
-def test_who_asks_for_much_at_once_lets_others_have_their_turn(
+def test_client_with_many_requests_lets_others_have_their_turn(
     roomy: Server, full: LockClient
 ) -> None:
     """Somebody else's request is not behind thousands."""
@@ -164,7 +168,7 @@ def test_who_asks_for_much_at_once_lets_others_have_their_turn(
         full.release("1234collectPayment", "quick")
 
 
-def test_who_leaves_in_the_midst_of_many_requests_harms_nobody(full: LockClient) -> None:
+def test_client_that_leaves_during_many_requests_does_no_harm(full: LockClient) -> None:
     """By closing, by garbage behind them, and by being told that the server stops."""
     with Serving() as running, friend(running.endpoint) as other:
         with friend(running.endpoint) as gone:

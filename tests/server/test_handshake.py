@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.needs("lock_server", "lock_server_unix")
 
 
-def test_who_knows_the_secret_is_let_in_and_told_the_terms(endpoint: Endpoint) -> None:
+def test_client_with_the_secret_is_let_in_and_told_the_terms(endpoint: Endpoint) -> None:
     """The server proves that it knows it, too."""
     with LockClient(endpoint) as client:
         terms = client.introduce()
@@ -23,7 +23,7 @@ def test_who_knows_the_secret_is_let_in_and_told_the_terms(endpoint: Endpoint) -
         assert client.ask("ping") == {}
 
 
-def test_who_is_turned_away_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_turned_away_client_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """From where he came, and why; not what he said."""
     with Serving() as running, LockClient(running.endpoint) as stranger:
         challenge = stranger.message()["challenge"]
@@ -61,7 +61,7 @@ STRANGE: dict[str, tuple[str, Callable[[dict[str, Any]], bytes]]] = {
 
 
 @pytest.mark.parametrize("how", STRANGE)
-def test_stranger_is_told_why_he_is_not_let_in(each_endpoint: Endpoint, how: str) -> None:
+def test_client_is_told_why_it_is_turned_away(each_endpoint: Endpoint, how: str) -> None:
     """And the connection is closed; others are served meanwhile, and afterwards."""
     code, strange = STRANGE[how]
     with LockClient(each_endpoint) as stranger, friend(each_endpoint) as other:
@@ -72,7 +72,7 @@ def test_stranger_is_told_why_he_is_not_let_in(each_endpoint: Endpoint, how: str
         assert other.is_served()
 
 
-def test_nonce_is_any_text(endpoint: Endpoint) -> None:
+def test_nonce_may_be_any_text(endpoint: Endpoint) -> None:
     """A client that chooses badly risks only that it is deceived itself."""
     with LockClient(endpoint) as client:
         challenge = client.message()["challenge"]
@@ -81,7 +81,7 @@ def test_nonce_is_any_text(endpoint: Endpoint) -> None:
         assert client.message()["proof"] == proof(endpoint.secret, "server", challenge, "\ud800")
 
 
-def test_answer_that_was_overheard_is_of_no_use(endpoint: Endpoint) -> None:
+def test_overheard_answer_is_useless(endpoint: Endpoint) -> None:
     """Each connection has a challenge of its own, those at the same time, too."""
     with LockClient(endpoint) as first, LockClient(endpoint) as second:
         challenges = [first.message()["challenge"], second.message()["challenge"]]

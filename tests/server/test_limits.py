@@ -19,7 +19,7 @@ pytestmark = pytest.mark.needs("lock_server")
 PROCESS = "1" * 32
 
 
-def test_so_many_locks_may_be_held(tight_client: LockClient) -> None:
+def test_number_of_locks_is_limited(tight_client: LockClient) -> None:
     """A waiter for one that isn't there would need room, too; and there is when one is released."""
     for number in range(5):
         assert tight_client.acquire(f"s{number}", ttl=10)
@@ -33,7 +33,7 @@ def test_so_many_locks_may_be_held(tight_client: LockClient) -> None:
         assert tight_client.release(name) == 1
 
 
-def test_so_many_may_wait_for_one_lock(tight: Server, tight_client: LockClient) -> None:
+def test_number_of_waiters_for_one_lock_is_limited(tight: Server, tight_client: LockClient) -> None:
     """Who is there already may join again; and there is room when one leaves."""
     with friend(endpoint_of(tight), PROCESS):
 
@@ -56,7 +56,7 @@ def test_so_many_may_wait_for_one_lock(tight: Server, tight_client: LockClient) 
     tight_client.release("1234collectPayment")
 
 
-def test_so_many_may_wait_for_all_locks_together(tight: Server, tight_client: LockClient) -> None:
+def test_number_of_all_waiters_is_limited(tight: Server, tight_client: LockClient) -> None:
     """For however many locks; who leaves, or gets his lock, makes room."""
     with friend(endpoint_of(tight), PROCESS):
 

@@ -60,7 +60,7 @@ def test_first_locks_are_listed_by_name(many: LockClient) -> None:
     assert many.ask("held", limit=0)["locks"] == []
 
 
-def test_cursor_is_not_sent_back_to_who_has_a_limit(many: LockClient) -> None:
+def test_cursor_is_not_sent_back_with_a_limit(many: LockClient) -> None:
     """Whatever it is: 1e999 would come back as what is no JSON."""
     many.send(b'{"do":"held","limit":1,"cursor":1e999}\n')
     assert many.message()["cursor"] is None
@@ -78,7 +78,7 @@ def test_listing_that_is_left_off_is_forgotten_for_others(many: LockClient) -> N
     assert many.ask("held", cursor="1")["error"] == "refused"
 
 
-def test_page_of_the_longest_names_is_not_too_long_for_who_reads(quiet_client: LockClient) -> None:
+def test_page_of_the_longest_names_is_not_too_long(quiet_client: LockClient) -> None:
     """It is not taken for answers that are left unread."""
     wide = "\U0001f512"
     names = [f"{number:03}".ljust(255, wide) for number in range(PAGE)]

@@ -217,7 +217,7 @@ hellos = st.fixed_dictionaries(
 
 @given(hellos | st.sampled_from(RAW))
 @settings(PATIENT, max_examples=100)
-def test_nonsense_of_strangers_lets_nobody_in(
+def test_nonsense_does_not_authenticate(
     lock_server_without_failures: Server, hello: dict[str, Any] | bytes
 ) -> None:
     """One frame is all that they may say."""
@@ -230,7 +230,7 @@ def test_nonsense_of_strangers_lets_nobody_in(
 
 @given(st.text(st.characters(exclude_categories=()), max_size=8), anything)
 @settings(PATIENT, max_examples=60)
-def test_nonsense_of_who_knows_the_secret_is_a_handshake_or_an_error(
+def test_nonsense_with_the_secret_is_a_handshake_or_an_error(
     lock_server_without_failures: Server, nonce: str, process: object
 ) -> None:
     """Any text is a nonce; the process has to be named as processes are."""

@@ -26,7 +26,7 @@ def join(client: LockClient, process: str, number: int, owner: str, **members: A
     assert answer["left"] is None or answer["left"] >= 0
 
 
-def test_who_waits_is_offered_the_lock_in_order_whatever_his_process(
+def test_waiters_of_several_processes_are_offered_the_lock_in_order(
     quiet_endpoint: Endpoint, quiet_client: LockClient
 ) -> None:
     """The offer comes by itself, on the connection on which his process listens."""
@@ -58,7 +58,7 @@ def test_lock_that_ends_by_itself_is_offered(
         quiet_client.ask("leave", semaphore="1234collectPayment", owner="waiter")
 
 
-def test_what_a_process_waits_for_and_is_bound_to_it_ends_with_its_connection(
+def test_waiters_and_bound_leases_of_a_process_end_with_its_connection(
     quiet_endpoint: Endpoint, quiet_client: LockClient
 ) -> None:
     """At once; what is not bound to it stays."""
@@ -119,7 +119,7 @@ def test_first_connection_of_a_process_may_outlast_the_second(
     until(lambda: quiet_client.ask("status")["connections"] == 1)
 
 
-def test_process_that_was_told_the_end_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_whose_connection_was_ended_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though it hasn't closed its connection yet."""
     monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 60)
     with Serving() as running, friend(running.endpoint) as client:
@@ -133,7 +133,7 @@ def test_process_that_was_told_the_end_is_passed_over(monkeypatch: pytest.Monkey
             assert client.ask("status")["waiters"] == 1
 
 
-def test_who_does_not_take_what_he_is_offered_is_passed_over() -> None:
+def test_waiter_that_ignores_an_offer_is_passed_over() -> None:
     """After a second; he stays in the queue."""
     with Serving() as running:
         with friend(running.endpoint, ONE) as one, friend(running.endpoint, TWO) as two:

@@ -78,7 +78,7 @@ async def replay(lines: list[str]) -> list[str]:
     return said
 
 
-def test_example_is_what_is_said_byte_for_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_example_is_the_conversation_byte_for_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever follows the page is understood, and understands."""
     lines = example()
     challenges = iter(re.findall('challenge":"([0-9a-f]+)', "\n".join(lines)))

@@ -118,7 +118,7 @@ def test_lease_is_renewed_though_the_clock_was_set_back_by_a_year(
     assert holder.acquire("1234collectPayment") == token + 1
 
 
-def test_who_waits_after_a_restart_is_offered_the_lock_when_that_can_be(
+def test_waiter_after_a_restart_is_offered_the_lock_when_it_is_free(
     restarted: Serving, holder: LockClient
 ) -> None:
     """What is free at the end of the grace, and what is not, later."""

@@ -12,7 +12,7 @@ from tests.support.lock_client import ONE, Endpoint, LockClient, Serving, friend
 pytestmark = pytest.mark.needs("lock_server")
 
 
-def test_holder_of_many_locks_is_kept_once() -> None:
+def test_holder_of_many_locks_is_stored_once() -> None:
     """As long as he is one of those of late: the texts of others don't pile up."""
     with Serving() as running, friend(running.endpoint) as client:
         for name in ("first", "second"):
@@ -120,7 +120,7 @@ def test_senseless_request_changes_nothing(
         assert quiet_client.is_served()
 
 
-def test_text_that_can_not_be_is_told_by_its_name(quiet_client: LockClient) -> None:
+def test_error_names_the_invalid_text_and_character(quiet_client: LockClient) -> None:
     """And by the character; what is merely strange is taken."""
     request = {"semaphore": "1234collectPayment", "owner": "me", "ttl": 60}
     error = quiet_client.ask("acquire", holder="a\tb", **request)

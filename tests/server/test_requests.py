@@ -73,7 +73,9 @@ def test_process_that_does_not_listen_is_not_known(
         assert quiet_client.is_served()
 
 
-def test_status_says_what_there_is(quiet_endpoint: Endpoint, quiet_client: LockClient) -> None:
+def test_status_counts_locks_waiters_and_connections(
+    quiet_endpoint: Endpoint, quiet_client: LockClient
+) -> None:
     """For an operator."""
     with friend(quiet_endpoint, ONE):
         quiet_client.acquire("1234collectPayment")

@@ -53,7 +53,7 @@ def test_elapsed_time_is_known_within_one_boot_only(
     assert elapsed(state) == 0
 
 
-def test_where_boots_are_not_told_apart_no_time_has_elapsed(
+def test_elapsed_time_is_zero_without_a_boot_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each start may be another one."""

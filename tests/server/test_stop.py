@@ -15,7 +15,7 @@ from tests.support.lock_servers import start_lock_server, state_file
 pytestmark = pytest.mark.needs("lock_server")
 
 
-def test_everybody_is_told_that_the_server_stops() -> None:
+def test_all_clients_are_told_that_the_server_stops() -> None:
     """Who listens, who doesn't, who is a stranger still, and who sends something just then."""
     with start_lock_server() as running, ExitStack() as connected:
         endpoint = endpoint_of(running)
@@ -67,7 +67,7 @@ def test_nothing_is_answered_that_was_not_saved() -> None:
             assert again.acquire(granted[0], "other") == 0
 
 
-def test_who_connects_while_the_server_stops_is_told_so() -> None:
+def test_client_that_connects_while_the_server_stops_is_told_so() -> None:
     """And is not let in."""
     with Serving() as running:
         running.call(running.service.stop)
@@ -75,7 +75,7 @@ def test_who_connects_while_the_server_stops_is_told_so() -> None:
             assert client.last_word() == "closing"
 
 
-def test_who_leaves_at_that_moment_does_not_keep_others_from_being_told() -> None:
+def test_client_that_leaves_during_the_stop_does_not_harm_others() -> None:
     """What is said to him may be sent, and the connection be gone before it can be closed."""
     stopped = threading.Event()
     with Serving() as running, friend(running.endpoint) as other:
@@ -92,7 +92,7 @@ def test_who_leaves_at_that_moment_does_not_keep_others_from_being_told() -> Non
         assert other.last_word() == "closing"
 
 
-def test_who_was_cut_off_is_told_nothing() -> None:
+def test_aborted_connection_gets_no_message() -> None:
     """Though his connection is still there when the server stops."""
     with Serving() as running, friend(running.endpoint) as client:
         [connection] = running.service.admission.open

@@ -121,7 +121,7 @@ def test_stranger_has_one_time_for_tls_and_the_secret() -> None:
             until(lambda: other.ask("status")["connections"] == 1)
 
 
-def test_who_never_finishes_tls_is_closed_without_a_farewell() -> None:
+def test_unfinished_tls_handshake_is_closed_without_a_message() -> None:
     """He would read no last words, and so needs no time for that."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with Serving(handshake=10, tls=tls) as running, connect_to(running.endpoint.options) as silent:
@@ -134,7 +134,7 @@ def test_who_never_finishes_tls_is_closed_without_a_farewell() -> None:
         assert is_ended(silent)
 
 
-def test_friend_is_told_that_there_is_no_room(small: Server) -> None:
+def test_authenticated_client_is_told_that_there_is_no_room(small: Server) -> None:
     """By TLS, too, though that begins only when the server knows that there is none."""
     endpoint = endpoint_of(small)
     with ExitStack() as connected:
@@ -145,7 +145,7 @@ def test_friend_is_told_that_there_is_no_room(small: Server) -> None:
         assert first.is_served()
 
 
-def test_full_server_bounds_those_who_are_to_be_told(small: Server) -> None:
+def test_full_server_bounds_the_connections_that_it_turns_away(small: Server) -> None:
     """A silent crowd that is turned away takes as much room as may be, for a moment."""
     with ExitStack() as connected:
         first, *_ = [connected.enter_context(friend(endpoint_of(small))) for _ in range(MOST)]
@@ -157,7 +157,7 @@ def test_full_server_bounds_those_who_are_to_be_told(small: Server) -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])
-def test_what_is_sent_before_the_challenge_came_is_answered_after_it(*, tls: bool) -> None:
+def test_request_sent_before_the_challenge_is_answered_after_it(*, tls: bool) -> None:
     """However early it comes: as soon as TLS is there."""
     with flawless_lock_server(tls=tls) as running:
         for _ in range(20):
@@ -167,7 +167,7 @@ def test_what_is_sent_before_the_challenge_came_is_answered_after_it(*, tls: boo
                 assert hasty.message()["error"] == "version"
 
 
-def test_what_comes_along_with_the_end_of_tls_is_answered_after_the_challenge() -> None:
+def test_request_sent_with_the_last_tls_packet_is_answered_after_the_challenge() -> None:
     """In one packet: asyncio passes it on before it says that TLS is there."""
     with flawless_lock_server(tls=True) as running:
         context = ssl.create_default_context(cafile=endpoint_of(running).options["tls_ca"])
@@ -194,7 +194,7 @@ def test_what_comes_along_with_the_end_of_tls_is_answered_after_the_challenge() 
 
 
 @pytest.mark.parametrize("how", ["closed", "reset", "no TLS", "half"])
-def test_who_leaves_during_tls_is_forgotten(how: str) -> None:
+def test_client_that_leaves_during_tls_is_forgotten(how: str) -> None:
     """In order or not, and whatever he said."""
     with flawless_lock_server("--handshake", "60", tls=True) as running:
         with friend(endpoint_of(running)) as other:
@@ -215,7 +215,7 @@ def leave(server: Server, how: str) -> None:
             connection.sendall(b"\x16\x03\x01\x02\x00")
 
 
-def test_who_is_in_the_midst_of_tls_does_not_keep_the_server_from_its_end() -> None:
+def test_unfinished_tls_handshake_does_not_delay_the_stop() -> None:
     """It stops in a moment."""
     with (
         flawless_lock_server("--handshake", "60", tls=True) as running,

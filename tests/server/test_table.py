@@ -17,7 +17,7 @@ from tests.support.lock_tables import LATER, World, assert_sound
 # Who has the lock
 
 
-def test_held_lock_is_nobody_elses_and_its_owner_gets_it_again() -> None:
+def test_held_lock_is_only_granted_to_its_owner_again() -> None:
     """With the same token, and for its ttl from then on."""
     world = World()
     token = world.acquire("one", ttl=10)
@@ -51,7 +51,7 @@ def test_only_the_owner_renews_and_releases() -> None:
     assert len(world.table) == 0
 
 
-def test_lease_ends_after_its_ttl_with_nobodys_help() -> None:
+def test_lease_expires_by_itself() -> None:
     """Not a moment earlier; one without an end doesn't."""
     world = World()
     world.acquire("one", ttl=10)
@@ -83,7 +83,7 @@ def test_table_says_when_to_look_after_it_again() -> None:
     assert world.table.run_due() == 10
 
 
-def test_kept_lock_is_nobodys_until_its_time_has_passed() -> None:
+def test_kept_lock_is_not_granted_until_its_time_has_passed() -> None:
     """Who released it can't renew it, and who waits comes then."""
     world = World()
     token = world.acquire("one")
@@ -184,7 +184,7 @@ def test_clear_takes_all_locks_from_their_holders() -> None:
 # What it takes
 
 
-def test_ends_that_count_no_more_are_not_hoarded() -> None:
+def test_outdated_entries_are_not_hoarded() -> None:
     """Of 100,000 locks that are acquired and given back; and those that count are all there."""
     world = World()
     world.acquire("long", "long", ttl=600)

@@ -125,7 +125,7 @@ def prepared(name: str) -> tuple[World, Callable[[], object]]:
         ("expired and waited for", "lost", 0),
     ],
 )
-def test_release_in_a_finalizer_breaks_no_call_in_the_midst_of_which_it_comes(
+def test_release_in_a_finalizer_breaks_no_call_that_it_interrupts(
     name: str, semaphore: str, owner: str, keep: float
 ) -> None:
     """At whatever step: all is as if it had come after the call, or before it."""
@@ -158,7 +158,7 @@ def test_release_of_the_same_lock_in_a_finalizer_breaks_no_call(name: str) -> No
         assert (world.offered() or world.lock().owner) in waiting
 
 
-def test_lock_that_a_finalizer_gives_back_while_it_is_listed_is_not_listed_as_ended() -> None:
+def test_lock_that_a_finalizer_releases_during_a_listing_is_not_listed_as_expired() -> None:
     """Nor is it saved so."""
     listed: list[LockSnapshot] = []
 
@@ -176,7 +176,7 @@ def test_lock_that_a_finalizer_gives_back_while_it_is_listed_is_not_listed_as_en
     assert {each.remaining for each in listed} == {60}
 
 
-def test_lease_that_a_finalizer_gives_back_while_it_is_renewed_keeps_nobody_out() -> None:
+def test_lease_that_a_finalizer_releases_during_its_renewal_is_free() -> None:
     """The thread that renews it may collect what had it."""
 
     def prepare() -> tuple[World, Callable[[], object]]:
@@ -240,7 +240,7 @@ def test_release_while_a_clock_is_read_breaks_nothing(name: str, clock: str) -> 
     assert world.release("other", "5678collectPayment") is Released.NOT_HELD or releases
 
 
-def test_who_is_woken_may_call_at_once() -> None:
+def test_woken_waiter_may_call_the_table_at_once() -> None:
     """He takes it, or gives it back, or releases another lock, before the call has returned."""
     world = World()
     world.acquire("one")
@@ -267,7 +267,7 @@ def test_who_is_woken_may_call_at_once() -> None:
     assert_sound(world.table)
 
 
-def test_lock_that_changes_hands_at_the_end_of_the_grace_stays_its_new_holders() -> None:
+def test_lock_that_changes_hands_at_the_end_of_the_grace_stays_with_its_new_holder() -> None:
     """Who is woken then may give back one, and another one acquire it."""
     world = World(grace=10)
 

@@ -226,7 +226,7 @@ class Anything(RuleBasedStateMachine):
             }
 
 
-def test_what_is_expected_comes_true_in_a_known_course() -> None:
+def test_model_holds_in_a_fixed_course() -> None:
     """Whatever chance leaves out: offers that are taken, told again, left, missed, disbanded."""
     machine = Anything()
     machine.acquire("1234collectPayment", "one", 60.0, "left")
@@ -266,4 +266,4 @@ Anything.TestCase.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],  # other work on this machine makes it slow
 )
-test_table_is_as_expected_whatever_happens = Anything.TestCase
+test_table_agrees_with_the_model_whatever_happens = Anything.TestCase

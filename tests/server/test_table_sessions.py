@@ -38,7 +38,7 @@ def test_disbanded_party_is_offered_nothing() -> None:
     assert world.queue() == ["alive"]
 
 
-def test_owner_that_joined_again_by_another_party_outlives_the_first() -> None:
+def test_owner_that_joined_again_in_another_session_outlives_the_first() -> None:
     """A process that has a new connection, before its old one is known to be gone."""
     world, old, new = World(), Session(), Session()
     world.acquire("one")
@@ -68,7 +68,7 @@ def test_same_owner_waits_for_two_locks_in_one_session() -> None:
     assert world.queue("5678collectPayment") == []
 
 
-def test_lease_ends_with_the_party_that_renewed_it_last() -> None:
+def test_lease_ends_with_the_session_that_renewed_it_last() -> None:
     """And with none, if it was renewed without; its end is that of its successor with nothing."""
     world, first, second = World(), Session(), Session()
     world.acquire("one", session=first)

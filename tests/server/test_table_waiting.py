@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def test_who_waits_is_served_in_order() -> None:
+def test_waiters_are_served_in_order() -> None:
     """Each is woken when it is his turn, once; nobody else gets the lock meanwhile."""
     world = World()
     tokens = [world.acquire("one")]
@@ -35,7 +35,7 @@ def test_who_waits_is_served_in_order() -> None:
     assert len(world.table.waiters) == len(world.table) == 0
 
 
-def test_lock_that_is_free_is_offered_to_who_joins() -> None:
+def test_free_lock_is_offered_to_a_waiter_that_joins() -> None:
     """At once; it is free again if he doesn't come, and he is offered it again as he waits on."""
     world = World()
     assert world.join("one") == OFFER_SECONDS
@@ -47,7 +47,7 @@ def test_lock_that_is_free_is_offered_to_who_joins() -> None:
     assert world.acquire("newcomer")
 
 
-def test_who_joins_again_keeps_his_place() -> None:
+def test_waiter_that_joins_again_keeps_its_place() -> None:
     """And is woken once more if it is his turn, since he may not have heard of it."""
     world = World(max_waiters=2)
     world.acquire("one")
@@ -61,7 +61,7 @@ def test_who_joins_again_keeps_his_place() -> None:
     assert world.queue() == ["three"]
 
 
-def test_so_many_may_wait_for_one_lock() -> None:
+def test_number_of_waiters_for_one_lock_is_limited() -> None:
     """Who is one too many is told so, rather than that it is held; another lock has its own."""
     world = World(max_waiters=1)
     world.acquire("one")
@@ -75,7 +75,7 @@ def test_so_many_may_wait_for_one_lock() -> None:
     assert world.queue() == ["three"]
 
 
-def test_who_waits_for_nothing_and_leaves_changes_nothing() -> None:
+def test_leave_without_join_changes_nothing() -> None:
     """Nor does a stranger, while somebody holds it."""
     world = World()
     world.table.leave("1234collectPayment", "one")
@@ -88,7 +88,7 @@ def test_who_waits_for_nothing_and_leaves_changes_nothing() -> None:
     assert len(world.table) == 0
 
 
-def test_who_gives_back_what_he_was_offered_waits_no_more() -> None:
+def test_waiter_that_releases_an_offer_leaves_the_queue() -> None:
     """As one whose reply got lost does: it is the next one's."""
     world = World()
     world.acquire("one")
@@ -136,7 +136,7 @@ def let_clear(world: World) -> None:
     "let_end", [let_release, let_expire, let_force_release, let_leave, let_session_end, let_clear]
 )
 @pytest.mark.parametrize("max_locks", [math.inf, 1])
-def test_newcomer_never_overtakes_who_waits(
+def test_newcomer_never_overtakes_a_waiter(
     let_end: Callable[[World], None], max_locks: float
 ) -> None:
     """However the lease ended: it is offered to the first, and to the next if he doesn't come."""
@@ -185,7 +185,7 @@ def test_refused_try_forgets_no_waiters_place() -> None:
     assert world.acquire("two")
 
 
-def test_who_missed_an_offer_comes_after_those_who_are_heard_of() -> None:
+def test_waiter_that_missed_an_offer_comes_after_responsive_ones() -> None:
     """Two who did so keep their order; where nobody else waits, they are offered it again."""
     world = World()
     world.acquire("one")
@@ -204,7 +204,7 @@ def test_who_missed_an_offer_comes_after_those_who_are_heard_of() -> None:
 
 
 @pytest.mark.parametrize("how", ["acquire", "join"])
-def test_who_missed_an_offer_and_is_heard_of_keeps_his_place(how: str) -> None:
+def test_responsive_waiter_that_missed_an_offer_keeps_its_place(how: str) -> None:
     """He was late only: whoever came after him is still behind him."""
     world, session = World(), Session()
     world.acquire("one")
@@ -260,7 +260,7 @@ def test_offer_that_is_given_back_or_taken_away_is_no_silence() -> None:
     assert world.offered() == "four"
 
 
-def test_who_is_not_there_any_more_is_passed_over_at_once() -> None:
+def test_waiter_that_is_gone_is_passed_over_at_once() -> None:
     """His event loop is closed, say: the next one is offered the lock, or it is free."""
     world = World()
     world.acquire("one")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.needs("lock_server")
-def test_ttl_beyond_the_servers_is_refused_with_the_limit() -> None:
+def test_ttl_above_the_servers_is_refused_with_the_limit() -> None:
     """It is no outage, and nobody's lock."""
     with start_lock_server("--max-ttl", "100") as server, locks_of(server) as store:
         with pytest.raises(ValueError, match=r"ttl is from 0\.001 to 100 seconds, not 100\.5"):
@@ -58,7 +58,9 @@ async def renew(store: ServerBackend, leases: list[Any]) -> dict[str, Any]:
 
 @pytest.mark.needs("lock_server")
 @pytest.mark.parametrize("release_on_disconnect", [True, False])
-def test_nothing_to_renew_is_not_asked(lock_server: Server, release_on_disconnect: bool) -> None:
+def test_renewal_of_nothing_sends_no_request(
+    lock_server: Server, release_on_disconnect: bool
+) -> None:
     """Or it is answered at once."""
     with locks_of(lock_server, release_on_disconnect=release_on_disconnect) as store:
         assert store.renew([]) == {}
@@ -96,7 +98,7 @@ def test_more_locks_are_listed_than_fit_into_a_page(lock_server: Server) -> None
 
 
 @pytest.mark.needs("lock_server")
-def test_force_release_of_what_is_held_no_more_is_told_to_nobody(
+def test_force_release_of_a_released_lock_sends_no_signal(
     lock_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The operator came too late."""

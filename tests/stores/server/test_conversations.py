@@ -75,14 +75,14 @@ def test_connection_that_is_closed_at_that_moment_is_replaced_for_tasks() -> Non
         assert asyncio.run(ask(store)) == PONG
 
 
-def test_last_words_are_the_answer_to_all_that_was_asked() -> None:
+def test_last_message_answers_all_requests() -> None:
     """So that all of it is asked again."""
     requests: list[dict[str, Any]] = [{"do": "status"}] * 2
     with conversations([IDLE, {}], [PONG, PONG]) as store:
         assert store.server.ask_several(requests, clocks.monotonic() + PATIENCE) == [PONG, PONG]
 
 
-def test_connection_with_last_words_is_not_used_again() -> None:
+def test_connection_with_a_last_message_is_not_used_again() -> None:
     """Though its end may come later."""
     closing = {"error": "closing", "text": "The server stops."}
     with conversations([closing, {}], [PONG]) as store:
@@ -108,7 +108,7 @@ def test_server_that_does_not_know_the_secret_is_not_trusted() -> None:
         (b"", "the server closed the connection"),
     ],
 )
-def test_what_is_no_lock_server_of_ours_is_unavailable(greeting: bytes, message: str) -> None:
+def test_unknown_servers_are_unavailable(greeting: bytes, message: str) -> None:
     """And told nothing."""
 
     def serve() -> None:

@@ -61,7 +61,7 @@ def test_server_closes_idle_connections_and_the_next_call_just_works() -> None:
         assert lease.release()
 
 
-def test_who_waits_keeps_the_connection_on_which_nothing_is_said(
+def test_waiting_process_keeps_its_silent_connection(
     threads: ThreadPoolExecutor,
     joined: list[QueuedPlace],
     pings: list[object],

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.needs("lock_server")
 @pytest.mark.parametrize("option", [True, False])
-def test_who_needs_the_listener_of_a_server_that_is_down_is_told_at_once(
+def test_unreachable_server_is_reported_at_once_where_the_listener_is_needed(
     option: bool, unused_port: int
 ) -> None:
     """Not only when his time is over."""
@@ -55,7 +55,7 @@ def test_who_needs_the_listener_of_a_server_that_is_down_is_told_at_once(
 
 
 @pytest.mark.needs("lock_server")
-def test_who_needs_the_listener_of_a_server_that_is_paused_is_told_in_time() -> None:
+def test_paused_server_is_reported_in_time_where_the_listener_is_needed() -> None:
     """Also if he is the first for whom this process would listen."""
     with start_lock_server() as server, locks_of(server, store_timeout=0.3) as store:
         with server.paused():
@@ -101,7 +101,7 @@ def test_process_that_the_server_does_not_know_listens_anew(lock_server: Server)
 
 
 @pytest.mark.needs("lock_server")
-def test_process_that_the_server_forgets_again_and_again_is_told(
+def test_process_that_the_server_forgets_repeatedly_gets_an_error(
     lock_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gives up after a few times."""

@@ -83,7 +83,7 @@ def test_lease_with_the_ttl_of_an_earlier_server_keeps_its_end(
 
 
 @pytest.mark.needs("lock_server")
-def test_holder_keeps_a_lease_that_is_longer_than_the_server_lets_it_be() -> None:
+def test_holder_keeps_a_lease_above_the_servers_max_ttl() -> None:
     """It ends when it would, and isn't lost before."""
     with start_lock_server("--max-ttl", "60") as server, locks_of(server) as store:
         lease = acquire(ALIAS, ttl=60)
@@ -102,7 +102,7 @@ def test_holder_keeps_a_lease_that_is_longer_than_the_server_lets_it_be() -> Non
 
 
 @pytest.mark.needs("lock_server")
-def test_holder_is_told_why_his_lease_is_not_renewed(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_says_why_a_lease_is_not_renewed(caplog: pytest.LogCaptureFixture) -> None:
     """By a server that was started again with a shorter --max-ttl: once, and he keeps his lease."""
     with start_lock_server("--max-ttl", "3600") as before:
         with locks_of(before):

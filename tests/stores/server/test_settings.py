@@ -77,14 +77,14 @@ def test_secret_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
         ServerBackend(ALIAS, secret_file=str(file))
 
 
-def test_elsewhere_is_spoken_to_by_tls() -> None:
+def test_other_machines_need_tls() -> None:
     """With the system's authorities, unless others are given."""
     assert ServerBackend(ALIAS, address="10.0.0.1:7433", secret=SECRET, tls=True).tls
 
 
 @pytest.mark.needs("lock_server")
 @pytest.mark.parametrize(("ttl", "ids"), [(600, []), (600.5, ["distlock.E004"])])
-def test_ttl_beyond_the_servers_is_told_by_the_checks_of_a_deployment(
+def test_ttl_above_the_servers_is_reported_by_the_deployment_checks(
     ttl: float, ids: list[str]
 ) -> None:
     """Only then: a plain check asks no server."""

@@ -64,7 +64,7 @@ def warm(store: ServerBackend) -> None:
     until(has_answered)
 
 
-def test_late_answer_is_nobodys(
+def test_late_answer_is_discarded(
     spare_lock_server: Server, lock_server_proxy: LockServerProxy, threads: ThreadPoolExecutor
 ) -> None:
     """Who asks next has another connection."""

@@ -59,7 +59,7 @@ def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
         run(main(proxy))
 
 
-def test_who_could_not_leave_leaves_later(
+def test_waiter_that_could_not_leave_leaves_later(
     patient_lock_server: Server,
     patient_lock_server_store: ServerBackend,
     threads: ThreadPoolExecutor,
@@ -85,7 +85,7 @@ def test_who_could_not_leave_leaves_later(
         assert stays.result(30).release()
 
 
-def test_who_could_not_leave_is_forgotten_though_nothing_is_offered(
+def test_waiter_that_could_not_leave_is_removed_without_an_offer(
     patient_lock_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread goes on saying it, if that fails too, and loses nothing for that."""
@@ -106,7 +106,7 @@ def test_who_could_not_leave_is_forgotten_though_nothing_is_offered(
         assert lease.release()
 
 
-def test_who_gave_back_what_he_was_offered_stands_in_line_again(
+def test_waiter_that_released_an_offer_joins_again(
     patient_lock_server_store: ServerBackend,
     threads: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
@@ -134,7 +134,7 @@ def test_who_gave_back_what_he_was_offered_stands_in_line_again(
     waits.leave(granted=False)
 
 
-def test_who_joined_again_as_he_was_granted_the_lock_waits_no_more(
+def test_waiter_that_joined_again_as_it_was_granted_the_lock_leaves_the_queue(
     patient_lock_server_store: ServerBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else he would be offered it once more, after having given it back."""
