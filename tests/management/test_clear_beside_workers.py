@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db(databases="__all__")
 
 @pytest.fixture
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each lock be a batch of its own."""
+    """Make each lock a batch of its own."""
     monkeypatch.setattr(cleaning, "BATCH", 1)
     monkeypatch.setattr(cleaning, "PAGE", 1)
 

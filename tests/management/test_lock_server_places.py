@@ -1,4 +1,4 @@
-"""Where the command's server is: its address, its files, and who may use them."""
+"""Where the command's server is: its address and its files, and their permissions."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_secret_in_a_file_may_be_any_bytes(place: Place) -> None:
             assert store.status()["locks"] == 0
 
 
-# Files, and who may use them
+# Files, and their permissions
 
 
 def others_can_connect(path: Path) -> bool:
@@ -105,7 +105,7 @@ def others_can_connect(path: Path) -> bool:
 
 
 def test_unix_socket_is_for_its_user_alone(unix_place: Place) -> None:
-    """Though the mask of the process would let others in. So is the state."""
+    """Even if the process's umask would let others in. So is the state file."""
     with unix_place.start(begin=shell("umask 0")) as running:
         running.serve()
         assert stat.S_IMODE(unix_place.socket.stat().st_mode) == 0o600
@@ -127,7 +127,7 @@ def test_others_can_not_connect_to_the_unix_socket(unix_place: Place) -> None:
 
 
 def test_dead_servers_socket_is_replaced(unix_place: Place) -> None:
-    """Else nobody could start it again after a crash."""
+    """Otherwise it couldn't be started again after a crash."""
     with unix_place.start() as running:
         running.serve()
         running.kill()
@@ -138,7 +138,7 @@ def test_dead_servers_socket_is_replaced(unix_place: Place) -> None:
 
 
 def test_file_in_the_place_of_the_socket_is_kept(unix_place: Place) -> None:
-    """Somebody mistook the path."""
+    """The path may be a mistake."""
     unix_place.socket.write_text("precious")
     with unix_place.start() as refused:
         assert refused.refusal() == (

@@ -1,4 +1,4 @@
-"""What the command tells of a server that runs, by --status."""
+"""What the command prints of a running server, by --status."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.once
 
 
 def status_of(server: Server, *arguments: str) -> list[str]:
-    """Return the lines that tell what the server holds."""
+    """Return the lines of the server's status."""
     options = server.settings["OPTIONS"]
     place = "--bind", options["address"], "--secret-file", options["secret_file"]
     return said("--status", *place, *arguments).splitlines()
@@ -48,7 +48,7 @@ def test_status_of_a_new_server_shows_no_locks(place: Place) -> None:
 
 
 def test_status_lists_twenty_locks_and_counts_the_others(place: Place) -> None:
-    """By name, with who holds each and how long; kept ones and waiters, too."""
+    """By name, with the holder of each and the time left; kept ones and waiters, too."""
     with place.start("--no-grace", "--max-ttl", "3600") as running:
         running.serve()
         place.acquire(*(f"{number:02}" for number in range(20)), ttl=3600)
@@ -100,7 +100,7 @@ def test_status_works_by_tls_however_the_server_is_given(tmp_path: Path) -> None
 
 
 def test_unneeded_settings_may_be_wrong(place: Place) -> None:
-    """On the server's host, say, where the site's own files aren't."""
+    """For instance on the server's host, without the site's own files."""
     with place.start() as running:
         running.serve()
         for distlock in (

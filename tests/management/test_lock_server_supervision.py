@@ -1,4 +1,4 @@
-"""The command's server under systemd, and what is told to it."""
+"""The command's server under systemd, and its notifications."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.once
 def test_systemd_is_notified_when_the_server_is_ready_and_when_it_stops(
     place: Place, abstract: bool
 ) -> None:
-    """By a path, or by a name that is in no directory. Ready is also who grants nothing yet."""
+    """By a path, or an abstract name. A server that grants nothing yet is ready, too."""
     name = f"distlock-{secrets.token_hex()}"
     path = f"\0{name}" if abstract else str(place.directory / "notify")
     variable = f"@{name}" if abstract else path
@@ -44,7 +44,7 @@ def test_systemd_that_hears_nothing_does_no_harm(place: Place) -> None:
 
 
 def test_port_in_use_is_refused(place: Place) -> None:
-    """The line says which, and whoever supervises it isn't told that it is ready."""
+    """The error names it, and systemd isn't notified that the server is ready."""
     with (
         told_systemd(place.directory / "notify") as told,
         socket.create_server((HOST, int(place.address.rpartition(":")[2]))),

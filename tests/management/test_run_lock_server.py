@@ -54,7 +54,7 @@ AT = ("--bind", f"{HOST}:7433")
 def test_address_and_secret_come_from_options_or_one_entry_of_the_settings(
     distlock: dict[str, Any], arguments: tuple[str, ...], complaint: str
 ) -> None:
-    """What is wrong with an entry that would tell is said, and not that there is none."""
+    """The error says what is wrong with such an entry, rather than that there is none."""
     with pytest.raises(CommandError, match=complaint):
         said(*arguments, **distlock)
 
@@ -66,7 +66,7 @@ def test_settings_that_are_no_dict_are_refused() -> None:
 
 
 def test_repr_shows_no_secret() -> None:
-    """Nor have its locks, and who waits, the owners' secrets."""
+    """Nor do locks and waiters show the owners' secrets."""
     site = ServerConfig(
         address=Address("localhost", 7433),
         secret=SECRET.encode(),

@@ -72,7 +72,7 @@ def lock_client(endpoint: Endpoint) -> Iterator[LockClient]:
 
 @pytest.fixture(scope="module")
 def roomy() -> Iterator[Server]:
-    """Run a server that waits a minute for who connects to introduce himself."""
+    """Run a server that allows a minute for the handshake."""
     with flawless_lock_server("--handshake", "60") as running:
         yield running
 

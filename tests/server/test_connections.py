@@ -71,7 +71,7 @@ def test_longest_frame_is_taken(lock_client: LockClient) -> None:
 
 
 def test_silent_connection_is_closed() -> None:
-    """A stranger, one who says half of it, and a friend who asks nothing; not one who pings."""
+    """With no handshake, half of one, or no requests after one; but not with pings."""
     with Serving(handshake=10, idle=100) as running, ExitStack() as connected:
         endpoint = running.endpoint
         silent, slow = (connected.enter_context(LockClient(endpoint)) for _ in range(2))

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.needs("lock_server")
 
 
 def test_crowd_of_idle_and_slow_connections_keeps_nobody_from_locks(roomy: Server) -> None:
-    """A thousand say nothing, half of them friends; fifty say something now and then."""
+    """A thousand are silent, half of them authenticated; fifty send a byte now and then."""
     endpoint = endpoint_of(roomy)
     with ExitStack() as connected, friend(endpoint) as client:
         for connect in (LockClient, friend):
@@ -41,7 +41,7 @@ def test_crowd_of_idle_and_slow_connections_keeps_nobody_from_locks(roomy: Serve
 
 @contextmanager
 def trickling(clients: list[LockClient]) -> Iterator[None]:
-    """Let these send a byte now and then in the block; at least three each."""
+    """Send a byte now and then on these connections in the block; at least three each."""
     stop = threading.Event()
 
     def trickle() -> None:
@@ -64,7 +64,7 @@ def trickling(clients: list[LockClient]) -> Iterator[None]:
 def test_oldest_unauthenticated_connection_makes_room_for_a_new_one(
     tight: Server, tight_client: LockClient
 ) -> None:
-    """Friends never have to; who is dropped is told so, and the next one may be a friend."""
+    """Authenticated ones never do; one that is dropped is told why."""
     endpoint = endpoint_of(tight)
     with ExitStack() as connected:
         friends = [tight_client, *(connected.enter_context(friend(endpoint)) for _ in range(2))]
@@ -83,7 +83,7 @@ def test_oldest_unauthenticated_connection_makes_room_for_a_new_one(
 def test_authenticated_clients_are_not_dropped_for_newcomers(
     tight: Server, tight_client: LockClient
 ) -> None:
-    """He is told that there is no room, as long as that is so."""
+    """Newcomers are told that there is no room, as long as that is so."""
     endpoint = endpoint_of(tight)
     with ExitStack() as connected:
         friends = [tight_client, *(connected.enter_context(friend(endpoint)) for _ in range(9))]
@@ -101,7 +101,7 @@ def test_authenticated_clients_are_not_dropped_for_newcomers(
 def test_turned_away_client_that_stays_takes_no_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """He has time to read why, unless too many have."""
+    """It has time to read why, unless too many do."""
     monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 60)
     with Serving(max_connections=3) as running, ExitStack() as connected:
         endpoint = running.endpoint
@@ -169,7 +169,7 @@ def test_client_with_many_requests_lets_others_have_their_turn(
 
 
 def test_client_that_leaves_during_many_requests_does_no_harm(full: LockClient) -> None:
-    """By closing, by garbage behind them, and by being told that the server stops."""
+    """By closing, by garbage at the end, and by the stop of the server."""
     with Serving() as running, friend(running.endpoint) as other:
         with friend(running.endpoint) as gone:
             gone.send(line({"do": "held"}) * 5_000)

@@ -1,4 +1,4 @@
-"""The handshake with a lock server: who is let in, and who is turned away."""
+"""The handshake with a lock server: which clients are let in, and which are turned away."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_client_with_the_secret_is_let_in_and_told_the_terms(endpoint: Endpoint)
 
 
 def test_turned_away_client_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """From where he came, and why; not what he said."""
+    """With its address and the reason, but not with its message."""
     with Serving() as running, LockClient(running.endpoint) as stranger:
         challenge = stranger.message()["challenge"]
         hello = stranger.hello(challenge, answer="0" * 64)

@@ -34,7 +34,7 @@ def test_number_of_locks_is_limited(tight_client: LockClient) -> None:
 
 
 def test_number_of_waiters_for_one_lock_is_limited(tight: Server, tight_client: LockClient) -> None:
-    """Who is there already may join again; and there is room when one leaves."""
+    """A waiter may join again; and there is room when one leaves."""
     with friend(endpoint_of(tight), PROCESS):
 
         def join(owner: str) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def test_number_of_waiters_for_one_lock_is_limited(tight: Server, tight_client: 
 
 
 def test_number_of_all_waiters_is_limited(tight: Server, tight_client: LockClient) -> None:
-    """For however many locks; who leaves, or gets his lock, makes room."""
+    """For however many locks; a waiter that leaves, or gets its lock, makes room."""
     with friend(endpoint_of(tight), PROCESS):
 
         def join(semaphore: str, owner: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def test_all_locks_are_listed_page_by_page(many: LockClient) -> None:
 
 
 def test_first_locks_are_listed_by_name(many: LockClient) -> None:
-    """With what there is to say of each, but not with its owner."""
+    """With all of each lock but its owner."""
     answer = many.ask("held", prefix="b", limit=3)
     assert [lock[0] for lock in answer["locks"]] == ["b0001", "b0002", "b0003"]
     assert answer["cursor"] is None
@@ -67,7 +67,7 @@ def test_cursor_is_not_sent_back_with_a_limit(many: LockClient) -> None:
 
 
 def test_listing_that_is_left_off_is_forgotten_for_others(many: LockClient) -> None:
-    """Sixteen may be under way; who goes on with an older one is told to begin anew."""
+    """Sixteen may be under way; an older one is refused."""
     cursors = [many.ask("held")["cursor"] for _ in range(17)]
     assert many.ask("held", cursor=cursors[0])["error"] == "refused"
     answers = [many.ask("held", cursor=cursor) for cursor in cursors[1:]]

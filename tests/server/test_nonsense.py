@@ -198,7 +198,7 @@ def nonsense(lock_server_without_failures: Server) -> Iterator[Nonsense]:
 def test_nonsense_is_an_error_and_grants_nothing(
     nonsense: Nonsense, values: list[Any], seed: int
 ) -> None:
-    """Whatever is said by who knows the secret."""
+    """Whatever an authenticated client sends."""
     random = Random(seed)
     for _ in range(100):
         nonsense.send(compose(random, values), escaped=random.random() < 0.5)
@@ -220,7 +220,7 @@ hellos = st.fixed_dictionaries(
 def test_nonsense_does_not_authenticate(
     lock_server_without_failures: Server, hello: dict[str, Any] | bytes
 ) -> None:
-    """One frame is all that they may say."""
+    """An unauthenticated client may send only one frame."""
     with LockClient(endpoint_of(lock_server_without_failures)) as client:
         client.message()
         frame = hello if isinstance(hello, bytes) else json.dumps(hello).encode()

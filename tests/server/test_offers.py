@@ -15,7 +15,7 @@ pytestmark = pytest.mark.needs("lock_server")
 
 
 def join(client: LockClient, process: str, number: int, owner: str, **members: Any) -> None:
-    """Let one of the process wait for the lock."""
+    """Add a waiter of this process to the queue."""
     request = {
         "semaphore": "1234collectPayment",
         "owner": owner,
@@ -29,7 +29,7 @@ def join(client: LockClient, process: str, number: int, owner: str, **members: A
 def test_waiters_of_several_processes_are_offered_the_lock_in_order(
     quiet_endpoint: Endpoint, quiet_client: LockClient
 ) -> None:
-    """The offer comes by itself, on the connection on which his process listens."""
+    """Each offer is sent on the connection on which the waiter's process listens."""
     quiet_client.acquire("1234collectPayment", "holder")
     with friend(quiet_endpoint, ONE) as one, friend(quiet_endpoint, TWO) as two:
         waiting = [(one, ONE, 7), (two, TWO, 7), (one, ONE, 8), (two, TWO, 6)]
@@ -102,7 +102,7 @@ def test_second_connection_of_a_process_takes_over(
         assert second.message() == {"offer": 1}
         assert first.offers == []
         join(quiet_client, ONE, 3, "waiter")
-        assert second.message() == {"offer": 3}  # he may not have heard of the first one
+        assert second.message() == {"offer": 3}  # it may have missed the first one
     until(lambda: quiet_client.ask("status")["locks"] == 0)
 
 
@@ -134,7 +134,7 @@ def test_process_whose_connection_was_ended_is_passed_over(monkeypatch: pytest.M
 
 
 def test_waiter_that_ignores_an_offer_is_passed_over() -> None:
-    """After a second; he stays in the queue."""
+    """After a second; it stays in the queue."""
     with Serving() as running:
         with friend(running.endpoint, ONE) as one, friend(running.endpoint, TWO) as two:
             one.acquire("1234collectPayment", "holder")

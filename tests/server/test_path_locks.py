@@ -70,7 +70,7 @@ def test_successor_can_not_start_before_a_slow_stop_is_over(unix_place: Place) -
 
 
 def pause_in_stop(running: Command, place: Place) -> None:
-    """Let a server stop so far that it has no socket any more, and no farther for now."""
+    """Pause a server during its stop, when it has removed its socket."""
     running.process.terminate()
     until(lambda: not place.socket.exists())
     strike(running.process, signal.SIGSTOP)

@@ -79,7 +79,7 @@ async def replay(lines: list[str]) -> list[str]:
 
 
 def test_example_is_the_conversation_byte_for_byte(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever follows the page is understood, and understands."""
+    """A client that follows the page works."""
     lines = example()
     challenges = iter(re.findall('challenge":"([0-9a-f]+)', "\n".join(lines)))
     monkeypatch.setattr(handshake, "new_nonce", lambda: next(challenges))

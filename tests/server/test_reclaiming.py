@@ -22,7 +22,7 @@ HOUR = 3_600_000_000
 
 
 def test_nothing_is_granted_after_a_start_without_a_table() -> None:
-    """Who asks is told that it is no answer; the status says for how long."""
+    """Requests are refused, not answered; the status says for how long."""
     with start_lock_server("--max-ttl", "1000", grace=True) as running:
         with friend(endpoint_of(running)) as client:
             answer = client.ask("acquire", semaphore="1234collectPayment", owner="me", ttl=60)
@@ -74,7 +74,7 @@ def test_holders_reclaim_what_they_have_and_the_highest_token_wins(
 def test_token_that_cannot_have_been_granted_is_not_taken_from_a_holder(
     restarted: Serving, holder: LockClient
 ) -> None:
-    """Who knows the secret could else keep all others from renewing what they get later."""
+    """Otherwise one client could keep all others from renewing later leases."""
     now = time.time_ns() // 1000
     believed, beyond = now + 23 * HOUR, now + 25 * HOUR
     leases = [
@@ -161,7 +161,7 @@ def test_lease_that_was_released_is_not_reclaimed(restarted: Serving, holder: Lo
 
 
 def test_lease_that_was_taken_away_is_not_reclaimed(restarted: Serving, holder: LockClient) -> None:
-    """By the next renewal of who had it; but one with a higher token is."""
+    """By its former holder's next renewal; but one with a higher token is."""
     assert holder.renew(["1234collectPayment", "me", 300, 7, ""]) == [True]
     assert holder.ask("force_release", semaphore="1234collectPayment", token=7) == {"released": 1}
     assert holder.renew(["1234collectPayment", "me", 300, 7, ""]) == [False]
@@ -178,7 +178,7 @@ def test_lease_that_had_ended_is_not_released(holder: LockClient, members: dict[
 def test_release_after_a_restart_does_not_take_the_lock_from_its_successor(
     holder: LockClient,
 ) -> None:
-    """Who has it by a higher token."""
+    """The successor has a higher token."""
     assert holder.renew(["1234collectPayment", "successor", 300, 8, ""]) == [True]
     assert holder.release("1234collectPayment", token=7, left=100) == 0
     assert holder.renew(["1234collectPayment", "successor", 300, 8, ""]) == [True]

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.needs("lock_server")
 
 
 def test_holder_of_many_locks_is_stored_once() -> None:
-    """As long as he is one of those of late: the texts of others don't pile up."""
+    """As long as it is recent: the texts of others don't pile up."""
     with Serving() as running, friend(running.endpoint) as client:
         for name in ("first", "second"):
             client.acquire(name, holder="a host and its process")
@@ -111,7 +111,7 @@ SENSELESS: dict[str, dict[str, Any]] = {
 def test_senseless_request_changes_nothing(
     quiet_endpoint: Endpoint, quiet_client: LockClient, what: str
 ) -> None:
-    """It is told so, and the connection goes on."""
+    """The error says so, and the connection stays open."""
     with friend(quiet_endpoint, ONE):
         quiet_client.send(line(SENSELESS[what]))
         error = quiet_client.message()
@@ -146,7 +146,7 @@ SENSELESS_LEASES: dict[str, Any] = {
 
 @pytest.mark.parametrize("what", SENSELESS_LEASES)
 def test_senseless_lease_costs_those_beside_it_nothing(quiet_client: LockClient, what: str) -> None:
-    """It is told so, and they are renewed."""
+    """The error says so, and the others are renewed."""
     token = quiet_client.acquire("1234collectPayment")
     leases = [
         ["1234collectPayment", "me", 100, token, ""],

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.needs("lock_server")
 
 
 def test_lock_is_acquired_renewed_and_released_by_its_owner_only(quiet_client: LockClient) -> None:
-    """Whoever asks for it on whichever connection."""
+    """On whichever connection."""
     token = quiet_client.acquire("1234collectPayment", "one", holder="host")
     assert quiet_client.acquire("1234collectPayment", "two") == 0
     assert quiet_client.acquire("1234collectPayment", "one") == token
@@ -44,7 +44,7 @@ def test_lock_is_kept_from_everybody_for_a_while() -> None:
 
 
 def test_lock_is_taken_away_by_its_token_only(quiet_client: LockClient) -> None:
-    """The holder is told so when it renews."""
+    """The holder learns of it when it renews."""
     token = quiet_client.acquire("1234collectPayment")
     taken = [
         quiet_client.ask("force_release", semaphore="1234collectPayment", token=number)["released"]

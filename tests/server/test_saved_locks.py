@@ -49,7 +49,7 @@ def test_orderly_stop_saves_the_locks_for_the_next_server(
 
 
 def test_offer_is_not_saved(place: Place) -> None:
-    """Who waits comes again; until then nobody has the lock."""
+    """The waiter joins again; until then nobody has the lock."""
     with place.start(*FRESH) as running:
         running.serve()
         place.acquire("1234collectPayment", "5678collectPayment")

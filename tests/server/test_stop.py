@@ -1,4 +1,4 @@
-"""The orderly stop of a lock server: everybody is told, and nothing is lost."""
+"""The orderly stop of a lock server: all clients are told, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.needs("lock_server")
 
 
 def test_all_clients_are_told_that_the_server_stops() -> None:
-    """Who listens, who doesn't, who is a stranger still, and who sends something just then."""
+    """With and without a listening process, without a handshake, and in the middle of a request."""
     with start_lock_server() as running, ExitStack() as connected:
         endpoint = endpoint_of(running)
         clients = [connected.enter_context(friend(endpoint, process)) for process in (ONE, None)]
@@ -37,7 +37,7 @@ def saved(directory: Any) -> list[list[Any]]:
 
 
 def test_nothing_is_answered_that_was_not_saved() -> None:
-    """Whoever was granted a lock before the stop has it after the next start."""
+    """A lock that was granted before the stop is held after the next start."""
     with start_lock_server() as running, friend(endpoint_of(running)) as client:
         granted: list[str] = []
         begun = threading.Event()
@@ -76,7 +76,7 @@ def test_client_that_connects_while_the_server_stops_is_told_so() -> None:
 
 
 def test_client_that_leaves_during_the_stop_does_not_harm_others() -> None:
-    """What is said to him may be sent, and the connection be gone before it can be closed."""
+    """The message may be sent, and the connection be gone before it can be closed."""
     stopped = threading.Event()
     with Serving() as running, friend(running.endpoint) as other:
         leaving = [friend(running.endpoint) for _ in range(5)]
@@ -93,7 +93,7 @@ def test_client_that_leaves_during_the_stop_does_not_harm_others() -> None:
 
 
 def test_aborted_connection_gets_no_message() -> None:
-    """Though his connection is still there when the server stops."""
+    """Though its connection is still there when the server stops."""
     with Serving() as running, friend(running.endpoint) as client:
         [connection] = running.service.admission.open
 

@@ -1,4 +1,4 @@
-"""Strangers at a lock server: they take no room from who knows the secret, nor fill its log."""
+"""Unauthenticated connections: they take no room from other clients, and don't fill the log."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def lines(server: Server, text: str) -> list[str]:
 
 
 def test_silent_crowd_is_counted_before_tls(small: Server) -> None:
-    """Each new one takes the place of the oldest; who knows the secret gets in at once."""
+    """Each new one replaces the oldest; a client with the secret gets in at once."""
     unused = descriptors(small)
     with friend(endpoint_of(small)) as earlier, crowd(small):
         began = time.monotonic()
@@ -78,14 +78,14 @@ def test_silent_crowd_is_counted_before_tls(small: Server) -> None:
             assert newcomer.is_served()
         assert time.monotonic() - began < 5
         assert earlier.ask("status")["connections"] <= MOST
-        # Those who are told why they have to go are as many again.
+        # As many again may be about to close.
         assert descriptors(small) <= unused + 2 * MOST + 10
         assert earlier.is_served()
     until(lambda: descriptors(small) <= unused)
 
 
 def test_oldest_in_a_silent_crowd_goes_first(small: Server) -> None:
-    """Those who came last are still there."""
+    """The last ones are still open."""
     with crowd(small, MOST + 5) as connected, friend(endpoint_of(small)):
         assert all(is_ended(each) for each in connected[:6])
         assert not any(has_ended(each) for each in connected[10:])
@@ -109,7 +109,7 @@ def has_ended(connection: socket.socket) -> bool:
 
 
 def test_stranger_has_one_time_for_tls_and_the_secret() -> None:
-    """Who never finishes the handshake of TLS is closed then, and so is who stops after it."""
+    """A connection is closed then, whether TLS is unfinished or only the secret is missing."""
     with flawless_lock_server("--handshake", "1", tls=True) as running:
         began = time.monotonic()
         with crowd(running, 1) as [silent], LockClient(endpoint_of(running)) as stranger:
@@ -122,7 +122,7 @@ def test_stranger_has_one_time_for_tls_and_the_secret() -> None:
 
 
 def test_unfinished_tls_handshake_is_closed_without_a_message() -> None:
-    """He would read no last words, and so needs no time for that."""
+    """The client couldn't read a message, and so needs no time for that."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with Serving(handshake=10, tls=tls) as running, connect_to(running.endpoint.options) as silent:
         until(lambda: len(running.service.admission.open) == 1)
@@ -195,7 +195,7 @@ def test_request_sent_with_the_last_tls_packet_is_answered_after_the_challenge()
 
 @pytest.mark.parametrize("how", ["closed", "reset", "no TLS", "half"])
 def test_client_that_leaves_during_tls_is_forgotten(how: str) -> None:
-    """In order or not, and whatever he said."""
+    """Whether it closes or resets the connection, and whatever it sent."""
     with flawless_lock_server("--handshake", "60", tls=True) as running:
         with friend(endpoint_of(running)) as other:
             for _ in range(20):
@@ -227,7 +227,7 @@ def test_unfinished_tls_handshake_does_not_delay_the_stop() -> None:
 
 
 def test_server_without_descriptors_closes_strangers_and_goes_on(small: Server) -> None:
-    """Who knows the secret gets in, and the log has a line a second."""
+    """A client with the secret gets in, and the log has one line a second."""
     process = process_of(small)
     soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
     began, logged = time.monotonic(), len(lines(small, ""))

@@ -1,4 +1,4 @@
-"""The table of locks: who has which, what becomes of it as time passes, and what it takes."""
+"""The lock table: acquisition, expiry, release, and how much memory it takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django_distlock.server.locks import LockSnapshot
 from django_distlock.server.table import LockTable
 from tests.support.lock_tables import LATER, World, assert_sound
 
-# Who has the lock
+# Holders
 
 
 def test_held_lock_is_only_granted_to_its_owner_again() -> None:
@@ -31,7 +31,7 @@ def test_held_lock_is_only_granted_to_its_owner_again() -> None:
 
 
 def test_only_the_owner_renews_and_releases() -> None:
-    """A stranger changes nothing, nor does who has lost it, before and after it is another's."""
+    """Neither another owner nor a former one changes anything, before and after the next grant."""
     world = World()
     assert not world.table.renew("1234collectPayment", "one", 60)
     assert world.release("one") is Released.NOT_HELD
@@ -84,7 +84,7 @@ def test_table_says_when_to_look_after_it_again() -> None:
 
 
 def test_kept_lock_is_not_granted_until_its_time_has_passed() -> None:
-    """Who released it can't renew it, and who waits comes then."""
+    """Its former owner can't renew it, and the next waiter gets it then."""
     world = World()
     token = world.acquire("one")
     world.join("two")
@@ -147,7 +147,7 @@ def test_locks_are_described_by_their_names() -> None:
 
 
 def test_most_locks_that_there_may_be_are_no_reason_to_lose_one() -> None:
-    """More are refused, and not told to be held; who has one gets it again, renews and returns."""
+    """More are refused, not reported as held; the owner of one acquires it again and renews it."""
     world = World(max_locks=2)
     token = world.acquire("one")
     world.acquire("one", "5678collectPayment", ttl=10)
@@ -162,7 +162,7 @@ def test_most_locks_that_there_may_be_are_no_reason_to_lose_one() -> None:
 
 
 def test_clear_takes_all_locks_from_their_holders() -> None:
-    """Who waits is next, and keeps what he was offered before; what was kept is free, too."""
+    """Waiters are offered them, or keep an earlier offer; kept locks are free, too."""
     world = World()
     world.acquire("one")
     world.join("two", "three")
@@ -185,7 +185,7 @@ def test_clear_takes_all_locks_from_their_holders() -> None:
 
 
 def test_outdated_entries_are_not_hoarded() -> None:
-    """Of 100,000 locks that are acquired and given back; and those that count are all there."""
+    """After 100,000 acquisitions and releases; and those that count are all there."""
     world = World()
     world.acquire("long", "long", ttl=600)
     world.acquire("endless", "endless", ttl=math.inf)
@@ -224,7 +224,7 @@ def test_renewals_to_sooner_and_later_in_turn_are_not_hoarded(step: float) -> No
 
 
 def test_long_renewed_lock_ends_on_time() -> None:
-    """Its end is looked at now and then, and put off; who waits gets it when it has come."""
+    """It is checked now and then, and rescheduled; the waiter gets it when it has expired."""
     world = World()
     world.acquire("one", ttl=30)
     world.join("two")

@@ -99,7 +99,7 @@ CALLS: dict[str, Callable[[World, Session], object]] = {
 
 
 def describe(world: World) -> list[object]:
-    """Return who has what, until when, and who waits for it."""
+    """Return the owner, the expiry and the queue of each lock."""
     world.table.run_due()
     return [
         (name, lock.owner, lock.offered, lock.expires, list(lock.queue or ()))
@@ -241,7 +241,7 @@ def test_release_while_a_clock_is_read_breaks_nothing(name: str, clock: str) -> 
 
 
 def test_woken_waiter_may_call_the_table_at_once() -> None:
-    """He takes it, or gives it back, or releases another lock, before the call has returned."""
+    """It acquires or releases the lock, or releases another one, before the call has returned."""
     world = World()
     world.acquire("one")
     world.acquire("one", "5678collectPayment")
@@ -268,7 +268,7 @@ def test_woken_waiter_may_call_the_table_at_once() -> None:
 
 
 def test_lock_that_changes_hands_at_the_end_of_the_grace_stays_with_its_new_holder() -> None:
-    """Who is woken then may give back one, and another one acquire it."""
+    """A waiter that is woken then may release a lock, and another one acquire it."""
     world = World(grace=10)
 
     def hand_over() -> None:

@@ -25,7 +25,7 @@ class Model:
     offered: bool = False
     session: str = ""
     queue: dict[str, str] = field(default_factory=dict)
-    """Who waits, in order, and with whom."""
+    """Waiters in order, with their sessions."""
 
 
 OWNERS = st.sampled_from(["one", "two", "three", "four", "five"])
@@ -66,10 +66,10 @@ class Anything(RuleBasedStateMachine):
         self.last_token = token
 
     def be_woken(self, semaphore: str, owner: str) -> bool:
-        """Expect it to be his turn."""
+        """Expect that it is this owner's turn."""
         model, now = self.models[semaphore], self.world.now
         if model.offered and self.is_held(semaphore, owner):
-            return True  # who joined again is told once more
+            return True  # an owner that joined again is woken once more
         assert model.ends <= now, f"{owner} was offered what {model.owner!r} has"
         if model.offered and model.owner in model.queue:
             self.unresponsive.add(model.queue[model.owner])
@@ -115,7 +115,7 @@ class Anything(RuleBasedStateMachine):
 
     @rule(semaphore=SEMAPHORES, owner=OWNERS, keep=st.sampled_from([0, 0, 2]))
     def release(self, semaphore: str, owner: str, keep: float) -> None:
-        """Give back what one has."""
+        """Release the lock of its owner."""
         model, held = self.models[semaphore], self.is_held(semaphore, owner)
         if held:
             model.queue.pop(owner, None)
@@ -128,7 +128,7 @@ class Anything(RuleBasedStateMachine):
 
     @rule(semaphore=SEMAPHORES, stale=st.booleans())
     def force_release(self, semaphore: str, stale: bool) -> None:
-        """Take it from its holder, or from who kept it from others."""
+        """Force-release a held or kept lock."""
         model = self.models[semaphore]
         held = model.ends > self.world.now and not stale
         if held:
@@ -181,13 +181,13 @@ class Anything(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.25, 0.5, OFFER_SECONDS, 3.0]), clock=st.integers(-3, 3))
     def let_pass(self, seconds: float, clock: int) -> None:
-        """Let time pass, of which nobody takes notice yet; the wall clock has its own."""
+        """Advance the clocks without running what is due; the wall clock moves by itself."""
         self.world.now += seconds
         self.world.wall += clock
 
     @rule()
     def look_after(self) -> None:
-        """Let what has ended be the next one's."""
+        """Run what is due."""
         seconds = self.table.run_due()
         assert seconds > 0
         for semaphore, model in self.models.items():
@@ -227,7 +227,7 @@ class Anything(RuleBasedStateMachine):
 
 
 def test_model_holds_in_a_fixed_course() -> None:
-    """Whatever chance leaves out: offers that are taken, told again, left, missed, disbanded."""
+    """What chance may leave out: offers that are taken, repeated, declined, missed, ended."""
     machine = Anything()
     machine.acquire("1234collectPayment", "one", 60.0, "left")
     for number, owner in enumerate(("two", "three", "four", "five")):

@@ -32,7 +32,7 @@ def test_lease_that_was_gained_by_waiting_is_reclaimed_from_a_new_table() -> Non
 
 
 def test_nothing_is_granted_in_the_grace_but_what_was_held() -> None:
-    """Who waits is offered it at its end, or when the lease that was reclaimed ends after that."""
+    """A waiter is offered it at the end of the grace, or when a reclaimed lease ends after that."""
     world = World(grace=10)
     assert world.table.grace == 10
     assert world.table.run_due() == 10
@@ -65,7 +65,7 @@ def test_nothing_is_granted_in_the_grace_but_what_was_held() -> None:
 
 
 def test_lock_that_ends_in_the_grace_is_looked_at_once() -> None:
-    """Not again and again, while it can't be offered to who waits."""
+    """Not again and again, while it can't be offered to its waiter."""
     world = World(grace=10)
     world.table.reclaim(claim("one", 5, remaining=3))
     world.join("two")
@@ -76,7 +76,7 @@ def test_lock_that_ends_in_the_grace_is_looked_at_once() -> None:
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_highest_token_wins_whichever_is_reclaimed_first(first: int) -> None:
-    """Of two that say that they hold it, the other one has lost it, maybe without knowing it."""
+    """Of two that claim to hold it, the other one has lost it, maybe without knowing."""
     world = World(grace=60)
     session = Session()
     claims = [claim("lost", 5, remaining=50, acquired_at=3), claim("holds", 6, remaining=20)]
@@ -111,7 +111,7 @@ def test_reclaimed_lock_is_one_of_those_that_there_may_be() -> None:
 
 
 def test_reclaimed_lease_may_end_with_a_session() -> None:
-    """As any lease; who waits for it meanwhile keeps waiting until the grace ends."""
+    """Like any lease; a waiter keeps waiting until the grace ends."""
     world, session = World(grace=10), Session()
     world.join("two")
     assert world.table.reclaim(claim("one", 5), session)

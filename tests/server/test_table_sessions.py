@@ -1,4 +1,4 @@
-"""The table of locks: what ends with a process of those who hold locks, or wait for them."""
+"""The lock table: what ends with the session of a process."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_owner_that_joined_again_in_another_session_outlives_the_first() -> None
 
 
 def test_same_owner_waits_for_two_locks_in_one_session() -> None:
-    """Who leaves one queue stays in the other one, and leaves that with his session."""
+    """A waiter that leaves one queue stays in the other one, until its session ends."""
     world, session = World(), Session()
     for semaphore in ("1234collectPayment", "5678collectPayment"):
         world.acquire("one", semaphore)
@@ -96,7 +96,7 @@ def test_lease_of_a_party_that_was_taken_by_waiting_ends_with_it() -> None:
 
 
 def test_lock_that_leaves_its_party_while_that_is_disbanded_is_not_freed_twice() -> None:
-    """Who is woken for one of its locks may take another one of them into his own session."""
+    """A waiter that is woken for one of its locks may acquire another one in its own session."""
     world, dead, other = World(), Session(), Session()
     world.acquire("one", session=dead)
     world.acquire("two", "5678collectPayment", session=dead)

@@ -1,4 +1,4 @@
-"""The table of locks: who waits for them, and when it is whose turn."""
+"""The lock table: queues of waiters, and whose turn it is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def test_waiters_are_served_in_order() -> None:
-    """Each is woken when it is his turn, once; nobody else gets the lock meanwhile."""
+    """Each is woken once, when it is its turn; nobody else gets the lock meanwhile."""
     world = World()
     tokens = [world.acquire("one")]
     assert world.join("two", "three", "four") == 60
@@ -36,7 +36,7 @@ def test_waiters_are_served_in_order() -> None:
 
 
 def test_free_lock_is_offered_to_a_waiter_that_joins() -> None:
-    """At once; it is free again if he doesn't come, and he is offered it again as he waits on."""
+    """At once; it is offered again as long as the waiter neither acquires it nor leaves."""
     world = World()
     assert world.join("one") == OFFER_SECONDS
     assert world.woken == ["one"]
@@ -48,7 +48,7 @@ def test_free_lock_is_offered_to_a_waiter_that_joins() -> None:
 
 
 def test_waiter_that_joins_again_keeps_its_place() -> None:
-    """And is woken once more if it is his turn, since he may not have heard of it."""
+    """And is woken once more if it is its turn, since it may have missed that."""
     world = World(max_waiters=2)
     world.acquire("one")
     world.join("two", "three", "two")
@@ -62,7 +62,7 @@ def test_waiter_that_joins_again_keeps_its_place() -> None:
 
 
 def test_number_of_waiters_for_one_lock_is_limited() -> None:
-    """Who is one too many is told so, rather than that it is held; another lock has its own."""
+    """One more is refused, rather than told that the lock is held; another lock has its own."""
     world = World(max_waiters=1)
     world.acquire("one")
     world.join("two")
@@ -100,17 +100,17 @@ def test_waiter_that_releases_an_offer_leaves_the_queue() -> None:
 
 
 def let_expire(world: World) -> None:
-    """Let the lease end, without that anybody notes."""
+    """Let the lease expire, without running what is due."""
     world.let_pass(60, unseen=True)
 
 
 def let_force_release(world: World) -> None:
-    """Let an operator take it away."""
+    """Force-release the lock."""
     world.table.force_release("1234collectPayment", world.lock().token)
 
 
 def let_leave(world: World) -> None:
-    """Let somebody who is before them be offered it, and leave."""
+    """Let a waiter before them be offered the lock, and leave."""
     queue = world.lock().queue
     assert queue is not None
     world.join("zero")
@@ -121,7 +121,7 @@ def let_leave(world: World) -> None:
 
 
 def let_session_end(world: World) -> None:
-    """Let the holder's process end."""
+    """End the session of the holder."""
     session = Session()
     world.table.renew("1234collectPayment", "one", 60, session)
     world.table.end_session(session)
@@ -139,7 +139,7 @@ def let_clear(world: World) -> None:
 def test_newcomer_never_overtakes_a_waiter(
     let_end: Callable[[World], None], max_locks: float
 ) -> None:
-    """However the lease ended: it is offered to the first, and to the next if he doesn't come."""
+    """However the lease ended: it is offered to the first waiter, and then to the next."""
     world = World(max_locks=max_locks)
     token = world.acquire("one")
     world.join("two", "three")
@@ -186,7 +186,7 @@ def test_refused_try_forgets_no_waiters_place() -> None:
 
 
 def test_waiter_that_missed_an_offer_comes_after_responsive_ones() -> None:
-    """Two who did so keep their order; where nobody else waits, they are offered it again."""
+    """Two of them keep their order; where nobody else waits, they are offered it again."""
     world = World()
     world.acquire("one")
     world.join("two", "three", "four")
@@ -205,7 +205,7 @@ def test_waiter_that_missed_an_offer_comes_after_responsive_ones() -> None:
 
 @pytest.mark.parametrize("how", ["acquire", "join"])
 def test_responsive_waiter_that_missed_an_offer_keeps_its_place(how: str) -> None:
-    """He was late only: whoever came after him is still behind him."""
+    """It was only late: waiters that came after it are still behind it."""
     world, session = World(), Session()
     world.acquire("one")
     world.join("two", session=session)
@@ -243,7 +243,7 @@ def test_unresponsive_session_costs_the_others_one_offer() -> None:
 
 
 def test_offer_that_is_given_back_or_taken_away_is_no_silence() -> None:
-    """Only who let it pass is asked after the others."""
+    """Only a session that let an offer expire comes after the others."""
     world, session = World(), Session()
     world.acquire("one")
     world.join("two", "three", session=session)
@@ -261,7 +261,7 @@ def test_offer_that_is_given_back_or_taken_away_is_no_silence() -> None:
 
 
 def test_waiter_that_is_gone_is_passed_over_at_once() -> None:
-    """His event loop is closed, say: the next one is offered the lock, or it is free."""
+    """As when its event loop is closed: the next one is offered the lock, or it is free."""
     world = World()
     world.acquire("one")
     world.join("two", "three", "four", "five")

@@ -182,7 +182,7 @@ def friend(endpoint: Endpoint, process: str | None = None) -> LockClient:
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that only moves when a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -249,7 +249,7 @@ class Serving:
         assert not self._thread.is_alive()
 
     def locks(self) -> AbstractContextManager[ServerBackend]:
-        """Let the lock backend of lock servers ask it."""
+        """Use this server for the lock backend ALIAS."""
         return locks_by({**self.endpoint.options, "secret": self.endpoint.secret})
 
     def call(self, function: Callable[[], object]) -> None:
@@ -260,7 +260,7 @@ class Serving:
         assert done.wait(PATIENCE)
 
     def let_wait(self, seconds: float) -> None:
-        """Let connections wait for so long."""
+        """Advance the time of the connections' timers."""
 
         def wait() -> None:
             assert self.loop.now is not None
@@ -271,7 +271,7 @@ class Serving:
             self.call(step)
 
     def let_pass(self, seconds: float) -> None:
-        """Let the time of leases pass."""
+        """Advance the time of leases."""
 
         def pass_on() -> None:
             self.clock.now += seconds

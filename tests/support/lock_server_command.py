@@ -1,4 +1,4 @@
-"""Operators, who start lock servers by the command and stop them: in processes of their own."""
+"""The command that runs lock servers, in processes of its own."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def server_settings(address: str = f"{HOST}:7433", **options: Any) -> dict[str, 
 
 @contextmanager
 def told_systemd(address: Path | str) -> Iterator[socket.socket]:
-    """Return the socket of somebody who is told when it is ready."""
+    """Return a socket like systemd's, which the server notifies."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         told.settimeout(60)
         told.bind(str(address))
@@ -139,7 +139,7 @@ class Place:
 
     @property
     def at(self) -> list[str]:
-        """Return the arguments that say where the server is, and its secret."""
+        """Return the arguments for the server's address and secret."""
         return ["--bind", self.address, "--secret-file", str(self.secret_file)]
 
     def start(self, *arguments: str, **variables: Any) -> Command:
@@ -164,7 +164,7 @@ class Place:
         return [grant.token for grant in grants if grant is not None and grant.token is not None]
 
     def release(self, *semaphores: str, keep: float = 0, owner: str = "owner") -> None:
-        """Give back what the owner must hold."""
+        """Release locks that the owner must hold."""
         with self.store() as store:
             for each in semaphores:
                 assert store.release(LeaseClaim(each, owner, 1000), keep)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LISTENS = re.compile(rb'"process":"[0-9a-f]{32}"}\n')
-"""The end of what a process says that wants to be told when its turn has come."""
+"""The end of the first message on a connection that listens."""
 
 
 class LockServerProxy(LossyProxy):

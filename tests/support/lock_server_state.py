@@ -19,14 +19,14 @@ def content(place: Place) -> Any:
 
 
 def change(place: Place, **changes: Any) -> None:
-    """Let something else be in it."""
+    """Change the content of the file."""
     place.state.write_text(json.dumps(content(place) | changes))
 
 
 def leave(
     place: Place, *arguments: str, semaphores: tuple[str, ...] = ("1234collectPayment",)
 ) -> list[int]:
-    """Let a server grant these and be stopped; return the tokens."""
+    """Stop a server that has granted these locks; return the tokens."""
     with place.start(*FRESH, *arguments) as running:
         running.serve()
         tokens = place.acquire(*semaphores)
@@ -35,7 +35,7 @@ def leave(
 
 
 def crash(place: Place, *arguments: str) -> str:
-    """Let a server be killed; return what it said before."""
+    """Kill a server; return what it printed before."""
     with place.start(*arguments) as running:
         said = running.serve()
         running.kill()
@@ -43,7 +43,7 @@ def crash(place: Place, *arguments: str) -> str:
 
 
 class in_the_way:  # noqa: N801 - a block
-    """Let nothing be written in the block, whoever tries."""
+    """Make it impossible to write the state file in the block."""
 
     def __init__(self, place: Place) -> None:
         self._directory = place.state.with_name(f"{place.state.name}.new")

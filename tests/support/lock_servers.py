@@ -114,7 +114,7 @@ def write_secret(path: Path, secret: bytes) -> Path:
 
 
 def move_clock(directory: Path, seconds: float) -> None:
-    """Let the clocks of the server there be so far ahead: one with MOVED_CLOCK as its settings."""
+    """Set the clocks of the server in this directory ahead; its settings must be MOVED_CLOCK."""
     new = directory / "not yet moved"
     new.write_text(str(seconds))
     new.replace(directory / "moved")
@@ -173,14 +173,14 @@ def secret_of(server: Server) -> bytes:
 
 @contextmanager
 def locks_of(server: Server, **options: Any) -> Iterator[ServerBackend]:
-    """Let the lock backend ALIAS ask this server, with these OPTIONS besides."""
+    """Use this server for the lock backend ALIAS, with these OPTIONS in addition."""
     with locks_by(options_of(server, **options)) as found:
         yield found
 
 
 @contextmanager
 def locks_by(options: dict[str, Any]) -> Iterator[ServerBackend]:
-    """Let the lock backend ALIAS have these OPTIONS, and be patient unless they say otherwise."""
+    """Use these OPTIONS for the lock backend ALIAS, with a long time limit unless they set one."""
     from django.test import override_settings
 
     from django_distlock import lock_backends
@@ -197,7 +197,7 @@ def locks_by(options: dict[str, Any]) -> Iterator[ServerBackend]:
 
 
 def locks_at(server: Server, port: int, **options: Any) -> Any:
-    """Let them be reached by a proxy at this port. See locks_of()."""
+    """Reach the server by a proxy at this port. See locks_of()."""
     return locks_of(server, address=f"{HOST}:{port}", **options)
 
 
@@ -207,7 +207,7 @@ def environment_at(server: Server, **options: Any) -> dict[str, str]:
 
 
 def workers_at(server: Server, number: int, *command: str, **options: Any) -> Workers:
-    """Let such processes do this."""
+    """Start worker processes that use this server."""
     from tests.support.processes import Workers
 
     return Workers(number, *command, **environment_at(server, **options))
@@ -224,7 +224,7 @@ def waiting(store: ServerBackend) -> int:
 
 
 def is_unused(store: ServerBackend) -> bool:
-    """Tell whether nobody has a lock, or waits for one."""
+    """Tell whether nobody has a lock or waits for one."""
     status = store.status()
     return not status["locks"] and not status["waiters"]
 
@@ -238,7 +238,7 @@ def listens(store: ServerBackend) -> bool:
 def note_places(patch: pytest.MonkeyPatch) -> list[Any]:
     """Return the places in queues of this process, each from when its waiter knows of it.
 
-    The server knows of it earlier: who joins while the server ends gets no place.
+    The server knows of it earlier: a waiter that joins while the server stops gets no place.
     """
     from django_distlock.backends.server import ServerBackend
 

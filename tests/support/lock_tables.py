@@ -17,7 +17,7 @@ LATER = 1_700_000_000_000_000
 
 
 class World:
-    """A table whose time passes when it is told to, and who was woken."""
+    """A table whose clocks only move when a test moves them, and the waiters that it woke."""
 
     def __init__(self, *, grace: float = 0, **options: Any) -> None:
         self.now = 1000.0
@@ -32,7 +32,7 @@ class World:
         )
 
     def let_pass(self, seconds: float, *, unseen: bool = False) -> None:
-        """Let time pass, and the table be looked after, unless it is not for now."""
+        """Advance the clocks, and run what is due, unless that is left `unseen`."""
         self.now += seconds
         self.wall += round(seconds * 1_000_000)
         if not unseen:
@@ -52,21 +52,21 @@ class World:
     def join(
         self, *owners: str, semaphore: str = "1234collectPayment", session: Session | None = None
     ) -> float:
-        """Let them wait, one after the other."""
+        """Add these waiters, one after the other."""
         left = 0.0
         for owner in owners:
             left = self.table.join(semaphore, owner, "host", partial(self.wake, owner), session)
         return left
 
     def wake(self, owner: str) -> bool:
-        """Note that he was woken; False if he isn't there any more."""
+        """Record a wake-up; return False if the waiter is gone."""
         self.woken.append(owner)
         return owner not in self.away
 
     def release(
         self, owner: str, semaphore: str = "1234collectPayment", keep: float = 0
     ) -> Released:
-        """Let him give it back."""
+        """Release the lock."""
         return self.table.release(semaphore, owner, keep)
 
     def lock(self, semaphore: str = "1234collectPayment") -> Lock:
@@ -74,7 +74,7 @@ class World:
         return self.table.locks[semaphore]
 
     def queue(self, semaphore: str = "1234collectPayment") -> list[str]:
-        """Return who waits, in order."""
+        """Return the owners in the queue, in order."""
         return list(self.lock(semaphore).queue or ())
 
     def offered(self, semaphore: str = "1234collectPayment") -> str:
@@ -120,5 +120,5 @@ def assert_sound(table: LockTable) -> None:
 
 
 def let_release(world: World) -> None:
-    """Let the holder give it back."""
+    """Release the lock of its holder."""
     world.release("one")

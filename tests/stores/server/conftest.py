@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def lock_server_store(spare_lock_server: Server) -> Iterator[ServerBackend]:
-    """Let the locks be at the spare lock server; at the end nobody has one, nor waits."""
+    """Use the spare lock server; at the end, nobody may hold a lock or wait."""
     with locks_of(spare_lock_server) as running:
         yield running
         until(lambda: is_unused(running))
@@ -32,7 +32,7 @@ def lock_server_store(spare_lock_server: Server) -> Iterator[ServerBackend]:
 
 @pytest.fixture
 def patient_lock_server_store(patient_lock_server: Server) -> Iterator[ServerBackend]:
-    """Let the locks be where offers don't end by themselves; at the end nobody has one or waits."""
+    """Use a lock server where offers don't expire; at the end, nobody may hold a lock or wait."""
     with locks_of(patient_lock_server) as running:
         yield running
         until(lambda: is_unused(running))

@@ -31,7 +31,7 @@ def test_ttl_above_the_servers_is_refused_with_the_limit() -> None:
 
 @pytest.mark.needs("lock_server")
 def test_server_with_too_many_connections_is_unavailable() -> None:
-    """And says why; who has one goes on."""
+    """And says why; a process that has a connection continues."""
     with start_lock_server("--max-connections", "1") as server, locks_of(server):
         lease = acquire(ALIAS)
         with locks_of(server, store_timeout=PATIENCE + 1):  # so it has connections of its own
@@ -69,7 +69,7 @@ def test_renewal_of_nothing_sends_no_request(
 
 @pytest.mark.needs("lock_server")
 def test_holder_is_shortened_to_what_the_server_takes(lock_server: Server) -> None:
-    """It is for people, who know what is meant."""
+    """It is for people, who understand it all the same."""
     with (
         locks_of(lock_server) as store,
         distributed_lock("1234collectPayment", backend=ALIAS, label="\ud800" * 200),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def conversations(*answers: list[dict[str, Any]], proves: bool = True) -> Iterator[ServerBackend]:
-    """Let there be a server that says these things to requests, on one connection each.
+    """Run a server that answers requests with these messages, on one connection each.
 
     Nothing at all in the place of what is empty.
     """
@@ -109,7 +109,7 @@ def test_server_that_does_not_know_the_secret_is_not_trusted() -> None:
     ],
 )
 def test_unknown_servers_are_unavailable(greeting: bytes, message: str) -> None:
-    """And told nothing."""
+    """And sent nothing."""
 
     def serve() -> None:
         connection, _ = listening_socket.accept()

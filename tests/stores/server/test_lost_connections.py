@@ -93,7 +93,7 @@ def test_listener_whose_connection_is_lost_makes_another_one(
     lock_server_proxy: LockServerProxy,
     threads: ThreadPoolExecutor,
 ) -> None:
-    """Who waits keeps waiting, in the order in which they came."""
+    """Waiters keep waiting, in the order in which they came."""
     with locks_at(spare_lock_server, lock_server_proxy.port):
         lease = acquire(ALIAS)
         waits = []
@@ -157,7 +157,7 @@ def test_acquisition_without_answer_leaves_no_lock(
     what: str,
     release_on_disconnect: bool,
 ) -> None:
-    """What may have been granted is given back."""
+    """What may have been granted is released."""
     ways: list[Callable[[], object]] = [
         lambda: acquire_lock("1234collectPayment", backend=ALIAS),
         lambda: run(aacquire_lock("1234collectPayment", backend=ALIAS)),
@@ -178,7 +178,7 @@ def test_task_that_is_cancelled_before_the_answer_leaves_no_lock(
     lock_server_store: ServerBackend,
     lock_server_proxy: LockServerProxy,
 ) -> None:
-    """It is given back on the same connection, which is closed when that was answered."""
+    """It is released on the same connection, which is closed when that was answered."""
 
     async def said(marker: bytes, times: int) -> None:
         await asyncio.to_thread(until, lambda: lock_server_proxy.heard(marker) == times)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def test_unreachable_server_is_reported_at_once_where_the_listener_is_needed(
     option: bool, unused_port: int
 ) -> None:
-    """Not only when his time is over."""
+    """Not only when its timeout is over."""
     address = f"{HOST}:{unused_port}"
     store = ServerBackend(
         ALIAS, address=address, secret=SECRET, release_on_disconnect=option, store_timeout=30
@@ -56,7 +56,7 @@ def test_unreachable_server_is_reported_at_once_where_the_listener_is_needed(
 
 @pytest.mark.needs("lock_server")
 def test_paused_server_is_reported_in_time_where_the_listener_is_needed() -> None:
-    """Also if he is the first for whom this process would listen."""
+    """Even if it is the first for which this process would listen."""
     with start_lock_server() as server, locks_of(server, store_timeout=0.3) as store:
         with server.paused():
             before = clocks.monotonic()

@@ -45,7 +45,7 @@ TTL = 600.0
 
 
 def holding(server: Server, *forks: str, **options: Any) -> Workers:
-    """Let a process hold a lock, which ends with its connection by default."""
+    """Run a process that holds a lock, which ends with its connection by default."""
     options = {"release_on_disconnect": True, **options}
     return workers_at(server, 1, "hold", ALIAS, str(TTL), *forks, **options)
 

@@ -103,7 +103,7 @@ def test_holder_keeps_a_lease_above_the_servers_max_ttl() -> None:
 
 @pytest.mark.needs("lock_server")
 def test_log_says_why_a_lease_is_not_renewed(caplog: pytest.LogCaptureFixture) -> None:
-    """By a server that was started again with a shorter --max-ttl: once, and he keeps his lease."""
+    """By a server that was restarted with a shorter --max-ttl: once, and the holder keeps it."""
     with start_lock_server("--max-ttl", "3600") as before:
         with locks_of(before):
             lease, other = acquire(ALIAS, ttl=3600), acquire(ALIAS, "5678collectPayment", ttl=60)

@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.needs("lock_server"), pytest.mark.once]
 
 
 def renew_now(lease: Lease) -> None:
-    """Let the background renew it, and wait until it has."""
+    """Make the background thread renew the lease, and wait until it has."""
     renewed = renewed_since([lease])
     due_now([lease])
     until(renewed)
@@ -50,8 +50,8 @@ def test_killed_server_lets_holders_keep_what_they_have(
     joined: list[QueuedPlace],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And grants nothing to others until all had time to say so; who waits goes on to."""
-    monkeypatch.setattr(places, "SAFETY", 0.2)  # he tries now and then, in vain
+    """And grants nothing to others until all had time to reclaim; waiters keep waiting."""
+    monkeypatch.setattr(places, "SAFETY", 0.2)  # it tries now and then, in vain
     limits = "--max-ttl=1000", "--idle=100000"
     with (
         start_careful_lock_server(*limits, settings=MOVED_CLOCK) as server,

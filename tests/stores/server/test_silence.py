@@ -67,7 +67,7 @@ def warm(store: ServerBackend) -> None:
 def test_late_answer_is_discarded(
     spare_lock_server: Server, lock_server_proxy: LockServerProxy, threads: ThreadPoolExecutor
 ) -> None:
-    """Who asks next has another connection."""
+    """The next request has another connection."""
     with locks_at(spare_lock_server, lock_server_proxy.port) as store:
         assert acquire(ALIAS).release()
         assert lock_server_proxy.connections == 1
@@ -115,7 +115,7 @@ def test_listener_notices_that_nothing_comes_any_more(
     monkeypatch: pytest.MonkeyPatch,
     forgets: bool,
 ) -> None:
-    """As when a firewall drops the connection; whoever waits is heard again."""
+    """As when a firewall drops the connection; waiters join again."""
     monkeypatch.setattr(listening, "PING_EVERY", 0.1)
     with locks_at(spare_lock_server, lock_server_proxy.port) as mine:
         lease = acquire(ALIAS)

@@ -46,7 +46,7 @@ def test_wrong_secret_by_tls_is_no_lock(tls_lock_server: Server) -> None:
 def test_server_of_another_authority_is_not_trusted(
     tls_lock_server: Server, tmp_path: Path
 ) -> None:
-    """It isn't told anything."""
+    """It is sent nothing."""
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(other)
     assert "certificate verify failed" in why_not(tls_lock_server, tls_ca=str(other))

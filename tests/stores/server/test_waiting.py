@@ -30,7 +30,7 @@ pytestmark = pytest.mark.needs("lock_server")
 def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
     patient_lock_server: Server, patient_lock_server_store: ServerBackend
 ) -> None:
-    """Though the server hears of the join later: it is told that it is undone after that."""
+    """Though the server receives the join later: the leave is sent after that."""
 
     async def main(proxy: HoldingProxy) -> None:
         with locks_at(patient_lock_server, proxy.port) as behind:
@@ -65,7 +65,7 @@ def test_waiter_that_could_not_leave_leaves_later(
     threads: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Before anybody waits for who isn't there: that offer would last here."""
+    """Before anybody waits for it: that offer would last here."""
     monkeypatch.setattr(listening, "PING_EVERY", 3600)
     store = patient_lock_server_store
     with (
@@ -111,7 +111,7 @@ def test_waiter_that_released_an_offer_joins_again(
     threads: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As one does whose try was answered too late, and who waits on."""
+    """Like a waiter whose attempt was answered too late, and that waits on."""
     monkeypatch.setattr(listening, "PING_EVERY", 0.1)
     store = patient_lock_server_store
     lease = acquire(ALIAS)
@@ -137,7 +137,7 @@ def test_waiter_that_released_an_offer_joins_again(
 def test_waiter_that_joined_again_as_it_was_granted_the_lock_leaves_the_queue(
     patient_lock_server_store: ServerBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else he would be offered it once more, after having given it back."""
+    """Otherwise it would be offered the lock once more, after having released it."""
     monkeypatch.setattr(listening, "PING_EVERY", 0.1)
     store = patient_lock_server_store
     waits = store.join("1234collectPayment", "owner", "", print)
@@ -174,7 +174,7 @@ def test_process_that_the_server_forgets_joins_again(
 def test_process_that_the_server_forgets_makes_itself_known_once_for_all(
     patient_lock_server: Server, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asks next learns that, and the others have asked before, and wait with him."""
+    """The next request learns of it; the earlier ones wait with it."""
     monkeypatch.setattr(listening, "PING_EVERY", 3600)
     with (
         LockServerProxy(*host_and_port(patient_lock_server)) as proxy,
@@ -199,7 +199,7 @@ def test_process_that_the_server_forgets_makes_itself_known_once_for_all(
 
 
 def forget(server: Server, store: ServerBackend) -> None:
-    """Let the server forget this process, whose connection to it stays open."""
+    """Make the server forget this process, whose connection to it stays open."""
     process = listening.Listener.of(store.server).process
     friend(endpoint_of(server), process).close()
 
