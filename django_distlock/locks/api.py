@@ -2,13 +2,11 @@
 
 from typing import Never
 
-from django.utils.asyncio import async_unsafe
-
 from django_distlock.arguments import validate_alias
 from django_distlock.concurrency.store_calls import aask, ask
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockNotHeld
-from django_distlock.leases.lease import ASYNC_UNSAFE, Lease
+from django_distlock.leases.lease import Lease, refuse_event_loop
 from django_distlock.leases.registry import current_registry
 from django_distlock.leases.release import arelease, release
 from django_distlock.leases.state import LeaseState
@@ -21,7 +19,6 @@ from .undo import aundo, undo
 from .waiting import await_turn, release_cancelled, wait
 
 
-@async_unsafe(ASYNC_UNSAFE)
 def acquire_lock(
     semaphore: str,
     *,
@@ -54,6 +51,7 @@ def acquire_lock(
     LockBackendUnavailable: the store could not be reached, and nothing was acquired. A wrong
     argument is a TypeError or ValueError that says what to write.
     """
+    refuse_event_loop()
     if unknown:
         refuse_unknown(acquire_lock, unknown)
     refuse_template(semaphore)
@@ -103,13 +101,13 @@ async def aacquire_lock(
         raise
 
 
-@async_unsafe(ASYNC_UNSAFE)
 def release_lock(semaphore: str | Lease, *, backend: str = "default") -> bool:
     """Release a lease, or the lock of this name that this thread, task or request acquired.
 
     False: it had been lost already. It expired, or an operator took it away.
     LockNotHeld: no lock of this name was acquired here, or it was released before.
     """
+    refuse_event_loop()
     return release(_find(semaphore, backend))
 
 
@@ -118,9 +116,9 @@ async def arelease_lock(semaphore: str | Lease, *, backend: str = "default") -> 
     return await arelease(_find(semaphore, backend))
 
 
-@async_unsafe(ASYNC_UNSAFE)
 def acquire(acquisition: Acquisition) -> Lease | None:
     """Acquire or wait, in this thread. The caller keeps the lease, and calls undo() on failure."""
+    refuse_event_loop()
     lease = ask(lock_backends[acquisition.backend], acquisition.begin)
     return wait_if_contended(acquisition) if lease is None else lease
 
