@@ -1,33 +1,22 @@
 """The background thread of a store: when it is there, what it survives, what is left to it."""
 
-import json
-import os
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 from unittest import mock
 
-import psutil
 import pytest
 from django.db import DatabaseError, connections, transaction
 
-from django_distlock import Lease, LockBackendUnavailable, acquire_lock, lock_backends
-from django_distlock.backends.database.connections import close_own_connections
-from django_distlock.concurrency.background import Background, background
-from tests.app.backends import HangingBackend
+from django_distlock.concurrency.background import Background
 from tests.app.models import Counter
-from tests.support.concurrency import run, until
-from tests.support.databases import committed, on_each_server, sessions
-from tests.support.holders import acquire, due_now, free_for_others, renewed_since, take_away
+from tests.support.concurrency import NO_MORE_THREADS, until
+from tests.support.databases import committed, on_each_server
+from tests.support.holders import acquire, free_for_others, take_away
 from tests.support.moved_clock import MovedClock
 from tests.support.scripted_store import ScriptedBackend
 
 pytestmark = committed
-
-IDLE_SERVERS = ("redis", "lock_server", "memcached")
-NO_MORE_THREADS = RuntimeError("can't start new thread")
 
 
 # When the thread is there
@@ -219,86 +208,6 @@ def test_thread_that_was_killed_is_replaced(
     second.release()
 
 
-# A store that hangs
-
-
-def test_store_that_hangs_costs_no_lease_in_another(settings: Any) -> None:
-    """Each store has a thread of its own."""
-    path = "tests.app.backends."
-    settings.DISTLOCK = {
-        "hangs": {"BACKEND": f"{path}HangingBackend"},
-        "works": {"BACKEND": f"{path}ModestBackend"},
-    }
-    HangingBackend.may_go_on.clear()
-    try:
-        hanging = acquire("hangs", "held where it hangs")
-        working = acquire("works", "held where it works")
-        end = hanging.expires_at
-        due_now([hanging])
-        due_now([working])
-        until(renewed_since([working]))
-        assert working.release() is True
-        assert hanging.expires_at == end
-    finally:
-        HangingBackend.may_go_on.set()
-    until(renewed_since([hanging]))
-    assert hanging.release() is True
-
-
-def test_loss_is_told_in_time_while_a_renewal_hangs(
-    scripted: ScriptedBackend,
-    moved_clock: MovedClock,
-    lost: dict[Lease, str],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """For ever, in a store that knows no time; those acquired meanwhile are told of, too."""
-    hangs, goes_on = threading.Event(), threading.Event()
-
-    def hang() -> None:
-        hangs.set()
-        goes_on.wait(300)
-
-    scripted.answer("renew", hang)
-    first = acquire("default", "acquired before", ttl=60)
-    due_now([first])
-    try:
-        assert hangs.wait(60)
-        scripted.owner = ""
-        second = acquire("default", "acquired meanwhile", ttl=60)
-        moved_clock.expire(second)
-        until(lambda: len(lost) == 2)
-    finally:
-        goes_on.set()
-    assert set(lost) == {first, second}
-    assert "was lost: its ttl" in caplog.text
-
-
-def test_loss_is_told_after_a_renewal_where_there_are_no_more_threads(
-    scripted: ScriptedBackend, moved_clock: MovedClock, lost: dict[Lease, str]
-) -> None:
-    """The thread itself tells then."""
-    start, refused = threading.Thread.start, threading.Event()
-
-    def refuse(thread: threading.Thread) -> None:
-        refused.set()
-        raise NO_MORE_THREADS
-
-    def start_no_more(thread: threading.Thread) -> None:
-        (refuse if "losses" in thread.name else start)(thread)
-
-    lease = acquire("default", ttl=60)
-
-    def expire() -> None:
-        moved_clock.expire(lease)
-        raise LockBackendUnavailable("no")
-
-    scripted.answer("renew", expire)
-    with mock.patch.object(threading.Thread, "start", start_no_more):
-        due_now([lease])
-        until(lambda: lease in lost)
-    assert refused.is_set()
-
-
 # What is left to it
 
 
@@ -330,66 +239,3 @@ def test_release_left_to_the_background_is_done_once(alias: str) -> None:
     complete()
     assert not free_for_others(alias)
     assert lease.release()
-
-
-# What is closed when nobody uses it
-
-
-@pytest.mark.once
-@pytest.mark.usefixtures("no_backgrounds")
-@on_each_server
-@pytest.mark.parametrize("use", ["refusal", "no renewal", "no ttl"])
-def test_idle_sessions_are_closed_whatever_they_were_used_for(alias: str, use: str) -> None:
-    """Nothing needs to be renewed for that."""
-    close_own_connections()
-    before = sessions(alias)
-    lease = acquire(alias, ttl=None) if use == "no ttl" else acquire(alias, renew=False)
-    assert use != "refusal" or acquire_lock("1234collectPayment", backend=alias) is None
-    until_when_idle(alias, lambda: sessions(alias) <= before)
-    assert lease.release()
-    until_when_idle(alias, lambda: sessions(alias) <= before)
-
-
-def until_when_idle(alias: str, condition: Callable[[], bool]) -> None:
-    """Wait for what happens when a store has not been used for a while, which is short."""
-    with mock.patch("django_distlock.concurrency.background.IDLE", 0.01):
-        background(alias).submit(lambda: None)  # wakes it
-        until(condition)
-
-
-@pytest.mark.once
-@pytest.mark.usefixtures("no_backgrounds")
-@pytest.mark.parametrize(
-    "alias",
-    [pytest.param(name, marks=pytest.mark.needs(name)) for name in IDLE_SERVERS],
-)
-def test_idle_connections_are_closed_without_a_renewal(alias: str) -> None:
-    """Of every other store that keeps any open."""
-    lock_backends[alias].close()
-    others = connections_to(alias)  # of caches, say
-    lease = acquire(alias, renew=False)
-    assert connections_to(alias) > others
-    until_when_idle(alias, lambda: connections_to(alias) <= others)
-    run(lease.arelease())
-    until_when_idle(alias, lambda: connections_to(alias) <= others)
-
-
-def connections_to(alias: str) -> int:
-    """Return how many connections this process has to the server of this store."""
-    place = json.loads(os.environ[f"DISTLOCK_TEST_{alias.upper()}"])
-    port = int(place.get("PORT") or place["OPTIONS"]["address"].rpartition(":")[2])
-    found = psutil.Process().net_connections("tcp")
-    return sum(each.status == "ESTABLISHED" and each.raddr.port == port for each in found)
-
-
-@pytest.mark.usefixtures("no_backgrounds")
-@on_each_server
-def test_call_needs_no_thread_to_close_what_is_idle(
-    alias: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Where there is none, it stays open until the end of the process, and nothing is logged."""
-    with mock.patch.object(threading.Thread, "start", side_effect=NO_MORE_THREADS):
-        assert acquire(alias, renew=False).release()
-    with mock.patch("django_distlock.concurrency.background.lacks_threads", return_value=True):
-        assert acquire(alias, renew=False).release()
-    assert not caplog.records

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.test import override_settings
 
-from django_distlock import lock_backends
+from django_distlock import clocks, lock_backends
+from django_distlock.locks import waiting
 from tests.support.signals import Told
 
 if TYPE_CHECKING:
@@ -32,3 +34,21 @@ def told() -> Iterator[Told]:
     told = Told()
     yield told
     told.stop()
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let time pass only where somebody sleeps; return the pauses between two tries."""
+    now, paused = [1000.0], list[float]()
+
+    async def pause(waiter: waiting.WaitingThread, seconds: float) -> None:
+        paused.append(seconds)
+        now[0] += seconds
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(clocks, "monotonic", lambda: now[0])
+    monkeypatch.setattr(waiting.WaitingThread, "pause", pause)
+    return paused

@@ -4,66 +4,26 @@ import asyncio
 import contextvars
 import gc
 import inspect
-import math
-import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from itertools import count
 from typing import Any
 from unittest import mock
 
 import pytest
 
 from django_distlock import (
-    LockBackendUnavailable,
-    LockLost,
     LockNotHeld,
     acquire_lock,
-    clocks,
-    distributed_lock,
     release_lock,
 )
-from django_distlock.concurrency.process_queue import queues, recent_handovers
+from django_distlock.concurrency.process_queue import queues
 from django_distlock.concurrency.store_calls import run_sync
-from django_distlock.concurrency.wakeups import Wakeup
 from django_distlock.locks import waiting
 from django_distlock.locks.acquisition import Acquisition
-from django_distlock.signals import lock_acquired
 from tests.support.concurrency import elsewhere
-from tests.support.databases import committed
 from tests.support.holders import acquire
-from tests.support.scripted_store import NO_REPLY, ScriptedBackend
-
-DOWN = LockBackendUnavailable("down")
-QUEUEING = [
-    "memory",
-    *(
-        pytest.param(name, marks=pytest.mark.needs(name))
-        for name in ("postgresql", "redis", "lock_server")
-    ),
-]
-REPLY_LOST = LockBackendUnavailable("no reply", reply_lost=True)
-
-
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let time pass only where somebody sleeps; return the pauses between two tries."""
-    now, paused = [1000.0], list[float]()
-
-    async def pause(waiter: waiting.WaitingThread, seconds: float) -> None:
-        paused.append(seconds)
-        now[0] += seconds
-
-    def sleep(seconds: float) -> None:
-        now[0] += seconds
-
-    monkeypatch.setattr(time, "sleep", sleep)
-    monkeypatch.setattr(clocks, "monotonic", lambda: now[0])
-    monkeypatch.setattr(waiting.WaitingThread, "pause", pause)
-    return paused
+from tests.support.scripted_store import ScriptedBackend
 
 
 def test_held_semaphore_is_contended_and_free_after_release(scripted: ScriptedBackend) -> None:
@@ -241,217 +201,6 @@ def test_default_ttl_is_the_backends(scripted: ScriptedBackend) -> None:
     lease.release()
     assert acquire("default", ttl=None).ttl is None
     assert "<the backend's>" in str(inspect.signature(acquire_lock))
-
-
-def test_lost_reply_finds_its_own_grant(scripted: ScriptedBackend) -> None:
-    """The retry asks as the same owner (peer defect 15)."""
-    scripted.answer("acquire", NO_REPLY)
-    lease = acquire("default")
-    assert scripted.owner == lease.owner
-    assert scripted.calls == ["acquire", "acquire"]
-
-
-def test_second_lost_reply_gives_the_lock_back(scripted: ScriptedBackend) -> None:
-    """Unavailable, and nothing stays behind."""
-    scripted.answer("acquire", NO_REPLY, NO_REPLY)
-    with pytest.raises(LockBackendUnavailable, match="the reply was lost"):
-        acquire_lock("1234collectPayment")
-    assert scripted.calls == ["acquire", "acquire", "release"]
-    assert scripted.owner == ""
-
-
-def test_store_that_goes_down_meanwhile_is_asked_to_take_the_grant_back(
-    scripted: ScriptedBackend,
-) -> None:
-    """The first try may have been granted, whatever became of the second."""
-    scripted.answer("acquire", NO_REPLY, DOWN)
-    with pytest.raises(LockBackendUnavailable, match="down"):
-        acquire_lock("1234collectPayment")
-    assert scripted.calls == ["acquire", "acquire", "release"]
-
-
-def test_grant_that_comes_after_its_ttl_is_none(
-    scripted: ScriptedBackend, pauses: list[float]
-) -> None:
-    """Somebody else may have the lock by then; it is given back in any case."""
-    scripted.answer("acquire", lambda: time.sleep(2))
-    with pytest.raises(LockBackendUnavailable, match="too late"):
-        acquire_lock("1234collectPayment", ttl=2)
-    scripted.answer("acquire", lambda: time.sleep(2))
-    scripted.answer("release", DOWN)
-    with pytest.raises(LockBackendUnavailable, match="too late"):
-        acquire_lock("1234collectPayment", ttl=2)
-    assert scripted.calls == ["acquire", "release"] * 2
-
-
-def test_store_that_was_never_reached_is_not_asked_again(scripted: ScriptedBackend) -> None:
-    """A refused connection is an answer: unavailable, not contended (peer defects 3 and 20)."""
-    scripted.answer("acquire", DOWN)
-    with pytest.raises(LockBackendUnavailable, match="down"):
-        acquire_lock("1234collectPayment", timeout=None)
-    assert scripted.calls == ["acquire"]
-
-
-def test_interrupted_acquisition_gives_the_lock_back(scripted: ScriptedBackend) -> None:
-    """A worker that is told to stop in mid-request leaves nothing behind, and stops."""
-    scripted.answer("acquire", SystemExit(1))
-    scripted.answer("release", DOWN)
-    with pytest.raises(SystemExit):
-        acquire_lock("1234collectPayment")
-    assert scripted.calls == ["acquire", "release"]
-
-
-def test_receiver_that_ends_the_process_leaves_no_grant_behind(scripted: ScriptedBackend) -> None:
-    """It interrupts the acquisition, though this is over."""
-
-    def end(**kwargs: Any) -> None:
-        raise SystemExit(1)
-
-    lock_acquired.connect(end)
-    try:
-        with pytest.raises(SystemExit):
-            acquire_lock("1234collectPayment")
-    finally:
-        lock_acquired.disconnect(end)
-    assert scripted.calls == ["acquire", "release"]
-
-
-def test_release_with_a_lost_reply_is_tried_again(scripted: ScriptedBackend) -> None:
-    """The first was carried out, so the second finds nothing: it is released, not lost."""
-    lease = acquire("default")
-    scripted.answer("release", NO_REPLY)
-    assert lease.release() is True
-    assert scripted.calls == ["acquire", "release", "release"]
-
-
-def test_failed_release_can_be_repeated(scripted: ScriptedBackend) -> None:
-    """The owner isn't forgotten before the store has answered (peer defect 13)."""
-    lease = acquire("default")
-    scripted.answer("release", DOWN)
-    with pytest.raises(LockBackendUnavailable):
-        release_lock("1234collectPayment")
-    assert lease.held
-    assert release_lock("1234collectPayment") is True
-
-
-@pytest.mark.parametrize("first", [NO_REPLY, REPLY_LOST])
-def test_release_that_may_have_been_carried_out_ends_the_lease(
-    scripted: ScriptedBackend, first: object
-) -> None:
-    """Somebody else may have the lock by now; it can be repeated all the same."""
-    lease = acquire("default")
-    scripted.answer("release", first, DOWN)
-    with pytest.raises(LockBackendUnavailable):
-        release_lock("1234collectPayment")
-    assert not lease.held
-    with pytest.raises(LockLost, match="may have been released"):
-        lease.check()
-    assert release_lock("1234collectPayment") is True
-    assert lease.released
-    assert not lease.lost
-
-
-def test_block_whose_release_got_no_answer_is_no_loss(
-    scripted: ScriptedBackend, caplog: pytest.LogCaptureFixture
-) -> None:
-    """What was done in it was done under the lock."""
-    with distributed_lock("1234collectPayment") as lease:
-        scripted.answer("release", REPLY_LOST, DOWN)
-    assert not lease.lost
-    assert "could not be released; it ends by itself" in caplog.text
-
-
-def test_pause_that_is_over_before_it_begins_ends() -> None:
-    """Also if the thread is interrupted right then: SimpleQueue.get() of Python 3.12 hangs."""
-    waiter = waiting.WaitingThread("default")
-    paused, seen = [0], [0, time.monotonic()]
-
-    def look(*args: object) -> None:
-        if paused[0] != seen[0]:
-            seen[:] = paused[0], time.monotonic()
-        assert time.monotonic() - seen[1] < 20
-
-    before = signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
-    try:
-        for paused[0] in range(10_000):
-            run_sync(waiter.pause(1e-7))
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def test_wakeup_ends_the_wait_under_way_or_the_next_one() -> None:
-    """Once, however often it was set; and without one the time ends it."""
-    wakeup = Wakeup()
-    wakeup.set()
-    wakeup.set()
-    assert wakeup.wait(60)
-    assert not wakeup.wait(0.001)
-    assert not wakeup.wait(-1)
-    threading.Timer(0.01, wakeup.set).start()
-    assert wakeup.wait(60)
-    threading.Timer(0.01, wakeup.set).start()
-    assert wakeup.wait(math.inf)
-
-
-@pytest.mark.parametrize("alias", QUEUEING)
-@committed
-def test_timeout_that_is_over_at_once_is_good_for_one_try(alias: str) -> None:
-    """Also right after a release that handed the lock over, when it would rather join the queue."""
-    recent_handovers.add(alias, "1234collectPayment")
-    acquire(alias, timeout=1e-9).release()
-
-
-def test_timeout_that_is_over_at_once_is_good_for_one_try_behind_others(
-    scripted: ScriptedBackend,
-) -> None:
-    """Who waits in this process is overtaken by it, as by a call that doesn't wait."""
-    first, second = (waiting.WaitingThread("default") for _ in range(2))
-    queues.join("default", "1234collectPayment", first)
-    queues.join("default", "1234collectPayment", second)
-    assert acquire_lock("1234collectPayment", timeout=1e-9)
-    for _ in range(2):  # as after an interruption
-        queues.leave("default", "1234collectPayment", first)
-    elsewhere_waiting = mock.Mock(loop=object())
-    queues.leave("default", "1234collectPayment", elsewhere_waiting)  # who never joined
-    queues.leave("default", "1234collectPayment", second)
-    assert len(queues) == 0
-
-
-class BrokenPlace:
-    """A place in a queue of a store that can't be asked any more."""
-
-    patience = 0.0
-    outlasts_failures = False
-
-    def check(self) -> None:
-        """Find nothing."""
-
-
-def test_try_that_ends_the_wait_leaves_the_queue_in_the_same_time(
-    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And the queue is left once."""
-    budgets, in_which = count(1), list[int]()
-
-    @contextmanager
-    def time_budget() -> Iterator[None]:
-        in_which.append(next(budgets))
-        yield
-
-    def leave(place: BrokenPlace, granted: bool) -> None:
-        scripted.calls.append(f"leave {in_which[-1]}")
-        raise LockBackendUnavailable("down")
-
-    scripted.owner = "somebody else"
-    monkeypatch.setattr(scripted, "time_budget", time_budget)
-    monkeypatch.setattr(scripted, "join", lambda *arguments: BrokenPlace())
-    monkeypatch.setattr(scripted, "leave", leave)
-    scripted.answer("acquire", None, LockBackendUnavailable("down"))
-    with pytest.raises(LockBackendUnavailable):
-        acquire_lock("1234collectPayment", timeout=60)
-    assert scripted.calls == ["acquire", "acquire", "leave 3"]
 
 
 def test_coroutine_for_sync_code_may_not_suspend() -> None:

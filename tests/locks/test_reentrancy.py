@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from django.core.signals import request_finished, request_started
-from django.db import transaction
 from django.http import HttpResponse
 from django.test import RequestFactory
 
 from django_distlock import (
-    Lease,
     LockBackendUnavailable,
-    LockError,
     LockLost,
     LockNotAcquired,
     LockNotHeld,
     acquire_lock,
     distributed_lock,
-    lock_backends,
     release_lock,
 )
-from django_distlock.models import Lock
-from tests.support.concurrency import elsewhere, run
-from tests.support.databases import committed, on_each_database, on_each_server
-from tests.support.holders import acquire, expired, free_for_others, take_away
+from tests.support.concurrency import elsewhere
+from tests.support.databases import committed, on_each_database
+from tests.support.holders import acquire, expired, free_for_others, reenter, take_away
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -36,131 +29,6 @@ if TYPE_CHECKING:
     from tests.support.scripted_store import ScriptedBackend
 
 pytestmark = committed
-
-
-def reenter(alias: str) -> Lease:
-    """Acquire once more."""
-    return acquire(alias, reentrant=True)
-
-
-def held_here(alias: str) -> list[str]:
-    """Return the semaphores that the store says are held."""
-    return [lock.semaphore for lock in lock_backends[alias].held()]
-
-
-# Not reentrant
-
-
-@on_each_database
-def test_own_lock_is_contended_without_a_wait(alias: str) -> None:
-    """As anybody else's; and held as before."""
-    with distributed_lock("1234collectPayment", backend=alias) as lease:
-        assert acquire_lock("1234collectPayment", backend=alias) is None
-        with pytest.raises(LockNotAcquired), distributed_lock("1234collectPayment", backend=alias):
-            pytest.fail("it is held")
-        assert lease.held
-    assert free_for_others(alias)
-
-
-HELD_HERE = "This thread or task holds '1234collectPayment' itself; reentrant=True gives it"
-HELD_ELSEWHERE = "^Somebody else holds '1234collectPayment'.$"
-
-
-@pytest.mark.parametrize("alias", ["default", "memory"])
-def test_nested_block_is_told_that_this_thread_holds_the_lock_itself(alias: str) -> None:
-    """Nobody else does: who reads that would look for another process."""
-    nested = distributed_lock("1234collectPayment", backend=alias)
-    with distributed_lock("1234collectPayment", backend=alias):
-        with pytest.raises(LockNotAcquired, match=HELD_HERE), nested:
-            pytest.fail("it is held")
-
-        def enter() -> None:
-            with pytest.raises(LockNotAcquired, match=HELD_ELSEWHERE), nested:
-                pytest.fail("it is held")
-
-        elsewhere(enter)
-
-
-def test_recursive_call_is_told_that_this_thread_holds_the_lock_itself() -> None:
-    """As a nested block is; and in async code as in sync code."""
-
-    @distributed_lock("1234collectPayment", backend="memory")
-    def recurse() -> None:
-        recurse()
-
-    @distributed_lock("1234collectPayment", backend="memory")
-    async def arecurse() -> None:
-        await arecurse()
-
-    with pytest.raises(LockNotAcquired, match=HELD_HERE):
-        recurse()
-    with pytest.raises(LockNotAcquired, match=HELD_HERE):
-        run(arecurse())
-
-
-@pytest.mark.parametrize("alias", ["default", "memory"])
-def test_nested_async_block_is_told_that_this_task_holds_the_lock_itself(alias: str) -> None:
-    """Its child, which is another task, is told otherwise."""
-    nested = distributed_lock("1234collectPayment", backend=alias)
-
-    async def enter(told: str) -> None:
-        with pytest.raises(LockNotAcquired, match=told):
-            async with nested:
-                pytest.fail("it is held")
-
-    async def hold() -> None:
-        async with distributed_lock("1234collectPayment", backend=alias):
-            await enter(HELD_HERE)
-            await asyncio.create_task(enter(HELD_ELSEWHERE))
-
-    run(hold())
-
-
-def test_block_that_lost_its_lock_is_told_that_somebody_else_holds_it() -> None:
-    """What this thread knows to have lost is another's by now."""
-    nested = distributed_lock("1234collectPayment", backend="default")
-    with suppress(LockLost), distributed_lock("1234collectPayment") as lease:
-        take_away(lease)
-        with suppress(LockLost):
-            lease.renew()
-        other = elsewhere(lambda: acquire("default"))
-        with pytest.raises(LockNotAcquired, match=HELD_ELSEWHERE), nested:
-            pytest.fail("it is held")
-        assert other.release()
-
-
-@on_each_database
-@pytest.mark.parametrize("timeout", [None, 3600, 0.001])
-def test_wait_for_oneself_is_an_error_at_once(alias: str, timeout: float | None) -> None:
-    """Nobody else could end it; the message says what to do."""
-    lease = acquire(alias)
-    with pytest.raises(LockError, match="wait for itself; reentrant=True"):
-        acquire_lock("1234collectPayment", backend=alias, timeout=timeout)
-    with pytest.raises(LockError, match="reentrant=True"):
-        with distributed_lock("1234collectPayment", backend=alias, timeout=timeout):
-            pytest.fail("it is held")
-    assert lease.release()
-
-
-def test_wait_for_ones_own_lock_in_another_store_is_an_ordinary_one(
-    scripted: ScriptedBackend,
-) -> None:
-    """It is another lock."""
-    acquire("default")
-    lease = acquire("locks", timeout=1)
-    assert lease.release()
-
-
-@on_each_database
-def test_wait_is_worth_it_when_the_own_lease_has_expired(alias: str) -> None:
-    """By the local clock, which is a little earlier than the store's."""
-    lease = expired(alias)
-    successor = acquire(alias, timeout=60)
-    assert successor.token
-    assert lease.token
-    assert successor.token > lease.token
-    assert lease.lost
-    assert successor.release()
 
 
 # Reentrant
@@ -344,120 +212,3 @@ def test_store_that_is_down_is_not_asked_about_a_reentry(scripted: ScriptedBacke
     scripted.answer("acquire", LockBackendUnavailable("down"))
     assert reenter("default") is lease
     assert scripted.calls == ["acquire"]
-
-
-# In transactions
-
-
-@on_each_database
-def test_release_of_nested_blocks_waits_for_the_transaction(alias: str) -> None:
-    """Only that of the outermost one does."""
-    lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True)
-    with transaction.atomic(using=alias):
-        for _ in range(2):
-            with lock as outer:
-                with lock as inner:
-                    assert outer is inner
-                assert outer.held
-                assert acquire_lock("1234collectPayment", backend=alias) is None
-                assert outer.held
-                with pytest.raises(LockError, match="wait for itself"):
-                    acquire_lock("1234collectPayment", backend=alias, timeout=1)
-    assert free_for_others(alias)
-
-
-@on_each_database
-def test_inner_block_may_have_a_transaction_of_its_own(alias: str) -> None:
-    """Its end releases nothing."""
-    lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True)
-    with lock as outer:
-        for error in (KeyError, None):
-            with suppress(KeyError), transaction.atomic(using=alias), lock as inner:
-                assert outer is inner
-                if error:
-                    raise error
-        assert not free_for_others(alias)
-    assert free_for_others(alias)
-
-
-@on_each_server
-def test_grant_that_does_not_continue_a_lost_one_is_nobodys(alias: str) -> None:
-    """It is neither kept from others nor given to this thread by its name."""
-    lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True)
-    with suppress(LockLost), transaction.atomic(using=alias):
-        with lock as lease:
-            pass
-        take_away(lease)
-        with lock:
-            pytest.fail("somebody else may have had it in between")
-    assert held_here(alias) == []
-    other = elsewhere(lambda: acquire(alias))
-    assert acquire_lock("1234collectPayment", backend=alias, reentrant=True) is None
-    with pytest.raises(LockNotHeld):
-        release_lock("1234collectPayment", backend=alias)
-    assert other.release()
-
-
-@pytest.mark.parametrize("alias", ["default", "locks"])
-def test_lease_that_was_rolled_back_is_not_reentered(alias: str) -> None:
-    """SQLite has grants in the transaction in which they were acquired."""
-    with suppress(ZeroDivisionError), transaction.atomic(using=alias):
-        lease = acquire(alias)
-        raise ZeroDivisionError
-    other = elsewhere(lambda: acquire(alias))
-    for arguments in ({"reentrant": True}, {"timeout": 0.01}):
-        assert acquire_lock("1234collectPayment", backend=alias, **arguments) is None
-    assert lease.lost
-    assert other.release()
-
-
-@pytest.mark.django_db(databases="__all__")
-@on_each_database
-@pytest.mark.parametrize("arguments", [{"timeout": 0.01}, {"reentrant": True}], ids=str)
-def test_lease_of_an_earlier_testcase_fools_nobody(alias: str, arguments: dict[str, Any]) -> None:
-    """Its row went with that test's transaction, but the thread still has the lease by its name."""
-    rows = Lock.objects.using(alias)
-    earlier = acquire(alias)
-    rows.all().delete()
-    rows.create(semaphore="1234collectPayment", owner="other", expires_at=None)
-    assert acquire_lock("1234collectPayment", backend=alias, **arguments) is None
-    rows.all().delete()
-    lease = reenter(alias)
-    assert lease is not earlier
-    assert reenter(alias) is lease
-    with pytest.raises(LockError, match="wait for itself"):
-        acquire_lock("1234collectPayment", backend=alias, timeout=1)
-
-
-@on_each_database
-def test_early_release_in_an_inner_block_leaves_the_outer_ones_lock(alias: str) -> None:
-    """However often it is given back in there."""
-    with distributed_lock("1234collectPayment", backend=alias) as lease:
-        with distributed_lock("1234collectPayment", backend=alias, reentrant=True):
-            assert lease.release() is True
-        assert lease.held
-        assert not free_for_others(alias)
-    assert free_for_others(alias)
-
-
-def test_request_that_reenters_and_forgets_leaves_the_earlier_lease_as_it_was(
-    scripted: ScriptedBackend,
-) -> None:
-    """One release is enough for it afterwards."""
-    lease = acquire("default")
-    request_started.send(sender=None)
-    assert acquire_lock("1234collectPayment", reentrant=True) is lease
-    request_finished.send(sender=None)
-    assert lease.release() is True
-    assert lease.released
-
-
-@on_each_server
-def test_max_hold_is_counted_from_the_first_block_of_a_transaction(alias: str) -> None:
-    """The same grant is not prolonged by being taken back."""
-    with transaction.atomic(using=alias):
-        with distributed_lock("1234collectPayment", backend=alias, ttl=5, max_hold=10) as first:
-            pass
-        with distributed_lock("1234collectPayment", backend=alias, ttl=60, max_hold=60) as again:
-            assert again.token == first.token
-            assert again.remaining <= 10

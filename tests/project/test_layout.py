@@ -24,15 +24,8 @@ FEWEST_LINES = 15
 
 NOT_YET = {
     "tests/contract/test_queues.py",
-    "tests/leases/test_background.py",
-    "tests/leases/test_leftovers.py",
-    "tests/leases/test_renewal.py",
-    "tests/leases/test_renewal_in_databases.py",
     "tests/locks/test_async.py",
     "tests/locks/test_borders.py",
-    "tests/locks/test_holds.py",
-    "tests/locks/test_locks.py",
-    "tests/locks/test_reentrancy.py",
     "tests/stores/database/test_listening_postgresql.py",
     "tests/stores/memcached/test_clients.py",
     "tests/stores/redis/test_backend.py",

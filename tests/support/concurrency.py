@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+NO_MORE_THREADS = RuntimeError("can't start new thread")
+"""What Thread.start() raises then."""
+
 
 class Interrupted(BaseException):
     """What a signal's handler raises."""

@@ -11,6 +11,8 @@ from django.conf import settings
 
 from django_distlock import Lease, LockBackendUnavailable, acquire_lock, clocks, lock_backends
 from django_distlock.concurrency.background import background
+from django_distlock.models import KEPT, Lock
+from django_distlock.records import LockState
 from tests.support.concurrency import elsewhere
 
 if TYPE_CHECKING:
@@ -22,6 +24,21 @@ def acquire(alias: str, semaphore: str = "1234collectPayment", **arguments: Any)
     lease = acquire_lock(semaphore, backend=alias, **arguments)
     assert lease is not None
     return lease
+
+
+def hold(number: int, alias: str) -> list[Lease]:
+    """Acquire so many leases of a minute, which nobody renews but the test."""
+    return [acquire(alias, f"{alias} {n}", ttl=60, renew=False) for n in range(number)]
+
+
+def reenter(alias: str) -> Lease:
+    """Acquire once more."""
+    return acquire(alias, reentrant=True)
+
+
+def held_in(alias: str) -> list[str]:
+    """Return the semaphores that the store says are held."""
+    return [lock.semaphore for lock in lock_backends[alias].held()]
 
 
 @contextmanager
@@ -102,3 +119,15 @@ def renew_now(lease: Lease) -> None:
     """Have it renewed in the background, and wait until that is done."""
     due_now([lease])
     work_off()
+
+
+def states(alias: str) -> list[LockState]:
+    """Return what the store lists."""
+    return [lock.state for lock in lock_backends[alias].held()]
+
+
+def kept(alias: str) -> bool:
+    """Tell whether the lock is nobody's, but nobody gets it."""
+    return Lock.objects.using(alias).filter(
+        semaphore="1234collectPayment", owner=KEPT
+    ).exists() and (states(alias) == [LockState.HELD])

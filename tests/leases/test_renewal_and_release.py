@@ -1,0 +1,118 @@
+"""Leases that are released, or lost, while they are renewed."""
+
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from django_distlock import Lease, LockBackendUnavailable, LockLost
+from django_distlock.concurrency.background import Background
+from django_distlock.leases.outcomes import end_lost
+from django_distlock.records import Released, Renewal, RenewalOutcome
+from tests.support.concurrency import until
+from tests.support.holders import acquire
+from tests.support.moved_clock import MovedClock
+from tests.support.scripted_store import ScriptedBackend
+
+# What is released meanwhile
+
+pytestmark = pytest.mark.usefixtures("stopped_clock")
+
+
+@pytest.fixture
+def renewed(scripted: ScriptedBackend, default_background: Background) -> Lease:
+    """Return a lease that the background renews, but not by itself while a test lasts."""
+    lease = acquire("default", "1234collectPayment", ttl=600)
+    until(lambda: default_background.scans_at == lease.due)
+    return lease
+
+
+@pytest.mark.parametrize("outcome", ["gone", "not renewed"])
+def test_lease_that_is_released_while_it_is_renewed_is_no_trouble(
+    scripted: ScriptedBackend,
+    default_background: Background,
+    renewed: Lease,
+    moved_clock: MovedClock,
+    outcome: str,
+    lost: dict[Lease, str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The store has it no more since it was given back; or the release had the row locked."""
+    renew = scripted.renew
+
+    def after_the_release(claims: Any) -> Any:
+        assert renewed.release() is True
+        if outcome == "gone":
+            return renew(claims)
+        return {renewed.owner: Renewal(RenewalOutcome.HELD, renewed.expires_at)}
+
+    monkeypatch.setattr(scripted, "renew", after_the_release)
+    moved_clock.advance(300)
+    default_background.renewals.renew_due()
+    assert not lost
+    assert renewed.released
+    assert caplog.text == ""
+
+
+def test_lease_that_is_being_told_lost_is_not_released(
+    scripted: ScriptedBackend, renewed: Lease, lost: dict[Lease, str]
+) -> None:
+    """The thread that claims its end first decides."""
+    assert renewed.claim_end()
+    assert not renewed.held
+    assert "is being released, or lost" in repr(renewed)
+    assert renewed.release() is False
+    assert scripted.calls == ["acquire"]
+    end_lost(renewed)
+    assert list(lost) == [renewed]
+
+
+def test_failed_release_ends_the_renewal(
+    scripted: ScriptedBackend, default_background: Background, renewed: Lease
+) -> None:
+    """It can be tried again as long as the lease lasts, which nobody may do."""
+    assert renewed in default_background.renewals
+    scripted.answer("release", LockBackendUnavailable("down"))
+    with pytest.raises(LockBackendUnavailable):
+        renewed.release()
+    assert renewed not in default_background.renewals
+    assert renewed.release() is True
+    assert renewed not in default_background.renewals
+
+
+def test_release_and_loss_are_settled_once(
+    scripted: ScriptedBackend, unrenewed: Lease, lost: dict[Lease, str]
+) -> None:
+    """Who releases and who renews in two threads don't both tell what became of it."""
+    release = scripted.release
+
+    def renew_meanwhile(claim: Any, keep: float) -> Released:
+        released = release(claim, keep)
+        with pytest.raises(LockLost, match="is being released"):
+            unrenewed.check()
+        unrenewed.mark_lost()
+        assert unrenewed.release() is False
+        return released
+
+    with mock.patch.object(scripted, "release", renew_meanwhile):
+        assert unrenewed.release() is True
+    assert unrenewed.released
+    assert not unrenewed.lost
+    assert not lost
+
+
+def test_renewal_that_finds_nothing_while_it_is_released_is_no_loss(
+    scripted: ScriptedBackend, unrenewed: Lease, lost: dict[Lease, str]
+) -> None:
+    """But the lease is not held any more."""
+    renew = scripted.renew
+
+    def after_the_release(claims: Any) -> Any:
+        assert unrenewed.release() is True
+        return renew(claims)
+
+    with mock.patch.object(scripted, "renew", after_the_release):
+        with pytest.raises(LockLost, match="was released"):
+            unrenewed.renew()
+    assert not lost

@@ -1,0 +1,140 @@
+"""A lock that the thread or task holds itself, without reentrant=True."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from django_distlock import (
+    LockError,
+    LockLost,
+    LockNotAcquired,
+    acquire_lock,
+    distributed_lock,
+)
+from tests.support.concurrency import elsewhere, run
+from tests.support.databases import committed, on_each_database
+from tests.support.holders import acquire, expired, free_for_others, take_away
+
+if TYPE_CHECKING:
+    from tests.support.scripted_store import ScriptedBackend
+
+pytestmark = committed
+
+
+# Not reentrant
+
+
+@on_each_database
+def test_own_lock_is_contended_without_a_wait(alias: str) -> None:
+    """As anybody else's; and held as before."""
+    with distributed_lock("1234collectPayment", backend=alias) as lease:
+        assert acquire_lock("1234collectPayment", backend=alias) is None
+        with pytest.raises(LockNotAcquired), distributed_lock("1234collectPayment", backend=alias):
+            pytest.fail("it is held")
+        assert lease.held
+    assert free_for_others(alias)
+
+
+HELD_HERE = "This thread or task holds '1234collectPayment' itself; reentrant=True gives it"
+HELD_ELSEWHERE = "^Somebody else holds '1234collectPayment'.$"
+
+
+@pytest.mark.parametrize("alias", ["default", "memory"])
+def test_nested_block_is_told_that_this_thread_holds_the_lock_itself(alias: str) -> None:
+    """Nobody else does: who reads that would look for another process."""
+    nested = distributed_lock("1234collectPayment", backend=alias)
+    with distributed_lock("1234collectPayment", backend=alias):
+        with pytest.raises(LockNotAcquired, match=HELD_HERE), nested:
+            pytest.fail("it is held")
+
+        def enter() -> None:
+            with pytest.raises(LockNotAcquired, match=HELD_ELSEWHERE), nested:
+                pytest.fail("it is held")
+
+        elsewhere(enter)
+
+
+def test_recursive_call_is_told_that_this_thread_holds_the_lock_itself() -> None:
+    """As a nested block is; and in async code as in sync code."""
+
+    @distributed_lock("1234collectPayment", backend="memory")
+    def recurse() -> None:
+        recurse()
+
+    @distributed_lock("1234collectPayment", backend="memory")
+    async def arecurse() -> None:
+        await arecurse()
+
+    with pytest.raises(LockNotAcquired, match=HELD_HERE):
+        recurse()
+    with pytest.raises(LockNotAcquired, match=HELD_HERE):
+        run(arecurse())
+
+
+@pytest.mark.parametrize("alias", ["default", "memory"])
+def test_nested_async_block_is_told_that_this_task_holds_the_lock_itself(alias: str) -> None:
+    """Its child, which is another task, is told otherwise."""
+    nested = distributed_lock("1234collectPayment", backend=alias)
+
+    async def enter(told: str) -> None:
+        with pytest.raises(LockNotAcquired, match=told):
+            async with nested:
+                pytest.fail("it is held")
+
+    async def hold() -> None:
+        async with distributed_lock("1234collectPayment", backend=alias):
+            await enter(HELD_HERE)
+            await asyncio.create_task(enter(HELD_ELSEWHERE))
+
+    run(hold())
+
+
+def test_block_that_lost_its_lock_is_told_that_somebody_else_holds_it() -> None:
+    """What this thread knows to have lost is another's by now."""
+    nested = distributed_lock("1234collectPayment", backend="default")
+    with suppress(LockLost), distributed_lock("1234collectPayment") as lease:
+        take_away(lease)
+        with suppress(LockLost):
+            lease.renew()
+        other = elsewhere(lambda: acquire("default"))
+        with pytest.raises(LockNotAcquired, match=HELD_ELSEWHERE), nested:
+            pytest.fail("it is held")
+        assert other.release()
+
+
+@on_each_database
+@pytest.mark.parametrize("timeout", [None, 3600, 0.001])
+def test_wait_for_oneself_is_an_error_at_once(alias: str, timeout: float | None) -> None:
+    """Nobody else could end it; the message says what to do."""
+    lease = acquire(alias)
+    with pytest.raises(LockError, match="wait for itself; reentrant=True"):
+        acquire_lock("1234collectPayment", backend=alias, timeout=timeout)
+    with pytest.raises(LockError, match="reentrant=True"):
+        with distributed_lock("1234collectPayment", backend=alias, timeout=timeout):
+            pytest.fail("it is held")
+    assert lease.release()
+
+
+def test_wait_for_ones_own_lock_in_another_store_is_an_ordinary_one(
+    scripted: ScriptedBackend,
+) -> None:
+    """It is another lock."""
+    acquire("default")
+    lease = acquire("locks", timeout=1)
+    assert lease.release()
+
+
+@on_each_database
+def test_wait_is_worth_it_when_the_own_lease_has_expired(alias: str) -> None:
+    """By the local clock, which is a little earlier than the store's."""
+    lease = expired(alias)
+    successor = acquire(alias, timeout=60)
+    assert successor.token
+    assert lease.token
+    assert successor.token > lease.token
+    assert lease.lost
+    assert successor.release()

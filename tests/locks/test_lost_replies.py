@@ -1,0 +1,138 @@
+"""Acquisitions and releases that get no answer, or are interrupted."""
+
+import time
+from typing import Any
+
+import pytest
+
+from django_distlock import (
+    LockBackendUnavailable,
+    LockLost,
+    acquire_lock,
+    distributed_lock,
+    release_lock,
+)
+from django_distlock.signals import lock_acquired
+from tests.support.holders import acquire
+from tests.support.scripted_store import NO_REPLY, ScriptedBackend
+
+DOWN = LockBackendUnavailable("down")
+REPLY_LOST = LockBackendUnavailable("no reply", reply_lost=True)
+
+
+def test_lost_reply_finds_its_own_grant(scripted: ScriptedBackend) -> None:
+    """The retry asks as the same owner (peer defect 15)."""
+    scripted.answer("acquire", NO_REPLY)
+    lease = acquire("default")
+    assert scripted.owner == lease.owner
+    assert scripted.calls == ["acquire", "acquire"]
+
+
+def test_second_lost_reply_gives_the_lock_back(scripted: ScriptedBackend) -> None:
+    """Unavailable, and nothing stays behind."""
+    scripted.answer("acquire", NO_REPLY, NO_REPLY)
+    with pytest.raises(LockBackendUnavailable, match="the reply was lost"):
+        acquire_lock("1234collectPayment")
+    assert scripted.calls == ["acquire", "acquire", "release"]
+    assert scripted.owner == ""
+
+
+def test_store_that_goes_down_meanwhile_is_asked_to_take_the_grant_back(
+    scripted: ScriptedBackend,
+) -> None:
+    """The first try may have been granted, whatever became of the second."""
+    scripted.answer("acquire", NO_REPLY, DOWN)
+    with pytest.raises(LockBackendUnavailable, match="down"):
+        acquire_lock("1234collectPayment")
+    assert scripted.calls == ["acquire", "acquire", "release"]
+
+
+def test_grant_that_comes_after_its_ttl_is_none(
+    scripted: ScriptedBackend, pauses: list[float]
+) -> None:
+    """Somebody else may have the lock by then; it is given back in any case."""
+    scripted.answer("acquire", lambda: time.sleep(2))
+    with pytest.raises(LockBackendUnavailable, match="too late"):
+        acquire_lock("1234collectPayment", ttl=2)
+    scripted.answer("acquire", lambda: time.sleep(2))
+    scripted.answer("release", DOWN)
+    with pytest.raises(LockBackendUnavailable, match="too late"):
+        acquire_lock("1234collectPayment", ttl=2)
+    assert scripted.calls == ["acquire", "release"] * 2
+
+
+def test_store_that_was_never_reached_is_not_asked_again(scripted: ScriptedBackend) -> None:
+    """A refused connection is an answer: unavailable, not contended (peer defects 3 and 20)."""
+    scripted.answer("acquire", DOWN)
+    with pytest.raises(LockBackendUnavailable, match="down"):
+        acquire_lock("1234collectPayment", timeout=None)
+    assert scripted.calls == ["acquire"]
+
+
+def test_interrupted_acquisition_gives_the_lock_back(scripted: ScriptedBackend) -> None:
+    """A worker that is told to stop in mid-request leaves nothing behind, and stops."""
+    scripted.answer("acquire", SystemExit(1))
+    scripted.answer("release", DOWN)
+    with pytest.raises(SystemExit):
+        acquire_lock("1234collectPayment")
+    assert scripted.calls == ["acquire", "release"]
+
+
+def test_receiver_that_ends_the_process_leaves_no_grant_behind(scripted: ScriptedBackend) -> None:
+    """It interrupts the acquisition, though this is over."""
+
+    def end(**kwargs: Any) -> None:
+        raise SystemExit(1)
+
+    lock_acquired.connect(end)
+    try:
+        with pytest.raises(SystemExit):
+            acquire_lock("1234collectPayment")
+    finally:
+        lock_acquired.disconnect(end)
+    assert scripted.calls == ["acquire", "release"]
+
+
+def test_release_with_a_lost_reply_is_tried_again(scripted: ScriptedBackend) -> None:
+    """The first was carried out, so the second finds nothing: it is released, not lost."""
+    lease = acquire("default")
+    scripted.answer("release", NO_REPLY)
+    assert lease.release() is True
+    assert scripted.calls == ["acquire", "release", "release"]
+
+
+def test_failed_release_can_be_repeated(scripted: ScriptedBackend) -> None:
+    """The owner isn't forgotten before the store has answered (peer defect 13)."""
+    lease = acquire("default")
+    scripted.answer("release", DOWN)
+    with pytest.raises(LockBackendUnavailable):
+        release_lock("1234collectPayment")
+    assert lease.held
+    assert release_lock("1234collectPayment") is True
+
+
+@pytest.mark.parametrize("first", [NO_REPLY, REPLY_LOST])
+def test_release_that_may_have_been_carried_out_ends_the_lease(
+    scripted: ScriptedBackend, first: object
+) -> None:
+    """Somebody else may have the lock by now; it can be repeated all the same."""
+    lease = acquire("default")
+    scripted.answer("release", first, DOWN)
+    with pytest.raises(LockBackendUnavailable):
+        release_lock("1234collectPayment")
+    assert not lease.held
+    with pytest.raises(LockLost, match="may have been released"):
+        lease.check()
+    assert release_lock("1234collectPayment") is True
+    assert lease.released
+    assert not lease.lost
+
+
+def test_block_whose_release_got_no_answer_is_no_loss(
+    scripted: ScriptedBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was done in it was done under the lock."""
+    with distributed_lock("1234collectPayment") as lease:
+        scripted.answer("release", REPLY_LOST, DOWN)
+    assert not lease.lost
+    assert "could not be released; it ends by itself" in caplog.text
