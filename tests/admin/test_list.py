@@ -66,7 +66,7 @@ def test_list_has_the_locks_of_a_store(
     assert page.status_code == 200
 
 
-def test_states_are_told_apart_by_more_than_a_word(viewer: Client) -> None:
+def test_states_differ_by_more_than_a_word(viewer: Client) -> None:
     """Each has a look of its own, on the list and on its own page."""
     make_all_states()
     page = viewer.get(LIST, {"state": "all"}).content.decode()

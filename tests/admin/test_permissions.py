@@ -1,4 +1,4 @@
-"""Who sees locks in the admin; the owner is shown to nobody."""
+"""Permissions to see locks in the admin; nobody sees the owner."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_who_is_not_logged_in_is_asked_to() -> None:
 
 
 def test_owner_is_on_no_page(admin_client: Client) -> None:
-    """Who has it can release the lock: not on lists, a lock's page or its history."""
+    """It is the secret that releases a lock: not on lists, a lock's page or its history."""
     make_all_states()
     pages = [f"{LIST}?{urlencode({'state': state})}" for state in ("held", "stale", "all")]
     pages += [detail("stale"), detail("held"), detail("held", "history")]

@@ -156,7 +156,7 @@ def test_template_names_what_the_model_has(template: str, message: str | None) -
         ("{jobs}collect", None),
     ],
 )
-def test_template_of_another_style_is_told(template: str, meant: str | None) -> None:
+def test_template_of_another_style_is_reported(template: str, meant: str | None) -> None:
     """All rows would have one lock."""
 
     class Customer(models.Model):

@@ -47,7 +47,7 @@ def test_texts_are_compared_byte_by_byte(alias: str) -> None:
 
 @pytest.mark.parametrize("template", ["<owner>:a", "<customer.owner>:a"])
 def test_template_that_is_not_made_of_fields_is_for_single_objects(template: str) -> None:
-    """Nobody can tell the database what a property is."""
+    """The database can't compare a property."""
     invoice = create("default")
     with (
         mock.patch.object(Invoice, "owner", "Ada", create=True),

@@ -1,4 +1,4 @@
-"""Whoever writes late, and however late: the row of the last holder stays as it wrote it."""
+"""However late an earlier holder writes, the row stays as the last holder wrote it."""
 
 import os
 import random
@@ -56,7 +56,7 @@ both_models = pytest.mark.parametrize("model", [Invoice, DunnedInvoice])
 def test_holder_paused_before_its_write_is_refused_by_the_row(
     alias: str, model: type[Any], write: Write
 ) -> None:
-    """Its own check passed, and nobody told it that it was taken over; the row does."""
+    """Its own check passed, because it doesn't know that its lock was taken; the row refuses it."""
     row = create(alias, model)
     Payment.objects.using(alias).create(invoice_id=row.pk)
     late = stored(row)

@@ -34,7 +34,7 @@ def test_save_without_a_lease_leaves_the_fence_alone(alias: str, model: type[Any
 
 @on_each_database
 def test_loaded_fixture_leaves_the_fence_alone(alias: str) -> None:
-    """It is older than the row, too; what isn't there it brings along."""
+    """It is older than the row, too; it inserts rows that are missing."""
     invoice = create(alias)
     fixture = serializers.serialize("json", [invoice])
     with lock_of(invoice) as lease:
@@ -61,7 +61,7 @@ def test_migrations_save_leaves_the_fence_alone(alias: str) -> None:
 
 @on_each_database
 def test_deferred_fence_is_set_too(alias: str) -> None:
-    """An object needn't have it in memory."""
+    """The object need not have loaded it."""
     pk = create(alias).pk
     rows = Invoice.objects.using(alias)
     invoice = rows.only("customer", "amount").get(pk=pk)
@@ -79,16 +79,16 @@ def test_deferred_fence_is_set_too(alias: str) -> None:
 
 @on_each_database
 def test_update_fields_gets_the_fence(alias: str, receivers: Callable[..., None]) -> None:
-    """Who listens is told; an empty one writes nothing, as ever."""
+    """Receivers get the fence in update_fields; an empty one writes nothing, as ever."""
     invoice = create(alias)
-    told = []
-    receivers(post_save, lambda update_fields, **kwargs: told.append(update_fields))
+    seen = []
+    receivers(post_save, lambda update_fields, **kwargs: seen.append(update_fields))
     with lock_of(invoice) as lease:
         invoice.save(lease=lease, update_fields=[])
         assert (invoice.fence, stored(invoice).fence) == (0, 0)
         invoice.amount = 13
         invoice.save(lease=lease, update_fields=["customer"])
-    assert told == [{"customer", "fence"}]
+    assert seen == [{"customer", "fence"}]
     assert (stored(invoice).amount, stored(invoice).fence) == (0, lease.token)
 
 
@@ -121,7 +121,7 @@ def test_receivers_save_and_pickle_what_is_being_saved(
 def test_row_that_is_gone_is_not_inserted_again(
     alias: str, model: type[Any], fields: str | None
 ) -> None:
-    """Its lease was for what is not there any more."""
+    """The lease was on a row that is gone."""
     row = Parcel.objects.using(alias).create() if model is Parcel else create(alias, model)
     model.objects.using(alias).all().delete()
     with lock_of(row) as lease:

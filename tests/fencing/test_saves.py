@@ -1,4 +1,4 @@
-"""A row knows the token of its last writer, and takes no save of an earlier one."""
+"""A row has the token of its last writer, and refuses the save of an earlier holder."""
 
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -21,7 +21,7 @@ pytestmark = committed
 
 @on_each_database
 def test_save_sets_the_fence_in_the_one_statement_that_asks_for_it(alias: str) -> None:
-    """Nothing can come in between."""
+    """No other write can come in between."""
     invoice = create(alias)
     with lock_of(invoice) as lease, CaptureQueriesContext(connections[alias]) as queries:
         invoice.amount = 13
@@ -66,7 +66,7 @@ def test_outdated_save_changes_nothing(
 
 @on_each_database
 def test_taken_over_holder_is_refused_by_the_row(alias: str) -> None:
-    """Though nobody told it, and its own check passes."""
+    """Though its own check of the lease passes."""
     invoice = create(alias)
     stale = stored(invoice)
     lease = taken_over(invoice)

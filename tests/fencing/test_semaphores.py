@@ -36,7 +36,7 @@ pytestmark = committed
 
 @contextmanager
 def table_of(model: type[models.Model], alias: str) -> Iterator[None]:
-    """Let the model have its table in the block."""
+    """Create the model's table for the block."""
     with connections[alias].schema_editor() as editor:
         editor.create_model(model)
     try:

@@ -103,7 +103,7 @@ def race(page: Page, side: str) -> str:
 
 
 def is_won_by_one_of_several(page: Page) -> bool:
-    """Race with the lock, which one request must win; tell whether it had to refuse another."""
+    """Race with the lock, which one request must win; return whether another was refused."""
     verdict = race(page, "with")
     assert verdict.startswith("Collected once with the lock")
     assert page.locator("#answers .collected").count() == 1

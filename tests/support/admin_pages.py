@@ -46,7 +46,7 @@ class LocksOn:
 
 @contextmanager
 def locks_on(alias: str) -> Iterator[None]:
-    """Let the admin read locks there, by a clock that stands still."""
+    """Have the admin read locks there, by a clock that stands still."""
     frozen = {connections[alias].vendor: str(to_microseconds(NOW))}
     with mock.patch.dict(clocks.NOW, frozen), override_settings(DATABASE_ROUTERS=[LocksOn(alias)]):
         yield

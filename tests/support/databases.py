@@ -56,7 +56,7 @@ def another_session(alias: str) -> Iterator[BaseDatabaseWrapper]:
 
 @contextmanager
 def locked_row(alias: str, semaphore: str) -> Iterator[None]:
-    """Let another transaction have the semaphore's row locked in the block, as an UPDATE does.
+    """Have another transaction lock the semaphore's row in the block, as an UPDATE does.
 
     What notices that lock notices any: on PostgreSQL, SELECT … FOR UPDATE takes a stronger one.
     """
@@ -75,7 +75,7 @@ def locked_row(alias: str, semaphore: str) -> Iterator[None]:
 
 @contextmanager
 def another_database(alias: str, options: str = "") -> Iterator[None]:
-    """Let the alias lead to a new database with the tables of locks.
+    """Have the alias lead to a new database with the tables of locks.
 
     At the end Django drops it, as it drops a test's.
     """
@@ -127,7 +127,7 @@ def noting_connections(alias: str) -> Iterator[list[BaseDatabaseWrapper]]:
 
 
 def kill_session(alias: str) -> None:
-    """Let another session end this thread's."""
+    """Have another session end this thread's."""
     own, kill = {
         "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend(%s)"),
         "mysql": ("SELECT connection_id()", "KILL %s"),
@@ -173,7 +173,7 @@ class isolated:  # noqa: N801 - a block
 
 @contextmanager
 def paused_before_writing(alias: str, meanwhile: Callable[[], object]) -> Iterator[None]:
-    """Let another thread do this right before the block's first UPDATE is sent.
+    """Have another thread do this right before the block's first UPDATE is sent.
 
     Or BEGIN, where others can't write from then on, as on SQLite.
     """
@@ -202,7 +202,7 @@ def own_statements(alias: str) -> Statements:
 
 
 class SpyingCursor:
-    """A cursor that notes what it is told to execute."""
+    """A cursor that records what it executes."""
 
     def __init__(self, cursor: Any, sent: list[str]) -> None:
         self.cursor, self.sent = cursor, sent
@@ -227,7 +227,7 @@ def statements_sent(alias: str, action: Callable[[], object]) -> list[str]:
 
 @contextmanager
 def through_proxy(alias: str) -> Iterator[LossyProxy]:
-    """Let the locks' own connections lead through a proxy; the test's go straight."""
+    """Have the locks' own connections lead through a proxy, but not the test's."""
     connections[alias].ensure_connection()
     settings = connections[alias].settings_dict
     with LossyProxy(settings["HOST"], int(settings["PORT"])) as proxy:

@@ -75,12 +75,12 @@ def written(alias: str) -> list[tuple[int, int]]:
 
 
 def another_template(text: str, model: type[Any] = Invoice) -> Any:
-    """Let the model's rows belong to other locks."""
+    """Have the model's rows belong to other locks."""
     return mock.patch.object(model._meta.get_field("fence"), "template", SemaphoreTemplate(text))
 
 
 def move(row: Any, customer: Customer) -> None:
-    """Let the row belong to another customer, and so to another lock."""
+    """Move the row to another customer, and so to another lock."""
     rows = Invoice.objects.using(row._state.db).filter(pk=row.pk)
     assert rows.update(customer=customer, fence=0, amount=100) == 1
 

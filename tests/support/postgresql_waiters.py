@@ -30,7 +30,7 @@ FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 def let_offers_last(change: Callable[[Any, str, int], None] = setattr) -> None:
-    """Let no offer end by itself, and nobody pass for dead, however slow this machine is.
+    """Keep offers from ending, and processes from counting as dead, on a slow machine.
 
     Only statements that are made after this have it.
     """
@@ -89,7 +89,7 @@ class Line:
         self.threads.shutdown()
 
     def join(self, semaphore: str = "1234collectPayment", **arguments: Any) -> Future[Lease | None]:
-        """Let another thread wait, and return when it knows its place."""
+        """Have another thread wait; return once it knows its place."""
         before = set(places)
 
         def wait() -> Lease | None:

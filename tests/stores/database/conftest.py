@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def store_timeout(settings: Any) -> Iterator[Callable[[str, float], None]]:
     """Return what gives a store's database so many seconds to answer."""
     yield lambda alias, seconds: set_store_timeout(settings, alias, seconds)
-    own.close_own_connections()  # some drivers were told of the time as they connected
+    own.close_own_connections()  # some drivers got the time limit when they connected
 
 
 def set_store_timeout(settings: Any, alias: str, seconds: float) -> None:
@@ -46,14 +46,14 @@ def fresh_listeners(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def only_woken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no waiter try by itself: it has to be woken."""
+    """Keep waiters from trying by themselves: they have to be woken."""
     for name in ("FIRST_RETRY_ALONE", "FIRST_RETRY", "RETRY", "POLL_INTERVAL"):
         monkeypatch.setattr(places, name, 600.0)
 
 
 @pytest.fixture
 def long_offers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let no offer end by itself, however slow this machine is."""
+    """Keep offers from ending, however slow this machine is."""
     let_offers_last(monkeypatch.setattr)
     own.close_own_connections()  # which have the statements
     yield

@@ -130,7 +130,7 @@ def test_postgresql_takes_one_statement_a_page(job: str, monkeypatch: pytest.Mon
     assert left("postgresql", job) == []
 
 
-def test_locks_of_a_page_are_told_of_in_order() -> None:
+def test_locks_of_a_page_are_returned_in_order() -> None:
     """PostgreSQL's plan may find them in another one."""
     rows: list[tuple[Any, ...]] = [
         ("page-3", f"page-{number}", 1, "", None, 1, 2) for number in (2, 3, 1)
@@ -203,7 +203,7 @@ def test_row_is_waited_for_where_locked_ones_cannot_be_skipped(job: str) -> None
 
 @contextmanager
 def meanwhile(alias: str, act: Callable[[], object]) -> Iterator[None]:
-    """Let another thread act when a batch has been read and before it is changed."""
+    """Have another thread act after a batch was read and before it is changed."""
     acts = [act]
 
     def intrude(execute: Any, sql: str, *arguments: Any) -> Any:

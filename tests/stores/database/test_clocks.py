@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db(databases="__all__")
 
 
 def assert_clock_is_right(alias: str) -> None:
-    """Fail unless the database's clock is this machine's, on which it runs, and tells states."""
+    """Fail unless the database's clock is this machine's, and decides the states of locks."""
     locks = Lock.objects.using(alias)
     seen_at = locks.with_state().get(semaphore="held").seen_at
     assert abs(seen_at - datetime.now(UTC)) < timedelta(minutes=5)
@@ -103,7 +103,7 @@ def test_other_vendors_clock_is_read_through_django(alias: str) -> None:
 
 @on_each_database
 def test_other_vendors_clock_needs_aware_times(alias: str) -> None:
-    """Without USE_TZ Django doesn't tell which zone a time is in, and a guess could grant twice."""
+    """Without USE_TZ a time has no zone, and a wrong guess could grant a lock twice."""
     with (
         override_settings(USE_TZ=False),
         pytest.raises(NotSupportedError, match=r"needs USE_TZ = True"),

@@ -49,7 +49,7 @@ def fail_in_time(call: Callable[[], object]) -> LockBackendUnavailable:
 
 
 def test_drivers_with_limits_of_their_own_keep_them() -> None:
-    """PyMySQL and psycopg 2 are told as they connect."""
+    """PyMySQL and psycopg 2 get the deadline when they connect."""
     driver = SimpleNamespace()
     limit(driver, lambda: 0.0)
     assert vars(driver) == {}
@@ -75,7 +75,7 @@ def test_new_connection_is_not_waited_for_longer_than_the_store_timeout(
 def test_swallowed_statement_is_unavailable_and_the_next_call_works_at_once(
     alias: str, store_timeout: StoreTimeout
 ) -> None:
-    """Not on the connections that are dead as well, though nobody was told so."""
+    """Not on the other connections, which are dead as well, unnoticed so far."""
     with through_proxy(alias) as proxy:
         one, two = pool_of(alias).all
         with used_elsewhere(one):
@@ -152,7 +152,7 @@ def test_connections_in_use_are_waited_for_within_the_time(
 
 
 @on_each_server
-def test_loss_is_told_at_the_end_of_the_ttl(
+def test_loss_is_reported_at_the_end_of_the_ttl(
     alias: str, lost: dict[Lease, str], store_timeout: StoreTimeout
 ) -> None:
     """Whatever a renewal waits for: this one does for much longer."""

@@ -59,7 +59,7 @@ def test_commit_is_guarded_though_the_engine_tells_no_isolation_level(engine: En
 
 
 def test_transaction_with_a_snapshot_is_recognised_in_any_engine(engine: Engine) -> None:
-    """The database itself tells that all of its transactions are."""
+    """The isolation level is asked of the database itself."""
     with engine(options="-c default_transaction_isolation=serializable"):
         with (
             distributed_lock("1234collectPayment", backend=ALIAS) as lease,

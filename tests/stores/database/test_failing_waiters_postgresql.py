@@ -89,7 +89,7 @@ def test_who_is_killed_when_it_is_offered_the_lock_costs_a_second(only_woken: No
 
 @pytest.mark.usefixtures("long_offers")
 def test_lock_of_dead_holder_is_handed_on_when_its_ttl_ends(only_woken: None) -> None:
-    """To the first who waits, who is woken then."""
+    """To the first waiter, which is woken."""
     acquire(ALIAS, renew=False)
     with Line() as line:
         first, second = line.join(), line.join()

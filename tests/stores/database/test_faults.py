@@ -15,7 +15,7 @@ pytestmark = [committed, pytest.mark.once]
 
 @on_each_server
 def test_lost_reply_of_a_grant_finds_the_grant(alias: str) -> None:
-    """The server has granted, the client was not told: it asks again as the same owner."""
+    """The server granted the lock and the reply was lost: the client retries as the same owner."""
     with through_proxy(alias) as proxy:
         proxy.lose_replies(b"lost reply", 1)
         lease = acquire_lock("lost reply", backend=alias)
@@ -51,7 +51,7 @@ def test_owner_is_on_no_error_page(alias: str) -> None:
 
 @on_each_server
 def test_lost_reply_of_a_release_is_a_release(alias: str) -> None:
-    """The second request finds nothing to release, and tells it from a loss."""
+    """The second request finds nothing to release; that is not taken for a loss."""
     with through_proxy(alias) as proxy:
         lease = acquire_lock("lost reply", backend=alias)
         assert lease is not None
@@ -66,7 +66,7 @@ def test_lost_reply_of_a_release_is_a_release(alias: str) -> None:
 def test_killed_database_is_unavailable_and_keeps_its_locks(
     alias: str, servers: dict[str, Server]
 ) -> None:
-    """Durable where it must be: a grant that was told survives."""
+    """Durable where it must be: an answered grant survives."""
     server = servers[alias]
     lease = acquire_lock("1234collectPayment", backend=alias)
     assert lease is not None

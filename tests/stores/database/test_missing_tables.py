@@ -1,4 +1,4 @@
-"""A table that isn't there, or not yet: what everything that asks for it says."""
+"""A missing table, also one that is not migrated yet: every error says what to do."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ STORES = [
 
 @contextmanager
 def missing(table: str, using: str) -> Iterator[None]:
-    """Have no such table in the block; whoever had it at hand, or not yet."""
+    """Have no such table in the block, for connections that have seen it and for new ones."""
     with connections[using].cursor() as cursor:
         cursor.execute(f"ALTER TABLE {table} RENAME TO elsewhere")
         try:

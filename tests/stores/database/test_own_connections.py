@@ -48,7 +48,7 @@ def test_grant_inside_a_transaction_is_visible_at_once(alias: str) -> None:
 
 @on_each_server
 def test_rollback_does_not_erase_a_grant(alias: str) -> None:
-    """Whoever got the lock has it."""
+    """The owner keeps the lock."""
     with pytest.raises(ZeroDivisionError), transaction.atomic(using=alias):
         lease = acquire(alias)
         raise ZeroDivisionError

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db(databases="__all__")
 
 @pytest.fixture
 def locks_around_now(alias: str) -> Iterator[None]:
-    """Write locks in all states, a microsecond apart, and let the clock stand still."""
+    """Write locks in all states, a microsecond apart, with a clock that stands still."""
     make_lock(alias, "held", owner="x", expires_at=NOW + TICK)
     make_lock(alias, "held without end", owner="x", expires_at=None)
     make_lock(alias, "stale", owner="x", expires_at=NOW)

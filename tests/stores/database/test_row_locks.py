@@ -77,7 +77,7 @@ def test_row_that_stays_locked_is_tried_until_the_time_is_over(
 
 @pytest.fixture
 def long_row_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a try wait for a locked row longer than this machine may stall."""
+    """Make an attempt wait for a locked row for longer than this machine may stall."""
     monkeypatch.setattr(database, "ROW_WAIT", 30.0)
 
 
@@ -126,7 +126,7 @@ SERIALIZABLE = {"options": "-c default_transaction_isolation=serializable"}
 def test_sessions_are_read_committed_unless_a_pooler_lends_them_to_others(
     behind_pooler: bool, level: str
 ) -> None:
-    """Who may rely on the level that they have by default."""
+    """Code there may rely on the default isolation level."""
     settings: dict[str, Any] = connections.settings["postgresql"]
     own.close_own_connections()
     options = settings["OPTIONS"] | SERIALIZABLE

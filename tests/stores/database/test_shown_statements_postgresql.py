@@ -60,7 +60,7 @@ def test_no_owner_is_in_a_statement_that_monitoring_sees(pooled: bool, shown: li
 
 @pytest.mark.usefixtures("fresh_listeners")
 def test_no_owner_of_a_waiter_is_in_a_statement_that_monitoring_sees(shown: list[str]) -> None:
-    """Who joins the queue, is handed the lock, and takes it."""
+    """Not when it joins the queue, is handed the lock, or takes it."""
     with Line() as line:
         lease = acquire(ALIAS)
         waiting = line.join()
@@ -72,7 +72,7 @@ def test_no_owner_of_a_waiter_is_in_a_statement_that_monitoring_sees(shown: list
 
 
 def assert_shown_without(owners: set[Owner], shown: list[str], *beginnings: str) -> None:
-    """See to it that statements that begin so were shown, and none with one of the owners."""
+    """Check that statements with these beginnings were shown, and none with an owner."""
     for beginning in beginnings:
         assert any(query.strip().startswith(beginning) for query in shown), beginning
     assert [query for query in shown for owner in owners if owner in query] == []

@@ -31,7 +31,7 @@ def sqlite_connection(tmp_path: Path) -> Iterator[BaseDatabaseWrapper]:
 
 
 def parameters(ttl: int | None = 60_000_000) -> Parameters:
-    """Return what the statements are told."""
+    """Return the parameters of the statements."""
     return Parameters(
         semaphore="1234collectPayment", owner="o", ttl=ttl, holder="", after="", keep=0
     )
@@ -147,7 +147,7 @@ def test_shared_cache_shares_the_level(sqlite_connection: BaseDatabaseWrapper) -
 def test_interrupted_acquire_leaves_the_file_unlocked(
     sqlite_connection: BaseDatabaseWrapper,
 ) -> None:
-    """Though whoever keeps the traceback keeps the cursor."""
+    """Although a kept traceback keeps the cursor."""
     lock = SQLiteStatements(sqlite_connection, "django_distlock_lock")
     cursor = lock.cursor()
     interrupted = mock.Mock(wraps=cursor)

@@ -53,7 +53,7 @@ def sqlite_file(tmp_path: Path, sqlite_options: dict[str, str]) -> Iterator[Base
 
 
 def workers(file: BaseDatabaseWrapper, *command: str) -> Workers:
-    """Let a process serve a request from the file."""
+    """Have a process serve a request from the file."""
     return Workers(
         1,
         *command,
@@ -69,7 +69,7 @@ def told(worker: Workers) -> Any:
 
 
 def visit(worker: Workers) -> Any:
-    """Let it send its next request, and return the status."""
+    """Have it send its next request; return the status."""
     worker.tell()
     return told(worker)
 
@@ -77,7 +77,7 @@ def visit(worker: Workers) -> Any:
 @pytest.mark.once
 @in_each_mode
 def test_requests_for_a_held_lock_do_not_harm_the_holder(sqlite_file: BaseDatabaseWrapper) -> None:
-    """The holder reads, works and writes; who comes meanwhile is told so meanwhile, or waits."""
+    """The holder reads, works and writes; other requests meanwhile are refused at once, or wait."""
     holder = workers(sqlite_file, "pause_request", VIEW)
     contender = workers(sqlite_file, "visit_when_told", *[VIEW] * (3 + MANY_TRIES))
     waiter = workers(sqlite_file, "visit_when_told", VIEW, WAITING_VIEW)

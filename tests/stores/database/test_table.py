@@ -176,14 +176,14 @@ def test_semaphore_has_one_index(alias: str) -> None:
 
 
 def test_lock_shows_its_semaphore_and_never_the_owner() -> None:
-    """Who reads a log must not be able to release."""
+    """A reader of a log must not be able to release a lock."""
     lock = Lock(semaphore="1234collectPayment", owner="secret")
     assert str(lock) == "1234collectPayment"
     assert repr(lock) == "<Lock: 1234collectPayment>"
 
 
 def test_tables_have_readable_rows() -> None:
-    """For whoever looks at them in a shell."""
+    """For people who look at them in a shell."""
     assert str(WaitingProcess(id=255)) == "ff"
     assert str(LockWaiter(semaphore="report", holder="me")) == "report, me"
 
@@ -225,7 +225,7 @@ def test_dumped_locks_can_be_loaded(
 def test_dumped_lock_is_loaded_as_released(
     alias: str, form: str, natural: bool, tmp_path: Path
 ) -> None:
-    """The owner is a secret, and whoever held it then doesn't now; its tokens go on to rise."""
+    """The owner is secret, and its holder is gone; the tokens continue to rise."""
     lease = acquire(alias, ttl=3600, renew=False)
     path = tmp_path / f"locks.{form}"
     call_command(

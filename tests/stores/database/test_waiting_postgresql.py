@@ -212,7 +212,7 @@ def test_waiter_that_gives_up_leaves_nothing() -> None:
 
 @pytest.mark.usefixtures("long_offers")
 def test_offer_of_no_use_is_handed_on() -> None:
-    """Who gives up when it has just been offered the lock passes it to the next."""
+    """A waiter whose time is up when it is offered the lock passes it to the next."""
     lease = acquire(ALIAS)
     first, owner, woken = wait_by_hand()
     second, other, woken_too = wait_by_hand()
