@@ -1,0 +1,117 @@
+"""What the core makes of a store: of its mixins, and of its answers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.test import override_settings
+
+from django_distlock import InvalidLockBackend, aacquire_lock, lock_backends
+from django_distlock.backends.base import AsyncStore, ListingStore
+from django_distlock.concurrency.background import background
+from django_distlock.concurrency.process_queue import recent_handovers
+from django_distlock.records import Claim, Grant, Released, Renewal
+from tests.app.backends import ModestBackend
+from tests.support.concurrency import run
+from tests.support.holders import acquire
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.support.scripted_store import ScriptedBackend
+
+pytestmark = pytest.mark.once
+
+
+class UnfinishedBackend(ListingStore):
+    """A store that somebody is still writing."""
+
+    def acquire(self, *arguments: Any) -> None:
+        """Grant nothing."""
+
+    def held(self, *arguments: Any) -> Any:
+        """List nothing."""
+
+
+class PollingBackend(AsyncStore, ModestBackend):
+    """A store that async code awaits, and that has no queue."""
+
+    async def aacquire(
+        self, semaphore: str, owner: str, ttl: float | None, holder: str, *, deadline: float
+    ) -> Grant | None:
+        return self.acquire(semaphore, owner, ttl, holder)
+
+    async def arenew(self, leases: Sequence[Claim], *, deadline: float) -> dict[str, Renewal]:
+        return self.renew(leases)
+
+    async def arelease(self, lease: Claim, keep: float = 0, *, deadline: float) -> Released:
+        return self.release(lease, keep)
+
+
+def configured(backend: type) -> override_settings:
+    return override_settings(
+        DISTLOCK={"default": {"BACKEND": f"{__name__}.{backend.__qualname__}"}}
+    )
+
+
+def test_store_that_lacks_a_method_is_refused_by_its_name() -> None:
+    """When it is configured, not when the method is missed."""
+    with configured(UnfinishedBackend), pytest.raises(InvalidLockBackend) as caught:
+        lock_backends["default"]
+    assert str(caught.value) == (
+        f"DISTLOCK['default']: BACKEND '{__name__}.UnfinishedBackend' is abstract: it has no "
+        "force_release, release, renew."
+    )
+
+
+def test_task_polls_an_async_store_without_a_queue() -> None:
+    """As a thread polls a store without one."""
+
+    async def release_while_another_waits() -> None:
+        lease = await aacquire_lock("polled")
+        assert lease is not None
+        waiting = asyncio.create_task(aacquire_lock("polled", timeout=30))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        assert await lease.arelease()
+        successor = await waiting
+        assert successor is not None
+        assert await successor.arelease()
+
+    with configured(PollingBackend):
+        run(release_while_another_waits())
+
+
+def test_lease_that_a_renewal_leaves_out_is_not_lost(
+    scripted: ScriptedBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A store's mistake is no answer, and a warning tells it."""
+    lease = acquire("default")
+    monkeypatch.setattr(scripted, "renew", lambda leases: {})
+    lease.due = 0
+    background("default").renewals.renew_due()
+    assert lease.held
+    assert "its store's answer left it out" in caplog.text
+    lease.release()
+
+
+@pytest.mark.parametrize("released", [Released.FREED, Released.HANDED_OVER])
+def test_lock_that_a_release_handed_over_is_remembered(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, released: Released
+) -> None:
+    """Most likely somebody else has it now: the next waiter joins the queue first."""
+    lease = acquire("default")
+    monkeypatch.setattr(scripted, "release", lambda *arguments: released)
+    assert lease.release()
+    assert recent_handovers.pop("default", "1234collectPayment") is (
+        released is Released.HANDED_OVER
+    )
+
+
+def test_answer_to_a_release_is_true_if_the_owner_held_the_lock() -> None:
+    """So callers may ask no more than that."""
+    assert [bool(each) for each in Released] == [False, True, True]
