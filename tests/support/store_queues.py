@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from django_distlock import lock_backends
+from django_distlock import distributed_lock, lock_backends
 from django_distlock.backends.redis import places as redis_places
 from django_distlock.backends.server import places as server_places
-from tests.support import lock_servers, redis_stores
+from tests.support import holders, lock_servers, redis_stores
 from tests.support.ports import HOST
 from tests.support.processes import Workers
 from tests.support.redis_servers import connect
@@ -20,8 +21,13 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import ModuleType
 
+    from django_distlock import Lease
     from django_distlock.records import Place
     from tests.support.servers import Server
+
+
+JOB = "nightly report"
+"""The lock that is waited for, where it is one only."""
 
 
 class QueuedStore(ABC):
@@ -154,3 +160,20 @@ class QueuedLockServer(QueuedStore):
 
     def is_unused(self) -> bool:
         return lock_servers.is_unused(self.store)  # and the table has no entry either
+
+
+def acquire(store: QueuedStore, semaphore: str = JOB, **arguments: Any) -> Lease:
+    """Acquire what is free, or will be."""
+    return holders.acquire(store.alias, semaphore, **arguments)
+
+
+def take(store: QueuedStore, semaphore: str = JOB, **arguments: Any) -> float:
+    """Wait for the lock, and give it back at once; return when it was granted."""
+    with distributed_lock(semaphore, backend=store.alias, **{"timeout": 30, **arguments}):
+        return time.monotonic_ns()
+
+
+async def take_in_task(store: QueuedStore, **arguments: Any) -> int | None:
+    """Do so in a task; return the token."""
+    async with distributed_lock(JOB, backend=store.alias, **{"timeout": 30, **arguments}) as lease:
+        return lease.token

@@ -1,6 +1,6 @@
 """What only waiters in Redis have to see to, and what they cost.
 
-tests/contract/test_queues.py has what holds for all stores.
+tests/contract has what holds for all stores.
 """
 
 from __future__ import annotations

@@ -1,0 +1,57 @@
+"""The stores that have queues, for tests of what holds for all of them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.concurrency import until
+from tests.support.lock_servers import start_lock_server
+from tests.support.redis_stores import lasting_offers
+from tests.support.store_queues import QueuedLockServer, QueuedRedis, QueuedStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+KINDS = [pytest.param(name, marks=pytest.mark.needs(name)) for name in ("redis", "lock_server")]
+
+
+@contextmanager
+def queued_store(request: pytest.FixtureRequest, *, lasting: bool) -> Iterator[QueuedStore]:
+    """Let the locks be in the store of this kind; at the end nobody has one there, nor waits."""
+    with ExitStack() as stack:
+        found: QueuedStore
+        if request.param == "redis":
+            found = QueuedRedis(request.getfixturevalue("redis_server"), lasting=lasting)
+            stack.enter_context(lasting_offers() if lasting else nullcontext())
+        elif lasting:
+            found = QueuedLockServer(request.getfixturevalue("patient_lock_server"))
+        else:
+            found = QueuedLockServer(stack.enter_context(start_lock_server()))
+        stack.enter_context(found.locks())
+        yield found
+        until(found.is_unused)
+
+
+@pytest.fixture(params=KINDS)
+def queued(request: pytest.FixtureRequest) -> Iterator[QueuedStore]:
+    """Return a store where nothing depends on the end of an offer: that is far away."""
+    with queued_store(request, lasting=True) as found:
+        yield found
+
+
+@pytest.fixture
+def attentive(queued: QueuedStore, monkeypatch: pytest.MonkeyPatch) -> QueuedStore:
+    """Return that store, with waiters who try only when they are told to, or the lock ends."""
+    monkeypatch.setattr(queued.places, "SAFETY", 600)
+    return queued
+
+
+@pytest.fixture(params=KINDS)
+def hasty(request: pytest.FixtureRequest) -> Iterator[QueuedStore]:
+    """Return a store where offers last as they do."""
+    with queued_store(request, lasting=False) as found:
+        yield found

@@ -1,0 +1,77 @@
+"""What waiters and holders that die leave to the others in the queue."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.concurrency import until
+from tests.support.processes import strike
+from tests.support.store_queues import JOB, acquire, take
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from tests.support.store_queues import QueuedStore
+
+once = pytest.mark.once
+
+
+@once
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_dead_process_costs_little_however_many_wait_in_it(
+    hasty: QueuedStore, threads: ThreadPoolExecutor, fault: signal.Signals
+) -> None:
+    """The first who is alive is offered the lock next."""
+    lease = acquire(hasty)  # before any of those who wait
+    with hasty.workers("stand_in_line", hasty.alias, "50", JOB) as dead:
+        until(lambda: hasty.waiting() == 50)
+        waits = threads.submit(take, hasty)
+        until(lambda: hasty.waiting() == 51)
+        [process] = dead.processes
+        strike(process, fault)
+        released = time.monotonic_ns()
+        assert lease.release()
+        # About a second, where one for each would be fifty.
+        assert waits.result(60) - released < 20e9
+        if fault == signal.SIGSTOP:  # and when it goes on, it is served
+            process.send_signal(signal.SIGCONT)
+            [tokens] = dead.results()
+            assert len(tokens) == 50
+
+
+@once
+def test_killed_process_is_passed_over_at_once(
+    queued: QueuedStore, threads: ThreadPoolExecutor
+) -> None:
+    """Nothing is offered to who doesn't listen any more: that offer would last here."""
+    lease = acquire(queued)
+    with queued.workers("stand_in_line", queued.alias, "5", JOB) as dead:
+        until(lambda: queued.waiting() == 5)
+        waits = threads.submit(take, queued)
+        until(lambda: queued.waiting() == 6)
+        [process] = dead.processes
+        strike(process, signal.SIGKILL)
+        until(lambda: queued.processes() == 1)
+        assert lease.release()
+        assert waits.result(30)
+
+
+@once
+def test_dead_holders_lock_is_handed_on_when_its_ttl_ends(
+    attentive: QueuedStore, threads: ThreadPoolExecutor
+) -> None:
+    """Not earlier, by the store's clock, which tokens tell."""
+    with attentive.workers("hold", attentive.alias, "1.5") as holders:
+        [holder] = holders.processes
+        [token] = json.loads(holders.read(holder))
+        waits = threads.submit(acquire, attentive, "held", timeout=120)
+        until(lambda: attentive.waiting() == 1 or waits.done())
+        strike(holder, signal.SIGKILL)
+        lease = waits.result(60)
+    assert lease.token - token > 1_400_000
+    assert lease.release()
