@@ -1,4 +1,4 @@
-"""A wrong option of a store is told by name, and so is a wrong argument of what lists its locks."""
+"""A message names the wrong option of a store, or the wrong argument of its listing methods."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_duration_of_a_store_has_bounds(
 ) -> None:
     """NaN compares with nothing, and a number may be too long to be shown."""
     if (store, name) == ("memory", "store_timeout"):
-        return  # it asks nobody
+        return  # it has none: its locks are in this process
     for value in values:
         assert re.match(message, refusal(store, **{name: value}))
 

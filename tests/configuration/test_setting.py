@@ -37,7 +37,7 @@ class DemandingBackend(ModestBackend):
 
 
 def make(configured: Any, alias: str = "jobs") -> BaseLockBackend:
-    """Make the store that DISTLOCK[alias] would give."""
+    """Make the store that DISTLOCK[alias] describes."""
     return LockBackendHandler({alias: configured})[alias]
 
 
@@ -120,7 +120,7 @@ def test_unknown_alias_is_named_beside_the_known_ones() -> None:
 
 
 def test_empty_setting_has_no_alias() -> None:
-    """Not even a default: who configures DISTLOCK does so altogether."""
+    """Not even a default: DISTLOCK is used as it is, or not set at all."""
     with pytest.raises(InvalidLockBackend, match=r"^DISTLOCK\['default'\]: .* has no alias\.$"):
         LockBackendHandler({})["default"]
 
@@ -165,7 +165,7 @@ def test_unknown_option_is_named_beside_the_known_ones() -> None:
 
 
 def test_alias_and_what_is_no_name_are_no_options() -> None:
-    """The constructor's first argument is the handler's to give."""
+    """The handler passes the constructor's first argument."""
     assert "'alias'" in refusal({"BACKEND": DATABASE, "OPTIONS": {"alias": "x"}})
     assert "strings" in refusal({"BACKEND": DATABASE, "OPTIONS": {1: "x"}})
 
@@ -225,7 +225,7 @@ def test_ttl_out_of_range_is_refused(ttl: float) -> None:
 
 
 def test_unlimited_ttl_is_refused_by_a_store_that_has_none() -> None:
-    """The store's own rules are told with its alias, too."""
+    """A message about the store's own rules begins with its alias, too."""
     message = refusal({"BACKEND": f"{__name__}.LimitedBackend", "OPTIONS": {"ttl": None}})
     assert message == "LimitedBackend has no unlimited ttl; give seconds."
 

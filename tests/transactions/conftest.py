@@ -13,7 +13,7 @@ from tests.support.visits import atomic_requests
 
 @pytest.fixture
 def atomic(using: str) -> Iterator[None]:
-    """Let Django open a transaction on the test's database for each request."""
+    """Have Django open a transaction on the test's database for each request."""
     with atomic_requests(using):
         yield
 

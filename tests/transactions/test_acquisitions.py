@@ -55,10 +55,10 @@ def test_earlier_lease_of_a_transaction_has_no_part_in_the_later_one(alias: str)
 
 @on_each_server
 @pytest.mark.parametrize("tries", [1, 2])
-def test_loss_between_two_blocks_is_not_committed_whoever_catches_it(
+def test_loss_between_two_blocks_is_not_committed_though_the_error_is_caught(
     alias: str, tries: int
 ) -> None:
-    """Nor by who tries again: what the first block wrote depends on the lock."""
+    """Nor after another attempt: what the first block wrote depends on the lock."""
     with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
         with distributed_lock("1234collectPayment", backend=alias) as lease:
             Counter.objects.using(alias).create()
@@ -129,7 +129,7 @@ def test_lock_that_a_savepoint_gave_up_is_acquired_afresh() -> None:
 
 @on_each_database
 def test_autocommit_off_is_refused(alias: str) -> None:
-    """Whoever acquires could not know when what is done is committed; atomic() says."""
+    """It can't be known when the work is committed; with atomic() it can."""
     transaction.set_autocommit(False, using=alias)
     try:
         with pytest.raises(LockError, match="Autocommit is off on the database"):

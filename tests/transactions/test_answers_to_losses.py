@@ -65,7 +65,7 @@ def test_answer_says_what_became_of_the_work_whenever_the_lock_is_taken_away(
 
 
 @pytest.mark.parametrize("is_atomic", [True, False])
-def test_view_that_raises_for_a_lost_lock_invites_nobody_if_it_has_committed(
+def test_view_that_raises_for_a_lost_lock_invites_no_retry_if_it_has_committed(
     is_atomic: bool, lose_late: LoseLate, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What it committed before is kept, whatever is undone."""
@@ -90,7 +90,7 @@ def test_view_that_raises_for_a_lost_lock_invites_nobody_if_it_has_committed(
     assert "may have been done in part" in caplog.text
 
 
-def test_what_fails_after_the_commit_for_a_lost_lock_invites_nobody(acquired: list[Lease]) -> None:
+def test_failure_after_the_commit_for_a_lost_lock_invites_no_retry(acquired: list[Lease]) -> None:
     """Such as what on_commit() calls."""
 
     @distributed_lock("1234collectPayment", backend="memory", http=True)
@@ -112,7 +112,7 @@ def test_what_fails_after_the_commit_for_a_lost_lock_invites_nobody(acquired: li
     assert Counter.objects.count() == 1
 
 
-def test_view_that_raises_for_a_lost_lock_invites_to_try_again_if_all_is_undone(
+def test_view_that_raises_for_a_lost_lock_invites_a_retry_if_all_is_undone(
     lose_late: LoseLate,
 ) -> None:
     """It looked for itself."""
@@ -131,7 +131,7 @@ def test_view_that_raises_for_a_lost_lock_invites_to_try_again_if_all_is_undone(
 
 
 def test_views_own_exception_wins(lose_late: LoseLate) -> None:
-    """As ever."""
+    """The loss is logged, and does not replace it."""
 
     @distributed_lock("1234collectPayment", backend="memory", http=True)
     def charge(request: HttpRequest) -> HttpResponse:

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.django_db(databases="__all__", transaction=True)
 
 @pytest.fixture(autouse=True)
 def default_is_atomic() -> Iterator[None]:
-    """Let Django open a transaction on the default database for each request."""
+    """Have Django open a transaction on the default database for each request."""
     with atomic_requests("default"):
         yield
 

@@ -95,7 +95,7 @@ def test_store_that_is_down_before_the_commit_is_no_loss(
 def test_store_that_hangs_holds_up_a_commit_for_no_longer_than_its_store_timeout(
     redis_server: Server, moved_clock: MovedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Then it is done: nobody else is granted the lease meanwhile."""
+    """Then it is done: no other owner is granted the lease meanwhile."""
     process = redis_server.executor.process
     assert process is not None
     place = redis_server.settings["PORT"]
@@ -141,7 +141,7 @@ def test_store_that_can_not_renew_just_now_is_no_loss(
 def test_lease_that_expires_while_its_store_is_asked_is_lost(
     scripted: ScriptedBackend, moved_clock: MovedClock
 ) -> None:
-    """By the time of the commit somebody else may have it."""
+    """By the time of the commit another owner may hold it."""
     with pytest.raises(LockLost, match="before the commit"):
         with distributed_lock("1234collectPayment") as lease, transaction.atomic():
             Counter.objects.create(value=1)

@@ -1,4 +1,4 @@
-"""Who lost the lock doesn't commit."""
+"""A holder that lost the lock does not commit."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ pytestmark = committed
 
 @on_each_server
 def test_commit_under_a_lost_lock_is_rolled_back(alias: str) -> None:
-    """Somebody else may have had the lock meanwhile, though nobody told the holder."""
+    """A successor may hold the lock, though the holder has not noticed the loss."""
     with pytest.raises(LockLost, match="before the commit") as lost:
         with (
             distributed_lock("1234collectPayment", backend=alias) as lease,
@@ -78,7 +78,7 @@ def test_commit_after_a_release_of_a_lost_lock_is_rolled_back(alias: str) -> Non
 
 @on_each_database
 def test_sequential_blocks_whose_transaction_fails_leave_nothing_behind(alias: str) -> None:
-    """What was acquired before it, too, on SQLite as elsewhere."""
+    """Nor does a lease that was acquired before it, on SQLite as elsewhere."""
     lease = acquire(alias)
     for _ in range(5):
         with suppress(ZeroDivisionError), transaction.atomic(using=alias):
@@ -93,7 +93,7 @@ def test_sequential_blocks_whose_transaction_fails_leave_nothing_behind(alias: s
 
 
 def test_release_of_a_grant_that_a_savepoint_undid_is_false_on_sqlite() -> None:
-    """There the grant is in the transaction, as the data is; what was done since is not kept."""
+    """There the grant is in the transaction, as the data is; work since the grant is not kept."""
     with pytest.raises(LockLost, match="before the commit"), transaction.atomic():
         with suppress(ZeroDivisionError), transaction.atomic():
             acquire("default")
@@ -126,7 +126,7 @@ def test_commit_under_a_lock_that_was_acquired_again_and_lost_is_rolled_back(ali
 def test_commit_on_another_database_under_a_lock_that_is_known_to_be_lost_is_rolled_back(
     alias: str,
 ) -> None:
-    """Though its time is not up yet."""
+    """Though its ttl has not passed yet."""
     with pytest.raises(LockLost, match="commit on the database 'default'"):
         with distributed_lock("1234collectPayment", backend=alias) as lease, transaction.atomic():
             Counter.objects.create()
@@ -140,7 +140,7 @@ def test_commit_on_another_database_under_a_lock_that_is_known_to_be_lost_is_rol
 def test_commit_after_a_failed_block_that_lost_its_lock_is_rolled_back(
     alias: str, moved_clock: MovedClock
 ) -> None:
-    """Whoever catches the block's own error may not know of the loss."""
+    """Code that catches the block's own error may not know of the loss."""
     with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
         with (
             suppress(ZeroDivisionError),
@@ -169,7 +169,7 @@ def test_guard_waits_for_no_connection_of_the_locks(alias: str) -> None:
 def test_block_that_is_left_in_another_thread_guards_nothing_more(
     alias: str, moved_clock: MovedClock
 ) -> None:
-    """As of a generator that is closed there."""
+    """As when a generator is closed there."""
 
     def locked() -> Generator[Lease]:
         with distributed_lock("1234collectPayment", backend=alias) as lease:
@@ -212,7 +212,7 @@ def test_connection_that_leads_elsewhere_is_not_guarded(alias: str) -> None:
 def test_expired_lease_lets_no_database_commit(
     backend: str, using: str, moved_clock: MovedClock
 ) -> None:
-    """Nor one that the lock's store knows nothing of."""
+    """Not even one that the lock's store has no part in."""
     with pytest.raises(LockLost, match=f"commit on the database '{using}'"):
         with (
             distributed_lock("1234collectPayment", backend=backend) as lease,
@@ -233,7 +233,7 @@ def test_expired_lease_lets_no_database_commit(
     ],
 )
 def test_every_store_lets_its_holder_commit(backend: str, using: str) -> None:
-    """Whether or not it has a part in the transaction; inside of it, too."""
+    """Whether or not it has a part in the transaction, around it or inside it."""
     with distributed_lock("1234collectPayment", backend=backend), transaction.atomic(using=using):
         Counter.objects.using(using).create()
     with transaction.atomic(using=using), distributed_lock("1234collectPayment", backend=backend):
@@ -258,7 +258,7 @@ def test_holder_stopped_between_the_guard_and_the_commit_keeps_successors_out(al
 @pytest.mark.once
 @on_each_server
 def test_holder_stopped_before_the_guard_is_rolled_back(alias: str) -> None:
-    """When it goes on, a successor has the lock."""
+    """By the time it continues, a successor holds the lock."""
     with stopped_holder(alias, "guard") as workers:
         successor = acquire(alias, "stopped", timeout=30)
         workers.processes[0].send_signal(signal.SIGCONT)
@@ -269,7 +269,7 @@ def test_holder_stopped_before_the_guard_is_rolled_back(alias: str) -> None:
 
 @contextmanager
 def stopped_holder(alias: str, where: str) -> Iterator[Workers]:
-    """Let a process write under a lock, and stop it before it commits, or before the guard."""
+    """Have a process write under a lock, and stop it before it commits, or before the guard."""
     with Workers(1, "stop", alias, where, "0.3") as workers:
         _, status = os.waitpid(workers.processes[0].pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)

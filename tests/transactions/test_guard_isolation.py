@@ -26,7 +26,7 @@ def test_transaction_that_only_reads_is_committed() -> None:
 
 
 def test_guards_own_error_is_one_of_the_databases() -> None:
-    """So that who tries a transaction again does so: here the row was renewed since it began."""
+    """Code that retries such transactions retries this one: the row was renewed since it began."""
     with pytest.raises(OperationalError, match="serial"):
         with distributed_lock("1234collectPayment", backend="postgresql") as lease:
             with transaction.atomic(using="postgresql"):
@@ -38,7 +38,7 @@ def test_guards_own_error_is_one_of_the_databases() -> None:
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_transaction_with_a_snapshot_outlasts_renewals(level: str) -> None:
-    """Though it can't lock the row any more; and who lost the lock doesn't commit there either."""
+    """Though it can't lock the row any more; and without the lock it doesn't commit either."""
     counters = Counter.objects.using("postgresql")
     with isolated("postgresql", level):
         with distributed_lock("1234collectPayment", backend="postgresql") as lease:

@@ -244,7 +244,7 @@ def test_another_wrapper_that_is_put_back_at_each_reconnection_does_not_pile_up(
 
 @committed
 @pytest.mark.parametrize("name", ["commit", "rollback"])
-def test_guard_that_another_wrapper_has_thrown_out_is_put_back(name: str) -> None:
+def test_guard_that_another_wrapper_has_replaced_is_put_back(name: str) -> None:
     """At the next connection; one that is another connection's guard is of no use."""
     with connected_anew("default") as connection, connected_anew("default") as other:
         vars(connection)[name] = closure(getattr(other, name), [])

@@ -1,4 +1,4 @@
-"""A view whose work is kept answers, and nobody is told to do kept work again."""
+"""A view whose work is kept answers, and no answer invites to do kept work again."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def test_view_without_a_transaction_answers_though_its_lock_was_taken_away(
     lost: dict[Lease, str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What it wrote is there: that is no time to be told to try again."""
+    """What it wrote is committed, so its answer must not invite a retry."""
     response = visit(charging(store, using, lose_late))
     assert (response.status_code, response.content) == (200, b"charged")
     assert "Retry-After" not in response
@@ -50,7 +50,7 @@ def test_view_whose_lock_is_taken_away_after_its_commit_answers(
     lost: dict[Lease, str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The client is told what was committed."""
+    """The client learns what was committed."""
 
     @distributed_lock("1234collectPayment", backend=store, http=True)
     def charge(request: HttpRequest) -> HttpResponse:
@@ -113,7 +113,7 @@ def test_async_view_commits_nothing_under_a_lock_that_was_taken_away(
                 take_away(lease)
                 return "charged"
 
-        # No signal's receiver tells of the lease: for those, the store would be asked in a thread.
+        # No receiver of signals records the lease: for receivers, the store is asked in a thread.
         async with distributed_lock("1234collectPayment", backend=store, reentrant=True) as lease:
             pass
         return HttpResponse(await write())
@@ -145,7 +145,7 @@ def test_streaming_view_answers_though_its_lock_was_taken_away(
     assert len(lost) == 1
 
 
-def test_expired_lease_is_told_and_its_store_is_not_asked(
+def test_expired_lease_is_announced_and_its_store_is_not_asked(
     scripted: ScriptedBackend,
     acquired: list[Lease],
     moved_clock: MovedClock,
@@ -191,7 +191,7 @@ def test_lease_that_expires_while_it_can_not_be_released_leaves_the_views_answer
 def test_lock_without_end_that_can_not_be_released_leaves_the_views_answer(
     scripted: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An operator has to see to it, not the client."""
+    """An operator has to release it, not the client."""
 
     @distributed_lock("1234collectPayment", http=True, ttl=None)
     def charge(request: HttpRequest) -> HttpResponse:

@@ -30,7 +30,7 @@ pytestmark = committed
 
 @on_each_server
 def test_release_waits_for_the_commit(alias: str) -> None:
-    """Whoever gets the lock next sees what was done under it."""
+    """The next holder sees what was written under it."""
     with transaction.atomic(using=alias):
         with distributed_lock("1234collectPayment", backend=alias):
             Counter.objects.using(alias).create(value=1)
@@ -40,7 +40,7 @@ def test_release_waits_for_the_commit(alias: str) -> None:
 
 @on_each_server
 def test_release_by_name_waits_too(alias: str) -> None:
-    """It says True, and the name is nobody's any more."""
+    """It returns True, and the name is not held here any more."""
     with transaction.atomic(using=alias):
         acquire(alias)
         assert release_lock("1234collectPayment", backend=alias) is True
@@ -129,7 +129,7 @@ def test_rollback_of_what_was_acquired_before_releases(alias: str) -> None:
 
 @on_each_database
 def test_lock_can_be_acquired_again_at_once_after_a_rollback(alias: str) -> None:
-    """As a loop does that tries a transaction again; whoever is faster, this or the background."""
+    """As in a loop that retries a transaction, whether this thread or the background is faster."""
     for _ in range(20):
         with suppress(ZeroDivisionError), transaction.atomic(using=alias):
             with distributed_lock("1234collectPayment", backend=alias):
@@ -164,7 +164,7 @@ def test_commit_releases_what_an_inner_rollback_kept(alias: str) -> None:
 
 @on_each_database
 def test_errors_of_other_callbacks_do_not_keep_the_lock(alias: str) -> None:
-    """Nor does the traceback of one, that somebody keeps."""
+    """Nor does the traceback of one, to which code keeps a reference."""
     with pytest.raises(ZeroDivisionError) as kept, transaction.atomic(using=alias):
         transaction.on_commit(lambda: 1 // 0, using=alias)
         acquire(alias).release()

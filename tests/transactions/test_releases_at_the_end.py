@@ -51,11 +51,11 @@ def test_connection_killed_in_a_transaction_releases(alias: str) -> None:
     assert free_for_others(alias, timeout=30)
 
 
-# PostgreSQL's driver warns of a connection that nobody closed.
+# PostgreSQL's driver warns of a connection that was never closed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @on_each_server
 def test_thread_that_ends_in_a_transaction_releases(alias: str) -> None:
-    """Its connection is closed by nobody but the garbage collector."""
+    """Only the garbage collector closes its connection."""
 
     def work() -> None:
         transaction.atomic(using=alias).__enter__()

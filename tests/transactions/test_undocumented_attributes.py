@@ -20,7 +20,7 @@ from tests.support.visits import atomic_requests, visit
 
 
 def hide(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Let the package find no attribute by this name, which Django itself still uses."""
+    """Hide an attribute from the package; Django itself still uses it."""
     read = runtime.read_private
 
     def read_but_one(owner: object, attribute: str, default: Any = None) -> Any:
@@ -35,7 +35,7 @@ def hide(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 def test_release_waits_without_run_on_commit(
     alias: str, fails: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also over the rollback of an inner block, which drops what was given to on_commit() in it."""
+    """Also after the rollback of an inner block, which drops the callbacks of on_commit() in it."""
     hide(monkeypatch, "run_on_commit")
     with suppress(ZeroDivisionError), transaction.atomic(using=alias):
         lease = acquire(alias)
@@ -144,7 +144,7 @@ def test_release_waits_for_djangos_transaction_without_non_atomic_requests(
 
 @pytest.mark.needs("postgresql")
 class WithoutTestcaseMarks(TestCase):
-    """A TestCase is told from the caller's transaction."""
+    """A TestCase's transaction is distinguished from the caller's."""
 
     databases = {"postgresql"}
 
@@ -154,7 +154,7 @@ class WithoutTestcaseMarks(TestCase):
         hide(patch, "_from_testcase")
 
     def test_release_is_done_at_once(self) -> None:
-        """As Django lets a durable block begin there. One inside atomic() isn't told apart."""
+        """Django allows a durable block there. Inside atomic() a TestCase is not noticed."""
         held = Lock.objects.using("postgresql").held()
         for _ in range(2):
             self.assertTrue(acquire_lock("1234collectPayment", backend="postgresql"))
