@@ -1,4 +1,4 @@
-"""What a lock server allows at most."""
+"""The limits of a lock server."""
 
 from dataclasses import dataclass, fields
 from typing import Final
@@ -11,7 +11,7 @@ HIGHEST: Final = 100_000_000
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of a lock server; times in seconds."""
+    """All limits; times in seconds."""
 
     max_ttl: float = 300
     max_frame: int = MAX_FRAME

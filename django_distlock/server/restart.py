@@ -12,7 +12,11 @@ from .table import LockTable
 
 
 def restored_table(
-    saved: SavedState | None, limits: Limits, grace: float, say: Callable[[str], object], path: Path
+    saved: SavedState | None,
+    limits: Limits,
+    grace: float,
+    write_line: Callable[[str], object],
+    path: Path,
 ) -> LockTable:
     """Return the earlier server's table, which grants nothing for `grace` seconds."""
     table = LockTable(
@@ -24,12 +28,12 @@ def restored_table(
     )
     if saved is not None and saved.locks is not None:
         table.load(saved.locks, saved.elapsed)
-        say(f"Locks of the earlier server in {path}: {len(table)}.")
+        write_line(f"Locks of the earlier server in {path}: {len(table)}.")
     return table
 
 
 def grace_after(
-    saved: SavedState | None, longest: float, say: Callable[[str], object], path: Path
+    saved: SavedState | None, longest: float, write_line: Callable[[str], object], path: Path
 ) -> float:
     """Return for how many seconds leases may be in force that were not saved, and say why."""
     if saved is None:
@@ -40,7 +44,7 @@ def grace_after(
         grace = max(0.0, saved.grace - saved.elapsed)
         why = "The earlier server had only the leases reclaimed so far when it saved its table"
     if grace:
-        say(
+        write_line(
             f"{why} in {path}: nothing is granted for {grace:.10g} seconds, in which holders "
             "reclaim their locks. If no others can be in force, --no-grace grants at once."
         )

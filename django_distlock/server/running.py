@@ -42,18 +42,20 @@ class ServerConfig:
     """Whether the operator knows that no lease of an earlier server is in force."""
 
 
-def run(config: ServerConfig, say: Callable[[str], object]) -> None:
-    """Serve until SIGTERM or SIGINT, then save the table. `say` is given lines for the operator.
+def run(config: ServerConfig, write_line: Callable[[str], object]) -> None:
+    """Serve until SIGTERM or SIGINT, then save the table.
+
+    `write_line` is called with each line for the operator.
 
     Raise OSError, ValueError, InUse or Unreadable if the server can't run.
     """
-    asyncio.run(_Server(config, say).run())
+    asyncio.run(_Server(config, write_line).run())
 
 
 class _Server:
-    def __init__(self, config: ServerConfig, say: Callable[[str], object]) -> None:
+    def __init__(self, config: ServerConfig, write_line: Callable[[str], object]) -> None:
         self._config = config
-        self._say = say
+        self._write_line = write_line
         self._state = config.state
         self._longest = config.limits.max_ttl
         """The longest lease that may be in force, of this server or an earlier one, in seconds."""
@@ -81,7 +83,7 @@ class _Server:
                 locks = table.save()
                 self._state.write_locks(self._longest, table.last_token, locks, table.grace)
             await service.admission.wait_closed()
-        self._say(f"Stopped. Locks saved in {path}: {len(locks)}.")
+        self._write_line(f"Stopped. Locks saved in {path}: {len(locks)}.")
 
     def _restore(self) -> LockTable:
         """Return the table to begin with."""
@@ -89,14 +91,16 @@ class _Server:
         saved = self._state.read()
         if saved is not None:
             self._longest = max(self._longest, saved.max_ttl)
-        grace = 0.0 if config.no_grace else grace_after(saved, self._longest, self._say, path)
-        return restored_table(saved, config.limits, grace, self._say, path)
+        grace = (
+            0.0 if config.no_grace else grace_after(saved, self._longest, self._write_line, path)
+        )
+        return restored_table(saved, config.limits, grace, self._write_line, path)
 
     async def _serve(self, service: Service, stop: asyncio.Event) -> None:
         """Answer requests until `stop`."""
         listener = await self._listen(service)
         try:
-            self._say(f"Serving locks at {self._config.address}.")
+            self._write_line(f"Serving locks at {self._config.address}.")
             notify_systemd("READY=1")
             service.run_due()
             await self._outlast_longer_leases(service.table, stop)

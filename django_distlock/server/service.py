@@ -23,7 +23,7 @@ STOPPING: Final = ("closing", "The server stops; it may be back soon.")
 
 
 class Service:
-    """What all connections of a server share. Everything runs in one thread, on one event loop."""
+    """The state that all connections of a server share, in one thread with one event loop."""
 
     def __init__(
         self, table: LockTable, secret: bytes, limits: Limits, tls: SSLContext | None = None

@@ -1,4 +1,4 @@
-"""What a lock server asks of the operating system: open files, and systemd's notifications."""
+"""Requests to the operating system: the limit of open files, and systemd's notifications."""
 
 import logging
 import os
