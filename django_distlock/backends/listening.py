@@ -230,7 +230,7 @@ class Listener(ABC, Generic[S, W, C]):
                     self._report(error, failures)
                 self.reset(self._ready)
                 self.failed(error, was_listening=connected_at is not None)
-            self._pause(pause)
+            self.pause(pause)
             self.reset(self._ready)
 
     def _report(self, error: Exception, failures: int) -> None:
@@ -241,7 +241,7 @@ class Listener(ABC, Generic[S, W, C]):
         if failures > 1:
             self._ready.set_result(error)
 
-    def _pause(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
         """Wait for so long, unless nobody waits any more."""
         ends_at = clocks.monotonic() + seconds
         while self.is_needed() and (left := ends_at - clocks.monotonic()) > 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -18,6 +17,7 @@ from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, run_sync
 from django_distlock.backends.sockets.daemons import NoThread
 from tests.support.concurrency import run, until
 from tests.support.processes import forked
+from tests.support.scripted_listener import Scripted, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,57 +26,6 @@ if TYPE_CHECKING:
 
 PATIENCE = 30.0
 """Seconds within which what takes none is done, on a busy machine."""
-
-
-class Waiting:
-    """A waiter that can be woken."""
-
-    def __init__(self, number: int = 1) -> None:
-        self.number = number
-        self.woken = threading.Event()
-
-    def wake(self) -> None:
-        """Note that it was woken."""
-        self.woken.set()
-
-
-class Scripted(Listener[str, Waiting, int]):
-    """Connects as its `outcomes` say, and then always; its connections are numbers."""
-
-    suspensions = (600.0,)
-
-    def __init__(self, server: str) -> None:
-        super().__init__(server)
-        self.outcomes: list[Exception] = []
-        self.connections: list[list[int]] = []
-        """The numbers of those who waited when each connection was made."""
-        self.closed: list[int] = []
-        self.failures: list[tuple[str, bool]] = []
-        self.breaks = threading.Event()
-
-    @contextmanager
-    def connect(self) -> Iterator[int]:
-        if self.outcomes:
-            raise self.outcomes.pop(0)
-        number = len(self.connections)
-        self.connections.append([place.number for place in self.places()])
-        try:
-            yield number
-        finally:
-            self.closed.append(number)
-
-    def attend(self, connection: int) -> float:
-        return 0.01
-
-    def receive(self, connection: int, seconds: float) -> None:
-        if self.breaks.wait(seconds):
-            self.breaks.clear()
-            raise ConnectionResetError("it is broken")
-        for place in self.places():
-            place.wake()
-
-    def failed(self, error: Exception, *, was_listening: bool) -> None:
-        self.failures.append((str(error), was_listening))
 
 
 @pytest.fixture
@@ -94,7 +43,7 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Let no pause take any time; return how long each should have been."""
     found: list[float] = []
-    monkeypatch.setattr(Listener, "_pause", lambda _, seconds: found.append(seconds))
+    monkeypatch.setattr(Listener, "pause", lambda _, seconds: found.append(seconds))
     return found
 
 
