@@ -77,7 +77,7 @@ def _release(registry: LeaseRegistry, earlier: dict[str, int]) -> None:
                 cleanup_release(lease)
     for lease in leases:
         warnings.warn(
-            f"{lease} was left behind by a request or task, and ended with it: release it there.",
+            f"{lease} was not released by a request or task, and ended with it: release it there.",
             ResourceWarning,
             source=lease,
             stacklevel=2,

@@ -124,8 +124,8 @@ class Deadlines:
         """Tell whether to renew it now if others are renewed anyway."""
         return now < self._deadline and not self._is_final() and now >= self.due - self._period / 2
 
-    def limit_as(self, earlier: "Deadlines") -> None:
-        """Apply the limits of an earlier lease, which this one continues."""
+    def continue_from(self, earlier: "Deadlines") -> None:
+        """Apply the limits of the earlier lease that this one continues."""
         self._max_hold_until = min(self._max_hold_until, earlier._max_hold_until)
         self._min_hold_until = max(self._min_hold_until, earlier._min_hold_until)
         self._deadline = min(self._deadline, self._max_hold_until)

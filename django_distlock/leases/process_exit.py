@@ -112,7 +112,7 @@ def _release(lease: LeaseState | UnreferencedLease) -> None:
 
 
 def _report(lease: LeaseState | UnreferencedLease, failure: str | None) -> str:
-    left = f"The lease on {lease.semaphore!r} was left behind by a process"
+    left = f"The lease on {lease.semaphore!r} was not released by a process"
     if failure is None:
         return f"{left}, and ended with it: release it there, or use a `with` block."
     return f"{left}, and could not be released: {failure}"

@@ -89,7 +89,7 @@ async def release_quietly(calls: StoreCalls, lease: LeaseState, *, failed: bool 
     try:
         await release_or_defer(calls, lease, failed=failed)
     except Exception:
-        logger.exception("%s, which was left behind, could not be released.", lease)
+        logger.exception("%s could not be released.", lease)
 
 
 def end_interrupted_release(lease: LeaseState, reentries: int) -> None:

@@ -193,10 +193,6 @@ class LeaseState(Deadlines):
         connection = None if self._connection is None else self._connection()
         return connection is not None and connection.in_atomic_block and not self.is_urgent
 
-    def continue_from(self, earlier: "LeaseState") -> None:
-        """Take over the limits of the lease that this one continues."""
-        self.limit_as(earlier)
-
     def limit_reentries(self, to: int) -> None:
         """Count all reentries but so many as released."""
         self.reentries = max(0, min(self.reentries, to))

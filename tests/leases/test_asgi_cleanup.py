@@ -72,7 +72,7 @@ def test_tasks_that_outlast_their_request_keep_what_they_have() -> None:
 
     async def main() -> None:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-        with pytest.warns(ResourceWarning, match="'left' was left behind"):
+        with pytest.warns(ResourceWarning, match="'left' was not released by"):
             await get("/starting/")
         assert await sync_to_async(names)("default") == ["a thread's", "mine"]
         await asyncio.to_thread(threads_lease.pop().release)

@@ -27,7 +27,7 @@ def test_request_is_left_without_the_connections_that_its_cleanup_opened(alias: 
     def serve() -> list[str]:
         request_started.send(sender=None, environ={})
         acquire(alias)
-        with pytest.warns(ResourceWarning, match="was left behind"):
+        with pytest.warns(ResourceWarning, match="was not released by"):
             request_finished.send(sender=None)
         return opened()
 
@@ -43,7 +43,7 @@ def test_task_keeps_the_connections_that_it_had(alias: str) -> None:
         connections[alias].ensure_connection()
         start_task()
         acquire(alias)
-        with pytest.warns(ResourceWarning, match="was left behind"):
+        with pytest.warns(ResourceWarning, match="was not released by"):
             finish_task()
         return opened()
 

@@ -38,7 +38,7 @@ django.setup()
 from django_distlock import *
 name = {"backend": ALIAS, "ttl": 3600}
 """
-SAID = "The lease on '1234collectPayment' was left behind by a process, and ended with it"
+SAID = "The lease on '1234collectPayment' was not released by a process, and ended with it"
 TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -197,6 +197,6 @@ def test_store_that_is_down_does_not_keep_a_process_from_ending(
         _, said = process.communicate("go on\n", timeout=120)
         assert time.monotonic() - began < LONGEST + 3
     assert process.returncode == 0
-    told = [line for line in said.splitlines() if "was left behind by a process" in line]
+    told = [line for line in said.splitlines() if "was not released by a process" in line]
     assert len(told) == 50
     assert all("could not be released: Redis at" in line for line in told)

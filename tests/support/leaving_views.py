@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
 
-LEFT = "The lease on '1234collectPayment' was left behind by a request or task, and ended with it"
+LEFT = "The lease on '1234collectPayment' was not released by a request or task, and ended with it"
 
 views_work: list[Callable[[], object]] = []
 
