@@ -1,1 +1,1 @@
-"""Locked views: the decorator, and what it answers."""
+"""The decorator: locked calls, and the responses of locked views."""

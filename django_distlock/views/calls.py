@@ -120,7 +120,7 @@ class Call(NamedTuple):
         if not isinstance(error, LockLost):
             message = "A locked view was not called: its lock's store is unavailable."
         elif is_atomic(request) and not (error.lease and may_have_committed(error.lease)):
-            message = "A locked view lost its lock: what it did is rolled back."
+            message = "A locked view lost its lock: its work is rolled back."
         else:
             message = "A locked view lost its lock and failed: its work may have been done in part."
             answer = unfinished

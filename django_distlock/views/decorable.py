@@ -1,4 +1,4 @@
-"""Checks of what is decorated, and of what a decorated call returns."""
+"""Checks of decorated objects, and of the results of decorated calls."""
 
 import inspect
 from contextlib import asynccontextmanager, contextmanager

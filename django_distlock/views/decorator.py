@@ -40,7 +40,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 NOTHING: Final[Any] = None
-"""Stands for what is decorated, in a call without arguments."""
+"""Stands for the function, in a call without arguments."""
 
 
 def skip(*args: object, **kwargs: object) -> None:

@@ -20,7 +20,7 @@ def release_when_closed(result: Any, lease: Lease) -> bool:
     if isinstance(result, FileResponse):
         return False
     content = streamed_content(result)
-    # Django closes what it is given as content together with the response.
+    # When Django closes a response, it closes the content, too.
     if isinstance(content, AsyncIterable):
         result.streaming_content = _AsyncContent(content, lease)
     else:

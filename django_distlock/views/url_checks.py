@@ -190,12 +190,11 @@ def _missing_parentheses(called: Called) -> checks.CheckMessage:
 
 def _warning(route: Route, name: str, text: str, placeholder: str) -> checks.CheckMessage:
     return checks.Warning(
-        f"The URL pattern {route.text!r} fills <{placeholder}> of the semaphore {text!r} with "
-        "whatever text stands there: two spellings of the same thing, as '7' and '07', are two "
-        "locks.",
-        hint=f"Say in the semaphore what it is: <int:{placeholder}>, <uuid:{placeholder}> or "
-        f"<slug:{placeholder}>; or have a converter such as int or uuid in the URL. "
-        f"<str:{placeholder}> says that each text is a thing of its own.",
+        f"The URL pattern {route.text!r} fills <{placeholder}> of the semaphore {text!r} with raw "
+        "text: two spellings of the same thing, such as '7' and '07', are two locks.",
+        hint=f"Type the placeholder: <int:{placeholder}>, <uuid:{placeholder}> or "
+        f"<slug:{placeholder}>; or use a converter such as int or uuid in the URL. "
+        f"<str:{placeholder}> declares that each text is a thing of its own.",
         obj=name,
         id="distlock.W006",
     )

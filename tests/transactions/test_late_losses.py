@@ -45,7 +45,7 @@ def test_view_whose_lock_was_taken_away_is_rolled_back_and_503(
     assert not Counter.objects.using(using).exists()
     assert [FORCED in reason for reason in lost.values()] == [True]
     assert "was lost before the commit on the database" in caplog.text
-    assert "what it did is rolled back" in caplog.text
+    assert "its work is rolled back" in caplog.text
     assert connections[using].get_autocommit()
     assert free_for_others(store)
 
