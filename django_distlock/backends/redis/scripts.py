@@ -1,7 +1,7 @@
-"""The Lua scripts, one for each action: Redis runs each as a whole, before anybody else's command.
+"""The Lua scripts, one for each action; Redis runs a script without any command in between.
 
-They stand in lua/. One may include others, and what it needs rarely it includes late: the server
-makes their functions anew in each run.
+They are in lua/, and may include one another. A script includes rarely needed functions late: the
+server creates them anew in each run.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 class Script:
-    """What Redis runs: known to it by the digest, once it has seen the source."""
+    """A script; once the server has seen its source, the digest is enough to run it."""
 
     __slots__ = ("digest", "source")
 
@@ -22,14 +22,14 @@ class Script:
 
 
 class Call(NamedTuple):
-    """A script with what it is given: keys of one slot, and arguments."""
+    """A script with its keys, all of one slot, and its arguments."""
 
     script: Script
     keys: Sequence[str]
     arguments: Sequence[Any]
 
     def command(self, *, whole: bool = False) -> tuple[Any, ...]:
-        """Return what to send: `whole` to a server that may not have seen the script."""
+        """Return the command; `whole`, for a server that may not have seen the script."""
         script, keys, arguments = self
         if whole:
             return "EVAL", script.source, len(keys), *keys, *arguments

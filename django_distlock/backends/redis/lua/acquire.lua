@@ -1,4 +1,5 @@
--- ARGV: owner, ttl, holder. Return token and time of the grant, or nothing if it is another's.
+-- ARGV: owner, ttl, holder. Return token and time of the grant, or nothing if another owner has the
+-- lock.
 -- include lock.lua
 local asking, ttl, holder = ARGV[1], ARGV[2], ARGV[3]
 if redis.call('EXISTS', lock, queue) == 0 then
@@ -8,7 +9,7 @@ end
 local held = redis.call('GET', lock)
 local owner, token = head(held)
 if held and not owner then
-  return redis.error_reply('ERR ' .. lock .. ' has something else than a lock')
+  return redis.error_reply('ERR ' .. lock .. ' contains something other than a lock')
 elseif not owner then
   local next = hand_over(asking)
   if next and next ~= asking then
@@ -20,5 +21,5 @@ elseif owner ~= asking then
 end
 local at = digits(microseconds())
 write(asking, token, at, ttl, holder)
-forget_offer()
+clear_offer()
 return {token, at}

@@ -1,12 +1,12 @@
--- ARGV: the waiter, as it stands in the queue. Return how long the lock lasts, in milliseconds; below
--- 0 nobody knows.
+-- ARGV: the waiter, as it stands in the queue. Return in how many milliseconds the lock expires;
+-- below 0 if that is not known.
 -- include lock.lua
 -- include queue.lua
 local _, _, owner = string.match(ARGV[1], WAITER)
-if not has(owner) then -- nor offered it just now
+if not is_held_by(owner) then -- it has not been offered the lock just now
   redis.call('ZADD', queue, 'NX', digits(microseconds()), ARGV[1])
 end
-keep_queue()
+extend_queue()
 if redis.call('EXISTS', lock) == 0 then
   hand_over()
 end

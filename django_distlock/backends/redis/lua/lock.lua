@@ -1,5 +1,5 @@
--- What a script can be given of a lock: its value is there as long as it is held; the last token
--- that was granted outlives it; those who wait for it are in the order in which they came.
+-- The keys of a lock: its value exists while it is held; the last token that was granted outlives it;
+-- the queue has the waiters in the order in which they joined.
 local lock, last, queue = KEYS[1], KEYS[2], KEYS[3]
 
 local DAY = 86400
@@ -9,7 +9,7 @@ local function microseconds()
   return time[1] * 1000000 + time[2]
 end
 
--- A double is exact for a time until the year 2255, but needs to be told to show all of it.
+-- A double is exact for a time until the year 2255, but tostring() shows fewer digits.
 local function digits(number)
   return string.format('%.0f', number)
 end
@@ -25,8 +25,8 @@ local function write(owner, token, at, ttl, holder)
   end
 end
 
--- Return token and time. The clock's part of a token outlives the loss of the last one, the + 1 a
--- step of the clock.
+-- Grant the lock; return token and time. Tokens rise even if the last one is lost, since they follow
+-- the clock; and even if the clock steps back, by the + 1.
 local function grant(owner, ttl, holder)
   local number = microseconds()
   local at = digits(number)

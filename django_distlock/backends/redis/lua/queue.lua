@@ -1,5 +1,5 @@
-local OFFER = 500 -- milliseconds in which who is offered the lock has to take it
-local OUTLIVES = 10000 -- milliseconds for which a queue outlives the last sign of its processes
+local OFFER = 500 -- milliseconds for which a lock is offered to a waiter
+local OUTLIVES = 10000 -- milliseconds for which a queue outlives the last sign of life of its processes
 local HEAD = '^{"owner":"([^"]*)","token":(%d+)'
 local WAITER = '^(%S+) (%S+) (%S+) (.*)$'
 
@@ -9,27 +9,27 @@ local function head(value)
   end
 end
 
-local function has(owner)
+local function is_held_by(owner)
   local start = '{"owner":"' .. owner .. '"'
   return redis.call('GETRANGE', lock, 0, #start - 1) == start
 end
 
-local function keep_queue()
+local function extend_queue()
   redis.call('PEXPIRE', queue, OUTLIVES)
 end
 
--- While a lock is offered, the channel of that process is the first in the queue.
-local function note_offer(channel)
+-- While a lock is offered, the channel of the waiter's process is the first in the queue.
+local function mark_offer(channel)
   redis.call('ZADD', queue, 0, channel)
-  keep_queue()
+  extend_queue()
 end
 
--- Who was offered the lock didn't let that pass: he took it, has given it back, or was made to.
-local function forget_offer()
+-- The offer was not missed: the waiter took the lock, or it has been released since.
+local function clear_offer()
   redis.call('ZREMRANGEBYSCORE', queue, 0, 0)
 end
 
-local function drop(channel)
+local function remove_all(channel)
   for _, waiter in ipairs(redis.call('ZRANGE', queue, 0, -1)) do
     if string.match(waiter, '^%S+') == channel then
       redis.call('ZREM', queue, waiter)
@@ -37,15 +37,15 @@ local function drop(channel)
   end
 end
 
--- Tell a process that one of its waiters is offered the lock; false if it doesn't listen, or if the
--- user who asks here may tell it nothing.
-local function tell(channel, number)
+-- Notify a process that one of its waiters is offered the lock; return false if it doesn't listen, or
+-- if this user may not publish.
+local function notify(channel, number)
   local heard = redis.pcall('PUBLISH', channel, number)
   return type(heard) == 'number' and heard > 0
 end
 
--- Offer the lock, which is nobody's, to the first waiter whose process is alive: it listens, and
--- has not let an earlier offer pass. The owner who asks needs no offer. Return who gets it.
+-- Offer the free lock to the first waiter whose process is alive: it listens, and has not missed an
+-- earlier offer. If that is the owner that is asking, it needs no offer. Return the owner.
 local function hand_over(asking)
   while true do
     local first = redis.call('ZPOPMIN', queue)[1]
@@ -54,15 +54,15 @@ local function hand_over(asking)
     end
     local channel, number, owner, holder = string.match(first, WAITER)
     if not channel then
-      drop(first)
+      remove_all(first)
     elseif owner == asking then
       return owner
-    elseif tell(channel, number) then
+    elseif notify(channel, number) then
       grant(owner, OFFER, holder)
-      note_offer(channel)
+      mark_offer(channel)
       return owner
     else
-      drop(channel)
+      remove_all(channel)
     end
   end
 end

@@ -1,5 +1,5 @@
--- ARGV: owner, and for how many milliseconds nobody gets it. Return 1 if it was this owner's, 2 if
--- another one was offered it, 0 if it was another's.
+-- ARGV: owner, and for how many milliseconds to keep the lock from others. Return 0 if this owner
+-- doesn't hold it, 1 if it was released, 2 if it was also offered to the next waiter.
 -- include lock.lua
 local start = '{"owner":"' .. ARGV[1] .. '"'
 local held = redis.call('GET', lock)
@@ -11,7 +11,7 @@ if ARGV[2] == '0' and redis.call('EXISTS', queue) == 0 then
   return 1
 end
 -- include queue.lua
-forget_offer()
+clear_offer()
 if ARGV[2] ~= '0' then
   redis.call('SET', lock, '{"owner":""' .. string.sub(held, #start + 1), 'PX', ARGV[2])
 elseif hand_over() then

@@ -1,5 +1,5 @@
--- KEYS: locks. ARGV: for each its owner and the ttl. Return the time, and for each whether it is
--- still this owner's.
+-- KEYS: locks. ARGV: for each its owner and the ttl. Return the time, and for each 1 if this owner
+-- still holds it.
 local time = redis.call('TIME')
 local renewed = {}
 for index, key in ipairs(KEYS) do
