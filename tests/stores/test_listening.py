@@ -17,15 +17,12 @@ from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, run_sync
 from django_distlock.backends.sockets.daemons import NoThread
 from tests.support.concurrency import run, until
 from tests.support.processes import forked
-from tests.support.scripted_listener import Scripted, Waiting
+from tests.support.scripted_listener import PATIENCE, Scripted, Waiting, ready, threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.moved_clock import MovedClock
-
-PATIENCE = 30.0
-"""Seconds within which what takes none is done, on a busy machine."""
 
 
 @pytest.fixture
@@ -43,23 +40,8 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Let no pause take any time; return how long each should have been."""
     found: list[float] = []
-    monkeypatch.setattr(Listener, "pause", lambda _, seconds: found.append(seconds))
+    monkeypatch.setattr(Listener, "_pause", lambda _, seconds: found.append(seconds))
     return found
-
-
-def ready(listener: Scripted, *, in_task: bool = False) -> None:
-    """Wait until it listens, in a thread or a task."""
-    deadline = clocks.monotonic() + PATIENCE
-    calls = IN_LOOP if in_task else BLOCKING
-    waiting = listener.until_ready(calls, listener.start(), deadline)
-    run(waiting) if in_task else run_sync(waiting)
-
-
-def threads() -> int:
-    """Return how many threads listen to the server."""
-    return sum(
-        thread.name == "django_distlock listener: The server" for thread in threading.enumerate()
-    )
 
 
 def test_process_has_one_listener_for_a_server(listener: Scripted) -> None:

@@ -6,10 +6,16 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from django_distlock import clocks
 from django_distlock.backends.listening import Listener
+from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, run_sync
+from tests.support.concurrency import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+PATIENCE = 30.0
+"""Seconds within which what takes none is done, on a busy machine."""
 
 
 class Waiting:
@@ -20,12 +26,12 @@ class Waiting:
         self.woken = threading.Event()
 
     def wake(self) -> None:
-        """Record that it was woken."""
+        """Note that it was woken."""
         self.woken.set()
 
 
 class Scripted(Listener[str, Waiting, int]):
-    """Raises its `outcomes` when it connects, then connects; its connections are numbers."""
+    """Connects as its `outcomes` say, and then always; its connections are numbers."""
 
     suspensions = (600.0,)
 
@@ -33,7 +39,7 @@ class Scripted(Listener[str, Waiting, int]):
         super().__init__(server)
         self.outcomes: list[Exception] = []
         self.connections: list[list[int]] = []
-        """The numbers of the waiters when each connection was made."""
+        """The numbers of those who waited when each connection was made."""
         self.closed: list[int] = []
         self.failures: list[tuple[str, bool]] = []
         self.breaks = threading.Event()
@@ -61,3 +67,18 @@ class Scripted(Listener[str, Waiting, int]):
 
     def failed(self, error: Exception, *, was_listening: bool) -> None:
         self.failures.append((str(error), was_listening))
+
+
+def ready(listener: Scripted, *, in_task: bool = False) -> None:
+    """Wait until it listens, in a thread or a task."""
+    deadline = clocks.monotonic() + PATIENCE
+    calls = IN_LOOP if in_task else BLOCKING
+    waiting = listener.until_ready(calls, listener.start(), deadline)
+    run(waiting) if in_task else run_sync(waiting)
+
+
+def threads() -> int:
+    """Return how many threads listen to the server."""
+    return sum(
+        thread.name == "django_distlock listener: The server" for thread in threading.enumerate()
+    )

@@ -1,4 +1,4 @@
-"""Who waits for a lock in Redis when connections, servers and rights are lost."""
+"""Waiters for a lock in Redis when connections, servers and queues are lost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from django_distlock import LockBackendUnavailable, aacquire_lock, acquire_lock, distributed_lock
-from django_distlock.backends.redis import places, scripts
+from django_distlock.backends.redis import scripts
 from django_distlock.backends.redis.nodes import Node
 from django_distlock.backends.sockets.connections import ServerError
 from django_distlock.leases.outcomes import mark_unreleased
@@ -17,6 +17,7 @@ from tests.support.concurrency import elsewhere, run, until
 from tests.support.holders import acquire
 from tests.support.lossy_proxy import LossyProxy, chunks
 from tests.support.ports import HOST
+from tests.support.redis_looks import say_when_looked_at
 from tests.support.redis_servers import connect, place
 from tests.support.redis_stores import (
     ALIAS,
@@ -27,7 +28,7 @@ from tests.support.redis_stores import (
     name_of,
     waiting,
 )
-from tests.support.redis_waiters import join, stand, take, user
+from tests.support.redis_waiters import join, stand, take
 
 if TYPE_CHECKING:
     import socket
@@ -217,24 +218,6 @@ def look_twice(asked: list[Any]) -> list[Any]:
     return seen
 
 
-def test_who_waits_asks_again_and_again_when_nobody_may_listen_any_more(
-    redis_server: Server, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As when the user's rights are taken away meanwhile."""
-    with user(redis_server, "downgraded") as location, connect(redis_server) as client:
-        with locks_at("", location=location) as store:
-            lease = acquire(ALIAS)
-            woken = threading.Event()
-            waiter = join(store, "1234collectPayment", "owner", woken.set)
-            client.execute_command("ACL SETUSER downgraded resetchannels")
-            until(lambda: waiter.polls)
-            assert woken.wait(30)
-            assert waiter.patience == places.POLL_INTERVAL
-            assert "forbids SUBSCRIBE" in caplog.text
-            waiter.leave(granted=False)
-            assert lease.release()
-
-
 def test_who_comes_when_the_server_answers_nothing_is_told(redis_server: Server) -> None:
     """Also if he is the first for whom this process would listen."""
     with locks_of(redis_server, store={"store_timeout": 0.3}) as store, redis_server.paused():
@@ -258,51 +241,6 @@ def test_who_waits_joins_again_when_the_queue_is_lost(
     assert lease.release() is False
 
 
-def test_user_who_may_not_subscribe_asks_again_and_again(
-    redis_server: Server, threads: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
-) -> None:
-    """He gets the lock all the same."""
-
-    async def take_in_task() -> int | None:
-        async with distributed_lock("1234collectPayment", backend=ALIAS, timeout=100) as lease:
-            return lease.token
-
-    with user(redis_server, "modest", "resetchannels") as location:
-        with locks_at("", location=location):
-            lease = acquire(ALIAS)
-            waits: list[Future[Any]] = [
-                threads.submit(take),
-                threads.submit(lambda: run(take_in_task())),
-            ]
-            until(lambda: "forbids SUBSCRIBE" in caplog.text)
-            assert lease.release()
-            assert all(each.result(60) for each in waits)
-            many = [threads.submit(take) for _ in range(50)]
-            assert all(each.result(60) for each in many)
-            assert caplog.text.count("forbids SUBSCRIBE") == 1
-
-
-def test_who_waits_where_the_lock_is_no_more_asks_again_and_again(
-    redis_server: Server,
-    redis_store: RedisBackend,
-    threads: ThreadPoolExecutor,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The node of a cluster that has it by now knows nothing of the queue."""
-    lease = acquire(ALIAS)
-    place = join(redis_store, "1234collectPayment", "owner")
-    wait = threads.submit(take)
-    until(lambda: waiting(redis_server) == 2)
-    say_when_looked_at(monkeypatch, ServerError("MOVED 1 127.0.0.1:1", "MOVED"))
-    until(lambda: place.polls)
-    assert place.patience == places.POLL_INTERVAL
-    place.leave(granted=False)
-    with connect(redis_server) as client:
-        client.delete(f"{key_of()}:queue")
-    assert lease.release()
-    assert wait.result(30)
-
-
 @pytest.mark.usefixtures("redis_store")
 def test_who_waits_is_told_what_the_server_says_of_the_queue(
     redis_server: Server, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
@@ -315,15 +253,3 @@ def test_who_waits_is_told_what_the_server_says_of_the_queue(
     with pytest.raises(LockBackendUnavailable, match="LOADING"):
         wait.result(30)
     assert lease.release()
-
-
-def say_when_looked_at(monkeypatch: pytest.MonkeyPatch, answer: ServerError) -> None:
-    """Let the server say so of each queue that is looked at."""
-    ask_all = Node.ask_all
-
-    def ask(node: Node, requests: Any, *arguments: Any) -> list[Any]:
-        if name_of(requests[0]) == scripts.LOOK.digest:
-            return [answer] * len(requests)
-        return ask_all(node, requests, *arguments)
-
-    monkeypatch.setattr(Node, "ask_all", ask)

@@ -1,0 +1,244 @@
+"""Redis Clusters that move slots, and clients that know nothing of clusters."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis import Redis, RedisCluster
+
+from django_distlock import LockBackendUnavailable, acquire_lock, clocks
+from django_distlock.backends.redis import servers as module
+from django_distlock.backends.redis.nodes import Moved, Node
+from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, Calls, run_sync
+from django_distlock.leases.request import new_owner
+from django_distlock.records import LeaseClaim
+from tests.support.concurrency import elsewhere, run
+from tests.support.holders import acquire
+from tests.support.redis_in_clusters import acquire_async, at, be_renewed, key_in_cluster
+from tests.support.redis_servers import (
+    connect,
+    node_of,
+    place,
+)
+from tests.support.redis_stores import (
+    ALIAS,
+    DJANGO,
+    DJANGO_REDIS,
+    client_path,
+    locks_at,
+    locks_by,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django_distlock import Lease
+    from django_distlock.backends.redis import RedisBackend
+    from tests.support.redis_servers import Cluster
+    from tests.support.servers import Server
+
+pytestmark = [pytest.mark.needs("redis", "redis_cluster"), pytest.mark.once]
+
+
+# A slot moves
+
+
+class Slot:
+    """A slot that a test has moved from one node of the cluster to another."""
+
+    def __init__(self, cluster: Cluster, semaphore: str) -> None:
+        self.cluster = cluster
+        nodes = {place(node): node for node in cluster.nodes}
+        with RedisCluster(*place(cluster.nodes[0])) as client:
+            self.number = client.keyslot(key_in_cluster(semaphore))
+            self.home = nodes.pop(node_of(client, key_in_cluster(semaphore)))
+        self.other = next(iter(nodes.values()))
+
+    @contextmanager
+    def moving(self, source: Server, target: Server) -> Iterator[None]:
+        """Let it be on its way: the source refers those to the target whose keys it hasn't got."""
+        tell(target, "SETSLOT", self.number, "IMPORTING", name_of(source))
+        tell(source, "SETSLOT", self.number, "MIGRATING", name_of(target))
+        try:
+            yield
+        finally:
+            for node in (source, target):
+                tell(node, "SETSLOT", self.number, "STABLE")
+
+    def move(self, source: Server, target: Server) -> None:
+        """Move it with its keys."""
+        with self.moving(source, target), connect(source) as client:
+            keys = tell(source, "GETKEYSINSLOT", self.number, 100)
+            client.migrate(*place(target), keys, 0, 10_000)
+            for node in (target, source, *self.cluster.nodes):
+                tell(node, "SETSLOT", self.number, "NODE", name_of(target))
+
+    @contextmanager
+    def moved(self) -> Iterator[None]:
+        """Have it elsewhere in the block."""
+        self.move(self.home, self.other)
+        try:
+            yield
+        finally:
+            self.move(self.other, self.home)
+
+
+def tell(node: Server, command: str, *arguments: Any) -> Any:
+    """Tell the node something about its cluster."""
+    with connect(node) as client:
+        return client.execute_command(f"CLUSTER {command}", *arguments)
+
+
+def name_of(node: Server) -> str:
+    """Return what its cluster calls it."""
+    return str(tell(node, "MYID"))
+
+
+@pytest.mark.usefixtures("cluster_store")
+def test_lock_is_found_where_its_slot_has_moved(
+    redis_cluster: Cluster, cluster_client: RedisCluster
+) -> None:
+    """It is renewed, seen and released there, and there is the next one."""
+    slot = Slot(redis_cluster, "1234collectPayment")
+    lease = acquire(ALIAS)
+    with slot.moved():
+        assert lease.held
+        lease.renew()
+        assert node_of(cluster_client, key_in_cluster()) == place(slot.other)
+    assert acquire_lock("1234collectPayment", backend=ALIAS) is None  # it has moved back
+    with slot.moved():
+        assert lease.release() is True
+    with slot.moved():
+        successor = acquire(ALIAS)
+        assert (successor.token or 0) > (lease.token or 0)
+    be_renewed([successor])
+    assert successor.release() is True
+
+
+@pytest.mark.usefixtures("cluster_store")
+def test_async_code_finds_where_a_slot_has_moved(redis_cluster: Cluster) -> None:
+    """Likewise."""
+    slot = Slot(redis_cluster, "1234collectPayment")
+
+    async def main() -> None:
+        lease = acquire_elsewhere()
+        with slot.moved():
+            await lease.arenew()
+        with slot.moved():
+            assert await lease.arelease() is True
+
+    def acquire_elsewhere() -> Lease:
+        return elsewhere(lambda: acquire(ALIAS))
+
+    run(main())
+
+
+def test_slot_that_is_on_its_way_is_unavailable(
+    redis_cluster: Cluster, cluster_store: RedisBackend
+) -> None:
+    """For sync and for async code; not for ever."""
+    new, used = f"new {new_owner()}", f"used {new_owner()}"
+    assert acquire(ALIAS, used).release()  # its token stays
+    for semaphore, match in (
+        (new, rf"^Redis Cluster keeps moving 'distlock:\{{{new}\}}'\.$"),
+        (used, "answered: TRYAGAIN"),
+    ):
+        slot = Slot(redis_cluster, semaphore)
+        with slot.moving(slot.home, slot.other):
+            with pytest.raises(LockBackendUnavailable, match=match):
+                acquire_lock(semaphore, backend=ALIAS)
+            with pytest.raises(LockBackendUnavailable, match=match):
+                run(acquire_async(cluster_store, semaphore))
+        assert acquire(ALIAS, semaphore).release()
+
+
+class MovingServers:
+    """Knows at once, each time that it is looked up, which node has what."""
+
+    def __init__(self) -> None:
+        self.look_ups = 0
+
+    def of(self, key: str) -> str:
+        return f"the node of {key}"
+
+    def look_up(self) -> Future[None]:
+        self.look_ups += 1
+        known: Future[None] = Future()
+        known.set_result(None)
+        return known
+
+
+def test_call_follows_a_slot_a_few_times() -> None:
+    """And looks it up each time."""
+    servers: Any = MovingServers()
+    later = clocks.monotonic() + 60
+    asked: list[Any] = []
+
+    async def ask(node: Any) -> str:
+        asked.append(node)
+        if len(asked) <= module.MOVES:
+            raise Moved
+        return "found"
+
+    def ask_at_node(calls: Calls) -> Any:
+        return module.at_node(calls, servers, "1234collectPayment", later, ask)
+
+    assert run_sync(ask_at_node(BLOCKING)) == "found"
+    assert (len(asked), servers.look_ups) == (module.MOVES + 1, module.MOVES)
+    asked.clear()
+    assert run(ask_at_node(IN_LOOP)) == "found"
+    assert (len(asked), servers.look_ups) == (module.MOVES + 1, 2 * module.MOVES)
+
+
+# A client that knows nothing of clusters
+
+
+@pytest.mark.parametrize("library", [DJANGO, DJANGO_REDIS, None])
+def test_plain_client_of_a_node_is_told_how_to_find_the_others(
+    redis_cluster: Cluster, cluster_client: RedisCluster, library: str | None
+) -> None:
+    """When it asks for what the node hasn't got."""
+    [node, other, *_] = redis_cluster.nodes
+    host, port = place(node)
+    [semaphore] = at(cluster_client, other, 1)
+    place_in_cluster: Any = (
+        locks_at(port, library=library, KEY_PREFIX="")
+        if library
+        else locks_by(client=client_path(lambda: Redis(host, port)))
+    )
+    match = (
+        rf"^Redis at {host}:{port} is in a Redis Cluster: give client, a callable that returns a "
+        r"redis\.RedisCluster\.$"
+    )
+    with place_in_cluster as store:
+        with pytest.raises(LockBackendUnavailable, match=match):
+            acquire_lock(semaphore, backend=ALIAS)
+        with pytest.raises(LockBackendUnavailable, match=match):
+            acquire_lock(semaphore, backend=ALIAS, timeout=5)
+        with pytest.raises(LockBackendUnavailable, match=match):
+            store.force_release(semaphore, 1)
+        with pytest.raises(LockBackendUnavailable, match=match):
+            store.renew([LeaseClaim(semaphore, new_owner(), 1)])
+        with pytest.raises(LockBackendUnavailable, match=match):
+            run(acquire_async(store, semaphore))
+
+
+def test_locks_are_listed_though_a_slot_moves_meanwhile(
+    cluster_store: RedisBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nodes are asked again."""
+    lease = acquire(ALIAS, "moves/1")
+    moves, raise_for = [Moved()], Node.raise_for
+
+    def raise_once(node: Node, *arguments: Any) -> None:
+        if moves:
+            raise moves.pop()
+        raise_for(node, *arguments)
+
+    monkeypatch.setattr(Node, "raise_for", raise_once)
+    assert [lock.semaphore for lock in cluster_store.held("moves/")] == ["moves/1"]
+    assert not moves
+    assert lease.release()
