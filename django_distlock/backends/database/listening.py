@@ -1,7 +1,7 @@
 """The thread that receives PostgreSQL's notifications for the waiters of this process.
 
 A release hands the lock over to the first waiter in the table, and notifies its process: see
-postgresql.py. The listener's session receives that, sends the process's heartbeat, and hands over
+queue.py. The listener's session receives that, sends the process's heartbeat, and hands over
 locks that expired.
 """
 
