@@ -2,6 +2,7 @@
 
 from django_distlock import clocks
 from django_distlock.backends.base import joins_transaction
+from django_distlock.concurrency.renewal import UNANSWERED
 from django_distlock.concurrency.store_calls import StoreCalls
 from django_distlock.conf import lock_backends
 from django_distlock.records import Renewal
@@ -13,7 +14,7 @@ from .state import LeaseState
 async def renew_once(calls: StoreCalls, lease: LeaseState) -> Renewal:
     """Renew the lease, even if it has expired by this process's clock."""
     sent = clocks.monotonic()
-    renewal = (await calls.renew([lease.claim(sent)]))[lease.owner]
+    renewal = (await calls.renew([lease.claim(sent)])).get(lease.owner, UNANSWERED)
     # A renewal in the caller's transaction may be rolled back: count on the earlier end.
     if not (joins_transaction(lock_backends[lease.backend]) and open_transactions()):
         lease.extend(renewal, sent)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.test import override_settings
 
-from django_distlock import InvalidLockBackend, aacquire_lock, lock_backends
+from django_distlock import InvalidLockBackend, LockBackendUnavailable, aacquire_lock, lock_backends
 from django_distlock.backends.base import AsyncStore, ListingStore
 from django_distlock.concurrency.background import background
 from django_distlock.concurrency.process_queue import recent_handovers
@@ -94,6 +94,8 @@ def test_lease_that_a_renewal_leaves_out_is_not_lost(
     monkeypatch.setattr(scripted, "renew", lambda leases: {})
     lease.due = 0
     background("default").renewals.renew_due()
+    with pytest.raises(LockBackendUnavailable, match="answer left it out"):
+        lease.renew()
     assert lease.held
     assert "its store's answer left it out" in caplog.text
     lease.release()
