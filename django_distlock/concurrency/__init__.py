@@ -1,1 +1,1 @@
-"""Threads, tasks and processes: who calls, and where a store is asked."""
+"""Callers in sync and async code, how they call a store, and what runs in the background."""

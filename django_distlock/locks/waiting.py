@@ -1,4 +1,4 @@
-"""Wait for a lock: in which order, how long between two tries, and what ends a pause early."""
+"""Wait for a lock: in which order, how long between two attempts, and what ends a pause early."""
 
 import asyncio
 import math
@@ -27,17 +27,17 @@ LONGEST_PAUSE: Final = 0.2
 
 
 def wait(acquisition: Acquisition) -> Lease | None:
-    """Try until the deadline, in this thread."""
+    """Attempt to acquire until the deadline, in this thread."""
     return run_sync(_wait(acquisition, WaitingThread(acquisition.backend)))
 
 
 async def await_turn(acquisition: Acquisition) -> Lease | None:
-    """Try until the deadline, in this task. See wait()."""
+    """See wait()."""
     return await _wait(acquisition, WaitingTask(acquisition.backend))
 
 
 class WaitingThread:
-    """A thread that waits; any other one can wake it. None of its coroutines suspends."""
+    """A waiting thread, which other threads can wake. None of its coroutines suspends."""
 
     loop = None
 
@@ -46,12 +46,12 @@ class WaitingThread:
         self._wakeup = Wakeup()
 
     def wake(self) -> bool:
-        """End its pause, or its next one. Safe in a finalizer, as a release is."""
+        """End the current pause, or the next one. Safe in a finalizer, where a release may run."""
         self._wakeup.set()
         return True
 
     async def pause(self, seconds: float) -> None:
-        """Return after so many seconds, or when woken."""
+        """Sleep for so many seconds, or until woken."""
         self._wakeup.wait(seconds)
 
     async def ask(self, policy: Policy[T], undo: Callable[[T], object] | None = None) -> T:
@@ -60,7 +60,7 @@ class WaitingThread:
 
 
 class WaitingTask:
-    """A task that waits; any thread can wake it."""
+    """A waiting task, which any thread can wake."""
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
@@ -68,7 +68,7 @@ class WaitingTask:
         self._woken = asyncio.Event()
 
     def wake(self) -> bool:
-        """End its pause, or its next one; False if it is gone with its loop."""
+        """End the current pause, or the next one. Return False if its event loop is closed."""
         try:
             self.loop.call_soon_threadsafe(self._woken.set)
         except RuntimeError:  # the loop is closed
@@ -76,14 +76,14 @@ class WaitingTask:
         return True
 
     async def pause(self, seconds: float) -> None:
-        """Return after so many seconds, or when woken."""
+        """Sleep for so many seconds, or until woken."""
         with suppress(TimeoutError):
             async with asyncio.timeout(None if seconds == math.inf else seconds):
                 await self._woken.wait()
         self._woken.clear()
 
     async def ask(self, policy: Policy[T], undo: Callable[[T], object] | None = None) -> T:
-        """Run a policy; `undo` what it came to if the task is cancelled meanwhile."""
+        """Run a policy. If the task is cancelled meanwhile, `undo` its result."""
         return await aask(self._backend, policy, undo)
 
 
@@ -91,10 +91,10 @@ Waiter = WaitingThread | WaitingTask
 
 
 async def _wait(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
-    """Pause and ask the store in turn, until the deadline has passed.
+    """Attempt and pause in turn, until the deadline.
 
-    Each waits in its store's own queue, if that has one for all; else the first one in each queue
-    of this process asks the store, and the others wait for their turn.
+    If the store queues waiters itself, each has its place there. Otherwise only the first waiter of
+    each queue of this process asks the store, and the others wait for their turn.
     """
     if acquisition.is_queued_by_store:
         return await _ask_again(acquisition, waiter)
@@ -112,7 +112,7 @@ async def _wait(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
 
 
 async def _ask_again(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
-    """Try after each pause, or when the store tells that it is time to."""
+    """Attempt after each pause, which ends early when the store wakes the waiter."""
     place = await waiter.ask(
         partial(acquisition.join, wake=waiter.wake), partial(_leave, acquisition.backend)
     )
@@ -134,7 +134,7 @@ async def _ask_again(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
         else:
             lease = await _try_at_least_once(acquisition, waiter)
     except GeneratorExit:
-        raise  # its event loop is closed: nobody asks any more
+        raise  # the event loop is closed: the store can't be asked
     except BaseException:
         if not acquisition.has_left:
             await _leave_with(place, None, waiter)
@@ -144,18 +144,18 @@ async def _ask_again(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
 
 
 async def _try_at_least_once(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
-    """Try after the deadline, unless there has been a try."""
+    """Attempt after the deadline, if there was no attempt before."""
     return (
         await waiter.ask(acquisition.try_once, release_cancelled) if acquisition.must_try else None
     )
 
 
 async def _leave_with(place: Place | None, lease: Lease | None, waiter: Waiter) -> None:
-    """Give up the place; if that is interrupted, the lease as well, which nobody gets then."""
+    """Leave the store's queue. If that is interrupted, release the lease, which is not returned."""
     if place is None:
         return
     try:
-        with suppress(LockBackendUnavailable):  # who is gone from a store is forgotten there
+        with suppress(LockBackendUnavailable):  # the store drops waiters that don't answer
             await waiter.ask(lambda calls: calls.leave(place, lease is not None))
     except GeneratorExit:
         raise
@@ -166,11 +166,10 @@ async def _leave_with(place: Place | None, lease: Lease | None, waiter: Waiter) 
 
 
 def waits(deadline: float, place: Place | None = None) -> Iterator[float]:
-    """Yield how many seconds to pause before each next try, until the deadline has passed.
+    """Yield the seconds to pause before each attempt, until the deadline.
 
-    Exponential back-off with jitter, unless the store tells when to try; the last try is made at
-    the deadline. The clock is the local monotonic one, so that the time a try takes is part of the
-    wait.
+    Exponential back-off with jitter, unless the store wakes the waiter. The last attempt is made at
+    the deadline, by the local monotonic clock, so the time that attempts take is part of the wait.
     """
     longest = FIRST_PAUSE
     while (left := deadline - clocks.monotonic()) > 0:
@@ -183,12 +182,12 @@ def waits(deadline: float, place: Place | None = None) -> Iterator[float]:
 
 
 def release_cancelled(lease: Lease | None) -> None:
-    """Give back at once what a task that was cancelled is granted."""
+    """Release at once a lease that was granted to a cancelled task."""
     if lease is not None:
         ask(lock_backends[lease.backend], partial(release_quietly, lease=lease, failed=True))
 
 
 def _leave(backend: str, place: Place | None) -> None:
-    """Give up the place of a task that was cancelled."""
+    """Leave the store's queue for a task that was cancelled."""
     if place is not None:
         ask(lock_backends[backend], lambda calls: calls.leave(place, False))

@@ -525,7 +525,7 @@ def test_call_whose_thread_comes_too_late_is_not_made() -> None:
     calls: list[int] = []
     work = executors.Work(lambda: calls.append(1), None)
     assert work.outcome.cancel()
-    work.do()
+    work.run()
     assert calls == []
 
 
