@@ -1,7 +1,7 @@
 """What the process, its server and the versions of libraries allow.
 
-This module alone reads what asyncio, asgiref and Django don't document. A release may drop any of
-that, so every reader here says what is done without it.
+This module alone reads what asyncio, asgiref and Django don't document. A release of theirs may
+drop any of it, so each function says what is done without it.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ MARK: Final = "task_context"
 """What asgiref calls the list that it makes for each call of sync_to_async()."""
 WAITING_FOR_FUTURE: Final = "FutureIter"
 """The type of what asyncio's tasks wait in for a future."""
-TRIES: Final = 20
-A_MOMENT: Final = 0.0002
+PAUSES: Final = [0.0001 * 2**number for number in range(10)]
+"""Seconds, 0.1 in all, to give a task that has called a thread the time to wait for it."""
 
 
 def read_private(owner: object, name: str, default: Any = None) -> Any:
@@ -154,20 +154,23 @@ def find_task(call: SyncCall) -> Task | None:
     """Return the task that waits for this call of sync_to_async(), or None if it can't be told."""
     if call.loop is None:
         return None
-    for _ in range(TRIES):
-        # It may not wait yet: this thread can be faster than the task that has called it.
+    for pause in PAUSES:
+        # This thread can be faster than the task, which then runs still.
         is_busy = asyncio.current_task(call.loop) is not None
         for task in asyncio.all_tasks(call.loop):
             if awaits(task, call):
                 return task
         if not is_busy:
             break
-        time.sleep(A_MOMENT)
+        time.sleep(pause)
     return None
 
 
-_SYNC_TO_ASYNC = SyncToAsync.__call__.__code__
-_ASYNC_TO_SYNC = AsyncToSync.__call__.__code__
+def is_in_async_to_sync(stack: FrameType | None) -> bool:
+    """Tell whether this stack is in a call of async_to_sync()."""
+    while stack is not None and stack.f_code is not _ASYNC_TO_SYNC:
+        stack = stack.f_back
+    return stack is not None
 
 
 def is_async_to_sync(task: Task) -> bool:

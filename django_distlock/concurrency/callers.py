@@ -24,6 +24,7 @@ from django_distlock.runtime import (
     awaits,
     find_task,
     is_async_to_sync,
+    is_in_async_to_sync,
     running_task,
     stack_of,
     sync_call,
@@ -52,6 +53,17 @@ class Caller:
             return False
         task = self.task()
         return task is None or task.done()
+
+    def may_wait(self) -> bool:
+        """Tell whether it may wait for code, though no task of it is seen to.
+
+        A thread does so in async_to_sync(). The main thread of a server does not: what it acquired
+        before it started the event loop isn't owned by the tasks in there.
+        """
+        if self.thread is None:
+            return not self.has_ended()
+        thread = self.thread()
+        return thread is not None and is_in_async_to_sync(stack_of(thread))
 
     def may_be(self, thread: threading.Thread | None) -> bool:
         """Tell whether it is this thread. If that is None, it may be any, or a task."""
@@ -153,8 +165,7 @@ def _caller_in(call: SyncCall) -> Caller:
     task = find_task(call)
     if task is not None:
         return _caller_of(task)
-    is_other = named is not None and named.thread is not None and not named.may_be(waiting_thread())
-    if named is None or named.has_ended() or is_other or is_named is False:
+    if named is None or is_named is False or not named.may_wait():
         named = Caller()
         _named.set(Unclaimed(named, asyncio.Task))
     return named
@@ -192,7 +203,7 @@ def _caller_by_async_to_sync() -> Caller:
     task = find_task(call)
     if task is not None and not is_async_to_sync(task):
         return _caller_of(task)
-    if named is None or named.has_ended():
+    if named is None or not named.may_wait():
         # For some thread, or task, that called async_to_sync() more than once on the way here.
         named = Caller()
         _named.set(Unclaimed(named, threading.Thread if task else asyncio.Task))

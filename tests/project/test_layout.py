@@ -22,12 +22,6 @@ MOST_MODULES = 15
 MOST_LINES = 300
 FEWEST_LINES = 15
 
-NOT_YET = {
-    "tests/locks/test_async.py",
-    "tests/locks/test_borders.py",
-}
-"""Still too long, or too short: this list only shrinks."""
-
 
 def line_count(file: Path) -> int:
     """Return how many lines the file has."""
@@ -47,12 +41,11 @@ def test_few_modules_stand_outside_a_room() -> None:
 @each_file
 def test_no_file_is_long(file: Path) -> None:
     """A longer file has a second subject, which deserves a file of its own."""
-    if str(file.relative_to(ROOT)) not in NOT_YET:
-        assert line_count(file) <= MOST_LINES
+    assert line_count(file) <= MOST_LINES
 
 
 @each_file
 def test_no_file_is_tiny(file: Path) -> None:
     """A shorter file sends its reader to another one for nothing."""
-    if str(file.relative_to(ROOT)) not in NOT_YET and not may_be_short(file):
+    if not may_be_short(file):
         assert line_count(file) >= FEWEST_LINES

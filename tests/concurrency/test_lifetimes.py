@@ -1,0 +1,200 @@
+"""What outlasts a task, and what must not."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import threading
+import warnings
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import pytest
+from django.db import connections
+
+from django_distlock import (
+    Lease,
+    LockBackendUnavailable,
+    distributed_lock,
+)
+from django_distlock.concurrency import callers, executors
+from django_distlock.concurrency.background import background
+from django_distlock.leases.cleanup import cleanup_release
+from django_distlock.leases.registry import current_registry
+from tests.support.concurrency import run, until
+from tests.support.databases import committed, on_each_database, on_each_server
+from tests.support.holders import due_now, free_for_others, renewed_since
+from tests.support.tasks import abroad, get, is_free, others_ended
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.support.scripted_store import ScriptedBackend
+
+
+pytestmark = committed
+
+
+@on_each_server
+def test_generator_keeps_its_lease_in_another_task(alias: str) -> None:
+    """The task that began it has ended meanwhile, as in Python 3.11's wait_for()."""
+
+    async def generate() -> AsyncIterator[Lease]:
+        async with distributed_lock("1234collectPayment", backend=alias) as lease:
+            yield lease
+
+    async def main() -> None:
+        generator: Any = generate()
+        lease = await asyncio.create_task(anext(generator))
+        gc.collect()
+        is_renewed = renewed_since([lease])
+        due_now([lease])
+        await asyncio.to_thread(until, is_renewed)
+        assert lease.held
+        await generator.aclose()
+        assert lease.released
+
+    run(main())
+
+
+@on_each_database
+def test_block_may_be_left_by_another_task(alias: str) -> None:
+    """One that holds the same block object itself leaves its own first."""
+
+    async def main() -> None:
+        block = distributed_lock("1234collectPayment", backend=alias)
+        lease = await asyncio.create_task(block.__aenter__())
+        assert await block.__aexit__(None, None, None) is False
+        assert lease.released
+        entered, leave = asyncio.Event(), asyncio.Event()
+
+        async def enter_and_wait() -> None:
+            await block.__aenter__()
+            entered.set()
+            await leave.wait()
+
+        task = asyncio.create_task(enter_and_wait())
+        await entered.wait()
+        await block.__aexit__(None, None, None)
+        leave.set()
+        await task
+
+    run(main())
+    assert free_for_others(alias)
+
+
+def test_child_does_not_keep_its_parents_lease(scripted: ScriptedBackend) -> None:
+    """A lease that a task leaves behind is nobody's, though a child has a copy of its context."""
+    children = []
+
+    async def parent() -> None:
+        await get("default")
+        children.append(asyncio.create_task(asyncio.Event().wait()))
+
+    async def main() -> None:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            await asyncio.create_task(parent())
+            await asyncio.sleep(0)  # till then the event loop has the task
+            gc.collect()
+        assert any("was never released" in str(each.message) for each in caught)
+        assert background("default").renewals.next_due() == math.inf
+        children[0].cancel()
+
+    run(main())
+
+
+@pytest.mark.parametrize("action", ["release", "renew"])
+def test_error_keeps_nothing_alive(scripted: ScriptedBackend, action: str) -> None:
+    """No cycle of references that only the garbage collector would end."""
+
+    def fail() -> None:
+        raise LockBackendUnavailable("down")
+
+    async def main() -> ref[Any]:
+        lease = await get("default")
+        current_registry().remove(lease)
+        scripted.answer(action, fail)
+        with suppress(LockBackendUnavailable):
+            await (lease.arelease() if action == "release" else lease.arenew())
+        return ref(lease)
+
+    gc.collect()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a lease whose release failed is left behind
+            weakly = run(main())
+            assert weakly() is None
+    finally:
+        gc.enable()
+
+
+@on_each_database
+def test_hundreds_of_acquisitions_leave_nothing_behind(alias: str) -> None:
+    """Neither threads nor leases nor what keeps account of them."""
+
+    async def use(number: int) -> None:
+        async with distributed_lock(f"{number % 20}", backend=alias, timeout=60):
+            pass
+
+    async def main() -> tuple[int, int]:
+        for first in range(0, 200, 20):
+            await asyncio.gather(*(use(first + number) for number in range(20)))
+        return threading.active_count(), alive()
+
+    run(main())
+    gc.collect()
+    gc.freeze()  # what there is by now doesn't count
+    before = threading.active_count()
+    try:
+        during, in_loop = run(main())
+        left = alive()
+    finally:
+        gc.unfreeze()
+    assert during <= before + 2
+    assert in_loop <= 2 * (1 + 20)  # of the task, and the last ones that it waited for
+    assert left == 0
+    assert len(background(alias).renewals) == 0
+
+
+def alive() -> int:
+    """Count the tasks that there are, and what is known of tasks and threads."""
+    gc.collect()
+    return sum(type(each) in (asyncio.Task, callers.Caller) for each in gc.get_objects())
+
+
+def test_detached_work_is_referred_to(scripted: ScriptedBackend) -> None:
+    """Or else the event loop might let go of it before it is done."""
+    done = []
+
+    async def main() -> None:
+        async def work() -> None:
+            await asyncio.sleep(0)
+            gc.collect()
+            done.append(1)
+
+        executors.detach(work())
+        await others_ended()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main())
+    assert done == [1]
+
+
+@on_each_database
+def test_leftovers_are_released_without_blocking_the_loop(alias: str) -> None:
+    """What nobody waits for is done in a thread."""
+
+    async def main() -> None:
+        lease = await get(alias)
+        cleanup_release(lease)
+        assert lease.held
+        await others_ended()
+        assert lease.released
+        assert await is_free(alias)
+        await abroad(connections.close_all)
+
+    run(main())

@@ -1,0 +1,195 @@
+"""Transactions of the sync code that a task calls, or is called by."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from django.db import connections, transaction
+
+from django_distlock import (
+    Lease,
+    LockError,
+    LockLost,
+    aacquire_lock,
+    acquire_lock,
+    distributed_lock,
+)
+from django_distlock.leases import release
+from tests.support.concurrency import run, until
+from tests.support.databases import committed, on_each_database, on_each_server
+from tests.support.holders import due_now, free_for_others, renewed_since, take_away
+from tests.support.tasks import Stall, cancelled, get, is_free
+
+pytestmark = committed
+
+
+@on_each_server
+def test_release_waits_for_the_callers_transaction(alias: str) -> None:
+    """Async code that is called inside atomic() is part of it."""
+
+    async def work() -> None:
+        async with distributed_lock("1234collectPayment", backend=alias):
+            pass
+        lease = await get(alias, "report")
+        assert await lease.arelease() is True
+
+    with transaction.atomic(using=alias):
+        async_to_sync(work)()
+        assert not free_for_others(alias)
+    assert free_for_others(alias)
+
+
+@on_each_server
+def test_release_waits_for_a_transaction_that_a_task_keeps_open(alias: str) -> None:
+    """There is no async atomic() yet, so people enter it in one thread by two calls."""
+
+    async def main() -> None:
+        block = transaction.atomic(using=alias)
+        await sync_to_async(block.__enter__)()
+        async with distributed_lock("1234collectPayment", backend=alias):
+            pass
+        assert not await is_free(alias)
+        await sync_to_async(block.__exit__)(None, None, None)
+        assert await is_free(alias)
+
+    run(main())
+
+
+@on_each_database
+def test_commit_under_a_lost_lock_is_refused(alias: str) -> None:
+    """Also if the lock is a task's, and the transaction one of sync code that it calls."""
+
+    async def main() -> None:
+        async with distributed_lock("1234collectPayment", backend=alias) as lease:
+            await asyncio.to_thread(take_away, lease)
+            lease.mark_lost()
+            await sync_to_async(write)()
+
+    def write() -> None:
+        with transaction.atomic(using=alias):
+            pass
+
+    with pytest.raises(LockLost, match="before the commit"):
+        run(main())
+
+
+@on_each_server
+def test_autocommit_that_is_off_is_refused(alias: str) -> None:
+    """By async code that is called with it, too."""
+    transaction.set_autocommit(False, using=alias)
+    try:
+        with pytest.raises(LockError, match="Autocommit is off"):
+            async_to_sync(aacquire_lock)("1234collectPayment", backend=alias)
+    finally:
+        transaction.rollback(using=alias)
+        transaction.set_autocommit(True, using=alias)
+
+
+@on_each_server
+def test_transactions_of_others_do_not_hold_up_a_release(alias: str) -> None:
+    """Who waits for the lock in sync code, in a transaction, has the thread for sync code."""
+
+    def wait_in_transaction() -> bool:
+        with transaction.atomic(using=alias):
+            waiting.set()
+            lease = acquire_lock("1234collectPayment", backend=alias, timeout=60)
+            return lease is not None and lease.release()
+
+    waiting = threading.Event()
+
+    async def main() -> None:
+        lease = await get(alias)
+        task = asyncio.create_task(sync_to_async(wait_in_transaction)())
+        assert await asyncio.to_thread(waiting.wait, 60)
+        assert await lease.arelease() is True
+        assert await task is True
+
+    run(main())
+
+
+def write_in_child(alias: str) -> None:
+    """As a sync view: let a child task of async code write under a lock, in a transaction."""
+
+    def write() -> None:
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+    async def child() -> None:
+        async with distributed_lock("1234collectPayment", backend=alias):
+            await sync_to_async(write)()
+
+    async def work() -> bool:
+        await asyncio.gather(child(), asyncio.create_task(sync_to_async(write)()))
+        return await is_free(alias)
+
+    with transaction.atomic(using=alias):
+        assert async_to_sync(work)() is False
+    assert free_for_others(alias)
+
+
+@on_each_server
+def test_release_of_a_child_waits_for_the_transaction_that_it_writes_in(alias: str) -> None:
+    """It is the sync code's that all of this is called by, under WSGI and under ASGI."""
+    write_in_child(alias)
+    run(sync_to_async(write_in_child)(alias))
+
+
+@on_each_server
+def test_release_waits_for_a_transaction_left_open_while_its_thread_is_busy(alias: str) -> None:
+    """With the work of another task."""
+    stall = Stall()
+
+    async def main() -> None:
+        block = transaction.atomic(using=alias)
+        await sync_to_async(block.__enter__)()
+        lease = await get(alias)
+        busy = asyncio.create_task(sync_to_async(stall)())
+        await stall.has_begun()
+        asyncio.get_running_loop().call_soon(stall.ended.set)  # when the release has begun
+        await lease.arelease()
+        await busy
+        assert not await is_free(alias)
+        await sync_to_async(block.__exit__)(None, None, None)
+        assert await is_free(alias)
+
+    run(main())
+
+
+@on_each_server
+def test_deferred_release_of_who_is_cancelled_is_renewed(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the transaction has ended: it can still be committed."""
+    stall = Stall()
+    release_or_defer = release.release_or_defer
+
+    async def release_slowly(calls: Any, lease: Lease, **options: Any) -> bool:
+        released = await release_or_defer(calls, lease, **options)
+        stall()
+        return released
+
+    leases = []
+
+    async def hold() -> None:
+        async with distributed_lock("1234collectPayment", backend=alias) as lease:
+            leases.append(lease)
+            monkeypatch.setattr(release, "release_or_defer", release_slowly)
+
+    async def work() -> None:
+        task = asyncio.create_task(hold())
+        await stall.has_begun()
+        task.cancel()
+        stall.ended.set()
+        await cancelled(task)
+
+    with transaction.atomic(using=alias):
+        async_to_sync(work)()
+        is_renewed = renewed_since(leases)
+        due_now(leases)
+        until(is_renewed)
+        assert not free_for_others(alias)
+    assert free_for_others(alias)
