@@ -20,6 +20,9 @@ from django.http import StreamingHttpResponse
 
 Task = asyncio.Task[Any]
 
+_SYNC_TO_ASYNC: Final = SyncToAsync.__call__.__code__
+_ASYNC_TO_SYNC: Final = AsyncToSync.__call__.__code__
+
 MARK: Final = "task_context"
 """What asgiref calls the list that it makes for each call of sync_to_async()."""
 WAITING_FOR_FUTURE: Final = "FutureIter"

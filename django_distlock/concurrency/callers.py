@@ -63,7 +63,9 @@ class Caller:
         if self.thread is None:
             return not self.has_ended()
         thread = self.thread()
-        return thread is not None and is_in_async_to_sync(stack_of(thread))
+        if thread is None:
+            return False
+        return thread is waiting_thread() or is_in_async_to_sync(stack_of(thread))
 
     def may_be(self, thread: threading.Thread | None) -> bool:
         """Tell whether it is this thread. If that is None, it may be any, or a task."""

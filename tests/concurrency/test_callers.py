@@ -16,6 +16,7 @@ from asgiref.sync import SyncToAsync, async_to_sync, sync_to_async
 from django.db import close_old_connections, connections
 
 from django_distlock import (
+    Lease,
     LockNotHeld,
     aacquire_lock,
     acquire_lock,
