@@ -157,16 +157,16 @@ def find_task(call: SyncCall) -> Task | None:
     """Return the task that waits for this call of sync_to_async(), or None if it can't be told."""
     if call.loop is None:
         return None
-    for pause in PAUSES:
-        # This thread can be faster than the task, which then runs still.
-        is_busy = asyncio.current_task(call.loop) is not None
-        for task in asyncio.all_tasks(call.loop):
-            if awaits(task, call):
-                return task
-        if not is_busy:
-            break
-        time.sleep(pause)
-    return None
+    running = asyncio.current_task(call.loop)
+    found = next((task for task in asyncio.all_tasks(call.loop) if awaits(task, call)), None)
+    if found is None and running is not None:
+        # It may be the task that called: this thread can be faster than it.
+        for pause in PAUSES:
+            if asyncio.current_task(call.loop) is not running:
+                break
+            time.sleep(pause)
+        found = running if awaits(running, call) else None
+    return found
 
 
 def is_in_async_to_sync(stack: FrameType | None) -> bool:
