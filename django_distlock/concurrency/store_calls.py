@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from django_distlock import signals
 from django_distlock.backends.base import AsyncStore, BaseLockBackend, QueueingStore
+from django_distlock.backends.sync_driver import run_sync
 from django_distlock.conf import lock_backends
 from django_distlock.records import Claim, Grant, Place, Released, Renewal
 from django_distlock.redaction.tracebacks import ClearedVariables
@@ -137,18 +138,6 @@ def ask(store: BaseLockBackend, policy: Policy[T]) -> T:
         background(store.alias).close_when_idle()
     with store.time_budget():
         return run_sync(policy(SyncCalls(store)))
-
-
-def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Return the result of a coroutine that never suspends."""
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    finally:
-        coroutine.close()
-    raise RuntimeError("A coroutine for sync code awaited something.")
 
 
 async def aask(backend: str, policy: Policy[T], undo: Callable[[T], object] | None = None) -> T:

@@ -9,8 +9,9 @@ from functools import partial
 from typing import Final, TypeVar
 
 from django_distlock import clocks
+from django_distlock.backends.sync_driver import run_sync
 from django_distlock.concurrency.process_queue import queues
-from django_distlock.concurrency.store_calls import Policy, aask, ask, run_sync
+from django_distlock.concurrency.store_calls import Policy, aask, ask
 from django_distlock.concurrency.wakeups import Wakeup
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable

@@ -17,8 +17,8 @@ from django_distlock import (
     acquire_lock,
     release_lock,
 )
+from django_distlock.backends.sync_driver import run_sync
 from django_distlock.concurrency.process_queue import queues
-from django_distlock.concurrency.store_calls import run_sync
 from django_distlock.locks import waiting
 from django_distlock.locks.acquisition import Acquisition
 from tests.support.concurrency import elsewhere

@@ -15,8 +15,8 @@ from django_distlock import (
     LockBackendUnavailable,
     acquire_lock,
 )
+from django_distlock.backends.sync_driver import run_sync
 from django_distlock.concurrency.process_queue import queues, recent_handovers
-from django_distlock.concurrency.store_calls import run_sync
 from django_distlock.concurrency.wakeups import Wakeup
 from django_distlock.locks import waiting
 from tests.support.databases import committed

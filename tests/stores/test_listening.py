@@ -13,8 +13,9 @@ from django_distlock import LockBackendUnavailable, clocks
 from django_distlock.backends import listening
 from django_distlock.backends.listening import CannotListen, Listener
 from django_distlock.backends.sockets import daemons
-from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, run_sync
+from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP
 from django_distlock.backends.sockets.daemons import NoThread
+from django_distlock.backends.sync_driver import run_sync
 from tests.support.concurrency import run, until
 from tests.support.processes import forked
 from tests.support.scripted_listener import PATIENCE, Scripted, Waiting, ready, threads

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from django_distlock import clocks
 from django_distlock.backends.listening import Listener
-from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, run_sync
+from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP
+from django_distlock.backends.sync_driver import run_sync
 from tests.support.concurrency import run
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from django_distlock import clocks
 from django_distlock.backends.batches import Outcome
-from django_distlock.backends.sockets.calls import BLOCKING, run_sync
+from django_distlock.backends.sockets.calls import BLOCKING
 from django_distlock.backends.sockets.connections import ServerError
 from django_distlock.backends.sockets.pools import Budget
+from django_distlock.backends.sync_driver import run_sync
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.records import Claim, Renewal
 

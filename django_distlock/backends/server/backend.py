@@ -19,8 +19,9 @@ from django_distlock.backends.base import (
 )
 from django_distlock.backends.batches import Outcome
 from django_distlock.backends.cache_checks import validate_store_timeout
-from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, run_sync
+from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP
 from django_distlock.backends.sockets.pools import Budget
+from django_distlock.backends.sync_driver import run_sync
 from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
 from django_distlock.records import Claim, Grant, LockInfo, Owner, Place, Released, Renewal
 from django_distlock.server.addresses import DEFAULT, parse_address

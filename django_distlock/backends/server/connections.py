@@ -7,10 +7,11 @@ from typing import Any, Final
 from weakref import WeakSet
 
 from django_distlock import clocks
-from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, Calls, run_sync
+from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, Calls
 from django_distlock.backends.sockets.connections import Connection, Incomplete, ServerError
 from django_distlock.backends.sockets.pools import Pool
 from django_distlock.backends.sockets.turns import seconds_until
+from django_distlock.backends.sync_driver import run_sync
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.server.addresses import Address
 from django_distlock.server.protocol import (

@@ -6,12 +6,10 @@ each returns once the thread has waited, so that run_sync() needs no event loop.
 
 import asyncio
 import concurrent.futures
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, ClassVar, Final, Protocol, TypeVar
-
-T = TypeVar("T")
+from typing import Any, ClassVar, Final, Protocol
 
 
 class Askable(Protocol):
@@ -87,15 +85,3 @@ def running_future() -> Future[Any]:
     future: Future[Any] = Future()
     future.set_running_or_notify_cancel()
     return future
-
-
-def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Return the result of a coroutine none of whose awaits suspends."""
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    finally:
-        coroutine.close()
-    raise RuntimeError("A coroutine for sync code awaited something.")

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
-from .calls import BLOCKING, IN_LOOP, Calls, run_sync
+from django_distlock.backends.sync_driver import run_sync
+
+from .calls import BLOCKING, IN_LOOP, Calls
 
 
 class QueueListener(Protocol):

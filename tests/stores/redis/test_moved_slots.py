@@ -12,7 +12,8 @@ from redis import Redis, RedisCluster
 from django_distlock import LockBackendUnavailable, acquire_lock, clocks
 from django_distlock.backends.redis import servers as module
 from django_distlock.backends.redis.nodes import Moved, Node
-from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, Calls, run_sync
+from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, Calls
+from django_distlock.backends.sync_driver import run_sync
 from django_distlock.leases.request import new_owner
 from django_distlock.records import LeaseClaim
 from tests.support.concurrency import elsewhere, run
