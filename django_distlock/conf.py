@@ -51,6 +51,9 @@ class LockBackendHandler(_ConnectionHandler):
     def __getitem__(self, alias: str) -> BaseLockBackend:
         if type(alias) is not str:
             alias = validate_alias(alias)
+        store: BaseLockBackend | None = vars(self._connections).get(alias)
+        if store is not None:
+            return store
         if alias not in self.settings:
             known = ", ".join(map(repr, self.settings)) or "no alias"
             raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: not configured; DISTLOCK has {known}.")

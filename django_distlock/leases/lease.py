@@ -127,8 +127,8 @@ class Lease(LeaseState):
         return f"<Lease {identity} {self.describe_status()}>"
 
     def __del__(self) -> None:
-        if not hasattr(self, "_end_unclaimed") or self.is_unreleased:
-            return  # its construction was interrupted, or the failed release was reported
+        if not getattr(self, "_end_unclaimed", None) or self.is_unreleased:
+            return  # it has ended, its construction was interrupted, or its failure was reported
         if self.held:
             self.stop_renewal()  # the warning, which may be kept, refers to it again
             unreferenced_leases.append(UnreferencedLease.of(self))
