@@ -1,0 +1,78 @@
+"""Relative links in README.md, docs/ and benchmarks/ lead to files and headings that exist."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.once
+
+PAGES = sorted([ROOT / "README.md", ROOT / "benchmarks" / "README.md", *ROOT.glob("docs/*.md")])
+CODE = re.compile(r"^ *(`{3,})[^\n]*\n.*?^ *\1$", re.MULTILINE | re.DOTALL)
+
+
+def prose(page: Path) -> str:
+    """Return a page without its blocks of code, whose comments look like headings."""
+    return CODE.sub("", page.read_text("utf-8"))
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page without code."""
+    found: set[str] = set()
+    seen: Counter[str] = Counter()
+    for heading in re.findall(r"^#{1,6} (.+?) *$", text, re.MULTILINE):
+        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)  # a link is its text
+        anchor = re.sub(r"[^\w\- ]", "", shown.lower()).replace(" ", "-")
+        found.add(f"{anchor}-{seen[anchor]}" if seen[anchor] else anchor)
+        seen[anchor] += 1
+    return found
+
+
+def links(text: str) -> list[str]:
+    """Return the targets of links and images in a page without code."""
+    return re.findall(r"\]\(([^()\s]+)\)", re.sub(r"`[^`\n]*`", "", text))
+
+
+def broken(page: Path) -> list[str]:
+    """Return the relative links of a page that lead nowhere."""
+    found = []
+    for link in links(prose(page)):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if link.startswith(("https://", "http://")):
+            continue
+        if not target.exists() or (anchor and anchor not in anchors(prose(target))):
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    """A reader who follows one reaches the section that it names."""
+    assert broken(page) == []
+
+
+def test_every_document_can_be_reached_from_the_readme() -> None:
+    """A page that no other links to is never read."""
+    reached, found = set(), [ROOT / "README.md"]
+    while found:
+        page = found.pop().resolve()
+        if page not in reached and page.suffix == ".md" and page.is_file():
+            reached.add(page)
+            found += [page.parent / link.partition("#")[0] for link in links(prose(page))]
+    assert set(PAGES) - reached == set()
+
+
+def test_anchors_are_those_that_github_makes() -> None:
+    """Lower case, with dashes for spaces, and without punctuation; a second one is numbered."""
+    text = "# What it can't do\n## `max_hold`, [linked](x.md)\n## To add …\n## Same\n## Same\n"
+    expected = {"what-it-cant-do", "max_hold-linked", "to-add-", "same", "same-1"}
+    assert anchors(text) == expected
