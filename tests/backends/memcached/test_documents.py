@@ -40,9 +40,7 @@ def test_documented_options_are_the_defaults() -> None:
     options = example("memcached.md", "Settings").DISTLOCK["default"]["OPTIONS"]
     known = inspect.signature(MemcachedBackend).parameters
     optional = {
-        name: each.default
-        for name, each in known.items()
-        if name not in ("alias", "cache", "guard_commits")
+        name: each.default for name, each in known.items() if name not in ("alias", "cache")
     }
     assert options == {"cache": "locks", **optional}
 
