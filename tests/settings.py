@@ -149,7 +149,7 @@ DISTLOCK = {
 # The tests are one process, as far as this store is concerned.
 SILENCED_SYSTEM_CHECKS = ["distlock.W005"]
 DISTLOCK["memory"] = {"BACKEND": "django_distlock.backends.memory.MemoryBackend"}
-DISTLOCK["modest"] = {"BACKEND": "tests.app.backends.ModestBackend"}
+DISTLOCK["minimal"] = {"BACKEND": "tests.app.backends.MinimalBackend"}
 DISTLOCK |= {
     name: _lock_backend(f"tests.app.backends.{backend}", using=using, ttl=60)
     for name, backend, using in (

@@ -1,4 +1,4 @@
-"""What the tests of the admin's pages ask for."""
+"""Fixtures for the tests of the admin's pages."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def locks_database(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def viewer() -> Client:
-    """Log in somebody who may view locks, and nothing else."""
+    """Log in as a user whose only permission is to view locks."""
     return log_in("view_lock")

@@ -30,7 +30,7 @@ pytestmark = [
 def test_list_has_held_locks_unless_another_state_is_asked_for(
     locks_database: str, viewer: Client
 ) -> None:
-    """They are what somebody looks for."""
+    """Operators usually look for held locks."""
     make_all_states()
     assert listed(viewer) == ["held", "held without end"]
 
@@ -48,7 +48,7 @@ def test_list_has_held_locks_unless_another_state_is_asked_for(
 def test_each_state_can_be_asked_for(
     locks_database: str, viewer: Client, state: str, semaphores: list[str]
 ) -> None:
-    """And all of them together."""
+    """ "All" lists them together."""
     make_all_states()
     assert listed(viewer, state=state) == semaphores
 
@@ -82,7 +82,7 @@ def test_filter_shows_which_state_is_listed(
 def test_counts_of_each_state_can_be_shown(
     locks_database: str, viewer: Client, state: str | None
 ) -> None:
-    """Whichever is listed: within what is searched for."""
+    """The counts cover all states within the search, whichever state is listed."""
     make_all_states()
     query = {"_facets": "", **({"state": state} if state else {})}
     for search, counts in (("", (2, 1, 2, 5)), ("held", (2, 0, 0, 2))):
@@ -110,7 +110,7 @@ def test_counts_of_each_state_can_be_shown(
 )
 @pytest.mark.parametrize("link", ["Show all", "Clear all filters"])
 def test_link_that_shows_all_locks_does(viewer: Client, query: dict[str, str], link: str) -> None:
-    """And not held ones only. To clear the filters leaves what is searched for."""
+    """It shows all states, not only held locks. Clearing the filters keeps the search."""
     make_all_states()
     page = viewer.get(LIST, query).content.decode()
     found = re.search(rf'<a href="([^"]*)"[^>]*>[^<]*{link}', page)

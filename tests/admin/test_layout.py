@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LIST = "/admin/django_distlock/lock/"
 HOLDER = "build invoice PDF (worker-17.internal.example.org pid 24804 ThreadPoolExecutor-0_3)"
 SEMAPHORE = "invoices:2026-11:customer-000000000004711:build-and-send-by-mail"
-# Elements of the list whose content is wider than what is seen of it.
+# Elements of the list whose content is wider than its visible part.
 CUT_OFF = """
 [...document.querySelectorAll(".results, .results *")]
     .filter(each => getComputedStyle(each).display != "inline")
@@ -35,7 +35,7 @@ COLOURS = """
 
 @pytest.fixture
 def address(live_server: LiveServer) -> str:
-    """Write locks in all states, with names as they are; return where the admin is."""
+    """Write locks in all states, with realistic names; return the admin's address."""
     now, minute = datetime.now(UTC), timedelta(minutes=1)
     User.objects.create_superuser("demo", password="demo")
     for state, owner, ends in (("held", "x", 10), ("stale", "x", -10), ("released", "", -10)):

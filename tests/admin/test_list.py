@@ -44,7 +44,7 @@ DATABASE = "django_distlock.backends.database.DatabaseBackend"
 def test_list_has_the_locks_of_a_store(
     viewer: Client, using: list[str], routed: str | None, listed_from: str
 ) -> None:
-    """Whichever database that is in, with or without a router."""
+    """The store may be in any database, with or without a router."""
     for database in ("default", "locks"):
         expires_at = NOW + 100_000 * HOUR
         Lock.objects.using(database).create(
@@ -67,7 +67,7 @@ def test_list_has_the_locks_of_a_store(
 
 
 def test_states_differ_by_more_than_a_word(viewer: Client) -> None:
-    """Each has a look of its own, on the list and on its own page."""
+    """Each state has its own style, on the list and on the lock's page."""
     make_all_states()
     page = viewer.get(LIST, {"state": "all"}).content.decode()
     for state, number in (("held", 2), ("stale", 1), ("released", 2)):
@@ -77,7 +77,7 @@ def test_states_differ_by_more_than_a_word(viewer: Client) -> None:
 
 
 def test_list_is_shown_where_django_has_no_time_zones(viewer: Client, settings: Any) -> None:
-    """Times are in the zone of the site."""
+    """Times are in the site's time zone."""
     settings.USE_TZ = False
     settings.TIME_ZONE = "America/New_York"
     make_held("report", holder="h", token=1)
@@ -85,7 +85,7 @@ def test_list_is_shown_where_django_has_no_time_zones(viewer: Client, settings: 
     assert "Jan. 1, 2026, 10:04 p.m." in viewer.get(detail("report")).content.decode()
 
 
-def test_columns_tell_state_holder_times_and_token(viewer: Client) -> None:
+def test_columns_show_state_holder_times_and_token(viewer: Client) -> None:
     """Times of day in the site's zone, the rest of a lease as a duration."""
     make_held("report", holder="payments (web1 pid 7 MainThread)", token=1767323045000000)
     cells = columns(viewer)["report"]
@@ -113,7 +113,7 @@ def test_time_left_of_each_state(viewer: Client) -> None:
     [("3", ["older", "newer"]), ("-3", ["newer", "older"]), ("-4", ["older", "newer"])],
 )
 def test_times_can_be_sorted_by(viewer: Client, column: str, semaphores: list[str]) -> None:
-    """Oldest or youngest first, or whose lease lasts longest."""
+    """By age, or by the time that is left."""
     make_held("newer", acquired_at=NOW, expires_at=NOW + HOUR)
     make_held("older", acquired_at=NOW - HOUR, expires_at=NOW + 2 * HOUR)
     assert listed(viewer, o=column) == semaphores

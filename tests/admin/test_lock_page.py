@@ -1,4 +1,4 @@
-"""The admin's page of one lock, which nobody changes there."""
+"""The admin's page of one lock: it is read-only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [
 def test_page_of_a_lock_shows_what_the_list_does(
     locks_database: str, viewer: Client, semaphore: str
 ) -> None:
-    """Whatever characters its semaphore has, and with nothing to fill in."""
+    """The semaphore may have any characters, and there are no form fields."""
     make_held(semaphore, holder="the holder", token=4711)
     make_held(f"{semaphore}, another", holder="the other")
     response = viewer.get(detail(semaphore))
@@ -79,7 +79,7 @@ def test_page_to_delete_a_lock_is_refused(admin_client: Client) -> None:
 
 
 def test_list_has_no_actions(admin_client: Client) -> None:
-    """Deleting the selected locks isn't offered, nor done for who asks all the same."""
+    """Deleting the selected locks isn't offered, and a request for it is refused."""
     make_held("report")
     assert 'name="action"' not in admin_client.get(LIST).content.decode()
     admin_client.post(

@@ -1,4 +1,4 @@
-"""Permissions to see locks in the admin; nobody sees the owner."""
+"""Permissions to see locks in the admin, and that no page shows the owner."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [
 
 
 def test_view_permission_is_all_it_takes(viewer: Client) -> None:
-    """And the admin's index leads there."""
+    """The admin's index links to the list."""
     make_held("report")
     for page in (LIST, detail("report"), detail("report", "history")):
         assert viewer.get(page).status_code == 200
@@ -27,7 +27,7 @@ def test_view_permission_is_all_it_takes(viewer: Client) -> None:
 
 
 def test_without_view_permission_there_is_nothing_to_see() -> None:
-    """Staff who may do something else get a 403."""
+    """Staff with other permissions get a 403."""
     make_held("report")
     client = log_in("view_user")
     for page in (LIST, detail("report"), detail("report", "history")):
@@ -35,7 +35,7 @@ def test_without_view_permission_there_is_nothing_to_see() -> None:
     assert LIST not in client.get("/admin/").content.decode()
 
 
-def test_who_is_not_logged_in_is_asked_to() -> None:
+def test_anonymous_user_is_asked_to_log_in() -> None:
     """As everywhere in the admin."""
     make_held("report")
     for page in (LIST, detail("report"), detail("report", "history")):

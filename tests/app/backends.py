@@ -1,4 +1,4 @@
-"""A third party's store; and ways that the database backend takes where we have no server."""
+"""A third party's store; and the database backend as it works on databases that the tests lack."""
 
 import json
 import os
@@ -19,8 +19,8 @@ from django_distlock.models import Lock
 from django_distlock.records import LOST, Claim, Grant, Released, Renewal, RenewalOutcome
 
 
-class ModestBackend(BaseLockBackend):
-    """A third party's store that can do the least: a dict of this process."""
+class MinimalBackend(BaseLockBackend):
+    """A third party's store with no optional capability: a dict in this process."""
 
     supports_fencing = True
 
@@ -70,8 +70,8 @@ class ModestBackend(BaseLockBackend):
         return end
 
 
-class HangingBackend(ModestBackend):
-    """A store that answers no renewal until it is let go on."""
+class HangingBackend(MinimalBackend):
+    """A store that answers no renewal until the test sets an event."""
 
     may_go_on: ClassVar[threading.Event] = threading.Event()
 

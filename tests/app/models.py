@@ -1,4 +1,4 @@
-"""What the tests' views write, and what is written under a fence."""
+"""Models that the tests' views write, and models with a fence."""
 
 from django.db import models
 
@@ -12,13 +12,13 @@ class Counter(models.Model):
 
 
 class Customer(models.Model):
-    """Somebody who pays."""
+    """A customer, who pays."""
 
     name = models.CharField(max_length=50)
 
 
 class Invoice(FencedModel):
-    """What a customer owes: nobody collects it without the customer's lock."""
+    """What a customer owes; collected only under the customer's lock."""
 
     customer = models.ForeignKey(Customer, models.CASCADE, null=True)
     amount = models.IntegerField(default=0)
@@ -39,7 +39,7 @@ class InvoiceOnScreen(Invoice):
 
 
 class Payment(models.Model):
-    """What goes when its invoice goes."""
+    """A row that is deleted with its invoice."""
 
     invoice = models.ForeignKey(Invoice, models.CASCADE)
 
@@ -52,7 +52,7 @@ class Parcel(FencedModel, Counter):
 
 
 class Greeting(FencedModel):
-    """Whose lock is made of a text in another table."""
+    """A model whose semaphore has a text of another table."""
 
     customer = models.ForeignKey(Customer, models.CASCADE, null=True)
     sent = models.IntegerField(default=0)

@@ -44,21 +44,21 @@ async def count_async(request: HttpRequest) -> HttpResponse:
 
 @distributed_lock("hanging <int:number>", backend=BACKEND)
 def hang(request: HttpRequest, number: int) -> HttpResponse:
-    """Wait for what never comes."""
+    """Wait for an event that never happens."""
     while True:
         threading.Event().wait()
 
 
 @distributed_lock("hanging", ttl=1, backend=BACKEND)
 def hang_on(request: HttpRequest) -> HttpResponse:
-    """Wait for what never comes, even if told to end."""
+    """Wait for an event that never happens, and ignore SystemExit."""
     while True:
         with suppress(SystemExit):
             threading.Event().wait()
 
 
 def announce(request: HttpRequest) -> str:
-    """Tell the test that a request has come as far as to its lock; return the lock's name."""
+    """Announce to the test that a request has reached its lock; return the semaphore."""
     if request.method == "POST":
         Path(os.environ["DISTLOCK_TEST_COUNTER"]).with_name("announced").touch()
     return "receiving"
@@ -67,12 +67,12 @@ def announce(request: HttpRequest) -> str:
 @csrf_exempt
 @distributed_lock(announce, backend=BACKEND)
 def receive(request: HttpRequest) -> HttpResponse:
-    """Tell how much the client has sent."""
+    """Answer how much the client has sent."""
     return JsonResponse({"received": len(request.body)})
 
 
 def state(request: HttpRequest) -> HttpResponse:
-    """Tell what this worker has."""
+    """Answer what this worker has open."""
     renewed = background(BACKEND)
     leases = len(renewed.renewals)
     renewed.submit(renewed.renewals.next_due)  # wakes the thread, to see whether it is still needed
@@ -94,7 +94,7 @@ urlpatterns = [
 wsgi = get_wsgi_application()
 asgi = get_asgi_application()
 
-# So that a test sees the threads end, and with them what they keep open: the one that renews looks
+# So that a test sees the threads end, with their connections: the renewing thread looks
 # whether there is still something to renew when the first lease would have been due.
 patch("django_distlock.leases.deadlines.PERIOD", 1 / 60).start()
 patch("django_distlock.concurrency.background.IDLE", 0).start()

@@ -19,7 +19,7 @@ from tests.app.models import Counter
 
 @distributed_lock("<str:customer_id>collectPayment")
 def collect(request: HttpRequest, customer_id: str) -> HttpResponse:
-    """Collect a payment, and say in what circumstances."""
+    """Collect a payment, and answer whether it was in a transaction."""
     return JsonResponse({"atomic": connection.in_atomic_block, "customer": customer_id})
 
 
@@ -105,7 +105,7 @@ class CollectOr202(View):
 
 @distributed_lock("<str:customer_id>collectPayment")
 def charge(request: HttpRequest, customer_id: str) -> HttpResponse:
-    """Help a view; its caller would overlook a 409."""
+    """Help a view whose caller would ignore a 409."""
     return HttpResponse("charged")
 
 
@@ -156,7 +156,7 @@ class WritingFirst(View):
 @login_required
 @distributed_lock("<str:customer_id>collectPayment")
 def collect_below_login(request: HttpRequest, customer_id: str) -> HttpResponse:
-    """Collect for who is logged in: strangers don't get to the lock."""
+    """Collect for a user who is logged in: strangers don't get to the lock."""
     return JsonResponse({"atomic": connection.in_atomic_block})
 
 

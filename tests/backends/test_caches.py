@@ -47,7 +47,7 @@ def test_cache_is_found_by_its_alias() -> None:
     assert found.key_prefix == "site"
 
 
-def test_cache_is_nobody_elses() -> None:
+def test_cache_is_not_shared_with_the_site() -> None:
     """Django closes a thread's caches at the end of its request."""
     with configured(locks=NOWHERE):
         assert find_cache("jobs", "locks", [PYMEMCACHE]) is not caches["locks"]

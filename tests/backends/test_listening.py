@@ -82,7 +82,7 @@ def test_idle_thread_ends_and_the_next_waiter_starts_another(
     assert listener.connections == [[1], [2]]
 
 
-def test_lost_connection_is_replaced_for_all_who_wait(listener: Scripted) -> None:
+def test_lost_connection_is_replaced_for_all_waiters(listener: Scripted) -> None:
     """The protocol is told, and the failure is not logged as one to connect."""
     for number in range(3):
         listener.add(Waiting(number))
@@ -122,7 +122,7 @@ def test_pauses_between_failures_grow(
 
 
 @pytest.mark.parametrize("in_task", [False, True])
-def test_callers_outlast_one_failure_and_are_told_of_the_next(
+def test_callers_outlast_one_failure_and_learn_of_the_next(
     listener: Scripted, monkeypatch: pytest.MonkeyPatch, in_task: bool
 ) -> None:
     """One may happen to any connection."""

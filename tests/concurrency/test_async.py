@@ -31,7 +31,7 @@ from tests.support.concurrency import run
 from tests.support.databases import committed, on_each_database
 from tests.support.fenced_rows import create
 from tests.support.holders import acquire, free_for_others, take_away
-from tests.support.tasks import abroad, get
+from tests.support.tasks import get, in_other_thread
 
 if TYPE_CHECKING:
     from tests.support.moved_clock import MovedClock
@@ -131,7 +131,9 @@ def test_block(alias: str) -> None:
 
 
 @on_each_database
-def test_lost_lease_is_told(alias: str, lost: dict[Lease, str], moved_clock: MovedClock) -> None:
+def test_lost_lease_is_reported(
+    alias: str, lost: dict[Lease, str], moved_clock: MovedClock
+) -> None:
     """By every action, and at the end of the block, unless that raises already."""
 
     async def main() -> None:
@@ -161,11 +163,11 @@ def test_waits_until_it_is_released(alias: str) -> None:
     """By whoever holds it."""
 
     async def main() -> None:
-        lease = await abroad(acquire, alias)
+        lease = await in_other_thread(acquire, alias)
         assert await aacquire_lock("1234collectPayment", backend=alias, timeout=0.05) is None
         waiting = asyncio.create_task(get(alias, timeout=60))
         await asyncio.sleep(0)
-        await abroad(lease.release)
+        await in_other_thread(lease.release)
         await (await waiting).arelease()
 
     run(main())
@@ -188,7 +190,7 @@ def test_waiting_for_oneself_and_reentering(alias: str) -> None:
     run(main())
 
 
-def test_contention_is_told(scripted: ScriptedBackend) -> None:
+def test_contention_sends_a_signal(scripted: ScriptedBackend) -> None:
     """To receivers, sync and async."""
     told: list[object] = []
 
@@ -243,8 +245,8 @@ def test_fenced_writes(alias: str) -> None:
     semaphore = f"{invoice.customer_id}collectPayment"
 
     async def main() -> None:
-        early = await abroad(acquire, alias, semaphore)
-        await abroad(take_away, early)
+        early = await in_other_thread(acquire, alias, semaphore)
+        await in_other_thread(take_away, early)
         async with distributed_lock(semaphore, backend=alias) as lease:
             invoice.amount = 13
             await invoice.asave(lease=lease)

@@ -73,7 +73,7 @@ def test_children_inherit_nothing(alias: str) -> None:
 
 
 @on_each_database
-def test_leases_cross_the_borders_between_sync_and_async(alias: str) -> None:
+def test_lease_of_a_task_follows_its_calls_of_sync_code(alias: str) -> None:
     """What a task acquired it can release in sync code that it calls, and so on, and back."""
 
     async def main() -> None:
@@ -99,7 +99,7 @@ def test_leases_cross_the_borders_between_sync_and_async(alias: str) -> None:
 
 
 @on_each_database
-def test_leases_cross_the_borders_between_async_and_sync(alias: str) -> None:
+def test_lease_of_a_thread_follows_its_calls_of_async_code(alias: str) -> None:
     """What a thread acquired it can release in async code that it calls, and back."""
     acquire(alias)
     assert async_to_sync(arelease_lock)("1234collectPayment", backend=alias) is True
@@ -133,7 +133,7 @@ class WithFreshConnections(SyncToAsync[Any, Any]):
 
 
 @on_each_database
-def test_others_ways_to_call_a_thread_keep_whose_it_is(alias: str) -> None:
+def test_other_ways_to_call_a_thread_keep_the_owner(alias: str) -> None:
     """Subclasses of asgiref's, and calls with keyword arguments or in a given context."""
 
     async def main() -> None:

@@ -18,7 +18,15 @@ from django_distlock.concurrency.background import background
 from tests.support.concurrency import run, until
 from tests.support.databases import committed, on_each_database
 from tests.support.holders import acquire, free_for_others
-from tests.support.tasks import Stall, abroad, cancel_during, cancelled, get, is_free, others_ended
+from tests.support.tasks import (
+    Stall,
+    cancel_during,
+    cancelled,
+    get,
+    in_other_thread,
+    is_free,
+    others_ended,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +125,7 @@ def test_cancelled_while_the_store_fails_is_cancelled(scripted: ScriptedBackend)
     assert scripted.calls == ["acquire"]
 
 
-def test_what_was_granted_to_who_is_gone_and_can_not_be_released_ends_by_itself(
+def test_unreleasable_grant_of_a_cancelled_task_ends_by_itself(
     scripted: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is renewed no more."""
@@ -134,14 +142,14 @@ def test_cancelled_while_waiting_leaves_no_lock(alias: str, asking_owners: list[
     """Be it the one that asks the store, or one that waits for its turn."""
 
     async def main() -> None:
-        lease = await abroad(acquire, alias)
+        lease = await in_other_thread(acquire, alias)
         asking_owners.clear()
         tasks = [asyncio.create_task(get(alias, timeout=None)) for _ in range(3)]
         await asyncio.to_thread(until, lambda: len(asking_owners) > 0)
         for index in (1, 0):
             tasks[index].cancel()
             await cancelled(tasks[index])
-        await abroad(lease.release)
+        await in_other_thread(lease.release)
         await (await tasks[2]).arelease()
         with pytest.raises(TimeoutError):
             async with distributed_lock("1234collectPayment", backend=alias):
@@ -248,7 +256,7 @@ def test_cancelled_while_the_release_fails_ends_by_itself(
 
 
 @pytest.mark.parametrize("ttl", [60, None])
-def test_grant_that_comes_when_the_loop_has_ended_is_given_back(
+def test_grant_that_comes_when_the_loop_has_ended_is_released(
     scripted: ScriptedBackend, ttl: float | None
 ) -> None:
     """The task was cancelled, and then once more by asyncio.run()."""
@@ -267,7 +275,9 @@ def test_grant_that_comes_when_the_loop_has_ended_is_given_back(
     assert scripted.calls == ["acquire", "release"]
 
 
-def test_cancelled_after_the_grant_but_before_it_is_told_of_it(scripted: ScriptedBackend) -> None:
+def test_cancelled_between_the_grant_and_its_answer_leaves_no_lock(
+    scripted: ScriptedBackend,
+) -> None:
     """The call has ended by then, so another one undoes it."""
 
     stall = Stall()

@@ -26,7 +26,7 @@ from django_distlock.leases.registry import current_registry
 from tests.support.concurrency import run, until
 from tests.support.databases import committed, on_each_database, on_each_server
 from tests.support.holders import due_now, free_for_others, renewed_since
-from tests.support.tasks import abroad, get, is_free, others_ended
+from tests.support.tasks import get, in_other_thread, is_free, others_ended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -185,7 +185,7 @@ def test_detached_work_is_referred_to(scripted: ScriptedBackend) -> None:
 
 
 @on_each_database
-def test_leftovers_are_released_without_blocking_the_loop(alias: str) -> None:
+def test_cleanup_release_does_not_block_the_loop(alias: str) -> None:
     """What nobody waits for is done in a thread."""
 
     async def main() -> None:
@@ -195,6 +195,6 @@ def test_leftovers_are_released_without_blocking_the_loop(alias: str) -> None:
         await others_ended()
         assert lease.released
         assert await is_free(alias)
-        await abroad(connections.close_all)
+        await in_other_thread(connections.close_all)
 
     run(main())

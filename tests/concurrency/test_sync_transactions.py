@@ -160,7 +160,7 @@ def test_release_waits_for_a_transaction_left_open_while_its_thread_is_busy(alia
 
 
 @on_each_server
-def test_deferred_release_of_who_is_cancelled_is_renewed(
+def test_lease_of_a_cancelled_task_is_renewed_until_its_deferred_release(
     alias: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until the transaction has ended: it can still be committed."""

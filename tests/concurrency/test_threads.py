@@ -26,7 +26,7 @@ from django_distlock.signals import lock_acquired, lock_lost
 from tests.support.concurrency import run, until
 from tests.support.databases import committed, on_each_database, on_each_server
 from tests.support.holders import acquire
-from tests.support.tasks import Stall, abroad, get
+from tests.support.tasks import Stall, get, in_other_thread
 
 if TYPE_CHECKING:
     from tests.support.moved_clock import MovedClock
@@ -83,14 +83,14 @@ def test_many_waiting_tasks_take_no_threads_and_hardly_ask(
         return len(asking_owners) <= tasks * (time.monotonic() - begun)
 
     async def main() -> None:
-        lease = await abroad(acquire, alias)
+        lease = await in_other_thread(acquire, alias)
         before = threading.active_count()
         waiting = [asyncio.create_task(work(number)) for number in range(tasks)]
         async with asyncio.timeout(60):
             while not await are_at_rest():
                 pass  # at first each asks
         assert threading.active_count() <= before + 4  # one of them is ours
-        await abroad(lease.release)
+        await in_other_thread(lease.release)
         await asyncio.gather(*waiting)
 
     run(main())
@@ -98,7 +98,7 @@ def test_many_waiting_tasks_take_no_threads_and_hardly_ask(
     assert len(queues) == 0
 
 
-def test_who_gives_up_leaves_the_turn_to_the_next(scripted: ScriptedBackend) -> None:
+def test_task_whose_timeout_passes_leaves_its_turn_to_the_next(scripted: ScriptedBackend) -> None:
     """His timeout passes while another is asking."""
 
     async def work() -> None:

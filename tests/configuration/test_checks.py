@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from django_distlock.checks import check_lock_backends
-from tests.app.backends import ModestBackend
+from tests.app.backends import MinimalBackend
 from tests.support.databases import on_each_database
 from tests.support.paths import ROOT
 
@@ -25,7 +25,7 @@ connected = pytest.mark.django_db(databases="__all__")
 DATABASE = "django_distlock.backends.database.DatabaseBackend"
 
 
-class WarningBackend(ModestBackend):
+class WarningBackend(MinimalBackend):
     """A store that has something to say about its configuration."""
 
     def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
@@ -171,7 +171,9 @@ def check_site(
 @pytest.mark.parametrize(
     "importing", ["shop/__init__.py", "shop/models.py", "shop/views.py", "urls.py"]
 )
-def test_missing_app_is_told_whatever_imports_us(tmp_path: Path, importing: str) -> None:
+def test_missing_app_is_reported_whatever_imports_the_package(
+    tmp_path: Path, importing: str
+) -> None:
     """A view is imported by a check, when Django has listed those that it runs."""
     _, told = check_site(tmp_path, importing, {})
     assert told.count("distlock.W001") == 1
@@ -179,7 +181,7 @@ def test_missing_app_is_told_whatever_imports_us(tmp_path: Path, importing: str)
     assert "Traceback" not in told
 
 
-def test_late_import_is_told_where_it_is(tmp_path: Path) -> None:
+def test_late_import_is_reported_where_it_happens(tmp_path: Path) -> None:
     """As Python's warnings are."""
     _, told = check_site(tmp_path, "shop/views.py", {})
     assert f"{tmp_path}/shop/views.py:1: RuntimeWarning: django_distlock is imported" in told
@@ -193,7 +195,7 @@ def test_late_import_is_told_where_it_is(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("importing", ["shop/models.py", "shop/views.py"])
-def test_site_that_means_it_is_told_nothing(
+def test_site_without_the_app_on_purpose_gets_no_warning(
     tmp_path: Path, importing: str, settings: dict[str, Any]
 ) -> None:
     """It has no need of our table, or says so."""
@@ -211,5 +213,5 @@ def test_store_has_its_own_checks() -> None:
 
 def test_store_without_checks_has_no_messages() -> None:
     """The base class has nothing to check, nor to ask a server."""
-    assert ModestBackend("mine").check() == []
-    assert ModestBackend("mine").check_deployment() == []
+    assert MinimalBackend("mine").check() == []
+    assert MinimalBackend("mine").check_deployment() == []

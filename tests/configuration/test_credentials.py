@@ -42,7 +42,7 @@ def client_of_url() -> redis.Redis:
     return redis.Redis.from_url(made[-1])
 
 
-def told_of(distlock: dict[str, Any], **settings: Any) -> list[str]:
+def reported(distlock: dict[str, Any], **settings: Any) -> list[str]:
     """Return all that is said of this DISTLOCK: by the checks, at use, and on the error's page."""
     said = []
     with override_settings(DISTLOCK={"locks": distlock}, **settings):
@@ -69,21 +69,21 @@ def assert_shows_nothing(said: list[str]) -> None:
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("as_list", [False, True])
 @pytest.mark.parametrize("url", [*URLS, "redis://:s3cr@etpw/w0rd@127.0.0.1:1/0"])
-def test_malformed_url_of_a_cache_is_told_of_without_its_password(
+def test_malformed_url_of_a_cache_is_reported_without_its_password(
     url: str, as_list: bool, library: str
 ) -> None:
     """Whatever the library would have read in it; or none of it, if the URL can be read."""
     location = [url, "redis://127.0.0.1:1"] if as_list else url
     cache = {"BACKEND": library, "LOCATION": location}
-    said = told_of({"BACKEND": REDIS, "OPTIONS": {"cache": "locks"}}, CACHES={"locks": cache})
+    said = reported({"BACKEND": REDIS, "OPTIONS": {"cache": "locks"}}, CACHES={"locks": cache})
     assert said
     assert_shows_nothing(said)
 
 
-def test_unreadable_url_is_told_of_with_what_to_write() -> None:
+def test_unreadable_url_is_reported_with_the_remedy() -> None:
     """The remedy is not obvious."""
     cache = {"BACKEND": LIBRARIES[0], "LOCATION": "redis://:pa#ss@127.0.0.1"}
-    said = told_of({"BACKEND": REDIS, "OPTIONS": {"cache": "locks"}}, CACHES={"locks": cache})
+    said = reported({"BACKEND": REDIS, "OPTIONS": {"cache": "locks"}}, CACHES={"locks": cache})
     assert said[0].startswith(
         "?: (distlock.E001) DISTLOCK['locks']: cache 'locks': in LOCATION, a URL can't be read. "
         "It begins with redis://, rediss:// or unix://, and special characters in its user and "
@@ -93,10 +93,10 @@ def test_unreadable_url_is_told_of_with_what_to_write() -> None:
 
 @committed
 @pytest.mark.parametrize("url", URLS)
-def test_malformed_url_of_a_client_is_told_of_without_its_password(url: str) -> None:
+def test_malformed_url_of_a_client_is_reported_without_its_password(url: str) -> None:
     """That redis-py is given by the site's own code."""
     made.append(url)
-    said = told_of({"BACKEND": REDIS, "OPTIONS": {"client": f"{__name__}.client_of_url"}})
+    said = reported({"BACKEND": REDIS, "OPTIONS": {"client": f"{__name__}.client_of_url"}})
     assert said
     assert_shows_nothing(said)
 
@@ -112,12 +112,12 @@ def test_malformed_url_of_a_client_is_told_of_without_its_password(url: str) -> 
         ("", ""),
     ],
 )
-def test_url_in_the_wrong_place_is_told_of_without_its_password(
+def test_url_in_the_wrong_place_is_reported_without_its_password(
     backend: str, option: str, url: str
 ) -> None:
     """Where an alias or a path is meant, or a lock server's address."""
     options = {option: url, **({"secret": "".join(PARTS) * 2} if backend == SERVER else {})}
-    said = told_of({"BACKEND": backend, "OPTIONS": options} if backend else {"BACKEND": url})
+    said = reported({"BACKEND": backend, "OPTIONS": options} if backend else {"BACKEND": url})
     assert said
     if not (option == "address" and url.startswith("unix:")):  # a path, as a lock server has it
         assert_shows_nothing(said)
@@ -135,10 +135,10 @@ def test_url_in_the_wrong_place_is_told_of_without_its_password(
         {"secret": "".join(PARTS) * 2, "ttl": "no"},
     ],
 )
-def test_wrong_options_of_a_lock_server_are_told_of_without_its_secret(
+def test_wrong_options_of_a_lock_server_are_reported_without_its_secret(
     options: dict[str, Any],
 ) -> None:
     """Neither in a text nor in a variable of the traceback's frames."""
-    said = told_of({"BACKEND": SERVER, "OPTIONS": options})
+    said = reported({"BACKEND": SERVER, "OPTIONS": options})
     assert said
     assert_shows_nothing(said)

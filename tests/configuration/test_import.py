@@ -91,7 +91,7 @@ def test_import_replaces_nothing_of_asgiref_or_asyncio() -> None:
         APPS,
     ],
 )
-def test_other_systems_are_told_that_it_needs_posix(removal: str, attempt: str) -> None:
+def test_error_on_other_systems_says_that_posix_is_needed(removal: str, attempt: str) -> None:
     """Windows lacks these, whatever is imported first."""
     done = run(ELSEWHERE.format(removal=removal, attempt=attempt))
     assert (done.returncode, done.stderr) == (0, "")

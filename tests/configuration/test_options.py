@@ -192,7 +192,7 @@ def test_limit_may_be_anything_from_nothing_to_very_much(alias: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "alias", ["modest", pytest.param("memcached", marks=pytest.mark.needs("memcached"))]
+    "alias", ["minimal", pytest.param("memcached", marks=pytest.mark.needs("memcached"))]
 )
 def test_store_that_lists_nothing_says_what_does(alias: str) -> None:
     """Rather than an error without a word."""

@@ -110,7 +110,7 @@ def test_lease_is_the_callers_across_every_crossing(
     elsewhere(async_to_sync(cross_to_sync))
 
 
-def test_lease_is_no_childs(removed: str, scripted: ScriptedBackend) -> None:
+def test_child_does_not_own_the_lease(removed: str, scripted: ScriptedBackend) -> None:
     """A task that a task starts has nothing of it, nor has a thread."""
 
     def refused() -> None:

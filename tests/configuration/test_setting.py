@@ -14,7 +14,7 @@ from django.test import override_settings
 from django_distlock import InvalidLockBackend, acquire_lock, lock_backends
 from django_distlock.backends.database import DatabaseBackend
 from django_distlock.conf import LockBackendHandler
-from tests.app.backends import ModestBackend, ORMBackend
+from tests.app.backends import MinimalBackend, ORMBackend
 
 if TYPE_CHECKING:
     from django_distlock.backends.base import BaseLockBackend
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 DATABASE = "django_distlock.backends.database.DatabaseBackend"
 
 
-class LimitedBackend(ModestBackend):
+class LimitedBackend(MinimalBackend):
     """A store that has no unlimited ttl, as some have none."""
 
     supports_unlimited_ttl = False
 
 
-class DemandingBackend(ModestBackend):
+class DemandingBackend(MinimalBackend):
     """A store that can't do without an option, and takes more than it names."""
 
     def __init__(self, alias: str, *, url: str, **others: Any) -> None:

@@ -44,14 +44,14 @@ def queued(request: pytest.FixtureRequest) -> Iterator[QueuedStore]:
 
 
 @pytest.fixture
-def attentive(queued: QueuedStore, monkeypatch: pytest.MonkeyPatch) -> QueuedStore:
+def woken_only(queued: QueuedStore, monkeypatch: pytest.MonkeyPatch) -> QueuedStore:
     """Return that store, with waiters who try only when they are told to, or the lock ends."""
     monkeypatch.setattr(queued.places, "SAFETY", 600)
     return queued
 
 
 @pytest.fixture(params=KINDS)
-def hasty(request: pytest.FixtureRequest) -> Iterator[QueuedStore]:
+def short_offers(request: pytest.FixtureRequest) -> Iterator[QueuedStore]:
     """Return a store where offers last as they do."""
     with queued_store(request, lasting=False) as found:
         yield found

@@ -56,12 +56,12 @@ def test_smoke_is_a_part_of_the_contract() -> None:
 
 
 @pytest.mark.once
-class ModestTests(LockBackendContract, SimpleTestCase):
-    alias = "modest"
+class MinimalTests(LockBackendContract, SimpleTestCase):
+    alias = "minimal"
 
     def test_what_it_lacks_is_refused_or_empty(self) -> None:
         """Not passed over in silence."""
-        with pytest.raises(ValueError, match="ModestBackend has no unlimited ttl"):
+        with pytest.raises(ValueError, match="MinimalBackend has no unlimited ttl"):
             self.backend.validate_ttl(None)
         self.assertEqual(list(self.backend.clear_stale()), [])
         self.assertEqual(list(self.backend.purge_released(timedelta(0))), [])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.concurrency import until
-from tests.support.processes import strike
+from tests.support.processes import send_and_wait
 from tests.support.store_queues import JOB, acquire, take
 
 if TYPE_CHECKING:
@@ -24,16 +24,16 @@ once = pytest.mark.once
 @once
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
 def test_dead_process_costs_little_however_many_wait_in_it(
-    hasty: QueuedStore, threads: ThreadPoolExecutor, fault: signal.Signals
+    short_offers: QueuedStore, threads: ThreadPoolExecutor, fault: signal.Signals
 ) -> None:
     """The first who is alive is offered the lock next."""
-    lease = acquire(hasty)  # before any of those who wait
-    with hasty.workers("stand_in_line", hasty.alias, "50", JOB) as dead:
-        until(lambda: hasty.waiting() == 50)
-        waits = threads.submit(take, hasty)
-        until(lambda: hasty.waiting() == 51)
+    lease = acquire(short_offers)  # before any of those who wait
+    with short_offers.workers("stand_in_line", short_offers.alias, "50", JOB) as dead:
+        until(lambda: short_offers.waiting() == 50)
+        waits = threads.submit(take, short_offers)
+        until(lambda: short_offers.waiting() == 51)
         [process] = dead.processes
-        strike(process, fault)
+        send_and_wait(process, fault)
         released = time.monotonic_ns()
         assert lease.release()
         # About a second, where one for each would be fifty.
@@ -55,7 +55,7 @@ def test_killed_process_is_passed_over_at_once(
         waits = threads.submit(take, queued)
         until(lambda: queued.waiting() == 6)
         [process] = dead.processes
-        strike(process, signal.SIGKILL)
+        send_and_wait(process, signal.SIGKILL)
         until(lambda: queued.processes() == 1)
         assert lease.release()
         assert waits.result(30)
@@ -63,15 +63,15 @@ def test_killed_process_is_passed_over_at_once(
 
 @once
 def test_dead_holders_lock_is_handed_on_when_its_ttl_ends(
-    attentive: QueuedStore, threads: ThreadPoolExecutor
+    woken_only: QueuedStore, threads: ThreadPoolExecutor
 ) -> None:
     """Not earlier, by the store's clock, which tokens tell."""
-    with attentive.workers("hold", attentive.alias, "1.5") as holders:
+    with woken_only.workers("hold", woken_only.alias, "1.5") as holders:
         [holder] = holders.processes
         [token] = json.loads(holders.read(holder))
-        waits = threads.submit(acquire, attentive, "held", timeout=120)
-        until(lambda: attentive.waiting() == 1 or waits.done())
-        strike(holder, signal.SIGKILL)
+        waits = threads.submit(acquire, woken_only, "held", timeout=120)
+        until(lambda: woken_only.waiting() == 1 or waits.done())
+        send_and_wait(holder, signal.SIGKILL)
         lease = waits.result(60)
     assert lease.token - token > 1_400_000
     assert lease.release()

@@ -13,7 +13,7 @@ from django_distlock.backends.base import AsyncStore, ListingStore
 from django_distlock.concurrency.background import background
 from django_distlock.concurrency.process_queue import recent_handovers
 from django_distlock.records import Claim, Grant, Released, Renewal
-from tests.app.backends import ModestBackend
+from tests.app.backends import MinimalBackend
 from tests.support.concurrency import run
 from tests.support.holders import acquire
 
@@ -35,7 +35,7 @@ class UnfinishedBackend(ListingStore):
         """List nothing."""
 
 
-class PollingBackend(AsyncStore, ModestBackend):
+class PollingBackend(AsyncStore, MinimalBackend):
     """A store that async code awaits, and that has no queue."""
 
     async def aacquire(

@@ -44,7 +44,7 @@ def test_wait_ends_at_its_timeout(queued: QueuedStore) -> None:
 
 
 @once
-def test_lock_goes_to_the_next_when_who_is_offered_it_leaves(queued: QueuedStore) -> None:
+def test_lock_goes_to_the_next_waiter_when_the_offered_one_leaves(queued: QueuedStore) -> None:
     """At once, and though both are of one process: that is alive."""
     lease = acquire(queued)
     offered = [threading.Event() for _ in range(3)]
@@ -56,7 +56,7 @@ def test_lock_goes_to_the_next_when_who_is_offered_it_leaves(queued: QueuedStore
 
 
 @once
-def test_waiters_who_leave_as_they_are_offered_the_lock_leave_nothing(
+def test_waiters_that_leave_as_they_are_offered_the_lock_leave_nothing(
     queued: QueuedStore, threads: ThreadPoolExecutor
 ) -> None:
     """However these meet: at the end nobody waits, and the lock is free."""
@@ -153,7 +153,7 @@ def test_task_whose_event_loop_is_closed_is_passed_over(queued: QueuedStore) -> 
 
 
 @pytest.mark.parametrize("call", ["aacquire", "aleave"])
-def test_event_loop_may_be_closed_in_the_midst_of_a_call(
+def test_event_loop_may_be_closed_during_a_call(
     queued: QueuedStore, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """Its task asks for nothing more, and is in nobody's way."""
@@ -180,7 +180,7 @@ def test_event_loop_may_be_closed_in_the_midst_of_a_call(
     del task
 
 
-def test_waiter_who_is_not_there_any_more_is_forgotten(queued: QueuedStore) -> None:
+def test_waiter_that_is_gone_is_forgotten(queued: QueuedStore) -> None:
     """By the server and by this process, when it is his turn: he says so then."""
     lease = acquire(queued)
 
@@ -197,20 +197,20 @@ def test_waiter_who_is_not_there_any_more_is_forgotten(queued: QueuedStore) -> N
 
 
 @once
-def test_join_that_is_not_answered_is_undone(hasty: QueuedStore) -> None:
+def test_join_that_is_not_answered_is_undone(short_offers: QueuedStore) -> None:
     """In the time that a call has; and nobody else waits for who isn't there.
 
     A store with a time limit of its own listens by itself, for a while: not at a server whose
     listeners other tests count.
     """
-    with hasty.locks(store_timeout=3):
-        lease, other = acquire(hasty), acquire(hasty, "another report")
-        waits = hasty.join(JOB, "owner")  # so that somebody listens
-        with hasty.server.paused():  # it returns though the server doesn't
+    with short_offers.locks(store_timeout=3):
+        lease, other = acquire(short_offers), acquire(short_offers, "another report")
+        waits = short_offers.join(JOB, "owner")  # so that somebody listens
+        with short_offers.server.paused():  # it returns though the server doesn't
             with pytest.raises(LockBackendUnavailable):
-                hasty.join("another report", "another owner")
-        until(lambda: hasty.waiting() == 1)
-        hasty.store.leave(waits, False)
+                short_offers.join("another report", "another owner")
+        until(lambda: short_offers.waiting() == 1)
+        short_offers.store.leave(waits, False)
         assert lease.release()
         assert other.release()
-        until(hasty.is_unused)
+        until(short_offers.is_unused)

@@ -27,7 +27,7 @@ from django_distlock.records import Owner
 from django_distlock.semaphores.templates import SemaphoreTemplate
 from django_distlock.semaphores.validation import validate_semaphore
 from django_distlock.signals import lock_contended
-from tests.app.backends import ModestBackend
+from tests.app.backends import MinimalBackend
 from tests.support.concurrency import elsewhere, run
 from tests.support.databases import committed
 from tests.support.holders import acquire
@@ -183,7 +183,7 @@ def test_alias_may_be_a_subclass(spelled: str) -> None:
     assert told == [TEXT] * 4
 
 
-class Recording(ModestBackend):
+class Recording(MinimalBackend):
     """Keeps its options."""
 
     def __init__(self, alias: str, **options: Any) -> None:
@@ -244,7 +244,7 @@ def test_validated_semaphore_is_plain() -> None:
 
 def test_validated_numbers_are_plain() -> None:
     """Whatever they do when one counts with them."""
-    store = ModestBackend("one")
+    store = MinimalBackend("one")
     for number, plain in ((Wrong(2.5), 2.5), (Seconds.MINUTE, 60), (3, 3), (0.5, 0.5)):
         assert {type(plain)} == {
             type(each)

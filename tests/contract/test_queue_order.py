@@ -43,7 +43,7 @@ def test_threads_are_served_in_the_order_in_which_they_came(
     assert times == sorted(times)
 
 
-def test_processes_threads_and_tasks_stand_in_one_line(
+def test_processes_threads_and_tasks_share_one_queue(
     queued: QueuedStore, threads: ThreadPoolExecutor
 ) -> None:
     """Whatever they are: each has a greater token than the one before."""

@@ -70,7 +70,7 @@ print_open()
 
 
 @once
-def test_who_comes_as_the_listener_ends_is_heard(
+def test_waiter_that_joins_as_the_listener_ends_is_woken(
     queued: QueuedStore,
     threads: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
@@ -90,15 +90,15 @@ def test_who_comes_as_the_listener_ends_is_heard(
 @once
 @pytest.mark.parametrize("ttl", [1, None])
 def test_any_ttl_can_be_waited_with(
-    attentive: QueuedStore, threads: ThreadPoolExecutor, ttl: float | None
+    woken_only: QueuedStore, threads: ThreadPoolExecutor, ttl: float | None
 ) -> None:
     """It counts from when the lock is taken, not from when it is offered."""
-    terms: dict[str, Any] = {"ttl": ttl} if ttl or attentive.knows_no_end else {}
-    lease = acquire(attentive)
+    terms: dict[str, Any] = {"ttl": ttl} if ttl or woken_only.knows_no_end else {}
+    lease = acquire(woken_only)
     waits = [
-        threads.submit(acquire, attentive, timeout=30, renew=False, **terms) for _ in range(10)
+        threads.submit(acquire, woken_only, timeout=30, renew=False, **terms) for _ in range(10)
     ]
-    until(lambda: attentive.waiting() == 10)
+    until(lambda: woken_only.waiting() == 10)
     assert lease.release()
     for each in as_completed(waits, timeout=60):
         each.result().release()
@@ -106,13 +106,13 @@ def test_any_ttl_can_be_waited_with(
 
 @once
 def test_nobody_is_handed_the_lock_before_min_hold_is_over(
-    attentive: QueuedStore, threads: ThreadPoolExecutor
+    woken_only: QueuedStore, threads: ThreadPoolExecutor
 ) -> None:
     """Though it was released."""
     before = time.monotonic_ns()
-    lease = acquire(attentive, min_hold=0.5)
-    waits = threads.submit(take, attentive)
-    until(lambda: attentive.waiting() == 1 or waits.done())
+    lease = acquire(woken_only, min_hold=0.5)
+    waits = threads.submit(take, woken_only)
+    until(lambda: woken_only.waiting() == 1 or waits.done())
     assert lease.release()
     assert waits.result(30) - before >= 0.5e9
 

@@ -14,7 +14,7 @@ from django_distlock.backends.database.mysql import MariaDBStatements, MySQLStat
 from django_distlock.backends.database.statements import Parameters
 from tests.app.models import Counter
 from tests.support.databases import DATABASES, committed
-from tests.support.processes import Workers, strike
+from tests.support.processes import Workers, send_and_wait
 
 pytestmark = [committed, pytest.mark.once]
 databases = pytest.mark.parametrize("alias", DATABASES)
@@ -45,7 +45,7 @@ def test_killed_holders_lock_is_free_after_its_ttl(alias: str) -> None:
         [holder] = workers.processes
         [token] = json.loads(workers.read(holder))
         [held] = lock_backends[alias].held("held")
-        strike(holder, signal.SIGKILL)
+        send_and_wait(holder, signal.SIGKILL)
         struck = clocks.monotonic()
         lease = acquire_lock("held", backend=alias, timeout=60)
     assert lease is not None

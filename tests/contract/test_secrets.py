@@ -40,16 +40,16 @@ ASYNC_STORES = [
 ]
 
 
-class Strike:
+class Interrupter:
     """Raises at the n-th line, of whatever code, at which a local variable shows the secret."""
 
     def __init__(self, number: int, kind: type[BaseException]) -> None:
         self.left = number
         self.kind = kind
-        self.has_struck = False
+        self.has_raised = False
 
     @contextmanager
-    def lurking(self) -> Iterator[None]:
+    def armed(self) -> Iterator[None]:
         """Strike in this block, once."""
         before = sys.gettrace()
         sys.settrace(self._trace)
@@ -59,9 +59,9 @@ class Strike:
             sys.settrace(before)
 
     def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if not self.has_struck and event == "line" and shows(frame):
+        if not self.has_raised and event == "line" and shows(frame):
             if not self.left:
-                self.has_struck = True
+                self.has_raised = True
                 raise self.kind
             self.left -= 1
         return self._trace
@@ -99,7 +99,7 @@ def known_owner() -> Owner:
     return Owner(SECRET)
 
 
-def strikes(
+def interrupt_wherever_shown(
     action: Callable[[], object],
     kind: type[BaseException] = Interrupted,
     most: int = 1_000,
@@ -112,14 +112,14 @@ def strikes(
     """
     number = 0
     while number < most:
-        strike = Strike(number, kind)
+        interrupter = Interrupter(number, kind)
         try:
             with mock.patch("django_distlock.locks.acquisition.new_owner", known_owner):
-                with strike.lurking():
+                with interrupter.armed():
                     action()
         except (kind, LockBackendUnavailable) as error:
             assert shown_by(error) == []  # noqa: PT017 - what is raised is the point
-        if not strike.has_struck:
+        if not interrupter.has_raised:
             break
         number += 1
     return number
@@ -136,7 +136,7 @@ def test_interruption_or_failure_shows_no_owner(alias: str, kind: type[BaseExcep
             lease.renew()
             lease.release()
 
-    assert strikes(hold, kind) or alias == "memory"
+    assert interrupt_wherever_shown(hold, kind) or alias == "memory"
 
 
 @pytest.mark.parametrize("alias", STORES)
@@ -148,7 +148,9 @@ def test_interruption_of_a_waiter_shows_no_owner(alias: str) -> None:
         with suppress(LockBackendUnavailable):
             acquire_lock("1234collectPayment", backend=alias, timeout=0.01)
 
-    strikes(wait, most=1)  # one that is missed by all who listen would be waited for
+    interrupt_wherever_shown(
+        wait, most=1
+    )  # one that is missed by all who listen would be waited for
     assert lease.release()
 
 
@@ -160,7 +162,9 @@ def test_interruption_of_the_guard_shows_no_owner(alias: str) -> None:
         with distributed_lock("1234collectPayment", backend=alias), transaction.atomic(using=alias):
             Counter.objects.using(alias).create()
 
-    assert strikes(commit) or alias == "postgresql"  # psycopg's part of that is written in C
+    assert (
+        interrupt_wherever_shown(commit) or alias == "postgresql"
+    )  # psycopg's part of that is written in C
 
 
 @pytest.mark.parametrize("alias", ASYNC_STORES)
@@ -173,4 +177,4 @@ def test_interruption_of_an_event_loop_shows_no_owner(alias: str) -> None:
             if lease is not None:
                 await lease.arelease()
 
-    assert strikes(lambda: asyncio.run(hold()))
+    assert interrupt_wherever_shown(lambda: asyncio.run(hold()))

@@ -154,7 +154,7 @@ def test_select_on_save_asks_for_the_fence_as_well(alias: str, late: bool) -> No
 
 
 @on_each_database
-def test_lease_that_is_have_lost_writes_nothing(alias: str) -> None:
+def test_lost_lease_writes_nothing(alias: str) -> None:
     """No statement is sent."""
     invoice = create(alias)
     with lock_of(invoice) as lease:

@@ -65,7 +65,7 @@ def test_number_that_is_written_otherwise_is_another_lock() -> None:
 
 
 @on_each_database
-def test_property_is_taken_at_the_objects_word(alias: str) -> None:
+def test_property_is_read_from_the_object(alias: str) -> None:
     """No row can be asked for it; but for the rest of the template it is."""
     row = create(alias)
     other = Customer.objects.using(alias).create(name="Bob")

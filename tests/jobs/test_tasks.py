@@ -84,7 +84,7 @@ def test_contended_task_is_skipped() -> None:
     assert result.return_value is None
 
 
-def test_contended_task_fails_unless_told_what_to_do() -> None:
+def test_contended_task_fails_without_on_conflict() -> None:
     """By the lock's own error, which a worker may try again after."""
     lease = acquire_lock("1234collectPayment")
     assert lease is not None

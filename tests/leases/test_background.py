@@ -22,7 +22,7 @@ pytestmark = committed
 # When the thread is there
 
 
-def test_thread_is_there_for_who_needs_it(
+def test_thread_starts_when_a_lease_needs_it(
     scripted: ScriptedBackend, default_background: Background
 ) -> None:
     """Not for a lease without end, nor for one that is not to be renewed."""
@@ -150,7 +150,7 @@ def test_thread_ends_when_nothing_is_left_to_renew(
     assert default_background.thread is None
 
 
-def test_uwsgi_without_threads_is_told(
+def test_uwsgi_without_threads_is_warned_of(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its workers never run a thread of Python's unless they are told to."""

@@ -135,7 +135,7 @@ def test_failed_release_can_be_tried_again_by_name(scripted: ScriptedBackend) ->
         release_lock("1234collectPayment")
 
 
-def test_lease_that_was_left_behind_and_has_ended_is_not_released(
+def test_unreleased_lease_that_has_ended_is_not_released_again(
     scripted: ScriptedBackend, moved_clock: MovedClock
 ) -> None:
     """That would tell of a loss of what is nobody's."""
@@ -150,7 +150,7 @@ def test_lease_that_was_left_behind_and_has_ended_is_not_released(
     assert scripted.calls == ["acquire", "release"]
 
 
-def test_leases_left_behind_do_not_pile_up(
+def test_unreleased_leases_do_not_pile_up(
     scripted: ScriptedBackend, moved_clock: MovedClock
 ) -> None:
     """Those that have ended are forgotten when another one is left behind."""
@@ -166,7 +166,7 @@ def test_leases_left_behind_do_not_pile_up(
     assert current_registry().find_unreleased("default", "another") is not None
 
 
-def test_lease_left_behind_guards_no_commit(scripted: ScriptedBackend) -> None:
+def test_unreleased_lease_guards_no_commit(scripted: ScriptedBackend) -> None:
     """It is not at work any more, though its block has not been left yet."""
     with distributed_lock("1234collectPayment") as lease:
         scripted.answer("release", DOWN)
@@ -175,7 +175,7 @@ def test_lease_left_behind_guards_no_commit(scripted: ScriptedBackend) -> None:
         assert current_registry().guarding_leases() == []
 
 
-def test_lease_of_a_thread_that_has_ended_is_only_renewed_no_more() -> None:
+def test_lease_of_a_thread_that_has_ended_is_no_longer_renewed() -> None:
     """There is nobody to acquire it again."""
     lease = elsewhere(lambda: acquire("memory"))
     gc.collect()

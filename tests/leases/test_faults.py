@@ -21,7 +21,7 @@ from tests.support.concurrency import until
 from tests.support.databases import committed, on_each_database, on_each_server, sessions
 from tests.support.holders import acquire, due_now, free_for_others, renewed_since
 from tests.support.moved_clock import MovedClock
-from tests.support.processes import Workers, strike
+from tests.support.processes import Workers, send_and_wait
 from tests.support.servers import Server
 
 pytestmark = [committed, pytest.mark.once]
@@ -41,7 +41,7 @@ def test_killed_holder_kept_its_lock_by_renewal_and_frees_it_after_the_ttl(alias
         granted_until = end_of_lock(alias)
         until(lambda: end_of_lock(alias) > granted_until)
         assert acquire_lock("held", backend=alias) is None
-        strike(holder, signal.SIGKILL)
+        send_and_wait(holder, signal.SIGKILL)
         end = end_of_lock(alias)
         lease = acquire_lock("held", backend=alias, timeout=60)
     assert lease is not None
@@ -63,7 +63,7 @@ def test_paused_holder_knows_that_its_lock_is_lost(alias: str) -> None:
     with Workers(1, "pause", alias) as workers:
         [holder] = workers.processes
         assert workers.read(holder) == "acquired\n"
-        strike(holder, signal.SIGSTOP)
+        send_and_wait(holder, signal.SIGSTOP)
         successor = acquire_lock("paused", backend=alias, timeout=60)
         assert successor is not None
         holder.send_signal(signal.SIGCONT)
@@ -218,7 +218,9 @@ def kill_other_sessions(alias: str) -> None:
 
 
 @on_each_database
-def test_nothing_stays_behind(alias: str, moved_clock: MovedClock) -> None:
+def test_many_acquisitions_leave_no_lease_thread_or_connection(
+    alias: str, moved_clock: MovedClock
+) -> None:
     """After many acquisitions, by two connections: no lease, no thread, no connection."""
     acquisitions = 200 if alias == "default" else 1_000  # SQLite has one writer, and no sessions
     close_own_connections()

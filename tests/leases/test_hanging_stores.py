@@ -24,7 +24,7 @@ def test_store_that_hangs_costs_no_lease_in_another(settings: Any) -> None:
     path = "tests.app.backends."
     settings.DISTLOCK = {
         "hangs": {"BACKEND": f"{path}HangingBackend"},
-        "works": {"BACKEND": f"{path}ModestBackend"},
+        "works": {"BACKEND": f"{path}MinimalBackend"},
     }
     HangingBackend.may_go_on.clear()
     try:
@@ -42,7 +42,7 @@ def test_store_that_hangs_costs_no_lease_in_another(settings: Any) -> None:
     assert hanging.release() is True
 
 
-def test_loss_is_told_in_time_while_a_renewal_hangs(
+def test_loss_is_reported_in_time_while_a_renewal_hangs(
     scripted: ScriptedBackend,
     moved_clock: MovedClock,
     lost: dict[Lease, str],
@@ -70,7 +70,7 @@ def test_loss_is_told_in_time_while_a_renewal_hangs(
     assert "was lost: its ttl" in caplog.text
 
 
-def test_loss_is_told_after_a_renewal_where_there_are_no_more_threads(
+def test_loss_is_reported_after_a_renewal_where_no_thread_can_start(
     scripted: ScriptedBackend, moved_clock: MovedClock, lost: dict[Lease, str]
 ) -> None:
     """The thread itself tells then."""

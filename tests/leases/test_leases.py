@@ -104,7 +104,7 @@ def test_lease_is_not_held_while_it_is_released(lease: Lease, scripted: Scripted
     assert told == [(False, False)]
 
 
-def test_lease_that_the_store_gave_away_is_lost(lease: Lease, scripted: ScriptedBackend) -> None:
+def test_lease_granted_to_another_owner_is_lost(lease: Lease, scripted: ScriptedBackend) -> None:
     """At a renewal, and at a release."""
     scripted.owner = "somebody else"
     with pytest.raises(LockLost, match="was lost"):
@@ -155,7 +155,7 @@ def test_holder_says_who_it_is() -> None:
     assert describe_holder("a\0b\ud800").startswith(r"a\x00b\ud800 (")
 
 
-def test_block_is_left_by_who_entered_it() -> None:
+def test_leaving_a_block_that_was_not_entered_raises() -> None:
     """When nobody is in the block, that is said."""
     with pytest.raises(RuntimeError, match="more often than it was entered"):
         distributed_lock("report").__exit__(None, None, None)

@@ -120,7 +120,7 @@ def test_basic_calls_need_no_thread(unused_store: str, caplog: pytest.LogCapture
 @committed
 @on_each_of(QUEUES)
 @pytest.mark.parametrize("is_async", [False, True])
-def test_who_waits_without_a_thread_asks_again_and_again(unused_store: str, is_async: bool) -> None:
+def test_waiter_without_a_thread_polls(unused_store: str, is_async: bool) -> None:
     """Nobody tells him of his turn."""
     store = lock_backends[unused_store]
     held = store.acquire("1234collectPayment", new_owner(), 60, "")

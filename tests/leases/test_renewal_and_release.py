@@ -55,7 +55,7 @@ def test_lease_that_is_released_while_it_is_renewed_is_no_trouble(
     assert caplog.text == ""
 
 
-def test_lease_that_is_being_told_lost_is_not_released(
+def test_lease_whose_loss_is_being_reported_is_not_released(
     scripted: ScriptedBackend, renewed: Lease, lost: dict[Lease, str]
 ) -> None:
     """The thread that claims its end first decides."""
@@ -81,7 +81,7 @@ def test_failed_release_ends_the_renewal(
     assert renewed not in default_background.renewals
 
 
-def test_release_and_loss_are_settled_once(
+def test_lease_ends_by_either_release_or_loss(
     scripted: ScriptedBackend, unrenewed: Lease, lost: dict[Lease, str]
 ) -> None:
     """Who releases and who renews in two threads don't both tell what became of it."""

@@ -241,7 +241,7 @@ def test_database_that_can_not_skip_locked_rows_renews_one_by_one(store: str) ->
 @committed
 @pytest.mark.once
 @pytest.mark.needs("mariadb")
-def test_deadlock_in_the_midst_of_a_renewal_is_tried_again() -> None:
+def test_deadlock_during_a_renewal_is_tried_again() -> None:
     """MySQL's way takes several statements, which are undone as one."""
     from MySQLdb import OperationalError
 

@@ -18,7 +18,7 @@ from tests.support.scripted_store import ScriptedBackend
 pytestmark = pytest.mark.usefixtures("stopped_clock")
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return the warnings so far, and forget them."""
     found = [text for text in caplog.messages if "could not be renewed" in text]
     caplog.clear()
@@ -43,7 +43,7 @@ def unanswered(scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> di
     return reasons
 
 
-def test_each_reason_is_told_with_its_leases(
+def test_each_reason_is_logged_with_its_leases(
     unanswered: dict[str, str], moved_clock: MovedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing is made up for a lease beside another one."""
@@ -52,7 +52,7 @@ def test_each_reason_is_told_with_its_leases(
     unanswered |= {"a": "its row is locked", "b": "too long", "c": "its row is locked"}
     moved_clock.advance(21)
     renewals.renew_due()
-    first, second = sorted(told(caplog), key=lambda text: text.endswith("too long"))
+    first, second = sorted(logged_warnings(caplog), key=lambda text: text.endswith("too long"))
     assert first.endswith(
         "and 1 others could not be renewed; it will be tried again: its row is locked"
     )
@@ -60,7 +60,7 @@ def test_each_reason_is_told_with_its_leases(
     assert second.endswith("and 0 others could not be renewed; it will be tried again: too long")
 
 
-def test_lease_that_is_not_renewed_again_and_again_is_told_once_a_minute(
+def test_lease_that_is_repeatedly_not_renewed_is_logged_once_a_minute(
     unanswered: dict[str, str], moved_clock: MovedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of each reason, even if these take turns; another lease is told of at once."""
@@ -72,7 +72,7 @@ def test_lease_that_is_not_renewed_again_and_again_is_told_once_a_minute(
         unanswered["a"] = reason
         lease.due = clocks.monotonic()
         renewals.renew_due()
-        return told(caplog)
+        return logged_warnings(caplog)
 
     assert len(fail("locked")) == len(fail("down")) == 1
     for _ in range(13):
@@ -99,10 +99,10 @@ def test_reasons_that_are_never_the_same_do_not_fill_the_log(
         unanswered["a"] = f"process {number} has it"
         lease.due = clocks.monotonic()
         renewals.renew_due()
-    assert len(told(caplog)) == REASONS
+    assert len(logged_warnings(caplog)) == REASONS
 
 
-def test_store_that_is_down_is_told_once(
+def test_store_that_is_down_is_logged_once(
     scripted: ScriptedBackend,
     unrenewed: Lease,
     moved_clock: MovedClock,
@@ -114,5 +114,5 @@ def test_store_that_is_down_is_told_once(
     for _ in range(13):
         moved_clock.advance(max(0.01, renewals.next_due() - clocks.monotonic()))
         renewals.renew_due()
-    [text] = told(caplog)
+    [text] = logged_warnings(caplog)
     assert text.endswith("it will be tried again: down")

@@ -10,7 +10,7 @@ from django.test import override_settings
 
 from django_distlock import clocks, lock_backends
 from django_distlock.locks import waiting
-from tests.support.signals import Told
+from tests.support.signals import SentSignals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,11 +29,11 @@ def in_memory() -> Iterator[None]:
 
 
 @pytest.fixture
-def told() -> Iterator[Told]:
+def signals_sent() -> Iterator[SentSignals]:
     """Collect what is sent."""
-    told = Told()
-    yield told
-    told.stop()
+    signals_sent = SentSignals()
+    yield signals_sent
+    signals_sent.stop()
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ HELD_ELSEWHERE = "^Somebody else holds '1234collectPayment'.$"
 
 
 @pytest.mark.parametrize("alias", ["default", "memory"])
-def test_nested_block_is_told_that_this_thread_holds_the_lock_itself(alias: str) -> None:
+def test_error_of_a_nested_block_names_this_thread_as_holder(alias: str) -> None:
     """Nobody else does: who reads that would look for another process."""
     nested = distributed_lock("1234collectPayment", backend=alias)
     with distributed_lock("1234collectPayment", backend=alias):
@@ -58,7 +58,7 @@ def test_nested_block_is_told_that_this_thread_holds_the_lock_itself(alias: str)
         elsewhere(enter)
 
 
-def test_recursive_call_is_told_that_this_thread_holds_the_lock_itself() -> None:
+def test_error_of_a_recursive_call_names_this_thread_as_holder() -> None:
     """As a nested block is; and in async code as in sync code."""
 
     @distributed_lock("1234collectPayment", backend="memory")
@@ -76,12 +76,12 @@ def test_recursive_call_is_told_that_this_thread_holds_the_lock_itself() -> None
 
 
 @pytest.mark.parametrize("alias", ["default", "memory"])
-def test_nested_async_block_is_told_that_this_task_holds_the_lock_itself(alias: str) -> None:
+def test_error_of_a_nested_async_block_names_this_task_as_holder(alias: str) -> None:
     """Its child, which is another task, is told otherwise."""
     nested = distributed_lock("1234collectPayment", backend=alias)
 
-    async def enter(told: str) -> None:
-        with pytest.raises(LockNotAcquired, match=told):
+    async def enter(signals_sent: str) -> None:
+        with pytest.raises(LockNotAcquired, match=signals_sent):
             async with nested:
                 pytest.fail("it is held")
 
@@ -93,7 +93,7 @@ def test_nested_async_block_is_told_that_this_task_holds_the_lock_itself(alias: 
     run(hold())
 
 
-def test_block_that_lost_its_lock_is_told_that_somebody_else_holds_it() -> None:
+def test_error_in_a_block_that_lost_its_lock_names_another_holder() -> None:
     """What this thread knows to have lost is another's by now."""
     nested = distributed_lock("1234collectPayment", backend="default")
     with suppress(LockLost), distributed_lock("1234collectPayment") as lease:

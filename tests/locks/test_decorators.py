@@ -91,7 +91,7 @@ def test_late_exit_does_not_release_the_successors_lease(scripted: ScriptedBacke
     assert scripted.owner == "successor"
 
 
-def test_lost_lease_is_told_at_the_end_of_the_block(scripted: ScriptedBackend) -> None:
+def test_block_whose_lease_was_lost_raises_at_its_end(scripted: ScriptedBackend) -> None:
     """With the lease that was lost."""
     with pytest.raises(LockLost, match="before its block ended") as caught:
         with distributed_lock("report") as lease:
@@ -265,7 +265,7 @@ def test_what_can_not_be_locked_is_refused(function: Any, message: str) -> None:
 
 def test_blocks_may_be_left_in_another_order() -> None:
     """As an ExitStack that is taken over by another may do."""
-    first, second = (distributed_lock(name, backend="modest") for name in ("left", "right"))
+    first, second = (distributed_lock(name, backend="minimal") for name in ("left", "right"))
     leases = [first.__enter__(), second.__enter__()]
     first.__exit__(None, None, None)
     assert [lease.released for lease in leases] == [True, False]

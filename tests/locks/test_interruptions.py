@@ -23,7 +23,7 @@ from django_distlock.concurrency.callers import current_caller
 from django_distlock.leases.outcomes import stop_renewal
 from django_distlock.leases.registry import current_registry
 from tests.support.databases import committed
-from tests.support.holders import acquire, work_off
+from tests.support.holders import acquire, finish_background_work
 from tests.support.processes import Workers
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Interruption:
         self.where = ""
 
     @contextmanager
-    def lurking(self) -> Iterator[None]:
+    def armed(self) -> Iterator[None]:
         """Raise in this block."""
         before = sys.gettrace()  # which measures the tests' coverage, perhaps
         sys.settrace(self._trace)
@@ -160,7 +160,7 @@ def test_interruption_at_any_step_leaves_nothing_that_is_renewed(
     scenario()  # the first time some things are made for good
     forget_all()
     whole = Interruption()
-    with whole.lurking():
+    with whole.armed():
         scenario()
     forget_all()
     gc.collect()
@@ -168,7 +168,7 @@ def test_interruption_at_any_step_leaves_nothing_that_is_renewed(
     wrong = []
     for at in range(whole.steps):
         interruption = Interruption(at)
-        with suppress(Interrupted), interruption.lurking():
+        with suppress(Interrupted), interruption.armed():
             scenario()
         for handler in logging.getLogger().handlers:
             if isinstance(handler, type(caplog.handler)):
@@ -190,7 +190,7 @@ def left_over() -> Iterator[str]:
         connection.close()
     gc.collect()
     if background(ALIAS).renewals.next_due() < math.inf:
-        work_off()  # what a rollback left to the background
+        finish_background_work()  # what a rollback left to the background
     if background(ALIAS).renewals.next_due() < math.inf:
         yield "a lease is renewed"
     if current_registry().guarding_leases():

@@ -28,7 +28,7 @@ def test_lost_reply_finds_its_own_grant(scripted: ScriptedBackend) -> None:
     assert scripted.calls == ["acquire", "acquire"]
 
 
-def test_second_lost_reply_gives_the_lock_back(scripted: ScriptedBackend) -> None:
+def test_lock_is_released_after_a_second_lost_reply(scripted: ScriptedBackend) -> None:
     """Unavailable, and nothing stays behind."""
     scripted.answer("acquire", NO_REPLY, NO_REPLY)
     with pytest.raises(LockBackendUnavailable, match="the reply was lost"):
@@ -37,7 +37,7 @@ def test_second_lost_reply_gives_the_lock_back(scripted: ScriptedBackend) -> Non
     assert scripted.owner == ""
 
 
-def test_store_that_goes_down_meanwhile_is_asked_to_take_the_grant_back(
+def test_store_that_goes_down_between_two_tries_is_asked_to_release(
     scripted: ScriptedBackend,
 ) -> None:
     """The first try may have been granted, whatever became of the second."""
@@ -69,7 +69,7 @@ def test_store_that_was_never_reached_is_not_asked_again(scripted: ScriptedBacke
     assert scripted.calls == ["acquire"]
 
 
-def test_interrupted_acquisition_gives_the_lock_back(scripted: ScriptedBackend) -> None:
+def test_interrupted_acquisition_releases_the_lock(scripted: ScriptedBackend) -> None:
     """A worker that is told to stop in mid-request leaves nothing behind, and stops."""
     scripted.answer("acquire", SystemExit(1))
     scripted.answer("release", DOWN)

@@ -25,7 +25,7 @@ from django_distlock.concurrency.background import background
 from django_distlock.concurrency.renewal import Renewals
 from tests.support.concurrency import elsewhere, until
 from tests.support.databases import committed, on_each_database
-from tests.support.holders import acquire, brief, free_for_others, kept, work_off
+from tests.support.holders import acquire, brief, finish_background_work, free_for_others, kept
 
 if TYPE_CHECKING:
     from tests.support.moved_clock import MovedClock
@@ -57,7 +57,7 @@ def test_lease_is_lost_at_max_hold(alias: str) -> None:
 
 
 @on_each_database
-def test_last_renewal_lets_the_lock_be_free_at_max_hold(
+def test_last_renewal_ends_at_max_hold(
     alias: str, moved_clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It asks the store for what is left, and not for a whole ttl."""
@@ -135,7 +135,7 @@ def test_lease_that_can_not_be_renewed_is_left_alone_until_its_end(
         lease = brief("default", ttl=ttl, max_hold=0.3)
         assert begun + 0.3 <= lease.due <= clocks.monotonic() + 0.3
         until(lambda: lease in lost)
-        work_off()
+        finish_background_work()
     assert 1 <= looks.count(background("default").renewals) < 10  # other stores have theirs
 
 

@@ -63,7 +63,7 @@ def test_inner_block_may_have_a_transaction_of_its_own(alias: str) -> None:
 
 
 @on_each_server
-def test_grant_that_does_not_continue_a_lost_one_is_nobodys(alias: str) -> None:
+def test_grant_that_does_not_continue_a_lost_one_is_released(alias: str) -> None:
     """It is neither kept from others nor given to this thread by its name."""
     lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True)
     with suppress(LockLost), transaction.atomic(using=alias):
@@ -96,7 +96,9 @@ def test_lease_that_was_rolled_back_is_not_reentered(alias: str) -> None:
 @pytest.mark.django_db(databases="__all__")
 @on_each_database
 @pytest.mark.parametrize("arguments", [{"timeout": 0.01}, {"reentrant": True}], ids=str)
-def test_lease_of_an_earlier_testcase_fools_nobody(alias: str, arguments: dict[str, Any]) -> None:
+def test_lease_of_an_earlier_testcase_is_not_reentered(
+    alias: str, arguments: dict[str, Any]
+) -> None:
     """Its row went with that test's transaction, but the thread still has the lease by its name."""
     rows = Lock.objects.using(alias)
     earlier = acquire(alias)

@@ -53,14 +53,14 @@ def needing(name: str, *connections: str) -> list[Any]:
         *needing("lock_server"),
     ],
 )
-def test_signal_handler_may_take_locks_in_the_midst_of_a_call(alias: str, connections: str) -> None:
+def test_signal_handler_may_take_locks_during_a_call(alias: str, connections: str) -> None:
     """At any moment of it, beside a lease that is renewed; memory's tables have a lock, too."""
     with Workers(1, "interrupt", alias, connections, "100") as workers:
         [done] = workers.results()
     assert done["granted"] >= 100
 
 
-def in_the_midst(alias: str, interruption: Callable[[], object]) -> Any:
+def interrupted_once(alias: str, interruption: Callable[[], object]) -> Any:
     """Let this happen once, while the thread uses one of the locks' own connections."""
     statements = pool_of(alias).all[0].statements(math.inf)
     once, send = [interruption], statements.fetch
@@ -74,7 +74,7 @@ def in_the_midst(alias: str, interruption: Callable[[], object]) -> Any:
 
 
 @on_each_server
-def test_abandoned_block_may_be_collected_in_the_midst_of_a_call(alias: str) -> None:
+def test_abandoned_block_may_be_collected_during_a_call(alias: str) -> None:
     """Though the one connection that is free is another thread's, all the time."""
 
     def locked() -> Generator[None]:
@@ -84,7 +84,7 @@ def test_abandoned_block_may_be_collected_in_the_midst_of_a_call(alias: str) -> 
     def work() -> bool:
         abandoned = [locked()]
         next(abandoned[0])
-        with in_the_midst(alias, abandoned.clear):
+        with interrupted_once(alias, abandoned.clear):
             return acquire(alias, "report").release()
 
     acquire(alias, "report").release()
@@ -94,11 +94,11 @@ def test_abandoned_block_may_be_collected_in_the_midst_of_a_call(alias: str) -> 
 
 
 @on_each_server
-def test_connection_that_was_opened_in_the_midst_of_a_call_is_closed(alias: str) -> None:
+def test_connection_that_was_opened_during_a_call_is_closed(alias: str) -> None:
     """Those that are kept stay as many as they were."""
     acquire(alias).release()
     before = sessions(alias)
-    with in_the_midst(alias, lambda: acquire(alias, "report").release()):
+    with interrupted_once(alias, lambda: acquire(alias, "report").release()):
         acquire(alias).release()
     until(lambda: sessions(alias) <= before)
 
@@ -112,7 +112,7 @@ def test_interrupted_call_leaves_no_trace(alias: str) -> None:
 
     acquire(alias, "report").release()
     pool = pool_of(alias)
-    with in_the_midst(alias, interrupt), pytest.raises(Interrupted):
+    with interrupted_once(alias, interrupt), pytest.raises(Interrupted):
         acquire_lock("1234collectPayment", backend=alias)
     lock = mock.Mock(**{"acquire.side_effect": Interrupted, "release.side_effect": RuntimeError})
     with mock.patch.object(pool.all[0], "lock", lock), pytest.raises(Interrupted):
@@ -129,18 +129,18 @@ def test_interrupted_call_leaves_no_trace(alias: str) -> None:
 
 
 @on_each_server
-def test_fork_in_the_midst_of_a_call_leaves_its_connection_open(alias: str) -> None:
+def test_fork_during_a_call_leaves_its_connection_open(alias: str) -> None:
     """As one in a signal's handler."""
     acquire(alias).release()
     first = pool_of(alias).all[0]
     used = first.statements(math.inf)
-    with in_the_midst(alias, own.close_own_connections):
+    with interrupted_once(alias, own.close_own_connections):
         acquire(alias).release()
     assert first.statements(math.inf) is used
 
 
 @pytest.mark.parametrize("name", [name for name in dir(signals) if name.startswith("lock_")])
-def test_signal_may_be_sent_in_the_midst_of_sending_it(name: str) -> None:
+def test_signal_may_be_sent_while_it_is_sent(name: str) -> None:
     """Django's own would wait for itself, if it has receivers."""
     signal = getattr(signals, name)
 
@@ -152,7 +152,7 @@ def test_signal_may_be_sent_in_the_midst_of_sending_it(name: str) -> None:
     assert ends(send)
 
 
-def test_listener_may_be_needed_in_the_midst_of_a_change() -> None:
+def test_listener_may_be_needed_during_a_change() -> None:
     """By another one that waits."""
     database = listening.Database("postgresql", (), DatabaseBackend.statements, 2, 2)
     listener = listening.Listener(database)

@@ -62,7 +62,7 @@ class Payments(View):
 @pytest.mark.parametrize(
     "function", [returns_response, returns_nothing, runs_later, yields, Payments]
 )
-def test_missing_parentheses_are_told_at_decoration(function: Any) -> None:
+def test_missing_parentheses_are_reported_at_decoration(function: Any) -> None:
     """Where what is given makes no semaphore, as can be seen."""
     with pytest.raises(TypeError, match=f"{function.__name__}.*{EXAMPLE}"):
         distributed_lock(function)
@@ -79,7 +79,7 @@ def test_missing_parentheses_are_told_at_decoration(function: Any) -> None:
         ((returns_nothing, 5), {}),
     ],
 )
-def test_missing_parentheses_are_told_at_the_call(
+def test_missing_parentheses_are_reported_at_the_call(
     args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     """Where nothing is annotated, that may be a callable for the semaphore."""
@@ -93,7 +93,7 @@ def test_missing_parentheses_are_told_at_the_call(
         called(*args, **kwargs)
 
 
-def test_missing_semaphore_is_told_at_decoration() -> None:
+def test_missing_semaphore_is_reported_at_decoration() -> None:
     """With what to write."""
     needs: Any = distributed_lock
     for arguments in ({}, {"timeout": 5}):
@@ -230,7 +230,7 @@ def test_int_of_too_many_digits_is_an_invalid_semaphore() -> None:
         ("<int:request.user.pk>:x", "'NoneType' object has no attribute 'pk'"),
     ],
 )
-def test_attribute_that_fails_is_told_with_its_template(template: str, reason: str) -> None:
+def test_failing_attribute_is_reported_with_its_template(template: str, reason: str) -> None:
     """Whose attribute it is would not be known otherwise."""
     request = SimpleNamespace(user=None)
     with pytest.raises(AttributeError, match=f"^Template '{template}': {template[:-2]}.*{reason}"):

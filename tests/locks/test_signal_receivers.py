@@ -14,16 +14,23 @@ from django_distlock import Lease, acquire_lock, distributed_lock, lock_backends
 from django_distlock.concurrency.background import background
 from tests.app.models import Counter
 from tests.support.databases import SERVERS, committed, on_each_database, on_each_server
-from tests.support.holders import acquire, due_now, free_for_others, renew_now, take_away, work_off
+from tests.support.holders import (
+    acquire,
+    due_now,
+    finish_background_work,
+    free_for_others,
+    renew_now,
+    take_away,
+)
 
 if TYPE_CHECKING:
     from tests.support.scripted_store import ScriptedBackend
-from tests.support.signals import NAMES, Told, received, signal
+from tests.support.signals import NAMES, SentSignals, received, signal
 
 pytestmark = committed
 
 
-def test_lease_is_complete_when_it_is_told(scripted: ScriptedBackend) -> None:
+def test_lease_is_complete_when_a_signal_is_sent(scripted: ScriptedBackend) -> None:
     """A receiver may release what has been acquired, and knows what was released."""
     states = []
 
@@ -39,7 +46,7 @@ def test_lease_is_complete_when_it_is_told(scripted: ScriptedBackend) -> None:
 
 
 @on_each_database
-def test_receiver_may_acquire_what_is_released(alias: str, told: Told) -> None:
+def test_receiver_may_acquire_what_is_released(alias: str, signals_sent: SentSignals) -> None:
     """A released lease has nothing to do with the next."""
     again: list[Lease | None] = []
 
@@ -53,11 +60,13 @@ def test_receiver_may_acquire_what_is_released(alias: str, told: Told) -> None:
             pass
         assert again[0]
         assert again[0].release()
-    assert Tally(told.names) == {"acquired": 2, "released": 2}
+    assert Tally(signals_sent.names) == {"acquired": 2, "released": 2}
 
 
 @on_each_server
-def test_receiver_may_acquire_what_is_released_after_a_commit(alias: str, told: Told) -> None:
+def test_receiver_may_acquire_what_is_released_after_a_commit(
+    alias: str, signals_sent: SentSignals
+) -> None:
     """It isn't the transaction's any more."""
     again: list[Lease] = []
 
@@ -66,7 +75,7 @@ def test_receiver_may_acquire_what_is_released_after_a_commit(alias: str, told: 
 
     with received("released", acquire_again), transaction.atomic(using=alias):
         acquire(alias).release()
-    assert told.names == ["acquired", "released", "acquired"]
+    assert signals_sent.names == ["acquired", "released", "acquired"]
     [lease] = again
     assert lease.held
     assert lease.release()
@@ -74,7 +83,7 @@ def test_receiver_may_acquire_what_is_released_after_a_commit(alias: str, told: 
 
 @on_each_server
 @pytest.mark.parametrize("failing", [False, True])
-def test_receiver_may_write_when_the_release_is_told(alias: str, failing: bool) -> None:
+def test_receiver_of_released_may_write(alias: str, failing: bool) -> None:
     """As an audit does, also after a rollback: it is called in another thread then."""
     written = threading.Event()
 
@@ -144,7 +153,7 @@ def test_receiver_that_fails_after_a_transaction_breaks_nothing(
             transaction.on_commit(lambda: called.append("callback"), using=alias)
             if failing:
                 raise KeyError
-        work_off()
+        finish_background_work()
     assert called == (["receiver"] if failing else ["receiver", "callback"])
     assert "Error calling" in caplog.text
     assert free_for_others(alias)
@@ -153,7 +162,10 @@ def test_receiver_that_fails_after_a_transaction_breaks_nothing(
 @pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit, KeyboardInterrupt])
 @pytest.mark.parametrize("alias", SERVERS)
 def test_receiver_that_fails_in_the_background_does_not_end_it(
-    alias: str, told: Told, error: type[BaseException], caplog: pytest.LogCaptureFixture
+    alias: str,
+    signals_sent: SentSignals,
+    error: type[BaseException],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """All that is lost is told, and what is held is renewed."""
     lost = []
@@ -171,7 +183,7 @@ def test_receiver_that_fails_in_the_background_does_not_end_it(
             take_away(lease)
         for _ in leases:  # what ends a process ends the look at the leases, too
             due_now(leases)
-            work_off()
+            finish_background_work()
         renew_now(held)
     assert {*lost} == {*leases}
     assert len(lost) == 3

@@ -31,25 +31,27 @@ if TYPE_CHECKING:
 
     from django_distlock.records import Released
     from tests.support.scripted_store import ScriptedBackend
-from tests.support.signals import Told, lose
+from tests.support.signals import SentSignals, lose
 
 pytestmark = committed
 
 
 @on_each_database
-def test_life_of_a_lease_is_told(alias: str, told: Told) -> None:
+def test_signals_follow_the_life_of_a_lease(alias: str, signals_sent: SentSignals) -> None:
     """Acquired, then released: once each, with the lease."""
     lease = acquire(alias)
-    assert told.names == ["acquired"]
+    assert signals_sent.names == ["acquired"]
     lease.release()
     lease.release()
-    assert told.about(lease) == told.names == ["acquired", "released"]
-    assert {arguments["sender"] for _, arguments in told.all} == {Lease}
+    assert signals_sent.about(lease) == signals_sent.names == ["acquired", "released"]
+    assert {arguments["sender"] for _, arguments in signals_sent.all} == {Lease}
 
 
 @on_each_database
 @pytest.mark.parametrize("timeout", [0, 0.05])
-def test_contention_is_told_once_for_each_call(alias: str, told: Told, timeout: float) -> None:
+def test_contended_is_sent_once_for_each_call(
+    alias: str, signals_sent: SentSignals, timeout: float
+) -> None:
     """However often the store was asked during the wait."""
     other = elsewhere(lambda: acquire(alias))
     for _ in range(2):
@@ -59,8 +61,8 @@ def test_contention_is_told_once_for_each_call(alias: str, told: Told, timeout: 
         distributed_lock("1234collectPayment", backend=alias, timeout=timeout),
     ):
         pytest.fail("it is held by another thread")
-    assert told.names == ["acquired"] + 3 * ["contended"]
-    assert told.all[1][1] == {
+    assert signals_sent.names == ["acquired"] + 3 * ["contended"]
+    assert signals_sent.all[1][1] == {
         "signal": signals.lock_contended,
         "sender": Lease,
         "semaphore": "1234collectPayment",
@@ -69,7 +71,9 @@ def test_contention_is_told_once_for_each_call(alias: str, told: Told, timeout: 
     other.release()
 
 
-def test_wait_that_was_worth_it_is_no_contention(scripted: ScriptedBackend, told: Told) -> None:
+def test_wait_that_was_worth_it_is_no_contention(
+    scripted: ScriptedBackend, signals_sent: SentSignals
+) -> None:
     """The lock was acquired before the timeout."""
     scripted.owner = "somebody else"
     tries = scripted.acquire
@@ -81,76 +85,80 @@ def test_wait_that_was_worth_it_is_no_contention(scripted: ScriptedBackend, told
 
     vars(scripted)["acquire"] = acquire_and_let_go
     assert acquire_lock("1234collectPayment", timeout=60)
-    assert told.names == ["acquired"]
+    assert signals_sent.names == ["acquired"]
 
 
 @pytest.mark.parametrize("error", [LockBackendUnavailable("down"), SystemExit()])
 def test_store_that_does_not_answer_is_no_contention(
-    scripted: ScriptedBackend, told: Told, error: BaseException
+    scripted: ScriptedBackend, signals_sent: SentSignals, error: BaseException
 ) -> None:
     """Busy is not down."""
     scripted.answer("acquire", error)
     with pytest.raises(type(error)):
         acquire_lock("1234collectPayment")
-    assert told.names == []
+    assert signals_sent.names == []
 
 
-def test_wait_for_oneself_is_no_contention(scripted: ScriptedBackend, told: Told) -> None:
+def test_wait_for_oneself_is_no_contention(
+    scripted: ScriptedBackend, signals_sent: SentSignals
+) -> None:
     """It is an error of the program."""
     lease = acquire("default")
     with pytest.raises(LockError):
         acquire_lock("1234collectPayment", timeout=1)
-    assert told.about(lease) == told.names == ["acquired"]
+    assert signals_sent.about(lease) == signals_sent.names == ["acquired"]
 
 
-def test_reentry_is_not_told(scripted: ScriptedBackend, told: Told) -> None:
+def test_reentry_sends_no_signal(scripted: ScriptedBackend, signals_sent: SentSignals) -> None:
     """It is one lease, acquired and released once."""
     for _ in range(3):
         acquire("default", reentrant=True)
     for _ in range(3):
-        assert "released" not in told.names
+        assert "released" not in signals_sent.names
         release_lock("1234collectPayment")
-    assert told.names == ["acquired", "released"]
+    assert signals_sent.names == ["acquired", "released"]
 
 
 @on_each_database
-def test_release_that_was_a_loss_is_told_as_one(alias: str, told: Told) -> None:
+def test_release_of_a_lost_lease_sends_lost(alias: str, signals_sent: SentSignals) -> None:
     """Lost, and not released."""
     lease = acquire(alias, renew=False)
     take_away(lease)
     assert lease.release() is False
-    assert told.names == ["acquired", "force_released", "lost"]
-    assert told.all[-1][1]["lease"] is lease
-    assert "an operator took it away" in told.all[-1][1]["reason"]
+    assert signals_sent.names == ["acquired", "force_released", "lost"]
+    assert signals_sent.all[-1][1]["lease"] is lease
+    assert "an operator took it away" in signals_sent.all[-1][1]["reason"]
 
 
-def test_failed_release_is_not_told(scripted: ScriptedBackend, told: Told) -> None:
+def test_failed_release_sends_no_signal(
+    scripted: ScriptedBackend, signals_sent: SentSignals
+) -> None:
     """Only the one that succeeds is."""
     lease = acquire("default")
     scripted.answer("release", LockBackendUnavailable("down"))
     with pytest.raises(LockBackendUnavailable):
         lease.release()
-    assert told.names == ["acquired"]
+    assert signals_sent.names == ["acquired"]
     lease.release()
-    assert told.names == ["acquired", "released"]
+    assert signals_sent.names == ["acquired", "released"]
 
 
 # Force-released
 
 
 @on_each_database
-def test_force_release_is_told_with_its_token(alias: str, told: Told) -> None:
+def test_force_released_is_sent_with_the_token(alias: str, signals_sent: SentSignals) -> None:
     """And not what was tried in vain."""
     lease = acquire(alias, renew=False)
     assert lease.token
     store = lock_backends[alias]
     assert not store.force_release("1234collectPayment", lease.token - 1)
     assert not store.force_release("another", lease.token)
-    assert told.names == ["acquired"]
+    assert signals_sent.names == ["acquired"]
     assert store.force_release("1234collectPayment", lease.token)
     assert not store.force_release("1234collectPayment", lease.token)
-    assert told.names == ["acquired", "force_released"]
-    assert told.all[-1][1] == {
+    assert signals_sent.names == ["acquired", "force_released"]
+    assert signals_sent.all[-1][1] == {
         "signal": signals.lock_force_released,
         "sender": type(store),
         "semaphore": "1234collectPayment",
@@ -165,7 +173,7 @@ def test_force_release_is_told_with_its_token(alias: str, told: Told) -> None:
 @on_each_database
 @pytest.mark.parametrize("debug", [False, True])
 def test_owner_is_in_no_log_over_a_whole_life(
-    alias: str, debug: bool, told: Told, caplog: pytest.LogCaptureFixture
+    alias: str, debug: bool, signals_sent: SentSignals, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nor in what is sent, if somebody logs that."""
     caplog.set_level(logging.DEBUG)
@@ -186,7 +194,7 @@ def test_owner_is_in_no_log_over_a_whole_life(
             assert acquire_lock("1234collectPayment", backend=alias, timeout=60)
             release_lock("1234collectPayment", backend=alias)
         lose(live())
-        assert told.lost.wait(60)
+        assert signals_sent.lost.wait(60)
         with suppress(LockLost), transaction.atomic(using=alias):
             lease = live()
             lease.release()
@@ -195,7 +203,7 @@ def test_owner_is_in_no_log_over_a_whole_life(
         refuse = mock_release(alias)
         with refuse, distributed_lock("1234collectPayment", backend=alias) as left:
             owners.append(str(left.owner))
-        logged = "".join([caplog.text, str(connections[alias].queries), repr(told.all)])
+        logged = "".join([caplog.text, str(connections[alias].queries), repr(signals_sent.all)])
     assert len(owners) == 4
     for owner in owners:
         assert owner not in logged

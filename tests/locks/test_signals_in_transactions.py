@@ -13,7 +13,7 @@ from tests.support.databases import committed, on_each_database, on_each_server
 from tests.support.holders import acquire, free_for_others, renew_now, take_away
 
 if TYPE_CHECKING:
-    from tests.support.signals import Told
+    from tests.support.signals import SentSignals
 
 
 pytestmark = committed
@@ -23,8 +23,8 @@ pytestmark = committed
 @pytest.mark.parametrize("failing", [False, True])
 @pytest.mark.parametrize("acquired", ["before", "inside"])
 @pytest.mark.parametrize("depth", [1, 2])
-def test_release_in_a_transaction_is_told_when_that_has_ended(
-    alias: str, told: Told, failing: bool, acquired: str, depth: int
+def test_released_is_sent_when_the_transaction_has_ended(
+    alias: str, signals_sent: SentSignals, failing: bool, acquired: str, depth: int
 ) -> None:
     """However it ends, and however deep inside the release was; on SQLite too."""
     lease = acquire(alias) if acquired == "before" else None
@@ -32,27 +32,31 @@ def test_release_in_a_transaction_is_told_when_that_has_ended(
         with transaction.atomic(using=alias) if depth == 2 else nullcontext():
             given = lease or acquire(alias)
             assert given.release()
-        assert told.names == ["acquired"]
+        assert signals_sent.names == ["acquired"]
         if failing:
             raise ZeroDivisionError
-    assert told.about(given) == told.names == ["acquired", "released"]
+    assert signals_sent.about(given) == signals_sent.names == ["acquired", "released"]
 
 
 @on_each_database
-def test_release_that_an_inner_rollback_undid_is_told_once(alias: str, told: Told) -> None:
+def test_release_that_an_inner_rollback_undid_is_sent_once(
+    alias: str, signals_sent: SentSignals
+) -> None:
     """When the outer transaction has ended, and it is done again."""
     with transaction.atomic(using=alias):
         lease = acquire(alias)
         with suppress(ZeroDivisionError), transaction.atomic(using=alias):
             lease.release()
             raise ZeroDivisionError
-        assert told.names == ["acquired"]
-    assert told.names == ["acquired", "released"]
+        assert signals_sent.names == ["acquired"]
+    assert signals_sent.names == ["acquired", "released"]
     assert free_for_others(alias)
 
 
 @on_each_server
-def test_lock_that_is_acquired_again_in_a_transaction_is_told_once(alias: str, told: Told) -> None:
+def test_acquiring_again_in_a_transaction_sends_each_signal_once(
+    alias: str, signals_sent: SentSignals
+) -> None:
     """Nobody else had it in between, so it was neither released nor acquired."""
     leases = []
     with transaction.atomic(using=alias):
@@ -61,14 +65,14 @@ def test_lock_that_is_acquired_again_in_a_transaction_is_told_once(alias: str, t
                 leases.append(lease)
     for each in leases:
         renew_now(each)  # which nothing is renewed by any more
-    assert told.names == ["acquired", "released"]
+    assert signals_sent.names == ["acquired", "released"]
     assert [each.released for each in leases] == [True] * 3
 
 
 @on_each_server
 @pytest.mark.parametrize("failing", [False, True])
-def test_deferred_release_that_is_a_loss_is_told_as_one(
-    alias: str, told: Told, failing: bool, caplog: pytest.LogCaptureFixture
+def test_deferred_release_of_a_lost_lease_sends_lost(
+    alias: str, signals_sent: SentSignals, failing: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The transaction is another database's, so its commit can't be refused."""
     with suppress(ZeroDivisionError), transaction.atomic():
@@ -77,6 +81,6 @@ def test_deferred_release_that_is_a_loss_is_told_as_one(
         take_away(lease)
         if failing:
             raise ZeroDivisionError
-    assert told.names == ["acquired", "force_released", "lost"]
+    assert signals_sent.names == ["acquired", "force_released", "lost"]
     assert "an operator took it away" in caplog.text
     assert not lease.released

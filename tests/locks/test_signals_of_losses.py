@@ -15,7 +15,7 @@ from tests.support.holders import acquire, brief, expired, take_away
 
 if TYPE_CHECKING:
     from tests.support.scripted_store import ScriptedBackend
-from tests.support.signals import Told, lose
+from tests.support.signals import SentSignals, lose
 
 pytestmark = committed
 
@@ -24,36 +24,38 @@ pytestmark = committed
 
 
 @on_each_database
-def test_loss_is_told_once_whoever_notices(
-    alias: str, told: Told, caplog: pytest.LogCaptureFixture
+def test_lost_is_sent_once(
+    alias: str, signals_sent: SentSignals, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The background first, here; then who asks, who releases, and who leaves the block."""
     with pytest.raises(LockLost), distributed_lock("1234collectPayment", backend=alias) as lease:
         lose(lease)
-        assert told.lost.wait(60)
+        assert signals_sent.lost.wait(60)
         with pytest.raises(LockLost):
             lease.check()
         with pytest.raises(LockLost):
             lease.renew()
         assert lease.release() is False
         assert release_lock(lease) is False
-    assert told.about(lease) == ["acquired", "lost"]
-    assert told.all[-1][1] == {
+    assert signals_sent.about(lease) == ["acquired", "lost"]
+    assert signals_sent.all[-1][1] == {
         "signal": signals.lock_lost,
         "sender": Lease,
         "lease": lease,
-        "reason": told.all[-1][1]["reason"],
+        "reason": signals_sent.all[-1][1]["reason"],
     }
     [line] = [record for record in caplog.records if "was lost" in record.message]
     assert line.levelno == logging.WARNING
     assert line.name == "django_distlock"
-    for word in ("'1234collectPayment'", lease.holder, told.all[-1][1]["reason"]):
+    for word in ("'1234collectPayment'", lease.holder, signals_sent.all[-1][1]["reason"]):
         assert word in line.message
 
 
 @on_each_database
 @pytest.mark.parametrize("how", ["check", "renew", "release", "leave"])
-def test_loss_is_told_by_whatever_notices_it_first(alias: str, told: Told, how: str) -> None:
+def test_lost_is_sent_by_the_first_to_notice(
+    alias: str, signals_sent: SentSignals, how: str
+) -> None:
     """Without a background that could, here; and not again when the others notice."""
     with (
         pytest.raises(LockLost),
@@ -65,34 +67,36 @@ def test_loss_is_told_by_whatever_notices_it_first(alias: str, told: Told, how: 
         with suppress(LockLost):
             if how != "leave":
                 getattr(lease, how)()
-        assert told.about(lease) == ["acquired"] + ["lost"] * (how != "leave")
-    assert told.about(lease) == ["acquired", "lost"]
+        assert signals_sent.about(lease) == ["acquired"] + ["lost"] * (how != "leave")
+    assert signals_sent.about(lease) == ["acquired", "lost"]
 
 
 @on_each_database
-def test_expiry_is_told_by_the_background(alias: str, told: Told) -> None:
+def test_background_sends_lost_at_expiry(alias: str, signals_sent: SentSignals) -> None:
     """With the reason, as soon as its time has passed."""
     lease = brief(alias, max_hold=0.1)
-    assert told.lost.wait(60)
-    assert told.about(lease) == ["acquired", "lost"]
-    assert told.all[-1][1]["reason"] == "its max_hold has passed"
+    assert signals_sent.lost.wait(60)
+    assert signals_sent.about(lease) == ["acquired", "lost"]
+    assert signals_sent.all[-1][1]["reason"] == "its max_hold has passed"
     assert lease.release() is False
 
 
 @on_each_server
-def test_loss_before_a_commit_is_told_once(alias: str, told: Told) -> None:
+def test_loss_before_a_commit_sends_lost_once(alias: str, signals_sent: SentSignals) -> None:
     """The guard notices, then the block."""
     with pytest.raises(LockLost), distributed_lock("1234collectPayment", backend=alias) as lease:
         with transaction.atomic(using=alias):
             take_away(lease)
-    assert told.about(lease) == ["acquired", "lost"]
+    assert signals_sent.about(lease) == ["acquired", "lost"]
 
 
-def test_release_is_not_told_of_what_expired_here(scripted: ScriptedBackend, told: Told) -> None:
-    """Its successor's grant is told, and its own loss."""
+def test_released_is_not_sent_for_an_expired_lease(
+    scripted: ScriptedBackend, signals_sent: SentSignals
+) -> None:
+    """The successor's grant and the own loss are sent."""
     lease = expired("default")
     scripted.owner = ""
     successor = acquire("default")
     assert lease.release() is False
-    assert told.about(lease) == ["acquired", "lost"]
-    assert told.about(successor) == ["acquired"]
+    assert signals_sent.about(lease) == ["acquired", "lost"]
+    assert signals_sent.about(successor) == ["acquired"]

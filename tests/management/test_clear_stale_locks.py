@@ -181,7 +181,7 @@ def test_unreachable_database_is_a_command_error(arguments: list[str]) -> None:
 
 def test_store_without_listing_has_nothing_to_clear() -> None:
     """A store whose locks end by themselves needs no cron job."""
-    backend = {"BACKEND": "tests.app.backends.ModestBackend"}
+    backend = {"BACKEND": "tests.app.backends.MinimalBackend"}
     with override_settings(DISTLOCK={"plain": backend}):
         assert run("plain", "--purge-released=1h").splitlines() == [
             "0 stale locks released.",

@@ -127,7 +127,7 @@ def test_race_uses_the_redis_server_that_it_is_given(
     ],
     ids=["no server", "none that answers", "no package"],
 )
-def test_missing_redis_is_told_in_one_line(
+def test_missing_redis_is_reported_in_one_line(
     project: Path, command: str, environment: dict[str, str], message: str
 ) -> None:
     """What to install or set; and nothing is begun."""

@@ -110,7 +110,7 @@ def test_root_of_a_dotted_name_is_what_the_callable_must_have() -> None:
         SemaphoreTemplate("<request.user.pk>").for_calls_of(collect)
 
 
-def test_further_positional_arguments_are_none_to_name() -> None:
+def test_placeholder_cannot_name_variable_positional_arguments() -> None:
     """A tuple has no text; what is passed by keyword has a name."""
 
     def collect_all(first: int, *others: int) -> None: ...
@@ -122,7 +122,7 @@ def test_further_positional_arguments_are_none_to_name() -> None:
     assert SemaphoreTemplate("<args>").for_calls_of(collect_any)(args=1) == "1"
 
 
-def test_callable_without_arguments_has_none_to_name() -> None:
+def test_placeholder_of_a_callable_without_arguments_is_refused() -> None:
     """The message stays readable when there is nothing to list."""
 
     def nightly() -> None: ...

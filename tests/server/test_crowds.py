@@ -98,7 +98,7 @@ def test_authenticated_clients_are_not_dropped_for_newcomers(
         assert all(each.is_served() for each in friends)
 
 
-def test_turned_away_client_that_stays_takes_no_room(
+def test_rejected_client_that_stays_takes_no_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It has time to read why, unless too many do."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.needs("lock_server", "lock_server_unix")
 
 
-def test_client_with_the_secret_is_let_in_and_told_the_terms(endpoint: Endpoint) -> None:
+def test_client_with_the_secret_is_accepted_and_gets_the_terms(endpoint: Endpoint) -> None:
     """The server proves that it knows it, too."""
     with LockClient(endpoint) as client:
         terms = client.introduce()
@@ -23,7 +23,7 @@ def test_client_with_the_secret_is_let_in_and_told_the_terms(endpoint: Endpoint)
         assert client.ask("ping") == {}
 
 
-def test_turned_away_client_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_rejected_client_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """With its address and the reason, but not with its message."""
     with Serving() as running, LockClient(running.endpoint) as stranger:
         challenge = stranger.message()["challenge"]
@@ -61,7 +61,7 @@ STRANGE: dict[str, tuple[str, Callable[[dict[str, Any]], bytes]]] = {
 
 
 @pytest.mark.parametrize("how", STRANGE)
-def test_client_is_told_why_it_is_turned_away(each_endpoint: Endpoint, how: str) -> None:
+def test_rejected_client_gets_the_reason(each_endpoint: Endpoint, how: str) -> None:
     """And the connection is closed; others are served meanwhile, and afterwards."""
     code, strange = STRANGE[how]
     with LockClient(each_endpoint) as stranger, friend(each_endpoint) as other:

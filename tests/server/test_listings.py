@@ -66,7 +66,7 @@ def test_cursor_is_not_sent_back_with_a_limit(many: LockClient) -> None:
     assert many.message()["cursor"] is None
 
 
-def test_listing_that_is_left_off_is_forgotten_for_others(many: LockClient) -> None:
+def test_abandoned_listing_makes_room_for_others(many: LockClient) -> None:
     """Sixteen may be under way; an older one is refused."""
     cursors = [many.ask("held")["cursor"] for _ in range(17)]
     assert many.ask("held", cursor=cursors[0])["error"] == "refused"

@@ -12,7 +12,7 @@ from django_distlock.server.path_lock import InUse, PathLock
 from tests.support.concurrency import until
 from tests.support.lock_server_command import Place
 from tests.support.lock_server_state import FRESH, LONG, NOTHING_YET
-from tests.support.processes import strike
+from tests.support.processes import send_and_wait
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +73,7 @@ def pause_in_stop(running: Command, place: Place) -> None:
     """Pause a server during its stop, when it has removed its socket."""
     running.process.terminate()
     until(lambda: not place.socket.exists())
-    strike(running.process, signal.SIGSTOP)
+    send_and_wait(running.process, signal.SIGSTOP)
     assert running.process.poll() is None
 
 

@@ -43,7 +43,7 @@ def test_lock_is_kept_from_everybody_for_a_while() -> None:
         assert client.acquire("1234collectPayment", "other") > 0
 
 
-def test_lock_is_taken_away_by_its_token_only(quiet_client: LockClient) -> None:
+def test_force_release_needs_the_token(quiet_client: LockClient) -> None:
     """The holder learns of it when it renews."""
     token = quiet_client.acquire("1234collectPayment")
     taken = [

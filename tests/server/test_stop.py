@@ -15,7 +15,7 @@ from tests.support.lock_servers import start_lock_server, state_file
 pytestmark = pytest.mark.needs("lock_server")
 
 
-def test_all_clients_are_told_that_the_server_stops() -> None:
+def test_all_clients_are_notified_of_the_stop() -> None:
     """With and without a listening process, without a handshake, and in the middle of a request."""
     with start_lock_server() as running, ExitStack() as connected:
         endpoint = endpoint_of(running)
@@ -67,7 +67,7 @@ def test_nothing_is_answered_that_was_not_saved() -> None:
             assert again.acquire(granted[0], "other") == 0
 
 
-def test_client_that_connects_while_the_server_stops_is_told_so() -> None:
+def test_client_that_connects_during_the_stop_is_notified() -> None:
     """And is not let in."""
     with Serving() as running:
         running.call(running.service.stop)

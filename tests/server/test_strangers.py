@@ -134,7 +134,7 @@ def test_unfinished_tls_handshake_is_closed_without_a_message() -> None:
         assert is_ended(silent)
 
 
-def test_authenticated_client_is_told_that_there_is_no_room(small: Server) -> None:
+def test_authenticated_client_gets_an_error_when_there_is_no_room(small: Server) -> None:
     """By TLS, too, though that begins only when the server knows that there is none."""
     endpoint = endpoint_of(small)
     with ExitStack() as connected:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SOURCES = {each.__file__ for each in (expiry, locks, table, tokens, transitions, waiters)}
 
 
-def in_the_midst(
+def finalize_at_each_step(
     prepare: Callable[[], tuple[World, Callable[[], object]]], finalize: Callable[[World], object]
 ) -> Iterator[World]:
     """Finalize something at each step of a call, as the collector may, with all prepared anew."""
@@ -140,7 +140,7 @@ def test_release_in_a_finalizer_breaks_no_call_that_it_interrupts(
     call()
     finalize(after)
     expected = [describe(before), describe(after)]
-    worlds = list(in_the_midst(partial(prepared, name), finalize))
+    worlds = list(finalize_at_each_step(partial(prepared, name), finalize))
     assert len(worlds) > 3
     for step, world in enumerate(worlds):
         assert describe(world) in expected, step
@@ -150,7 +150,7 @@ def test_release_in_a_finalizer_breaks_no_call_that_it_interrupts(
 @pytest.mark.parametrize("name", CALLS)
 def test_release_of_the_same_lock_in_a_finalizer_breaks_no_call(name: str) -> None:
     """A forgotten lease may be collected while its lock is asked for, or renewed, or listed."""
-    for world in in_the_midst(partial(prepared, name), let_release):
+    for world in finalize_at_each_step(partial(prepared, name), let_release):
         waiting = world.queue()
         assert waiting in (["two", "three"], ["three"], ["two", "three", "new"])
         assert_sound(world.table)
@@ -171,7 +171,7 @@ def test_lock_that_a_finalizer_releases_during_a_listing_is_not_listed_as_expire
             table.describe(["1234collectPayment", "5678collectPayment"]) + table.save()
         )
 
-    for world in in_the_midst(prepare, let_release):
+    for world in finalize_at_each_step(prepare, let_release):
         assert world.table.names() == ["5678collectPayment"]
     assert {each.remaining for each in listed} == {60}
 
@@ -184,7 +184,7 @@ def test_lease_that_a_finalizer_releases_during_its_renewal_is_free() -> None:
         world.acquire("one")
         return world, lambda: world.table.renew("1234collectPayment", "one", 90, Session())
 
-    for world in in_the_midst(prepare, let_release):
+    for world in finalize_at_each_step(prepare, let_release):
         assert world.table.names() == []
 
 
@@ -205,7 +205,7 @@ def test_release_in_a_finalizer_loses_no_end_while_old_ones_are_dropped(
             world.release("one", "9012collectPayment")
         return world, lambda: world.acquire("two", "9012collectPayment", ttl=5)
 
-    for world in in_the_midst(
+    for world in finalize_at_each_step(
         prepare, lambda world: world.release("other", "5678collectPayment", keep)
     ):
         assert len(world.table.schedule.entries) < 10

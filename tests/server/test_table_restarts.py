@@ -64,7 +64,7 @@ def test_nothing_is_granted_in_the_grace_but_what_was_held() -> None:
     assert_sound(world.table)
 
 
-def test_lock_that_ends_in_the_grace_is_looked_at_once() -> None:
+def test_lock_that_ends_in_the_grace_is_checked_once() -> None:
     """Not again and again, while it can't be offered to its waiter."""
     world = World(grace=10)
     world.table.reclaim(claim("one", 5, remaining=3))

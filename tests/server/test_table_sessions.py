@@ -6,7 +6,7 @@ from django_distlock.server.locks import Session
 from tests.support.lock_tables import World, assert_sound
 
 
-def test_partys_leases_and_waits_end_with_it() -> None:
+def test_leases_and_waits_of_a_session_end_with_it() -> None:
     """The next ones are served; those of nobody, and of others, stay."""
     world, dead, other = World(), Session(), Session()
     world.acquire("one", session=dead)
@@ -26,7 +26,7 @@ def test_partys_leases_and_waits_end_with_it() -> None:
     assert_sound(world.table)
 
 
-def test_disbanded_party_is_offered_nothing() -> None:
+def test_ended_session_is_offered_nothing() -> None:
     """Not even what another one of it leaves, or held."""
     world, dead = World(), Session()
     world.acquire("one", session=dead)
@@ -84,7 +84,7 @@ def test_lease_ends_with_the_session_that_renewed_it_last() -> None:
     assert world.table.renew("1234collectPayment", "two", 60)
 
 
-def test_lease_of_a_party_that_was_taken_by_waiting_ends_with_it() -> None:
+def test_lease_gained_by_waiting_ends_with_its_session() -> None:
     """What is offered is not bound yet, but waits with its session."""
     world, session = World(), Session()
     world.join("one", session=session)
@@ -95,7 +95,7 @@ def test_lease_of_a_party_that_was_taken_by_waiting_ends_with_it() -> None:
     assert len(world.table) == 0
 
 
-def test_lock_that_leaves_its_party_while_that_is_disbanded_is_not_freed_twice() -> None:
+def test_lock_that_leaves_its_session_while_that_ends_is_not_freed_twice() -> None:
     """A waiter that is woken for one of its locks may acquire another one in its own session."""
     world, dead, other = World(), Session(), Session()
     world.acquire("one", session=dead)

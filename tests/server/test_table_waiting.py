@@ -99,17 +99,17 @@ def test_waiter_that_releases_an_offer_leaves_the_queue() -> None:
     assert world.woken == ["two", "three"]
 
 
-def let_expire(world: World) -> None:
+def expire(world: World) -> None:
     """Let the lease expire, without running what is due."""
     world.let_pass(60, unseen=True)
 
 
-def let_force_release(world: World) -> None:
+def take_by_force(world: World) -> None:
     """Force-release the lock."""
     world.table.force_release("1234collectPayment", world.lock().token)
 
 
-def let_leave(world: World) -> None:
+def offer_and_leave(world: World) -> None:
     """Let a waiter before them be offered the lock, and leave."""
     queue = world.lock().queue
     assert queue is not None
@@ -120,30 +120,29 @@ def let_leave(world: World) -> None:
     world.table.leave("1234collectPayment", "zero")
 
 
-def let_session_end(world: World) -> None:
+def end_holders_session(world: World) -> None:
     """End the session of the holder."""
     session = Session()
     world.table.renew("1234collectPayment", "one", 60, session)
     world.table.end_session(session)
 
 
-def let_clear(world: World) -> None:
+def clear_all(world: World) -> None:
     """Take all away."""
     world.table.clear()
 
 
 @pytest.mark.parametrize(
-    "let_end", [let_release, let_expire, let_force_release, let_leave, let_session_end, let_clear]
+    "end",
+    [let_release, expire, take_by_force, offer_and_leave, end_holders_session, clear_all],
 )
 @pytest.mark.parametrize("max_locks", [math.inf, 1])
-def test_newcomer_never_overtakes_a_waiter(
-    let_end: Callable[[World], None], max_locks: float
-) -> None:
+def test_newcomer_never_overtakes_a_waiter(end: Callable[[World], None], max_locks: float) -> None:
     """However the lease ended: it is offered to the first waiter, and then to the next."""
     world = World(max_locks=max_locks)
     token = world.acquire("one")
     world.join("two", "three")
-    let_end(world)
+    end(world)
     assert world.acquire("newcomer") == 0
     assert world.woken == ["two"]
     world.let_pass(OFFER_SECONDS, unseen=True)
@@ -242,7 +241,7 @@ def test_unresponsive_session_costs_the_others_one_offer() -> None:
     assert world.woken[3:] == ["dead 0"]
 
 
-def test_offer_that_is_given_back_or_taken_away_is_no_silence() -> None:
+def test_offer_that_was_released_or_cleared_does_not_count_as_missed() -> None:
     """Only a session that let an offer expire comes after the others."""
     world, session = World(), Session()
     world.acquire("one")

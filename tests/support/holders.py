@@ -106,7 +106,7 @@ def due_now(leases: list[Lease]) -> None:
     renewed.submit(renewed.renewals.next_due)  # wakes it
 
 
-def work_off() -> None:
+def finish_background_work() -> None:
     """Wait until all that was left to the background is done."""
     for each in map(background, settings.DISTLOCK):
         if each.thread is not None:
@@ -118,7 +118,7 @@ def work_off() -> None:
 def renew_now(lease: Lease) -> None:
     """Have it renewed in the background, and wait until that is done."""
     due_now([lease])
-    work_off()
+    finish_background_work()
 
 
 def states(alias: str) -> list[LockState]:

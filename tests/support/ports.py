@@ -36,7 +36,7 @@ class ReservedPort:
             return
         raise RuntimeError("no free port")
 
-    def give_up(self) -> None:
+    def release(self) -> None:
         """Let others have the port."""
         self._claim.close()
 
@@ -48,7 +48,7 @@ def reserved_port() -> Iterator[int]:
     try:
         yield reserved.number
     finally:
-        reserved.give_up()
+        reserved.release()
 
 
 def _check_unused(port: int) -> None:

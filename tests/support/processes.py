@@ -40,7 +40,7 @@ def _database_variables() -> dict[str, str]:
     return variables
 
 
-def strike(process: "subprocess.Popen[Any]", fault: signal.Signals) -> None:
+def send_and_wait(process: "subprocess.Popen[Any]", fault: signal.Signals) -> None:
     """Kill it, or stop it; return when no thread of it runs any more.
 
     Until then a waiter in it may still be granted what is released now, and keep it.

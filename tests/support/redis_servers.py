@@ -247,7 +247,7 @@ def cluster_node() -> Server:
     """
     bus = ReservedPort()
     node = redis("cluster-enabled yes", f"cluster-port {bus.number}")
-    weakref.finalize(node, bus.give_up)
+    weakref.finalize(node, bus.release)
     return node
 
 

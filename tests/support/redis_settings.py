@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 REDIS_BACKEND = "django_distlock.backends.redis.RedisBackend"
 
 
-def told(*, deployed: bool) -> list[checks.CheckMessage]:
+def messages_of_checks(*, deployed: bool) -> list[checks.CheckMessage]:
     """Return what the checks say."""
     return [*(check_deployment() if deployed else check_lock_backends())]
 

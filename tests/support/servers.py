@@ -76,7 +76,7 @@ class Home:
     def remove(self) -> None:
         """Delete all that is there, and let others have the port."""
         shutil.rmtree(self.directory)
-        self.reserved.give_up()
+        self.reserved.release()
 
 
 class ServerExecutor(Executor):

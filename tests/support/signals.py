@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django_distlock import Lease, signals
-from tests.support.holders import renew_now, take_away, work_off
+from tests.support.holders import finish_background_work, renew_now, take_away
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ def received(name: str, receive: Callable[..., object]) -> Iterator[None]:
         signal(name).disconnect(dispatch_uid="received")
 
 
-class Told:
+class SentSignals:
     """What was sent, in which order."""
 
     def __init__(self) -> None:
@@ -55,12 +55,12 @@ class Told:
     @property
     def names(self) -> list[str]:
         """Return what was sent, but not its arguments."""
-        work_off()
+        finish_background_work()
         return [name for name, _ in self.all]
 
     def about(self, lease: Lease) -> list[str]:
         """Return what was sent about this lease."""
-        work_off()
+        finish_background_work()
         return [name for name, arguments in self.all if arguments.get("lease") is lease]
 
     def stop(self) -> None:

@@ -30,7 +30,7 @@ async def is_free(alias: str) -> bool:
     return await asyncio.to_thread(free_for_others, alias)
 
 
-async def abroad(call: Callable[..., T], *arguments: object) -> T:
+async def in_other_thread(call: Callable[..., T], *arguments: object) -> T:
     """Call in another thread, which closes what it opens."""
     return await asyncio.to_thread(elsewhere, lambda: call(*arguments))
 

@@ -83,7 +83,7 @@ def test_node_that_was_killed_comes_back_with_its_slots(redis_cluster: Cluster) 
         assert client.get(key) is None
 
 
-def test_replica_gets_what_its_master_is_told_and_can_be_promoted(redis_server: Server) -> None:
+def test_replica_copies_its_master_and_can_be_promoted(redis_server: Server) -> None:
     """Before it has got what the master is told next, say a grant."""
     with connect(redis_server) as master, start_redis_replica(redis_server) as replica_server:
         with connect(replica_server) as replica:
@@ -98,7 +98,7 @@ def test_replica_gets_what_its_master_is_told_and_can_be_promoted(redis_server: 
             assert (replica.get("b"), master.get("a")) == (None, "1")
 
 
-def test_sentinel_tells_who_is_master_and_promotes_its_replica(redis_server: Server) -> None:
+def test_sentinel_names_the_master_and_promotes_its_replica(redis_server: Server) -> None:
     """Once the master is dead."""
     with (
         start_redis_replica(redis_server) as replica,

@@ -112,7 +112,7 @@ def test_lease_that_was_lost_between_two_blocks_is_not_taken_back(alias: str) ->
     assert free_for_others(alias)
 
 
-def test_lock_that_a_savepoint_gave_up_is_acquired_afresh() -> None:
+def test_lock_undone_by_a_savepoint_is_acquired_again() -> None:
     """On SQLite a grant is undone with the work that was done under it."""
     with transaction.atomic():
         with suppress(ZeroDivisionError), transaction.atomic():

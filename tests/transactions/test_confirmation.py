@@ -14,7 +14,7 @@ from tests.support.concurrency import until
 from tests.support.databases import committed
 from tests.support.holders import due_now, renewed_since, take_away
 from tests.support.moved_clock import MovedClock
-from tests.support.processes import strike
+from tests.support.processes import send_and_wait
 from tests.support.redis_stores import ALIAS, locks_at
 from tests.support.scripted_store import ScriptedBackend
 from tests.support.servers import Server
@@ -108,7 +108,7 @@ def test_store_that_hangs_holds_up_a_commit_for_no_longer_than_its_store_timeout
             with locks_at(place, store=impatient), transaction.atomic():
                 Counter.objects.create(value=1)
                 moved_clock.outdate(lease)
-                strike(process, signal.SIGSTOP)
+                send_and_wait(process, signal.SIGSTOP)
                 began = clocks.monotonic()
             took = clocks.monotonic() - began
         finally:

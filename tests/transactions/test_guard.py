@@ -209,7 +209,7 @@ def test_connection_that_leads_elsewhere_is_not_guarded(alias: str) -> None:
         pytest.param("mariadb", "default", marks=pytest.mark.needs("mariadb")),
     ],
 )
-def test_expired_lease_lets_no_database_commit(
+def test_expired_lease_prevents_commits_on_every_database(
     backend: str, using: str, moved_clock: MovedClock
 ) -> None:
     """Not even one that the lock's store has no part in."""
@@ -226,7 +226,7 @@ def test_expired_lease_lets_no_database_commit(
 @pytest.mark.parametrize(
     ("backend", "using"),
     [
-        ("modest", "default"),
+        ("minimal", "default"),
         ("orm", "default"),
         pytest.param("orm_postgresql", "postgresql", marks=pytest.mark.needs("postgresql")),
         pytest.param("mysql", "mariadb", marks=pytest.mark.needs("mariadb")),

@@ -202,7 +202,7 @@ def test_lock_without_end_that_can_not_be_released_leaves_the_views_answer(
     assert "it ends only by its store's force_release()" in caplog.text
 
 
-def test_view_that_is_to_raise_raises_though_its_work_is_kept(lose_late: LoseLate) -> None:
+def test_view_with_http_false_raises_though_its_work_is_kept(lose_late: LoseLate) -> None:
     """http=False: its caller is to know."""
 
     @distributed_lock("1234collectPayment", backend="memory", http=False)

@@ -85,11 +85,11 @@ class Worker:
         collect_payment(functools.partial(work, urgent=False)),
         Worker().method,
         Worker.of_class,
-        distributed_lock("another", backend="modest")(collect_payment(work)),
+        distributed_lock("another", backend="minimal")(collect_payment(work)),
     ],
     ids=["object", "bound", "partial", "method", "classmethod", "twice"],
 )
-def test_whatever_is_async_stays_so(
+def test_async_callables_stay_async(
     scripted: ScriptedBackend, locked: Callable[[int], Awaitable[str]]
 ) -> None:
     """And is locked."""

@@ -252,7 +252,7 @@ def handle(error: Exception, context: Any) -> Response:
     pytest.fail(f"It should have been answered: {error!r}")
 
 
-def test_invalid_semaphore_is_400_whoever_handles_exceptions(
+def test_invalid_semaphore_is_400_with_any_exception_handler(
     ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A site's handler may take all that is raised for an error of its own."""

@@ -225,7 +225,7 @@ def handle(request: HttpRequest, error: Exception | type[Exception]) -> HttpResp
     pytest.fail(f"It should have been answered: {error!r}")
 
 
-def test_invalid_semaphore_is_400_whoever_handles_exceptions() -> None:
+def test_invalid_semaphore_is_400_with_any_exception_handler() -> None:
     """While debugging, Ninja takes all that is raised for an error of the server's."""
     with override_settings(DEBUG=True):
         assert ask("POST text", "a" * 250).status_code == 400

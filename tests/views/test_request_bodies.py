@@ -159,7 +159,7 @@ def test_request_without_a_body_is_not_waited_for(length: str) -> None:
     assert not is_arriving(None)
 
 
-def test_body_that_somebody_has_begun_to_read_is_left_to_them(scripted: ScriptedBackend) -> None:
+def test_partly_read_body_is_left_alone(scripted: ScriptedBackend) -> None:
     """A middleware, or a view that calls a locked helper."""
     stream = Arriving(b"12345678", scripted)
     request = RequestFactory().generic("POST", "/", **arriving(stream))

@@ -106,7 +106,7 @@ def test_each_placeholder_is_warned_of_once() -> None:
     assert warned(*routes) == ["answer"] * 3
 
 
-def test_locks_are_told_from_the_outermost_on() -> None:
+def test_warnings_begin_with_the_outermost_lock() -> None:
     """By what is decorated, and by what is around that."""
     inner, outer = distributed_lock("inner"), distributed_lock("outer")
     decorated: Any = login_required(outer(inner(answer)))
@@ -228,7 +228,7 @@ def test_object_that_is_a_view_is_found() -> None:
 
 
 @pytest.mark.parametrize("urlconf", ["nowhere.urls", f"{__name__}.nothing", ("no pattern",), 5])
-def test_urlconf_that_is_none_is_djangos_to_tell(urlconf: Any) -> None:
+def test_invalid_urlconf_is_left_to_djangos_checks(urlconf: Any) -> None:
     """This check says nothing, and doesn't fail."""
     with override_settings(ROOT_URLCONF=urlconf):
         assert check_placeholders() == []

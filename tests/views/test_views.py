@@ -48,7 +48,7 @@ def test_contended_view_answers_409(client: Client, path: str) -> None:
 
 @pytest.mark.usefixtures("held_elsewhere")
 @pytest.mark.parametrize("accept", ["*/*", "application/json"])
-def test_clients_are_told_to_try_again_at_different_moments(client: Client, accept: str) -> None:
+def test_retry_after_differs_between_clients(client: Client, accept: str) -> None:
     """Or else those that collided would do so again."""
     answers = [client.get("/collect/1234/", headers={"accept": accept}) for _ in range(100)]
     assert {answer["Retry-After"] for answer in answers} == set(SOON)
@@ -64,9 +64,7 @@ def test_clients_are_told_to_try_again_at_different_moments(client: Client, acce
         ({"ttl": None}, set(SOON)),
     ],
 )
-def test_clients_are_not_told_to_wait_for_longer_than_a_lease_lasts(
-    terms: dict[str, Any], seconds: set[str]
-) -> None:
+def test_retry_after_is_no_longer_than_a_lease(terms: dict[str, Any], seconds: set[str]) -> None:
     """That is the ttl of the view's lock, which is as a rule that of its holder's, too."""
     assert acquire_lock("report")
     view = distributed_lock("report", http=True, **terms)(lambda request: HttpResponse())
@@ -74,7 +72,7 @@ def test_clients_are_not_told_to_wait_for_longer_than_a_lease_lasts(
     assert {view(request)["Retry-After"] for _ in range(100)} == seconds
 
 
-def test_clients_of_a_store_that_is_down_try_again_at_different_moments(
+def test_retry_after_differs_when_the_store_is_down(
     client: Client, scripted: ScriptedBackend
 ) -> None:
     """So that they don't bring it down again."""

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def store_timeout(settings: Any) -> Iterator[Callable[[str, float], None]]:
-    """Return what gives a store's database so many seconds to answer."""
+    """Return a function that sets the store_timeout of a store's database, in seconds."""
     yield lambda alias, seconds: set_store_timeout(settings, alias, seconds)
-    own.close_own_connections()  # some drivers got the time limit when they connected
+    own.close_own_connections()  # some drivers take the time limit when they connect
 
 
 def set_store_timeout(settings: Any, alias: str, seconds: float) -> None:
-    """Change the option; the new stores go on with the connections that are open."""
+    """Change the option; the new stores reuse the open connections."""
     entry = settings.DISTLOCK[alias]
     options = entry["OPTIONS"] | {"store_timeout": seconds}
     settings.DISTLOCK = settings.DISTLOCK | {alias: entry | {"OPTIONS": options}}
@@ -32,7 +32,7 @@ def set_store_timeout(settings: Any, alias: str, seconds: float) -> None:
 
 @pytest.fixture
 def fresh_listeners(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Begin and end without a connection to listen on, and with nobody known to wait."""
+    """Begin and end without a listening connection and without known waiters."""
     monkeypatch.setattr(listening, "PROBING", SOON)
     listening.close_listeners()
     monkeypatch.setattr("django_distlock.backends.listening.listeners", {})
@@ -40,20 +40,20 @@ def fresh_listeners(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     listening.close_listeners()
     left = dict(places.places)
-    places.places.clear()  # one failure shouldn't be that of all tests
+    places.places.clear()  # one failure shouldn't become the failure of all tests
     assert not left
 
 
 @pytest.fixture
 def only_woken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep waiters from trying by themselves: they have to be woken."""
+    """Keep waiters from polling: they have to be woken."""
     for name in ("FIRST_RETRY_ALONE", "FIRST_RETRY", "RETRY", "POLL_INTERVAL"):
         monkeypatch.setattr(places, name, 600.0)
 
 
 @pytest.fixture
 def long_offers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep offers from ending, however slow this machine is."""
+    """Keep offers from expiring, however slow this machine is."""
     let_offers_last(monkeypatch.setattr)
     own.close_own_connections()  # which have the statements
     yield
@@ -62,7 +62,7 @@ def long_offers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def listened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return the sessions on which this process listens, one after the other."""
+    """Collect the sessions on which this process listens, one after the other."""
     sessions: list[int] = []
     listen = PostgreSQLStatements.listen
 

@@ -120,7 +120,7 @@ def test_owner_is_not_in_the_message_of_an_error() -> None:
 @pytest.mark.once
 @on_each_server
 def test_locked_row_is_contended_at_once_and_not_down(alias: str) -> None:
-    """An operator's transaction, say; nobody waits for it longer than 50 ms plus the round trip."""
+    """An operator's transaction, say: a try waits at most 50 ms plus the round trip for it."""
     acquire_expired(alias)
     with locked_row(alias, "1234collectPayment"):
         before = clocks.monotonic()
@@ -132,7 +132,7 @@ def test_locked_row_is_contended_at_once_and_not_down(alias: str) -> None:
 @pytest.mark.once
 @pytest.mark.needs("postgresql")
 def test_release_of_a_locked_row_is_unavailable_and_can_be_repeated() -> None:
-    """After several tries: it is not known to be lost."""
+    """That is known after several tries; the lease is not known to be lost."""
     lease = acquire("postgresql")
     with locked_row("postgresql", "1234collectPayment"):
         with pytest.raises(LockBackendUnavailable, match="lock timeout"):
@@ -210,7 +210,7 @@ def test_unrelated_expired_locks_are_left_alone(alias: str) -> None:
 @pytest.mark.once
 @on_each_database
 def test_names_that_a_hash_would_merge_are_different_locks(alias: str) -> None:
-    """They are compared whole; these two have one CRC-32 (peer defect 23)."""
+    """They are compared whole; these two have the same CRC-32 (peer defect 23)."""
     assert zlib.crc32(b"plumless") == zlib.crc32(b"buckeroo")
     acquire(alias, "plumless")
     acquire(alias, "buckeroo")
@@ -229,7 +229,7 @@ def test_names_that_a_hash_would_merge_are_different_locks(alias: str) -> None:
 def test_statements_are_what_the_database_can_do(
     vendor: str, returning: bool, statements: type[Statements]
 ) -> None:
-    """Those with RETURNING where there is RETURNING, and the ORM on databases we don't know."""
+    """RETURNING where the database has it, and the ORM on unknown databases."""
     features = mock.Mock(can_return_columns_from_insert=returning)
     connection = mock.Mock(vendor=vendor, features=features, alias="default")
     assert type(DatabaseBackend("default").statements(connection)) is statements

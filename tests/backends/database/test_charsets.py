@@ -1,4 +1,4 @@
-"""Databases and connections that can't have each character."""
+"""Databases and connections that can't hold every character."""
 
 from unittest import mock
 
@@ -23,7 +23,7 @@ EMOJI = "\U0001f512"
 @pytest.mark.parametrize("charset", ["latin1", "utf8mb3", "utf8mb4"])
 @pytest.mark.parametrize("alias", ["mariadb", "mysql"])
 def test_lease_is_renewed_whatever_the_connections_charset_is(alias: str, charset: str) -> None:
-    """The locks' own connections have theirs."""
+    """The locks' own connections set their own charset."""
     entry = connections.settings["mariadb"]
     own.close_own_connections()
     with mock.patch.dict(entry, OPTIONS=entry["OPTIONS"] | {"charset": charset}):
@@ -46,7 +46,7 @@ def test_label_is_kept_where_the_table_can_have_it(alias: str) -> None:
 @pytest.mark.parametrize("charset", ["latin1", "utf8mb3"])
 @pytest.mark.parametrize("alias", ["mariadb", "mysql"])
 def test_label_is_escaped_where_the_table_cannot_have_it(alias: str, charset: str) -> None:
-    """It is for people, and no reason to refuse."""
+    """A label is for people, so it is no reason to refuse the lock."""
     with connections["mariadb"].cursor() as cursor:
         alter = "ALTER TABLE django_distlock_lock MODIFY holder longtext CHARACTER SET"
         cursor.execute(f"{alter} {charset} NOT NULL")
@@ -63,7 +63,7 @@ IN_LATIN1 = "TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"
 
 @pytest.mark.needs("postgresql")
 def test_label_is_escaped_in_a_database_of_another_encoding() -> None:
-    """In the queue as well."""
+    """In the table of waiters as well."""
     with another_database("postgresql", IN_LATIN1):
         lease = acquire("postgresql", label=f"Zo\xeb {EMOJI}")
         assert elsewhere(

@@ -1,4 +1,4 @@
-"""How stale and released locks are cleaned up: in batches, beside workers that go on."""
+"""How stale and released locks are cleaned up: in batches, beside running workers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ on_each_job = pytest.mark.parametrize("job", ["purge", "clear"])
 
 
 def write(alias: str, number: int, job: str, prefix: str = "page-") -> None:
-    """Write so many locks that the job is to deal with."""
+    """Write so many locks for the job."""
     ended = datetime.now(UTC) - 5 * HOUR
     Lock.objects.using(alias).bulk_create(
         Lock(
@@ -56,7 +56,7 @@ def write(alias: str, number: int, job: str, prefix: str = "page-") -> None:
 
 
 def do(alias: str, job: str, prefix: str = "", *, dry_run: bool = False) -> list[str]:
-    """Do the job; return which locks it dealt with."""
+    """Run the job; return which locks it processed."""
     return [lock.semaphore for lock in begin(alias, job, prefix, dry_run=dry_run)]
 
 
@@ -68,7 +68,7 @@ def begin(alias: str, job: str, prefix: str = "", *, dry_run: bool = False) -> I
 
 
 def left(alias: str, job: str) -> list[str]:
-    """Return which locks the job has still to deal with."""
+    """Return which locks the job has still to process."""
     locks = Lock.objects.using(alias)
     todo = locks.purgeable(HOUR) if job == "purge" else locks.stale()
     return [lock.semaphore for lock in todo]
@@ -81,7 +81,7 @@ def left(alias: str, job: str) -> list[str]:
 def test_each_lock_is_dealt_with_once(
     alias: str, job: str, number: int, dry_run: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the order of the semaphores, wherever a batch ends, and whatever stands in between."""
+    """In the order of the semaphores, wherever a batch ends, and whatever rows are in between."""
     monkeypatch.setattr(cleaning, "BATCH", 3)
     monkeypatch.setattr(cleaning, "PAGE", 3)
     write(alias, number, job)
@@ -97,9 +97,9 @@ def test_each_lock_is_dealt_with_once(
 @on_each_database
 @on_each_job
 def test_memory_does_not_grow_with_the_number_of_locks(alias: str, job: str) -> None:
-    """All at once they would take some megabytes."""
+    """Read all at once, they would take some megabytes."""
     write(alias, 4_000, job)
-    do(alias, "purge" if job == "clear" else "clear")  # what is imported, and cached, is there
+    do(alias, "purge" if job == "clear" else "clear")  # imports and caches are done
     gc.collect()
     tracemalloc.start()
     try:
@@ -147,9 +147,9 @@ def test_locks_of_a_page_are_returned_in_order() -> None:
     ids=["unknown", "known"],
 )
 def test_postgresql_finds_each_page_by_the_index(statistics: str) -> None:
-    """Also of a table of which nothing is known yet: else each page would read all of it.
+    """Also of a table without statistics: else each page would read all of it.
 
-    What is known of it by chance would be of another test's rows.
+    Any statistics there are would describe another test's rows.
     """
     write("postgresql", 20_000, "purge")
     parameters: dict[str, Any] = {
@@ -172,7 +172,7 @@ def test_postgresql_finds_each_page_by_the_index(statistics: str) -> None:
 @on_each_server
 @on_each_job
 def test_row_that_another_has_locked_is_left_alone(alias: str, job: str) -> None:
-    """It isn't waited for, and the others are dealt with."""
+    """The job doesn't wait for it, and processes the others."""
     write(alias, 3, job)
     with locked_row(alias, "page-00001:edit"):
         assert do(alias, job) == ["page-00000:edit", "page-00002:edit"]
@@ -182,7 +182,7 @@ def test_row_that_another_has_locked_is_left_alone(alias: str, job: str) -> None
 @pytest.mark.needs("mariadb")
 @on_each_job
 def test_mariadb_locks_one_row_at_a_time(job: str) -> None:
-    """Looking for several it would lock the others of a small table, too."""
+    """A statement for several would lock the others of a small table, too."""
     write("mariadb", 3, job)
     with CaptureQueriesContext(connections["mariadb"]) as queries:
         assert len(do("mariadb", job)) == 3
@@ -193,7 +193,7 @@ def test_mariadb_locks_one_row_at_a_time(job: str) -> None:
 @pytest.mark.needs("mariadb")
 @on_each_job
 def test_row_is_waited_for_where_locked_ones_cannot_be_skipped(job: str) -> None:
-    """By MariaDB before 10.6."""
+    """MariaDB before 10.6 has no SKIP LOCKED."""
     write("mariadb", 3, job)
     features = connections["mariadb"].features
     with mock.patch.object(features, "has_select_for_update_skip_locked", False):
@@ -203,7 +203,7 @@ def test_row_is_waited_for_where_locked_ones_cannot_be_skipped(job: str) -> None
 
 @contextmanager
 def meanwhile(alias: str, act: Callable[[], object]) -> Iterator[None]:
-    """Have another thread act after a batch was read and before it is changed."""
+    """Run something in another thread after a batch was read and before it is changed."""
     acts = [act]
 
     def intrude(execute: Any, sql: str, *arguments: Any) -> Any:
@@ -219,7 +219,7 @@ def meanwhile(alias: str, act: Callable[[], object]) -> Iterator[None]:
 @on_each_without_returning
 @on_each_job
 def test_lock_that_a_worker_takes_after_it_was_read_is_left_to_it(alias: str, job: str) -> None:
-    """The rest of the batch is dealt with. On PostgreSQL there is nothing in between."""
+    """The rest of the batch is processed. PostgreSQL reads and changes in one statement."""
     write(alias, 3, job)
     owner = new_owner()
 
@@ -234,7 +234,7 @@ def test_lock_that_a_worker_takes_after_it_was_read_is_left_to_it(alias: str, jo
 
 @on_each_without_returning
 def test_lock_that_is_another_grant_by_now_is_left_alone(alias: str) -> None:
-    """Even if that has expired in its turn: what would be printed is another's."""
+    """Even if that grant has expired, too: the printed holder would be another one."""
     write(alias, 2, "clear")
     row = Lock.objects.using(alias).filter(semaphore="page-00001:edit")
     with meanwhile(alias, lambda: row.update(token=2)):
@@ -245,7 +245,7 @@ def test_lock_that_is_another_grant_by_now_is_left_alone(alias: str) -> None:
 @pytest.mark.once
 @on_each_database
 def test_workers_exclude_each_other_beside_a_purge(alias: str, tmp_path: Path) -> None:
-    """Of every lock as soon as it is free: none is granted twice or lost, and the tokens rise."""
+    """Every lock is purged as soon as it is free: none is granted twice or lost; tokens rise."""
     file = tmp_path / "counter"
     file.write_text("0")
     purging = Workers(2, "purge_on", alias)

@@ -90,7 +90,7 @@ def test_servers_clock_goes_on_within_a_statement(alias: str, sleep: str) -> Non
     assert after - before >= 20_000
 
 
-@pytest.mark.parametrize("alias", DATABASES[:2])  # for want of one, on two that keep zones apart
+@pytest.mark.parametrize("alias", DATABASES[:2])  # stand in for other vendors
 @pytest.mark.usefixtures("locks_around_today")
 def test_other_vendors_clock_is_read_through_django(alias: str) -> None:
     """A database without an expression of its own here is asked for its time."""

@@ -1,4 +1,4 @@
-"""The time that a database has to answer: its packets may vanish without a word."""
+"""The time that a database has to answer: packets may vanish silently."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ def in_time() -> Iterator[None]:
 
 
 def fail_in_time(call: Callable[[], object]) -> LockBackendUnavailable:
-    """Call in another thread what has to fail, and soon; return how."""
+    """Call something that must fail soon, in another thread; return the error."""
     with in_time(), pytest.raises(LockBackendUnavailable) as caught:
         elsewhere(call)
     return caught.value
@@ -59,7 +59,7 @@ def test_drivers_with_limits_of_their_own_keep_them() -> None:
 def test_new_connection_is_not_waited_for_longer_than_the_store_timeout(
     alias: str, store_timeout: StoreTimeout
 ) -> None:
-    """It is accepted, and then hears nothing."""
+    """The connection is accepted, and then gets no answer."""
     with through_proxy(alias) as proxy:
         own.close_own_connections()
         store_timeout(alias, SHORT)
@@ -75,7 +75,7 @@ def test_new_connection_is_not_waited_for_longer_than_the_store_timeout(
 def test_swallowed_statement_is_unavailable_and_the_next_call_works_at_once(
     alias: str, store_timeout: StoreTimeout
 ) -> None:
-    """Not on the other connections, which are dead as well, unnoticed so far."""
+    """It uses none of the other connections, which are dead as well, though unnoticed."""
     with through_proxy(alias) as proxy:
         one, two = pool_of(alias).all
         with used_elsewhere(one):
@@ -87,7 +87,7 @@ def test_swallowed_statement_is_unavailable_and_the_next_call_works_at_once(
             began = time.monotonic()
             error = fail_in_time(lambda: acquire_lock("1234collectPayment", backend=alias))
             assert time.monotonic() - began >= SHORT
-            # The drivers count whole seconds, and say something else.
+            # These drivers count whole seconds, and have other messages.
             assert f"no answer in {SHORT} seconds" in str(error)
             fail_in_time(lambda: acquire_lock("1234collectPayment", backend=alias, timeout=0.1))
         store_timeout(alias, LONG)
@@ -133,7 +133,7 @@ def test_stopped_server_is_unavailable(
 def test_connections_in_use_are_waited_for_within_the_time(
     alias: str, store_timeout: StoreTimeout
 ) -> None:
-    """Nothing was sent: they are as good as before."""
+    """Nothing was sent, so the connections stay usable."""
     one, two = pool_of(alias).all
     for busy in ([], [one]):
         with ExitStack() as stack:
@@ -155,7 +155,7 @@ def test_connections_in_use_are_waited_for_within_the_time(
 def test_loss_is_reported_at_the_end_of_the_ttl(
     alias: str, lost: dict[Lease, str], store_timeout: StoreTimeout
 ) -> None:
-    """Whatever a renewal waits for: this one does for much longer."""
+    """The loss doesn't wait for the renewal, which takes much longer here."""
     store_timeout(alias, LONG)
     with through_proxy(alias) as proxy:
         leases = [acquire(alias, f"for {ttl} s", ttl=ttl) for ttl in (0.3, 0.5, 0.7)]

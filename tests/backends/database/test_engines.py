@@ -1,4 +1,4 @@
-"""Databases whose engine isn't Django's own, or whose settings can't be copied."""
+"""Databases with an engine that isn't Django's own, or with settings that can't be copied."""
 
 import ssl
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ Engine = Callable[..., AbstractContextManager[None]]
 
 @pytest.fixture
 def engine() -> Engine:
-    """Return what lets this thread's connection, and those of the locks, be the engine's."""
+    """Return a function that makes this thread's and the locks' connections use the engine."""
 
     @contextmanager
     def use(**options: object) -> Iterator[None]:
@@ -42,7 +42,7 @@ def engine() -> Engine:
     return use
 
 
-def test_commit_is_guarded_though_the_engine_tells_no_isolation_level(engine: Engine) -> None:
+def test_commit_is_guarded_though_the_engine_has_no_isolation_level(engine: Engine) -> None:
     """It has none of the attributes that Django's sets when it connects."""
     with engine():
         with distributed_lock("1234collectPayment", backend=ALIAS), transaction.atomic(using=ALIAS):
@@ -66,7 +66,7 @@ def test_transaction_with_a_snapshot_is_recognised_in_any_engine(engine: Engine)
             transaction.atomic(using=ALIAS),
         ):
             Counter.objects.using(ALIAS).create()
-            lease.renew()  # its row is locked by no such transaction then
+            lease.renew()  # then no such transaction locks its row
         assert Counter.objects.using(ALIAS).count() == 1
         with transaction.atomic(using=ALIAS):
             Counter.objects.using(ALIAS).count()
@@ -75,14 +75,14 @@ def test_transaction_with_a_snapshot_is_recognised_in_any_engine(engine: Engine)
 
 
 def test_settings_need_not_be_copyable(engine: Engine) -> None:
-    """An SSLContext isn't, as others have in their OPTIONS."""
+    """An SSLContext in OPTIONS isn't, for example."""
     with engine(ssl_context=ssl.create_default_context()):
         assert acquire(ALIAS).release()
 
 
 @pytest.mark.needs("mariadb")
-def test_isolation_level_is_asked_for_where_the_engine_tells_none() -> None:
-    """One that makes the parameters of its connections by itself."""
+def test_isolation_level_is_queried_where_the_engine_has_none() -> None:
+    """This engine makes its connection parameters by itself."""
     connection = connections["mariadb"]
     with transaction.atomic(using="mariadb"):
         with mock.patch.dict(vars(connection)):

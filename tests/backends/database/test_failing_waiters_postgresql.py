@@ -1,4 +1,4 @@
-"""Waiters on PostgreSQL that die or are cut off, and holders that do: others wait on."""
+"""Waiters and holders on PostgreSQL that die or are cut off: others keep waiting."""
 
 import asyncio
 import signal
@@ -31,7 +31,7 @@ from tests.support.postgresql_waiters import (
     wait_by_hand,
     waiters,
 )
-from tests.support.processes import Workers, strike
+from tests.support.processes import Workers, send_and_wait
 from tests.support.servers import Server
 
 pytestmark = [
@@ -43,25 +43,25 @@ pytestmark = [
 
 
 def test_dead_process_costs_a_second_however_many_waiters_it_had(only_woken: None) -> None:
-    """It was killed before the release: its waiters are thought to live for a moment."""
+    """It was killed before the release: its waiters count as alive for a moment."""
     lease = acquire(ALIAS)
     with Workers(1, "stand_in_line", ALIAS, "20") as workers, Line() as line:
         until_waiting(20)
         waiting = line.join()
         [process] = workers.processes
-        strike(process, signal.SIGKILL)
+        send_and_wait(process, signal.SIGKILL)
         assert lease.release()
         assert granted(waiting).release()
         until(lambda: waiters() == 0)
 
 
 def test_stopped_process_is_passed_over_and_goes_on_later(only_woken: None) -> None:
-    """What it was offered is taken from it again; its waiters get the lock when they can."""
+    """Its offer expires; its waiters get the lock when they run again."""
     lease = acquire(ALIAS)
     with Workers(1, "stand_in_line", ALIAS, "5") as workers, Line() as line:
         until_waiting(5)
         [process] = workers.processes
-        strike(process, signal.SIGSTOP)
+        send_and_wait(process, signal.SIGSTOP)
         try:
             waiting = line.join()
             assert lease.release()
@@ -74,14 +74,14 @@ def test_stopped_process_is_passed_over_and_goes_on_later(only_woken: None) -> N
     assert min(tokens) > (later.token or 0)
 
 
-def test_who_is_killed_when_it_is_offered_the_lock_costs_a_second(only_woken: None) -> None:
-    """The offer ends by itself, and the next one gets the lock."""
+def test_waiter_killed_after_an_offer_costs_a_second(only_woken: None) -> None:
+    """The offer expires, and the next waiter gets the lock."""
     lease = acquire(ALIAS)
     with Workers(1, "stand_in_line", ALIAS, "1") as workers, Line() as line:
         until_waiting(1)
         waiting = line.join()
         [process] = workers.processes
-        strike(process, signal.SIGSTOP)
+        send_and_wait(process, signal.SIGSTOP)
         assert lease.release()
         process.send_signal(signal.SIGKILL)
         assert granted(waiting).release()
@@ -89,7 +89,7 @@ def test_who_is_killed_when_it_is_offered_the_lock_costs_a_second(only_woken: No
 
 @pytest.mark.usefixtures("long_offers")
 def test_lock_of_dead_holder_is_handed_on_when_its_ttl_ends(only_woken: None) -> None:
-    """To the first waiter, which is woken."""
+    """The first waiter gets it, and is woken."""
     acquire(ALIAS, renew=False)
     with Line() as line:
         first, second = line.join(), line.join()
@@ -103,8 +103,8 @@ def test_lock_of_dead_holder_is_handed_on_when_its_ttl_ends(only_woken: None) ->
 
 
 @pytest.mark.parametrize("sqlstate", ["40001", "08006"])
-def test_release_past_the_dead_is_done_though_they_stay(sqlstate: str) -> None:
-    """Another removes them at the same time, or the connection is cut."""
+def test_release_succeeds_though_dead_waiters_cannot_be_removed(sqlstate: str) -> None:
+    """Another process removes them at the same time, or the connection is cut."""
 
     class Failure(Exception):
         pass
@@ -125,7 +125,7 @@ def test_release_past_the_dead_is_done_though_they_stay(sqlstate: str) -> None:
 def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, can_join: bool
 ) -> None:
-    """Its thread joins all the same, if it can, and leaves again."""
+    """Its thread may still join, and then leaves again."""
     joining, may_go_on = threading.Event(), threading.Event()
     join = QueuedPlace.join
 
@@ -151,7 +151,7 @@ def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
 
 
 def test_waiters_whose_rows_are_gone_join_again(only_woken: None) -> None:
-    """As after a crash of the server, or if they were taken for dead."""
+    """As after a crash of the server, or if they counted as dead."""
     lease = acquire(ALIAS)
     with Line() as line:
         waiting = line.join()
@@ -162,7 +162,7 @@ def test_waiters_whose_rows_are_gone_join_again(only_woken: None) -> None:
 
 
 def test_waiters_learn_that_the_server_is_down(servers: dict[str, Server]) -> None:
-    """And wait as before when it is there again."""
+    """They wait as before when it is back."""
     lease = acquire(ALIAS)
     with Line() as line:
         waiting = line.join()
@@ -179,10 +179,10 @@ def test_waiters_learn_that_the_server_is_down(servers: dict[str, Server]) -> No
 
 
 @pytest.mark.parametrize("what", ["join", "leave"])
-def test_row_of_who_waits_no_more_keeps_nobody_out(
+def test_row_of_an_abandoned_wait_keeps_nobody_out(
     what: str, only_woken: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though its process lives: the joining was interrupted, or the leaving failed."""
+    """Even if its process is alive: joining was interrupted, or leaving failed."""
     monkeypatch.setattr(listening, "SWEEPING", 0.1)
     lease, other = acquire(ALIAS), acquire(ALIAS, "waited for as well")
     do = getattr(PostgreSQLStatements, what)
@@ -196,7 +196,7 @@ def test_row_of_who_waits_no_more_keeps_nobody_out(
     with Line() as line:
         waiting = line.join("waited for as well")
         with mock.patch.object(PostgreSQLStatements, what, fail):
-            for _ in range(2):  # to the first one it is handed over
+            for _ in range(2):  # it is handed to the first one
                 with suppress(Interrupted):
                     assert (
                         elsewhere(
@@ -213,7 +213,7 @@ def test_row_of_who_waits_no_more_keeps_nobody_out(
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_joining_is_tried_again_when_the_reply_is_lost(when: str) -> None:
-    """Whether it was carried out or not: the connection may have been idle, and cut."""
+    """Whether or not the server did it: the connection may have been idle, and cut."""
     lease = acquire(ALIAS)
     join, calls = PostgreSQLStatements.join, []
 
@@ -234,8 +234,8 @@ def test_joining_is_tried_again_when_the_reply_is_lost(when: str) -> None:
 
 
 @pytest.mark.usefixtures("long_offers")
-def test_who_is_offered_the_lock_while_it_joins_again_takes_it() -> None:
-    """It doesn't wait for itself."""
+def test_waiter_offered_the_lock_while_it_rejoins_takes_it() -> None:
+    """It doesn't wait for its own offer."""
     lease = acquire(ALIAS)
     join = PostgreSQLStatements.join
 
@@ -254,7 +254,7 @@ def test_who_is_offered_the_lock_while_it_joins_again_takes_it() -> None:
 
 
 def test_joining_that_the_server_refuses_is_not_tried_again() -> None:
-    """As a try isn't: it was not sent, or there is no such table."""
+    """As with a try: the request was not sent, or the table is missing."""
     with mock.patch.object(PostgreSQLStatements, "join", side_effect=ProgrammingError) as join:
         with pytest.raises(LockBackendUnavailable):
             wait_by_hand()

@@ -1,4 +1,4 @@
-"""Faults between a worker and its database, and what a user's own tests do to it."""
+"""Faults between a worker and its database."""
 
 import pytest
 from django.db import connections
@@ -27,7 +27,7 @@ def test_lost_reply_of_a_grant_finds_the_grant(alias: str) -> None:
 
 
 @on_each_server
-def test_two_lost_replies_give_the_grant_back(alias: str) -> None:
+def test_grant_is_released_after_two_lost_replies(alias: str) -> None:
     """Unavailable, and the semaphore is free at once."""
     with through_proxy(alias) as proxy:
         proxy.lose_replies(b"lost reply", 2)
@@ -51,7 +51,7 @@ def test_owner_is_on_no_error_page(alias: str) -> None:
 
 @on_each_server
 def test_lost_reply_of_a_release_is_a_release(alias: str) -> None:
-    """The second request finds nothing to release; that is not taken for a loss."""
+    """The second request finds nothing to release; that does not count as a loss."""
     with through_proxy(alias) as proxy:
         lease = acquire_lock("lost reply", backend=alias)
         assert lease is not None

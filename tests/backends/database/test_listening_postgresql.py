@@ -1,4 +1,4 @@
-"""How a process hears on PostgreSQL that it is its waiters' turn, and what if it doesn't."""
+"""How a process is notified on PostgreSQL of its waiters' offers, and what if it is not."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -43,8 +43,10 @@ pytestmark = [
 ]
 
 
-def test_nobody_waits_until_the_process_hears(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits for less is told so in time, and who is offered the lock finds that by itself."""
+def test_timeout_includes_the_time_until_the_process_listens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A short wait ends on time; a longer one finds its offer without a notification."""
     may_listen = threading.Event()
     in_time: list[bool] = []
     listen = PostgreSQLStatements.listen
@@ -81,8 +83,10 @@ def test_lost_notification_costs_little(only_woken: None, monkeypatch: pytest.Mo
         assert granted(waiting).release()
 
 
-def test_notifications_of_nobody_mean_nothing(only_woken: None, listened: list[int]) -> None:
-    """Of a waiter that has left, say; who waits is woken as ever."""
+def test_notification_for_an_unknown_waiter_is_ignored(
+    only_woken: None, listened: list[int]
+) -> None:
+    """The waiter may have left. Those that wait are woken as usual."""
     lease = acquire(ALIAS)
     with Line() as line:
         waiting = line.join()
@@ -96,7 +100,7 @@ def test_notifications_of_nobody_mean_nothing(only_woken: None, listened: list[i
 
 
 def test_session_that_is_gone_is_replaced(only_woken: None, listened: list[int]) -> None:
-    """Who waits goes on waiting, and is woken: as after a restart of the server."""
+    """Waiters keep waiting, and are woken: as after a restart of the server."""
     lease = acquire(ALIAS)
     with Line() as line:
         waiting = line.join()
@@ -107,7 +111,7 @@ def test_session_that_is_gone_is_replaced(only_woken: None, listened: list[int])
 
 
 class RowIsLocked(Exception):
-    """What the driver raises if another transaction has the lock's row."""
+    """The driver's error if another transaction has locked the row."""
 
     sqlstate = "55P03"
 
@@ -117,7 +121,7 @@ class RowIsLocked(Exception):
 def test_listener_goes_on_after_an_error(
     error: type[Exception], sessions: int, only_woken: None, listened: list[int]
 ) -> None:
-    """On the same session if it was a locked row, which is tried again at the next time."""
+    """After a locked row it keeps its session, and tries again the next time."""
     acquire(ALIAS, renew=False)
     offer_free, errors = PostgreSQLStatements.offer_free, [error()]
 
@@ -138,7 +142,7 @@ def test_listener_goes_on_after_an_error(
 
 
 def test_without_threads_nobody_joins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As under uWSGI without --enable-threads, or when there are too many."""
+    """As under uWSGI without --enable-threads, or at the limit of threads."""
     monkeypatch.setattr(daemons, "lacks_threads", lambda: True)
     assert store().join("1234collectPayment", new_owner(), "", lambda: None) is None
     monkeypatch.setattr(daemons, "lacks_threads", lambda: False)
@@ -150,7 +154,7 @@ def test_without_threads_nobody_joins(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_connection_is_closed_when_nobody_has_waited_for_a_while(
     listened: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And opened again for the next waiter; until then the same one serves all."""
+    """The next waiter opens another; until then one connection serves all waiters."""
     monkeypatch.setattr(life_cycle, "IDLE", 600.0)
     lease = acquire(ALIAS)
     with Line() as line:
@@ -172,7 +176,7 @@ def test_connection_is_closed_when_nobody_has_waited_for_a_while(
 
 
 def test_connection_is_closed_before_a_test_database_is_dropped() -> None:
-    """PostgreSQL drops none that has sessions."""
+    """PostgreSQL drops no database that has sessions."""
     with another_database(ALIAS):
         acquire(ALIAS)
         place, _, _ = wait_by_hand()
@@ -183,7 +187,7 @@ def test_connection_is_closed_before_a_test_database_is_dropped() -> None:
 
 
 def test_forked_child_has_a_listener_of_its_own() -> None:
-    """And the parent's waiters are woken as before."""
+    """The parent's waiters are woken as before."""
     lease = acquire(ALIAS)
     with Line() as line:
         waiting = line.join()
@@ -204,7 +208,7 @@ def test_forked_child_has_a_listener_of_its_own() -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leases that are lost are never released."""
+    """Lost leases are never released, so their entries must not pile up."""
     monkeypatch.setattr(places, "MANY", 1)
     monkeypatch.setattr(process_queue, "MOST_HANDOVERS", 1)
     for name in ("first", "second"):

@@ -39,7 +39,7 @@ STORES = [
 
 @contextmanager
 def missing(table: str, using: str) -> Iterator[None]:
-    """Have no such table in the block, for connections that have seen it and for new ones."""
+    """Hide the table in the block, from open and from new connections."""
     with connections[using].cursor() as cursor:
         cursor.execute(f"ALTER TABLE {table} RENAME TO elsewhere")
         try:
@@ -53,7 +53,7 @@ def missing(table: str, using: str) -> Iterator[None]:
 def test_missing_table_is_unavailable_until_it_is_migrated(
     alias: str, using: str, is_known: bool
 ) -> None:
-    """Whatever asks for it, and however: the message has its name, and what to run."""
+    """The message names the table and the command to run, whatever call needs it."""
     store = lock_backends[alias]
     lease = acquire(alias, "held before")
     if not is_known:
@@ -95,7 +95,7 @@ def test_missing_table_is_unavailable_until_it_is_migrated(
 @pytest.mark.needs("postgresql")
 @pytest.mark.parametrize("table", ["django_distlock_lockwaiter", "django_distlock_waitingprocess"])
 def test_missing_queue_is_unavailable_until_it_is_migrated(table: str) -> None:
-    """On PostgreSQL waiters have tables, too."""
+    """PostgreSQL has tables for waiters, too."""
     message = rf": .*{table}.*; run manage.py migrate --database postgresql\.$"
     own.close_own_connections()
     with missing(table, "postgresql"), pytest.raises(LockBackendUnavailable, match=message):
@@ -109,7 +109,7 @@ def test_missing_queue_is_unavailable_until_it_is_migrated(table: str) -> None:
         ("microsoft", "('42S02', \"[42S02] [Microsoft] Invalid object name 'distlock'. (208)\")"),
     ],
 )
-def test_missing_table_is_known_by_other_databases_words(vendor: str, text: str) -> None:
-    """Those through the ORM that have no server here."""
+def test_missing_table_is_recognized_in_other_databases_errors(vendor: str, text: str) -> None:
+    """Databases that are used through the ORM, and have no server here."""
     assert is_missing_table(vendor, DatabaseError(text))
     assert not is_missing_table(vendor, DatabaseError("ORA-00054: resource busy"))

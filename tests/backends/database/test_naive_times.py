@@ -30,8 +30,8 @@ def without_zones(settings: Any) -> None:
 
 
 @on_each_database
-def test_now_is_the_time_that_django_calls_so(alias: str) -> None:
-    """What issue 17 did."""
+def test_now_is_djangos_now(alias: str) -> None:
+    """As in issue 17."""
     now = timezone.now()
     assert now.tzinfo is None
     make_lock(alias, "held", owner="x", expires_at=now + HOUR)

@@ -37,7 +37,7 @@ pytestmark = committed
 
 @on_each_server
 def test_grant_inside_a_transaction_is_visible_at_once(alias: str) -> None:
-    """And the refused one does not wait for it (peer defect 6)."""
+    """The refused try does not wait for the transaction (peer defect 6)."""
     with transaction.atomic(using=alias):
         acquire(alias)
         with another_session(alias) as other, other.cursor() as cursor:
@@ -48,7 +48,7 @@ def test_grant_inside_a_transaction_is_visible_at_once(alias: str) -> None:
 
 @on_each_server
 def test_rollback_does_not_erase_a_grant(alias: str) -> None:
-    """The owner keeps the lock."""
+    """The lock stays held."""
     with pytest.raises(ZeroDivisionError), transaction.atomic(using=alias):
         lease = acquire(alias)
         raise ZeroDivisionError
@@ -87,7 +87,7 @@ def test_database_error_inside_a_block_releases_the_lock(alias: str) -> None:
 
 @on_each_server
 def test_forked_child_has_connections_of_its_own(alias: str) -> None:
-    """And leaves the parent's alone."""
+    """It leaves the parent's connections alone."""
     lease = acquire(alias)
 
     def work_in_child() -> None:
@@ -167,7 +167,7 @@ def test_statements_are_prepared_unless_a_pooler_may_forget_them(behind_pooler: 
 @on_each_server
 @pytest.mark.parametrize("max_age", [0, None])
 def test_own_connections_outlast_the_requests(alias: str, max_age: int | None) -> None:
-    """Whether the caller's are persistent or not: each acquisition by a new one would be slow."""
+    """Even if the caller's don't: a new connection for each acquisition would be slow."""
     own.close_own_connections()
     persistent = mock.patch.dict(connections.settings[alias], CONN_MAX_AGE=max_age)
     with persistent, noting_connections(alias) as made:
@@ -226,7 +226,7 @@ def test_connection_in_use_is_not_closed_by_another_thread(alias: str) -> None:
 
 
 @on_each_server
-def test_routers_do_not_lead_locks_astray(alias: str, settings: Any) -> None:
+def test_routers_do_not_move_locks(alias: str, settings: Any) -> None:
     """The option `using` says where they are."""
     settings.DATABASE_ROUTERS = [Elsewhere()]
     assert acquire(alias)
@@ -238,7 +238,7 @@ def test_routers_do_not_lead_locks_astray(alias: str, settings: Any) -> None:
 @pytest.mark.once
 @pytest.mark.needs("postgresql")
 def test_replica_is_refused() -> None:
-    """It can't keep a lock, whatever it has copied: that is "down", not "busy"."""
+    """It can't keep a lock, whatever rows it has: that is "down", not "busy"."""
     entry = connections.settings["postgresql"]
     options = entry["OPTIONS"] | {"options": "-c default_transaction_read_only=on"}
     acquire("postgresql", "held elsewhere")
@@ -252,7 +252,7 @@ def test_replica_is_refused() -> None:
 
 @on_each_server
 def test_interrupted_call_leaves_its_connection_to_others(alias: str) -> None:
-    """Opened anew, since it may be in the midst of an answer."""
+    """It is opened again, since an answer may still be on its way."""
     acquire(alias).release()
     pool = pool_of(alias)
     before = own_statements(alias)
@@ -267,7 +267,7 @@ def test_interrupted_call_leaves_its_connection_to_others(alias: str) -> None:
 
 @on_each_server
 def test_connection_that_could_not_be_prepared_is_closed(alias: str) -> None:
-    """Not when the garbage is collected."""
+    """At once, and not by the garbage collector."""
     own.close_own_connections()
     before = sessions(alias)
     with mock.patch.object(Statements, "use", side_effect=DatabaseError("no")):

@@ -34,7 +34,7 @@ pytestmark = [
 def test_late_probe_is_repeated_soon_and_then_less_and_less_often(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Until it is a few minutes: one process may have been busy, or be behind a pooler."""
+    """Up to every few minutes: the process may have been busy, or be behind a pooler."""
     listener = listening.Listener(
         listening.Database(ALIAS, ("name", "host", 5432), DatabaseBackend.statements, 2, 2)
     )
@@ -49,10 +49,10 @@ def test_late_probe_is_repeated_soon_and_then_less_and_less_often(
     assert listener.suspend() == 1
 
 
-def test_who_waits_is_woken_after_a_late_probe(
+def test_waiter_is_woken_after_a_late_probe(
     only_woken: None, listened: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process hears though it was thought not to."""
+    """The process receives notifications, though it seemed not to."""
     monkeypatch.setattr(listening.Listener, "suspensions", (0.01,))
     monkeypatch.setattr(listening, "PROBING", 0.1)
     notify, late = PostgreSQLStatements.notify, [True]
@@ -76,7 +76,7 @@ def test_who_waits_is_woken_after_a_late_probe(
 def test_probe_over_a_connection_that_was_cut_has_it_replaced(
     only_woken: None, listened: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is tried again with another one."""
+    """The probe is repeated over another connection."""
     cut: list[int] = []
     notify = PostgreSQLStatements.notify
 
@@ -99,14 +99,14 @@ def test_probe_over_a_connection_that_was_cut_has_it_replaced(
 
 @pytest.mark.needs("pgbouncer")
 @pytest.mark.parametrize("told", [True, False])
-def test_behind_a_pooler_waiters_try_again_and_again(
+def test_waiters_behind_a_pooler_poll(
     told: bool, listened: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it was told by DISABLE_SERVER_SIDE_CURSORS, or notices that it hears nothing."""
+    """The process knows by DISABLE_SERVER_SIDE_CURSORS, or notices missing notifications."""
     monkeypatch.setattr(listening, "PROBING", 0.2)
     monkeypatch.setattr(listening.Listener, "suspensions", (600.0,))
     monkeypatch.setattr(own, "can_prepare", lambda settings: False)
-    # Of the session that was heard on: another one would be noticed, too.
+    # Notifications of the session that listens: another session would be noticed, too.
     vouched = lambda *_: [(listened[-1], None, None, None)]  # noqa: E731 - it may be asked, or not
     monkeypatch.setattr(PostgreSQLStatements, "heartbeat", vouched)
     with behind_pgbouncer(DISABLE_SERVER_SIDE_CURSORS=told):

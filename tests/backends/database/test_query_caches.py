@@ -1,4 +1,4 @@
-"""What is read of locks when a cache of queries is installed: what is true now."""
+"""Locks are read from the database even if a cache of queries is installed."""
 
 import subprocess
 import sys
@@ -52,7 +52,7 @@ print(len(queries))
 
 
 def test_query_cache_does_not_answer_for_locks(tmp_path: Path) -> None:
-    """What a store sends passes by django-cachalot, so it would never know that it is outdated."""
+    """A store's statements bypass django-cachalot, so its cache would never be invalidated."""
     told = subprocess.run(
         [sys.executable, "-c", CACHALOT, str(tmp_path / "file.sqlite3")],
         cwd=ROOT,
@@ -63,5 +63,5 @@ def test_query_cache_does_not_answer_for_locks(tmp_path: Path) -> None:
         timeout=60,
     )
     nothing, one = "(0, 0, 0, False)", "(1, 1, 1, True)"
-    # And it is at work: of two questions about users it answers one.
+    # The cache works: it answers one of two queries about users.
     assert told.stdout.splitlines() == [nothing, one, nothing, "1"], told.stderr

@@ -39,7 +39,7 @@ def locks_around_now(alias: str) -> Iterator[None]:
 @on_each_database
 @pytest.mark.usefixtures("locks_around_now")
 def test_held_locks_have_an_owner_and_an_unexpired_lease(alias: str) -> None:
-    """Or one without an end."""
+    """The lease may also have no end."""
     assert semaphores_of(Lock.objects.using(alias).held()) == ["held", "held without end"]
 
 
@@ -53,7 +53,7 @@ def test_stale_locks_have_an_owner_and_an_expired_lease(alias: str) -> None:
 @on_each_database
 @pytest.mark.usefixtures("locks_around_now")
 def test_released_locks_have_no_owner(alias: str) -> None:
-    """Whatever their times are."""
+    """Their times don't matter."""
     assert semaphores_of(Lock.objects.using(alias).released()) == [
         "released",
         "released by a fast clock",
@@ -64,7 +64,7 @@ def test_released_locks_have_no_owner(alias: str) -> None:
 @on_each_database
 @pytest.mark.usefixtures("locks_around_now")
 def test_state_is_annotated_as_the_filters_have_it(alias: str) -> None:
-    """Each lock has exactly one state, by the database's time that is given with it."""
+    """Each lock has exactly one state, by the database's time in the same row."""
     locks = Lock.objects.using(alias)
     states = {lock.semaphore: lock.state for lock in locks.with_state()}
     assert states == {
@@ -79,7 +79,7 @@ def test_state_is_annotated_as_the_filters_have_it(alias: str) -> None:
 @on_each_database
 @pytest.mark.usefixtures("locks_around_now")
 def test_mark_released_frees_locks_at_the_databases_time(alias: str) -> None:
-    """The token stays, and the answer says whether there was one."""
+    """The token stays, and the answer says whether a lock was released."""
     locks = Lock.objects.using(alias)
     locks.filter(semaphore="held").update(token=5)
     assert locks.filter(semaphore="held").mark_released() is True

@@ -1,4 +1,4 @@
-"""Rows that are locked for a moment by what isn't a holder: renewals, purges, other tries."""
+"""Rows that are briefly locked by renewals, purges and other tries, not by a holder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LOCK = "SELECT token FROM django_distlock_lock WHERE semaphore = %s FOR UPDATE"
 
 
 def statements(alias: str, connection: BaseDatabaseWrapper) -> Statements:
-    """Return what the store sends, on this connection."""
+    """Return the statements that the store sends on this connection."""
     store = lock_backends[alias]
     assert isinstance(store, DatabaseBackend)
     return store.statements(connection)
@@ -58,7 +58,7 @@ def test_renewal_locks_the_rows_of_its_leases_alone(alias: str) -> None:
 def test_row_that_stays_locked_is_tried_until_the_time_is_over(
     moved_clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call that took all of its time is not made again."""
+    """A call that took all of its time is not repeated."""
     lease = acquire("default", ttl=1000, renew=False)
     store = lock_backends["default"]
     seconds = iter([0.0, 1000.0])
@@ -84,7 +84,7 @@ def long_row_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("long_row_wait")
 @pytest.mark.needs("mariadb")
 def test_row_that_is_locked_for_a_moment_is_asked_for_again() -> None:
-    """As PostgreSQL does by itself: nobody holds the lock."""
+    """PostgreSQL waits by itself: nobody holds the lock."""
     acquire("mariadb").release()
     with another_session("mariadb") as other:
         other.set_autocommit(False)
@@ -99,7 +99,7 @@ def test_row_that_is_locked_for_a_moment_is_asked_for_again() -> None:
 @pytest.mark.usefixtures("long_row_wait")
 @pytest.mark.needs("mariadb")
 def test_free_lock_is_granted_while_others_are_renewed_and_purged() -> None:
-    """Each time of many: without another try it was refused once in a hundred times."""
+    """Always: without another try, one in a hundred was refused."""
     store = lock_backends["mariadb"]
     renewing, purging = Workers(2, "renew_on", "mariadb", "2"), Workers(1, "purge_on", "mariadb")
     with renewing, purging:
@@ -126,7 +126,7 @@ SERIALIZABLE = {"options": "-c default_transaction_isolation=serializable"}
 def test_sessions_are_read_committed_unless_a_pooler_lends_them_to_others(
     behind_pooler: bool, level: str
 ) -> None:
-    """Code there may rely on the default isolation level."""
+    """The other users of a pooled session may rely on the default isolation level."""
     settings: dict[str, Any] = connections.settings["postgresql"]
     own.close_own_connections()
     options = settings["OPTIONS"] | SERIALIZABLE

@@ -1,4 +1,4 @@
-"""What PostgreSQL shows of all sessions' statements: to monitoring, which may release no lock."""
+"""PostgreSQL shows statements to monitoring users, who must not be able to release locks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [committed, pytest.mark.needs("postgresql")]
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Return what pg_stat_activity had of all sessions after each statement of the locks'."""
+    """Collect pg_stat_activity of all sessions after each statement about locks."""
     queries: list[str] = []
     settings = connections[ALIAS].settings_dict
     place = {"host": settings["HOST"], "port": settings["PORT"], "user": settings["USER"]}
@@ -47,7 +47,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 @pytest.mark.needs("pgbouncer")
 @pytest.mark.parametrize("pooled", [False, True])
 def test_no_owner_is_in_a_statement_that_monitoring_sees(pooled: bool, shown: list[str]) -> None:
-    """Neither on the locks' own connections nor on the user's; nor behind a pooler."""
+    """On the locks' own connections, on the user's, and behind a pooler."""
     with behind_pgbouncer(DISABLE_SERVER_SIDE_CURSORS=True) if pooled else nullcontext():
         with distributed_lock("1234collectPayment", backend=ALIAS) as lease:
             lock_backends[ALIAS].renew([lease])
@@ -60,7 +60,7 @@ def test_no_owner_is_in_a_statement_that_monitoring_sees(pooled: bool, shown: li
 
 @pytest.mark.usefixtures("fresh_listeners")
 def test_no_owner_of_a_waiter_is_in_a_statement_that_monitoring_sees(shown: list[str]) -> None:
-    """Not when it joins the queue, is handed the lock, or takes it."""
+    """Whether it joins the queue, is handed the lock, or takes it."""
     with Line() as line:
         lease = acquire(ALIAS)
         waiting = line.join()

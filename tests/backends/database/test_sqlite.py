@@ -1,4 +1,4 @@
-"""What a release on SQLite waits for: nothing that its ttl makes needless."""
+"""A release on SQLite waits for the disk only where its ttl doesn't make that needless."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -66,7 +66,7 @@ def test_release_does_not_wait_for_the_disk(sqlite_connection: BaseDatabaseWrapp
 
 @pytest.mark.django_db
 def test_release_without_ttl_waits(sqlite_connection: BaseDatabaseWrapper) -> None:
-    """If it got lost, the lock would stay for ever."""
+    """If the release got lost, the lock would be held for ever."""
     assert levels_set_by_release(sqlite_connection, ttl=None) == []
 
 
@@ -84,7 +84,7 @@ def test_release_waits_where_it_could_do_harm_not_to(
 def test_release_in_a_transaction_leaves_the_commit_alone(
     sqlite_connection: BaseDatabaseWrapper,
 ) -> None:
-    """It is the caller's, who wants it to be durable."""
+    """The commit is the caller's, and has to be durable."""
     assert levels_set_by_release(sqlite_connection, in_transaction=True) == []
     assert level(sqlite_connection) == FULL
 
@@ -165,7 +165,7 @@ def test_interrupted_acquire_leaves_the_file_unlocked(
 
 
 class TracedCursor:
-    """A cursor in an instrument's wrapping, which isn't sqlite3's own class."""
+    """A cursor that an instrument has wrapped, which isn't sqlite3's own class."""
 
     def __init__(self, wrapped: Any) -> None:
         self.wrapped = wrapped

@@ -53,7 +53,7 @@ def sqlite_file(tmp_path: Path, sqlite_options: dict[str, str]) -> Iterator[Base
 
 
 def workers(file: BaseDatabaseWrapper, *command: str) -> Workers:
-    """Have a process serve a request from the file."""
+    """Start worker processes that serve requests from the file."""
     return Workers(
         1,
         *command,
@@ -63,34 +63,34 @@ def workers(file: BaseDatabaseWrapper, *command: str) -> Workers:
     )
 
 
-def told(worker: Workers) -> Any:
-    """Return what it says next."""
+def next_line(worker: Workers) -> Any:
+    """Return the worker's next line."""
     return json.loads(worker.read(worker.processes[0]))
 
 
 def visit(worker: Workers) -> Any:
-    """Have it send its next request; return the status."""
+    """Make the worker send its next request; return the status."""
     worker.tell()
-    return told(worker)
+    return next_line(worker)
 
 
 @pytest.mark.once
 @in_each_mode
 def test_requests_for_a_held_lock_do_not_harm_the_holder(sqlite_file: BaseDatabaseWrapper) -> None:
-    """The holder reads, works and writes; other requests meanwhile are refused at once, or wait."""
+    """While the holder reads, works and writes, other requests are refused at once, or wait."""
     holder = workers(sqlite_file, "pause_request", VIEW)
     contender = workers(sqlite_file, "visit_when_told", *[VIEW] * (3 + MANY_TRIES))
     waiter = workers(sqlite_file, "visit_when_told", VIEW, WAITING_VIEW)
     with holder, contender, waiter:
-        assert told(holder) == "read"
+        assert next_line(holder) == "read"
         assert [visit(contender) for _ in range(3)] == [409] * 3
         assert visit(waiter) == 409
         waiter.tell()
-        # Meanwhile the waiter tries, too.
+        # The waiter tries, too, in the meantime.
         assert [visit(contender) for _ in range(MANY_TRIES)] == [409] * MANY_TRIES
         holder.tell()
         assert holder.results() == [200]
-        assert told(waiter) == 200
+        assert next_line(waiter) == 200
     # The waiter has read what the holder wrote.
     assert [*Counter.objects.using("file").values_list("value", flat=True)] == [0, 1]
 
@@ -98,7 +98,7 @@ def test_requests_for_a_held_lock_do_not_harm_the_holder(sqlite_file: BaseDataba
 def in_file(
     connection: BaseDatabaseWrapper, backend: type[DatabaseBackend] = DatabaseBackend
 ) -> DatabaseBackend:
-    """Return a store that has the locks there."""
+    """Return a store whose locks are in the file."""
     with mock.patch.dict(connections.settings, file=connection.settings_dict):
         return backend("jobs", using="file")
 
@@ -107,7 +107,7 @@ def in_file(
 def test_force_release_of_what_is_being_listed_waits_for_a_transaction_that_writes(
     sqlite_file: BaseDatabaseWrapper,
 ) -> None:
-    """Also of one of many locks: a list that is half read would keep it from waiting."""
+    """A half-read list of many locks would keep it from waiting."""
     store = in_file(sqlite_file)
     Lock.objects.using("file").bulk_create(
         Lock(semaphore=f"{number:04}", owner="o", token=1, acquired_at=EPOCH)
@@ -138,7 +138,7 @@ def test_force_release_of_what_is_being_listed_waits_for_a_transaction_that_writ
 def test_refused_try_is_a_plain_read(
     sqlite_file: BaseDatabaseWrapper, backend: type[DatabaseBackend]
 ) -> None:
-    """Through the ORM, too, as it is with SQLite before 3.35."""
+    """Through the ORM, too, as with SQLite before 3.35."""
     store = in_file(sqlite_file, backend)
     assert store.acquire("held", "holder", 60, "")
     with closing(sqlite_file.copy()) as writer, writer.cursor() as cursor:
@@ -153,7 +153,7 @@ def test_refused_try_is_a_plain_read(
 def test_try_in_a_transaction_that_cannot_write_now_is_contended_if_the_lock_is_held(
     sqlite_file: BaseDatabaseWrapper,
 ) -> None:
-    """Busy is not down; a lock that is free can't be had, though, and that is not busy."""
+    """Busy is not down. A free lock can't be granted there, and that is not "busy"."""
     store = in_file(sqlite_file)
     assert store.acquire("held", "holder", 60, "")
     with closing(sqlite_file.copy()) as writer, writer.cursor() as cursor:
@@ -166,7 +166,7 @@ def test_try_in_a_transaction_that_cannot_write_now_is_contended_if_the_lock_is_
 
 
 def check(**entry: Any) -> list[checks.CheckMessage]:
-    """Return what is said about locks in a database with these settings."""
+    """Return the check's messages about locks in a database with these settings."""
     connection = connections["default"].copy("file")
     connection.settings_dict |= entry
     connections["file"] = connection
@@ -185,7 +185,7 @@ def check(**entry: Any) -> list[checks.CheckMessage]:
     ],
 )
 def test_modes_in_which_other_locks_do_harm_are_warned_of(entry: dict[str, Any], said: str) -> None:
-    """Locks of others that is: what is above is right in each of them but the last."""
+    """Other locks, that is: the tests above pass in each of these modes but the last."""
     (message,) = check(NAME="site.sqlite3", **entry)
     assert (message.id, message.level) == ("distlock.W007", checks.WARNING)
     assert message.msg.startswith("DISTLOCK['jobs']: the SQLite database 'file' has")
@@ -202,5 +202,5 @@ def test_modes_in_which_other_locks_do_harm_are_warned_of(entry: dict[str, Any],
     ],
 )
 def test_other_modes_have_no_warning(entry: dict[str, Any]) -> None:
-    """Nor has a database in memory, which is one process's."""
+    """Nor has a database in memory, which one process has to itself."""
     assert check(**{"NAME": "site.sqlite3"} | entry) == []

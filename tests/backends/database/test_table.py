@@ -55,7 +55,7 @@ def test_aware_datetime_survives_to_the_microsecond(alias: str, moment: datetime
 
 @on_each_database
 def test_time_may_be_missing(alias: str) -> None:
-    """A lease may have no end."""
+    """A lease may be unlimited."""
     make_lock(alias, "a", acquired_at=None, expires_at=None)
     lock = Lock.objects.using(alias).get(expires_at=None)
     assert (lock.acquired_at, lock.expires_at) == (None, None)
@@ -63,7 +63,7 @@ def test_time_may_be_missing(alias: str) -> None:
 
 @on_each_database
 def test_naive_datetime_is_refused(alias: str) -> None:
-    """Nobody knows which zone it would be in: neither written nor looked for."""
+    """Its zone is unknown, so it is neither written nor looked up."""
     naive = NOW.replace(tzinfo=None)
     with (
         pytest.raises(ValueError, match="expires_at takes an aware datetime"),
@@ -88,7 +88,7 @@ def test_naive_datetime_is_refused(alias: str) -> None:
 def test_field_understands_datetimes_microseconds_and_iso_8601(
     value: Any, moment: datetime | None
 ) -> None:
-    """What the database has, and what fixtures have."""
+    """The forms that databases and fixtures have."""
     assert EpochMicrosecondsField().to_python(value) == moment
 
 
@@ -100,7 +100,7 @@ def test_field_refuses_other_text(text: str) -> None:
 
 
 def test_microseconds_are_exact_over_a_datetimes_whole_range() -> None:
-    """No float comes in between."""
+    """Without a conversion to float."""
     for moment in (datetime.min, datetime.max, datetime(2026, 1, 2, 3, 4, 5, 678901)):  # noqa: DTZ001, DTZ901
         aware = moment.replace(tzinfo=UTC)
         assert to_datetime(to_microseconds(aware)) == aware
@@ -121,7 +121,7 @@ def test_semaphores_are_compared_byte_by_byte(alias: str) -> None:
 
 @on_each_database
 def test_semaphores_are_in_the_order_of_code_points(alias: str) -> None:
-    """As Python has them, whatever the database's language."""
+    """As in Python, whatever the database's language."""
     semaphores = ["Z", "a", "a ", "b", "ä", "\ue000", "\U0001f512"]
     for semaphore in reversed(semaphores):
         make_lock(alias, semaphore)
@@ -256,7 +256,7 @@ def test_dumped_lock_is_loaded_as_released(
 
 @on_each_database
 def test_owner_that_a_fixture_has_is_not_loaded(alias: str, tmp_path: Path) -> None:
-    """Such as one that somebody wrote."""
+    """Such as a fixture written by hand."""
     path = tmp_path / "locks.json"
     fields = {"owner": "x" * 30, "token": 5, "holder": "h", "expires_at": "2100-01-01T00:00:00Z"}
     row = {"model": "django_distlock.lock", "pk": "report", "fields": fields}
@@ -268,7 +268,7 @@ def test_owner_that_a_fixture_has_is_not_loaded(alias: str, tmp_path: Path) -> N
 
 @on_each_database
 def test_waiters_are_not_dumped(alias: str, tmp_path: Path) -> None:
-    """They wait for what is released in the next second, in processes that live now."""
+    """They wait for a release within a second, in processes that run now."""
     process = {"id": 255, "seen_at": NOW}
     WaitingProcess.objects.using(alias).create(**process)
     waiter = LockWaiter(semaphore="report", owner="x" * 30, holder="h", process=255, number=1)

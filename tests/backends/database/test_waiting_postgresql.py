@@ -49,7 +49,7 @@ pytestmark = [
 @pytest.mark.once
 @pytest.mark.usefixtures("long_offers")
 def test_order_is_that_of_joining_across_processes_threads_and_tasks() -> None:
-    """Each that is granted has a greater token than the one before."""
+    """Each grant has a greater token than the one before."""
 
     def wait_in_task() -> int | None:
         async def wait() -> int | None:
@@ -87,7 +87,7 @@ def test_order_is_that_of_joining_across_processes_threads_and_tasks() -> None:
 
 @pytest.mark.usefixtures("long_offers")
 def test_release_wakes_one_waiter_alone(only_woken: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first; the others sleep on."""
+    """The first one; the others keep sleeping."""
     offers: list[int] = []
     offer = QueuedPlace.offer
 
@@ -109,7 +109,7 @@ def test_release_wakes_one_waiter_alone(only_woken: None, monkeypatch: pytest.Mo
 
 
 def test_uncontended_release_is_one_statement_that_notifies_nobody() -> None:
-    """And costs no more than it did."""
+    """So waiting makes other releases no slower."""
     lease = acquire(ALIAS)
     [sent] = statements_sent(ALIAS, lease.release)
     assert "notify" not in sent
@@ -123,7 +123,7 @@ def test_newcomer_does_not_overtake_the_living() -> None:
 
 
 def test_newcomer_does_not_wait_for_the_dead() -> None:
-    """Nor is the lock handed over to them; they are removed, as it were, in passing."""
+    """The lock isn't handed over to dead waiters; a try removes them."""
     another_waits(PAST)
     acquire(ALIAS).release()
     assert Lock.objects.using(ALIAS).get().owner == ""
@@ -144,7 +144,7 @@ def test_min_hold_is_waited_for(only_woken: None) -> None:
 
 @pytest.mark.parametrize("how", ["by force", "as stale"])
 def test_lock_that_is_freed_by_an_operator_is_handed_on(only_woken: None, how: str) -> None:
-    """To the first who waits."""
+    """It goes to the first waiter."""
     lease = acquire(ALIAS)
     with Line() as line:
         waiting = line.join()
@@ -169,7 +169,7 @@ def test_lock_that_is_freed_in_a_transaction_is_handed_on_after_it(only_woken: N
 
 
 def test_stale_locks_can_be_cleared_in_a_transaction() -> None:
-    """It has locked their rows, for which nothing waits meanwhile."""
+    """It has locked their rows, and nothing waits for these until it ends."""
     acquire(ALIAS, renew=False)
     Lock.objects.using(ALIAS).update(expires_at=PAST)
     with transaction.atomic(using=ALIAS):
@@ -178,7 +178,7 @@ def test_stale_locks_can_be_cleared_in_a_transaction() -> None:
 
 
 def test_dry_run_offers_nothing() -> None:
-    """Though somebody waits for the stale lock."""
+    """Even if somebody waits for the stale lock."""
     acquire(ALIAS, renew=False)
     Lock.objects.using(ALIAS).update(expires_at=PAST)
     another_waits(FUTURE)
@@ -189,7 +189,7 @@ def test_dry_run_offers_nothing() -> None:
 
 
 def test_waiter_that_gives_up_leaves_nothing() -> None:
-    """When its time is over, and when its task is cancelled."""
+    """Whether its timeout passes or its task is cancelled."""
     lease = acquire(ALIAS)
     assert (
         elsewhere(lambda: acquire_lock("1234collectPayment", timeout=0.05, backend=ALIAS)) is None
@@ -228,8 +228,8 @@ def test_offer_of_no_use_is_handed_on() -> None:
     assert waiters() == 0
 
 
-def test_who_missed_its_offer_waits_on_where_it_was() -> None:
-    """Before those who joined later."""
+def test_waiter_that_missed_its_offer_keeps_its_place() -> None:
+    """It stays before those that joined later."""
     lease = acquire(ALIAS)
     first, owner, woken = wait_by_hand()
     lease.release()
@@ -244,8 +244,8 @@ def test_who_missed_its_offer_waits_on_where_it_was() -> None:
 
 
 @pytest.mark.usefixtures("long_offers")
-def test_own_try_is_granted_to_the_first_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody offered it, as after a release that overlooked them: it leaves, and has no row."""
+def test_only_the_first_waiter_is_granted_by_its_own_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No release offered it the lock. The waiter then leaves, and has no row."""
     monkeypatch.setattr(PostgreSQLStatements, "offer_free", lambda statements, semaphore: None)
     lease = acquire(ALIAS)
     first, owner, _ = wait_by_hand()
@@ -259,7 +259,7 @@ def test_own_try_is_granted_to_the_first_only(monkeypatch: pytest.MonkeyPatch) -
     lease.release()
 
 
-def test_who_joins_when_the_lock_is_free_tries_at_once(only_woken: None) -> None:
+def test_waiter_that_joins_a_free_lock_tries_at_once(only_woken: None) -> None:
     """It was released between the try and the joining."""
     place, _, woken = wait_by_hand("free")
     assert woken.is_set()
@@ -271,7 +271,7 @@ def test_who_joins_when_the_lock_is_free_tries_at_once(only_woken: None) -> None
 
 
 class OtherStatements(DatabaseBackend):
-    """A site's own way on PostgreSQL, which knows no waiters."""
+    """A site's own statements on PostgreSQL, without a queue."""
 
     @classmethod
     def statements(cls, connection: BaseDatabaseWrapper) -> Statements:
@@ -279,7 +279,7 @@ class OtherStatements(DatabaseBackend):
 
 
 def test_other_statements_know_no_waiters() -> None:
-    """They are asked again and again."""
+    """Waiters poll."""
     store = OtherStatements(ALIAS, using=ALIAS)
     assert store.queues_all
     assert store.join("1234collectPayment", new_owner(), "", lambda: None) is None
@@ -287,7 +287,7 @@ def test_other_statements_know_no_waiters() -> None:
 
 
 def test_other_statements_force_a_release() -> None:
-    """Which hands nothing on."""
+    """It hands the lock to no waiter."""
     store = OtherStatements(ALIAS, using=ALIAS)
     grant = store.acquire("1234collectPayment", new_owner(), 60, "")
     assert grant is not None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def emptied(request: pytest.FixtureRequest, settings: Any) -> Iterator[None]:
-    """Leave nothing to the next test on the servers that this one needs, and no connection open."""
+    """Empty the servers that this test needs, and close its connections."""
     yield
     needed = {name for marker in request.node.iter_markers("needs") for name in marker.args}
     for alias in needed & {*settings.CACHES}:
@@ -30,7 +30,7 @@ def emptied(request: pytest.FixtureRequest, settings: Any) -> Iterator[None]:
 
 @pytest.fixture
 def spare_memcached(memcached_server: Server, alias: str) -> Iterator[Server]:
-    """Let the store be at a server that the test may pause, kill and start again; it is empty."""
+    """Use an empty server that the test may pause, kill and start again."""
     with leading_to(memcached_server.port, alias):
         assert ask(alias, "flush_all") == ["OK"]
         yield memcached_server
@@ -38,9 +38,9 @@ def spare_memcached(memcached_server: Server, alias: str) -> Iterator[Server]:
 
 @pytest.fixture
 def stores_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return the time that leases and stores see, to be changed.
+    """Return the clock of leases and stores, which the test moves.
 
-    It begins about now, since the thread that renews is there before and after it.
+    It begins about now, since the renewing thread runs before and after the test.
     """
     now = [float(round(clocks.monotonic()))]
     monkeypatch.setattr(clocks, "monotonic", lambda: now[0])

@@ -1,4 +1,4 @@
-"""Locks in Memcached: what is kept there, whom it keeps out, and what has no token."""
+"""Locks in Memcached: keys and values, exclusion, and the lack of tokens."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_what_is_stored_is_the_owner(alias: str) -> None:
 
 
 def test_nothing_is_unpickled(alias: str) -> None:
-    """Who can write to the server can't make us run his code."""
+    """Write access to the server must not allow running code here."""
     trap = pickle.dumps(Trap(), 0).decode()
     assert ask(alias, f"set {key_of()} 1 0 {len(trap)}\r\n{trap}") == ["STORED"]
     with mock.patch.object(Trap, "sprung") as sprung:
@@ -54,14 +54,14 @@ def test_nothing_is_unpickled(alias: str) -> None:
 
 
 class Trap:
-    """Is called when it is unpickled."""
+    """An object whose unpickling runs code."""
 
     def __reduce__(self) -> Any:
         return spring, ()
 
     @staticmethod
     def sprung() -> None:
-        """Be seen to be called."""
+        """Record the call."""
 
 
 def spring() -> None:
@@ -69,7 +69,7 @@ def spring() -> None:
 
 
 def test_key_prefix_counts(alias: str) -> None:
-    """Two sites on one server have locks of their own."""
+    """Two sites on one server have separate locks."""
     assert acquire(alias)
     with configured(alias, {"KEY_PREFIX": "site"}):
         assert acquire(alias)
@@ -91,7 +91,7 @@ def test_version_and_key_function_do_not_count(alias: str) -> None:
 def test_processes_that_race_exclude_each_other(alias: str, tmp_path: Path) -> None:
     """Each of 100 fresh keys is granted to one of 4, and they lose no increment of a number.
 
-    They read it from a file and write it back, one at a time.
+    They read the number from a file and write it back, one at a time.
     """
     file = tmp_path / "counter"
     file.write_text("0")
@@ -103,7 +103,7 @@ def test_processes_that_race_exclude_each_other(alias: str, tmp_path: Path) -> N
 
 @pytest.mark.once
 def test_threads_that_hold_in_turn_never_overlap(alias: str) -> None:
-    """Real threads, each with what it needs of connections."""
+    """Real threads, each with its own connections."""
     inside: list[int] = []
 
     def work(number: int) -> None:
@@ -134,7 +134,7 @@ def test_async_calls(alias: str) -> None:
 
 @committed
 def test_fenced_write_is_refused(alias: str) -> None:
-    """It says that the store gives no tokens."""
+    """The error says that the store gives no tokens."""
     invoice = Invoice.objects.create(customer=Customer.objects.create(pk=1234))
     lease = acquire(alias, "1234collectPayment")
     assert lease.token is None
@@ -161,7 +161,7 @@ def test_sequential_blocks_in_one_transaction_have_one_lease(alias: str) -> None
 
 @committed
 def test_loss_between_two_blocks_is_noticed_without_a_token(alias: str) -> None:
-    """Somebody else may have had the lock, and given it back."""
+    """Somebody else may have held the lock, and released it."""
     with pytest.raises(LockLost), transaction.atomic():
         with distributed_lock("1234collectPayment", backend=alias):
             pass

@@ -61,8 +61,8 @@ def test_caches_own_settings_do_not_hide_errors() -> None:
 def test_renewals_at_the_same_time_do_not_lose_the_lease(
     alias: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each replaces what the other has read: it looks again whose it is."""
-    # Each try that fails is a renewal of another thread's: there are no more than 200.
+    """Each replaces the entry that the other has read, so both read the owner again."""
+    # A try fails only because of another thread's renewal: of those there are at most 200.
     monkeypatch.setattr(memcached_clients, "MAX_TRIES", 201)
     lease = acquire(alias)
 
@@ -77,7 +77,7 @@ def test_renewals_at_the_same_time_do_not_lose_the_lease(
 
 @pytest.mark.parametrize("action", ["acquire", "replace"])
 def test_entry_that_was_renewed_meanwhile_is_read_again(action: str) -> None:
-    """It is the owner's still."""
+    """The owner still holds the lock."""
     client = mock.Mock(spec=memcached_clients.Client)
     client.add.return_value = False
     client.read.side_effect = [memcached_clients.Entry("owner", cas) for cas in (1, 2)]
@@ -91,7 +91,7 @@ def test_entry_that_was_renewed_meanwhile_is_read_again(action: str) -> None:
 
 
 def test_entry_that_somebody_keeps_changing_is_no_loss() -> None:
-    """The server is taken for unavailable then."""
+    """The server counts as unavailable then."""
     client = mock.Mock(spec=memcached_clients.Client)
     client.read.return_value = memcached_clients.Entry("owner", 1)
     client.replace.return_value = False
@@ -102,10 +102,10 @@ def test_entry_that_somebody_keeps_changing_is_no_loss() -> None:
 
 
 @on_memcached
-def test_entry_of_before_a_restart_replaces_none_of_after(
+def test_entry_read_before_a_restart_replaces_none_after_it(
     alias: str, spare_memcached: Server
 ) -> None:
-    """They have the same number, but not the same connection."""
+    """Both entries have the same number, but come by different connections."""
     store, key = memcached_store(alias), key_of().encode()
     acquire(alias, "warm up", renew=False).release()
     client = store.server.take_idle()
@@ -128,7 +128,7 @@ def test_entry_of_before_a_restart_replaces_none_of_after(
 
 @on_memcached
 def test_entry_that_is_gone_is_not_replaced(alias: str) -> None:
-    """It has expired since it was read: that is no error."""
+    """It has expired since it was read, which is no error."""
     client = memcached_store(alias).server.new(60)
     assert client.add(b"a", "owner", 60)
     entry = client.read(b"a")
@@ -150,7 +150,7 @@ def connections_to(alias: str) -> int:
 
 @on_memcached
 def test_idle_connections_are_few_and_closed(alias: str, spare_memcached: Server) -> None:
-    """A call takes one of them, and close() closes them."""
+    """A call takes an idle connection, and close() closes them."""
     store = memcached_store(alias)
     for _ in range(5):
         assert acquire(alias, renew=False).release()
@@ -168,7 +168,7 @@ def test_idle_connections_are_few_and_closed(alias: str, spare_memcached: Server
 
 @on_memcached
 def test_interrupted_call_leaves_no_connection_with_its_answer(alias: str) -> None:
-    """The next call would take it for its own."""
+    """The next call would read that answer as its own."""
     store = memcached_store(alias)
     assert acquire(alias).release()
     client = store.server.take_idle()
@@ -181,7 +181,7 @@ def test_interrupted_call_leaves_no_connection_with_its_answer(alias: str) -> No
 
 @on_memcached
 def test_forked_child_has_connections_of_its_own(alias: str) -> None:
-    """And the parent keeps its lease."""
+    """The parent keeps its lease."""
 
     def work() -> None:
         assert acquire_lock("1234collectPayment", backend=alias) is None

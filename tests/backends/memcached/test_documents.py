@@ -36,7 +36,7 @@ def test_documented_settings_work(alias: str, settings: Any) -> None:
 
 
 def test_documented_options_are_the_defaults() -> None:
-    """Those that a site need not give."""
+    """The options that a site may leave out."""
     options = example("memcached.md", "Settings").DISTLOCK["default"]["OPTIONS"]
     known = inspect.signature(MemcachedBackend).parameters
     optional = {
@@ -46,7 +46,7 @@ def test_documented_options_are_the_defaults() -> None:
 
 
 def test_documented_limits_are_the_stores() -> None:
-    """Of the ttl, and of what else isn't possible."""
+    """Of the ttl, and of features that Memcached lacks."""
     shortest, longest = MemcachedBackend.shortest_ttl, MemcachedBackend.longest_ttl
     assert f"A ttl is from {shortest} to {longest} whole seconds" in DOCUMENT
     assert not MemcachedBackend.supports_fencing

@@ -36,7 +36,7 @@ pytestmark = [on_memcached, pytest.mark.once]
 # Restarts
 
 
-def test_restarted_server_has_lost_the_lock_and_the_holder_is_told(
+def test_restarted_server_has_lost_the_lock_and_the_holder_learns_of_it(
     alias: str, spare_memcached: Server, lost: dict[Lease, str]
 ) -> None:
     """Its successor is left alone, though Memcached counts its changes from 1 again."""
@@ -57,7 +57,7 @@ def test_restarted_server_has_lost_the_lock_and_the_holder_is_told(
 
 
 def test_release_finds_the_lock_gone_after_a_restart(alias: str, spare_memcached: Server) -> None:
-    """What is asked on a connection that was cut is asked again on a new one."""
+    """A request on a connection that was cut is repeated on a new one."""
     lease = acquire(alias, renew=False)
     spare_memcached.kill()
     spare_memcached.start()
@@ -68,8 +68,8 @@ def test_release_finds_the_lock_gone_after_a_restart(alias: str, spare_memcached
 # Busy is not down
 
 
-def test_dead_server_is_told_from_a_held_lock(alias: str, spare_memcached: Server) -> None:
-    """Peer defects 3, 16 and 20: it is no None, and nothing waits for it."""
+def test_dead_server_is_not_taken_for_a_held_lock(alias: str, spare_memcached: Server) -> None:
+    """Peer defects 3, 16 and 20: it is an error, not None, and no call waits for it."""
     lease = acquire(alias, renew=False)
     assert acquire_lock("1234collectPayment", backend=alias) is None
     spare_memcached.kill()
@@ -92,7 +92,7 @@ def test_dead_server_is_told_from_a_held_lock(alias: str, spare_memcached: Serve
 def test_hanging_server_is_unavailable_and_loses_no_lease(
     alias: str, spare_memcached: Server
 ) -> None:
-    """On a connection that is open, and on new ones: what isn't known isn't said."""
+    """On an open connection and on new ones: the lease's state is unknown, not lost."""
     lease = acquire(alias, renew=False)
     port = spare_memcached.port
     with leading_to(port, alias, store_timeout=0.3) as hasty:
@@ -112,14 +112,14 @@ def test_hanging_server_is_unavailable_and_loses_no_lease(
 
 
 def answers(store: MemcachedBackend) -> bool:
-    """Tell whether it does, and then has a connection that is open."""
+    """Return whether the server answers; if so, a connection is open."""
     with suppress(LockBackendUnavailable):
         return store.acquire("another", "owner", 60, "") is not None
     return False
 
 
 def test_listener_that_never_answers_is_unavailable(alias: str) -> None:
-    """What was asked first changes nothing: no reply of importance is lost."""
+    """The first request changes nothing, so its reply doesn't matter."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with leading_to(listener.getsockname()[1], alias, store_timeout=0.3) as store:
             assert not answers(store)
@@ -131,7 +131,7 @@ def test_listener_that_never_answers_is_unavailable(alias: str) -> None:
 
 
 def test_server_that_makes_no_sense_is_unavailable(alias: str) -> None:
-    """There is an entry, and there is none: that isn't said to be a held lock."""
+    """It says that the entry exists, and that it doesn't: that is not a held lock."""
     with ScriptedServer(gets=(0, "END\r\n"), add=(0, "NOT_STORED\r\n")) as server:
         with leading_to(server.port, alias) as store:
             with pytest.raises(LockBackendUnavailable, match="10 times") as caught:
@@ -154,7 +154,7 @@ def test_server_that_has_no_memory_left_is_unavailable(alias: str) -> None:
 
 
 def test_lost_reply_of_a_grant_finds_the_grant(alias: str) -> None:
-    """The server has granted, the client was not told: it asks again as the same owner."""
+    """The server has granted, but the reply was lost: the client retries as the same owner."""
     with through_proxy(alias) as proxy:
         assert acquire(alias, "warm up").release()
         proxy.lose_replies(b"add ", 1)
@@ -164,7 +164,7 @@ def test_lost_reply_of_a_grant_finds_the_grant(alias: str) -> None:
         assert lease.release()
 
 
-def test_two_lost_replies_give_the_grant_back(alias: str) -> None:
+def test_grant_is_released_after_two_lost_replies(alias: str) -> None:
     """Unavailable, and the semaphore is free at once."""
     with through_proxy(alias) as proxy:
         proxy.lose_replies(b"add ", 2)
@@ -175,7 +175,7 @@ def test_two_lost_replies_give_the_grant_back(alias: str) -> None:
 
 
 def test_lost_reply_of_a_release_is_a_release(alias: str) -> None:
-    """The second request finds nothing to release, and tells it from a loss."""
+    """The second request finds nothing to release, and that does not count as a loss."""
     with through_proxy(alias) as proxy:
         lease = acquire(alias)
         proxy.lose_replies(b"cas ", 1)
@@ -185,7 +185,7 @@ def test_lost_reply_of_a_release_is_a_release(alias: str) -> None:
 
 
 def test_connection_that_was_cut_is_replaced(alias: str) -> None:
-    """Nobody is told, if it is noticed before anything is changed."""
+    """Silently, if the cut is noticed before anything is changed."""
     with through_proxy(alias) as proxy:
         lease = acquire(alias)
         proxy.lose_requests(b"gets ", 1)

@@ -21,7 +21,7 @@ from tests.support.memcached_stores import (
     memcached_store,
     on_memcached,
 )
-from tests.support.processes import Workers, strike
+from tests.support.processes import Workers, send_and_wait
 from tests.support.scripted_memcached import ScriptedServer
 
 if TYPE_CHECKING:
@@ -69,14 +69,14 @@ def test_hold_that_memcached_cannot_keep_is_refused(alias: str, hold: str) -> No
 @on_memcached
 @pytest.mark.parametrize("ttl", [None, MONTH, MONTH - 1, MONTH - 1.5])
 def test_store_sends_no_date(alias: str, ttl: float | None) -> None:
-    """Whoever calls it past the validation."""
+    """Even if it is called past the validation."""
     with pytest.raises(ValueError, match="can't keep anything for"):
         memcached_store(alias).acquire("1234collectPayment", "owner", ttl, "")
 
 
 @contextmanager
 def granting(alias: str, **arguments: Any) -> Iterator[tuple[Lease, ScriptedServer]]:
-    """Grant a lease that is the holder's from then on."""
+    """Grant a lease whose ttl counts from this moment for the holder."""
     with ScriptedServer(gets=(0, "END\r\n"), add=(0, "STORED\r\n")) as server:
         with leading_to(server.port, alias):
             lease = acquire(alias, renew=False, **arguments)
@@ -118,7 +118,7 @@ def test_renewal_of_what_max_hold_leaves_is_rounded_up(
 
 @on_memcached
 def test_what_min_hold_leaves_is_rounded_up(alias: str, stores_clock: list[float]) -> None:
-    """What is kept then is nobody's."""
+    """During that time nobody holds the lock."""
     with granting(alias, min_hold=5) as (lease, server):
         stores_clock[0] += 1.75
         assert lease.release()
@@ -158,10 +158,10 @@ def test_lock_lives_as_long_as_its_holder_believes(alias: str) -> None:
 def test_lock_lives_as_long_as_its_holder_believes_when_the_servers_clock_skips_a_second(
     alias: str, spare_memcached: Server
 ) -> None:
-    """It shows whole seconds since it was set, each 1.001 seconds: now and then it passes over one.
+    """It shows whole seconds since it was set, each 1.001 seconds: now and then it skips one.
 
-    Here it does so since the server stands still from before it would have set the clock until the
-    next second has begun.
+    Here it skips one because the server is stopped from before it would have set the clock until
+    the next second has begun.
     """
     store = memcached_store(alias)
 
@@ -183,7 +183,7 @@ def test_lock_lives_as_long_as_its_holder_believes_when_the_servers_clock_skips_
 
 @on_memcached
 def test_locks_of_a_fraction_of_a_second_are_free_after_it(alias: str) -> None:
-    """And not before: neither one that is held for no longer, nor one that is kept for as long."""
+    """And not before, whether it is held with a short ttl or kept by min_hold."""
     began = clocks.monotonic()
     lease = acquire(alias, "held", max_hold=0.5, renew=False)
     assert acquire(alias, "kept", min_hold=0.5).release()
@@ -195,13 +195,13 @@ def test_locks_of_a_fraction_of_a_second_are_free_after_it(alias: str) -> None:
 
 @on_memcached
 def test_killed_holders_lock_is_free_after_its_ttl(alias: str) -> None:
-    """And soon, with nobody's help; not before the ttl."""
+    """Soon after the ttl, without anybody's help, and not before."""
     with Workers(1, "hold", alias, "1") as workers:
         before = clocks.monotonic()
         [holder] = workers.processes
         assert json.loads(workers.read(holder)) == [None]
         granted = clocks.monotonic()
-        strike(holder, signal.SIGKILL)
+        send_and_wait(holder, signal.SIGKILL)
         until(lambda: bool(acquire_lock("held", backend=alias)))
     assert clocks.monotonic() - before >= 1
     assert clocks.monotonic() - granted < 30

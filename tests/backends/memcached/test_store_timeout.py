@@ -23,7 +23,7 @@ needs_memcached = pytest.mark.needs("memcached")
 
 
 def test_nothing_is_asked_when_the_time_is_over() -> None:
-    """No client could wait for less than nothing."""
+    """A client can't wait for a negative time."""
     client = mock.Mock(spec=memcached_clients.Client)
     with pytest.raises(TimeoutError):
         memcached_clients.Conversation(client, clocks.monotonic() - 1).read(b"a")
@@ -31,7 +31,7 @@ def test_nothing_is_asked_when_the_time_is_over() -> None:
 
 
 class HangingClient(memcached_clients.Client):
-    """Spends all the time that it is given, by a clock that is set."""
+    """A client that spends all the time it is given, by the test's clock."""
 
     errors = (TimeoutError,)
 
@@ -54,7 +54,7 @@ class HangingClient(memcached_clients.Client):
         return False
 
     def close(self) -> None:
-        """Have nothing to close."""
+        """Do nothing: there is no connection."""
 
 
 @needs_memcached
@@ -62,7 +62,7 @@ class HangingClient(memcached_clients.Client):
 def test_server_has_the_store_timeout(
     idle: bool, stores_clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To connect, to be asked and to answer; nothing is asked twice that may have been done."""
+    """To connect, to be asked and to answer; no request is repeated that may have been done."""
     began = stores_clock[0]
     new = mock.Mock(side_effect=lambda seconds: HangingClient(stores_clock, seconds))
     monkeypatch.setattr(memcached_clients.Server, "new", new)
@@ -82,7 +82,7 @@ def test_server_has_the_store_timeout(
 def test_tries_and_what_undoes_them_have_one_store_timeout(
     idle: bool, stores_clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second try of a call, and the release of what may have been granted."""
+    """The second try of a call and the release of a possible grant share it."""
     began = stores_clock[0]
     new = mock.Mock(side_effect=lambda seconds: HangingClient(stores_clock, seconds))
     monkeypatch.setattr(memcached_clients.Server, "new", new)
@@ -98,7 +98,7 @@ def test_tries_and_what_undoes_them_have_one_store_timeout(
 def test_renewal_at_a_hanging_server_has_one_store_timeout(
     stores_clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For all leases; but each that is answered shows that the server lives."""
+    """For all leases; but each answer shows that the server is alive."""
     began = stores_clock[0]
     client = HangingClient(stores_clock)
     leases = [LeaseClaim(name, new_owner(), 60) for name in "abcdefgh"]

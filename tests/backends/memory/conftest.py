@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def shared_table() -> Iterator[memory.SharedTable]:
-    """Return what the threads share, with no locks of other tests."""
+    """Return the table that all threads share, without other tests' locks."""
     running = memory.shared_table(ALIAS)
     running.reset()
     yield running
@@ -24,14 +24,14 @@ def shared_table() -> Iterator[memory.SharedTable]:
 
 
 @pytest.fixture
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody who waits look by himself: he gets the lock if he is woken, or not at all."""
+def only_when_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep waiters from polling: they get the lock only if they are woken."""
     monkeypatch.setattr(memory.MemoryPlace, "patience", 60)
 
 
 @pytest.fixture
 def table_clock(shared_table: memory.SharedTable) -> TableClock:
-    """Let the table's time pass only when it is told to."""
+    """Stop the table's clock; the test advances it."""
     clock = TableClock()
     shared_table.table = LockTable(monotonic=clock)
     return clock

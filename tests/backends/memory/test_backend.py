@@ -34,7 +34,7 @@ def test_two_aliases_have_different_locks(settings: Any) -> None:
 
 
 def test_forked_child_has_locks_of_its_own() -> None:
-    """None at first; what it does with them is nothing to its parent."""
+    """It starts with none; its locks don't affect its parent."""
 
     def work() -> None:
         assert list(memory_store().held()) == []
@@ -50,8 +50,8 @@ def test_forked_child_has_locks_of_its_own() -> None:
     assert lease.release()
 
 
-def test_clear_takes_all_locks_away(shared_table: memory.SharedTable) -> None:
-    """Who holds one has lost it, and who waits gets it."""
+def test_clear_removes_all_locks(shared_table: memory.SharedTable) -> None:
+    """Holders lose their locks, and waiters get them."""
     lease, other = acquire(ALIAS), acquire(ALIAS, "5678collectPayment", ttl=None)
     memory_store().clear()
     assert not lease.release()
@@ -61,7 +61,7 @@ def test_clear_takes_all_locks_away(shared_table: memory.SharedTable) -> None:
 
 
 def test_system_check_warns_of_other_processes_unless_in_debug(settings: Any) -> None:
-    """A site that is deployed is more than one process, most likely."""
+    """A deployed site usually has more than one process."""
     settings.DEBUG = True
     assert memory_store().check() == []
     settings.DEBUG = False
@@ -75,7 +75,7 @@ def test_system_check_warns_of_other_processes_unless_in_debug(settings: Any) ->
 
 
 def test_held_lists_in_order_by_prefix_and_up_to_a_limit(table_clock: TableClock) -> None:
-    """What has ended is not listed, and doesn't count."""
+    """Ended locks are not listed, and don't count for the limit."""
     store = memory_store()
     for number in (3, 1, 2):
         store.acquire(f"a{number}", "one", 60, f"host {number}")
@@ -94,10 +94,10 @@ def test_held_lists_in_order_by_prefix_and_up_to_a_limit(table_clock: TableClock
     assert endless.expires_at is None
 
 
-def test_force_release_takes_the_lock_from_its_holder_and_wakes_who_waits(
+def test_force_release_takes_the_lock_from_its_holder_and_wakes_the_waiter(
     table_clock: TableClock,
 ) -> None:
-    """If it is his token; who comes later doesn't overtake."""
+    """Only with the holder's token; a newcomer doesn't overtake the waiter."""
     store, woken = memory_store(), list[str]()
     grant = store.acquire("1234collectPayment", "one", 60, "")
     assert grant is not None
@@ -143,7 +143,7 @@ def test_tasks_do_all_that_threads_do(shared_table: memory.SharedTable) -> None:
 def test_lease_is_renewed_in_the_background(
     shared_table: memory.SharedTable, table_clock: TableClock
 ) -> None:
-    """Its ttl begins anew, by the table's clock."""
+    """Each renewal restarts its ttl, by the table's clock."""
     with distributed_lock("1234collectPayment", backend=ALIAS, ttl=60) as lease:
         table_clock.now += 50
         assert shared_table.table.remaining("1234collectPayment") == 10
@@ -162,7 +162,7 @@ def test_lease_that_is_not_renewed_is_lost() -> None:
 
 
 def test_lease_without_a_ttl_has_no_end(shared_table: memory.SharedTable) -> None:
-    """A renewal gives it none."""
+    """A renewal doesn't set one."""
     with distributed_lock("1234collectPayment", backend=ALIAS, ttl=None) as lease:
         lease.renew()
         assert lease.expires_at is None

@@ -1,4 +1,4 @@
-"""What comes between in the memory backend: other threads, signals, finalizers and forks."""
+"""Interruptions of calls to the memory backend: threads, signals, finalizers and forks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Cycle:
-    """What only the garbage collector gets rid of, and gives back a lock."""
+    """An object that only the garbage collector frees, and whose finalizer releases a lock."""
 
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
@@ -37,10 +37,10 @@ class Cycle:
         self.lease.release()
 
 
-def test_lock_can_be_given_back_by_a_finalizer_in_the_midst_of_another_call(
+def test_finalizer_can_release_a_lock_during_another_call(
     shared_table: memory.SharedTable,
 ) -> None:
-    """The garbage collector runs in whatever thread, also in one that is at the table."""
+    """The garbage collector may run in any thread, also in one that uses the table."""
     microseconds = shared_table.table.microseconds
 
     def collect() -> int:
@@ -68,7 +68,7 @@ def test_lock_can_be_given_back_by_a_finalizer_in_the_midst_of_another_call(
 def test_exception_in_a_signal_handler_never_leaves_the_table_locked(
     shared_table: memory.SharedTable,
 ) -> None:
-    """A time limit, say: whatever was under way, the other threads go on."""
+    """As of a time limit: wherever it strikes, the other threads can use the table."""
     store, numbers = memory_store(), count()
 
     def ask(times: int) -> None:
@@ -80,7 +80,7 @@ def test_exception_in_a_signal_handler_never_leaves_the_table_locked(
     for each in range(200):
         sys.settrace(
             lambda *arguments: None
-        )  # the measurement of coverage is not to be interrupted
+        )  # keep the coverage measurement from being interrupted
         with suppress(KeyboardInterrupt):
             signal.setitimer(signal.ITIMER_REAL, 0.0005 + each * 0.000003)
             ask(5000)
@@ -91,10 +91,10 @@ def test_exception_in_a_signal_handler_never_leaves_the_table_locked(
     signal.signal(signal.SIGALRM, earlier)
 
 
-def test_whatever_is_done_is_done_by_one_thread_at_a_time(
+def test_one_thread_at_a_time_uses_the_table(
     shared_table: memory.SharedTable, threads: ThreadPoolExecutor
 ) -> None:
-    """While one is at the table, all others wait; then each has its turn."""
+    """While one thread uses the table, all others wait; then each has its turn."""
     store, (held, other) = memory_store(), (acquire(ALIAS), acquire(ALIAS, "5678collectPayment"))
     place = store.join("1234collectPayment", "waits", "", lambda: None)
     assert held.token is not None
@@ -116,10 +116,10 @@ def test_whatever_is_done_is_done_by_one_thread_at_a_time(
     assert [each.exception() for each in under_way] == [None] * len(calls)
 
 
-def test_child_that_is_forked_while_another_thread_is_at_it_waits_for_nobody(
+def test_child_forked_while_another_thread_uses_the_table_does_not_hang(
     shared_table: memory.SharedTable, threads: ThreadPoolExecutor
 ) -> None:
-    """That thread isn't in the child, and would never let go."""
+    """That thread doesn't exist in the child, so it would never release the table's lock."""
     inside, done = threading.Event(), threading.Event()
 
     def be_at_it() -> None:
@@ -128,7 +128,7 @@ def test_child_that_is_forked_while_another_thread_is_at_it_waits_for_nobody(
             done.wait(30)
 
     def work() -> None:
-        signal.alarm(20)  # or else a failure would take for ever
+        signal.alarm(20)  # otherwise a failure would hang
         assert acquire_lock("1234collectPayment", backend=ALIAS)
         assert release_lock("1234collectPayment", backend=ALIAS)
 

@@ -1,4 +1,4 @@
-"""Who waits for a lock in memory: in line, woken at once, and by whose time."""
+"""Waiting for a lock in memory: order, wake-ups, and time."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 # Order
 
 
-@pytest.mark.usefixtures("unhurried")
+@pytest.mark.usefixtures("only_when_woken")
 def test_threads_are_served_in_the_order_in_which_they_came(
     shared_table: memory.SharedTable, threads: ThreadPoolExecutor
 ) -> None:
-    """Each is handed the lock by the one before, and woken for it at once."""
+    """Each release hands the lock to the next waiter, and wakes it at once."""
     with distributed_lock("1234collectPayment", backend=ALIAS):
         waits = []
         for number in range(20):
@@ -41,11 +41,11 @@ def test_threads_are_served_in_the_order_in_which_they_came(
     assert len(shared_table.table) == 0
 
 
-@pytest.mark.usefixtures("unhurried")
+@pytest.mark.usefixtures("only_when_woken")
 def test_tasks_are_served_in_the_order_in_which_they_came_without_a_thread(
     shared_table: memory.SharedTable,
 ) -> None:
-    """Whatever they do with the lock is done in their event loop."""
+    """All their calls to the store run in their event loop."""
     order: list[int] = []
 
     async def take_turn(number: int) -> None:
@@ -68,11 +68,11 @@ def test_tasks_are_served_in_the_order_in_which_they_came_without_a_thread(
     assert len(shared_table.table) == 0
 
 
-@pytest.mark.usefixtures("unhurried")
-def test_threads_and_tasks_stand_in_one_line(
+@pytest.mark.usefixtures("only_when_woken")
+def test_threads_and_tasks_share_one_queue(
     shared_table: memory.SharedTable, threads: ThreadPoolExecutor
 ) -> None:
-    """And wake each other."""
+    """They wake each other, too."""
     order: list[str] = []
 
     def take_in_thread() -> None:
@@ -99,7 +99,7 @@ def test_counter_is_exact_though_many_threads_race(threads: ThreadPoolExecutor) 
 
     def add() -> None:
         seen = total[0]
-        time.sleep(0)  # so that others come in between if they can
+        time.sleep(0)  # so that other threads can interfere if exclusion fails
         total[0] = seen + 1
 
     def in_thread(timeout: float) -> None:
@@ -126,11 +126,11 @@ def test_counter_is_exact_though_many_threads_race(threads: ThreadPoolExecutor) 
     assert total == [(8 + 10) * rounds]
 
 
-@pytest.mark.usefixtures("unhurried")
+@pytest.mark.usefixtures("only_when_woken")
 def test_waiter_of_a_closed_event_loop_is_passed_over(
     shared_table: memory.SharedTable, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At once: nobody can wake him, and nobody waits for the end of an offer to him."""
+    """At once: it can't be woken, and the next waiter doesn't wait for an offer to it to expire."""
     monkeypatch.setattr(transitions, "OFFER_SECONDS", 60)
     lease = acquire(ALIAS)
     loop = asyncio.new_event_loop()
@@ -156,7 +156,7 @@ def test_waiter_of_a_closed_event_loop_is_passed_over(
 def test_waiter_gets_the_lock_when_a_lease_that_is_not_renewed_ends(
     threads: ThreadPoolExecutor,
 ) -> None:
-    """With nobody's help: there is nobody else who asks for anything."""
+    """By itself: nobody else calls the store."""
     lease = acquire(ALIAS, ttl=0.3, renew=False)
     threads.submit(take, ttl=None).result(30)
     assert not lease.held
@@ -166,7 +166,7 @@ def test_waiter_gets_the_lock_when_a_lease_that_is_not_renewed_ends(
 def test_waiter_gets_the_lock_though_its_next_holder_has_it_for_shorter(
     shared_table: memory.SharedTable, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who waits behind an endless lease doesn't sleep for ever when that is followed by another."""
+    """A waiter behind an unlimited lease doesn't sleep for ever if a limited one follows."""
     monkeypatch.setattr(memory, "LONGEST_PAUSE", 0.1)
     lease = acquire(ALIAS, ttl=None)
 
@@ -185,7 +185,7 @@ def test_waiter_gets_the_lock_though_its_next_holder_has_it_for_shorter(
 def test_waiter_looks_when_the_lease_ends_but_neither_at_once_nor_too_late(
     table_clock: TableClock,
 ) -> None:
-    """And at the latest after a second."""
+    """It looks after a second at the latest."""
     store = memory_store()
     store.acquire("1234collectPayment", "one", 0.5, "")
     place = store.join("1234collectPayment", "two", "", lambda: None)
@@ -200,8 +200,8 @@ def test_waiter_looks_when_the_lease_ends_but_neither_at_once_nor_too_late(
     assert store.acquire("1234collectPayment", "two", 60, "") is None
 
 
-def test_place_is_kept_by_who_was_granted_the_lock(table_clock: TableClock) -> None:
-    """What he leaves then is the queue, not the lock; who gave up is offered nothing."""
+def test_leaving_the_queue_after_a_grant_keeps_the_lock(table_clock: TableClock) -> None:
+    """It leaves the queue, not the lock; a waiter that gave up is offered nothing."""
     store, woken = memory_store(), list[str]()
     first = store.join("1234collectPayment", "one", "", lambda: woken.append("one"))
     assert store.acquire("1234collectPayment", "one", 60, "")

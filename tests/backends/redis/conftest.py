@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def redis_store(redis_server: Server) -> Iterator[RedisBackend]:
-    """Let the locks be in a server that the test may pause and kill."""
+    """Keep the locks in a server that the test may pause and kill."""
     with locks_of(redis_server) as store:
         yield store
 
 
 @pytest.fixture
 def cluster_client(redis_cluster: Cluster) -> Iterator[RedisCluster]:
-    """Return the client by which `cluster_store` finds the nodes; as a site would make it."""
+    """Return the client by which `cluster_store` finds the nodes, made as by a site."""
     with RedisCluster(*place(redis_cluster.nodes[0])) as client:
         yield client
 
 
 @pytest.fixture
 def cluster_store(cluster_client: RedisCluster) -> Iterator[RedisBackend]:
-    """Let the locks be in the cluster that all tests share."""
+    """Keep the locks in the cluster that all tests share."""
     path = client_path(lambda: cluster_client)
     with locks_by(client=path, store_timeout=STORE_TIMEOUT) as store:
         yield store
@@ -45,7 +45,7 @@ def cluster_store(cluster_client: RedisCluster) -> Iterator[RedisBackend]:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Return what Redis is asked: a script's digest, or a command's name."""
+    """Collect the requests to Redis: a script's digest, or a command's name."""
     found: list[Any] = []
     ask_all = Node.ask_all
 
@@ -59,12 +59,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.fixture
-def untiring(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody who waits try by himself: he gets the lock if he is told, or not at all."""
+def only_when_notified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep waiters from polling: they get the lock only if they are notified."""
     monkeypatch.setattr(places, "SAFETY", 1_000)
 
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return how many commands are sent at once, each time."""
+    """Collect how many commands are sent at once, each time."""
     return count_sent(monkeypatch)

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.needs("redis")
 @pytest.mark.parametrize("ttl", [30.05, 60.5, 61.999])
 @pytest.mark.once
 def test_parts_of_a_second_count(redis_server: Server, ttl: float) -> None:
-    """No lock is granted twice because they were cut off (peer defect 25)."""
+    """Cutting them off would grant a lock twice (peer defect 25)."""
     with locks_of(redis_server):
         lease = acquire(ALIAS, ttl=ttl, renew=False)
         assert lease.acquired_at.timestamp() + ttl == end_of_lock(redis_server)
@@ -48,7 +48,7 @@ def test_parts_of_a_second_count(redis_server: Server, ttl: float) -> None:
 
 
 def end_of_lock(server: Server) -> Any:
-    """Return when the lock ends, by the server, which counts milliseconds; to be compared."""
+    """Return when the lock expires, in the server's milliseconds, for comparison."""
     with connect(server) as client:
         readings = []
         for _ in range(20):
@@ -58,7 +58,7 @@ def end_of_lock(server: Server) -> Any:
                 seconds + microseconds / 1e6 for seconds, microseconds in (before, after)
             )
             readings.append((ended - began, began + left / 1000))
-    _, end = min(readings)  # it stalled the least in between
+    _, end = min(readings)  # the attempt that stalled the least
     return pytest.approx(end, abs=0.002)
 
 
@@ -72,7 +72,7 @@ def test_least_ttl_is_rounded_up(redis_server: Server) -> None:
 
 @pytest.mark.once
 def test_unlimited_ttl_has_no_end(redis_server: Server) -> None:
-    """It is one holder's until he releases it (peer defect 17)."""
+    """The lock is held until its holder releases it (peer defect 17)."""
     with locks_of(redis_server) as store, connect(redis_server) as client:
         lease = acquire(ALIAS, ttl=None)
         assert client.pttl(key_of()) == -1
@@ -114,7 +114,7 @@ def test_pair_takes_two_commands(redis_server: Server) -> None:
 
 @pytest.mark.once
 def test_server_that_has_forgotten_the_scripts_gets_them_again(redis_server: Server) -> None:
-    """Each action of its own."""
+    """Each action sends its own script."""
     with locks_of(redis_server) as store, connect(redis_server) as client:
         client.script_flush()
         lease = acquire(ALIAS)
@@ -137,7 +137,7 @@ def test_server_that_has_forgotten_the_scripts_gets_them_again(redis_server: Ser
 
 @pytest.mark.once
 def test_tokens_rise_though_the_last_one_is_lost(redis_server: Server) -> None:
-    """With all of the database, or alone; they are exact."""
+    """Whether all of the database or only the token is lost; tokens are exact."""
     with locks_of(redis_server), connect(redis_server) as client:
         tokens = []
         for forget in (client.flushdb, lambda: client.delete(f"{key_of()}:token"), client.ping):
@@ -172,7 +172,7 @@ def test_token_far_ahead_of_the_clock_rises_by_one(redis_server: Server, last: i
 def test_listing_locks_among_many_keys_holds_nobody_up(
     redis_server: Server, sent: list[int]
 ) -> None:
-    """Others are served in between: no request of it is for more than a thousand keys or so."""
+    """Others are served in between: none of its requests is about more than some thousand keys."""
     value = '{"owner":"#","token":#,"acquired_at":#,"holder":"somebody"}'
     fill(redis_server, 100_000, "SET", "site:1:#", "x")
     fill(redis_server, 1_000, "SET", key_of("#"), value, "PX", "600000")
@@ -181,7 +181,7 @@ def test_listing_locks_among_many_keys_holds_nobody_up(
             listed = [*store.held()]
         assert sorted(int(lock.semaphore) for lock in listed) == [*range(1, 1_001)]
     assert seen["scan"] > 90
-    assert max(sent) < 1_000  # at once, of the locks that a look has found
+    assert max(sent) < 1_000  # at once, for the locks that one scan has found
 
 
 @pytest.mark.once
@@ -212,7 +212,7 @@ SHRINK = "for number = 1, 20000 do redis.call('DEL', string.format('%d', number)
 
 @pytest.mark.parametrize("command", ["LPUSH", "SET"])
 @pytest.mark.once
-def test_foreign_key_in_the_place_of_a_lock_is_told(redis_server: Server, command: str) -> None:
+def test_foreign_key_in_the_place_of_a_lock_is_reported(redis_server: Server, command: str) -> None:
     """It can't be listed, and a list can't be a lock."""
     with locks_of(redis_server) as store, connect(redis_server) as client:
         client.execute_command(command, key_of(), "not a lock")

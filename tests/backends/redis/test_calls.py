@@ -52,7 +52,7 @@ pytestmark = [pytest.mark.needs("redis"), pytest.mark.once]
 def test_late_acquisition_is_undone(
     redis_server: Server, redis_store: RedisBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of many that the server carries out when nobody waits for the answer any more."""
+    """Each of many that the server does after the client has stopped waiting."""
 
     def try_it(number: int) -> None:
         with pytest.raises(LockBackendUnavailable):
@@ -66,19 +66,17 @@ def test_late_acquisition_is_undone(
             with redis_server.paused(), monkeypatch.context() as patch:
                 hurry(patch)
                 [*threads.map(try_it, range(10))]
-        until(lambda: bool(client.keys("*:token")))  # some were carried out
+        until(lambda: bool(client.keys("*:token")))  # the server did some
         until(lambda: not any(is_locked(redis_server, str(number)) for number in range(10)))
 
 
-def test_request_that_comes_late_takes_no_lock_away(
-    redis_server: Server, moved_clock: MovedClock
-) -> None:
-    """The network holds an acquisition and its undo: there is no second try."""
+def test_late_request_removes_no_lock(redis_server: Server, moved_clock: MovedClock) -> None:
+    """The network delays an acquisition and its undo: there is no second try."""
     with HoldingProxy(*place(redis_server)) as proxy:
         with locks_at(proxy.port, store={"store_timeout": 1}) as store:
 
             def connect_in_less_time() -> bool:
-                """Leave an idle connection that was made for a call with less time than usual."""
+                """Leave an idle connection that was opened by a call with a short time budget."""
                 store.close()
                 grant = None
                 with suppress(LockBackendUnavailable), store.time_budget():
@@ -98,7 +96,7 @@ def test_request_that_comes_late_takes_no_lock_away(
 def test_acquisition_that_cannot_be_undone_may_have_been_carried_out(
     redis_store: RedisBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its second try finds the grant: the undo could not be sent."""
+    """The second try finds the grant, whose undo could not be sent."""
     send, sent = RedisConnection.send, list[Any]()
 
     def send_once(connection: RedisConnection, requests: Any) -> None:
@@ -121,7 +119,7 @@ def test_acquisition_that_cannot_be_undone_may_have_been_carried_out(
 
 
 def raises(error: BaseException) -> Any:
-    """Return what raises the error."""
+    """Return a function that raises the error."""
 
     def fail(*arguments: Any) -> None:
         raise error
@@ -129,11 +127,11 @@ def raises(error: BaseException) -> Any:
     return fail
 
 
-# Calls that are given up
+# Calls that end without an answer
 
 
 def test_async_call_that_gets_no_answer_is_unavailable(unused_port: int) -> None:
-    """As a sync one is."""
+    """As a sync call is."""
     with locks_at(unused_port) as store, pytest.raises(LockBackendUnavailable) as caught:
         run(store.aacquire("1234collectPayment", new_owner(), 1, "", deadline=store.new_deadline()))
     assert str(caught.value).startswith(f"Redis at {HOST}:{unused_port}: ")
@@ -143,7 +141,7 @@ def test_async_call_that_gets_no_answer_is_unavailable(unused_port: int) -> None
 def test_call_that_is_interrupted_leaves_no_connection_to_use(
     redis_server: Server, redis_store: RedisBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer that nobody has read would be taken for that to the next call."""
+    """Its unread answer would count as the answer to the next call."""
     assert acquire(ALIAS, renew=False).release()
     assert connections(redis_server) == 1
     with monkeypatch.context() as patch:
@@ -156,7 +154,7 @@ def test_call_that_is_interrupted_leaves_no_connection_to_use(
 
 
 def sent_by_task(patch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Return what is set when a task has sent something and waits for the answer."""
+    """Return an event that is set when a task has sent a request and waits for the answer."""
     receive, waits = RedisConnection.areceive, asyncio.Event()
 
     async def tell_and_receive(connection: RedisConnection) -> Any:
@@ -192,7 +190,7 @@ def test_release_by_a_task_that_is_cancelled_is_carried_out(
 def test_cancelled_release_that_fails_is_logged(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody else would know."""
+    """Otherwise nobody would know."""
 
     async def main() -> None:
         waits = sent_by_task(monkeypatch)
@@ -215,7 +213,7 @@ def test_cancelled_release_that_fails_is_logged(
 def test_lock_that_ends_while_locks_are_listed_is_not(
     redis_server: Server, redis_store: RedisBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its key was found, but its value is gone."""
+    """Its key is found, but its value is gone by then."""
     ask_all = Node.ask_all
     with connect(redis_server) as client:
         leases = [acquire(ALIAS, name) for name in "abc"]

@@ -14,7 +14,7 @@ from django_distlock.checks import check_deployment
 from tests.support.holders import acquire
 from tests.support.ports import HOST
 from tests.support.redis_servers import connect, place
-from tests.support.redis_settings import by, told
+from tests.support.redis_settings import by, messages_of_checks
 from tests.support.redis_stores import (
     ALIAS,
     DJANGO,
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.needs("redis")
 
 
 def test_deployment_check_is_for_deployments_only() -> None:
-    """It asks servers, which need not be there when a site is built."""
+    """It asks servers, which need not run when a site is built."""
     check: object = check_deployment
     assert check in registry.get_checks(include_deployment_checks=True)
     assert check not in registry.get_checks()
@@ -44,28 +44,28 @@ def test_deployment_check_is_for_deployments_only() -> None:
 
 @pytest.mark.needs("redis_cluster")
 def test_store_of_a_client_has_nothing_to_say() -> None:
-    """Only a cache may be somebody else's, too."""
+    """Only a cache may be shared with the site."""
     with locks_by(client="tests.app.backends.redis_cluster"):
-        assert told(deployed=False) == []
+        assert messages_of_checks(deployed=False) == []
 
 
 def test_cache_of_its_own_has_nothing_to_say(redis_server: Server) -> None:
-    """Whichever library it is of."""
+    """Of either library."""
     for library in (DJANGO, DJANGO_REDIS):
         with locks_of(redis_server, library=library):
-            assert told(deployed=False) == []
+            assert messages_of_checks(deployed=False) == []
 
 
 @on_each_library
 def test_place_that_is_shared_is_warned_of(redis_server: Server, library: str) -> None:
-    """And where there are two reasons, of both."""
+    """If there are two reasons, the warning has both."""
     location = f"redis://{HOST}:{place(redis_server)[1]}/0"
     entry = {"BACKEND": library, "LOCATION": location, "OPTIONS": {}}
     if library == DJANGO_REDIS:
         entry["OPTIONS"] = {"IGNORE_EXCEPTIONS": True}
     caches = {"default": {"BACKEND": DJANGO, "LOCATION": location}, "locks": entry}
     with override_settings(CACHES=caches, DISTLOCK=by(cache="locks")):
-        found = told(deployed=False)
+        found = messages_of_checks(deployed=False)
     assert [message.id for message in found] == ["distlock.W002", "distlock.W003"][
         : 2 if library == DJANGO_REDIS else 1
     ]
@@ -85,8 +85,8 @@ PROTOCOLS = [2, pytest.param(3, marks=RESP3)]
 
 
 def warned(policy: str) -> str:
-    """Return of which server the only warning is, which is of this policy."""
-    [message] = told(deployed=True)
+    """Check that the only warning is about this policy; return its server."""
+    [message] = messages_of_checks(deployed=True)
     assert (message.id, message.level) == ("distlock.W004", checks.WARNING)
     assert message.hint is not None
     assert "maxmemory-policy noeviction" in message.hint
@@ -105,19 +105,19 @@ def test_server_that_may_evict_locks_is_warned_of(
     """Whichever version of the protocol the cache speaks."""
     options = protocol(library, version)
     with locks_of(redis_server, library=library, options=options), connect(redis_server) as client:
-        assert told(deployed=True) == []
+        assert messages_of_checks(deployed=True) == []
         client.config_set("maxmemory-policy", "allkeys-lru")
         assert warned("allkeys-lru") == "Redis at {}:{}".format(*place(redis_server))
         client.config_set("maxmemory-policy", "noeviction")
-        assert told(deployed=True) == []
+        assert messages_of_checks(deployed=True) == []
 
 
 @on_each_library
 @pytest.mark.parametrize("version", PROTOCOLS)
-def test_server_that_does_not_tell_is_warned_of(
+def test_server_that_hides_its_policy_is_warned_of(
     redis_server: Server, library: str, version: int
 ) -> None:
-    """An operator may know that it evicts nothing, and silence this; locks can be had."""
+    """An operator who knows that it evicts nothing can silence this; locks work."""
     host, port = place(redis_server)
     location = f"redis://locks:secret@{host}:{port}/0"
     options = protocol(library, version)
@@ -133,18 +133,18 @@ def test_server_that_does_not_tell_is_warned_of(
 
 @on_each_library
 def test_server_that_is_down_is_warned_of(library: str, unused_port: int) -> None:
-    """It may evict, for all that is known; a client that connects at use fails nothing else."""
+    """Its policy is unknown. A client that connects at use causes no other message."""
     with locks_at(unused_port, library=library):
-        assert told(deployed=False) == []
+        assert messages_of_checks(deployed=False) == []
         assert warned("unknown") == f"Redis at {HOST}:{unused_port}"
 
 
 @pytest.mark.needs("redis_cluster")
 def test_each_node_of_a_cluster_is_asked(redis_cluster: Cluster) -> None:
-    """And only those are warned of that may evict."""
+    """Only nodes that may evict are warned of."""
     node = redis_cluster.nodes[1]
     with locks_by(client="tests.app.backends.redis_cluster"), connect(node) as client:
-        assert told(deployed=True) == []
+        assert messages_of_checks(deployed=True) == []
         client.config_set("maxmemory-policy", "volatile-ttl")
         try:
             assert warned("volatile-ttl") == "Redis at {}:{}".format(*place(node))

@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from django_distlock import InvalidLockBackend, LockBackendUnavailable, acquire_lock, lock_backends
 from tests.support.ports import HOST, reserved_port
-from tests.support.redis_settings import by, told
+from tests.support.redis_settings import by, messages_of_checks
 from tests.support.redis_stores import (
     ALIAS,
     DJANGO_REDIS,
@@ -27,18 +27,18 @@ pytestmark = pytest.mark.needs("redis")
 
 
 def unreachable_client() -> Redis:
-    """Fail as a client that connects at once, when the server is down."""
+    """Fail like a client that connects at once while the server is down."""
     raise RedisConnectionError("nobody is there")
 
 
 def unreachable_cluster() -> RedisCluster:
-    """Fail by redis-py itself: it asks for the slots at once."""
+    """Fail in redis-py itself, which asks for the slots at once."""
     with reserved_port() as port:
         return RedisCluster(HOST, port)
 
 
 def broken_client() -> Redis:
-    """Fail as whatever has a mistake in it."""
+    """Fail as a callable with a bug."""
     raise ValueError("no such setting")
 
 
@@ -48,7 +48,7 @@ def async_client() -> Any:
 
 
 def no_client() -> Any:
-    """Return something else."""
+    """Return an object that is no client."""
     return {"host": HOST}
 
 
@@ -64,11 +64,11 @@ class OddCache(RedisCache):
 
 
 class OwnShardClient(ShardClient):  # type: ignore[misc]
-    """What a site may have made of it."""
+    """A site's subclass of the shard client."""
 
 
 class OwnHerdClient(HerdClient):  # type: ignore[misc]
-    """Likewise."""
+    """A site's subclass of the herd client."""
 
 
 @pytest.mark.parametrize(
@@ -78,16 +78,16 @@ class OwnHerdClient(HerdClient):  # type: ignore[misc]
         ("unreachable_cluster", r"Redis Cluster cannot be connected"),
     ],
 )
-def test_client_that_finds_no_server_is_told_at_use(name: str, reason: str) -> None:
-    """Not by the checks: the servers need not be there yet. And it is tried again."""
+def test_client_that_finds_no_server_is_reported_at_use(name: str, reason: str) -> None:
+    """Not by the checks: the servers need not run yet. The next call tries again."""
     client = f"{__name__}.{name}"
     match = rf"^DISTLOCK\['{ALIAS}'\]: client '{client}': {reason}"
     with override_settings(DISTLOCK=by(client=client)):
         for _ in range(2):
             with pytest.raises(LockBackendUnavailable, match=match):
                 acquire_lock("1234collectPayment", backend=ALIAS)
-        assert told(deployed=False) == []
-        assert told(deployed=True) == []
+        assert messages_of_checks(deployed=False) == []
+        assert messages_of_checks(deployed=True) == []
 
 
 NEITHER = (
@@ -136,7 +136,7 @@ NEITHER = (
     ],
 )
 def test_settings_that_lead_to_no_servers_are_refused(options: dict[str, Any], reason: str) -> None:
-    """By the checks as at use, with the reason; the deployment check repeats nothing."""
+    """By the checks and at use, with the reason; the deployment check doesn't repeat it."""
     caches = {
         "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
         "memcached": {
@@ -149,12 +149,12 @@ def test_settings_that_lead_to_no_servers_are_refused(options: dict[str, Any], r
 
 
 def check_refusal(reason: str) -> None:
-    """Expect that the lock backend can't be made, for this reason."""
+    """Check that the lock backend is refused, for this reason."""
     with pytest.raises(InvalidLockBackend, match=rf"^DISTLOCK\['{ALIAS}'\]: {reason}") as caught:
         lock_backends[ALIAS]
-    [message] = told(deployed=False)
+    [message] = messages_of_checks(deployed=False)
     assert (message.id, message.msg) == ("distlock.E001", str(caught.value))
-    assert told(deployed=True) == []
+    assert messages_of_checks(deployed=True) == []
 
 
 UNSUITED = [
@@ -167,7 +167,7 @@ UNSUITED = [
 def test_clients_of_django_redis_that_are_no_place_for_locks_are_refused(
     path: str, reason: str
 ) -> None:
-    """And so are subclasses of theirs."""
+    """Their subclasses are refused, too."""
     name = f"django_redis.client.{path}"
     advice = r".*\. Use django-redis's DefaultClient or SentinelClient\.$"
     for client in (name, f"{__name__}.Own{path.partition('.')[2]}"):
@@ -193,7 +193,7 @@ def test_clients_of_django_redis_that_are_no_place_for_locks_are_refused(
     ],
 )
 def test_cache_that_makes_no_client_is_refused(cache: dict[str, Any], reason: str) -> None:
-    """With its error."""
+    """The message has its error."""
     entry = {"LOCATION": f"redis://{HOST}:1/0", **cache}
     with override_settings(CACHES={ALIAS: entry}, DISTLOCK=by(cache=ALIAS)):
         check_refusal(rf"cache '{ALIAS}'{reason}")

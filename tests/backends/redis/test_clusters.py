@@ -57,7 +57,7 @@ def looked_up() -> None:
 
 
 def test_cluster_goes_on_when_one_of_its_nodes_dies(lost: dict[Lease, str]) -> None:
-    """The others' leases are held all the while, and the replica that is promoted is found."""
+    """The other nodes' leases stay held, and the promoted replica is found."""
     with start_redis_cluster() as cluster:
         healthy, _, victim = cluster.nodes
         replica = start_cluster_replica(cluster, victim)
@@ -83,7 +83,7 @@ def test_cluster_goes_on_when_one_of_its_nodes_dies(lost: dict[Lease, str]) -> N
             assert acquire_lock(inherited, backend=ALIAS) is None
             be_renewed([heirs])
             key = key_in_cluster(forgotten)
-            promoted.delete(key, f"{key}:token")  # as if it had not heard of them
+            promoted.delete(key, f"{key}:token")  # as if replication had not reached it
             successor = elsewhere(lambda: acquire(ALIAS, forgotten, renew=False))
             assert (successor.token or 0) > (forgets.token or 0)
             assert successor.release() is True
@@ -98,7 +98,7 @@ def test_cluster_goes_on_when_one_of_its_nodes_dies(lost: dict[Lease, str]) -> N
 def test_cluster_that_is_down_is_unavailable(
     redis_cluster: Cluster, cluster_store: RedisBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The look-up in the background says so as well; when it is back, so are the locks."""
+    """The look-up in the background reports it as well; locks work again when it is back."""
     assert acquire(ALIAS).release()
     for node in redis_cluster.nodes:
         node.kill()
@@ -117,7 +117,7 @@ def test_cluster_that_is_down_is_unavailable(
 
 
 class Nodes:
-    """What a client of redis-py knows of a cluster; it learns when the test lets it."""
+    """A redis-py client's view of a cluster, which is updated when the test allows it."""
 
     def __init__(self) -> None:
         self.nodes_manager = self
@@ -132,8 +132,8 @@ class Nodes:
             raise self.error
 
 
-def test_dead_node_lets_a_cluster_be_looked_up_once_a_second(moved_clock: MovedClock) -> None:
-    """In the background; not while that goes on, nor right after it."""
+def test_dead_node_causes_one_look_up_a_second(moved_clock: MovedClock) -> None:
+    """In the background, but not during a look-up, nor right after one."""
     moved_clock.stop()
     nodes = Nodes()
     cluster = module.Cluster(nodes, 2)
@@ -154,10 +154,10 @@ def test_dead_node_lets_a_cluster_be_looked_up_once_a_second(moved_clock: MovedC
 
 
 def ended(nodes: Nodes) -> int:
-    """Let the look-up end; return how many there were."""
+    """Allow the look-up to end; return how many there were."""
     nodes.may_go_on.set()
     looked_up()
-    for thread in nodes.asked:  # one that is about to end may be listed no more
+    for thread in nodes.asked:  # a thread that is about to end may not be listed any more
         thread.join(60)
     return len(nodes.asked)
 
@@ -166,7 +166,7 @@ def ended(nodes: Nodes) -> int:
 def test_look_up_that_fails_is_logged(
     error: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With what redis-py says; and it may be tried again."""
+    """With redis-py's error; another look-up may follow."""
     nodes = Nodes()
     nodes.error = error("nobody is there")
     cluster = module.Cluster(nodes, 2)
@@ -182,7 +182,7 @@ def test_look_up_that_fails_is_logged(
 def test_errors_of_redis_py_mean_that_the_cluster_is_unavailable(
     cluster_store: RedisBackend, cluster_client: RedisCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of a client that knows of no node for a slot, and of one that finds no node."""
+    """Of a client that knows no node for a slot, and of one that finds no node at all."""
     nodes = cluster_client.nodes_manager
     slot = cluster_client.keyslot(key_in_cluster())  # type: ignore[no-untyped-call]
     lease = acquire(ALIAS, "5678collectPayment")
@@ -206,7 +206,7 @@ def test_errors_of_redis_py_mean_that_the_cluster_is_unavailable(
     assert lease.release() is True
 
 
-def test_call_waits_no_longer_than_it_may_for_a_cluster_to_tell_which_node_has_what(
+def test_looking_up_the_nodes_of_a_cluster_is_limited_in_time(
     cluster_client: RedisCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """redis-py asks one node after the other, as long as the client's own settings say."""

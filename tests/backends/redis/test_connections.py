@@ -1,4 +1,4 @@
-"""Connections to Redis for locks alone: how many there are, and whose."""
+"""Connections to Redis for locks: how many there are, and what shares them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.needs("redis")
 
 @pytest.mark.once
 def test_threads_have_a_connection_each_at_most(redis_server: Server) -> None:
-    """And none is left after close()."""
+    """None is left after close()."""
 
     def work(number: int) -> int:
         for _ in range(20):
@@ -89,7 +89,7 @@ def test_idle_process_has_no_connection(
 def test_connections_of_locks_are_none_of_the_caches(
     redis_server: Server, library: str, options: dict[str, Any]
 ) -> None:
-    """However many have come and gone, or are there: the cache's pool has its own limit."""
+    """However many there were or are: the cache's pool has its own limit."""
     with locks_of(redis_server, library=library, options=options) as store:
         for _ in range(5):
             assert acquire(ALIAS).release()
@@ -100,7 +100,7 @@ def test_connections_of_locks_are_none_of_the_caches(
 
 @pytest.mark.once
 def test_connections_that_the_server_has_closed_are_not_used(redis_server: Server) -> None:
-    """As it may close idle ones: no action fails by that."""
+    """The server may close idle connections: no action fails because of it."""
     with locks_of(redis_server) as store, connect(redis_server) as client:
         lease = acquire(ALIAS)
         for action in (
@@ -118,7 +118,7 @@ def test_connections_that_the_server_has_closed_are_not_used(redis_server: Serve
 def test_end_of_a_request_closes_no_locks_connection(
     redis_server: Server, library: str, settings: Any
 ) -> None:
-    """Though the caches may be closed then."""
+    """Even if the caches are closed then."""
     settings.DJANGO_REDIS_CLOSE_CONNECTION = True
     with locks_of(redis_server, library=library):
         lease = acquire(ALIAS)
@@ -131,7 +131,7 @@ def test_end_of_a_request_closes_no_locks_connection(
                 assert lease.release()
                 assert waits.result(30).release()
     assert not seen["subscribe"]
-    assert seen["hello"] <= 1  # if both are at it at the same time
+    assert seen["hello"] <= 1  # if both happen at the same time
 
 
 # Threads and forks
@@ -157,7 +157,7 @@ def test_forked_child_has_connections_of_its_own(redis_server: Server) -> None:
     with locks_of(redis_server), Redis(*place(redis_server)) as client:
         lease = acquire(ALIAS)
         assert acquire_lock("1234collectPayment", backend=ALIAS) is None
-        assert client.ping()  # or else it would connect meanwhile
+        assert client.ping()  # otherwise it would connect in the meantime
         known = clients(redis_server)
         with forked(work_elsewhere):
             until(lambda: bool(client.exists("go on")))
@@ -166,7 +166,7 @@ def test_forked_child_has_connections_of_its_own(redis_server: Server) -> None:
 
 
 def clients(server: Server) -> set[str]:
-    """Return by which numbers the server knows its connections, but for the one that asks."""
+    """Return the ids of the server's connections, except the one that asks."""
     with connect(server) as client:
         return {each["id"] for each in client.client_list()} - {str(client.client_id())}
 
@@ -176,7 +176,7 @@ def clients(server: Server) -> set[str]:
 
 @pytest.mark.once
 def test_stores_in_one_place_share_their_connections(redis_server: Server) -> None:
-    """Those of a thread and of another, of a process; but not those with another time budget."""
+    """The threads of a process share them, but not with stores of another time budget."""
 
     def use() -> int:
         assert acquire(ALIAS, renew=False).release()
@@ -187,7 +187,7 @@ def test_stores_in_one_place_share_their_connections(redis_server: Server) -> No
         assert elsewhere(use) == 1
         with locks_of(redis_server):
             assert use() == 1
-        # Which closes what it had at the end.
+        # A store that is dropped closes its connections.
         assert use() == 1
         with locks_of(redis_server, store={"store_timeout": 1.9}):
             assert use() == 2

@@ -33,7 +33,7 @@ CACHES = [
 
 
 def moved(configured: dict[str, Any], server: Server) -> dict[str, Any]:
-    """Return the documented caches, but at our server."""
+    """Return the documented caches, at the tests' server."""
     here = "{}:{}".format(*place(server))
     caches = {
         alias: cache | {"LOCATION": cache["LOCATION"].replace("10.0.0.5:6379", here)}
@@ -44,7 +44,7 @@ def moved(configured: dict[str, Any], server: Server) -> dict[str, Any]:
 
 
 def use_every_action() -> None:
-    """Do whatever a store does, with somebody who waits and is woken."""
+    """Use every action of the store, with a waiter that is woken."""
     store = lock_backends["default"]
     assert isinstance(store, QueueingStore)
     lease = acquire_lock(SEMAPHORE)
@@ -79,7 +79,7 @@ def use_every_action() -> None:
 def test_locks_in_a_database_of_their_own(
     document: str, heading: str, cache: str, redis_server: Server
 ) -> None:
-    """What the documents begin with; the other database can be cleared, that of the locks not."""
+    """The first setting in the documents: clearing the other database keeps the locks."""
     shown = example(document, heading)
     of_django = {alias: each | {"BACKEND": cache} for alias, each in shown.CACHES.items()}
     configured = moved(of_django, redis_server)
@@ -95,7 +95,7 @@ def test_locks_in_a_database_of_their_own(
 
 @pytest.mark.parametrize("cache", CACHES)
 def test_tests_may_use_fakeredis(cache: str) -> None:
-    """Its server, as documented: whatever a store does works."""
+    """With its server, as documented, every action of the store works."""
     pytest.importorskip("fakeredis", reason="fakeredis needs redis-py 4.3")
     shown = example("redis.md", "Tests with fakeredis")
     shown.CACHES["locks"]["BACKEND"] = cache
@@ -162,8 +162,8 @@ def test_tests_need_no_redis() -> None:
 
 
 @pytest.mark.needs("redis")
-def test_sentinels_tell_where_the_locks_are(redis_server: Server) -> None:
-    """They are told per cache, so that another one may be a single server's."""
+def test_sentinels_lead_to_the_locks(redis_server: Server) -> None:
+    """They are configured per cache, so another cache may use a single server."""
     configured = example("redis.md", "Sentinel").CACHES
     with start_sentinel(redis_server) as sentinel:
         configured["locks"]["LOCATION"] = "redis://locks/1"
@@ -177,7 +177,7 @@ def test_sentinels_tell_where_the_locks_are(redis_server: Server) -> None:
 def test_cluster_is_found_by_a_callable(
     redis_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whose user needs no rights but those that are documented."""
+    """Its user needs only the documented rights."""
     shown = example("redis.md", "Redis Cluster")
     user = {"username": "locks", "password": "secret"}
     monkeypatch.setitem(sys.modules, "mysite.locks", shown)
@@ -195,7 +195,7 @@ def test_cluster_is_found_by_a_callable(
 
 @pytest.mark.needs("redis")
 def test_user_needs_no_other_rights(redis_server: Server) -> None:
-    """Than those that are documented; nothing was refused on the way."""
+    """Only the documented ones: nothing is refused."""
     shown = example("redis.md", "Settings")
     configured = moved(shown.CACHES, redis_server)
     configured["locks"]["LOCATION"] = configured["locks"]["LOCATION"].replace(
@@ -210,20 +210,20 @@ def test_user_needs_no_other_rights(redis_server: Server) -> None:
 
 
 def documented_rights() -> str:
-    """Return the one line of them."""
+    """Return the documented line of rights."""
     [rights] = RIGHTS.findall((DOCUMENTS / "redis.md").read_text(encoding="utf-8"))
     return str(rights)
 
 
 def add_user(server: Server, rights: str) -> None:
-    """Let there be a user who has these rights and no others."""
+    """Create a user who has these rights and no others."""
     with connect(server) as client:
         client.acl_log_reset()
         client.execute_command("ACL SETUSER locks reset on >secret " + rights)
 
 
 def remove_user_and_keys(server: Server) -> None:
-    """Leave the server as it was."""
+    """Restore the server."""
     with connect(server) as client:
         client.acl_deluser("locks")
         client.flushall()
@@ -231,7 +231,7 @@ def remove_user_and_keys(server: Server) -> None:
 
 @pytest.mark.needs("redis")
 def test_keys_are_the_documented_ones(redis_server: Server) -> None:
-    """Of who holds a lock, and of who waits for it."""
+    """Those of a held lock, and those of its queue."""
     shown = example("redis.md", "Settings")
     text = (DOCUMENTS / "redis.md").read_text(encoding="utf-8")
     configured = moved(shown.CACHES, redis_server)
@@ -257,7 +257,7 @@ def test_keys_are_the_documented_ones(redis_server: Server) -> None:
 def test_locks_are_listed_in_a_shell(
     redis_server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As the documented lines do."""
+    """By the documented lines."""
     shown = example("redis.md", "Settings")
     configured = moved(shown.CACHES, redis_server)
     with override_settings(CACHES=configured, DISTLOCK=shown.DISTLOCK):

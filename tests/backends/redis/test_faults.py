@@ -58,7 +58,7 @@ def test_lost_reply_of_a_grant_finds_the_grant(
 def test_lost_reply_of_a_release_is_a_release(
     redis_server: Server, redis_proxy: LossyProxy
 ) -> None:
-    """The second request finds nothing to release, and tells that from a loss (peer defect 13)."""
+    """The second request finds nothing to release: that is no loss (peer defect 13)."""
     with locks_at(redis_proxy.port):
         lease = acquire(ALIAS)
         redis_proxy.lose_replies(b"{1234collectPayment}", 1)
@@ -68,7 +68,7 @@ def test_lost_reply_of_a_release_is_a_release(
 
 
 def test_release_can_be_tried_again(redis_server: Server, redis_proxy: LossyProxy) -> None:
-    """Though both requests were lost (peer defect 13)."""
+    """Even if both requests were lost (peer defect 13)."""
     with locks_at(redis_proxy.port):
         lease = acquire(ALIAS)
         redis_proxy.lose_requests(b"{1234collectPayment}", 2)
@@ -84,7 +84,7 @@ def test_release_can_be_tried_again(redis_server: Server, redis_proxy: LossyProx
 def test_acquisition_without_answer_leaves_no_lock(
     redis_server: Server, redis_proxy: LossyProxy, what: str, times: int
 ) -> None:
-    """What may have been granted is given back."""
+    """A possible grant is released."""
     with locks_at(redis_proxy.port):
         getattr(redis_proxy, f"lose_{what}")(b"{1234collectPayment}", times)
         with pytest.raises(LockBackendUnavailable):
@@ -94,7 +94,7 @@ def test_acquisition_without_answer_leaves_no_lock(
 
 
 def test_many_resets_never_let_two_in(redis_server: Server, redis_proxy: LossyProxy) -> None:
-    """Of four threads, by connections of which three in ten are reset."""
+    """Four threads use connections of which three in ten are reset."""
     inside: list[Lease] = []
 
     def release(lease: Lease) -> None:
@@ -140,7 +140,7 @@ def test_many_resets_never_let_two_in(redis_server: Server, redis_proxy: LossyPr
 def test_killed_server_is_unavailable_at_once(
     redis_server: Server, library: str, options: dict[str, Any]
 ) -> None:
-    """And not taken for somebody who holds the lock (peer defects 16, 20)."""
+    """That is not reported as contended (peer defects 16, 20)."""
     with locks_of(redis_server, library=library, options=options) as store:
         lease = acquire(ALIAS, ttl=60)
         redis_server.kill()
@@ -164,10 +164,10 @@ def test_killed_server_is_unavailable_at_once(
 
 
 @on_each_library
-def test_lease_on_a_server_that_forgets_is_lost_and_told(
+def test_lease_on_a_server_that_forgets_is_reported_lost(
     redis_server: Server, lost: dict[Lease, str], library: str
 ) -> None:
-    """With its next renewal, by which its successor may be there; whose token is greater."""
+    """By its next renewal. Its successor, granted before, has a greater token."""
     with locks_of(redis_server, library=library), connect(redis_server) as client:
         for forget in (client.flushdb, client.flushall, lambda: restart(redis_server)):
             lease = acquire(ALIAS)
@@ -180,20 +180,20 @@ def test_lease_on_a_server_that_forgets_is_lost_and_told(
 
 
 def be_lost(lease: Lease, lost: dict[Lease, str]) -> None:
-    """Wait until a renewal has found it lost, and that is told."""
+    """Wait until a renewal has found it lost, and the signal was sent."""
     due_now([lease])
     until(lambda: lease in lost)
     assert not lease.held
 
 
 def restart(server: Server) -> None:
-    """Let it come back empty."""
+    """Restart the server, empty."""
     server.kill()
     server.start()
 
 
 def test_renewal_outlasts_lost_connections(redis_server: Server, lost: dict[Lease, str]) -> None:
-    """It goes on, by another one (peer defects 11, 22)."""
+    """It uses another connection (peer defects 11, 22)."""
     with locks_of(redis_server), connect(redis_server) as client:
         lease = acquire(ALIAS)
         for _ in range(3):
@@ -205,15 +205,15 @@ def test_renewal_outlasts_lost_connections(redis_server: Server, lost: dict[Leas
         assert lease.release() is True
 
 
-def test_evicted_lease_is_lost_and_told(redis_server: Server, lost: dict[Lease, str]) -> None:
-    """Not before its next renewal: until then a successor may believe to hold the lock as well."""
+def test_evicted_lease_is_reported_lost(redis_server: Server, lost: dict[Lease, str]) -> None:
+    """Not before its next renewal: until then a successor may hold the lock as well."""
     with locks_of(redis_server), connect(redis_server) as client:
         lease = acquire(ALIAS, ttl=60)
         client.config_set("maxmemory-policy", "allkeys-lru")
         client.config_set("maxmemory", 3_000_000)
-        while is_locked(redis_server):  # Redis takes some keys at random, and of these the oldest
+        while is_locked(redis_server):  # Redis samples some keys, and evicts the oldest of these
             fill(redis_server, 20_000, "SET", "#", "x" * 100)
-        client.config_set("maxmemory", 0)  # or the next lock may be evicted, too
+        client.config_set("maxmemory", 0)  # otherwise the next lock may be evicted, too
         successor = elsewhere(lambda: acquire(ALIAS, renew=False))
         assert lease.held
         assert (successor.token or 0) > (lease.token or 0)
@@ -222,8 +222,8 @@ def test_evicted_lease_is_lost_and_told(redis_server: Server, lost: dict[Lease, 
 
 
 def test_server_that_is_loading_is_unavailable() -> None:
-    """What it knows isn't all yet."""
-    # It answers others after each key, of which each takes 10 ms until it is told to hurry.
+    """It hasn't read all of its data yet."""
+    # It answers others after each key; a key takes 10 ms until the test ends the delay.
     slow = (
         "key-load-delay 10000",
         "loading-process-events-interval-bytes 1024",
@@ -245,7 +245,7 @@ def test_server_that_is_loading_is_unavailable() -> None:
 
 
 def test_full_server_is_unavailable(redis_server: Server) -> None:
-    """And yet who holds a lock can give it back, or hand it on."""
+    """Holders can still release a lock, or hand it over."""
     with locks_of(redis_server), connect(redis_server) as client:
         lease, other = acquire(ALIAS), acquire(ALIAS, "5678collectPayment")
         with ThreadPoolExecutor(1) as thread:

@@ -48,7 +48,7 @@ JSON_AND_ZLIB = {
 
 @on_each_library
 def test_lock_is_json_at_a_key_of_its_name(redis_server: Server, library: str) -> None:
-    """Beside its last token, which is kept for a day."""
+    """Its last token has another key, which is kept for a day."""
     with locks_of(redis_server, library=library), connect(redis_server) as client:
         lease = acquire(ALIAS, label="a job")
         assert set(client.keys()) == {key_of(), f"{key_of()}:token"}
@@ -81,10 +81,10 @@ def test_lock_is_json_at_a_key_of_its_name(redis_server: Server, library: str) -
         (DJANGO, {"options": {"health_check_interval": 1}}),
     ],
 )
-def test_what_a_cache_does_with_values_matters_not(
+def test_cache_settings_for_values_do_not_matter(
     redis_server: Server, library: str, cache: dict[str, Any]
 ) -> None:
-    """Or else a deployment with another version or setting would split each lock."""
+    """Otherwise a deployment with another version or setting would split each lock."""
     with locks_of(redis_server):
         lease = acquire(ALIAS)
         with locks_of(redis_server, library=library, **cache) as store:
@@ -120,7 +120,7 @@ ODD = {
 
 @pytest.mark.once
 def test_odd_semaphores_are_encoded_and_listed_as_they_are(redis_server: Server) -> None:
-    """Only what would change the slot is, so that people can read the rest."""
+    """Only the characters that would change the slot are; the rest stays readable."""
     with locks_of(redis_server) as store, connect(redis_server) as client:
         leases = [acquire(ALIAS, semaphore, label=semaphore) for semaphore in ODD]
         keys = {key_of(encoded) for encoded in ODD.values()}
@@ -141,7 +141,7 @@ def test_odd_semaphores_are_encoded_and_listed_as_they_are(redis_server: Server)
 def test_keys_of_a_lock_are_in_one_slot(
     cluster_client: RedisCluster, cluster_store: RedisBackend, semaphore: str
 ) -> None:
-    """Whatever its name: those of the lock, its last token and its queue."""
+    """For any semaphore: the lock's key, its last token's and its queue's."""
     key = key_of(ODD.get(semaphore, semaphore), prefix="")
     with distributed_lock(semaphore, backend=ALIAS):
         place = cluster_store.join(semaphore, "owner", "holder", print)
@@ -154,7 +154,7 @@ def test_keys_of_a_lock_are_in_one_slot(
 
 @pytest.mark.once
 def test_long_semaphores_are_not_cut(redis_server: Server) -> None:
-    """Two that differ in their last character are two (peer defects 23, 24)."""
+    """Two that differ in the last character are two locks (peer defects 23, 24)."""
     with locks_of(redis_server):
         leases = [acquire(ALIAS, "☃" * 254 + last) for last in "ab"]
         assert [lease.release() for lease in leases] == [True, True]
@@ -163,7 +163,7 @@ def test_long_semaphores_are_not_cut(redis_server: Server) -> None:
 @pytest.mark.parametrize("prefix", ["a*", "a?", "[ab]", "a\\", "a", "^", "a-"])
 @pytest.mark.once
 def test_prefix_is_no_pattern(redis_server: Server, prefix: str) -> None:
-    """What stands for others in a pattern stands for itself."""
+    """The wildcards of patterns are taken literally."""
     names = ["a", "a*b", "a?b", "ab", "[ab]", "[ab]c", "a\\", "a\\b", "b", "^a", "a-z"]
     with locks_of(redis_server) as store:
         for name in names:
@@ -174,7 +174,7 @@ def test_prefix_is_no_pattern(redis_server: Server, prefix: str) -> None:
 
 @pytest.mark.once
 def test_prefix_of_keys_is_no_pattern(redis_server: Server) -> None:
-    """Nor are others' locks listed, whose prefix is alike."""
+    """Locks with a similar prefix are not listed."""
     with locks_of(redis_server, KEY_PREFIX="s?te*"):
         acquire(ALIAS, "theirs")
     with locks_of(redis_server, KEY_PREFIX="site"):

@@ -198,7 +198,7 @@ def test_call_follows_a_slot_a_few_times() -> None:
 
 
 @pytest.mark.parametrize("library", [DJANGO, DJANGO_REDIS, None])
-def test_plain_client_of_a_node_is_told_how_to_find_the_others(
+def test_error_of_a_plain_client_in_a_cluster_says_what_to_configure(
     redis_cluster: Cluster, cluster_client: RedisCluster, library: str | None
 ) -> None:
     """When it asks for what the node hasn't got."""

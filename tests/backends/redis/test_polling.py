@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.needs("redis"), pytest.mark.once]
 
 
-def test_who_waits_asks_again_and_again_when_nobody_may_listen_any_more(
+def test_waiter_polls_when_its_process_may_no_longer_listen(
     redis_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As when the user's rights are taken away meanwhile."""
@@ -49,7 +49,7 @@ def test_who_waits_asks_again_and_again_when_nobody_may_listen_any_more(
             assert lease.release()
 
 
-def test_user_who_may_not_subscribe_asks_again_and_again(
+def test_user_without_the_right_to_subscribe_polls(
     redis_server: Server, threads: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
     """He gets the lock all the same."""
@@ -73,7 +73,7 @@ def test_user_who_may_not_subscribe_asks_again_and_again(
             assert caplog.text.count("forbids SUBSCRIBE") == 1
 
 
-def test_who_waits_where_the_lock_is_no_more_asks_again_and_again(
+def test_waiter_polls_after_the_slot_has_moved(
     redis_server: Server,
     redis_store: RedisBackend,
     threads: ThreadPoolExecutor,

@@ -155,12 +155,12 @@ WRAPPED = "ERR Error running script (call to f_aa1531040367b44a34013b5b5fa11d8c7
         ("NOSCRIPT No matching script. Please use EVAL.", "NOSCRIPT"),
     ],
 )
-def test_word_that_tells_what_an_error_is_about(text: str, code: str) -> None:
+def test_code_of_an_error_is_recognized(text: str, code: str) -> None:
     """In the texts of Redis 7.0 and 6.2."""
     assert code_of(text) == code
 
 
-def test_who_listens_is_told(fake_connection: Connection) -> None:
+def test_subscriber_alone_receives_push_messages(fake_connection: Connection) -> None:
     """And others aren't."""
     connection = RedisConnection(fake_connection)
     fake_connection.server.sendall(PUSH + b":1\r\n" + PUSH + b":1\r\n")

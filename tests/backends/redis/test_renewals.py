@@ -123,7 +123,7 @@ def take_down(patch: pytest.MonkeyPatch, name: str) -> None:
     patch.setattr(Node, "ask_all", refuse_or_ask)
 
 
-def test_losses_are_told_though_another_node_cannot_be_asked(
+def test_losses_are_reported_though_another_node_cannot_be_asked(
     cluster_client: RedisCluster,
     cluster_store: RedisBackend,
     sent: list[int],

@@ -143,7 +143,7 @@ def sentinels(*places: tuple[str, int]) -> dict[str, Any]:
     }
 
 
-def test_sentinels_tell_where_the_locks_are() -> None:
+def test_sentinels_lead_to_the_locks() -> None:
     """After a failover too, without a restart of the site."""
     with start_redis() as master:
         with start_redis_replica(master), start_sentinel(master) as sentinel:

@@ -130,7 +130,7 @@ def test_tasks_do_not_take_each_other_for_a_dead_server(
         assert all(run(hold_all()))
 
 
-def test_tasks_in_line_are_told_of_a_dead_server_in_time(redis_server: Server) -> None:
+def test_queued_tasks_learn_of_a_dead_server_in_time(redis_server: Server) -> None:
     """All of them, though only some have asked it: one after the other would take 15 seconds."""
 
     async def acquire_all() -> list[Lease | BaseException | None]:

@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.needs("redis"), pytest.mark.once]
 
 
 @pytest.mark.needs("redis_cluster")
-@pytest.mark.usefixtures("untiring")
+@pytest.mark.usefixtures("only_when_notified")
 def test_nodes_of_a_cluster_have_queues_of_their_own(
     redis_cluster: Cluster, threads: ThreadPoolExecutor
 ) -> None:
@@ -64,7 +64,7 @@ def test_nodes_of_a_cluster_have_queues_of_their_own(
 
 
 @lasting_offers()
-def test_lock_goes_to_the_next_when_who_is_offered_it_gives_it_back(
+def test_released_offer_goes_to_the_next_waiter(
     redis_store: RedisBackend,
 ) -> None:
     """As one does whose try was answered too late."""
@@ -84,9 +84,7 @@ def test_lock_goes_to_the_next_when_who_is_offered_it_gives_it_back(
 
 @lasting_offers()
 @pytest.mark.parametrize("gives_back", ["leave", "release", "force_release"])
-def test_line_forgets_who_was_offered_the_lock_last(
-    redis_store: RedisBackend, gives_back: str
-) -> None:
+def test_queue_forgets_the_last_offer(redis_store: RedisBackend, gives_back: str) -> None:
     """Who comes next, in the same process, isn't taken for one who let the offer pass."""
     lease = acquire(ALIAS)
     offered = [threading.Event() for _ in range(2)]
@@ -106,7 +104,7 @@ def test_line_forgets_who_was_offered_the_lock_last(
         each.leave(granted=False)
 
 
-def test_who_has_left_is_not_in_the_queue_though_it_was_joined_again(
+def test_waiter_that_left_during_a_rejoin_is_not_in_the_queue(
     redis_server: Server,
     redis_store: RedisBackend,
     asked: list[Any],
@@ -136,7 +134,7 @@ def test_who_has_left_is_not_in_the_queue_though_it_was_joined_again(
     assert redis_store.release(claim("1234collectPayment", "another"))
 
 
-def test_who_missed_an_offer_for_good_joins_again(
+def test_waiter_that_missed_an_offer_for_good_rejoins(
     redis_server: Server, redis_store: RedisBackend, threads: ThreadPoolExecutor
 ) -> None:
     """His process counted as silent then, but does so no more."""
@@ -153,8 +151,8 @@ def test_who_missed_an_offer_for_good_joins_again(
 
 
 @lasting_offers()
-@pytest.mark.usefixtures("redis_store", "untiring")
-def test_offer_that_is_not_heard_is_found_out_at_the_next_look(
+@pytest.mark.usefixtures("redis_store", "only_when_notified")
+def test_missed_offer_is_found_at_the_next_look(
     redis_server: Server, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Long before it ends."""
@@ -177,8 +175,8 @@ def test_offer_that_is_not_heard_is_found_out_at_the_next_look(
 
 
 @lasting_offers()
-@pytest.mark.usefixtures("untiring")
-def test_user_who_may_not_publish_releases_all_the_same(
+@pytest.mark.usefixtures("only_when_notified")
+def test_user_without_the_right_to_publish_can_release(
     redis_server: Server, redis_store: RedisBackend, threads: ThreadPoolExecutor
 ) -> None:
     """Who waits as another user finds out at his next look."""

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.needs("redis"), pytest.mark.once]
 
 
-@pytest.mark.usefixtures("redis_store", "untiring")
-def test_who_waits_is_told_though_the_connection_to_listen_was_lost(
+@pytest.mark.usefixtures("redis_store", "only_when_notified")
+def test_waiter_is_woken_though_the_listening_connection_was_lost(
     redis_server: Server, threads: ThreadPoolExecutor
 ) -> None:
     """The line is as it was."""
@@ -74,7 +74,7 @@ class ForgettingProxy(LossyProxy):
             (client if source is server else server).sendall(data)
 
 
-def test_process_that_the_server_has_lost_listens_anew(
+def test_process_that_the_server_has_lost_listens_again(
     redis_server: Server, threads: ThreadPoolExecutor
 ) -> None:
     """Though nothing tells it, but that it is dropped from the queue."""
@@ -95,7 +95,7 @@ def test_process_that_the_server_has_lost_listens_anew(
         assert wait.result(30)
 
 
-def test_who_could_not_leave_leaves_later(
+def test_waiter_that_could_not_leave_leaves_later(
     redis_server: Server, threads: ThreadPoolExecutor
 ) -> None:
     """Or else the lock would be offered to nobody, and the others of its process pay for that."""
@@ -115,8 +115,8 @@ def test_who_could_not_leave_leaves_later(
         assert stays.result(30)
 
 
-@pytest.mark.usefixtures("untiring")
-def test_who_waits_is_told_when_the_server_is_killed(
+@pytest.mark.usefixtures("only_when_notified")
+def test_waiter_gets_an_error_when_the_server_is_killed(
     redis_server: Server, redis_store: RedisBackend, threads: ThreadPoolExecutor
 ) -> None:
     """And who comes when it is back waits as ever."""
@@ -141,8 +141,8 @@ def test_who_waits_is_told_when_the_server_is_killed(
     assert wait.result(30)
 
 
-@pytest.mark.usefixtures("untiring")
-def test_who_waits_is_told_when_the_server_answers_nothing(
+@pytest.mark.usefixtures("only_when_notified")
+def test_waiter_gets_an_error_when_the_server_does_not_answer(
     redis_server: Server, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the time that a call has, and that until the next look at the queue."""
@@ -160,7 +160,7 @@ def test_who_waits_is_told_when_the_server_answers_nothing(
         assert acquire(ALIAS, timeout=30).release()
 
 
-def test_server_that_nobody_waits_for_is_no_matter(
+def test_failed_listener_is_logged_only_if_somebody_waits(
     redis_server: Server,
     redis_store: RedisBackend,
     monkeypatch: pytest.MonkeyPatch,
@@ -193,7 +193,7 @@ def listens(server: Server) -> bool:
     return any(thread.name == name for thread in threading.enumerate())
 
 
-def test_who_is_granted_the_lock_as_the_server_fails_need_not_leave_later(
+def test_waiter_granted_the_lock_as_the_server_fails_need_not_leave_later(
     redis_store: RedisBackend, asked: list[Any]
 ) -> None:
     """The grant has taken him out of the queue."""
@@ -218,15 +218,15 @@ def look_twice(asked: list[Any]) -> list[Any]:
     return seen
 
 
-def test_who_comes_when_the_server_answers_nothing_is_told(redis_server: Server) -> None:
+def test_new_waiter_gets_an_error_when_the_server_does_not_answer(redis_server: Server) -> None:
     """Also if he is the first for whom this process would listen."""
     with locks_of(redis_server, store={"store_timeout": 0.3}) as store, redis_server.paused():
         with pytest.raises(LockBackendUnavailable, match="can't listen"):
             store.join("1234collectPayment", "owner", "", print)
 
 
-@pytest.mark.usefixtures("redis_store", "untiring")
-def test_who_waits_joins_again_when_the_queue_is_lost(
+@pytest.mark.usefixtures("redis_store", "only_when_notified")
+def test_waiter_rejoins_when_the_queue_is_lost(
     redis_server: Server, threads: ThreadPoolExecutor
 ) -> None:
     """Alone, or with all else: then the lock is free."""
@@ -242,7 +242,7 @@ def test_who_waits_joins_again_when_the_queue_is_lost(
 
 
 @pytest.mark.usefixtures("redis_store")
-def test_who_waits_is_told_what_the_server_says_of_the_queue(
+def test_waiter_gets_the_servers_error_about_the_queue(
     redis_server: Server, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It can't be asked any more, nobody knows for how long."""

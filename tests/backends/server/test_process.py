@@ -78,7 +78,7 @@ def test_slow_connection_takes_no_longer_than_the_budget(lock_server: Server) ->
 
 
 @pytest.mark.needs("lock_server")
-def test_process_that_the_server_does_not_know_listens_anew(lock_server: Server) -> None:
+def test_process_that_the_server_does_not_know_listens_again(lock_server: Server) -> None:
     """And then asks again, in a thread or a task."""
 
     async def acquire_in_task() -> None:

@@ -27,7 +27,7 @@ from tests.support.lock_servers import (
     workers_at,
 )
 from tests.support.ports import HOST
-from tests.support.processes import strike
+from tests.support.processes import send_and_wait
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +53,7 @@ def holding(server: Server, *forks: str, **options: Any) -> Workers:
 def kill_holder(workers: Workers) -> None:
     """Kill it."""
     [holder] = workers.processes
-    strike(holder, signal.SIGKILL)
+    send_and_wait(holder, signal.SIGKILL)
 
 
 def token_of(workers: Workers) -> int:
@@ -132,7 +132,7 @@ async def aacquire() -> Lease:
 
 
 @pytest.mark.parametrize("in_task", [False, True])
-def test_holder_that_was_cut_off_is_told_at_once(
+def test_holder_that_was_cut_off_learns_of_it_at_once(
     spare_lock_server: Server,
     lock_server_store: ServerBackend,
     lock_server_proxy: LockServerProxy,

@@ -1,4 +1,4 @@
-"""An engine that connects in its own way, as those of pools for gevent do."""
+"""An engine that connects in its own way, as connection pools for gevent do."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from django.db.backends.postgresql import base
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """It sets none of what Django's own sets when it connects: no `isolation_level`."""
+    """It sets no `isolation_level`, which Django's own engine sets when it connects."""
 
     def get_connection_params(self) -> dict[str, Any]:
         parameters: dict[str, Any] = super().get_connection_params()

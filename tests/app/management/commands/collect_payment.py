@@ -10,12 +10,12 @@ from django_distlock import distributed_lock
 
 
 def refuse(command: BaseCommand, customer_id: int, **options: Any) -> None:
-    """Tell a contended run's caller."""
+    """Raise an error for the caller of a contended run."""
     raise CommandError(f"Customer {customer_id} is being collected from.", returncode=3)
 
 
 class Command(BaseCommand):
-    """Collect, and wait to be told that it is done."""
+    """Collect, and wait for a line that says it is done."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take a customer."""

@@ -42,7 +42,7 @@ def charge(request: HttpRequest, customer_id: str) -> HttpResponse:
     return HttpResponse("charged")
 
 
-def untold(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+def undeclared_wrapper(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     """Wrap a view with nothing copied from it but what it wraps."""
 
     @functools.wraps(view, assigned=(), updated=())
@@ -143,11 +143,11 @@ class Owner:
 ANSWERED: dict[str, Callable[..., HttpResponseBase]] = {
     "function": collect,
     "csrf_exempt": csrf_exempt(never_cache(collect)),
-    "untold": untold(untold(collect)),
+    "undeclared": undeclared_wrapper(undeclared_wrapper(collect)),
     "partial": functools.partial(collect, by="partial"),
-    "partial-wrapped": csrf_exempt(functools.partial(untold(collect), by="partial")),
+    "partial-wrapped": csrf_exempt(functools.partial(undeclared_wrapper(collect), by="partial")),
     "method": OnMethod.as_view(),
-    "method-untold": untold(csrf_exempt(OnMethod.as_view())),
+    "method-undeclared": undeclared_wrapper(csrf_exempt(OnMethod.as_view())),
     "method-partial": functools.partial(OnMethod.as_view()),
     "below-others": BelowOthers.as_view(),
     "above-others": AboveOthers.as_view(),
@@ -218,7 +218,7 @@ def test_bad_request_can_be_answered_without_raising_it(caplog: pytest.LogCaptur
     assert "too long: /collect/" in caplog.text
 
 
-def test_on_conflict_is_for_the_request_and_what_follows() -> None:
+def test_on_conflict_gets_the_request_and_its_arguments() -> None:
     """A method's `self` is left out, and the request may be another framework's."""
     request = RequestFactory().get("/")
     another = Request(request)
