@@ -1,13 +1,12 @@
 """What the process, its server and the versions of libraries allow.
 
-This module alone reads what asyncio, asgiref and Django don't document. A release of theirs may
-drop any of it, so each function says what is done without it.
+This module alone reads what asyncio, asgiref and Django don't document. Their next release may drop
+any of it, so each function says what is done without it.
 """
 
 import asyncio
 import sys
 import threading
-import time
 from collections.abc import AsyncIterable, Callable, Iterable
 from types import FrameType
 from typing import Any, Final, NamedTuple
@@ -25,21 +24,15 @@ _ASYNC_TO_SYNC: Final = AsyncToSync.__call__.__code__
 
 MARK: Final = "task_context"
 """What asgiref calls the list that it makes for each call of sync_to_async()."""
+AWAITABLE: Final = "awaitable"
+"""The same for the coroutine of each call of async_to_sync()."""
 WAITING_FOR_FUTURE: Final = "FutureIter"
 """The type of what asyncio's tasks wait in for a future."""
-PAUSES: Final = [0.0001 * 2**number for number in range(10)]
-"""Seconds, 0.1 in all, to give a task that has called a thread the time to wait for it."""
 
 
 def read_private(owner: object, name: str, default: Any = None) -> Any:
-    """Return an undocumented attribute, or the default where there is none by this name."""
+    """Return an undocumented attribute, or the default where there is none."""
     return getattr(owner, name, default)
-
-
-def lacks_threads() -> bool:
-    """Tell whether uWSGI runs this process without --enable-threads: new threads never run."""
-    options: dict[str, Any] = getattr(sys.modules.get("uwsgi"), "opt", {})
-    return bool(options) and not {"threads", "enable-threads"} & options.keys()
 
 
 # asyncio
@@ -60,8 +53,7 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 def running_task() -> Task | None:
     """Return the task that runs in this thread, if there is one."""
-    loop = running_loop()
-    return None if loop is None else asyncio.current_task(loop)
+    return None if (loop := running_loop()) is None else asyncio.current_task(loop)
 
 
 # asgiref
@@ -149,31 +141,39 @@ def awaits(task: Task, call: SyncCall) -> bool | None:
         awaited = getattr(awaited, "gi_yieldfrom" if code is None else "cr_await", None)
         if awaited is None:
             return None
-    mark = getattr(awaited.cr_frame, "f_locals", {}).get(MARK)
+    mark = _local(awaited.cr_frame, MARK)
     return None if mark is None or call.mark is None else mark is call.mark
 
 
-def find_task(call: SyncCall) -> Task | None:
-    """Return the task that waits for this call of sync_to_async(), or None if it can't be told."""
-    if call.loop is None:
-        return None
-    running = asyncio.current_task(call.loop)
-    found = next((task for task in asyncio.all_tasks(call.loop) if awaits(task, call)), None)
-    if found is None and running is not None:
-        # It may be the task that called: this thread can be faster than it.
-        for pause in PAUSES:
-            if asyncio.current_task(call.loop) is not running:
-                break
-            time.sleep(pause)
-        found = running if awaits(running, call) else None
+def calls_of_async_to_sync(stack: FrameType | None) -> list[FrameType]:
+    """Return the calls of async_to_sync() on this stack, the innermost first."""
+    found = []
+    while stack is not None:
+        if stack.f_code is _ASYNC_TO_SYNC:
+            found.append(stack)
+        stack = stack.f_back
     return found
 
 
-def is_in_async_to_sync(stack: FrameType | None) -> bool:
-    """Tell whether this stack is in a call of async_to_sync()."""
-    while stack is not None and stack.f_code is not _ASYNC_TO_SYNC:
-        stack = stack.f_back
-    return stack is not None
+def call_around(task: Task) -> tuple[threading.Thread | None, SyncCall | None]:
+    """Return the thread that waits in async_to_sync() for the task, and which call it carries out.
+
+    (None, None) where that can't be seen, unless the task is the running one.
+    """
+    root: Any = task.get_coro()
+    stacks = read_private(sys, "_current_frames", dict)()
+    for thread in threading.enumerate():
+        for frame in calls_of_async_to_sync(stacks.get(thread.ident)):
+            awaited = _local(frame, AWAITABLE)
+            # In an event loop of its own, the task's root is a coroutine around that.
+            if awaited is not None and awaited in (root, _local(root.cr_frame, AWAITABLE)):
+                return thread, frame.f_back and sync_call(frame.f_back)
+    waiting = waiting_thread() if task is running_task() else None
+    return waiting, None if waiting is None else sync_call(stack_of(waiting))
+
+
+def _local(frame: FrameType | None, name: str) -> Any:
+    return None if frame is None else frame.f_locals.get(name)
 
 
 def is_async_to_sync(task: Task) -> bool:

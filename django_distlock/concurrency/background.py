@@ -17,10 +17,10 @@ from django.db import connections
 
 from django_distlock import clocks
 from django_distlock.backends.listening import on_lost_connection
+from django_distlock.backends.sockets.daemons import lacks_threads
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import InvalidLockBackend
 from django_distlock.redaction.tracebacks import clear_variables
-from django_distlock.runtime import lacks_threads
 
 from .renewal import Renewable, Renewals
 from .wakeups import Wakeup

@@ -13,18 +13,19 @@ import asyncio
 import inspect
 import os
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from typing import Any, TypeVar, cast
-from weakref import WeakKeyDictionary, WeakSet, ref
+from typing import Any, Final, TypeVar, cast
+from weakref import WeakKeyDictionary, ref
 
 from django_distlock.runtime import (
     SyncCall,
     Task,
     awaits,
-    find_task,
+    call_around,
+    calls_of_async_to_sync,
     is_async_to_sync,
-    is_in_async_to_sync,
     running_task,
     stack_of,
     sync_call,
@@ -32,6 +33,9 @@ from django_distlock.runtime import (
 )
 
 T = TypeVar("T")
+
+PAUSES: Final = [0.0001 * 2**number for number in range(10)]
+"""Seconds, 0.1 in all, to give a task that has called a thread the time to wait for it."""
 
 
 class Caller:
@@ -43,8 +47,8 @@ class Caller:
         self.pid = os.getpid()
         self.task = None if task is None else ref(task)
         self.thread = None if thread is None else ref(thread)
-        self.tasks: WeakSet[Task] = WeakSet()
-        """All tasks that run for it."""
+        self.tasks: set[ref[Task]] = set()
+        """All tasks that run for it. Any thread adds one; a WeakSet could not be copied then."""
         self.registry: Any = None
 
     def has_ended(self) -> bool:
@@ -65,7 +69,7 @@ class Caller:
         thread = self.thread()
         if thread is None:
             return False
-        return thread is waiting_thread() or is_in_async_to_sync(stack_of(thread))
+        return thread is waiting_thread() or bool(calls_of_async_to_sync(stack_of(thread)))
 
     def may_be(self, thread: threading.Thread | None) -> bool:
         """Tell whether it is this thread. If that is None, it may be any, or a task."""
@@ -76,7 +80,8 @@ class Caller:
 
         None: that is not known.
         """
-        found = [awaits(task, call) for task in list(self.tasks)]
+        tasks = [task for task_ref in list(self.tasks) if (task := task_ref())]
+        found = [awaits(task, call) for task in tasks]
         return True if True in found else None if None in found or not found else False
 
 
@@ -159,12 +164,12 @@ def _caller_of_thread() -> Caller:
 
 
 def _caller_in(call: SyncCall) -> Caller:
-    """Return the caller of this call of sync_to_async(), which this thread carries out."""
+    """Return the caller of this call of sync_to_async(), which a thread carries out."""
     named = _named_caller()
     is_named = named is not None and named.awaits(call)
     if named is not None and is_named:
         return named
-    task = find_task(call)
+    task = _find_task(call)
     if task is not None:
         return _caller_of(task)
     if named is None or is_named is False or not named.may_wait():
@@ -174,11 +179,11 @@ def _caller_in(call: SyncCall) -> Caller:
 
 
 def _caller_of(task: Task) -> Caller:
-    """Return the caller that the task is, or runs for. Its context is the current one."""
+    """Return the caller that the task is, or runs for. The current context is a copy of its own."""
     caller = _of_tasks.get(task)
     if caller is None or caller.pid != os.getpid():
-        caller = _caller_by_async_to_sync() if is_async_to_sync(task) else _new_caller(task)
-        _set_caller(task, caller)
+        caller = _caller_by_async_to_sync(task) if is_async_to_sync(task) else _new_caller(task)
+        set_caller(task, caller)
     return caller
 
 
@@ -190,28 +195,32 @@ def _new_caller(task: Task) -> Caller:
     return caller
 
 
-def _caller_by_async_to_sync() -> Caller:
-    """Return the caller of the async_to_sync() that waits for this code."""
-    named, waiting = _named_caller(), waiting_thread()
-    call = None if waiting is None else sync_call(stack_of(waiting))
+def _caller_by_async_to_sync(task: Task) -> Caller:
+    """Return the caller of the async_to_sync() that waits for the task."""
+    named, (waiting, call) = _named_caller(), call_around(task)
     if call is None:
         if named is None or named.has_ended() or not named.may_be(waiting):
             named = Caller(thread=waiting)
             either = (asyncio.Task, threading.Thread) if waiting is None else (threading.Thread,)
             _named.set(Unclaimed(named, *either, thread=waiting))
         return named
-    if named is not None and named.awaits(call):
-        return named
-    task = find_task(call)
-    if task is not None and not is_async_to_sync(task):
-        return _caller_of(task)
-    if named is None or not named.may_wait():
-        # For some thread, or task, that called async_to_sync() more than once on the way here.
-        named = Caller()
-        _named.set(Unclaimed(named, threading.Thread if task else asyncio.Task))
-    if task is not None:
-        _set_caller(task, named)
-    return named
+    return _caller_in(call)
+
+
+def _find_task(call: SyncCall) -> Task | None:
+    """Return the task that waits for this call of sync_to_async(), or None if it can't be told."""
+    if call.loop is None:
+        return None
+    running = asyncio.current_task(call.loop)
+    found = next((task for task in asyncio.all_tasks(call.loop) if awaits(task, call)), None)
+    if found is None and running is not None:
+        # It may be the task that called: this thread can be faster than it.
+        for pause in PAUSES:
+            if asyncio.current_task(call.loop) is not running:
+                break
+            time.sleep(pause)
+        found = running if awaits(running, call) else None
+    return found
 
 
 def _named_caller() -> Caller | None:
@@ -220,9 +229,10 @@ def _named_caller() -> Caller | None:
     return caller if caller is not None and caller.pid == os.getpid() else None
 
 
-def _set_caller(task: Task, caller: Caller) -> None:
+def set_caller(task: Task, caller: Caller) -> None:
+    """Record that the task runs for this caller, which may be itself."""
     _of_tasks[task] = caller
-    caller.tasks.add(task)
+    caller.tasks.add(ref(task, caller.tasks.discard))
 
 
 def continue_in_task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -231,5 +241,5 @@ def continue_in_task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 
 async def _run_for(caller: Caller, work: Coroutine[Any, Any, T]) -> T:
-    _set_caller(cast("Task", running_task()), caller)
+    set_caller(cast("Task", running_task()), caller)
     return await work

@@ -40,7 +40,7 @@ OF_ASGIREF = [
     "thread_sensitive_context",
 ]
 OF_PYTHON = ["_current_frames", "frames", "running loop"]
-OF_FRAMES = ["task_context", "FutureIter"]
+OF_FRAMES = {"task_context": "MARK", "awaitable": "AWAITABLE", "FutureIter": "WAITING_FOR_FUTURE"}
 
 
 class Without:
@@ -74,8 +74,7 @@ def removed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     elif name == "frames":
         monkeypatch.setattr(inspect, "currentframe", lambda: None)
     elif name in OF_FRAMES:
-        constant = "MARK" if name == "task_context" else "WAITING_FOR_FUTURE"
-        monkeypatch.setattr(runtime, constant, "gone")
+        monkeypatch.setattr(runtime, OF_FRAMES[name], "gone")
     return name
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import django
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.core.handlers.asgi import ASGIHandler
 from django.db import connections
 from django.test import AsyncClient
@@ -65,6 +65,14 @@ def test_asgi_request_of_a_sync_view_leaves_no_lock_behind(alias: str) -> None:
     assert sent[0]["status"] == 200
     warned = [LEFT in str(each.message) for each in about_leases(caught)]
     assert (warned, names(alias)) == ([True], [])
+
+
+def test_asgi_request_leaves_no_lock_behind_that_it_acquired_several_crossings_away() -> None:
+    """As an async view does in sync code below a sync middleware."""
+    let_view(lambda: async_to_sync(sync_to_async(acquire))("default"))
+    with pytest.warns(ResourceWarning, match="was not released by a request"):
+        asyncio.run(get("/leaving/"))
+    assert names("default") == []
 
 
 def test_tasks_that_outlast_their_request_keep_what_they_have() -> None:

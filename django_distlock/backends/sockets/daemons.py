@@ -1,13 +1,20 @@
 """Daemon threads of a store, where there may be no room for another thread."""
 
+import sys
 import threading
+from typing import Any
 
 from django_distlock.exceptions import LockBackendUnavailable
-from django_distlock.runtime import lacks_threads
 
 
 class NoThread(LockBackendUnavailable):
     """No thread can be started: there are too many, or the interpreter is shutting down."""
+
+
+def lacks_threads() -> bool:
+    """Tell whether uWSGI runs this process without --enable-threads: new threads never run."""
+    options: dict[str, Any] = getattr(sys.modules.get("uwsgi"), "opt", {})
+    return bool(options) and not {"threads", "enable-threads"} & options.keys()
 
 
 def start_daemon(thread: threading.Thread) -> None:
