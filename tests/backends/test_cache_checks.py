@@ -1,4 +1,4 @@
-"""The system checks on the caches of lock stores: what else uses their place."""
+"""The system checks on the caches of lock stores: whether others use the same server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.caches import (
 
 
 def messages(**entries: dict[str, Any]) -> list[checks.CheckMessage]:
-    """Return what is said about locks in the cache "locks"."""
+    """Return the check's messages about locks in the cache "locks"."""
     options = {"cache": "locks"}
     distlock = {"jobs": {"BACKEND": MEMCACHED_BACKEND, "OPTIONS": options}}
     with configured(**entries), override_settings(DISTLOCK=distlock):
@@ -44,12 +44,12 @@ def test_cache_that_cannot_be_used_is_an_error() -> None:
 
 
 def test_cache_of_its_own_has_no_messages() -> None:
-    """Others are on other servers."""
+    """The other caches are on other servers."""
     assert messages(locks=NOWHERE, others=NOWHERE | {"LOCATION": "127.0.0.1:2"}) == []
 
 
 def test_default_cache_is_warned_of() -> None:
-    """Whatever the site caches is there, and cleared some day."""
+    """The site's cache entries are there, and some day the cache is cleared."""
     (message,) = messages_of_default()
     assert (message.id, message.level) == ("distlock.W002", checks.WARNING)
     assert message.msg.startswith(
@@ -65,7 +65,7 @@ def messages_of_default(**entries: dict[str, Any]) -> list[checks.CheckMessage]:
 
 
 def test_other_alias_of_the_same_server_is_warned_of() -> None:
-    """Another KEY_PREFIX is no help: a clear() flushes the server."""
+    """Another KEY_PREFIX doesn't help: clear() flushes the server."""
     (message,) = messages(
         locks=NOWHERE, pages=NOWHERE | {"KEY_PREFIX": "p"}, others=NOWHERE | {"LOCATION": "b:1"}
     )
@@ -74,7 +74,7 @@ def test_other_alias_of_the_same_server_is_warned_of() -> None:
 
 
 def test_both_are_one_warning() -> None:
-    """It is one thing to be done about them."""
+    """Both have the same remedy."""
     (message,) = messages_of_default(pages=NOWHERE, sessions=NOWHERE)
     assert "what the site caches in and is in the same place as 'pages', 'sessions':" in message.msg
 
@@ -126,7 +126,7 @@ def redis(location: Any, path: str = REDIS, **options: Any) -> dict[str, Any]:
     ],
 )
 def test_places_that_are_the_same(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """However they are written."""
+    """In any notation."""
     with configured(one=one, other=other):
         assert shares_place("one", "other")
         assert shares_place("other", "one")
@@ -150,7 +150,7 @@ def test_places_that_are_the_same(one: dict[str, Any], other: dict[str, Any]) ->
     ],
 )
 def test_places_that_are_not_the_same(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """A database number of its own is enough, and so is a port."""
+    """A separate database number or port is enough."""
     with configured(one=one, other=other):
         assert not shares_place("one", "other")
         assert not shares_place("other", "one")
@@ -165,20 +165,20 @@ def test_places_that_are_not_the_same(one: dict[str, Any], other: dict[str, Any]
     ],
 )
 def test_location_that_is_not_understood_is_nowhere(entry: dict[str, Any]) -> None:
-    """It is another's, or that one's mistake."""
+    """It may be of another backend, or a mistake in that cache's settings."""
     with configured(one=entry):
         assert places("one") == set()
 
 
 def test_odd_server_is_itself() -> None:
-    """Whoever connects to it tells what is wrong."""
+    """Its client reports the mistake when it connects."""
     with configured(one=memcached("::1:2:3:4")):
         assert places("one") == {("memcached", "::1:2:3:4", 11211)}
 
 
 @pytest.mark.parametrize("entry", [{}, {"BACKEND": "nowhere.Cache", "LOCATION": "cache"}])
 def test_cache_that_cannot_be_made_does_not_hinder_the_check(entry: dict[str, Any]) -> None:
-    """It may be no part of what locks need."""
+    """Locks may not use that cache."""
     with configured(locks=NOWHERE, broken=entry):
         assert check_own_cache("jobs", "locks") == []
 

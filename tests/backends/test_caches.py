@@ -1,4 +1,4 @@
-"""Which caches can keep locks, and what is said about those that can't."""
+"""Which caches can keep locks, and the errors about those that can't."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.caches import (
 
 
 def refusal(**entry: Any) -> str:
-    """Return what is said about such a cache, after the alias that has to be in front."""
+    """Return the error about such a cache, without the alias that it must begin with."""
     with configured(locks=entry), pytest.raises(InvalidLockBackend) as caught:
         find_cache("jobs", "locks", [PYMEMCACHE])
     start = "DISTLOCK['jobs']: cache 'locks' "
@@ -40,7 +40,7 @@ def refusal(**entry: Any) -> str:
 
 
 def test_cache_is_found_by_its_alias() -> None:
-    """It has what the settings say."""
+    """It is configured by the settings."""
     with configured(locks=NOWHERE | {"KEY_PREFIX": "site"}):
         found = find_cache("jobs", "locks", [PYMEMCACHE])
     assert type(found) is PyMemcacheCache
@@ -54,7 +54,7 @@ def test_cache_is_not_shared_with_the_site() -> None:
 
 
 def test_subclass_counts_as_what_it_is_made_of() -> None:
-    """A site may have changed something."""
+    """A site may have subclassed it."""
     with configured(locks=NOWHERE | {"BACKEND": f"{own.__name__}.OwnMemcache"}):
         assert type(find_cache("jobs", "locks", [PYMEMCACHE])) is OwnMemcache
 
@@ -68,7 +68,7 @@ def test_subclass_counts_as_what_it_is_made_of() -> None:
     ],
 )
 def test_alias_that_caches_lacks_is_refused(cache: Any, message: str) -> None:
-    """With those that there are."""
+    """The message lists the existing ones."""
     with configured(locks=NOWHERE), pytest.raises(InvalidLockBackend) as caught:
         find_cache("jobs", cache, [PYMEMCACHE])
     assert str(caught.value) == f"DISTLOCK['jobs']: {message}"
@@ -85,7 +85,7 @@ def test_alias_that_caches_lacks_is_refused(cache: Any, message: str) -> None:
     ],
 )
 def test_cache_that_cannot_keep_locks_is_refused(path: str, reason: str) -> None:
-    """With the reason, and what to use."""
+    """The message has the reason, and what to use instead."""
     said = refusal(BACKEND=path, LOCATION="/somewhere")
     assert said.startswith(f"is a {path.rpartition('.')[2]}, which ")
     assert reason in said
@@ -94,7 +94,7 @@ def test_cache_that_cannot_keep_locks_is_refused(path: str, reason: str) -> None
 
 @pytest.mark.parametrize("suited", [[PYMEMCACHE], [REDIS]])
 def test_cache_on_pylibmc_is_refused(suited: list[str]) -> None:
-    """It names the cache to use instead, also where pylibmc isn't installed."""
+    """The message names the cache to use instead, also where pylibmc isn't installed."""
     pylibmc = {"BACKEND": f"{DJANGO}.memcached.PyLibMCCache", "LOCATION": "127.0.0.1:11211"}
     with configured(locks=pylibmc), pytest.raises(InvalidLockBackend) as caught:
         find_cache("jobs", "locks", suited)
@@ -106,13 +106,13 @@ def test_cache_on_pylibmc_is_refused(suited: list[str]) -> None:
 
 @pytest.mark.parametrize("path", [REDIS, DJANGO_REDIS])
 def test_cache_of_another_kind_is_refused(path: str) -> None:
-    """With the store that is the right one."""
+    """The message names the right store."""
     said = refusal(BACKEND=path, LOCATION="redis://127.0.0.1:1")
     assert said == "is a RedisCache: use BACKEND 'django_distlock.backends.redis.RedisBackend'."
 
 
 def test_unknown_cache_is_refused() -> None:
-    """With those that are known."""
+    """The message lists the known ones."""
     said = refusal(BACKEND=f"{own.__name__}.ForeignCache")
     assert said.startswith(f"is a {own.__name__}.ForeignCache, of which it isn't known whether")
     assert all(path in said for path in (PYMEMCACHE, REDIS, DJANGO_REDIS))
@@ -127,14 +127,14 @@ def test_unknown_cache_is_refused() -> None:
     ],
 )
 def test_cache_that_cannot_be_made_is_refused(entry: dict[str, Any], reason: str) -> None:
-    """Its error is told."""
+    """The message has its error."""
     said = refusal(**entry)
     assert said.startswith("can't be made: ")
     assert reason in said
 
 
 def test_store_for_each_cache() -> None:
-    """What the messages name."""
+    """The stores that the messages name exist."""
     assert describe(OwnMemcache) == f"is a OwnMemcache: use BACKEND '{MEMCACHED_BACKEND}'."
 
 

@@ -26,7 +26,7 @@ STORES = ["postgresql", "mariadb", "redis", "memcached", "lock_server", "lock_se
     "alias", [pytest.param(each, marks=pytest.mark.needs(each)) for each in STORES]
 )
 def test_store_works_with_green_threads(library: str, alias: str) -> None:
-    """One that removes select.poll(), as eventlet does, without any library too."""
+    """With each library, and without one but with select.poll() removed, as by eventlet."""
     done = subprocess.run(
         tied([sys.executable, "-m", "tests.support.green_threads", library, alias]),
         env=worker_environment(),

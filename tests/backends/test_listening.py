@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
-    """Return a listener of a server that only this test has."""
+    """Return a listener of a server that only this test uses."""
     monkeypatch.setattr(listening, "listeners", {})
     found = Scripted.of("The server")
     yield found
@@ -39,20 +39,20 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let no pause take any time; return how long each should have been."""
+    """Make pauses take no time; collect how long each should have been."""
     found: list[float] = []
     monkeypatch.setattr(Listener, "pause", lambda _, seconds: found.append(seconds))
     return found
 
 
 def test_process_has_one_listener_for_a_server(listener: Scripted) -> None:
-    """And one for each other server."""
+    """Each other server has another one."""
     assert Scripted.of("The server") is listener
     assert Scripted.of("Another server") is not listener
 
 
 def test_first_waiter_starts_the_thread(listener: Scripted) -> None:
-    """It serves the others, too."""
+    """It serves later waiters, too."""
     places = [Waiting(number) for number in range(3)]
     for place in places:
         listener.add(place)
@@ -67,7 +67,7 @@ def test_first_waiter_starts_the_thread(listener: Scripted) -> None:
 def test_idle_thread_ends_and_the_next_waiter_starts_another(
     listener: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And its connection with it."""
+    """Its connection is closed, too."""
     place = Waiting()
     listener.add(place)
     ready(listener)
@@ -83,7 +83,7 @@ def test_idle_thread_ends_and_the_next_waiter_starts_another(
 
 
 def test_lost_connection_is_replaced_for_all_waiters(listener: Scripted) -> None:
-    """The protocol is told, and the failure is not logged as one to connect."""
+    """The protocol's failed() is called, and the failure is not logged as one to connect."""
     for number in range(3):
         listener.add(Waiting(number))
     ready(listener)
@@ -97,7 +97,7 @@ def test_lost_connection_is_replaced_for_all_waiters(listener: Scripted) -> None
 def test_connection_that_lasted_is_replaced_at_once(
     listener: Scripted, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that did not, after a pause: else it would be made and lost again and again."""
+    """One that did not last, after a pause: else it would be made and lost again and again."""
     listener.add(Waiting())
     ready(listener)
     listener.breaks.set()
@@ -112,7 +112,7 @@ def test_connection_that_lasted_is_replaced_at_once(
 def test_pauses_between_failures_grow(
     listener: Scripted, pauses: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Up to a second; it is logged once."""
+    """Up to a second. The failure is logged once."""
     listener.outcomes = [ConnectionRefusedError("it is down")] * 6
     listener.add(Waiting())
     until(lambda: listener.is_listening)
@@ -125,7 +125,7 @@ def test_pauses_between_failures_grow(
 def test_callers_outlast_one_failure_and_learn_of_the_next(
     listener: Scripted, monkeypatch: pytest.MonkeyPatch, in_task: bool
 ) -> None:
-    """One may happen to any connection."""
+    """One failure may happen to any connection."""
     monkeypatch.setattr(listening, "FIRST_PAUSE", 0.01)
     listener.outcomes = [OSError("one")]
     listener.add(Waiting())
@@ -160,7 +160,7 @@ def test_callers_wait_no_longer_than_they_may(listener: Scripted, in_task: bool)
 
 
 def test_refusal_suspends_listening(listener: Scripted, moved_clock: MovedClock) -> None:
-    """Callers are told; who waits gets another attempt when the time is over."""
+    """Callers get the error; waiters cause another attempt when the suspension is over."""
     listener.outcomes = [CannotListen("it is forbidden")]
     listener.add(Waiting())
     with pytest.raises(CannotListen, match="it is forbidden"):
@@ -174,7 +174,7 @@ def test_refusal_suspends_listening(listener: Scripted, moved_clock: MovedClock)
 
 
 def test_thread_ends_when_nobody_waits_for_another_attempt(listener: Scripted) -> None:
-    """Though it would be made much later."""
+    """Even if that attempt would be much later."""
     listener.outcomes = [CannotListen("it is forbidden")]
     place = Waiting()
     listener.add(place)
@@ -187,7 +187,7 @@ def test_thread_ends_when_nobody_waits_for_another_attempt(listener: Scripted) -
 
 @pytest.mark.parametrize("uwsgi", [False, True])
 def test_without_threads_nothing_is_left_behind(listener: Scripted, uwsgi: bool) -> None:
-    """As under uWSGI without --enable-threads, or where there are too many."""
+    """As under uWSGI without --enable-threads, or at the limit of threads."""
     lacking = (
         mock.patch.object(daemons, "lacks_threads", return_value=True)
         if uwsgi
@@ -202,7 +202,7 @@ def test_without_threads_nothing_is_left_behind(listener: Scripted, uwsgi: bool)
 
 
 def test_only_callers_of_the_present_connection_have_it_replaced(listener: Scripted) -> None:
-    """The others were just late."""
+    """The other callers were late."""
     before = listener.add(Waiting())
     ready(listener)
     listener.breaks.set()
@@ -212,7 +212,7 @@ def test_only_callers_of_the_present_connection_have_it_replaced(listener: Scrip
     present = listener.start()
     assert listener.reset(present)
     assert not listener.reset(present)
-    listener.breaks.set()  # as it does when it is cut
+    listener.breaks.set()  # as when the connection is cut
     ready(listener)
     assert len(listener.connections) == 3
 
@@ -229,7 +229,7 @@ def test_closed_listener_starts_again(listener: Scripted) -> None:
 
 
 def test_forked_child_has_listeners_of_its_own(listener: Scripted) -> None:
-    """Its parent's goes on."""
+    """The parent's listener continues."""
     listener.add(Waiting())
     ready(listener)
     parent = os.getpid()

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of async code."""
+"""Fixtures for the tests of async code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def lock_threads() -> Iterator[None]:
-    """Have threads for this test alone."""
+    """Give this test its own threads for locks."""
     executors.executors.clear()
     yield
     while executors.executors:
@@ -27,7 +27,7 @@ def lock_threads() -> Iterator[None]:
 
 @pytest.fixture
 def asking_owners(alias: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Note the owners that ask the store for a lock."""
+    """Collect the owners that ask the store for a lock."""
     store = type(lock_backends[alias])
     asked: list[str] = []
 

@@ -52,7 +52,7 @@ TWINS: list[tuple[Any, Any]] = [
 
 @pytest.mark.parametrize(("sync", "twin"), TWINS, ids=lambda each: each.__qualname__)
 def test_twins_are_alike(sync: Any, twin: Any) -> None:
-    """They differ in being awaited, and in nothing else; the twin's docstring names the other."""
+    """They differ only in being awaited; the twin's docstring names the sync function."""
     assert inspect.iscoroutinefunction(twin)
     assert inspect.signature(sync) == inspect.signature(twin)
     assert sync.__doc__
@@ -60,7 +60,7 @@ def test_twins_are_alike(sync: Any, twin: Any) -> None:
 
 
 def test_every_public_function_has_a_twin() -> None:
-    """Whoever adds one adds two."""
+    """A new sync function needs an async one."""
     public = {
         name
         for name in django_distlock.__all__
@@ -106,7 +106,7 @@ def test_acquire_and_release(alias: str) -> None:
 
 @on_each_database
 def test_block(alias: str) -> None:
-    """It yields the lease, raises when contended, and releases, also when it fails."""
+    """It yields the lease, raises when contended, and releases, also when its body fails."""
 
     async def main() -> None:
         async with distributed_lock("1234collectPayment", backend=alias) as lease:
@@ -134,7 +134,7 @@ def test_block(alias: str) -> None:
 def test_lost_lease_is_reported(
     alias: str, lost: dict[Lease, str], moved_clock: MovedClock
 ) -> None:
-    """By every action, and at the end of the block, unless that raises already."""
+    """By every action, and at the end of the block, unless the block raises already."""
 
     async def main() -> None:
         with pytest.raises(LockLost):
@@ -160,7 +160,7 @@ def test_lost_lease_is_reported(
 
 @on_each_database
 def test_waits_until_it_is_released(alias: str) -> None:
-    """By whoever holds it."""
+    """The holder may be a thread or a task."""
 
     async def main() -> None:
         lease = await in_other_thread(acquire, alias)
@@ -191,7 +191,7 @@ def test_waiting_for_oneself_and_reentering(alias: str) -> None:
 
 
 def test_contention_sends_a_signal(scripted: ScriptedBackend) -> None:
-    """To receivers, sync and async."""
+    """Receivers may be sync or async."""
     told: list[object] = []
 
     def receive(*, semaphore: str, **kwargs: object) -> None:
@@ -217,7 +217,7 @@ def test_contention_sends_a_signal(scripted: ScriptedBackend) -> None:
 
 
 def test_one_block_object_serves_many_tasks(scripted: ScriptedBackend) -> None:
-    """Nothing of an entrance is in it (peer defects 1, 9 and 14)."""
+    """The object keeps no state of an entry (peer defects 1, 9 and 14)."""
     block = distributed_lock("1234collectPayment", timeout=60)
     inside: list[asyncio.Task[Any] | None] = []
 
@@ -267,7 +267,7 @@ def test_fenced_writes(alias: str) -> None:
 
 @on_each_database
 def test_sync_calls_are_refused_in_a_running_loop(alias: str, asking_owners: list[str]) -> None:
-    """They would block it. What only looks at the lease is not."""
+    """They would block it. Attributes of the lease can be read."""
 
     async def main() -> None:
         lease = await get(alias)

@@ -39,7 +39,7 @@ pytestmark = committed
 
 @on_each_database
 def test_children_inherit_nothing(alias: str) -> None:
-    """Neither a task's, nor those of a thread that it starts, nor both in turn."""
+    """Child tasks and threads don't own their parent's leases, nor do their children."""
 
     async def child() -> None:
         with pytest.raises(LockNotHeld):
@@ -74,7 +74,7 @@ def test_children_inherit_nothing(alias: str) -> None:
 
 @on_each_database
 def test_lease_of_a_task_follows_its_calls_of_sync_code(alias: str) -> None:
-    """What a task acquired it can release in sync code that it calls, and so on, and back."""
+    """Sync code that a task calls can release its leases by name, and so on, and back."""
 
     async def main() -> None:
         await get(alias)
@@ -100,7 +100,7 @@ def test_lease_of_a_task_follows_its_calls_of_sync_code(alias: str) -> None:
 
 @on_each_database
 def test_lease_of_a_thread_follows_its_calls_of_async_code(alias: str) -> None:
-    """What a thread acquired it can release in async code that it calls, and back."""
+    """Async code that a thread calls can release its leases by name, and back."""
     acquire(alias)
     assert async_to_sync(arelease_lock)("1234collectPayment", backend=alias) is True
     lease = async_to_sync(get)(alias)
@@ -124,7 +124,7 @@ class WithFreshConnections(SyncToAsync[Any, Any]):
     """Call in a thread as Channels does, by a subclass of asgiref's."""
 
     def thread_handler(self, loop: Any, *args: Any, **kwargs: Any) -> Any:
-        """Let go of connections before and after that."""
+        """Close connections before and after the call."""
         close_old_connections()
         try:
             return super().thread_handler(loop, *args, **kwargs)  # type: ignore[no-untyped-call]
@@ -153,7 +153,7 @@ def test_other_ways_to_call_a_thread_keep_the_owner(alias: str) -> None:
     reason="this asgiref takes no context",
 )
 def test_call_in_a_given_context_is_the_callers(scripted: ScriptedBackend) -> None:
-    """Though what the context has comes from elsewhere."""
+    """Even if the context was copied elsewhere."""
 
     async def main() -> None:
         await get("default")
@@ -163,7 +163,7 @@ def test_call_in_a_given_context_is_the_callers(scripted: ScriptedBackend) -> No
 
 
 def test_thread_that_is_given_a_context_inherits_nothing(scripted: ScriptedBackend) -> None:
-    """Nor does one that gets the number of one that has ended."""
+    """Nor does a thread that gets the ident of one that has ended."""
     contexts = []
 
     def begin() -> None:
@@ -175,7 +175,7 @@ def test_thread_that_is_given_a_context_inherits_nothing(scripted: ScriptedBacke
             contexts[0].run(release_lock, "1234collectPayment")
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the first one leaves its lease behind
+        warnings.simplefilter("ignore")  # the first one doesn't release its lease
         for work in (begin, go_on):
             thread = threading.Thread(target=work)
             thread.start()
@@ -184,7 +184,7 @@ def test_thread_that_is_given_a_context_inherits_nothing(scripted: ScriptedBacke
 
 
 def test_forked_child_is_another_worker(scripted: ScriptedBackend) -> None:
-    """Also inside a task, which goes on in it."""
+    """Also inside a task, which continues in the child."""
 
     async def main() -> None:
         lease = await get("default")
@@ -200,7 +200,7 @@ def test_forked_child_is_another_worker(scripted: ScriptedBackend) -> None:
 
 @pytest.mark.skipif(EAGER is None, reason="Python 3.11 has no eager tasks")
 def test_eager_tasks_are_no_exception(scripted: ScriptedBackend) -> None:
-    """They run before anybody can take note of them."""
+    """They begin to run before create_task() returns."""
     workers = []
 
     async def note() -> None:
@@ -227,7 +227,7 @@ def test_thread_whose_caller_has_ended_works_for_itself(scripted: ScriptedBacken
         """Call in a thread that takes its time to begin."""
 
         def thread_handler(self, loop: Any, *args: Any, **kwargs: Any) -> Any:
-            """Stall first."""
+            """Wait first."""
             stall()
             try:
                 return super().thread_handler(loop, *args, **kwargs)  # type: ignore[no-untyped-call]

@@ -42,7 +42,7 @@ DOWN = LockBackendUnavailable("down")
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_cancelled_while_acquiring_leaves_no_lock(scripted: ScriptedBackend, times: int) -> None:
-    """What the store grants then is given back, before the task ends if it is cancelled once."""
+    """A grant is released, before the task ends if it is cancelled once."""
     stall = Stall()
     scripted.answer("acquire", stall)
 
@@ -63,14 +63,14 @@ def test_cancelled_while_acquiring_leaves_no_lock(scripted: ScriptedBackend, tim
     run(main())
     until(
         lambda: scripted.calls == ["acquire", "release"]
-    )  # the thread does it, if cancelled twice
+    )  # the thread releases it if the task is cancelled twice
     until(lambda: scripted.owner == "")
 
 
 def test_cancelled_while_it_is_contended_has_nothing_to_release(
     scripted: ScriptedBackend,
 ) -> None:
-    """The lock is another's."""
+    """The lock is held by another owner."""
     scripted.owner = "another"
     stall = Stall()
     scripted.answer("acquire", stall)
@@ -81,7 +81,7 @@ def test_cancelled_while_it_is_contended_has_nothing_to_release(
 
 
 def test_call_whose_thread_comes_too_late_is_not_made() -> None:
-    """The task was cancelled between the thread's beginning and the call's."""
+    """The task was cancelled after the thread began and before the call did."""
     calls: list[int] = []
     work = executors.Work(lambda: calls.append(1), None)
     assert work.outcome.cancel()
@@ -90,7 +90,7 @@ def test_call_whose_thread_comes_too_late_is_not_made() -> None:
 
 
 def test_cancelled_before_the_store_is_asked_asks_it_nothing(scripted: ScriptedBackend) -> None:
-    """Others are being served."""
+    """The threads were busy with other calls."""
     stalls = [Stall(), Stall()]
     scripted.answer("acquire", *stalls)
 
@@ -112,7 +112,7 @@ def test_cancelled_before_the_store_is_asked_asks_it_nothing(scripted: ScriptedB
 
 
 def test_cancelled_while_the_store_fails_is_cancelled(scripted: ScriptedBackend) -> None:
-    """There is nothing to be given back."""
+    """There is no grant to release."""
     stall = Stall()
 
     def fail() -> None:
@@ -128,7 +128,7 @@ def test_cancelled_while_the_store_fails_is_cancelled(scripted: ScriptedBackend)
 def test_unreleasable_grant_of_a_cancelled_task_ends_by_itself(
     scripted: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is renewed no more."""
+    """It is no longer renewed."""
     stall = Stall()
     scripted.answer("acquire", stall)
     scripted.answer("release", DOWN)
@@ -139,7 +139,7 @@ def test_unreleasable_grant_of_a_cancelled_task_ends_by_itself(
 
 @on_each_database
 def test_cancelled_while_waiting_leaves_no_lock(alias: str, asking_owners: list[str]) -> None:
-    """Be it the one that asks the store, or one that waits for its turn."""
+    """Whether it is the task that polls the store, or one that waits for its turn."""
 
     async def main() -> None:
         lease = await in_other_thread(acquire, alias)
@@ -162,7 +162,7 @@ def test_cancelled_while_waiting_leaves_no_lock(alias: str, asking_owners: list[
 
 @on_each_database
 def test_cancelled_while_holding_releases(alias: str) -> None:
-    """As any block that fails; `asyncio.timeout` and a failing TaskGroup cancel, too."""
+    """Like any block that fails; `asyncio.timeout` and a failing TaskGroup cancel, too."""
 
     async def hold(enter: Callable[[], None]) -> None:
         async with distributed_lock("1234collectPayment", backend=alias):
@@ -198,7 +198,7 @@ def test_cancelled_while_holding_releases(alias: str) -> None:
 
 @pytest.mark.parametrize("begun", [True, False])
 def test_cancelled_while_releasing_releases(scripted: ScriptedBackend, begun: bool) -> None:
-    """And waits for that, be it that all threads are busy: who comes next can have it."""
+    """It waits for the release, even if all threads are busy: then the lock is free."""
     stalls = [Stall()] if begun else [Stall(), Stall()]
     entered, leaving = asyncio.Event(), asyncio.Event()
 
@@ -237,7 +237,7 @@ def test_cancelled_while_releasing_releases(scripted: ScriptedBackend, begun: bo
 def test_cancelled_while_the_release_fails_ends_by_itself(
     scripted: ScriptedBackend, failure: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is renewed no more; and the task is cancelled, whatever the failure."""
+    """It is no longer renewed; and the task is cancelled, whatever the failure."""
     stall = Stall()
 
     def fail() -> None:
@@ -278,7 +278,7 @@ def test_grant_that_comes_when_the_loop_has_ended_is_released(
 def test_cancelled_between_the_grant_and_its_answer_leaves_no_lock(
     scripted: ScriptedBackend,
 ) -> None:
-    """The call has ended by then, so another one undoes it."""
+    """The call has ended by then, so another call undoes the grant."""
 
     stall = Stall()
     scripted.answer("acquire", stall)
@@ -287,7 +287,7 @@ def test_cancelled_between_the_grant_and_its_answer_leaves_no_lock(
         task = asyncio.create_task(aacquire_lock("1234collectPayment"))
         await stall.has_begun()
         stall.ended.set()
-        executors.executors.pop("default").shutdown()  # the loop stands still until it is granted
+        executors.executors.pop("default").shutdown()  # blocks the loop until the grant
         assert scripted.owner
         task.cancel()
         await cancelled(task)

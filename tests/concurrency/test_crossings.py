@@ -1,4 +1,4 @@
-"""Crossings between sync and async code that nothing but the far side knows of yet."""
+"""Crossings between sync and async code, where only the far side has used a lock."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def atake() -> Lease:
 
 
 def owns() -> bool:
-    """Release by name, and tell whether that was possible."""
+    """Release by name, and return whether that was possible."""
     try:
         return release_lock("1234collectPayment")
     except LockNotHeld:
@@ -46,7 +46,7 @@ def owns() -> bool:
 
 
 async def aowns() -> bool:
-    """Release by name in async code, and tell whether that was possible."""
+    """Release by name in async code, and return whether that was possible."""
     try:
         return await arelease_lock("1234collectPayment")
     except LockNotHeld:
@@ -54,12 +54,12 @@ async def aowns() -> bool:
 
 
 def in_pool(call: Callable[[], T]) -> Callable[[], Coroutine[Any, Any, T]]:
-    """Call in any thread."""
+    """Call in a thread of a pool."""
     return sync_to_async(call, thread_sensitive=False)
 
 
 async def child(work: Coroutine[Any, Any, T]) -> T:
-    """Do this in a task of its own."""
+    """Run this in a new task."""
     return await asyncio.create_task(work)
 
 
@@ -83,7 +83,7 @@ def test_thread_owns_what_its_async_code_acquired_first() -> None:
 
 @both_threads
 def test_thread_owns_what_was_acquired_three_crossings_away(cross: Any) -> None:
-    """None of those on the way has used a lock."""
+    """No code on the way has used a lock."""
 
     async def main() -> Lease:
         lease: Lease = await cross(async_to_sync(atake))()
@@ -98,7 +98,7 @@ def test_thread_owns_what_was_acquired_three_crossings_away(cross: Any) -> None:
 
 @both_threads
 def test_task_owns_what_was_acquired_three_crossings_away(cross: Any) -> None:
-    """In whatever thread; a child of the code that acquired it has nothing of it."""
+    """In any thread; a child of the code that acquired it does not own it."""
 
     async def far() -> Lease:
         lease = await atake()
@@ -117,7 +117,7 @@ def test_task_owns_what_was_acquired_three_crossings_away(cross: Any) -> None:
 
 
 def test_thread_is_known_in_every_thread_of_its_async_code() -> None:
-    """Though that has not used a lock itself."""
+    """Even if the thread has not used a lock itself."""
 
     async def main() -> bool:
         return await in_pool(owns)()
@@ -131,7 +131,7 @@ def test_thread_is_known_in_every_thread_of_its_async_code() -> None:
 
 @both_threads
 def test_event_loop_of_a_thread_has_nothing_of_it(cross: Any) -> None:
-    """A server's requests share no lock of its main thread."""
+    """A server's requests own no lock of its main thread."""
 
     async def main() -> bool:
         found: bool = await cross(owns)()
@@ -146,7 +146,7 @@ def test_event_loop_of_a_thread_has_nothing_of_it(cross: Any) -> None:
 
 @both_threads
 def test_requests_share_nothing_of_a_servers_thread(cross: Any) -> None:
-    """However far away from the request's task the lock is used."""
+    """However many crossings are between the request's task and the lock."""
 
     async def generate() -> AsyncIterator[bool]:
         yield await cross(async_to_sync(aowns))()
@@ -165,7 +165,7 @@ def test_requests_share_nothing_of_a_servers_thread(cross: Any) -> None:
 
 @both_threads
 def test_thread_is_known_three_crossings_away(cross: Any) -> None:
-    """Though no code on the way has used a lock."""
+    """Even if no code on the way has used a lock."""
 
     async def main() -> bool:
         found: bool = await cross(async_to_sync(aowns))()
@@ -216,7 +216,7 @@ def test_child_whose_parent_is_in_sync_code_has_nothing_of_it() -> None:
 
 
 def test_thread_with_a_copied_context_has_nothing_of_it() -> None:
-    """Nor has its async code."""
+    """Nor does its async code."""
 
     def call() -> list[bool]:
         lease, context = take(), copy_context()
@@ -232,7 +232,7 @@ def test_thread_with_a_copied_context_has_nothing_of_it() -> None:
 
 
 def test_task_owns_what_it_acquires_in_sync_code_of_an_async_generator() -> None:
-    """Nobody can look into one: the task is known when it uses a lock itself."""
+    """Async generators can't be inspected: the task is known when it uses a lock itself."""
 
     async def generate() -> AsyncIterator[bool]:
         await sync_to_async(take)()
@@ -258,7 +258,7 @@ def test_event_loop_that_is_forced_to_be_a_new_one_is_its_callers() -> None:
 
 
 def test_children_in_the_thread_that_waits_for_them_count_as_it() -> None:
-    """A limit: their sync code runs where that of their caller does, one after the other."""
+    """A limit: their sync code runs in their caller's thread, one after the other."""
 
     async def main() -> bool:
         return await child(sync_to_async(owns)())
@@ -271,7 +271,7 @@ def test_children_in_the_thread_that_waits_for_them_count_as_it() -> None:
 
 
 def test_child_counts_as_a_parent_that_waits_in_an_async_generator() -> None:
-    """A limit: nothing tells them apart, unless the child has used a lock in async code."""
+    """A limit: they can't be distinguished unless the child has used a lock in async code."""
 
     async def ask(*, is_known: bool) -> bool:
         if is_known:

@@ -1,4 +1,4 @@
-"""What outlasts a task, and what must not."""
+"""Leases and objects that outlast a task, and those that must not."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ pytestmark = committed
 
 @on_each_server
 def test_generator_keeps_its_lease_in_another_task(alias: str) -> None:
-    """The task that began it has ended meanwhile, as in Python 3.11's wait_for()."""
+    """The task that began it has ended by then, as in Python 3.11's wait_for()."""
 
     async def generate() -> AsyncIterator[Lease]:
         async with distributed_lock("1234collectPayment", backend=alias) as lease:
@@ -61,7 +61,7 @@ def test_generator_keeps_its_lease_in_another_task(alias: str) -> None:
 
 @on_each_database
 def test_block_may_be_left_by_another_task(alias: str) -> None:
-    """One that holds the same block object itself leaves its own first."""
+    """A task that has entered the same object itself leaves its own block first."""
 
     async def main() -> None:
         block = distributed_lock("1234collectPayment", backend=alias)
@@ -86,7 +86,7 @@ def test_block_may_be_left_by_another_task(alias: str) -> None:
 
 
 def test_child_does_not_keep_its_parents_lease(scripted: ScriptedBackend) -> None:
-    """A lease that a task leaves behind is nobody's, though a child has a copy of its context."""
+    """A lease of an ended task has no owner, even if a child has a copy of the context."""
     children = []
 
     async def parent() -> None:
@@ -108,7 +108,7 @@ def test_child_does_not_keep_its_parents_lease(scripted: ScriptedBackend) -> Non
 
 @pytest.mark.parametrize("action", ["release", "renew"])
 def test_error_keeps_nothing_alive(scripted: ScriptedBackend, action: str) -> None:
-    """No cycle of references that only the garbage collector would end."""
+    """There is no reference cycle that only the garbage collector would free."""
 
     def fail() -> None:
         raise LockBackendUnavailable("down")
@@ -125,7 +125,7 @@ def test_error_keeps_nothing_alive(scripted: ScriptedBackend, action: str) -> No
     gc.disable()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a lease whose release failed is left behind
+            warnings.simplefilter("ignore")  # a lease whose release failed stays
             weakly = run(main())
             assert weakly() is None
     finally:
@@ -134,7 +134,7 @@ def test_error_keeps_nothing_alive(scripted: ScriptedBackend, action: str) -> No
 
 @on_each_database
 def test_hundreds_of_acquisitions_leave_nothing_behind(alias: str) -> None:
-    """Neither threads nor leases nor what keeps account of them."""
+    """Neither threads nor leases, nor entries about them."""
 
     async def use(number: int) -> None:
         async with distributed_lock(f"{number % 20}", backend=alias, timeout=60):
@@ -147,7 +147,7 @@ def test_hundreds_of_acquisitions_leave_nothing_behind(alias: str) -> None:
 
     run(main())
     gc.collect()
-    gc.freeze()  # what there is by now doesn't count
+    gc.freeze()  # what exists already doesn't count
     before = threading.active_count()
     try:
         during, in_loop = run(main())
@@ -155,19 +155,19 @@ def test_hundreds_of_acquisitions_leave_nothing_behind(alias: str) -> None:
     finally:
         gc.unfreeze()
     assert during <= before + 2
-    assert in_loop <= 2 * (1 + 20)  # of the task, and the last ones that it waited for
+    assert in_loop <= 2 * (1 + 20)  # for the task, and for the last ones that it waited for
     assert left == 0
     assert len(background(alias).renewals) == 0
 
 
 def alive() -> int:
-    """Count the tasks that there are, and what is known of tasks and threads."""
+    """Count the tasks, and the package's entries about tasks and threads."""
     gc.collect()
     return sum(type(each) in (asyncio.Task, callers.Caller) for each in gc.get_objects())
 
 
 def test_detached_work_is_referred_to(scripted: ScriptedBackend) -> None:
-    """Or else the event loop might let go of it before it is done."""
+    """Otherwise the event loop might drop it before it is done."""
     done = []
 
     async def main() -> None:
@@ -186,7 +186,7 @@ def test_detached_work_is_referred_to(scripted: ScriptedBackend) -> None:
 
 @on_each_database
 def test_cleanup_release_does_not_block_the_loop(alias: str) -> None:
-    """What nobody waits for is done in a thread."""
+    """A release that nobody awaits is done in a thread."""
 
     async def main() -> None:
         lease = await get(alias)

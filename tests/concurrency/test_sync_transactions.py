@@ -45,7 +45,7 @@ def test_release_waits_for_the_callers_transaction(alias: str) -> None:
 
 @on_each_server
 def test_release_waits_for_a_transaction_that_a_task_keeps_open(alias: str) -> None:
-    """There is no async atomic() yet, so people enter it in one thread by two calls."""
+    """There is no async atomic() yet, so code enters and leaves it in one thread by two calls."""
 
     async def main() -> None:
         block = transaction.atomic(using=alias)
@@ -91,7 +91,7 @@ def test_autocommit_that_is_off_is_refused(alias: str) -> None:
 
 @on_each_server
 def test_transactions_of_others_do_not_hold_up_a_release(alias: str) -> None:
-    """Who waits for the lock in sync code, in a transaction, has the thread for sync code."""
+    """A task that waits for the lock in a transaction occupies the thread for sync code."""
 
     def wait_in_transaction() -> bool:
         with transaction.atomic(using=alias):
@@ -112,7 +112,7 @@ def test_transactions_of_others_do_not_hold_up_a_release(alias: str) -> None:
 
 
 def write_in_child(alias: str) -> None:
-    """As a sync view: let a child task of async code write under a lock, in a transaction."""
+    """Do as a sync view: a child task of its async code writes under a lock, in a transaction."""
 
     def write() -> None:
         with connections[alias].cursor() as cursor:
@@ -133,14 +133,14 @@ def write_in_child(alias: str) -> None:
 
 @on_each_server
 def test_release_of_a_child_waits_for_the_transaction_that_it_writes_in(alias: str) -> None:
-    """It is the sync code's that all of this is called by, under WSGI and under ASGI."""
+    """The transaction is that of the outer sync code, under WSGI and under ASGI."""
     write_in_child(alias)
     run(sync_to_async(write_in_child)(alias))
 
 
 @on_each_server
 def test_release_waits_for_a_transaction_left_open_while_its_thread_is_busy(alias: str) -> None:
-    """With the work of another task."""
+    """The thread is busy with another task."""
     stall = Stall()
 
     async def main() -> None:

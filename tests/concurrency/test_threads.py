@@ -38,7 +38,7 @@ pytestmark = committed
 
 @on_each_database
 def test_receivers_leave_no_connection_in_the_locks_threads(alias: str) -> None:
-    """They may need the database; and are called in the thread that notices."""
+    """They may use the database, and run in the thread that sends the signal."""
     users: list[tuple[Any, str]] = []
 
     def receive(**kwargs: object) -> None:
@@ -65,7 +65,7 @@ def test_receivers_leave_no_connection_in_the_locks_threads(alias: str) -> None:
 def test_many_waiting_tasks_take_no_threads_and_hardly_ask(
     alias: str, asking_owners: list[str]
 ) -> None:
-    """Of those that wait in a loop for one lock, the first one asks, or each once in a while."""
+    """Of an event loop's tasks that wait for one lock, the first one polls, or each rarely."""
     tasks = 20
     order: list[int] = []
 
@@ -79,7 +79,7 @@ def test_many_waiting_tasks_take_no_threads_and_hardly_ask(
             await asyncio.to_thread(until, lambda: len(asking_owners) >= 5)
             return len({*asking_owners[:5]}) == 1
         begun = time.monotonic()
-        await asyncio.sleep(0.3)  # how often they ask in some time is what this is about
+        await asyncio.sleep(0.3)  # the number of polls in a time is the subject
         return len(asking_owners) <= tasks * (time.monotonic() - begun)
 
     async def main() -> None:
@@ -89,7 +89,7 @@ def test_many_waiting_tasks_take_no_threads_and_hardly_ask(
         async with asyncio.timeout(60):
             while not await are_at_rest():
                 pass  # at first each asks
-        assert threading.active_count() <= before + 4  # one of them is ours
+        assert threading.active_count() <= before + 4  # one of them is this test's
         await in_other_thread(lease.release)
         await asyncio.gather(*waiting)
 
@@ -99,7 +99,7 @@ def test_many_waiting_tasks_take_no_threads_and_hardly_ask(
 
 
 def test_task_whose_timeout_passes_leaves_its_turn_to_the_next(scripted: ScriptedBackend) -> None:
-    """His timeout passes while another is asking."""
+    """The timeout passes while another task is asking."""
 
     async def work() -> None:
         found = await aacquire_lock("1234collectPayment", timeout=60)
@@ -125,7 +125,7 @@ def test_task_whose_timeout_passes_leaves_its_turn_to_the_next(scripted: Scripte
 
 @on_each_server
 def test_forked_child_has_threads_of_its_own(alias: str) -> None:
-    """The parent's don't run there."""
+    """The parent's threads don't run there."""
     run(release_at_once(alias))
     if not (pid := os.fork()):
         status = 1
@@ -145,7 +145,7 @@ async def release_at_once(alias: str) -> None:
 
 @on_each_server
 def test_sync_code_of_others_holds_up_no_lock(alias: str) -> None:
-    """The thread that asgiref has for it isn't needed."""
+    """Locks don't need asgiref's thread for sync code."""
     stall = Stall()
 
     async def main() -> None:
@@ -164,7 +164,7 @@ def test_sync_code_of_others_holds_up_no_lock(alias: str) -> None:
 )
 @on_each_server
 def test_receivers_may_lock(alias: str) -> None:
-    """However many do at the same time: none waits for the thread that it is called in."""
+    """However many do so at once: none waits for its own thread."""
 
     async def audit(*, lease: Lease, **kwargs: object) -> None:
         if not lease.semaphore.startswith("audit"):
@@ -192,7 +192,7 @@ def test_receivers_may_lock(alias: str) -> None:
 def test_check_in_a_loop_calls_no_receiver(
     scripted: ScriptedBackend, moved_clock: MovedClock
 ) -> None:
-    """Some can't be called there; acheck() does."""
+    """Some receivers can't be called there; acheck() calls them."""
     told: list[Lease] = []
 
     async def receive(*, lease: Lease, **kwargs: object) -> None:
@@ -233,7 +233,7 @@ def test_call_after_a_cancelled_one_is_made_in_the_locks_threads(
         await lease.arelease()
 
     async def time_out(limit: asyncio.Timeout) -> None:
-        """Let the time of the call be over while it is under way."""
+        """Cancel the call by a timeout while it is under way."""
         await stall.has_begun()
         limit.reschedule(0)
         await asyncio.to_thread(until, limit.expired)

@@ -60,7 +60,7 @@ class Slot:
 
     @contextmanager
     def moving(self, source: Server, target: Server) -> Iterator[None]:
-        """Let it be on its way: the source refers those to the target whose keys it hasn't got."""
+        """Begin to move the slot: the source redirects requests for keys that it has no more."""
         tell(target, "SETSLOT", self.number, "IMPORTING", name_of(source))
         tell(source, "SETSLOT", self.number, "MIGRATING", name_of(target))
         try:
@@ -70,7 +70,7 @@ class Slot:
                 tell(node, "SETSLOT", self.number, "STABLE")
 
     def move(self, source: Server, target: Server) -> None:
-        """Move it with its keys."""
+        """Move the slot with its keys."""
         with self.moving(source, target), connect(source) as client:
             keys = tell(source, "GETKEYSINSLOT", self.number, 100)
             client.migrate(*place(target), keys, 0, 10_000)
@@ -79,7 +79,7 @@ class Slot:
 
     @contextmanager
     def moved(self) -> Iterator[None]:
-        """Have it elsewhere in the block."""
+        """Keep the slot at the target in the block."""
         self.move(self.home, self.other)
         try:
             yield
@@ -88,13 +88,13 @@ class Slot:
 
 
 def tell(node: Server, command: str, *arguments: Any) -> Any:
-    """Tell the node something about its cluster."""
+    """Send a CLUSTER command to the node."""
     with connect(node) as client:
         return client.execute_command(f"CLUSTER {command}", *arguments)
 
 
 def name_of(node: Server) -> str:
-    """Return what its cluster calls it."""
+    """Return the node's id in the cluster."""
     return str(tell(node, "MYID"))
 
 
@@ -102,7 +102,7 @@ def name_of(node: Server) -> str:
 def test_lock_is_found_where_its_slot_has_moved(
     redis_cluster: Cluster, cluster_client: RedisCluster
 ) -> None:
-    """It is renewed, seen and released there, and there is the next one."""
+    """It is renewed, listed and released there, and acquired again."""
     slot = Slot(redis_cluster, "1234collectPayment")
     lease = acquire(ALIAS)
     with slot.moved():
@@ -140,7 +140,7 @@ def test_async_code_finds_where_a_slot_has_moved(redis_cluster: Cluster) -> None
 def test_slot_that_is_on_its_way_is_unavailable(
     redis_cluster: Cluster, cluster_store: RedisBackend
 ) -> None:
-    """For sync and for async code; not for ever."""
+    """For sync and for async code, until the move is over."""
     new, used = f"new {new_owner()}", f"used {new_owner()}"
     assert acquire(ALIAS, used).release()  # its token stays
     for semaphore, match in (
@@ -157,7 +157,7 @@ def test_slot_that_is_on_its_way_is_unavailable(
 
 
 class MovingServers:
-    """Knows at once, each time that it is looked up, which node has what."""
+    """Servers of a cluster that are up to date after each look-up."""
 
     def __init__(self) -> None:
         self.look_ups = 0
@@ -173,7 +173,7 @@ class MovingServers:
 
 
 def test_call_follows_a_slot_a_few_times() -> None:
-    """And looks it up each time."""
+    """It looks the slot up each time."""
     servers: Any = MovingServers()
     later = clocks.monotonic() + 60
     asked: list[Any] = []
@@ -201,7 +201,7 @@ def test_call_follows_a_slot_a_few_times() -> None:
 def test_error_of_a_plain_client_in_a_cluster_says_what_to_configure(
     redis_cluster: Cluster, cluster_client: RedisCluster, library: str | None
 ) -> None:
-    """When it asks for what the node hasn't got."""
+    """The error appears when it asks for a key of another node."""
     [node, other, *_] = redis_cluster.nodes
     host, port = place(node)
     [semaphore] = at(cluster_client, other, 1)
@@ -230,7 +230,7 @@ def test_error_of_a_plain_client_in_a_cluster_says_what_to_configure(
 def test_locks_are_listed_though_a_slot_moves_meanwhile(
     cluster_store: RedisBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The nodes are asked again."""
+    """The listing asks the nodes again."""
     lease = acquire(ALIAS, "moves/1")
     moves, raise_for = [Moved()], Node.raise_for
 

@@ -1,4 +1,4 @@
-"""Waiters for a lock in Redis that can't be woken."""
+"""Waiters for a lock in Redis that can't be woken have to poll."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.needs("redis"), pytest.mark.once]
 def test_waiter_polls_when_its_process_may_no_longer_listen(
     redis_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As when the user's rights are taken away meanwhile."""
+    """As when the user's right to subscribe is withdrawn during the wait."""
     with user(redis_server, "downgraded") as location, connect(redis_server) as client:
         with locks_at("", location=location) as store:
             lease = acquire(ALIAS)
@@ -52,7 +52,7 @@ def test_waiter_polls_when_its_process_may_no_longer_listen(
 def test_user_without_the_right_to_subscribe_polls(
     redis_server: Server, threads: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """He gets the lock all the same."""
+    """Its waiters still get the lock."""
 
     async def take_in_task() -> int | None:
         async with distributed_lock("1234collectPayment", backend=ALIAS, timeout=100) as lease:
@@ -79,7 +79,7 @@ def test_waiter_polls_after_the_slot_has_moved(
     threads: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The node of a cluster that has it by now knows nothing of the queue."""
+    """The cluster's node that has the lock by then knows nothing of the queue."""
     lease = acquire(ALIAS)
     place = join(redis_store, "1234collectPayment", "owner")
     wait = threads.submit(take)

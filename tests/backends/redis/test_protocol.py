@@ -1,4 +1,4 @@
-"""What goes over a connection to Redis, and what is understood of the answers."""
+"""Commands to Redis, and how its answers are parsed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class Connection:
-    """What redis-py would open: one end of a pair of sockets, whose other end is the server's."""
+    """A connection like redis-py's, over a pair of sockets; the server has the other end."""
 
     def __init__(self) -> None:
         self.client, self.server = socket.socketpair()
 
     @property
     def _sock(self) -> socket.socket:
-        """Return our end: redis-py calls it so."""
+        """Return the client's end, under redis-py's name for it."""
         return self.client
 
     def disconnect(self) -> None:
@@ -34,7 +34,7 @@ class Connection:
 
 @pytest.fixture
 def fake_connection() -> Iterator[Connection]:
-    """Return a connection to a server that says what the test says."""
+    """Return a connection whose server's end the test writes to."""
     found = Connection()
     with found.client, found.server:
         yield found
@@ -72,7 +72,7 @@ ERRORS = {
 def test_answer_is_understood_wherever_it_is_cut(
     fake_connection: Connection, sent: bytes, expected: Any
 ) -> None:
-    """The network may deliver it in any two pieces."""
+    """The network may split it at any byte."""
     connection = RedisConnection(fake_connection)
     for cut in range(1, len(sent)):
         connection.outstanding = 1
@@ -90,7 +90,7 @@ MORE = object()
 
 
 def receive_in_time(connection: RedisConnection, fake_connection: Connection) -> Any:
-    """Return the answer, or MORE if it isn't all there."""
+    """Return the answer, or MORE if it is incomplete."""
     fake_connection.client.settimeout(0)
     try:
         return connection.receive()
@@ -101,7 +101,7 @@ def receive_in_time(connection: RedisConnection, fake_connection: Connection) ->
 
 
 def test_answers_are_understood_byte_by_byte(fake_connection: Connection) -> None:
-    """One after the other, though nothing is between them; by async code as well."""
+    """One after the other, without pauses between them; by async code as well."""
     text = b"".join(sent for sent, _ in ANSWERS)
     expected = [answer for _, answer in ANSWERS]
     connection = RedisConnection(fake_connection)
@@ -130,7 +130,7 @@ def test_answers_are_understood_byte_by_byte(fake_connection: Connection) -> Non
 
 @pytest.mark.parametrize("sent", ERRORS)
 def test_errors_are_answers(fake_connection: Connection, sent: bytes) -> None:
-    """Also among others; the first word tells them apart."""
+    """Also among other answers; the first word is the error's code."""
     connection = RedisConnection(fake_connection)
     fake_connection.server.sendall(sent + b"*2\r\n:1\r\n" + sent)
     alone, [one, among] = connection.receive(), connection.receive()
@@ -161,7 +161,7 @@ def test_code_of_an_error_is_recognized(text: str, code: str) -> None:
 
 
 def test_subscriber_alone_receives_push_messages(fake_connection: Connection) -> None:
-    """And others aren't."""
+    """Other connections skip them."""
     connection = RedisConnection(fake_connection)
     fake_connection.server.sendall(PUSH + b":1\r\n" + PUSH + b":1\r\n")
     assert connection.receive() == 1
@@ -176,7 +176,7 @@ def test_subscriber_alone_receives_push_messages(fake_connection: Connection) ->
     "sent", [b",1.5\r\n", b"#t\r\n", b"(1\r\n", b"HTTP/1.1 400\r\n", b"*1\r\n,1\r\n", b"\r\n"]
 )
 def test_what_is_no_answer_is_an_error(fake_connection: Connection, sent: bytes) -> None:
-    """Of types that Redis doesn't use for what is asked here, or of what is no Redis."""
+    """As of a type that Redis doesn't use for these requests, or of another kind of server."""
     connection = RedisConnection(fake_connection)
     fake_connection.server.sendall(sent)
     with pytest.raises(OSError, match=r"^not an answer of Redis: "):
@@ -206,7 +206,7 @@ def test_commands_are_sent_as_bytes_of_any_length(fake_connection: Connection) -
 
 
 def test_idle_connection_that_says_something_is_not_used(fake_connection: Connection) -> None:
-    """It would be taken for an answer."""
+    """Its message would count as an answer."""
     connection = RedisConnection(fake_connection)
     assert not connection.has_ended()
     fake_connection.server.sendall(b":1\r\n")
@@ -214,7 +214,7 @@ def test_idle_connection_that_says_something_is_not_used(fake_connection: Connec
 
 
 def encrypted(side: int) -> ssl.SSLContext:
-    """Return what needs no certificate."""
+    """Return TLS contexts that need no certificate."""
     context = ssl.SSLContext(side)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -226,7 +226,7 @@ def encrypted(side: int) -> ssl.SSLContext:
 def test_answer_that_tls_has_read_already_is_not_waited_for(
     fake_connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The socket itself has nothing more to read then."""
+    """The socket itself then has nothing more to read."""
     monkeypatch.setattr("django_distlock.backends.sockets.connections.CHUNK", 4)
     with ThreadPoolExecutor(1) as thread:
         wrapping = thread.submit(

@@ -1,4 +1,4 @@
-"""How leases are renewed in Redis: many at a time, and at each node of a cluster by itself."""
+"""How leases are renewed in Redis: many at a time, and at each node of a cluster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.needs("redis", "redis_cluster"), pytest.mark.once]
 
 
 def claims(store: Any, names: Any, sent: list[int]) -> list[LeaseClaim]:
-    """Return these leases, granted and renewed once by a store; nothing is sent since."""
+    """Return these leases, granted and renewed once, before the test counts requests."""
     found = [LeaseClaim(name, new_owner(), 60) for name in names]
     for claim in found:
         assert store.acquire(claim.semaphore, claim.owner, 10, "")
@@ -43,7 +43,7 @@ def claims(store: Any, names: Any, sent: list[int]) -> list[LeaseClaim]:
 def test_many_leases_are_renewed_in_one_round_trip(
     redis_server: Server, redis_store: RedisBackend, sent: list[int]
 ) -> None:
-    """By a script for 500 of them, each for its own time; those that are gone are not renewed."""
+    """One script renews 500 of them, each for its own ttl; those that are gone are not renewed."""
     with connect(redis_server) as client:
         leases = claims(redis_store, map(str, range(1_200)), sent)
         assert client.delete(key_of("0"), key_of("1199")) == 2
@@ -60,7 +60,7 @@ def test_many_leases_are_renewed_in_one_round_trip(
 def test_server_that_forgot_the_script_renews_all_the_same(
     redis_server: Server, redis_store: RedisBackend, sent: list[int]
 ) -> None:
-    """It is sent as a whole, once; what comes after that need not be."""
+    """The script's source is sent once; later requests use its digest again."""
     with connect(redis_server) as client:
         leases = claims(redis_store, map(str, range(1_200)), sent)
         client.script_flush()
@@ -76,13 +76,13 @@ def test_server_that_forgot_the_script_renews_all_the_same(
 
 
 def name_of(client: RedisCluster, lease: LeaseClaim) -> str:
-    """Return what the store calls the node that has it."""
+    """Return the store's name for the node that has the lock."""
     host, port = node_of(client, key_of(lease.semaphore, prefix=""))
     return f"Redis at {host}:{port}"
 
 
 def some_claims(store: RedisBackend, sent: list[int], number: int = 30) -> list[LeaseClaim]:
-    """Return leases on semaphores that nobody has had, at all nodes."""
+    """Return leases on new semaphores, at all nodes."""
     return claims(store, (f"{new_owner()}" for _ in range(number)), sent)
 
 
@@ -105,14 +105,14 @@ def test_each_node_renews_its_leases_in_one_round_trip(
 
 @pytest.fixture
 def suspicions(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """Return the times that a cluster was to be looked up, which isn't done."""
+    """Collect the requests to look the cluster up, instead of doing that."""
     found: list[None] = []
     monkeypatch.setattr(servers.Cluster, "suspect", lambda cluster: found.append(None))
     return found
 
 
 def take_down(patch: pytest.MonkeyPatch, name: str) -> None:
-    """Let the node of this name not be asked."""
+    """Make the node of this name unavailable."""
     ask_all = Node.ask_all
 
     def refuse_or_ask(node: Node, *arguments: Any) -> list[Any]:
@@ -130,7 +130,7 @@ def test_losses_are_reported_though_another_node_cannot_be_asked(
     suspicions: list[None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of a node that answers it is known what is held there, even if that is nothing."""
+    """A node that answers says which leases are held, even if none is."""
     leases = some_claims(cluster_store, sent)
     down = name_of(cluster_client, leases[0])
     there = {lease.owner for lease in leases if name_of(cluster_client, lease) == down}
@@ -148,7 +148,7 @@ def test_node_that_cannot_be_asked_costs_the_others_no_renewal(
     suspicions: list[None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What it has is not renewed, but not lost either; if no other has any, that is an error."""
+    """Its leases are not renewed, but not lost either; without other leases that is an error."""
     leases = some_claims(cluster_store, sent)
     down = name_of(cluster_client, leases[0])
     there = [lease for lease in leases if name_of(cluster_client, lease) == down]
@@ -173,7 +173,7 @@ def test_silent_nodes_hold_up_the_renewals_of_others_once(
     moved_clock: MovedClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From then on they are asked last, and have one `store_timeout` together."""
+    """From then on they are asked last, and share one `store_timeout`."""
     leases = some_claims(cluster_store, sent)
     names = [*dict.fromkeys(name_of(cluster_client, lease) for lease in leases)]
     assert len(names) == 3

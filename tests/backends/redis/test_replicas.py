@@ -43,7 +43,7 @@ pytestmark = [pytest.mark.needs("redis"), pytest.mark.once]
 
 
 def test_replica_may_grant_again_what_it_has_not_heard_of(redis_server: Server) -> None:
-    """When it is promoted; its token is greater. Documented: Redis can't do without."""
+    """When it is promoted; its token is greater. This is documented: Redis can't avoid it."""
     with locks_of(redis_server):
         with start_redis_replica(redis_server) as replica, connect(replica) as client:
             client.replicaof("NO", "ONE")
@@ -56,7 +56,7 @@ def test_replica_may_grant_again_what_it_has_not_heard_of(redis_server: Server) 
 
 
 def test_replica_is_no_store(redis_server: Server, lost: dict[Lease, str]) -> None:
-    """It can grant nothing, and what it knows may be old."""
+    """It can grant nothing, and its data may be old."""
     with locks_of(redis_server):
         lease = acquire(ALIAS, renew=False)
         with start_redis_replica(redis_server) as replica, locks_of(replica):
@@ -73,7 +73,7 @@ def test_replica_is_no_store(redis_server: Server, lost: dict[Lease, str]) -> No
 
 @pytest.mark.xfail(strict=True, reason="a script that only reads is carried out by a replica")
 def test_replica_is_not_busy(redis_server: Server) -> None:
-    """Nor does it know that a lease is lost."""
+    """A replica doesn't know that a lease is lost, either."""
     with locks_of(redis_server):
         lease = acquire(ALIAS, renew=False)
         with start_redis_replica(redis_server) as replica, locks_of(replica):
@@ -87,7 +87,7 @@ def test_replica_is_not_busy(redis_server: Server) -> None:
 
 
 class OldProxy(LossyProxy):
-    """Lets a server say what goes wrong in a script as those before version 7 do."""
+    """A proxy that words errors in scripts as servers before version 7 do."""
 
     newer = re.compile(rb"-([A-Z]+ [^\r]*?)\.? script: ([0-9a-f]+), on @user_script:(\d+)\.")
     older = rb"-ERR Error running script (call to f_\2): @user_script:\3: @user_script: \3: -\1."
@@ -105,7 +105,7 @@ class OldProxy(LossyProxy):
 def test_call_after_a_failover_finds_the_new_master(
     redis_server: Server, kind: type[LossyProxy], demoted: tuple[Any, ...]
 ) -> None:
-    """Behind an address that leads there: the old one, to which a connection is open, refuses."""
+    """By an address that follows the master; on the open connection the old one refuses."""
     name, *arguments = demoted
     with (
         start_redis() as promoted,
@@ -162,23 +162,23 @@ def test_sentinels_lead_to_the_locks() -> None:
 
 @contextmanager
 def silent_sentinel() -> Iterator[tuple[str, int]]:
-    """Have a port whose server says nothing."""
+    """Listen on a port without ever answering."""
     with socket.create_server((HOST, 0)) as listening:
         yield listening.getsockname()
 
 
 def test_silent_sentinel_does_not_hinder(redis_server: Server) -> None:
-    """The next one is asked, in the same budget, of which each has a quarter."""
+    """The next one is asked within the same budget, of which each gets a quarter."""
     with silent_sentinel() as first, start_sentinel(redis_server, down_after=60) as second:
         options = sentinels(first, place(second))
-        # django-redis keeps a pool for each location: no other test may have this one.
+        # django-redis keeps a pool for each location: no other test may use this one.
         location = f"redis://{SENTINEL_NAME}/5"
         with locks_at("", location=location, options=options, store={"store_timeout": 4}):
             assert acquire(ALIAS).release()
 
 
 def test_silent_sentinels_are_unavailable_in_time() -> None:
-    """All of them together take no longer than a call may."""
+    """Together they take no longer than one call may."""
     with ExitStack() as stack:
         places = [stack.enter_context(silent_sentinel()) for _ in range(4)]
         location, options = f"redis://{SENTINEL_NAME}/6", sentinels(*places)

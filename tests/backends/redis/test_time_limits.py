@@ -51,7 +51,7 @@ pytestmark = [pytest.mark.needs("redis"), pytest.mark.once]
 def test_server_that_answers_nothing_is_unavailable_in_time(
     redis_server: Server, library: str
 ) -> None:
-    """Though the cache would wait for ever; and what it does later leaves no lock."""
+    """Even if the cache itself would wait for ever. What the server does later leaves no lock."""
     options = {"SOCKET_TIMEOUT": None} if library == DJANGO_REDIS else {"socket_timeout": None}
     with locks_of(redis_server, library=library, options=options):
         lease = acquire(ALIAS, "mine")
@@ -78,7 +78,7 @@ def test_server_that_answers_nothing_is_unavailable_in_time(
 
 
 class AgingProxy(LossyProxy):
-    """Lets time pass before it passes an answer on; at most so many."""
+    """A proxy that advances the clock before it passes an answer on; at most so many."""
 
     def __init__(self, server: Server, clock: MovedClock, *, seconds: float, answers: int) -> None:
         super().__init__(*place(server))
@@ -99,11 +99,11 @@ class AgingProxy(LossyProxy):
 def test_slow_connection_takes_no_longer_than_the_budget(
     redis_server: Server, moved_clock: MovedClock
 ) -> None:
-    """Though each of its steps would be in time: after the first one little is left."""
+    """Even if each of its steps is in time: after the first one little is left."""
     with AgingProxy(redis_server, moved_clock, seconds=59.5, answers=1) as proxy:
         with locks_at(proxy.port, store={"store_timeout": 60}):
             before = time.monotonic()
-            # The latter while the script is run: an older redis-py has fewer steps.
+            # "timed out" while the script runs: an older redis-py has fewer steps before that.
             with pytest.raises(LockBackendUnavailable, match=r"no answer in 60 seconds|timed out"):
                 acquire_lock("1234collectPayment", backend=ALIAS)
             assert time.monotonic() - before < 30
@@ -113,7 +113,7 @@ def test_slow_connection_takes_no_longer_than_the_budget(
 def test_tasks_do_not_take_each_other_for_a_dead_server(
     redis_server: Server, moved_clock: MovedClock
 ) -> None:
-    """Though most of them stand in line for longer than the server may take for each."""
+    """Even if most of them queue for longer than the server may take for each."""
 
     async def hold(number: int, seconds: float) -> bool:
         block = distributed_lock(str(number), backend=ALIAS, ttl=None, renew=False)
@@ -131,7 +131,7 @@ def test_tasks_do_not_take_each_other_for_a_dead_server(
 
 
 def test_queued_tasks_learn_of_a_dead_server_in_time(redis_server: Server) -> None:
-    """All of them, though only some have asked it: one after the other would take 15 seconds."""
+    """All of them, though only some have asked it: one by one they would take 15 seconds."""
 
     async def acquire_all() -> list[Lease | BaseException | None]:
         tries = (aacquire_lock(str(number), backend=ALIAS) for number in range(400))
@@ -149,7 +149,7 @@ def test_queued_tasks_learn_of_a_dead_server_in_time(redis_server: Server) -> No
 def test_receiver_of_a_signal_has_a_time_of_its_own(
     redis_server: Server, moved_clock: MovedClock
 ) -> None:
-    """However long it takes, and what it asks the store."""
+    """However long it takes, and whatever it asks the store."""
     told: list[Lease] = []
 
     def audit(*, lease: Lease, **kwargs: Any) -> None:

@@ -1,6 +1,6 @@
-"""What only waiters in Redis have to see to, and what they cost.
+"""What is particular to waiters in Redis, and what they cost.
 
-tests/contract has what holds for all stores.
+tests/contract has the tests for all stores.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ def test_nodes_of_a_cluster_have_queues_of_their_own(
         assert all(each.result(30).release() for each in waits)
 
 
-# Those who leave
+# Waiters that leave
 
 
 @lasting_offers()
 def test_released_offer_goes_to_the_next_waiter(
     redis_store: RedisBackend,
 ) -> None:
-    """As one does whose try was answered too late."""
+    """As a waiter does whose try was answered too late."""
     lease = acquire(ALIAS)
     offered = [threading.Event() for _ in range(2)]
     places = [
@@ -85,7 +85,7 @@ def test_released_offer_goes_to_the_next_waiter(
 @lasting_offers()
 @pytest.mark.parametrize("gives_back", ["leave", "release", "force_release"])
 def test_queue_forgets_the_last_offer(redis_store: RedisBackend, gives_back: str) -> None:
-    """Who comes next, in the same process, isn't taken for one who let the offer pass."""
+    """The next waiter of the same process doesn't count as one that missed the offer."""
     lease = acquire(ALIAS)
     offered = [threading.Event() for _ in range(2)]
     first = join(redis_store, "1234collectPayment", "owner0", offered[0].set)
@@ -110,7 +110,7 @@ def test_waiter_that_left_during_a_rejoin_is_not_in_the_queue(
     asked: list[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With the lock, in the meantime: it isn't taken from it."""
+    """It was granted the lock while its process rejoined the queue."""
     assert redis_store.acquire("1234collectPayment", "holder", 60, "")
     waiter = join(redis_store, "1234collectPayment", "owner")
     ask_all, joins_again = Node.ask_all, threading.Lock()
@@ -137,14 +137,14 @@ def test_waiter_that_left_during_a_rejoin_is_not_in_the_queue(
 def test_waiter_that_missed_an_offer_for_good_rejoins(
     redis_server: Server, redis_store: RedisBackend, threads: ThreadPoolExecutor
 ) -> None:
-    """His process counted as silent then, but does so no more."""
+    """Its process counted as silent then, but no longer does."""
     lease = acquire(ALIAS)
     waits = [threads.submit(take) for _ in range(3)]
     until(lambda: waiting(redis_server) == 3)
     with connect(redis_server) as client:
         [first, *_] = client.zrange(f"{key_of()}:queue", 0, 0)
         channel = first.split()[0]
-        client.zadd(f"{key_of()}:queue", {channel: 0})  # as if it had been offered the lock
+        client.zadd(f"{key_of()}:queue", {channel: 0})  # as if the waiter had been offered the lock
     assert lease.release()
     assert [each.result(30) for each in waits]
     until(lambda: waiting(redis_server) == 0)
@@ -155,7 +155,7 @@ def test_waiter_that_missed_an_offer_for_good_rejoins(
 def test_missed_offer_is_found_at_the_next_look(
     redis_server: Server, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Long before it ends."""
+    """Long before the offer expires."""
     receive, lost = RedisConnection.receive, list[Any]()
 
     def receive_and_lose(connection: RedisConnection, *arguments: Any) -> Any:
@@ -163,7 +163,7 @@ def test_missed_offer_is_found_at_the_next_look(
         if not connection.takes_pushes or answer[0] != b"message" or lost:
             return answer
         lost.append(answer)
-        return [*answer[:2], b"-1"]  # which is nobody's number
+        return [*answer[:2], b"-1"]  # a number that no waiter has
 
     lease = acquire(ALIAS)
     wait = threads.submit(take)
@@ -179,7 +179,7 @@ def test_missed_offer_is_found_at_the_next_look(
 def test_user_without_the_right_to_publish_can_release(
     redis_server: Server, redis_store: RedisBackend, threads: ThreadPoolExecutor
 ) -> None:
-    """Who waits as another user finds out at his next look."""
+    """A waiter of another user finds the free lock at its next look."""
     with user(redis_server, "mute", "resetchannels") as location:
         lease = acquire(ALIAS)
         wait = threads.submit(take)
@@ -203,14 +203,14 @@ def test_waiting_costs_few_commands(
     left: int,
     most: int,
 ) -> None:
-    """Per second and waiter, while a lock is held for long: also if it is always about to end."""
+    """Per second and waiter, while a lock is held for long, even if it is about to expire."""
     ask_all = Node.ask_all
 
     def ask_and_say(node: Node, requests: Any, *arguments: Any) -> list[Any]:
         answers = ask_all(node, requests, *arguments)
         if name_of(requests[0]) != scripts.LOOK.digest:
             return answers
-        # Or that the server doesn't know the script yet.
+        # Otherwise an unknown script would count, too.
         return [[left, each[1]] if isinstance(each, list) else each for each in answers]
 
     monkeypatch.setattr(Node, "ask_all", ask_and_say)

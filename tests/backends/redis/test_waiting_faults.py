@@ -44,7 +44,7 @@ pytestmark = [pytest.mark.needs("redis"), pytest.mark.once]
 def test_waiter_is_woken_though_the_listening_connection_was_lost(
     redis_server: Server, threads: ThreadPoolExecutor
 ) -> None:
-    """The line is as it was."""
+    """The queue stays as it was."""
     lease = acquire(ALIAS)
     waits = []
     for number in range(5):
@@ -58,7 +58,7 @@ def test_waiter_is_woken_though_the_listening_connection_was_lost(
 
 
 class ForgettingProxy(LossyProxy):
-    """Loses the server's end of the first connection on which somebody listens, who isn't told."""
+    """Loses the server's end of the first listening connection, without the client noticing."""
 
     forgets = 1
 
@@ -69,7 +69,7 @@ class ForgettingProxy(LossyProxy):
                 server.sendall(data)
                 client.sendall(server.recv(65536))
                 server.close()
-                assert not client.recv(65536)  # when the client closes it
+                assert not client.recv(65536)  # ended when the client closes the connection
                 return
             (client if source is server else server).sendall(data)
 
@@ -77,7 +77,7 @@ class ForgettingProxy(LossyProxy):
 def test_process_that_the_server_has_lost_listens_again(
     redis_server: Server, threads: ThreadPoolExecutor
 ) -> None:
-    """Though nothing tells it, but that it is dropped from the queue."""
+    """Its only sign is that it was dropped from the queue."""
     with (
         ForgettingProxy(*place(redis_server)) as proxy,
         locks_at(proxy.port),
@@ -86,7 +86,7 @@ def test_process_that_the_server_has_lost_listens_again(
         lease = acquire(ALIAS)
         wait = threads.submit(take)
         until(lambda: waiting(redis_server) == 1 and not client.pubsub_channels())
-        assert lease.release()  # to nobody
+        assert lease.release()  # no process listens
         until(lambda: wait.done() or len(client.pubsub_channels()) == 1)
         assert wait.result(30)
         with distributed_lock("1234collectPayment", backend=ALIAS):
@@ -98,7 +98,7 @@ def test_process_that_the_server_has_lost_listens_again(
 def test_waiter_that_could_not_leave_leaves_later(
     redis_server: Server, threads: ThreadPoolExecutor
 ) -> None:
-    """Or else the lock would be offered to nobody, and the others of its process pay for that."""
+    """Otherwise its offers would expire, and the others of its process would come later."""
     with LossyProxy(*place(redis_server)) as proxy, locks_at(proxy.port):
         lease = acquire(ALIAS)
         stays = threads.submit(take)
@@ -119,7 +119,7 @@ def test_waiter_that_could_not_leave_leaves_later(
 def test_waiter_gets_an_error_when_the_server_is_killed(
     redis_server: Server, redis_store: RedisBackend, threads: ThreadPoolExecutor
 ) -> None:
-    """And who comes when it is back waits as ever."""
+    """New waiters wait as usual when it is back."""
 
     async def take_in_task() -> None:
         await aacquire_lock("1234collectPayment", backend=ALIAS, timeout=100)
@@ -145,7 +145,7 @@ def test_waiter_gets_an_error_when_the_server_is_killed(
 def test_waiter_gets_an_error_when_the_server_does_not_answer(
     redis_server: Server, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the time that a call has, and that until the next look at the queue."""
+    """Within the time of a call, and that until the next look at the queue."""
     with locks_of(redis_server, store={"store_timeout": 20}):
         lease = acquire(ALIAS, renew=False)
         waits = [threads.submit(take) for _ in range(5)]
@@ -166,7 +166,7 @@ def test_failed_listener_is_logged_only_if_somebody_waits(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """That it can't be listened to is logged only if somebody waits."""
+    """A server without waiters that can't be listened to causes no log line."""
     monkeypatch.setattr("django_distlock.backends.listening.FIRST_PAUSE", 0)
     assert redis_store.acquire("1234collectPayment", "holder", 60, "")
     waiter = join(redis_store, "1234collectPayment", "owner")
@@ -188,7 +188,7 @@ def test_failed_listener_is_logged_only_if_somebody_waits(
 
 
 def listens(server: Server) -> bool:
-    """Tell whether a thread of this process listens to the server."""
+    """Return whether a thread of this process listens to the server."""
     name = f"django_distlock listener: Redis at {HOST}:{server.port}"
     return any(thread.name == name for thread in threading.enumerate())
 
@@ -196,12 +196,12 @@ def listens(server: Server) -> bool:
 def test_waiter_granted_the_lock_as_the_server_fails_need_not_leave_later(
     redis_store: RedisBackend, asked: list[Any]
 ) -> None:
-    """The grant has taken him out of the queue."""
+    """The grant has removed it from the queue."""
     waiter = join(redis_store, "1234collectPayment", "owner")
     assert redis_store.acquire("1234collectPayment", "owner", 60, "")
     assert redis_store.acquire("5678collectPayment", "holder", 60, "")
-    stays = join(redis_store, "5678collectPayment", "stays")  # so that the thread goes on
-    look_twice(asked)  # by then, who could not leave earlier has left
+    stays = join(redis_store, "5678collectPayment", "stays")  # so that the thread continues
+    look_twice(asked)  # by then a waiter that could not leave earlier has left
     waiter.failure = LockBackendUnavailable("it was down for a moment")
     waiter.leave(granted=True)
     assert scripts.LEAVE.digest not in look_twice(asked)
@@ -209,7 +209,7 @@ def test_waiter_granted_the_lock_as_the_server_fails_need_not_leave_later(
 
 
 def look_twice(asked: list[Any]) -> list[Any]:
-    """Wait for a look at the queues that begins later; return what is asked until its end."""
+    """Wait for a look at the queues that begins after this; return the requests until its end."""
     seen: list[Any] = []
     for _ in range(2):  # one may be under way
         asked.clear()
@@ -219,7 +219,7 @@ def look_twice(asked: list[Any]) -> list[Any]:
 
 
 def test_new_waiter_gets_an_error_when_the_server_does_not_answer(redis_server: Server) -> None:
-    """Also if he is the first for whom this process would listen."""
+    """Even if it is the first for which this process would listen."""
     with locks_of(redis_server, store={"store_timeout": 0.3}) as store, redis_server.paused():
         with pytest.raises(LockBackendUnavailable, match="can't listen"):
             store.join("1234collectPayment", "owner", "", print)
@@ -229,7 +229,7 @@ def test_new_waiter_gets_an_error_when_the_server_does_not_answer(redis_server: 
 def test_waiter_rejoins_when_the_queue_is_lost(
     redis_server: Server, threads: ThreadPoolExecutor
 ) -> None:
-    """Alone, or with all else: then the lock is free."""
+    """Whether only the queue is lost, or all data: then the lock is free."""
     lease = acquire(ALIAS)
     waits = [threads.submit(take) for _ in range(5)]
     until(lambda: waiting(redis_server) == 5)
@@ -245,7 +245,7 @@ def test_waiter_rejoins_when_the_queue_is_lost(
 def test_waiter_gets_the_servers_error_about_the_queue(
     redis_server: Server, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It can't be asked any more, nobody knows for how long."""
+    """The queue can't be read any more, for an unknown time."""
     lease = acquire(ALIAS)
     wait = threads.submit(take)
     until(lambda: waiting(redis_server) == 1)

@@ -40,7 +40,7 @@ def patient_lock_server_store(patient_lock_server: Server) -> Iterator[ServerBac
 
 @pytest.fixture
 def joined(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Return the places in queues of which their waiters know. See note_places()."""
+    """Return the places in queues that their waiters know of. See note_places()."""
     return note_places(monkeypatch)
 
 
@@ -52,5 +52,5 @@ def lock_server(servers: dict[str, Server]) -> Server:
 
 @pytest.fixture
 def tls_lock_server(servers: dict[str, Server]) -> Server:
-    """Return the one that speaks TLS."""
+    """Return the server that speaks TLS."""
     return servers["lock_server_tls"]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.needs("lock_server")
 def test_ttl_above_the_servers_is_refused_with_the_limit() -> None:
-    """It is no outage, and nobody's lock."""
+    """The error is neither an outage nor contention."""
     with start_lock_server("--max-ttl", "100") as server, locks_of(server) as store:
         with pytest.raises(ValueError, match=r"ttl is from 0\.001 to 100 seconds, not 100\.5"):
             acquire_lock("1234collectPayment", backend=ALIAS, ttl=100.5)
@@ -31,7 +31,7 @@ def test_ttl_above_the_servers_is_refused_with_the_limit() -> None:
 
 @pytest.mark.needs("lock_server")
 def test_server_with_too_many_connections_is_unavailable() -> None:
-    """And says why; a process that has a connection continues."""
+    """The error says why; processes that have a connection continue."""
     with start_lock_server("--max-connections", "1") as server, locks_of(server):
         lease = acquire(ALIAS)
         with locks_of(server, store_timeout=PATIENCE + 1):  # so it has connections of its own
@@ -43,7 +43,7 @@ def test_server_with_too_many_connections_is_unavailable() -> None:
 
 @pytest.mark.needs("lock_server")
 def test_renewals_fit_into_the_servers_frames() -> None:
-    """However small these are."""
+    """However small the frames are."""
     with start_lock_server("--max-frame", "600") as server, locks_of(server) as store:
         leases = [acquire(ALIAS, f"lock {number}") for number in range(10)]
         for renewals in (store.renew(leases), run(renew(store, leases))):
@@ -61,7 +61,7 @@ async def renew(store: ServerBackend, leases: list[Any]) -> dict[str, Any]:
 def test_renewal_of_nothing_sends_no_request(
     lock_server: Server, release_on_disconnect: bool
 ) -> None:
-    """Or it is answered at once."""
+    """A renewal of nothing is answered at once."""
     with locks_of(lock_server, release_on_disconnect=release_on_disconnect) as store:
         assert store.renew([]) == {}
         assert run(renew(store, [])) == {}
@@ -69,7 +69,7 @@ def test_renewal_of_nothing_sends_no_request(
 
 @pytest.mark.needs("lock_server")
 def test_holder_is_shortened_to_what_the_server_takes(lock_server: Server) -> None:
-    """It is for people, who understand it all the same."""
+    """It is for people, who still understand it."""
     with (
         locks_of(lock_server) as store,
         distributed_lock("1234collectPayment", backend=ALIAS, label="\ud800" * 200),
@@ -101,7 +101,7 @@ def test_more_locks_are_listed_than_fit_into_a_page(lock_server: Server) -> None
 def test_force_release_of_a_released_lock_sends_no_signal(
     lock_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The operator came too late."""
+    """The operator was too late."""
     with locks_of(lock_server) as store:
         assert not store.force_release("1234collectPayment", 1)
     assert not caplog.records
@@ -109,7 +109,7 @@ def test_force_release_of_a_released_lock_sends_no_signal(
 
 @pytest.mark.needs("lock_server")
 def test_connection_waits_for_nothing_after_its_handshake(lock_server: Server) -> None:
-    """The server speaks first: that is no answer."""
+    """The server speaks first, and that message is no answer."""
     with locks_of(lock_server) as store:
         wire = store.server.connect(PATIENCE)
         assert wire.outstanding == 0

@@ -1,4 +1,4 @@
-"""What the backend makes of a lock server's messages, whatever they are."""
+"""How the backend understands a lock server's messages, including wrong ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def conversations(*answers: list[dict[str, Any]], proves: bool = True) -> Iterator[ServerBackend]:
     """Run a server that answers requests with these messages, on one connection each.
 
-    Nothing at all in the place of what is empty.
+    For an empty message it answers nothing.
     """
 
     def serve() -> None:
@@ -60,7 +60,7 @@ PONG = {"version": VERSION}
 
 
 def test_connection_that_is_closed_at_that_moment_is_replaced() -> None:
-    """The server hasn't seen the request."""
+    """The server has not received the request."""
     with conversations([IDLE], [PONG]) as store:
         assert store.status() == PONG
 
@@ -76,14 +76,14 @@ def test_connection_that_is_closed_at_that_moment_is_replaced_for_tasks() -> Non
 
 
 def test_last_message_answers_all_requests() -> None:
-    """So that all of it is asked again."""
+    """So all of the requests are repeated."""
     requests: list[dict[str, Any]] = [{"do": "status"}] * 2
     with conversations([IDLE, {}], [PONG, PONG]) as store:
         assert store.server.ask_several(requests, clocks.monotonic() + PATIENCE) == [PONG, PONG]
 
 
 def test_connection_with_a_last_message_is_not_used_again() -> None:
-    """Though its end may come later."""
+    """Even if its end comes later."""
     closing = {"error": "closing", "text": "The server stops."}
     with conversations([closing, {}], [PONG]) as store:
         with pytest.raises(LockBackendUnavailable, match="The server stops"):
@@ -92,7 +92,7 @@ def test_connection_with_a_last_message_is_not_used_again() -> None:
 
 
 def test_server_that_does_not_know_the_secret_is_not_trusted() -> None:
-    """Whatever it says."""
+    """Whatever else it answers."""
     with conversations([], proves=False) as store:
         with pytest.raises(LockBackendUnavailable, match="doesn't know the secret"):
             store.status()
@@ -109,7 +109,7 @@ def test_server_that_does_not_know_the_secret_is_not_trusted() -> None:
     ],
 )
 def test_unknown_servers_are_unavailable(greeting: bytes, message: str) -> None:
-    """And sent nothing."""
+    """They are sent no request."""
 
     def serve() -> None:
         connection, _ = listening_socket.accept()

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.needs("lock_server"), pytest.mark.once]
 
 @pytest.fixture
 def pings(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Return the pings that servers of this process have answered."""
+    """Collect the pings that servers of this process have answered."""
     found: list[object] = []
     ping = requests.ACTIONS["ping"]
 
@@ -47,7 +47,7 @@ def pings(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 def test_server_closes_idle_connections_and_the_next_call_just_works() -> None:
-    """In a thread or a task."""
+    """The next call may be in a thread or a task."""
     with Serving(idle=30, handshake=10) as running, running.locks():
         lease = acquire(ALIAS)
         connections = running.service.admission.open
@@ -67,7 +67,7 @@ def test_waiting_process_keeps_its_silent_connection(
     pings: list[object],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And the place: the listener pings three times as often as it has to."""
+    """The process keeps its place, too: the listener pings three times as often as needed."""
     monkeypatch.setattr(listening, "PING_EVERY", 3600)
     with Serving(idle=0.3, handshake=10) as running, running.locks():
         lease = acquire(ALIAS)
@@ -93,7 +93,7 @@ def test_listener_whose_connection_is_lost_makes_another_one(
     lock_server_proxy: LockServerProxy,
     threads: ThreadPoolExecutor,
 ) -> None:
-    """Waiters keep waiting, in the order in which they came."""
+    """Waiters keep waiting, in the order of joining."""
     with locks_at(spare_lock_server, lock_server_proxy.port):
         lease = acquire(ALIAS)
         waits = []
@@ -127,7 +127,7 @@ def test_lost_reply_of_a_grant_finds_the_grant(
 def test_lost_reply_of_a_release_is_a_release(
     spare_lock_server: Server, lock_server_store: ServerBackend, lock_server_proxy: LockServerProxy
 ) -> None:
-    """The second request finds nothing to release, and tells that from a loss."""
+    """The second request finds nothing to release, and that does not count as a loss."""
     with locks_at(spare_lock_server, lock_server_proxy.port):
         lease = acquire(ALIAS)
         lock_server_proxy.lose_replies(b'"release"', 1)
@@ -138,7 +138,7 @@ def test_lost_reply_of_a_release_is_a_release(
 def test_release_can_be_tried_again(
     spare_lock_server: Server, lock_server_store: ServerBackend, lock_server_proxy: LockServerProxy
 ) -> None:
-    """Though both requests were lost."""
+    """Even if both requests were lost."""
     with locks_at(spare_lock_server, lock_server_proxy.port):
         lease = acquire(ALIAS)
         lock_server_proxy.lose_requests(b'"release"', 2)
@@ -157,7 +157,7 @@ def test_acquisition_without_answer_leaves_no_lock(
     what: str,
     release_on_disconnect: bool,
 ) -> None:
-    """What may have been granted is released."""
+    """A possible grant is released."""
     ways: list[Callable[[], object]] = [
         lambda: acquire_lock("1234collectPayment", backend=ALIAS),
         lambda: run(aacquire_lock("1234collectPayment", backend=ALIAS)),
@@ -178,7 +178,7 @@ def test_task_that_is_cancelled_before_the_answer_leaves_no_lock(
     lock_server_store: ServerBackend,
     lock_server_proxy: LockServerProxy,
 ) -> None:
-    """It is released on the same connection, which is closed when that was answered."""
+    """A possible grant is released on the same connection, which is then closed."""
 
     async def said(marker: bytes, times: int) -> None:
         await asyncio.to_thread(until, lambda: lock_server_proxy.heard(marker) == times)
@@ -209,7 +209,7 @@ def test_many_resets_never_let_two_in(
     threads: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of four threads, all of whose connections are reset sooner or later."""
+    """Four threads use connections that are all reset sooner or later."""
     monkeypatch.setattr(places, "SAFETY", 0.2)
     monkeypatch.setattr("django_distlock.backends.listening.FIRST_PAUSE", 0.01)
     inside: list[str] = []

@@ -1,4 +1,4 @@
-"""Requests for which the server has to know this process."""
+"""Requests for which the lock server has to know this process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def test_unreachable_server_is_reported_at_once_where_the_listener_is_needed(
     option: bool, unused_port: int
 ) -> None:
-    """Not only when its timeout is over."""
+    """And not only when the timeout is over."""
     address = f"{HOST}:{unused_port}"
     store = ServerBackend(
         ALIAS, address=address, secret=SECRET, release_on_disconnect=option, store_timeout=30
@@ -67,7 +67,7 @@ def test_paused_server_is_reported_in_time_where_the_listener_is_needed() -> Non
 
 @pytest.mark.needs("lock_server")
 def test_slow_connection_takes_no_longer_than_the_budget(lock_server: Server) -> None:
-    """Though each of its steps would be in time."""
+    """Even if each of its steps is in time."""
     with HoldingProxy(*host_and_port(lock_server)) as proxy:
         proxy.delay = 0.35
         with locks_at(lock_server, proxy.port, store_timeout=0.4):
@@ -79,7 +79,7 @@ def test_slow_connection_takes_no_longer_than_the_budget(lock_server: Server) ->
 
 @pytest.mark.needs("lock_server")
 def test_process_that_the_server_does_not_know_listens_again(lock_server: Server) -> None:
-    """And then asks again, in a thread or a task."""
+    """It then repeats the request, in a thread or a task."""
 
     async def acquire_in_task() -> None:
         assert await store.aacquire(

@@ -45,7 +45,7 @@ TTL = 600.0
 
 
 def holding(server: Server, *forks: str, **options: Any) -> Workers:
-    """Run a process that holds a lock, which ends with its connection by default."""
+    """Run a process whose lock ends with its connection, by default."""
     options = {"release_on_disconnect": True, **options}
     return workers_at(server, 1, "hold", ALIAS, str(TTL), *forks, **options)
 
@@ -57,14 +57,14 @@ def kill_holder(workers: Workers) -> None:
 
 
 def token_of(workers: Workers) -> int:
-    """Wait until it holds the lock; return the token."""
+    """Wait until the process holds the lock; return the token."""
     [holder] = workers.processes
     [token] = json.loads(workers.read(holder))
     return int(token)
 
 
 def end(store: ServerBackend) -> datetime:
-    """Return when the only lock ends, by the server."""
+    """Return when the only lock expires, according to the server."""
     [lock] = store.held()
     assert lock.expires_at is not None
     return lock.expires_at
@@ -80,7 +80,7 @@ def test_killed_holders_lock_is_free_at_once(
     threads: ThreadPoolExecutor,
     forks: tuple[str, ...],
 ) -> None:
-    """Though a child of it lives, which was forked when it held the lock."""
+    """Even if a child lives that was forked while it held the lock."""
     with holding(spare_lock_server, *forks) as workers:
         token = token_of(workers)
         waits = threads.submit(acquire, ALIAS, "held", timeout=60)
@@ -125,7 +125,7 @@ def test_waiting_process_that_has_a_lease_is_left_alone_as_another_is_killed(
 
 
 async def aacquire() -> Lease:
-    """Acquire in a task what outlasts it."""
+    """Acquire, in a task, a lease that outlasts the task."""
     lease = await aacquire_lock("1234collectPayment", backend=ALIAS, ttl=TTL)
     assert lease is not None
     return lease
@@ -140,7 +140,7 @@ def test_holder_that_was_cut_off_learns_of_it_at_once(
     lost: dict[Lease, str],
     in_task: bool,
 ) -> None:
-    """Long before its renewal is due: somebody else may have the lock by then."""
+    """Long before its renewal is due: another owner may hold the lock by then."""
     with locks_at(spare_lock_server, lock_server_proxy.port, release_on_disconnect=True):
         lease = run(aacquire()) if in_task else acquire(ALIAS, ttl=TTL)
         lock_server_proxy.cut_listener()
@@ -158,7 +158,7 @@ def test_lease_without_the_option_outlasts_the_listeners_connection(
     lost: dict[Lease, str],
     lock_server_store: ServerBackend,
 ) -> None:
-    """Though its process waits for another lock."""
+    """Even if its process waits for another lock."""
     with locks_at(spare_lock_server, lock_server_proxy.port) as mine:
         lease = acquire(ALIAS)
         waits = mine.join("1234collectPayment", "owner", "", print)
@@ -177,7 +177,7 @@ def test_other_connections_may_be_lost(
     lost: dict[Lease, str],
     lock_server_store: ServerBackend,
 ) -> None:
-    """The one by which the process is known counts."""
+    """Only the listening connection counts."""
     with locks_at(spare_lock_server, lock_server_proxy.port, release_on_disconnect=True):
         lease = acquire(ALIAS)
         lock_server_proxy.lose_replies(b'"renew"', 1)
@@ -194,7 +194,7 @@ def test_other_connections_may_be_lost(
 
 
 def test_lease_is_bound_again_when_the_server_comes_back() -> None:
-    """At once: what is killed after that is free, too, though its lease was saved."""
+    """At once: if the process is killed after that, the lock is free, though it was saved."""
     with start_careful_lock_server() as server, locks_of(server) as store:
         with holding(server) as workers:
             token = token_of(workers)
@@ -208,7 +208,7 @@ def test_lease_is_bound_again_when_the_server_comes_back() -> None:
 
 
 def test_lease_is_bound_again_when_the_server_was_killed(lost: dict[Lease, str]) -> None:
-    """It is made known at once, in the time in which nothing is granted."""
+    """At once, during the time in which nothing is granted."""
     with (
         start_careful_lock_server() as server,
         LockServerProxy(*host_and_port(server)) as proxy,

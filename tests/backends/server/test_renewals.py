@@ -25,7 +25,7 @@ TOO_LONG = (
 
 @pytest.fixture
 def small_service() -> Iterator[Serving]:
-    """Run a server that knows nothing of before, and has room for two locks of a minute."""
+    """Run a server without a saved state, with room for two locks of up to a minute."""
     with Serving(grace=60, max_ttl=60, max_locks=2) as running:
         yield running
 
@@ -38,7 +38,7 @@ def small_client(small_service: Serving) -> Iterator[LockClient]:
 
 
 def renew(client: LockClient, *leases: list[Any]) -> list[Any]:
-    """Return what becomes of each: True, None, or why it can't be renewed."""
+    """Return the outcome for each: True, None, or why it can't be renewed."""
     ends: list[Any] = client.ask("renew", leases=[*leases])["expires_at"]
     for end in ends:
         assert type(end) is not dict or end["error"] == "refused"
@@ -48,7 +48,7 @@ def renew(client: LockClient, *leases: list[Any]) -> list[Any]:
 def test_lease_for_which_there_is_no_room_does_no_harm_to_others(
     small_service: Serving, small_client: LockClient
 ) -> None:
-    """It is held as long as nothing is granted; later, what isn't there is lost."""
+    """It stays held as long as nothing is granted; after that, it is lost."""
     leases = [[name, "me", 60, 7, ""] for name in "abc"]
     refused = "There are 2 locks already, as many as --max-locks allows."
     assert renew(small_client, *leases) == [True, True, refused]
@@ -61,7 +61,7 @@ def test_lease_for_which_there_is_no_room_does_no_harm_to_others(
 def test_lease_with_the_ttl_of_an_earlier_server_keeps_its_end(
     small_service: Serving, small_client: LockClient
 ) -> None:
-    """If it is held, or may be; nobody else's is held up by that."""
+    """Whether it is held or may be held; other leases are renewed."""
     assert renew(small_client, ["1234collectPayment", "me", 60, 7, ""]) == [True]
     long, unknown, lost = (
         [name, owner, 3600, 7, ""]
@@ -84,7 +84,7 @@ def test_lease_with_the_ttl_of_an_earlier_server_keeps_its_end(
 
 @pytest.mark.needs("lock_server")
 def test_holder_keeps_a_lease_above_the_servers_max_ttl() -> None:
-    """It ends when it would, and isn't lost before."""
+    """It ends with its ttl, and isn't lost before."""
     with start_lock_server("--max-ttl", "60") as server, locks_of(server) as store:
         lease = acquire(ALIAS, ttl=60)
         longer = LeaseClaim(lease.semaphore, lease.owner, 3600, lease.token)
@@ -103,7 +103,7 @@ def test_holder_keeps_a_lease_above_the_servers_max_ttl() -> None:
 
 @pytest.mark.needs("lock_server")
 def test_log_says_why_a_lease_is_not_renewed(caplog: pytest.LogCaptureFixture) -> None:
-    """By a server that was restarted with a shorter --max-ttl: once, and the holder keeps it."""
+    """After a restart with a shorter --max-ttl. It says so once, and the holder keeps the lease."""
     with start_lock_server("--max-ttl", "3600") as before:
         with locks_of(before):
             lease, other = acquire(ALIAS, ttl=3600), acquire(ALIAS, "5678collectPayment", ttl=60)
@@ -123,6 +123,6 @@ def test_log_says_why_a_lease_is_not_renewed(caplog: pytest.LogCaptureFixture) -
                 acquire(ALIAS, "9012collectPayment", ttl=3600)
             assert lease.release()
             assert other.release()
-    # While the server is away, it may be told of that as well.
+    # While the server is down, that may be logged as well.
     [told] = [text for text in caplog.messages if TOO_LONG in text]
     assert "'1234collectPayment'" in told

@@ -1,4 +1,4 @@
-"""Lock servers that end and come back, and what holders and waiters make of that."""
+"""Lock servers that end and come back, as holders and waiters see it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_killed_server_lets_holders_keep_what_they_have(
     joined: list[QueuedPlace],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And grants nothing to others until all had time to reclaim; waiters keep waiting."""
+    """It grants nothing to others until all had time to reclaim; waiters keep waiting."""
     monkeypatch.setattr(places, "SAFETY", 0.2)  # it tries now and then, in vain
     limits = "--max-ttl=1000", "--idle=100000"
     with (
@@ -90,7 +90,7 @@ def test_killed_server_lets_holders_keep_what_they_have(
 def test_server_that_stops_in_order_goes_on_where_it_was(
     threads: ThreadPoolExecutor, lost: dict[Lease, str], joined: list[QueuedPlace]
 ) -> None:
-    """It grants at once what is free, and nothing that is held."""
+    """It grants free locks at once, and held ones not."""
     with start_careful_lock_server() as server, locks_of(server) as store:
         lease = acquire(ALIAS, ttl=1000)
         waits = [threads.submit(take), threads.submit(lambda: run(take_in_task()))]
@@ -107,7 +107,7 @@ def test_server_that_stops_in_order_goes_on_where_it_was(
 
 
 def test_lease_that_is_not_renewed_is_released_after_a_kill() -> None:
-    """While nothing is granted: the server hears of it for the first time."""
+    """While nothing is granted: the release is the first that the server hears of the lease."""
     with start_careful_lock_server() as server, locks_of(server) as store:
         lease = acquire(ALIAS, ttl=1000, renew=False)
         server.kill()
@@ -123,7 +123,7 @@ def test_wait_that_ends_while_the_server_is_down_ends_so(
     moved_clock: MovedClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nobody can say that the lock is held."""
+    """It is unknown whether the lock is held."""
     monkeypatch.setattr(places, "SAFETY", 0.1)
     with start_careful_lock_server() as server, locks_of(server):
         lease = acquire(ALIAS, ttl=1000, renew=False)
@@ -140,7 +140,7 @@ def test_wait_that_ends_while_the_server_is_down_ends_so(
 
 
 def test_many_processes_lose_no_increment_as_the_server_is_killed(tmp_path: Path) -> None:
-    """And restarted: none holds the lock that another one has; their tokens rise."""
+    """And restarted: no two hold the lock at once; their tokens rise."""
     file = tmp_path / "counter"
     file.write_text("0")
     with start_careful_lock_server("--max-ttl", "5") as server:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     ],
 )
 def test_address_has_several_forms(address: str, written: str) -> None:
-    """All of them on this machine, so that they need no TLS."""
+    """All of these are on this machine, so they need no TLS."""
     backend = ServerBackend(ALIAS, address=address, secret=SECRET)
     assert str(backend.address) == written
     assert str(backend.server) == f"The lock server at {written}"
@@ -56,7 +56,7 @@ def test_address_has_several_forms(address: str, written: str) -> None:
     ],
 )
 def test_wrong_settings_are_refused(options: dict[str, Any], message: str) -> None:
-    """By the name of the setting; and the secret isn't shown."""
+    """The message names the setting, and doesn't show the secret."""
     with pytest.raises(InvalidLockBackend, match=rf"^DISTLOCK\['lock_server'\]: .*{message}") as e:
         ServerBackend(ALIAS, **options)
     assert SECRET not in str(e.value)
@@ -69,7 +69,7 @@ def test_secret_file_may_end_its_line(tmp_path: Path) -> None:
 
 
 def test_secret_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
-    """By the name of the setting."""
+    """The message names the setting."""
     file = write_secret(tmp_path / "secret", SECRET.encode())
     file.chmod(0o644)
     message = rf"^DISTLOCK\['lock_server'\]: secret_file: .* chmod 600 {file}\.$"

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.needs("lock_server"), pytest.mark.once]
 
 
 def test_server_that_answers_nothing_is_unavailable_in_time(spare_lock_server: Server) -> None:
-    """And what it does later leaves no lock."""
+    """What it does later leaves no lock."""
     with locks_of(spare_lock_server) as patient:
         lease = acquire(ALIAS, "mine", ttl=1000)
         with locks_of(spare_lock_server, store_timeout=0.2) as store:
@@ -53,7 +53,7 @@ def test_server_that_answers_nothing_is_unavailable_in_time(spare_lock_server: S
 
 
 def warm(store: ServerBackend) -> None:
-    """Ask the server until it has answered in time."""
+    """Send requests until the server has answered in time."""
     answers: list[object] = []
 
     def has_answered() -> bool:
@@ -89,7 +89,7 @@ def test_waiter_outlasts_a_pause_of_the_server(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Though by then nobody listens to it any more."""
+    """Even if its process no longer listens by then."""
     monkeypatch.setattr(listening, "PING_EVERY", 0.1)
     with locks_of(spare_lock_server) as store:
         lease = acquire(ALIAS)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def why_not(server: Server, **options: Any) -> str:
-    """Return why no lock can be had there by these options."""
+    """Return the error of an acquisition with these options."""
     with locks_of(server, **options), pytest.raises(LockBackendUnavailable) as error:
         acquire_lock("1234collectPayment", backend=ALIAS)
     return str(error.value)
@@ -30,13 +30,13 @@ def why_not(server: Server, **options: Any) -> str:
 
 @pytest.mark.needs("lock_server")
 def test_wrong_secret_is_no_lock(lock_server: Server) -> None:
-    """And says so."""
+    """The error says so."""
     assert "The secret is not the server's" in why_not(lock_server, secret=SECRET, secret_file=None)
 
 
 @pytest.mark.needs("lock_server_tls")
 def test_wrong_secret_by_tls_is_no_lock(tls_lock_server: Server) -> None:
-    """Nor an open socket."""
+    """It leaves no open socket."""
     assert "The secret is not the server's" in why_not(
         tls_lock_server, secret=SECRET, secret_file=None
     )
@@ -54,14 +54,14 @@ def test_server_of_another_authority_is_not_trusted(
 
 @pytest.mark.needs("lock_server_tls")
 def test_server_by_another_name_is_not_trusted(tls_lock_server: Server) -> None:
-    """Its certificate is for another one."""
+    """Its certificate has another name."""
     address = f"localhost:{host_and_port(tls_lock_server)[1]}"
     assert "certificate is not valid for 'localhost'" in why_not(tls_lock_server, address=address)
 
 
 @pytest.mark.needs("lock_server_tls")
 def test_server_that_is_spoken_to_without_tls_is_unavailable(tls_lock_server: Server) -> None:
-    """It waits, and so do we, for a moment."""
+    """Server and client wait for each other, for a moment."""
     address = options_of(tls_lock_server)["address"]
     with locks_of(tls_lock_server, address=address, tls_ca=None, store_timeout=0.2):
         with pytest.raises(LockBackendUnavailable, match=r"timed out|no answer"):
@@ -73,14 +73,14 @@ def test_server_that_is_spoken_to_without_tls_is_unavailable(tls_lock_server: Se
 def test_server_without_tls_is_unavailable_by_tls(
     lock_server: Server, tls_lock_server: Server
 ) -> None:
-    """In plain words at least."""
+    """The error says so in plain words."""
     assert "SSL" in why_not(lock_server, tls_ca=options_of(tls_lock_server)["tls_ca"])
 
 
 def test_handshake_has_no_time_left_after_a_slow_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Which has taken all of it."""
+    """The connection has taken all of the time."""
     now = clocks.monotonic()
     with socket.create_server((HOST, 0)) as listening_socket:
 
@@ -95,7 +95,7 @@ def test_handshake_has_no_time_left_after_a_slow_connection(
 
 
 def test_unix_socket_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
-    """As is a server that is down."""
+    """Like a server that is down."""
     backend = ServerBackend(ALIAS, address=f"unix:{tmp_path}/none", secret=SECRET)
     with pytest.raises(LockBackendUnavailable, match="No such file or directory"):
         backend.acquire("1234collectPayment", "owner", 60, "")

@@ -1,4 +1,4 @@
-"""What only a lock server's waiters have to see to. test_queues.py has the rest."""
+"""What is particular to a lock server's waiters. tests/contract has the tests for all stores."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_waiter_that_could_not_leave_leaves_later(
     threads: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Before anybody waits for it: that offer would last here."""
+    """Before it is offered the lock: here that offer would never expire."""
     monkeypatch.setattr(listening, "PING_EVERY", 3600)
     store = patient_lock_server_store
     with (
@@ -88,7 +88,7 @@ def test_waiter_that_could_not_leave_leaves_later(
 def test_waiter_that_could_not_leave_is_removed_without_an_offer(
     patient_lock_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread goes on saying it, if that fails too, and loses nothing for that."""
+    """The listening thread repeats the leave if that fails, too, and drops no other message."""
     monkeypatch.setattr(listening, "PING_EVERY", 0.1)
     with (
         LockServerProxy(*host_and_port(patient_lock_server)) as proxy,
@@ -111,7 +111,7 @@ def test_waiter_that_released_an_offer_joins_again(
     threads: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Like a waiter whose attempt was answered too late, and that waits on."""
+    """Like a waiter whose attempt was answered too late, and that keeps waiting."""
     monkeypatch.setattr(listening, "PING_EVERY", 0.1)
     store = patient_lock_server_store
     lease = acquire(ALIAS)
@@ -125,7 +125,7 @@ def test_waiter_that_released_an_offer_joins_again(
     [held] = store.held()
     assert store.force_release(
         "1234collectPayment", held.token or 0
-    )  # it has left the line by then
+    )  # it has left the queue by then
     lease = successor.result(30)
     until(lambda: waiting(store) == 1)
     assert lease.release()
@@ -153,7 +153,7 @@ def test_waiter_that_joined_again_as_it_was_granted_the_lock_leaves_the_queue(
 def test_process_that_the_server_forgets_joins_again(
     patient_lock_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By another connection: the one that is open is of no use."""
+    """Over another connection: the open one is of no use."""
     monkeypatch.setattr(listening, "PING_EVERY", 0.1)
     with (
         LockServerProxy(*host_and_port(patient_lock_server)) as proxy,
@@ -174,7 +174,7 @@ def test_process_that_the_server_forgets_joins_again(
 def test_process_that_the_server_forgets_makes_itself_known_once_for_all(
     patient_lock_server: Server, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next request learns of it; the earlier ones wait with it."""
+    """The next request finds out; earlier ones wait with it."""
     monkeypatch.setattr(listening, "PING_EVERY", 3600)
     with (
         LockServerProxy(*host_and_port(patient_lock_server)) as proxy,
@@ -207,7 +207,7 @@ def forget(server: Server, store: ServerBackend) -> None:
 def test_listener_ends_when_nobody_needs_it(
     patient_lock_server_store: ServerBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And with it its connection."""
+    """Its connection is closed, too."""
     monkeypatch.setattr("django_distlock.backends.listening.IDLE", 0)
     monkeypatch.setattr(listening, "PING_EVERY", 0.1)
     with distributed_lock("1234collectPayment", backend=ALIAS):
