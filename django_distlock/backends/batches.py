@@ -5,20 +5,20 @@ from collections.abc import Sequence
 from django_distlock.records import Claim, Owner, Renewal, RenewalOutcome
 
 
-class Outcome:
+class BatchedRenewals:
     """The renewals of several batches of leases, some of which the store may have refused."""
 
     def __init__(self) -> None:
         self._renewals: dict[str, Renewal] = {}
         self._failure: Exception | None = None
-        self._was_answered = False
+        self._any_answered = False
 
-    def answered(self, renewals: dict[str, Renewal]) -> None:
+    def add(self, renewals: dict[str, Renewal]) -> None:
         """Record the store's answer for a batch."""
-        self._was_answered = True
+        self._any_answered = True
         self._renewals |= renewals
 
-    def failed(self, leases: Sequence[Claim], error: Exception) -> None:
+    def add_failed(self, leases: Sequence[Claim], error: Exception) -> None:
         """Record that these leases couldn't be renewed; as far as is known, they are still held."""
         self._failure = self._failure or error
         unrenewed = Renewal(RenewalOutcome.HELD, None, str(error) or type(error).__name__)
@@ -26,6 +26,6 @@ class Outcome:
 
     def result(self) -> dict[str, Renewal]:
         """Return a renewal for each lease; raise the first error if the store answered for none."""
-        if self._failure is not None and not self._was_answered:
+        if self._failure is not None and not self._any_answered:
             raise self._failure
         return self._renewals

@@ -12,7 +12,7 @@ from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from django_distlock.arguments import validate_seconds, validate_text
+from django_distlock.arguments import validate_text
 from django_distlock.exceptions import InvalidLockBackend
 
 # Classes by their paths: a client library that isn't installed need not be imported.
@@ -70,14 +70,6 @@ def find_cache(alias: str, cache: str, suited: Collection[str]) -> BaseCache:
     if not paths(type(found)) & set(suited):
         raise InvalidLockBackend(f"{name} {describe(type(found))}")
     return found
-
-
-def validate_store_timeout(alias: str, seconds: float) -> float:
-    """Return how many seconds a store has to answer, or raise InvalidLockBackend."""
-    try:
-        return validate_seconds("store_timeout", seconds, 0.01, 60)
-    except (TypeError, ValueError) as error:
-        raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: {error}") from error
 
 
 def paths(kind: type) -> set[str]:

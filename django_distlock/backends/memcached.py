@@ -15,10 +15,10 @@ from django_distlock.backends.base import BaseLockBackend
 from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
 from django_distlock.records import LOST, Claim, Grant, Released, Renewal, RenewalOutcome
 
-from .batches import Outcome
-from .cache_checks import PYMEMCACHE, check_own_cache, find_cache, validate_store_timeout
+from .batches import BatchedRenewals
+from .cache_checks import PYMEMCACHE, check_own_cache, find_cache
 from .memcached_clients import Client, Conversation, Server, shared_server
-from .sockets.pools import Budget
+from .time_budget import Budget, validate_store_timeout
 
 T = TypeVar("T")
 
@@ -128,7 +128,7 @@ class MemcachedBackend(BaseLockBackend):
         Each answer shows that the server is up, and gives the next one `store_timeout` seconds.
         When the server has been silent for that long, the remaining leases are not tried.
         """
-        outcome, remaining = Outcome(), list(reversed(leases))
+        renewals, remaining = BatchedRenewals(), list(reversed(leases))
         deadline = self._budget.deadline()
 
         def renew_all(talk: Conversation) -> None:
@@ -138,7 +138,7 @@ class MemcachedBackend(BaseLockBackend):
                 key, expiry = self._key(lease.semaphore), _expiry(lease.ttl)
                 held = talk.replace(key, lease.owner, lease.owner, expiry)
                 renewed = Renewal(RenewalOutcome.RENEWED, _end(now, lease.ttl))
-                outcome.answered({lease.owner: renewed if held else LOST})
+                renewals.add({lease.owner: renewed if held else LOST})
                 remaining.pop()
                 deadline = self._budget.deadline()
                 talk.deadline = deadline
@@ -148,10 +148,10 @@ class MemcachedBackend(BaseLockBackend):
                 self._run(renew_all, deadline)
             except LockBackendUnavailable as error:
                 silent = clocks.monotonic() >= deadline
-                outcome.failed(
+                renewals.add_failed(
                     [remaining.pop() for _ in range(len(remaining) if silent else 1)], error
                 )
-        return outcome.result()
+        return renewals.result()
 
     def release(self, lease: Claim, keep: float = 0) -> Released:
         key, expiry = self._key(lease.semaphore), _expiry(keep) if keep else EXPIRED

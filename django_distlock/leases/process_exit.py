@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from django_distlock import clocks
 from django_distlock.backends.base import BaseLockBackend
-from django_distlock.backends.sockets.pools import Budget
+from django_distlock.backends.time_budget import Budget
 from django_distlock.concurrency.store_calls import ask
 from django_distlock.conf import lock_backends
 from django_distlock.records import LeaseClaim

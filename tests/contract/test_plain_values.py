@@ -20,7 +20,7 @@ from django_distlock import (
     release_lock,
 )
 from django_distlock.arguments import validate_holds, validate_timeout
-from django_distlock.backends.cache_checks import validate_store_timeout
+from django_distlock.backends.time_budget import validate_store_timeout
 from django_distlock.conf import LockBackendHandler
 from django_distlock.leases.request import describe_holder
 from django_distlock.records import Owner

@@ -12,7 +12,7 @@ from django.db import connections as connections_by_alias
 
 from django_distlock import clocks
 from django_distlock.backends.base import QueueingStore
-from django_distlock.backends.batches import Outcome
+from django_distlock.backends.batches import BatchedRenewals
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.fields import to_datetime
 from django_distlock.models import KEPT
@@ -124,31 +124,33 @@ class DatabaseBackend(ListingDatabaseBackend, TransactionalDatabaseBackend, Queu
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
         if len(leases) == 1:
             return self._renew(leases)
-        outcome = Outcome()
+        renewals = BatchedRenewals()
         batches = [leases[first : first + BATCH] for first in range(0, len(leases), BATCH)]
-        self._renew_each(batches, outcome)
-        return outcome.result()
+        self._renew_each(batches, renewals)
+        return renewals.result()
 
-    def _renew_each(self, batches: list[Sequence[Claim]], outcome: Outcome) -> Exception | None:
+    def _renew_each(
+        self, batches: list[Sequence[Claim]], renewals: BatchedRenewals
+    ) -> Exception | None:
         """Renew each batch until the database is down; return the error that shows that."""
         down: Exception | None = None
         for batch in batches:
             if down is None:
-                down = self._renew_batch(batch, outcome)
+                down = self._renew_batch(batch, renewals)
             else:
-                outcome.failed(batch, down)
+                renewals.add_failed(batch, down)
         return down
 
-    def _renew_batch(self, batch: Sequence[Claim], outcome: Outcome) -> Exception | None:
+    def _renew_batch(self, batch: Sequence[Claim], renewals: BatchedRenewals) -> Exception | None:
         """Renew a batch, or each of its leases alone if one makes it fail. See _renew_each()."""
         began = clocks.monotonic()
         try:
-            outcome.answered(self._renew(batch))
+            renewals.add(self._renew(batch))
         except Exception as error:  # noqa: BLE001 - a driver that can't encode a text raises its own
             answers = clocks.monotonic() - began < SILENT and self._answers()
             if answers and len(batch) > 1:
-                return self._renew_each([[lease] for lease in batch], outcome)
-            outcome.failed(batch, error)
+                return self._renew_each([[lease] for lease in batch], renewals)
+            renewals.add_failed(batch, error)
             return None if answers else error
         return None
 

@@ -14,8 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django_distlock import clocks
 from django_distlock.arguments import validate_text, validate_whole
 from django_distlock.backends.base import BaseLockBackend
-from django_distlock.backends.cache_checks import validate_store_timeout
-from django_distlock.backends.sockets.pools import Budget
+from django_distlock.backends.time_budget import Budget, validate_store_timeout
 from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
 from django_distlock.models import Lock
 from django_distlock.runtime import is_in_testcase

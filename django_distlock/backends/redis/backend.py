@@ -18,11 +18,10 @@ from django_distlock.backends.base import (
 from django_distlock.backends.cache_checks import (
     check_ignored_exceptions,
     check_own_cache,
-    validate_store_timeout,
 )
 from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, Calls
-from django_distlock.backends.sockets.pools import Budget
 from django_distlock.backends.sync_driver import run_sync
+from django_distlock.backends.time_budget import Budget, validate_store_timeout
 from django_distlock.records import Claim, Grant, LockInfo, Place, Released, Renewal
 
 from .clients import find_servers

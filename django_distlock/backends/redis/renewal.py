@@ -6,11 +6,11 @@ from operator import attrgetter
 from typing import Any, Final
 
 from django_distlock import clocks
-from django_distlock.backends.batches import Outcome
+from django_distlock.backends.batches import BatchedRenewals
 from django_distlock.backends.sockets.calls import BLOCKING
 from django_distlock.backends.sockets.connections import ServerError
-from django_distlock.backends.sockets.pools import Budget
 from django_distlock.backends.sync_driver import run_sync
+from django_distlock.backends.time_budget import Budget
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.records import Claim, Renewal
 
@@ -40,7 +40,7 @@ class Renewer:
 
         Nodes that were silent last time share one timeout, and come after the others.
         """
-        outcome = Outcome()
+        renewals = BatchedRenewals()
         by_node = self.batches_by_node(leases)
         share = budget.seconds / max(1, sum(node.silent for node in by_node))
         for node in sorted(by_node, key=attrgetter("silent")):
@@ -49,10 +49,10 @@ class Renewer:
                 deadline = min(deadline, clocks.monotonic() + share)
             for batch, answer in self._renew_at(node, by_node[node], deadline):
                 if isinstance(answer, LockBackendUnavailable):
-                    outcome.failed(batch, answer)
+                    renewals.add_failed(batch, answer)
                 else:
-                    outcome.answered(read_renewals(batch, answer))
-        return outcome.result()
+                    renewals.add(read_renewals(batch, answer))
+        return renewals.result()
 
     def batches_by_node(self, leases: Sequence[Claim]) -> dict[Node, list[Batch]]:
         """Group leases by what one script may be given: keys of the same slot, in a cluster."""

@@ -17,11 +17,10 @@ from django_distlock.backends.base import (
     validate_claim,
     validate_listing,
 )
-from django_distlock.backends.batches import Outcome
-from django_distlock.backends.cache_checks import validate_store_timeout
+from django_distlock.backends.batches import BatchedRenewals
 from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP
-from django_distlock.backends.sockets.pools import Budget
 from django_distlock.backends.sync_driver import run_sync
+from django_distlock.backends.time_budget import Budget, validate_store_timeout
 from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
 from django_distlock.records import Claim, Grant, LockInfo, Owner, Place, Released, Renewal
 from django_distlock.server.addresses import DEFAULT, parse_address
@@ -155,24 +154,26 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
         await cast("QueuedPlace", place).aleave(granted=granted, deadline=deadline)
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
-        outcome = Outcome()
+        renewals = BatchedRenewals()
         if leases:
             batches = split_into_frames(leases, self.server.max_frame // 2)
-            self._renew(batches, outcome, self._budget.deadline())
-        return outcome.result()
+            self._renew(batches, renewals, self._budget.deadline())
+        return renewals.result()
 
-    def _renew(self, batches: list[list[Claim]], outcome: Outcome, deadline: float) -> None:
+    def _renew(
+        self, batches: list[list[Claim]], renewals: BatchedRenewals, deadline: float
+    ) -> None:
         """Renew these batches; if the server rejects one, renew each of its leases by itself."""
         rejected: list[Claim] = []
         for batch, answer in zip(batches, self._ask_to_renew(batches, deadline), strict=True):
             if not isinstance(answer, Exception):
-                self._record(outcome, batch, answer)
+                self._record(renewals, batch, answer)
             elif len(batch) > 1 and getattr(answer.__cause__, "code", None) in REQUEST_ERRORS:
                 rejected += batch
             else:
-                outcome.failed(batch, answer)
+                renewals.add_failed(batch, answer)
         if rejected:
-            self._renew([[lease] for lease in rejected], outcome, deadline)
+            self._renew([[lease] for lease in rejected], renewals, deadline)
 
     def _ask_to_renew(
         self, batches: list[list[Claim]], deadline: float
@@ -190,21 +191,21 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
 
     async def arenew(self, leases: Sequence[Claim], *, deadline: float) -> dict[str, Renewal]:
         """See renew()."""
-        outcome = Outcome()
+        renewals = BatchedRenewals()
         binds = self.release_on_disconnect
         ask = self._binding(_longest(leases)).abind if binds else self.server.aask
         for batch in split_into_frames(leases, self.server.max_frame // 2):
-            self._record(outcome, batch, await ask(renew_request(batch), deadline))
-        return outcome.result()
+            self._record(renewals, batch, await ask(renew_request(batch), deadline))
+        return renewals.result()
 
-    def _record(self, outcome: Outcome, leases: list[Claim], answer: Request) -> None:
+    def _record(self, renewals: BatchedRenewals, leases: list[Claim], answer: Request) -> None:
         """Record the server's result for each lease."""
         for lease, end in zip(leases, answer["expires_at"], strict=True):
             if isinstance(end, dict):
                 reason = LockBackendUnavailable(f"{self.server}: {end.get('text')}")
-                outcome.failed([lease], reason)
+                renewals.add_failed([lease], reason)
             else:
-                outcome.answered({Owner(lease.owner): read_renewal(end)})
+                renewals.add({Owner(lease.owner): read_renewal(end)})
 
     def release(self, lease: Claim, keep: float = 0) -> Released:
         answer = self.server.ask(release_request(lease, keep), self._budget.deadline())

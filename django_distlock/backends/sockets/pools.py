@@ -12,10 +12,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache, partial
-from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar
+from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 from weakref import WeakSet
 
-from django_distlock import clocks
 from django_distlock.exceptions import LockBackendUnavailable
 
 from .connections import Connection
@@ -24,30 +23,6 @@ from .turns import AT_ONCE, Turns, seconds_until
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Connection)
-
-
-class Budget:
-    """The seconds that a call to the store has; the calls of a `with` block share them.
-
-    A nested block has its own: a signal's receiver may use the store during another call.
-    """
-
-    __slots__ = ("_deadlines", "seconds")
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._deadlines: list[float] = []
-
-    def __enter__(self) -> Self:
-        self._deadlines.append(clocks.monotonic() + self.seconds)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._deadlines.pop()
-
-    def deadline(self) -> float:
-        """Return when they are over, by the local monotonic clock."""
-        return self._deadlines[-1] if self._deadlines else clocks.monotonic() + self.seconds
 
 
 class Pool(ABC, Generic[C]):
