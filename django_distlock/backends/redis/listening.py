@@ -87,7 +87,7 @@ class Listener(listening.Listener[Node, QueuedPlace, RedisConnection]):
         try:
             with suppress(Moved):
                 await self.server.run(calls, _call(LEAVE, place), deadline or self._new_deadline())
-        except LockBackendUnavailable:
+        except BaseException:
             self._leave_later(place)
             raise
 

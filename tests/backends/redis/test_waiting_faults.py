@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -113,6 +114,40 @@ def test_waiter_that_could_not_leave_leaves_later(
         assert not stays.done()
         assert lease.release()
         assert stays.result(30)
+
+
+def test_task_that_is_cancelled_before_it_could_leave_leaves_later(
+    redis_server: Server,
+    redis_store: RedisBackend,
+    threads: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It still waited for its turn to ask the server."""
+
+    async def leave_and_be_cancelled() -> None:
+        waits_for_turn = asyncio.Event()
+
+        async def wait_for_turn(*arguments: Any) -> list[Any]:
+            waits_for_turn.set()
+            return await asyncio.Future()
+
+        monkeypatch.setattr(Node, "aask_all", wait_for_turn)
+        leaving = redis_store.aleave(place, False, deadline=redis_store.new_deadline())
+        task = asyncio.create_task(leaving)
+        await waits_for_turn.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    lease = acquire(ALIAS)
+    stays = threads.submit(take)
+    until(lambda: waiting(redis_server) == 1)
+    place = join(redis_store, "1234collectPayment", "owner")
+    assert waiting(redis_server) == 2
+    run(leave_and_be_cancelled())
+    until(lambda: waiting(redis_server) == 1)
+    assert lease.release()
+    assert stays.result(30)
 
 
 @pytest.mark.usefixtures("only_when_notified")
