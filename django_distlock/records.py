@@ -27,7 +27,7 @@ class LockState(StrEnum):
 
 
 class Claim(Protocol):
-    """A lease as a store is told of it: semaphore, owner, and ttl in seconds."""
+    """A lease as it is passed to a store: semaphore, owner, and ttl in seconds."""
 
     @property
     def semaphore(self) -> str: ...
@@ -79,7 +79,7 @@ class RenewalOutcome(Enum):
 class Renewal(NamedTuple):
     """A store's answer to a renewal of one lease.
 
-    `expires_at` is by the store's clock. If the lease is only HELD, `reason` tells people why.
+    `expires_at` is by the store's clock. If the lease is only HELD, `reason` says why, for people.
     """
 
     outcome: RenewalOutcome
@@ -106,7 +106,7 @@ class Released(IntEnum):
     NOT_HELD = 0
     FREED = 1
     HANDED_OVER = 2
-    """Released, and offered to the next waiter: most likely, somebody else holds it now."""
+    """Released, and offered to the next waiter: most likely, another owner holds it now."""
 
 
 class Place(Protocol):

@@ -101,25 +101,25 @@ class BaseLockBackend(ABC):
 
         The same owner again gets its own grant, with the stored token, for `ttl` from now.
 
-        A holder counts `ttl` from before its call, and nobody else may be granted the semaphore
+        A holder counts `ttl` from before its call, and no other owner may be granted the semaphore
         sooner: a store whose clock counts in steps, rounded down, keeps the lease a step longer.
         The same goes for a renewal, and for `keep` seconds after a release.
         """
 
     @abstractmethod
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
-        """Let each lease end its ttl from now; return the result for each, by owner.
+        """Renew each lease, so that it ends its ttl from now; return each result, by owner.
 
-        An expired lease is lost, even if nobody else has taken the semaphore. If renewing a lease
-        would mean a wait, the store leaves its end alone and answers HELD.
+        An expired lease is lost, even if no other owner has taken the semaphore. If renewing a
+        lease would mean a wait, the store leaves its end alone and answers HELD.
         """
 
     @abstractmethod
     def release(self, lease: Claim, keep: float = 0) -> Released:
         """Release the semaphore if this owner still holds it.
 
-        Then nobody is granted it for `keep` seconds from now. In that time it has no owner, and its
-        end is no loss.
+        For `keep` seconds from now it is granted to no owner. In that time it has none, and its end
+        is no loss.
         """
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
@@ -220,7 +220,7 @@ class TransactionalStore(BaseLockBackend):
 
     @abstractmethod
     def joins_transaction(self) -> bool:
-        """Tell whether the caller's transaction commits, or undoes, what is done now."""
+        """Return whether the caller's transaction commits, or undoes, what is done now."""
 
     @abstractmethod
     def caller(self) -> BaseDatabaseWrapper | None:
@@ -228,7 +228,7 @@ class TransactionalStore(BaseLockBackend):
 
     @abstractmethod
     def can_renew(self) -> bool:
-        """Tell whether another thread can renew what is acquired now."""
+        """Return whether another thread can renew what is acquired now."""
 
     @abstractmethod
     def guard(self, lease: Claim, using: str) -> bool | None:
@@ -240,7 +240,7 @@ class TransactionalStore(BaseLockBackend):
 
 
 def joins_transaction(store: BaseLockBackend) -> bool:
-    """Tell whether the caller's transaction commits, or undoes, what is done in the store now."""
+    """Return whether the caller's transaction commits, or undoes, what is done in the store now."""
     return isinstance(store, TransactionalStore) and store.joins_transaction()
 
 

@@ -136,7 +136,7 @@ def check_ignored_exceptions(alias: str, cache: str) -> list[checks.CheckMessage
 
 
 def shares_place(one: str, other: str) -> bool:
-    """Tell whether two aliases of CACHES share a server and, on Redis, a database."""
+    """Return whether two aliases of CACHES share a server and, on Redis, a database."""
     return not places(one).isdisjoint(places(other))
 
 
@@ -199,7 +199,7 @@ def _number(db: Any) -> int:
 
 
 def _is_a(cache: str, path: str) -> bool:
-    """Tell whether the cache is of that class; False if its class can't be imported."""
+    """Return whether the cache is of that class; False if its class can't be imported."""
     try:
         kind = import_string(caches.settings[cache]["BACKEND"])
     except (ImportError, KeyError):

@@ -2,8 +2,8 @@
 
 Some servers keep a queue of waiters for each lock, and notify a process when the turn of one of its
 waiters has come. A daemon thread per process and server receives that. It starts with the first
-waiter, reconnects when its connection is lost, and ends when nobody has waited for a while. Each
-kind of server has a subclass with its protocol.
+waiter, reconnects when its connection is lost, and ends when there has been no waiter for a while.
+Each kind of server has a subclass with its protocol.
 """
 
 import logging
@@ -69,7 +69,7 @@ class Listener(ABC, Generic[S, W, C]):
     def __init__(self, server: S) -> None:
         self.server = server
         self._places: dict[int, W] = {}
-        # Reentrant: a signal handler or a finalizer that runs meanwhile may wait for a lock, too.
+        # Reentrant: while it is held, a signal handler or a finalizer may wait for a lock, too.
         self._changing = threading.RLock()
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -92,7 +92,7 @@ class Listener(ABC, Generic[S, W, C]):
     def connect(self) -> AbstractContextManager[C]:
         """Return a context with a new connection, on which all waiters are in their queues.
 
-        It raises CannotListen where it is of no use to try again soon.
+        Raise CannotListen where an attempt that is made soon would fail, too.
         """
 
     @abstractmethod
@@ -104,11 +104,11 @@ class Listener(ABC, Generic[S, W, C]):
         """Wait for messages for so many seconds at most, and act on them."""
 
     def is_needed(self) -> bool:
-        """Return whether somebody waits."""
+        """Return whether there is a waiter."""
         return bool(self._places)
 
     def failed(self, error: Exception, *, was_listening: bool) -> None:
-        """Let the waiters know, where they should, that the connection is lost or can't be made."""
+        """React to a connection that was lost or can't be made; some waiters have to know."""
 
     # Callers' side
 
@@ -186,7 +186,7 @@ class Listener(ABC, Generic[S, W, C]):
         return seconds
 
     def reset(self, ready: Ready) -> bool:
-        """Let callers wait until it listens again; False if they do already."""
+        """Make callers wait until it listens again; False if they already do."""
         with self._changing:
             if ready is not self._ready or not ready.done():
                 return False
@@ -234,7 +234,10 @@ class Listener(ABC, Generic[S, W, C]):
             self.reset(self._ready)
 
     def _report(self, error: Exception, failures: int) -> None:
-        """Log a failure to connect once, and tell callers; one may happen to any connection."""
+        """Log a failure to connect once. Report it to callers unless it is the first in a row.
+
+        A single failure may happen to any connection.
+        """
         if self._failure is None and self.is_needed():
             logger.warning("%s: can't listen, retrying: %s", self.server, error)
         self._failure = error
@@ -242,14 +245,14 @@ class Listener(ABC, Generic[S, W, C]):
             self._ready.set_result(error)
 
     def pause(self, seconds: float) -> None:
-        """Wait for so long, unless nobody waits any more."""
+        """Pause for so many seconds, or until there is no waiter any more."""
         ends_at = clocks.monotonic() + seconds
         while self.is_needed() and (left := ends_at - clocks.monotonic()) > 0:
             if self._stopping.wait(min(left, LONGEST_PAUSE)):
                 return
 
     def _ended(self) -> bool:
-        """Return whether nobody needs the thread; the next waiter starts another one."""
+        """Return whether the thread is no longer needed; the next waiter starts another one."""
         with self._changing:
             if self.is_needed() and not self._stopping.is_set():
                 return False
@@ -257,7 +260,7 @@ class Listener(ABC, Generic[S, W, C]):
             return True
 
     def _listen(self, connection: C) -> None:
-        """Listen until nobody has waited for a while."""
+        """Listen until there has been no waiter for IDLE seconds."""
         used_at = clocks.monotonic()
         while not self._stopping.is_set():
             now = clocks.monotonic()
@@ -277,7 +280,7 @@ listeners: Final[dict[Hashable, Listener[Any, Any, Any]]] = {}
 
 
 def _forget_all() -> None:
-    """Have none in a forked child: their threads and connections are the parent's."""
+    """Forget them in a forked child: their threads and connections are the parent's."""
     listeners.clear()
 
 

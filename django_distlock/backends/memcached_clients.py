@@ -53,7 +53,7 @@ class Client:
         )
 
     def set_timeout(self, seconds: float) -> None:
-        """Let the next call wait so long for the server."""
+        """Limit the time that the next call waits for the server."""
         # Before the first call there is no socket.
         if self._client.sock is not None:
             self._client.sock.settimeout(seconds)
@@ -72,7 +72,7 @@ class Client:
         return bool(self._client.cas(key, owner.encode(), cas, expiry, noreply=False))
 
     def is_refusal(self, error: Exception) -> bool:
-        """Tell whether the server answered that it did nothing."""
+        """Return whether the server answered that it did nothing."""
         return not isinstance(error, self._no_answers)
 
     def close(self) -> None:

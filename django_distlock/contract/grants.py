@@ -10,7 +10,7 @@ from .cases import StoreTestCase
 
 
 class GrantTests(StoreTestCase):
-    """Who is granted a semaphore, and what a grant says."""
+    """Which owner is granted a semaphore, and what the grant contains."""
 
     def test_held_semaphore_is_granted_to_nobody_else(self) -> None:
         held = self.grant(self.new_semaphore())

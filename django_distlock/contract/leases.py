@@ -18,7 +18,7 @@ from .cases import StoreTestCase
 
 
 class LeaseTests(StoreTestCase):
-    """What becomes of a lease that acquire_lock() returned."""
+    """The life of a lease that acquire_lock() returned."""
 
     def test_lease_is_renewed_in_the_background(self) -> None:
         semaphore = self.new_semaphore()
@@ -81,7 +81,7 @@ class LeaseTests(StoreTestCase):
         self.assert_held(successor)
 
     def renew_in_background(self) -> None:
-        """Have the background thread renew this process's leases now."""
+        """Make the background thread renew this process's leases now."""
         renewing = background(self.alias)
         renewing.submit(renewing.renewals.hasten)
 

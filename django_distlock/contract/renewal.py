@@ -9,7 +9,7 @@ from .cases import GrantedLease, StoreTestCase
 
 
 class RenewalTests(StoreTestCase):
-    """What renew() does to the leases that it is given, and answers."""
+    """What renew() does to leases, and what it answers."""
 
     def test_renewed_lease_ends_its_ttl_after_the_renewal(self) -> None:
         """Whether that is later than it would have ended, or sooner."""

@@ -63,7 +63,7 @@ class FencedQuerySet(models.QuerySet[M]):
             raise ValueError(f"{fence.name} is set by the lease.")
         if changed := fence.changed_by(kwargs, self.model):
             raise ValueError(
-                f"{changed} tells which lock a {self.model._meta.label} belongs to, by the "
+                f"{changed} determines which lock a {self.model._meta.label} belongs to, by the "
                 f"template {fence.template.text!r}, so fenced() doesn't update it. Hold the other "
                 f"lock too, and move the rows by update(…, {fence.name}=…) with that lease's token."
             )

@@ -33,7 +33,7 @@ def configured_server(alias: str | None, *, needed: bool) -> ServerBackend | Non
 
 
 def _is_server(alias: str) -> bool:
-    """Tell whether this is a ServerBackend, even one with wrong OPTIONS."""
+    """Return whether this is a ServerBackend, even one with wrong OPTIONS."""
     try:
         found = import_string(lock_backends.settings[alias]["BACKEND"])
     except Exception:  # noqa: BLE001 - manage.py check reports what is wrong with other backends

@@ -205,7 +205,7 @@ class Connection(asyncio.Protocol):
             self._hang_up()
 
     def _hang_up(self) -> None:
-        """Let the client close the connection when it has read the last message, or time it out.
+        """Give the client CLOSE_TIMEOUT seconds to read the last message and close the connection.
 
         A connection that is closed before all received data was read is reset, and the last message
         may be lost.

@@ -24,5 +24,5 @@ class PathLock:
             ) from None
 
     def close(self) -> None:
-        """Let other servers use the path."""
+        """Release the path, for other servers to use."""
         os.close(self._file)

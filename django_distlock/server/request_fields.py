@@ -82,7 +82,7 @@ def token_from(token: object) -> int | None:
 
 
 def lease_from(lease: object) -> LockSnapshot:
-    """Return a lease that is to be renewed, with its ttl as the remaining time."""
+    """Return a lease to renew, with its ttl as the remaining time."""
     if type(lease) is not list or len(lease) != 5:
         raise InvalidRequest("A lease is a list: semaphore, owner, ttl, token, holder.")
     semaphore, owner, ttl, token, holder = lease

@@ -36,4 +36,4 @@ def notify_systemd(state: str) -> None:
             notified.connect(path)
             notified.sendall(state.encode())
         except OSError as error:
-            logger.warning("NOTIFY_SOCKET can't be told %s: %s", state, error)
+            logger.warning("%s can't be sent to NOTIFY_SOCKET: %s", state, error)

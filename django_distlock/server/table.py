@@ -33,7 +33,7 @@ class LockTable(LockTransitions):
     def acquire(
         self, semaphore: str, owner: str, ttl: float, holder: str, session: Session | None = None
     ) -> Lock | None:
-        """Return the lock if this owner gets it, or has it already; None if somebody else has it.
+        """Return the lock if this owner gets it, or has it already; None if another owner has it.
 
         The lease also ends with the session, if one is given. Refused if the table can't grant it.
         """
@@ -59,7 +59,7 @@ class LockTable(LockTransitions):
         return lock
 
     def renew(self, semaphore: str, owner: str, ttl: float, session: Session | None = None) -> bool:
-        """Let the lease end its ttl from now; False if the lock isn't this owner's."""
+        """Renew the lease for `ttl` seconds from now; False if the lock isn't this owner's."""
         now = self.monotonic()
         lock = self._held_by(semaphore, owner, now)
         if lock is None:

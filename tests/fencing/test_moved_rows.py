@@ -129,7 +129,7 @@ def test_rows_are_not_moved_to_another_lock(alias: str, model: type[Any], move: 
             "customer_id": lambda: rows.fenced(lease).update(customer_id=other.pk),
             "bulk_update": lambda: rows.fenced(lease).bulk_update([first], ["amount", "customer"]),
         }
-        with pytest.raises(ValueError, match=r"customer(_id)? tells which lock"):
+        with pytest.raises(ValueError, match=r"customer(_id)? determines which lock"):
             moves[move]()
         assert lease.held
     assert rows.count() == 2
@@ -141,11 +141,14 @@ def test_rows_of_other_templates_are_not_moved_either(alias: str) -> None:
     """Neither by a key, nor by what leads to another table; what the template lacks is free."""
     parcel = Parcel.objects.using(alias).create()
     greeting = create(alias, Greeting)
-    with lock_of(parcel) as lease, pytest.raises(ValueError, match="counter_ptr tells which lock"):
+    with (
+        lock_of(parcel) as lease,
+        pytest.raises(ValueError, match="counter_ptr determines which lock"),
+    ):
         Parcel.objects.using(alias).fenced(lease).update(counter_ptr=7)
     with lock_of(greeting) as lease:
         rows: Any = Greeting.objects.using(alias).fenced(lease)
-        with pytest.raises(ValueError, match="customer tells which lock"):
+        with pytest.raises(ValueError, match="customer determines which lock"):
             rows.update(customer=None)
         with pytest.raises(FieldDoesNotExist):
             rows.update(nothing=1)

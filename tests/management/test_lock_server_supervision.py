@@ -38,7 +38,7 @@ def test_systemd_that_hears_nothing_does_no_harm(place: Place) -> None:
         status, _, complained = running.stop()
     assert status == 0
     assert complained.splitlines() == [
-        f"NOTIFY_SOCKET can't be told {state}: [Errno 2] No such file or directory"
+        f"{state} can't be sent to NOTIFY_SOCKET: [Errno 2] No such file or directory"
         for state in ("READY=1", "STOPPING=1")
     ]
 

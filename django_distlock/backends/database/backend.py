@@ -113,7 +113,7 @@ class DatabaseBackend(ListingDatabaseBackend, TransactionalDatabaseBackend, Queu
         pause = FIRST_PAUSE
         while True:
             try:
-                return self._run(lambda lock: lock.acquire(lock.fitting(parameters)), (Conflict,))
+                return self._run(lambda sql: sql.acquire(sql.fitting(parameters)), (Conflict,))
             except RowLocked:
                 left = deadline - clocks.monotonic()
                 if left <= 0:
@@ -157,13 +157,13 @@ class DatabaseBackend(ListingDatabaseBackend, TransactionalDatabaseBackend, Queu
     def _answers(self) -> bool:
         """Return whether the database answers a renewal, by one of a lease that can't exist."""
         with suppress(Exception):
-            self._run(lambda lock: lock.renew(pack([NO_LEASE])))
+            self._run(lambda sql: sql.renew(pack([NO_LEASE])))
             return True
         return False
 
     def _renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
         parameters = renewal_parameters(leases)
-        rows = self._run(lambda lock: lock.renew(parameters))
+        rows = self._run(lambda sql: sql.renew(parameters))
         lost: dict[str, Renewal] = {Owner(lease.owner): LOST for lease in leases}
         return lost | {Owner(owner): _renewal(renewed, end) for owner, renewed, end in rows}
 
@@ -171,13 +171,13 @@ class DatabaseBackend(ListingDatabaseBackend, TransactionalDatabaseBackend, Queu
         parameters = lease_parameters(lease)
         parameters["after"], parameters["keep"] = KEPT if keep else "", microseconds(keep)
         others_wait = had_to_wait(lease.owner) and not keep
-        if not others_wait and self._run(lambda lock: lock.release(parameters)):
+        if not others_wait and self._run(lambda sql: sql.release(parameters)):
             return Released.FREED
         return Released.NOT_HELD if keep else self._hand_over(parameters)
 
     def _hand_over(self, parameters: Parameters) -> Released:
         """Release the lock to its first waiter, if it is this owner's."""
-        result = self._run(lambda lock: lock.hand_over(parameters))
+        result = self._run(lambda sql: sql.hand_over(parameters))
         if result is HandOver.PAST_THE_DEAD:
             # Otherwise the next release is as slow. An error here changes nothing about this one.
             with suppress(LockBackendUnavailable):

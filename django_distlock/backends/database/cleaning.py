@@ -111,7 +111,7 @@ def purge_released(older_than: timedelta) -> Job:
 
 
 def batches(locks: LockQuerySet, job: Job) -> Iterator[list[Lock]]:
-    """Read BATCH locks at a time; yield those of them that are to be changed."""
+    """Read BATCH locks at a time; yield those of them that the job selects."""
     locks = locks.order_by("pk")
     last: str | None = ""
     while last is not None:

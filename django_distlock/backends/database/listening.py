@@ -117,7 +117,7 @@ class Listener(listening.Listener[Database, QueuedPlace, Session]):
             if late:
                 raise CannotListen("no notification arrives: is there a pooler in between?")
             left = until - clocks.monotonic()
-            late = left <= 0  # look once more: the process may have been stopped meanwhile
+            late = left <= 0  # look once more: the process may have been stopped in between
             session.receive(max(0.0, left))
 
     def attend(self, connection: Session) -> float:
@@ -132,7 +132,7 @@ class Listener(listening.Listener[Database, QueuedPlace, Session]):
         connection.receive(seconds)
 
     def failed(self, error: Exception, *, was_listening: bool) -> None:
-        """Let the waiters poll until the thread listens again."""
+        """Wake the waiters: they poll until the thread listens again."""
         for waiting in self.places():
             waiting.wake()
 

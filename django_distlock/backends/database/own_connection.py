@@ -36,7 +36,7 @@ SESSION: Final[dict[str, str]] = {
 class OwnConnection:
     """A connection to a database in DATABASES that is for locks alone.
 
-    One thread at a time uses it, and holds its `lock` meanwhile.
+    One thread at a time uses it, and holds its `lock` while it does.
     """
 
     def __init__(self, alias: str, make: Make) -> None:

@@ -103,13 +103,13 @@ class QueuedPlace:
             "again": False,
         }
         try:
-            entered = run(lambda lock: lock.join(lock.fitting(parameters)), (Conflict,))
+            entered = run(lambda sql: sql.join(sql.fitting(parameters)), (Conflict,))
         except LockBackendUnavailable as error:
             if not error.reply_lost:
                 raise
             # Once more, as an acquisition does: the connection may have been cut long ago.
             parameters["again"] = True
-            entered = run(lambda lock: lock.join(lock.fitting(parameters)), (Conflict,))
+            entered = run(lambda sql: sql.join(sql.fitting(parameters)), (Conflict,))
         self.id, is_free, is_alone = entered
         self._patience = FIRST_RETRY_ALONE if is_alone else FIRST_RETRY
         if is_free:
@@ -130,7 +130,7 @@ class QueuedPlace:
         """Take the lock if it was offered."""
         if not (self._offered or self._missing):
             return None
-        row: Row | None = run(lambda lock: lock.take(parameters), (Conflict,))
+        row: Row | None = run(lambda sql: sql.take(parameters), (Conflict,))
         return row
 
     def join_again(self, run: Run) -> None:
@@ -146,10 +146,10 @@ class QueuedPlace:
             remember(self.owner)
             if self._offered:
                 return
-        queued = not self._offered and run(lambda lock: lock.leave(self.id))
+        queued = not self._offered and run(lambda sql: sql.leave(self.id))
         if not (granted or queued):
             offered = {"semaphore": self._semaphore, "owner": self.owner, "ttl": 0}
-            run(lambda lock: lock.hand_over(offered))
+            run(lambda sql: sql.hand_over(offered))
 
 
 places: dict[str, QueuedPlace] = {}
@@ -168,7 +168,7 @@ def remember(owner: str) -> None:
 
 
 def had_to_wait(owner: str) -> bool:
-    """Return whether other waiters are to be expected, and forget it."""
+    """Return whether this owner had to wait, and forget it: others may be waiting by now."""
     return bool(_waited) and _waited.pop(owner, owner) is None
 
 

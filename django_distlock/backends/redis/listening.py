@@ -2,8 +2,8 @@
 
 Each process has a channel of its own. When a lock is offered to one of its waiters, the waiter's
 number arrives there, and it acquires the lock. Messages may be lost, and holders and waiters may
-die: so the thread also looks at each queue from time to time. The first look at a lock that nobody
-holds hands it over.
+die: so the thread also looks at each queue from time to time. The first look at a free lock hands
+it over.
 """
 
 import logging
@@ -50,7 +50,7 @@ class Listener(listening.Listener[Node, QueuedPlace, RedisConnection]):
     async def join(
         self, calls: Calls, keys: Keys, waiter: str, wake: Callable[[], object], deadline: float
     ) -> QueuedPlace | None:
-        """Return a place at the end of the queue; None where nobody can be woken."""
+        """Return a place at the end of the queue; None where waiters can't be woken."""
         if not self.may_listen():
             return None
         number = next(self._numbers)
@@ -126,7 +126,7 @@ class Listener(listening.Listener[Node, QueuedPlace, RedisConnection]):
             self._offer(int(number))
 
     def failed(self, error: Exception, *, was_listening: bool) -> None:
-        """Let waiters poll where listening is forbidden, and end their wait if the server is down.
+        """Make waiters poll where listening is forbidden, and end their wait if the server is down.
 
         A connection that was lost, and nothing else, does not concern them.
         """
@@ -172,8 +172,8 @@ class Listener(listening.Listener[Node, QueuedPlace, RedisConnection]):
     def _check(self, first: QueuedPlace, known: int) -> None:
         """Act on whether the first place of a queue is in it, or is OFFERED the lock.
 
-        If neither, all join again on a new connection: the server may count the process as dead
-        since it lost that connection, which nothing told us.
+        If neither, all join again on a new connection: the server may have lost the present one,
+        unnoticed here, and count the process as dead.
         """
         if known == OFFERED:
             self._offer(first.number)  # the message was lost
@@ -186,7 +186,7 @@ class Listener(listening.Listener[Node, QueuedPlace, RedisConnection]):
         """Put all waiters into their queues; those that are there keep their places."""
         queued = [place for place in self.places() if place.is_queued(clocks.monotonic())]
         self._ask_all(JOIN, queued)
-        # A waiter that has left meanwhile may have done so before that.
+        # A waiter that has left by now may have done so before it joined again.
         left = [place for place in queued if place.number not in self._places]
         self._ask_all(LEAVE, [place for place in left if not place.granted])
         for place in left:

@@ -61,7 +61,7 @@ class QueuedPlace(places.QueuedPlace):
         self.missed = 0
         """How many looks in a row didn't find it in the queue."""
         self.polls = False
-        """Whether it tries again and again, since it will not be woken."""
+        """Whether it polls, since it will not be woken."""
 
     @property
     def patience(self) -> float:
@@ -76,7 +76,7 @@ class QueuedPlace(places.QueuedPlace):
             raise LockBackendUnavailable(str(self.failure)) from self.failure
 
     def poll(self) -> None:
-        """Let the waiter try again and again from now on."""
+        """Make the waiter poll from now on."""
         self.polls = True
         self.wake()
 

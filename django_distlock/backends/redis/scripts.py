@@ -1,7 +1,7 @@
 """The Lua scripts, one for each action; Redis runs a script without any command in between.
 
 They are in lua/, and may include one another. A script includes rarely needed functions late: the
-server creates them anew in each run.
+server creates them again in each run.
 """
 
 import re

@@ -44,7 +44,7 @@ class Servers(Protocol):
         ...
 
     def group_by_slot(self) -> None:
-        """Tell slots apart from now on: the server has refused keys of several in one script."""
+        """Distinguish slots from now on: the server has refused keys of several in one script."""
         ...
 
     def look_up(self) -> Future[None]:
@@ -79,7 +79,7 @@ class OneServer:
         return key_slot(key.encode()) if self._has_slots else 0
 
     def group_by_slot(self) -> None:
-        """Tell slots apart: the server may be a proxy before a cluster."""
+        """Distinguish slots: the server may be a proxy before a cluster."""
         self._has_slots = True
 
     def look_up(self) -> Future[None]:
@@ -119,7 +119,7 @@ class Cluster:
         return slot
 
     def group_by_slot(self) -> None:
-        """Do nothing: slots are told apart anyway."""
+        """Do nothing: slots are always distinguished."""
 
     def look_up(self) -> Future[None]:
         """Look up the slots in a thread, unless that is being done; see Servers.look_up().

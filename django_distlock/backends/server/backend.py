@@ -59,7 +59,7 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
 
     A ttl is at most the server's --max-ttl, and never unlimited. After a crash, the server grants
     nothing for that long, while holders reclaim their leases by renewing them. It does not
-    guarantee that a lock outlasts the loss of the server's machine, or that anybody gets one while
+    guarantee that a lock outlasts the loss of the server's machine, or that one is granted while
     the server is down: there is one server, and no replica.
     """
 

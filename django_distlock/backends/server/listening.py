@@ -78,7 +78,7 @@ class Listener(listening.Listener[LockServer, QueuedPlace, ServerConnection]):
     async def join(
         self, calls: Calls, request: Request, wake: Callable[[], object], deadline: float
     ) -> QueuedPlace | None:
-        """Return a place at the end of the queue; None where nobody can be woken."""
+        """Return a place at the end of the queue; None where waiters can't be woken."""
         number = next(self._numbers)
         request |= {"process": self.process, "number": number}
         place = QueuedPlace(self, number, wake, request)

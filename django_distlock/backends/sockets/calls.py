@@ -36,7 +36,7 @@ class Calls(Protocol):
     async def wait(self, future: Future[Any], seconds: float) -> None:
         """Wait for the future for so many seconds at most, whatever becomes of it.
 
-        It is a running_future(): that a task is cancelled which waits for it doesn't cancel it.
+        It is a running_future(), so the cancellation of a task that waits for it doesn't cancel it.
         """
         ...
 

@@ -92,7 +92,7 @@ class Connection(ABC):
             return
         loop = asyncio.get_running_loop()
         readable = loop.create_future()
-        # By its number: asyncio shows a socket's repr in an error that nobody sees.
+        # By its number: asyncio would make a socket's repr for an error that is never shown.
         number = self._socket.fileno()
         loop.add_reader(number, _set, readable)
         try:
@@ -127,7 +127,7 @@ class Connection(ABC):
         """
 
     def has_ended(self) -> bool:
-        """Return whether the server has closed it, or sent something that nobody asked for."""
+        """Return whether the server has closed it, or sent something without a request."""
         return bool(self._readiness(0))
 
     def has_message(self, seconds: float) -> bool:

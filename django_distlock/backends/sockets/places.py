@@ -9,7 +9,7 @@ from .calls import BLOCKING, IN_LOOP, Calls
 
 
 class QueueListener(Protocol):
-    """The listener that wakes a waiter, and tells the server when it leaves."""
+    """The listener that wakes a waiter, and takes it out of the queue."""
 
     async def leave(
         self, calls: Calls, place: Any, granted: bool, deadline: float | None = None

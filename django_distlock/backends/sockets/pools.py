@@ -183,7 +183,7 @@ _tasks: set[asyncio.Task[None]] = set()
 
 
 def _start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Return a task that ends even if nobody waits for it."""
+    """Return a task that ends even if it is not awaited."""
     task = asyncio.get_running_loop().create_task(work)
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)

@@ -55,7 +55,7 @@ class Turns:
             semaphore.release()
 
     async def _wait(self, semaphore: asyncio.Semaphore, deadline: float) -> float:
-        """Wait until the server has answered nobody for as long as a call may take."""
+        """Wait for a turn; return the deadline, which moves on while the server answers others."""
         while True:
             left = seconds_until(deadline)
             with suppress(TimeoutError):

@@ -132,7 +132,7 @@ def test_task_that_is_cancelled_before_it_could_leave_leaves_later(
             return await asyncio.Future()
 
         monkeypatch.setattr(Node, "aask_all", wait_for_turn)
-        leaving = redis_store.aleave(place, False, deadline=redis_store.new_deadline())
+        leaving = redis_store.aleave(leaves, False, deadline=redis_store.new_deadline())
         task = asyncio.create_task(leaving)
         await waits_for_turn.wait()
         task.cancel()
@@ -142,7 +142,7 @@ def test_task_that_is_cancelled_before_it_could_leave_leaves_later(
     lease = acquire(ALIAS)
     stays = threads.submit(take)
     until(lambda: waiting(redis_server) == 1)
-    place = join(redis_store, "1234collectPayment", "owner")
+    leaves = join(redis_store, "1234collectPayment", "owner")
     assert waiting(redis_server) == 2
     run(leave_and_be_cancelled())
     until(lambda: waiting(redis_server) == 1)
