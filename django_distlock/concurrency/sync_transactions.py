@@ -14,13 +14,13 @@ from django_distlock.runtime import stack_of, sync_call, sync_thread
 from django_distlock.transactions import open_in_thread
 
 _left_open: WeakSet[object] = WeakSet()
-"""Transactions that were seen open in a thread that was idle: a task keeps them open."""
+"""Transactions that were open in a thread between two sync calls: a task keeps them open."""
 
 
 async def has_open_transaction() -> bool:
     """Tell whether a transaction is open that this task's sync code, or its caller, began.
 
-    Where what it takes to know is not known here, this waits for the thread to be asked.
+    Where that can't be seen from here, this waits until the thread can be asked.
     """
     if not open_in_thread():
         return False
@@ -33,13 +33,18 @@ async def has_open_transaction() -> bool:
     if found.is_waiting:
         return True
     frame = stack_of(found.thread)
-    if frame is None:
+    if frame is None or sync_call(frame) is None:
         return await _ask_in_thread()
-    if sync_call(frame) is None:
-        _left_open.update(opened)
-    # Else the thread is busy, perhaps with the transaction of another task.
+    # The thread is busy, perhaps with the transaction of another task.
     return any(each in _left_open for each in opened)
 
 
 async def _ask_in_thread() -> bool:
-    return await sync_to_async(lambda: bool(open_in_thread(threading.get_ident())))()
+    return await sync_to_async(_find_left_open)()
+
+
+def _find_left_open() -> bool:
+    """Tell whether a transaction is open in this thread, which has just begun a sync call."""
+    opened = open_in_thread(threading.get_ident())
+    _left_open.update(opened)
+    return bool(opened)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
@@ -18,11 +18,16 @@ from django_distlock import (
     acquire_lock,
     distributed_lock,
 )
+from django_distlock.concurrency import sync_transactions
 from django_distlock.leases import release
+from django_distlock.runtime import stack_of, sync_call
 from tests.support.concurrency import run, until
 from tests.support.databases import committed, on_each_database, on_each_server
 from tests.support.holders import due_now, free_for_others, renewed_since, take_away
 from tests.support.tasks import Stall, cancelled, get, is_free
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 pytestmark = committed
 
@@ -155,6 +160,37 @@ def test_release_waits_for_a_transaction_left_open_while_its_thread_is_busy(alia
         assert not await is_free(alias)
         await sync_to_async(block.__exit__)(None, None, None)
         assert await is_free(alias)
+
+    run(main())
+
+
+def test_transaction_that_ends_while_it_is_looked_at_was_not_left_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A later one of the same decorated function would be taken for another task's for ever."""
+
+    @transaction.atomic(using="locks")
+    def work(stall: Stall) -> None:
+        connections["locks"].ensure_connection()
+        stall()
+
+    async def main() -> None:
+        first, second = Stall(), Stall()
+
+        def look_at(thread: threading.Thread) -> FrameType | None:
+            first.ended.set()
+            until(lambda: sync_call(stack_of(thread)) is None)
+            return stack_of(thread)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sync_transactions, "stack_of", look_at)
+            for stall in (first, second):
+                task = asyncio.create_task(sync_to_async(work)(stall))
+                await stall.has_begun()
+                assert not await sync_transactions.has_open_transaction()
+                patch.undo()
+                stall.ended.set()
+                await task
 
     run(main())
 
