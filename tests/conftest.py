@@ -1,4 +1,4 @@
-"""Fixtures that every test can ask for."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session", autouse=True)
 def few_rows() -> Iterator[None]:
-    """Empty PostgreSQL's tables after a test by DELETE: TRUNCATE takes thirty times as long."""
+    """Empty PostgreSQL's tables by DELETE after a test: TRUNCATE takes thirty times as long."""
     with pytest.MonkeyPatch.context() as patch:
         for connection in connections.all():
             if connection.vendor == "postgresql":
@@ -50,13 +50,13 @@ def django_db_setup(pytestconfig: pytest.Config) -> None:
 
 
 def delete_from(operations: Any, style: Any, tables: list[str], **options: bool) -> list[str]:
-    """Return what empties the tables."""
+    """Return statements that empty the tables."""
     return ["; ".join(f"DELETE FROM {operations.quote_name(table)}" for table in tables)]
 
 
 @pytest.fixture(scope="session")
 def servers(pytestconfig: pytest.Config) -> dict[str, Server]:
-    """Return the servers by name: to be stopped, killed and restarted. Mark what a test `needs`."""
+    """Return the servers by name, to stop, kill and restart. Mark what a test `needs`."""
     found = pytestconfig.stash[SURROUNDINGS].servers
     return {name: server for name, server in found.items() if isinstance(server, Server)}
 
@@ -78,7 +78,7 @@ def spare_redis() -> Iterator[Server]:
 
 @pytest.fixture
 def redis_server(spare_redis: Server) -> Server:
-    """Return it as it was at first: mark the test with `needs("redis")`."""
+    """Return the Redis server in its original state: mark the test with `needs("redis")`."""
     with connect(spare_redis) as client:
         client.flushall()
         client.script_flush()
@@ -98,7 +98,7 @@ def unused_port() -> Iterator[int]:
 
 @pytest.fixture
 def durable(alias: str) -> None:
-    """Let the tests' MariaDB keep each commit: otherwise it flushes its log once a second."""
+    """Make the tests' MariaDB durable: otherwise it flushes its log only once a second."""
     if alias == "mariadb":
         with connections[alias].cursor() as cursor:
             cursor.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 2")
@@ -106,7 +106,7 @@ def durable(alias: str) -> None:
 
 @pytest.fixture
 def redis_proxy(redis_server: Server) -> Iterator[LossyProxy]:
-    """Put a proxy before it."""
+    """Put a proxy in front of the Redis server."""
     with LossyProxy(HOST, redis_server.port) as running:
         yield running
 
@@ -127,14 +127,14 @@ def spare_lock_server() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def patient_lock_server() -> Iterator[Server]:
-    """Run a lock server whose offers don't end by themselves: so nothing depends on that."""
+    """Run a lock server whose offers don't expire, so that no test depends on that."""
     with start_lock_server(settings="tests.support.lasting_offers_settings") as running:
         yield running
 
 
 @pytest.fixture
 def lock_server_proxy(spare_lock_server: Server) -> Iterator[LockServerProxy]:
-    """Put a proxy before the spare lock server."""
+    """Put a proxy in front of the spare lock server."""
     with LockServerProxy(HOST, spare_lock_server.port) as running:
         yield running
 
@@ -148,35 +148,35 @@ def place() -> Iterator[Place]:
 
 @pytest.fixture
 def unix_place() -> Iterator[Place]:
-    """Return where they are at a unix socket."""
+    """Return a place at a unix socket."""
     with new_place(unix=True) as found:
         yield found
 
 
 @pytest.fixture
 def threads() -> Iterator[ThreadPoolExecutor]:
-    """Return threads for those who wait."""
+    """Return threads for waiters."""
     with ThreadPoolExecutor(100) as running:
         yield running
 
 
 @pytest.fixture
 def lost() -> Iterator[dict[Lease, str]]:
-    """Return the leases that are told to be lost, each once, and why."""
-    told: dict[Lease, str] = {}
+    """Collect the leases of the signal lock_lost, each once, with the reason."""
+    collected: dict[Lease, str] = {}
 
     def receive(*, lease: Lease, reason: str, **kwargs: Any) -> None:
-        assert lease not in told
-        told[lease] = reason
+        assert lease not in collected
+        collected[lease] = reason
 
     lock_lost.connect(receive)
-    yield told
+    yield collected
     lock_lost.disconnect(receive)
 
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
-    """Let no test's leases outlast it: most are gone with their rows."""
+    """Forget each test's leases at its end: most rows are gone by then."""
     yield
     for lease in current_registry().leases():
         lease.claim_end()
@@ -187,7 +187,7 @@ def forgotten() -> Iterator[None]:
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
-    """Put a scripted store in the place of the default one, in every thread."""
+    """Replace the default store by a scripted one, in every thread."""
     store = ScriptedBackend("default")
     find = type(lock_backends).__getitem__
 
@@ -200,13 +200,13 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
 
 @pytest.fixture
 def moved_clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
-    """Return the local clock by which leases end, to be moved."""
+    """Return the local clock by which leases end, for the test to move."""
     return MovedClock(monkeypatch)
 
 
 @pytest.fixture
 def acquired() -> Iterator[list[Lease]]:
-    """Return the leases that were acquired in the test, in this order."""
+    """Collect the leases that are acquired in the test, in order."""
     leases: list[Lease] = []
 
     def receive(*, lease: Lease, **kwargs: Any) -> None:

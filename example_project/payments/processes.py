@@ -41,9 +41,9 @@ def keeping_locks(
 ) -> Iterator[None]:
     """Run a server that locks are kept in; the block begins when it, with this pid, `answers`."""
     with (
-        log.open("wb") as told,
+        log.open("wb") as output,
         # In a session of its own, Ctrl-C doesn't reach it before those who have locks in it.
-        started(command, stdout=told, stderr=told, start_new_session=True) as process,
+        started(command, stdout=output, stderr=output, start_new_session=True) as process,
     ):
         _wait_until_ready(process, answers, name, log)
         yield

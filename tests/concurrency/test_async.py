@@ -192,13 +192,13 @@ def test_waiting_for_oneself_and_reentering(alias: str) -> None:
 
 def test_contention_sends_a_signal(scripted: ScriptedBackend) -> None:
     """Receivers may be sync or async."""
-    told: list[object] = []
+    received: list[object] = []
 
     def receive(*, semaphore: str, **kwargs: object) -> None:
-        told.append(semaphore)
+        received.append(semaphore)
 
     async def areceive(*, semaphore: str, **kwargs: object) -> None:
-        told.append(asyncio.current_task())
+        received.append(asyncio.current_task())
 
     async def main() -> None:
         for receiver in (receive, areceive):
@@ -212,8 +212,8 @@ def test_contention_sends_a_signal(scripted: ScriptedBackend) -> None:
     finally:
         for receiver in (receive, areceive):
             lock_contended.disconnect(receiver)
-    assert len(told) == 2
-    assert "1234collectPayment" in told
+    assert len(received) == 2
+    assert "1234collectPayment" in received
 
 
 def test_one_block_object_serves_many_tasks(scripted: ScriptedBackend) -> None:

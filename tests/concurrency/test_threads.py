@@ -109,8 +109,8 @@ def test_task_whose_timeout_passes_leaves_its_turn_to_the_next(scripted: Scripte
     async def main() -> None:
         lease = await get("default")
         asks_again = asyncio.Event()  # when it has the turn
-        tell = partial(asyncio.get_running_loop().call_soon_threadsafe, asks_again.set)
-        scripted.answer("acquire", None, tell)
+        note = partial(asyncio.get_running_loop().call_soon_threadsafe, asks_again.set)
+        scripted.answer("acquire", None, note)
         async with asyncio.TaskGroup() as others:
             others.create_task(work())
             await asks_again.wait()
@@ -193,20 +193,20 @@ def test_check_in_a_loop_calls_no_receiver(
     scripted: ScriptedBackend, moved_clock: MovedClock
 ) -> None:
     """Some receivers can't be called there; acheck() calls them."""
-    told: list[Lease] = []
+    received: list[Lease] = []
 
     async def receive(*, lease: Lease, **kwargs: object) -> None:
-        told.append(lease)
+        received.append(lease)
 
     async def main() -> None:
         lease = await get("default", ttl=60, renew=False)
         moved_clock.expire(lease)
         with pytest.raises(LockLost):
             lease.check()
-        assert told == []
+        assert received == []
         with pytest.raises(LockLost):
             await lease.acheck()
-        assert told == [lease]
+        assert received == [lease]
 
     lock_lost.connect(receive)
     try:

@@ -1,4 +1,4 @@
-"""What the system checks say about DISTLOCK."""
+"""The system checks' messages about DISTLOCK."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ DATABASE = "django_distlock.backends.database.DatabaseBackend"
 
 
 class WarningBackend(MinimalBackend):
-    """A store that has something to say about its configuration."""
+    """A store whose check returns a warning."""
 
     def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
         return [checks.Warning(f"{self.alias} {sorted(kwargs)}", id="other.W001")]
 
 
 def messages(**distlock: Any) -> list[checks.CheckMessage]:
-    """Return what is said about this DISTLOCK."""
+    """Return the checks' messages about this DISTLOCK."""
     with override_settings(DISTLOCK=distlock):
         return [*check_lock_backends(app_configs=None, databases=None)]
 
@@ -45,14 +45,14 @@ def database(**options: Any) -> dict[str, Any]:
 @connected
 @on_each_database
 def test_tests_settings_are_clean(alias: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """`manage.py check` has nothing to say, not even a warning."""
+    """`manage.py check` has no messages, not even warnings."""
     call_command("check", databases=[alias], fail_level="DEBUG")
     assert "no issues (1 silenced)" in capsys.readouterr().out  # W005, of MemoryBackend
 
 
 @connected
 def test_check_is_registered() -> None:
-    """`manage.py check` says what is wrong."""
+    """`manage.py check` runs it."""
     with (
         override_settings(DISTLOCK={"jobs": {}}),
         pytest.raises(CommandError, match=r"distlock\.E001.*DISTLOCK\['jobs'\]: must be a dict"),
@@ -61,12 +61,12 @@ def test_check_is_registered() -> None:
 
 
 def test_good_settings_have_no_messages() -> None:
-    """A store on a database that is there."""
+    """A store on an existing database."""
     assert messages(default=database(), jobs=database(ttl=None)) == []
 
 
 def test_setting_that_is_no_dict_is_one_error() -> None:
-    """There are no aliases then to look at."""
+    """Then there are no aliases to check."""
     with override_settings(DISTLOCK=["default"]):
         (message,) = check_lock_backends()
     assert message == checks.Error("DISTLOCK must be a dict of aliases.", id="distlock.E001")
@@ -84,7 +84,7 @@ def test_each_alias_that_cannot_be_made_is_an_error() -> None:
 
 
 def test_database_that_is_not_configured_is_an_error() -> None:
-    """The message names those that are."""
+    """The message names the configured ones."""
     (message,) = messages(jobs=database(using="nowhere"))
     assert (message.id, message.level) == ("distlock.E001", checks.ERROR)
     assert message.msg.startswith("DISTLOCK['jobs']: there is no database 'nowhere'; DATABASES has")
@@ -115,10 +115,10 @@ except CommandError as error:
 def test_missing_app_is_an_error() -> None:
     """Without it in INSTALLED_APPS there is no table; `manage.py check` says so.
 
-    Where nothing is configured it only warns: whatever imports us may not lock at all.
+    Without DISTLOCK it only warns: the code that imports the package may not lock at all.
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": ""}
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", MISSING_APP % DATABASE],
         env=environment,
         cwd=ROOT,
@@ -126,8 +126,8 @@ def test_missing_app_is_an_error() -> None:
         text=True,
         check=True,
     ).stdout
-    assert told.startswith(f"DISTLOCK['default']: could not import BACKEND '{DATABASE}': ")
-    at_use, _, at_check = told.partition("\n")
+    assert output.startswith(f"DISTLOCK['default']: could not import BACKEND '{DATABASE}': ")
+    at_use, _, at_check = output.partition("\n")
     assert "INSTALLED_APPS" in at_use
     warning, _, error = at_check.partition("SystemCheckError")
     assert "distlock.W001" in warning
@@ -151,13 +151,13 @@ execute_from_command_line(["manage.py", "check"])
 def check_site(
     folder: Path, importing: str, settings: dict[str, Any], *options: str
 ) -> tuple[str, str]:
-    """Return what `manage.py check` writes of a site one of whose modules imports us."""
+    """Return the output of `manage.py check` for a site of which one module imports the package."""
     (folder / "shop").mkdir()
     for module in ("shop/__init__.py", "shop/models.py", "shop/views.py"):
         (folder / module).touch()
     (folder / "urls.py").write_text("import shop.views\nurlpatterns = []\n")
     (folder / importing).write_text(f"import django_distlock\n{(folder / importing).read_text()}")
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, *options, "-c", SITE.replace("SETTINGS", repr(settings))],
         env={**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "DJANGO_SETTINGS_MODULE": ""},
         cwd=folder,
@@ -165,7 +165,7 @@ def check_site(
         text=True,
         check=False,
     )
-    return told.stdout, told.stderr
+    return output.stdout, output.stderr
 
 
 @pytest.mark.parametrize(
@@ -174,17 +174,17 @@ def check_site(
 def test_missing_app_is_reported_whatever_imports_the_package(
     tmp_path: Path, importing: str
 ) -> None:
-    """A view is imported by a check, when Django has listed those that it runs."""
-    _, told = check_site(tmp_path, importing, {})
-    assert told.count("distlock.W001") == 1
-    assert "not in INSTALLED_APPS" in told
-    assert "Traceback" not in told
+    """Views are imported by a check, after Django has listed the checks to run."""
+    _, output = check_site(tmp_path, importing, {})
+    assert output.count("distlock.W001") == 1
+    assert "not in INSTALLED_APPS" in output
+    assert "Traceback" not in output
 
 
 def test_late_import_is_reported_where_it_happens(tmp_path: Path) -> None:
-    """As Python's warnings are."""
-    _, told = check_site(tmp_path, "shop/views.py", {})
-    assert f"{tmp_path}/shop/views.py:1: RuntimeWarning: django_distlock is imported" in told
+    """With file and line, like Python's warnings."""
+    _, output = check_site(tmp_path, "shop/views.py", {})
+    assert f"{tmp_path}/shop/views.py:1: RuntimeWarning: django_distlock is imported" in output
 
 
 @pytest.mark.parametrize(
@@ -198,20 +198,20 @@ def test_late_import_is_reported_where_it_happens(tmp_path: Path) -> None:
 def test_site_without_the_app_on_purpose_gets_no_warning(
     tmp_path: Path, importing: str, settings: dict[str, Any]
 ) -> None:
-    """It has no need of our table, or says so."""
-    _, told = check_site(tmp_path, importing, settings, "-W", "error")
-    assert "W001" not in told
-    assert "Traceback" not in told
+    """It doesn't need the package's table, or silences the check."""
+    _, output = check_site(tmp_path, importing, settings, "-W", "error")
+    assert "W001" not in output
+    assert "Traceback" not in output
 
 
 def test_store_has_its_own_checks() -> None:
-    """A store's messages are passed on, and it is told what `check` was asked for."""
+    """A store's messages are passed on, and it gets the arguments of `check`."""
     backend = {"BACKEND": f"{__name__}.WarningBackend"}
     (message,) = messages(mine=backend)
     assert message == checks.Warning("mine ['app_configs', 'databases']", id="other.W001")
 
 
 def test_store_without_checks_has_no_messages() -> None:
-    """The base class has nothing to check, nor to ask a server."""
+    """The base class has nothing to check, and asks no server."""
     assert MinimalBackend("mine").check() == []
     assert MinimalBackend("mine").check_deployment() == []

@@ -1,4 +1,4 @@
-"""Wrong settings are told of without any part of a password."""
+"""Wrong settings are reported without any part of a password."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ made: list[str] = []
 
 
 def client_of_url() -> redis.Redis:
-    """Return a client, as a site makes it by a URL in its environment."""
+    """Return a client of a URL in the environment, as a site makes it."""
     return redis.Redis.from_url(made[-1])
 
 
 def reported(distlock: dict[str, Any], **settings: Any) -> list[str]:
-    """Return all that is said of this DISTLOCK: by the checks, at use, and on the error's page."""
+    """Return all messages about this DISTLOCK: of the checks, at use, and on the error's page."""
     said = []
     with override_settings(DISTLOCK={"locks": distlock}, **settings):
         said += [str(each) for each in (*check_lock_backends(), *check_deployment())]
@@ -53,14 +53,14 @@ def reported(distlock: dict[str, Any], **settings: Any) -> list[str]:
             except (InvalidLockBackend, LockBackendUnavailable) as error:
                 frames = error.__traceback__
                 while frames and frames.tb_frame.f_code.co_filename == __file__:
-                    frames = frames.tb_next  # not those of this file, which have it all
+                    frames = frames.tb_next  # not this file's frames, which have the password
                 error = error.with_traceback(frames)
                 said += [repr(error), *traceback.format_exception(error), page_of(error)]
     return said
 
 
 def assert_shows_nothing(said: list[str]) -> None:
-    """See to it that no part of the password is in what is said."""
+    """Check that no part of the password is in the messages."""
     for text in said:
         assert not [part for part in PARTS if part in text], text
 
@@ -72,7 +72,7 @@ def assert_shows_nothing(said: list[str]) -> None:
 def test_malformed_url_of_a_cache_is_reported_without_its_password(
     url: str, as_list: bool, library: str
 ) -> None:
-    """Whatever the library would have read in it; or none of it, if the URL can be read."""
+    """Whatever part the library would have parsed. A readable URL causes no error."""
     location = [url, "redis://127.0.0.1:1"] if as_list else url
     cache = {"BACKEND": library, "LOCATION": location}
     said = reported({"BACKEND": REDIS, "OPTIONS": {"cache": "locks"}}, CACHES={"locks": cache})
@@ -81,7 +81,7 @@ def test_malformed_url_of_a_cache_is_reported_without_its_password(
 
 
 def test_unreadable_url_is_reported_with_the_remedy() -> None:
-    """The remedy is not obvious."""
+    """The remedy is to percent-encode it, which is not obvious."""
     cache = {"BACKEND": LIBRARIES[0], "LOCATION": "redis://:pa#ss@127.0.0.1"}
     said = reported({"BACKEND": REDIS, "OPTIONS": {"cache": "locks"}}, CACHES={"locks": cache})
     assert said[0].startswith(
@@ -94,7 +94,7 @@ def test_unreadable_url_is_reported_with_the_remedy() -> None:
 @committed
 @pytest.mark.parametrize("url", URLS)
 def test_malformed_url_of_a_client_is_reported_without_its_password(url: str) -> None:
-    """That redis-py is given by the site's own code."""
+    """The site's own code gives that URL to redis-py."""
     made.append(url)
     said = reported({"BACKEND": REDIS, "OPTIONS": {"client": f"{__name__}.client_of_url"}})
     assert said
@@ -115,7 +115,7 @@ def test_malformed_url_of_a_client_is_reported_without_its_password(url: str) ->
 def test_url_in_the_wrong_place_is_reported_without_its_password(
     backend: str, option: str, url: str
 ) -> None:
-    """Where an alias or a path is meant, or a lock server's address."""
+    """In the place of an alias, a path, or a lock server's address."""
     options = {option: url, **({"secret": "".join(PARTS) * 2} if backend == SERVER else {})}
     said = reported({"BACKEND": backend, "OPTIONS": options} if backend else {"BACKEND": url})
     assert said
@@ -138,7 +138,7 @@ def test_url_in_the_wrong_place_is_reported_without_its_password(
 def test_wrong_options_of_a_lock_server_are_reported_without_its_secret(
     options: dict[str, Any],
 ) -> None:
-    """Neither in a text nor in a variable of the traceback's frames."""
+    """The secret is neither in a text nor in a variable of the traceback's frames."""
     said = reported({"BACKEND": SERVER, "OPTIONS": options})
     assert said
     assert_shows_nothing(said)

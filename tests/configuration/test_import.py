@@ -55,7 +55,7 @@ APPS = "settings.configure(INSTALLED_APPS=['django_distlock']); django.setup()"
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
-    """Run the code in a process where no settings are named."""
+    """Run the code in a process without settings."""
     environment = {key: value for key, value in os.environ.items() if "DJANGO" not in key}
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
@@ -67,13 +67,13 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_import_alone_does_nothing_but_connect_signals() -> None:
-    """Settings are not needed, no thread runs, and nothing is written anywhere."""
+    """It needs no settings, starts no thread and writes nothing."""
     done = run(SANITY)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_import_replaces_nothing_of_asgiref_or_asyncio() -> None:
-    """No function of theirs is wrapped."""
+    """None of their functions is wrapped."""
     done = run(PATCHED)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -92,7 +92,7 @@ def test_import_replaces_nothing_of_asgiref_or_asyncio() -> None:
     ],
 )
 def test_error_on_other_systems_says_that_posix_is_needed(removal: str, attempt: str) -> None:
-    """Windows lacks these, whatever is imported first."""
+    """Windows lacks these modules, whichever is imported first."""
     done = run(ELSEWHERE.format(removal=removal, attempt=attempt))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (

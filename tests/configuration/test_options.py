@@ -37,7 +37,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 
 
 def refusal(store: str, **options: Any) -> str:
-    """Return what is said about these options of DISTLOCK["one"]."""
+    """Return the error about these options of DISTLOCK["one"]."""
     configured = {"BACKEND": PATHS[store], "OPTIONS": NEEDED[store] | options}
     with pytest.raises(InvalidLockBackend) as caught:
         LockBackendHandler({"one": configured})["one"]
@@ -74,7 +74,7 @@ def test_duration_of_a_store_has_bounds(
 ) -> None:
     """NaN compares with nothing, and a number may be too long to be shown."""
     if (store, name) == ("memory", "store_timeout"):
-        return  # it has none: its locks are in this process
+        return  # it has no time limit: its locks are in this process
     for value in values:
         assert re.match(message, refusal(store, **{name: value}))
 
@@ -112,14 +112,14 @@ def test_guard_commits_of_a_store_is_true_or_false(store: str, value: Any) -> No
     ],
 )
 def test_option_of_another_type_is_refused(store: str, name: str, value: Any, message: str) -> None:
-    """With its name and what it has to be."""
+    """The message has its name and the right type."""
     options = {"cache": None, name: value} if name == "client" else {name: value}
     assert re.match(message, refusal(store, **options))
 
 
 @pytest.mark.parametrize("alias", [5, None, ("a", "b"), LAZY])
 def test_alias_that_is_no_text_is_refused(alias: Any) -> None:
-    """No call could name it."""
+    """No call could use such an alias."""
     handler = LockBackendHandler({alias: {"BACKEND": PATHS["memory"]}})
     with pytest.raises(InvalidLockBackend, match=r"^DISTLOCK: an alias is a str, not "):
         list(handler)
@@ -139,7 +139,7 @@ LISTING = [
 @committed
 @pytest.mark.parametrize("alias", LISTING)
 def test_what_lists_locks_refuses_what_names_none(alias: str) -> None:
-    """By the argument's name, and alike in each store."""
+    """The message names the argument, alike in each store."""
     store: Any = lock_backends[alias]
     for limit in ("x", 1.5, True, [1], LAZY):
         with pytest.raises(TypeError, match=r"^limit is a whole number or None, not "):
@@ -180,7 +180,7 @@ def test_what_force_releases_refuses_what_names_no_lock(alias: str) -> None:
 @committed
 @pytest.mark.parametrize("alias", LISTING)
 def test_limit_may_be_anything_from_nothing_to_very_much(alias: str) -> None:
-    """A longer list than there can be is all of them."""
+    """A limit above the number of locks lists all of them."""
     names = ["limit 1", "limit 2", "limit 3"]
     leases = [acquire(alias, name) for name in names]
     for limit, found in ((0, 0), (1, 1), (3, 3), (4, 3), (sys.maxsize, 3), (None, 3)):
@@ -195,7 +195,7 @@ def test_limit_may_be_anything_from_nothing_to_very_much(alias: str) -> None:
     "alias", ["minimal", pytest.param("memcached", marks=pytest.mark.needs("memcached"))]
 )
 def test_store_that_lists_nothing_says_what_does(alias: str) -> None:
-    """Rather than an error without a word."""
+    """The error has a message."""
     store = lock_backends[alias]
     kind = type(store).__name__
     for ask in (store.held, lambda: store.force_release("1234collectPayment", 1)):

@@ -1,4 +1,4 @@
-"""What the libraries don't document may go: each has a slower way without it."""
+"""Undocumented attributes may disappear: each has a slower, public fallback."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def removed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def cross_to_sync() -> None:
-    """Release on each side what was acquired on the other one."""
+    """Acquire and release across each crossing from async to sync code."""
     await get("default")
     assert await sync_to_async(release_lock)("1234collectPayment") is True
     await sync_to_async(acquire)("default")
@@ -110,7 +110,7 @@ def test_lease_is_the_callers_across_every_crossing(
 
 
 def test_child_does_not_own_the_lease(removed: str, scripted: ScriptedBackend) -> None:
-    """A task that a task starts has nothing of it, nor has a thread."""
+    """Neither a task that the owner starts, nor a thread."""
 
     def refused() -> None:
         with pytest.raises(LockNotHeld):
@@ -120,7 +120,7 @@ def test_child_does_not_own_the_lease(removed: str, scripted: ScriptedBackend) -
         await get("default")
         with pytest.raises(LockNotHeld):
             await asyncio.gather(arelease_lock("1234collectPayment"))
-        if removed != "frames":  # or else a thread can't tell who called it
+        if removed != "frames":  # otherwise a thread can't find its caller
             await asyncio.to_thread(refused)
         assert await arelease_lock("1234collectPayment") is True
 
@@ -128,7 +128,7 @@ def test_child_does_not_own_the_lease(removed: str, scripted: ScriptedBackend) -
 
 
 def test_open_transaction_of_sync_code_is_found(removed: str) -> None:
-    """Where it is a task's own, or that of the thread that waits for the task."""
+    """It may be the task's own, or that of the thread that waits for the task."""
     alias = "default"
     found: list[bool] = []
 
@@ -159,7 +159,7 @@ def test_open_transaction_of_sync_code_is_found(removed: str) -> None:
 
 
 def test_thread_of_its_own_has_nothing_of_others(removed: str, scripted: ScriptedBackend) -> None:
-    """Though it is the next thread after one that held a lock."""
+    """Even if it is the next thread after one that held a lock."""
     acquire("default")
 
     def look() -> None:

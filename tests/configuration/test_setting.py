@@ -1,4 +1,4 @@
-"""The DISTLOCK setting: what it means, and what is said about a wrong one."""
+"""The DISTLOCK setting: what it means, and the errors about wrong ones."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ DATABASE = "django_distlock.backends.database.DatabaseBackend"
 
 
 class LimitedBackend(MinimalBackend):
-    """A store that has no unlimited ttl, as some have none."""
+    """A store without unlimited ttl, like some others."""
 
     supports_unlimited_ttl = False
 
 
 class DemandingBackend(MinimalBackend):
-    """A store that can't do without an option, and takes more than it names."""
+    """A store with a required option, and with `**others`."""
 
     def __init__(self, alias: str, *, url: str, **others: Any) -> None:
         super().__init__(alias)
@@ -48,7 +48,7 @@ def make_database(**options: Any) -> DatabaseBackend:
 
 
 def refusal(configured: Any) -> str:
-    """Return what is said about DISTLOCK["jobs"], without the alias that has to be in front."""
+    """Return the error about DISTLOCK["jobs"], without the alias that it must begin with."""
     with pytest.raises(InvalidLockBackend) as caught:
         make(configured)
     name, _, message = str(caught.value).partition(": ")
@@ -65,7 +65,7 @@ def without_setting(settings: Any) -> LockBackendHandler:
 
 
 def test_no_setting_means_the_default_database_and_60_seconds(settings: Any) -> None:
-    """A site gets by without DISTLOCK."""
+    """A site needs no DISTLOCK."""
     backends = without_setting(settings)
     assert [*backends] == ["default"]
     store = backends["default"]
@@ -87,7 +87,7 @@ def test_options_are_the_constructors_arguments() -> None:
 
 
 def test_other_backends_are_named_by_their_path() -> None:
-    """A store of one's own is a class to import."""
+    """A site's own store is named by its path."""
     assert type(make({"BACKEND": "tests.app.backends.ORMBackend"})) is ORMBackend
 
 
@@ -101,7 +101,7 @@ def test_possible_ttl_is_kept(ttl: float | None) -> None:
 
 
 def test_invalid_lock_backend_is_improperly_configured() -> None:
-    """Who catches Django's error for wrong settings catches it."""
+    """`except ImproperlyConfigured` catches it."""
     assert issubclass(InvalidLockBackend, ImproperlyConfigured)
 
 
@@ -120,13 +120,13 @@ def test_unknown_alias_is_named_beside_the_known_ones() -> None:
 
 
 def test_empty_setting_has_no_alias() -> None:
-    """Not even a default: DISTLOCK is used as it is, or not set at all."""
+    """It doesn't even have the default alias, which only a missing DISTLOCK has."""
     with pytest.raises(InvalidLockBackend, match=r"^DISTLOCK\['default'\]: .* has no alias\.$"):
         LockBackendHandler({})["default"]
 
 
 def test_unknown_alias_in_a_call_is_refused() -> None:
-    """Not read as contended."""
+    """The error is not "contended"."""
     with pytest.raises(InvalidLockBackend, match=r"^DISTLOCK\['nowhere'\]: not configured"):
         acquire_lock("report", backend="nowhere")
 
@@ -145,7 +145,7 @@ def test_setting_that_is_no_dict_is_refused(configured: Any) -> None:
     "configured", [{}, {"OPTIONS": {}}, {"BACKEND": None}, None, DATABASE, [DATABASE]]
 )
 def test_entry_without_backend_is_refused(configured: Any) -> None:
-    """There is no store to fall back on."""
+    """There is no fallback."""
     assert refusal(configured) == "must be a dict with a BACKEND, a dotted path."
 
 
@@ -156,7 +156,7 @@ def test_unknown_keys_are_refused() -> None:
 
 
 def test_unknown_option_is_named_beside_the_known_ones() -> None:
-    """No option is ignored, and the alias is none."""
+    """No option is ignored, and the alias is no option."""
     message = refusal({"BACKEND": DATABASE, "OPTIONS": {"timeout": 5}})
     assert message == (
         "wrong OPTIONS: got an unexpected keyword argument 'timeout'; "
@@ -171,7 +171,7 @@ def test_alias_and_what_is_no_name_are_no_options() -> None:
 
 
 def test_option_that_a_store_needs_is_asked_for() -> None:
-    """By a message of DISTLOCK's, which the system check can show."""
+    """The message is InvalidLockBackend's, which the system check can show."""
     message = refusal({"BACKEND": f"{__name__}.DemandingBackend"})
     assert message.startswith("wrong OPTIONS: missing a required ")
     assert message.endswith("argument: 'url'; DemandingBackend takes url, others.")
@@ -219,7 +219,7 @@ def test_ttl_that_is_no_number_is_refused(ttl: Any) -> None:
 
 @pytest.mark.parametrize("ttl", [0, -1, 0.0009, 315360001, float("inf"), float("nan")])
 def test_ttl_out_of_range_is_refused(ttl: float) -> None:
-    """What would expire at once, and what no clock can hold."""
+    """A ttl that expires at once, and one that no clock can represent."""
     message = refusal({"BACKEND": DATABASE, "OPTIONS": {"ttl": ttl}})
     assert message.startswith(f"ttl is {ttl!r}, but must be from 0.001 to 315360000 seconds")
 
@@ -232,7 +232,7 @@ def test_unlimited_ttl_is_refused_by_a_store_that_has_none() -> None:
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, "2", True, None])
 def test_number_of_connections_below_one_is_refused(number: Any) -> None:
-    """Without a connection nothing could be asked."""
+    """Without a connection the store could send no statement."""
     message = refusal({"BACKEND": DATABASE, "OPTIONS": {"connections": number}})
     assert message.startswith(
         f"connections is {number!r}, but must be from 1 to "
@@ -245,7 +245,7 @@ def test_number_of_connections_below_one_is_refused(number: Any) -> None:
 
 
 def test_override_settings_takes_effect_and_is_undone() -> None:
-    """Also on a store that was in use already."""
+    """Also on a store that was already in use."""
     before, aliases = lock_backends["default"], [*lock_backends]
     with override_settings(DISTLOCK={"default": {"BACKEND": DATABASE, "OPTIONS": {"ttl": 7}}}):
         assert lock_backends["default"].ttl == 7
@@ -257,7 +257,7 @@ def test_override_settings_takes_effect_and_is_undone() -> None:
 
 
 def test_override_settings_takes_effect_in_threads_that_run() -> None:
-    """A store that another thread made before is not used any more."""
+    """Another thread's earlier store is no longer used."""
     with ThreadPoolExecutor(1) as thread:
         assert thread.submit(lambda: lock_backends["default"].ttl).result() == 60
         with override_settings(DISTLOCK={"default": {"BACKEND": DATABASE, "OPTIONS": {"ttl": 7}}}):
@@ -266,14 +266,14 @@ def test_override_settings_takes_effect_in_threads_that_run() -> None:
 
 
 def test_other_settings_change_nothing() -> None:
-    """Stores are not made anew without need."""
+    """Stores are kept when other settings change."""
     before = lock_backends["default"]
     setting_changed.send(sender=None, setting="DEBUG", value=True, enter=True)
     assert lock_backends["default"] is before
 
 
 def test_thread_gets_the_same_store_each_time() -> None:
-    """It is made when it is first asked for."""
+    """It is made on first use."""
     assert lock_backends["default"] is lock_backends["default"]
 
 

@@ -1,4 +1,4 @@
-"""The stores that have queues, for tests of what holds for all of them."""
+"""The stores that have queues, for tests that hold for all of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS = [pytest.param(name, marks=pytest.mark.needs(name)) for name in ("redis",
 
 @contextmanager
 def queued_store(request: pytest.FixtureRequest, *, lasting: bool) -> Iterator[QueuedStore]:
-    """Let the locks be in the store of this kind; at the end nobody has one there, nor waits."""
+    """Keep the locks in a store of this kind; at the end, nobody may hold a lock or wait."""
     with ExitStack() as stack:
         found: QueuedStore
         if request.param == "redis":
@@ -38,20 +38,20 @@ def queued_store(request: pytest.FixtureRequest, *, lasting: bool) -> Iterator[Q
 
 @pytest.fixture(params=KINDS)
 def queued(request: pytest.FixtureRequest) -> Iterator[QueuedStore]:
-    """Return a store where nothing depends on the end of an offer: that is far away."""
+    """Return a store whose offers don't expire during a test."""
     with queued_store(request, lasting=True) as found:
         yield found
 
 
 @pytest.fixture
 def woken_only(queued: QueuedStore, monkeypatch: pytest.MonkeyPatch) -> QueuedStore:
-    """Return that store, with waiters who try only when they are told to, or the lock ends."""
+    """Return that store, with waiters that try only when woken or when the lock expires."""
     monkeypatch.setattr(queued.places, "SAFETY", 600)
     return queued
 
 
 @pytest.fixture(params=KINDS)
 def short_offers(request: pytest.FixtureRequest) -> Iterator[QueuedStore]:
-    """Return a store where offers last as they do."""
+    """Return a store whose offers expire as usual."""
     with queued_store(request, lasting=False) as found:
         yield found

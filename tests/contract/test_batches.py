@@ -1,4 +1,4 @@
-"""One lease that can't be renewed costs none of the others theirs, whatever their store."""
+"""One lease that can't be renewed doesn't keep others from being renewed, in any store."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ UNSENDABLE: Any = b"a"
 
 
 def granted(store: BaseLockBackend, *names: str) -> list[LeaseClaim]:
-    """Return such leases."""
+    """Return granted leases."""
     claims = [LeaseClaim(name, new_owner(), 60) for name in names]
     for claim in claims:
         assert store.acquire(claim.semaphore, claim.owner, 30, "")
@@ -47,14 +47,14 @@ def granted(store: BaseLockBackend, *names: str) -> list[LeaseClaim]:
 
 
 def outcomes(store: BaseLockBackend, claims: list[LeaseClaim]) -> str:
-    """Tell of each whether it was renewed, is unknown, or lost."""
+    """Return a letter for each: renewed, unknown or lost."""
     renewals = store.renew(claims)
     letters = {RenewalOutcome.RENEWED: "r", RenewalOutcome.HELD: "u", RenewalOutcome.LOST: "l"}
     return "".join(letters[renewals[claim.owner].outcome] for claim in claims)
 
 
 def reason(store: BaseLockBackend, claims: list[LeaseClaim], number: int) -> str:
-    """Return why that one of these leases can't be renewed."""
+    """Return why one of these leases can't be renewed."""
     renewal = store.renew(claims)[claims[number].owner]
     assert not renewal.renewed
     return renewal.reason
@@ -65,7 +65,7 @@ def reason(store: BaseLockBackend, claims: list[LeaseClaim], number: int) -> str
 
 @pytest.fixture(scope="module")
 def whole_cluster() -> Iterator[Server]:
-    """Run a cluster of one node, as a cloud's address looks to a plain client."""
+    """Run a cluster of one node, like a cloud's single address for a cluster."""
     with cluster_node().begin() as node:
         with connect(node) as client:
             client.execute_command("CLUSTER ADDSLOTSRANGE", 0, SLOTS - 1)
@@ -86,7 +86,7 @@ def plain_client() -> Redis:
 def test_leases_are_renewed_at_a_cluster_behind_one_address(
     whole_cluster: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a plain client; from the first refusal on, a script has the keys of one slot."""
+    """By a plain client. After the first refusal, each script has the keys of one slot."""
     PLACES.append(place(whole_cluster))
     with locks_by(client=f"{__name__}.plain_client") as store:
         leases = [acquire(ALIAS, name, ttl=60) for name in ("invoices", "payments", "report")]
@@ -106,7 +106,7 @@ def test_leases_are_renewed_at_a_cluster_behind_one_address(
 def test_key_with_something_else_costs_other_leases_nothing(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The script stops there; it is tried for each lease, all at once."""
+    """The script stops at that key; then each lease gets its own script, all sent at once."""
     with locks_of(redis_server) as store, connect(redis_server) as client:
         claims = granted(store, "invoices", "spoiled", "payments", "lost")
         client.delete(key_of("spoiled"), key_of("lost"))
@@ -125,7 +125,7 @@ def test_key_with_something_else_costs_other_leases_nothing(
 def test_server_that_grants_nothing_now_is_asked_no_more(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That is about no lease of a batch."""
+    """The error is about no single lease of the batch."""
     with locks_of(redis_server) as store, connect(redis_server) as client:
         claims = granted(store, *JOBS)
         assert outcomes(store, claims) == "rrr"
@@ -144,7 +144,7 @@ def test_server_that_grants_nothing_now_is_asked_no_more(
 
 @pytest.fixture(scope="module")
 def strict_lock_server() -> Iterator[Server]:
-    """Run one for leases up to a minute."""
+    """Run a lock server for leases up to a minute."""
     with start_lock_server("--max-ttl", "60") as running:
         yield running
 
@@ -155,7 +155,7 @@ def strict_lock_server() -> Iterator[Server]:
 def test_lease_that_a_lock_server_refuses_costs_the_others_nothing(
     strict_lock_server: Server, binds: bool
 ) -> None:
-    """As one that `max_hold` leaves less than a millisecond."""
+    """Such as one of which `max_hold` leaves less than a millisecond."""
     with locks_of_server(strict_lock_server, release_on_disconnect=binds) as store:
         claims = granted(store, *JOBS, "lost")
         assert store.release(claims[3])
@@ -166,7 +166,7 @@ def test_lease_that_a_lock_server_refuses_costs_the_others_nothing(
 
 
 class RefusingProxy(LossyProxy):
-    """Says of each answer about several leases that the server refuses these together."""
+    """Replaces each answer about several leases by an error, as if the server refused them."""
 
     code = "invalid"
 
@@ -191,7 +191,7 @@ class RefusingProxy(LossyProxy):
 def test_request_that_a_lock_server_refuses_is_made_for_each_lease(
     strict_lock_server: Server, code: str, binds: bool
 ) -> None:
-    """Whatever the server has against it."""
+    """Whatever the reason of the refusal."""
     with RefusingProxy(*host_and_port(strict_lock_server)) as proxy:
         proxy.code = code
         with locks_at_server(strict_lock_server, proxy.port, release_on_disconnect=binds) as store:
@@ -235,7 +235,7 @@ def test_entry_that_somebody_keeps_changing_costs_other_leases_nothing(
 @committed
 @on_each_database
 def test_lease_that_a_database_refuses_costs_the_others_nothing(alias: str) -> None:
-    """Each is renewed by itself then."""
+    """Then each is renewed by itself."""
     store = lock_backends[alias]
     claims = granted(store, "invoices", "payments", "lost")
     assert store.release(claims[2])
@@ -253,7 +253,7 @@ def test_lease_that_a_database_refuses_costs_the_others_nothing(alias: str) -> N
 def test_database_that_is_down_is_not_asked_for_each_lease(
     monkeypatch: pytest.MonkeyPatch, silent: bool
 ) -> None:
-    """Be it that it refuses, or that it doesn't answer. It is down after the first batch."""
+    """Whether it refuses connections or doesn't answer. It is down after the first batch."""
     store = lock_backends["default"]
     claims = granted(store, *(f"job {number}" for number in range(7)))
     monkeypatch.setattr(database, "BATCH", 2)

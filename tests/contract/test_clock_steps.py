@@ -1,4 +1,4 @@
-"""A store's clock counts in steps: no lease ends before its ttl has passed for its holder."""
+"""A store's clock moves in steps: no lease ends before its ttl has passed for its holder."""
 
 import time
 from datetime import datetime, timedelta
@@ -32,7 +32,7 @@ def late_in_a_step() -> datetime:
 
 @on_clocks_of_milliseconds
 def test_grant_late_in_a_step_of_the_clock_lasts_its_ttl(alias: str) -> None:
-    """Though the clock shows the beginning of the step."""
+    """Even if the clock shows the beginning of the step."""
     for _ in range(TRIES):
         sent = late_in_a_step()
         lease = acquire(alias, "report", ttl=60)
@@ -57,7 +57,7 @@ def test_renewal_late_in_a_step_of_the_clock_lasts_the_ttl(alias: str) -> None:
 def test_release_late_in_a_step_of_the_clock_keeps_others_out_for_as_long_as_it_says(
     alias: str,
 ) -> None:
-    """What min_hold asks for ends no sooner either."""
+    """A lock kept by min_hold ends no sooner, either."""
     store = lock_backends[alias]
     for number in range(TRIES):
         semaphore, owner = f"{alias} {number}", new_owner()
@@ -79,7 +79,7 @@ def test_release_late_in_a_step_of_the_clock_keeps_others_out_for_as_long_as_it_
     ],
 )
 def test_leases_that_expire_are_never_two_processes_at_once(alias: str) -> None:
-    """Each holds one until the local clock says that it is over, while the other one tries."""
+    """Each holds one until it has expired by the local clock, while the other one tries."""
     with Workers(2, "let_expire", alias, "0.004", "100") as workers:
         held = sorted(hold for result in workers.results() for hold in result)
     assert len(held) >= 20  # on a busy machine some grants come after their ttl
@@ -91,7 +91,7 @@ def test_leases_that_expire_are_never_two_processes_at_once(alias: str) -> None:
 @pytest.mark.needs("mariadb")
 @pytest.mark.parametrize("seconds", [0.0010004, 0.3, 1.1, 59.9999996, 60, 86400.5])
 def test_no_ttl_is_rounded_down(seconds: float) -> None:
-    """The microseconds of a database are the least that are not shorter."""
+    """A database's microseconds are rounded up."""
     grant = lock_backends["mariadb"].acquire("report", new_owner(), seconds, "")
     assert grant is not None
     assert grant.expires_at is not None

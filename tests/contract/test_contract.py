@@ -39,18 +39,18 @@ SMOKE = {
 
 
 class Smoke(LockBackendContract):
-    """The part of the contract for a store that differs from another one by its connections only.
+    """The part of the contract for a store that differs from another only by its connections.
 
-    It shows that each kind of request is understood, and its answer, too.
+    It checks that each kind of request and answer is understood.
     """
 
 
 for name in CONTRACT - SMOKE:
-    setattr(Smoke, name, None)  # as unittest has it: what can't be called is no test
+    setattr(Smoke, name, None)  # unittest ignores attributes that can't be called
 
 
 def test_smoke_is_a_part_of_the_contract() -> None:
-    """Or else a test that gets another name would be left out."""
+    """Otherwise a renamed test would be left out."""
     assert SMOKE < CONTRACT
     assert {*unittest.TestLoader().getTestCaseNames(Smoke)} == SMOKE
 
@@ -60,7 +60,7 @@ class MinimalTests(LockBackendContract, SimpleTestCase):
     alias = "minimal"
 
     def test_what_it_lacks_is_refused_or_empty(self) -> None:
-        """Not passed over in silence."""
+        """An unsupported argument is never ignored."""
         with pytest.raises(ValueError, match="MinimalBackend has no unlimited ttl"):
             self.backend.validate_ttl(None)
         self.assertEqual(list(self.backend.clear_stale()), [])
@@ -73,7 +73,7 @@ class MemoryTests(LockBackendContract, SimpleTestCase):
 
 
 class CommittedTestCase(TransactionTestCase):
-    """Tidies up nothing but the locks."""
+    """Only the locks are deleted after a test."""
 
     available_apps = ["django_distlock"]
 
@@ -86,8 +86,8 @@ class SQLiteTests(LockBackendContract, CommittedTestCase):
 class SQLiteORMTests(LockBackendContract, CommittedTestCase):
     databases = {"default"}
     alias = "orm"
-    many = 50  # it renews one by one
-    clock_tick = 0.018  # that of the coarsest clock is added
+    many = 50  # it renews leases one by one
+    clock_tick = 0.018  # plus the step of the coarsest clock
 
 
 @pytest.mark.needs("postgresql")
@@ -108,14 +108,14 @@ class PostgreSQLORMTests(LockBackendContract, CommittedTestCase):
 @pytest.mark.once
 @pytest.mark.needs("postgresql", "pgbouncer")
 class PgBouncerTests(LockBackendContract, CommittedTestCase):
-    """Each statement may get another session, and so may each transaction.
+    """Each statement and each transaction may get another session.
 
-    So none is prepared, and nobody waits in a queue.
+    So no statement is prepared, and waiters poll.
     """
 
     databases = {"postgresql"}
     alias = "postgresql"
-    many = 50  # they are renewed by the same statement as without it
+    many = 50  # the same statement renews them as without the pooler
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -129,7 +129,7 @@ class PgBouncerTests(LockBackendContract, CommittedTestCase):
         super().setUpClass()
 
     def test_it_is_in_between(self) -> None:
-        """Or else the other tests show nothing."""
+        """Otherwise the other tests would prove nothing."""
         with connections["postgresql"].cursor() as cursor:
             port = cursor.connection.info.port
         self.assertEqual(str(port), connections.settings["postgresql"]["PORT"])
@@ -169,7 +169,7 @@ class RedisClusterTests(LockBackendContract, SimpleTestCase):
 @pytest.mark.needs("memcached")
 class MemcachedTests(LockBackendContract, SimpleTestCase):
     alias = "memcached"
-    clock_tick = 2.1  # it is asked for two seconds more, and looks at its clock once a second
+    clock_tick = 2.1  # it keeps a key two seconds longer, and reads its clock once a second
 
 
 @pytest.mark.needs("lock_server")
@@ -189,7 +189,7 @@ class TLSServerTests(Smoke, SimpleTestCase):
 
 
 def shipped(base: type) -> set[type]:
-    """Return the subclasses that the package has, in whatever module of it."""
+    """Return the package's subclasses, in all of its modules."""
     for module in pkgutil.walk_packages(django_distlock.__path__, "django_distlock."):
         importlib.import_module(module.name)
     classes: list[type] = [base]
@@ -199,7 +199,7 @@ def shipped(base: type) -> set[type]:
 
 
 def fully_tested(settings: Any) -> dict[str, type[BaseLockBackend]]:
-    """Return the stores that have all tests of the contract, of those that are configured here."""
+    """Return the configured stores that run all tests of the contract."""
     aliases = {test.alias for test in LockBackendContract.__subclasses__() if test is not Smoke}
     configured = settings.DISTLOCK.items()
     return {alias: import_string(one["BACKEND"]) for alias, one in configured if alias in aliases}
@@ -208,7 +208,7 @@ def fully_tested(settings: Any) -> dict[str, type[BaseLockBackend]]:
 @pytest.mark.once
 @pytest.mark.needs("redis", "memcached")
 def test_every_shipped_backend_has_its_contract_tests(settings: Any) -> None:
-    """A store, or a database's statements, without them is not shipped."""
+    """No store, and no database's statements, may be shipped without contract tests."""
     backends = {base for backend in fully_tested(settings).values() for base in backend.__mro__}
     assert shipped(BaseLockBackend) <= backends
 
@@ -217,7 +217,7 @@ def test_every_shipped_backend_has_its_contract_tests(settings: Any) -> None:
 @pytest.mark.needs("postgresql", "mariadb")
 @pytest.mark.django_db(databases="__all__")
 def test_every_databases_statements_have_their_contract_tests(settings: Any) -> None:
-    """Each is what some tested alias uses, or a base of that."""
+    """Each class is used by some tested alias, or is a base of such a class."""
     used: set[type] = set()
     for alias, backend in fully_tested(settings).items():
         if issubclass(backend, DatabaseBackend):

@@ -1,4 +1,4 @@
-"""What waiters and holders that die leave to the others in the queue."""
+"""Waiters and holders that die: when the others in the queue get the lock."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ once = pytest.mark.once
 def test_dead_process_costs_little_however_many_wait_in_it(
     short_offers: QueuedStore, threads: ThreadPoolExecutor, fault: signal.Signals
 ) -> None:
-    """The first who is alive is offered the lock next."""
-    lease = acquire(short_offers)  # before any of those who wait
-    with short_offers.workers("stand_in_line", short_offers.alias, "50", JOB) as dead:
+    """The first waiter that is alive is offered the lock next."""
+    lease = acquire(short_offers)  # before any waiter joins
+    with short_offers.workers("wait_in_queue", short_offers.alias, "50", JOB) as dead:
         until(lambda: short_offers.waiting() == 50)
         waits = threads.submit(take, short_offers)
         until(lambda: short_offers.waiting() == 51)
@@ -38,7 +38,7 @@ def test_dead_process_costs_little_however_many_wait_in_it(
         assert lease.release()
         # About a second, where one for each would be fifty.
         assert waits.result(60) - released < 20e9
-        if fault == signal.SIGSTOP:  # and when it goes on, it is served
+        if fault == signal.SIGSTOP:  # and when it continues, it is served
             process.send_signal(signal.SIGCONT)
             [tokens] = dead.results()
             assert len(tokens) == 50
@@ -48,9 +48,9 @@ def test_dead_process_costs_little_however_many_wait_in_it(
 def test_killed_process_is_passed_over_at_once(
     queued: QueuedStore, threads: ThreadPoolExecutor
 ) -> None:
-    """Nothing is offered to who doesn't listen any more: that offer would last here."""
+    """A process that no longer listens gets no offer, which would never expire here."""
     lease = acquire(queued)
-    with queued.workers("stand_in_line", queued.alias, "5", JOB) as dead:
+    with queued.workers("wait_in_queue", queued.alias, "5", JOB) as dead:
         until(lambda: queued.waiting() == 5)
         waits = threads.submit(take, queued)
         until(lambda: queued.waiting() == 6)
@@ -65,7 +65,7 @@ def test_killed_process_is_passed_over_at_once(
 def test_dead_holders_lock_is_handed_on_when_its_ttl_ends(
     woken_only: QueuedStore, threads: ThreadPoolExecutor
 ) -> None:
-    """Not earlier, by the store's clock, which tokens tell."""
+    """Not earlier, by the store's clock, which the tokens show."""
     with woken_only.workers("hold", woken_only.alias, "1.5") as holders:
         [holder] = holders.processes
         [token] = json.loads(holders.read(holder))

@@ -1,4 +1,4 @@
-"""What the core makes of a store: of its mixins, and of its answers."""
+"""How the core uses a store's mixins and answers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class UnfinishedBackend(ListingStore):
 
 
 class PollingBackend(AsyncStore, MinimalBackend):
-    """A store that async code awaits, and that has no queue."""
+    """A store for async code, without a queue."""
 
     async def aacquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str, *, deadline: float
@@ -57,7 +57,7 @@ def configured(backend: type) -> override_settings:
 
 
 def test_store_that_lacks_a_method_is_refused_by_its_name() -> None:
-    """When it is configured, not when the method is missed."""
+    """When it is configured, not when the method is called."""
     with configured(UnfinishedBackend), pytest.raises(InvalidLockBackend) as caught:
         lock_backends["default"]
     assert str(caught.value) == (
@@ -89,7 +89,7 @@ def test_lease_that_a_renewal_leaves_out_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A store's mistake is no answer, and a warning tells it."""
+    """An omission is a store's mistake, which is logged as a warning."""
     lease = acquire("default")
     monkeypatch.setattr(scripted, "renew", lambda leases: {})
     lease.due = 0
@@ -105,7 +105,7 @@ def test_lease_that_a_renewal_leaves_out_is_not_lost(
 def test_lock_that_a_release_handed_over_is_remembered(
     scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, released: Released
 ) -> None:
-    """Most likely somebody else has it now: the next waiter joins the queue first."""
+    """Another owner probably holds it now: the next waiter joins the queue before it tries."""
     lease = acquire("default")
     monkeypatch.setattr(scripted, "release", lambda *arguments: released)
     assert lease.release()
@@ -115,5 +115,5 @@ def test_lock_that_a_release_handed_over_is_remembered(
 
 
 def test_answer_to_a_release_is_true_if_the_owner_held_the_lock() -> None:
-    """So callers may ask no more than that."""
+    """So callers can use it as a boolean."""
     assert [bool(each) for each in Released] == [False, True, True]

@@ -32,7 +32,7 @@ once = pytest.mark.once
 
 
 def test_wait_ends_at_its_timeout(queued: QueuedStore) -> None:
-    """And leaves no trace."""
+    """The waiter leaves nothing in the queue."""
     with distributed_lock(JOB, backend=queued.alias):
         before = clocks.monotonic()
         with pytest.raises(LockNotAcquired):
@@ -45,7 +45,7 @@ def test_wait_ends_at_its_timeout(queued: QueuedStore) -> None:
 
 @once
 def test_lock_goes_to_the_next_waiter_when_the_offered_one_leaves(queued: QueuedStore) -> None:
-    """At once, and though both are of one process: that is alive."""
+    """At once, even if both are of one process, which is alive."""
     lease = acquire(queued)
     offered = [threading.Event() for _ in range(3)]
     places = [queued.join(JOB, f"owner{number}", event.set) for number, event in enumerate(offered)]
@@ -59,7 +59,7 @@ def test_lock_goes_to_the_next_waiter_when_the_offered_one_leaves(queued: Queued
 def test_waiters_that_leave_as_they_are_offered_the_lock_leave_nothing(
     queued: QueuedStore, threads: ThreadPoolExecutor
 ) -> None:
-    """However these meet: at the end nobody waits, and the lock is free."""
+    """Whatever the timing: at the end nobody waits, and the lock is free."""
     chance = random.Random(0)
 
     def try_for(seconds: float) -> None:
@@ -79,7 +79,7 @@ def test_waiters_that_leave_as_they_are_offered_the_lock_leave_nothing(
 def test_tasks_that_are_cancelled_as_they_are_offered_the_lock_leave_nothing(
     queued: QueuedStore,
 ) -> None:
-    """Nor as they join, or leave."""
+    """Also if they are cancelled as they join or leave."""
     chance = random.Random(0)
 
     async def main() -> None:
@@ -87,7 +87,7 @@ def test_tasks_that_are_cancelled_as_they_are_offered_the_lock_leave_nothing(
             lease = await aacquire_lock(JOB, backend=queued.alias, timeout=5)
             assert lease
             tasks = [asyncio.create_task(take_in_task(queued)) for _ in range(4)]
-            await asyncio.sleep(chance.random() * 0.02)  # so that it is handed on at any moment
+            await asyncio.sleep(chance.random() * 0.02)  # so that it is handed over at any moment
             cancelling = asyncio.create_task(cancel(tasks))
             assert await lease.arelease()
             await asyncio.gather(cancelling, *tasks, return_exceptions=True)
@@ -105,7 +105,7 @@ def test_tasks_that_are_cancelled_as_they_are_offered_the_lock_leave_nothing(
 def test_task_that_is_cancelled_as_it_leaves_leaves_nothing(
     queued: QueuedStore, monkeypatch: pytest.MonkeyPatch, granted: bool, ttl: float | None
 ) -> None:
-    """Neither the lock that it has been granted, nor, if it gives up, its place."""
+    """Neither its granted lock, nor, without a grant, its place."""
     waits: list[asyncio.Task[Any]] = []
     leave = type(queued.store).aleave
     terms: dict[str, Any] = {"ttl": ttl} if ttl or queued.knows_no_end else {}
@@ -136,10 +136,10 @@ def test_task_that_is_cancelled_as_it_leaves_leaves_nothing(
 
 
 def test_task_whose_event_loop_is_closed_is_passed_over(queued: QueuedStore) -> None:
-    """When it is its turn: the lock goes to the next."""
+    """When its turn comes, the lock goes to the next waiter."""
     lease = acquire(queued)
     loop = asyncio.new_event_loop()
-    loop.set_exception_handler(lambda *_: None)  # it is told of tasks that never end
+    loop.set_exception_handler(lambda *_: None)  # it is called for tasks that never end
     waits = aacquire_lock(JOB, backend=queued.alias, timeout=60)
     task = loop.create_task(waits)
     while not queued.waiting():
@@ -148,7 +148,7 @@ def test_task_whose_event_loop_is_closed_is_passed_over(queued: QueuedStore) -> 
     assert lease.release()
     assert acquire(queued, timeout=30).release()
     until(lambda: not queued.waiting())
-    waits.close()  # as it is when it is collected
+    waits.close()  # as the garbage collector does
     del task
 
 
@@ -156,7 +156,7 @@ def test_task_whose_event_loop_is_closed_is_passed_over(queued: QueuedStore) -> 
 def test_event_loop_may_be_closed_during_a_call(
     queued: QueuedStore, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """Its task asks for nothing more, and is in nobody's way."""
+    """Its task sends no more requests, and holds nobody up."""
     begun = threading.Event()
 
     async def hang(*arguments: Any, **options: Any) -> None:
@@ -165,7 +165,7 @@ def test_event_loop_may_be_closed_during_a_call(
 
     lease = acquire(queued)
     loop = asyncio.new_event_loop()
-    loop.set_exception_handler(lambda *_: None)  # it is told of tasks that never end
+    loop.set_exception_handler(lambda *_: None)  # it is called for tasks that never end
     with monkeypatch.context() as patch:
         patch.setattr(type(queued.store), call, hang)
         waits = aacquire_lock(JOB, backend=queued.alias, timeout=0.1)
@@ -173,7 +173,7 @@ def test_event_loop_may_be_closed_during_a_call(
         while not begun.is_set():
             loop.run_until_complete(asyncio.sleep(0.01))
         loop.close()
-        waits.close()  # as it is when it is collected
+        waits.close()  # as the garbage collector does
     assert lease.release()
     assert acquire(queued, timeout=30).release()
     until(lambda: not queued.waiting())
@@ -181,7 +181,7 @@ def test_event_loop_may_be_closed_during_a_call(
 
 
 def test_waiter_that_is_gone_is_forgotten(queued: QueuedStore) -> None:
-    """By the server and by this process, when it is his turn: he says so then."""
+    """By the server and by this process, when its turn comes and waking it fails."""
     lease = acquire(queued)
 
     def wake() -> bool:
@@ -198,14 +198,14 @@ def test_waiter_that_is_gone_is_forgotten(queued: QueuedStore) -> None:
 
 @once
 def test_join_that_is_not_answered_is_undone(short_offers: QueuedStore) -> None:
-    """In the time that a call has; and nobody else waits for who isn't there.
+    """Within the time of a call; later waiters don't wait for it.
 
-    A store with a time limit of its own listens by itself, for a while: not at a server whose
-    listeners other tests count.
+    A store with its own time limit has its own listener, for a while: so this test doesn't use a
+    server whose listeners other tests count.
     """
     with short_offers.locks(store_timeout=3):
         lease, other = acquire(short_offers), acquire(short_offers, "another report")
-        waits = short_offers.join(JOB, "owner")  # so that somebody listens
+        waits = short_offers.join(JOB, "owner")  # so that this process listens
         with short_offers.server.paused():  # it returns though the server doesn't
             with pytest.raises(LockBackendUnavailable):
                 short_offers.join("another report", "another owner")

@@ -1,4 +1,4 @@
-"""What reaches a store is plain: no subclass of str or of a number has a say in what it is."""
+"""Stores get plain values: methods of subclasses of str and numbers are never used."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from tests.support.holders import acquire
 
 
 class Job(str, Enum):  # noqa: UP042 - a StrEnum shows its value
-    """Its value is the semaphore; an f-string says another thing of it."""
+    """Its value is the semaphore; an f-string shows another text."""
 
     EXPORT = "nightly export"
 
 
 class Loud(str):
-    """A str that is never what it says, nor found by it."""
+    """A str whose methods all disagree with its value, and which has no hash."""
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]
@@ -61,22 +61,22 @@ class Loud(str):
         return 0
 
     def encode(self, *arguments: Any) -> bytes:
-        """Say something else again."""
+        """Return another text."""
         return b"ENCODED"
 
     def replace(self, *arguments: Any) -> str:
-        """Say the like."""
+        """Return yet another text."""
         return "REPLACED"
 
 
 class Seconds(IntEnum):
-    """Durations that have names."""
+    """Durations with names."""
 
     MINUTE = 60
 
 
 class Wrong(float):
-    """A number that counts as another."""
+    """A number that converts and calculates as another one."""
 
     __slots__ = ()
 
@@ -90,7 +90,7 @@ class Wrong(float):
 
 
 class Identity(UUID):
-    """An id that is shown as something else."""
+    """An id whose str() is another text."""
 
     def __str__(self) -> str:
         return "shown"
@@ -104,7 +104,7 @@ SERVERS = [*LISTING, "memcached"]
 
 
 def stores(*servers: str) -> list[Any]:
-    """Return the parameters for the stores that need no server, and for these."""
+    """Return parameters for the stores without a server, and for these."""
     marked = ((name, [pytest.mark.needs(name), pytest.mark.once]) for name in servers)
     return [*HERE, *(pytest.param(name, marks=marks) for name, marks in marked)]
 
@@ -115,7 +115,7 @@ on_each_spelling = pytest.mark.parametrize("spelled", [Job.EXPORT, Loud(TEXT)], 
 
 
 def test_stand_ins_are_as_misleading_as_they_look() -> None:
-    """Or else the tests would show nothing."""
+    """Otherwise the tests would prove nothing."""
     loud = Loud("text")
     assert str(loud) == "SHOUTED"
     assert f"{loud}" == "FORMATTED"
@@ -132,7 +132,7 @@ def test_stand_ins_are_as_misleading_as_they_look() -> None:
 @on_each_store
 @on_each_spelling
 def test_subclass_of_str_is_the_same_lock_as_its_value(alias: str, spelled: str) -> None:
-    """Whichever is acquired first; and either releases it."""
+    """Whichever is acquired first. Either releases it."""
     for first, second in ((spelled, TEXT), (TEXT, spelled)):
         lease = acquire_lock(first, backend=alias, label=Loud("why"), ttl=Seconds.MINUTE)
         assert lease
@@ -147,7 +147,7 @@ def test_subclass_of_str_is_the_same_lock_as_its_value(alias: str, spelled: str)
 @on_each_listing_store
 @on_each_spelling
 def test_operator_may_name_a_lock_by_a_subclass(alias: str, spelled: str) -> None:
-    """What lists, force-releases and tidies up takes its text."""
+    """Listing, force-release and clearing use its value."""
     store = lock_backends[alias]
     lease = acquire(alias, TEXT)
     assert lease.token
@@ -161,13 +161,13 @@ def test_operator_may_name_a_lock_by_a_subclass(alias: str, spelled: str) -> Non
 @committed
 @on_each_spelling
 def test_alias_may_be_a_subclass(spelled: str) -> None:
-    """It is the same store, and the lease and the signals have the plain text."""
+    """It means the same store, and leases and signals have the plain text."""
     memory = {"BACKEND": "django_distlock.backends.memory.MemoryBackend"}
     configured = {TEXT if isinstance(spelled, Loud) else spelled: memory}
-    told: list[str] = []
+    received: list[str] = []
 
     def receive(*, semaphore: str, backend: str, **kwargs: Any) -> None:
-        told.extend((semaphore, backend))
+        received.extend((semaphore, backend))
 
     with override_settings(DISTLOCK=configured):
         lease = acquire_lock(spelled, backend=spelled)
@@ -179,8 +179,8 @@ def test_alias_may_be_a_subclass(spelled: str) -> None:
         assert run(aacquire_lock(spelled, backend=spelled)) is None
         lock_contended.disconnect(receive)
         assert release_lock(spelled, backend=spelled)
-    assert [type(each) for each in told] == [str] * 4
-    assert told == [TEXT] * 4
+    assert [type(each) for each in received] == [str] * 4
+    assert received == [TEXT] * 4
 
 
 class Recording(MinimalBackend):
@@ -192,7 +192,7 @@ class Recording(MinimalBackend):
 
 
 def test_options_are_plain() -> None:
-    """Each text, number and truth; what is another kind of object stays as it is."""
+    """Each text, number and boolean; other objects stay as they are."""
     other = object()
     given = {
         "text": Loud("text"),
@@ -225,7 +225,7 @@ def test_options_are_plain() -> None:
 @pytest.mark.parametrize("option", ["tls", "release_on_disconnect"])
 @pytest.mark.parametrize("value", ["False", 1, None])
 def test_truth_of_an_option_is_a_bool(option: str, value: Any) -> None:
-    """A text from the environment is true whatever it says."""
+    """Any non-empty text from the environment is true."""
     backend = "django_distlock.backends.server.ServerBackend"
     options = {"secret": "x" * 40, option: value}
     handler = LockBackendHandler({"one": {"BACKEND": backend, "OPTIONS": options}})
@@ -234,7 +234,7 @@ def test_truth_of_an_option_is_a_bool(option: str, value: Any) -> None:
 
 
 def test_validated_semaphore_is_plain() -> None:
-    """And an exact str is not copied."""
+    """An exact str is not copied."""
     text = "a" * 3
     assert validate_semaphore(text) is text
     for spelled in (Job.EXPORT, Loud(TEXT), Owner(TEXT)):
@@ -243,7 +243,7 @@ def test_validated_semaphore_is_plain() -> None:
 
 
 def test_validated_numbers_are_plain() -> None:
-    """Whatever they do when one counts with them."""
+    """Whatever their arithmetic does."""
     store = MinimalBackend("one")
     for number, plain in ((Wrong(2.5), 2.5), (Seconds.MINUTE, 60), (3, 3), (0.5, 0.5)):
         assert {type(plain)} == {
@@ -259,12 +259,12 @@ def test_validated_numbers_are_plain() -> None:
 
 
 def test_label_is_its_text() -> None:
-    """What a subclass says when it is formatted is not."""
+    """A subclass's __format__ is not used."""
     assert describe_holder(Job.EXPORT).startswith(f"{TEXT} (")
 
 
 def test_template_is_plain() -> None:
-    """Its own text, its values, and what is read by it."""
+    """Its own text, its values, and parsed semaphores are plain."""
     template = SemaphoreTemplate(Loud("<a>:x"))
     assert type(template.text) is str
     made = template.fill([Loud("7")])
@@ -276,7 +276,7 @@ def test_template_is_plain() -> None:
 @committed
 @on_each_spelling
 def test_block_may_be_named_by_a_subclass(spelled: str) -> None:
-    """As a call."""
+    """As a call may be."""
     with distributed_lock(spelled, backend="memory") as lease:
         assert isinstance(lease, Lease)
         assert lease.semaphore == TEXT
@@ -289,5 +289,5 @@ def test_block_may_be_named_by_a_subclass(spelled: str) -> None:
 
 
 def test_uuid_is_its_number() -> None:
-    """Two that are equal have one text."""
+    """Equal UUIDs have the same text."""
     assert SemaphoreTemplate("<a>").fill([Identity(int=7)]) == str(UUID(int=7))

@@ -1,4 +1,4 @@
-"""In which order waiters get a lock: first come, first served, whatever they are."""
+"""Waiters get a lock first come, first served, in processes, threads and tasks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ once = pytest.mark.once
 def test_threads_are_served_in_the_order_in_which_they_came(
     queued: QueuedStore, threads: ThreadPoolExecutor
 ) -> None:
-    """Each is handed the lock by the one before."""
+    """Each gets the lock from the one before."""
     with distributed_lock(JOB, backend=queued.alias):
         waits = []
         for number in range(10):
@@ -46,7 +46,7 @@ def test_threads_are_served_in_the_order_in_which_they_came(
 def test_processes_threads_and_tasks_share_one_queue(
     queued: QueuedStore, threads: ThreadPoolExecutor
 ) -> None:
-    """Whatever they are: each has a greater token than the one before."""
+    """Each grant has a greater token than the one before."""
 
     def take_in_thread() -> int | None:
         with distributed_lock(JOB, backend=queued.alias, timeout=30) as lease:
@@ -57,7 +57,7 @@ def test_processes_threads_and_tasks_share_one_queue(
         results: list[Any] = []
         for number, kind in enumerate(["thread", "task", "process", "task", "thread"], 1):
             if kind == "process":
-                worker = queued.workers("stand_in_line", queued.alias, "1", JOB)
+                worker = queued.workers("wait_in_queue", queued.alias, "1", JOB)
                 results.append(stack.enter_context(worker))
             elif kind == "thread":
                 results.append(threads.submit(take_in_thread))
@@ -74,7 +74,7 @@ def test_processes_threads_and_tasks_share_one_queue(
 
 @once
 def test_newcomer_does_not_overtake(queued: QueuedStore, threads: ThreadPoolExecutor) -> None:
-    """Not even when the lock has just expired, before anybody has looked."""
+    """Not even when the lock has just expired, before a waiter has tried."""
     lease = acquire(queued, ttl=0.3, renew=False)
     waits = threads.submit(acquire, queued, timeout=30)
     until(lambda: queued.waiting() == 1 or waits.done())  # done, if this machine stalled
@@ -86,7 +86,7 @@ def test_newcomer_does_not_overtake(queued: QueuedStore, threads: ThreadPoolExec
 
 @once
 def test_hundreds_of_tasks_are_served_fairly(queued: QueuedStore) -> None:
-    """By one thread that listens, and those that make a handful of connections."""
+    """With one listening thread, and the threads that open a handful of connections."""
     grants: Counter[int] = Counter()
     most = 0
 
@@ -109,9 +109,9 @@ def test_hundreds_of_tasks_are_served_fairly(queued: QueuedStore) -> None:
 
     before = threading.active_count()
     running, open_connections, processes = run(main())
-    # who renews, who listens, who makes connections, and asyncio's own
+    # to renew, to listen, to connect, and asyncio's own
     assert running - before < AT_ONCE + 4
-    # the one that is listened on, and those on which that thread and this test's have asked
+    # the listening one, and those of that thread's and this test's requests
     assert open_connections <= AT_ONCE + 3
     assert processes == 1
     assert [*grants.values()] == [2] * 200
@@ -122,7 +122,7 @@ def test_hundreds_of_tasks_are_served_fairly(queued: QueuedStore) -> None:
 def test_process_waits_for_many_semaphores_at_once(
     queued: QueuedStore, threads: ThreadPoolExecutor
 ) -> None:
-    """Each is handed on by itself, heard by one thread."""
+    """Each is handed over by itself; one thread listens for all."""
     names = [f"lock {number}" for number in range(100)]
     leases = [acquire(queued, name) for name in names]
     waits = [threads.submit(take, queued, name) for name in names]

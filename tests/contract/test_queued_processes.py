@@ -28,7 +28,7 @@ once = pytest.mark.once
 
 @once
 def test_forked_child_listens_itself(queued: QueuedStore, threads: ThreadPoolExecutor) -> None:
-    """Its parent goes on to."""
+    """Its parent's listener continues."""
 
     def wait_in_child() -> None:
         assert take(queued)
@@ -46,7 +46,7 @@ def test_forked_child_listens_itself(queued: QueuedStore, threads: ThreadPoolExe
 
 @once
 def test_process_that_ends_closes_its_idle_connections(queued: QueuedStore) -> None:
-    """So Python has nothing to warn of, where it warns of resources."""
+    """So Python has no ResourceWarning to show."""
     work = f"""
 import atexit
 import psutil
@@ -76,7 +76,7 @@ def test_waiter_that_joins_as_the_listener_ends_is_woken(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It goes on for him, or another one begins."""
+    """The listener continues for it, or another one starts."""
     monkeypatch.setattr("django_distlock.backends.listening.IDLE", 0)
     for _ in range(50):
         lease = acquire(queued, timeout=30)
@@ -92,7 +92,7 @@ def test_waiter_that_joins_as_the_listener_ends_is_woken(
 def test_any_ttl_can_be_waited_with(
     woken_only: QueuedStore, threads: ThreadPoolExecutor, ttl: float | None
 ) -> None:
-    """It counts from when the lock is taken, not from when it is offered."""
+    """It counts from the grant, not from the offer."""
     terms: dict[str, Any] = {"ttl": ttl} if ttl or woken_only.knows_no_end else {}
     lease = acquire(woken_only)
     waits = [
@@ -108,7 +108,7 @@ def test_any_ttl_can_be_waited_with(
 def test_nobody_is_handed_the_lock_before_min_hold_is_over(
     woken_only: QueuedStore, threads: ThreadPoolExecutor
 ) -> None:
-    """Though it was released."""
+    """Even if the lock was released."""
     before = time.monotonic_ns()
     lease = acquire(woken_only, min_hold=0.5)
     waits = threads.submit(take, woken_only)
@@ -119,7 +119,7 @@ def test_nobody_is_handed_the_lock_before_min_hold_is_over(
 
 @once
 def test_force_released_lock_is_handed_on(queued: QueuedStore, threads: ThreadPoolExecutor) -> None:
-    """At once, to the first in line: it is never free."""
+    """At once, to the first waiter: it is never free."""
     lease = acquire(queued)
     waits = threads.submit(acquire, queued, timeout=30)
     until(lambda: queued.waiting() == 1)

@@ -24,8 +24,8 @@ databases = pytest.mark.parametrize("alias", DATABASES)
 def test_eight_processes_exclude_each_other(alias: str, tmp_path: Path) -> None:
     """Each fresh key is granted once, no increment of a file is lost, and the tokens rise.
 
-    8 processes try at once for 100 keys that nobody has had before. Then they read the file and
-    write it back, one at a time: in the order of time, each token is greater than the last.
+    8 processes try at once for 100 new keys. Then they read the file and write it back, one at a
+    time: in the order of time, each token is greater than the last.
     """
     file = tmp_path / "counter"
     file.write_text("0")
@@ -40,7 +40,7 @@ def test_eight_processes_exclude_each_other(alias: str, tmp_path: Path) -> None:
 
 @databases
 def test_killed_holders_lock_is_free_after_its_ttl(alias: str) -> None:
-    """With nobody's help, and with a greater token; not before, by the store's clock."""
+    """By itself, with a greater token; not before, by the store's clock."""
     with Workers(1, "hold", alias, "1.5") as workers:
         [holder] = workers.processes
         [token] = json.loads(workers.read(holder))
@@ -67,18 +67,18 @@ def test_view_under_atomic_requests_loses_no_increment(alias: str) -> None:
             statuses = [json.loads(workers.read(process)) for process in workers.processes]
             assert statuses == [[200] * 40] * 4, path
             assert counters.get().value == number * 160, path
-            workers.tell()
+            workers.proceed()
 
 
 @pytest.mark.needs("postgresql")
 def test_view_without_lock_loses_an_increment() -> None:
-    """So the test above would show a lock that doesn't work."""
+    """So the test above would notice a lock that doesn't work."""
     Counter.objects.using("postgresql").create()
     path, atomic = "/increment-unlocked/1234/", {"DISTLOCK_TEST_ATOMIC": "postgresql"}
     with Workers(2, "pause_request", path, **atomic) as workers:
         for process in workers.processes:
             assert json.loads(workers.read(process)) == "read"
-        workers.tell()
+        workers.proceed()
         assert workers.results() == [200, 200]
     assert Counter.objects.using("postgresql").get().value == 1
 
@@ -93,7 +93,7 @@ def test_sessions_in_different_time_zones_exclude_each_other() -> None:
         options = {"init_command": f"SET time_zone = '{zone}'"}
         variable = json.dumps(entry | {"OPTIONS": options})
         with Workers(1, "grab", "mariadb", "1", DISTLOCK_TEST_MARIADB=variable) as workers:
-            # It is killed then, and what it was granted stays.
+            # Then it is killed, and its grant stays.
             granted += json.loads(workers.read(workers.processes[0]))
     assert granted == ["fresh 0"]
 
@@ -101,7 +101,7 @@ def test_sessions_in_different_time_zones_exclude_each_other() -> None:
 @pytest.mark.needs("mariadb")
 @pytest.mark.parametrize("statements", [MariaDBStatements, MySQLStatements])
 def test_clock_does_not_follow_the_sessions_zone(statements: type[MySQLStatements]) -> None:
-    """Nor on the caller's connection, whose zone isn't ours to set."""
+    """Also on the caller's connection, whose zone the package must not set."""
     owners = iter(["first", "second", "third"])
     for zone in ("+00:00", "+05:30", "-08:00"):
         connection = connections["mariadb"].copy()

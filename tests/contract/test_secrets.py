@@ -1,6 +1,6 @@
 """The owner, by which a lock can be released, is in no variable that a traceback leads to.
 
-Tools that collect errors store the variables of all its frames; a driver's frame has what it sends.
+Error trackers store the variables of all frames; a driver's frame has the statement it sends.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ASYNC_STORES = [
 
 
 class Interrupter:
-    """Raises at the n-th line, of whatever code, at which a local variable shows the secret."""
+    """Raises at the n-th line, in any code, at which a local variable shows the secret."""
 
     def __init__(self, number: int, kind: type[BaseException]) -> None:
         self.left = number
@@ -50,7 +50,7 @@ class Interrupter:
 
     @contextmanager
     def armed(self) -> Iterator[None]:
-        """Strike in this block, once."""
+        """Raise in this block, once."""
         before = sys.gettrace()
         sys.settrace(self._trace)
         try:
@@ -68,7 +68,7 @@ class Interrupter:
 
 
 def shows(frame: FrameType) -> bool:
-    """Tell whether one of the frame's variables has the secret in what is shown of it."""
+    """Return whether the repr of one of the frame's variables has the secret."""
     values = [each for each in frame.f_locals.values() if type(each) in SHOWN]
     with suppress(Exception):  # of an object that isn't complete yet
         return SECRET in repr(values)
@@ -79,7 +79,7 @@ SHOWN = {str, bytes, bytearray, list, tuple, dict}
 
 
 def shown_by(error: BaseException) -> list[str]:
-    """Return the functions, of all tracebacks that the error leads to, that show the secret."""
+    """Return the functions with the secret, of all tracebacks that the error leads to."""
     found, errors, seen = [], [error], set()
     while errors:
         each = errors.pop()
@@ -104,11 +104,10 @@ def interrupt_wherever_shown(
     kind: type[BaseException] = Interrupted,
     most: int = 1_000,
 ) -> int:
-    """Raise that wherever a variable shows the secret in the action; return how often that was.
+    """Interrupt the action at each line where a variable shows the secret; return how many.
 
-    But so often at most, beginning with the first line of them.
-
-    Raise if the secret is shown when the interruption has come to who called.
+    At most so many, beginning with the first one. Fail if the error that reaches the caller shows
+    the secret.
     """
     number = 0
     while number < most:
@@ -128,7 +127,7 @@ def interrupt_wherever_shown(
 @pytest.mark.parametrize("kind", [Interrupted, ConnectionResetError])
 @pytest.mark.parametrize("alias", STORES)
 def test_interruption_or_failure_shows_no_owner(alias: str, kind: type[BaseException]) -> None:
-    """Ctrl-C, a soft time limit, a worker's timeout, or an error, wherever in a driver it is."""
+    """Ctrl-C, a soft time limit, a worker's timeout, or an error, anywhere in a driver."""
 
     def hold() -> None:
         lease = acquire_lock("1234collectPayment", backend=alias)
@@ -141,16 +140,14 @@ def test_interruption_or_failure_shows_no_owner(alias: str, kind: type[BaseExcep
 
 @pytest.mark.parametrize("alias", STORES)
 def test_interruption_of_a_waiter_shows_no_owner(alias: str) -> None:
-    """Who joins a queue, and leaves it."""
+    """A waiter that joins a queue, and leaves it."""
     lease = elsewhere(lambda: acquire(alias))
 
     def wait() -> None:
         with suppress(LockBackendUnavailable):
             acquire_lock("1234collectPayment", backend=alias, timeout=0.01)
 
-    interrupt_wherever_shown(
-        wait, most=1
-    )  # one that is missed by all who listen would be waited for
+    interrupt_wherever_shown(wait, most=1)  # a missed notification would be waited for
     assert lease.release()
 
 
@@ -169,7 +166,7 @@ def test_interruption_of_the_guard_shows_no_owner(alias: str) -> None:
 
 @pytest.mark.parametrize("alias", ASYNC_STORES)
 def test_interruption_of_an_event_loop_shows_no_owner(alias: str) -> None:
-    """As that of a thread."""
+    """Like that of a thread."""
 
     async def hold() -> None:
         with suppress(LockBackendUnavailable):

@@ -106,14 +106,14 @@ def shown() -> str:
 
 
 def test_documentation_shows_the_store_that_is_tested() -> None:
-    """All of it, and whatever it imports; in less than a page."""
+    """All of it, with its imports, in less than a page."""
     assert inspect.getsource(FileBackend) in shown()
     assert len(shown().splitlines()) < MOST_LINES
     assert issubclass(example("stores.md", "A complete store").FileBackend, BaseLockBackend)
 
 
 def test_documented_setting_and_tests_are_complete(tmp_path: Path) -> None:
-    """Both refer to the store where a site would have it."""
+    """Both import the store from a site's module."""
     text = (DOCUMENTS / "stores.md").read_text("utf-8")
     assert '"BACKEND": "jobs.locks.FileBackend"' in text
     assert "class FileBackendTests(LockBackendContract, SimpleTestCase)" in text
@@ -124,7 +124,7 @@ def test_documented_setting_and_tests_are_complete(tmp_path: Path) -> None:
 
 
 def test_file_that_cannot_be_used_is_unavailable(tmp_path: Path) -> None:
-    """Not contended: an outage is told from a holder."""
+    """Not contended: an outage is not a holder."""
     with (
         override_settings(DISTLOCK=stores_in(str(tmp_path / "nowhere"))),
         pytest.raises(LockBackendUnavailable, match="unable to open database file"),

@@ -1,4 +1,4 @@
-"""A call to a store ends within `store_timeout`, however many requests it is made of."""
+"""A call to a store ends within `store_timeout`, however many requests it makes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ STORES = [
 
 @pytest.fixture(params=STORES)
 def timed_store(request: pytest.FixtureRequest) -> Iterator[tuple[str, Server]]:
-    """Return the alias of a store whose calls have so long, and its server."""
+    """Return the alias of a store with this time limit, and its server."""
     alias: str = request.param
     name = SERVERS[alias]
     server: Server = request.getfixturevalue(name)
@@ -83,7 +83,7 @@ def test_every_call_to_a_server_that_is_stopped_ends_in_time(
 
 
 def is_in_time(alias: str, server: Server, call: Callable[[Lease], object], is_warm: bool) -> bool:
-    """Tell whether the call finds out that the store is unavailable before twice its time."""
+    """Return whether the call raises LockBackendUnavailable within twice its time."""
     until(lambda: answers(alias))
     in_time = False
     with suppress(LockBackendUnavailable):  # this machine stalls
@@ -99,7 +99,7 @@ def is_in_time(alias: str, server: Server, call: Callable[[Lease], object], is_w
 
 
 def calls_to(alias: str, is_async: bool) -> list[Callable[[Lease], object]]:
-    """Return each kind of call, each of which may be about a lease."""
+    """Return each kind of call, some of which are about a lease."""
     options: Any = {"backend": alias, "ttl": 2}
     if is_async:
         return [
@@ -118,7 +118,7 @@ def calls_to(alias: str, is_async: bool) -> list[Callable[[Lease], object]]:
 
 
 def answers(alias: str) -> bool:
-    """Tell whether the server is back."""
+    """Return whether the server is back."""
     try:
         lock_backends[alias].renew([LeaseClaim("nobody's", new_owner(), 1)])
     except LockBackendUnavailable:
@@ -128,7 +128,7 @@ def answers(alias: str) -> bool:
 
 @contextmanager
 def silent_address() -> Iterator[tuple[str, int]]:
-    """Return where nobody answers to a connection: its queue is full."""
+    """Return an address where connections get no answer: its backlog is full."""
     with socket.socket() as listener, ExitStack() as queued:
         listener.bind((HOST, 0))
         listener.listen(0)
@@ -145,7 +145,7 @@ def silent_address() -> Iterator[tuple[str, int]]:
 def test_silent_address_leaves_the_others_their_part_of_the_time(
     spare_lock_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of those that a name has."""
+    """Of the addresses that a name has."""
     with (
         silent_address() as silent,
         locks_of_lock_server(spare_lock_server, store_timeout=2 * TIMEOUT) as store,
@@ -164,7 +164,7 @@ def test_silent_address_leaves_the_others_their_part_of_the_time(
 
 
 class DribblingProxy(LossyProxy):
-    """Passes answers on byte by byte, from when it is told to on."""
+    """Passes answers on byte by byte, with a pause that the test sets."""
 
     pause = 0.0
     """Seconds before each."""
@@ -182,7 +182,7 @@ class DribblingProxy(LossyProxy):
 @pytest.mark.once
 @pytest.mark.needs("redis")
 def test_answer_that_comes_byte_by_byte_is_too_late(redis_server: Server) -> None:
-    """Though each is in time: all forty of them take ten times as long as a call has."""
+    """Even if each byte is in time: all forty take ten times as long as a call may."""
     with DribblingProxy(*place(redis_server)) as proxy:
         with locks_at_redis(proxy.port, store={"store_timeout": 0.5}):
             until(lambda: answers("redis"))

@@ -1,4 +1,4 @@
-"""What the tests of fenced rows ask for."""
+"""Fixtures for the tests of fenced rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def receivers() -> Iterator[Callable[..., None]]:
-    """Return what connects a receiver to a signal until the test ends."""
+    """Return a function that connects a receiver to a signal until the test ends."""
     connected: list[tuple[Any, Any]] = []
 
     def connect(signal: Any, receiver: Any) -> None:

@@ -1,4 +1,4 @@
-"""A row is not deleted by an earlier writer than its last one."""
+"""A row is not deleted under an earlier lease than that of its last write."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ pytestmark = committed
 @on_each_database
 @pytest.mark.parametrize("model", [Invoice, DunnedInvoice, InvoiceOnScreen])
 def test_delete_takes_along_what_depends_on_the_row(alias: str, model: type[Any]) -> None:
-    """As ever."""
+    """As without a fence."""
     row = create(alias, model)
     Payment.objects.using(alias).create(invoice_id=row.pk)
     with lock_of(row) as lease:
@@ -28,7 +28,7 @@ def test_delete_takes_along_what_depends_on_the_row(alias: str, model: type[Any]
 @on_each_database
 @pytest.mark.parametrize("model", [Invoice, DunnedInvoice])
 def test_outdated_delete_changes_nothing(alias: str, model: type[Any]) -> None:
-    """Neither the row nor what depends on it."""
+    """Neither the row nor its dependent rows."""
     row = create(alias, model)
     Payment.objects.using(alias).create(invoice_id=row.pk)
     model.objects.using(alias).update(fence=LATE)
@@ -41,7 +41,7 @@ def test_outdated_delete_changes_nothing(alias: str, model: type[Any]) -> None:
 
 @on_each_database
 def test_delete_of_what_is_gone_is_as_ever(alias: str) -> None:
-    """Nothing is deleted, and nobody minds; what was never saved is Django's error."""
+    """Nothing is deleted, without an error; an unsaved object is Django's error."""
     invoice = create(alias)
     with lock_of(invoice) as lease:
         stored(invoice).delete()

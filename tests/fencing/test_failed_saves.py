@@ -22,7 +22,7 @@ pytestmark = committed
 def test_save_that_fails_leaves_the_object_as_it_was(
     alias: str, receivers: Callable[..., None]
 ) -> None:
-    """Whatever stops it, and after whichever statement."""
+    """Whatever error stops it, and after whichever statement."""
 
     def interrupt(**kwargs: Any) -> None:
         raise Interrupted
@@ -36,7 +36,7 @@ def test_save_that_fails_leaves_the_object_as_it_was(
 
 @on_each_database
 def test_refused_save_rolls_its_transaction_back(alias: str) -> None:
-    """And with a savepoint, that far."""
+    """In a savepoint, it rolls back to the savepoint."""
     invoice = create(alias)
     Invoice.objects.using(alias).update(fence=LATE)
     with lock_of(invoice) as lease, pytest.raises(LockLost), transaction.atomic(using=alias):
@@ -53,7 +53,7 @@ def test_refused_save_rolls_its_transaction_back(alias: str) -> None:
 @on_each_database
 @pytest.mark.parametrize("model", [Invoice, DunnedInvoice])
 def test_save_with_a_lost_lease_rolls_its_transaction_back(alias: str, model: type[Any]) -> None:
-    """Though nothing was sent, and though the error is caught."""
+    """Even if no statement was sent, and even if the error is caught."""
     invoice = create(alias, model)
     with lock_of(invoice) as lease:
         have_lost(lease)
@@ -66,7 +66,7 @@ def test_save_with_a_lost_lease_rolls_its_transaction_back(alias: str, model: ty
 
 @on_each_database
 def test_rolled_back_save_leaves_the_rows_fence(alias: str) -> None:
-    """It is part of the transaction."""
+    """The fence is part of the transaction."""
     invoice = create(alias)
     with lock_of(invoice) as lease:
         with pytest.raises(ZeroDivisionError), transaction.atomic(using=alias):
@@ -77,7 +77,7 @@ def test_rolled_back_save_leaves_the_rows_fence(alias: str) -> None:
 
 @on_each_database
 def test_view_whose_write_is_refused_answers_503(alias: str) -> None:
-    """Its own lease is what it gets when it acquires the lock once more."""
+    """The view gets its own lease by reentering the lock."""
     invoice = create(alias)
     semaphore = f"{invoice.customer_id}collectPayment"
 

@@ -1,4 +1,4 @@
-"""What a model's FenceField says, in migrations and to the system checks."""
+"""A model's FenceField in migrations and in the system checks."""
 
 from typing import Any
 from unittest import mock
@@ -18,13 +18,13 @@ pytestmark = committed
 
 
 def lease_of_nothing() -> Lease:
-    """Return what no check of a model looks at."""
+    """Return a lease whose content the checks of a model ignore."""
     return mock.Mock(spec=Lease)
 
 
 @isolate_apps("tests.app")
 def test_field_keeps_its_template_in_migrations() -> None:
-    """And what can't be otherwise it does not write down."""
+    """Arguments that can't be changed are not written."""
     field = FenceField("<pk>a", "fence", db_column="b")
     name, path, args, kwargs = field.deconstruct()
     assert path == "django_distlock.fencing.FenceField"
@@ -38,14 +38,14 @@ def test_field_keeps_its_template_in_migrations() -> None:
 
 @pytest.mark.parametrize("template", ["<a><b>", "<a", "<1>"])
 def test_malformed_template_raises_where_it_is_written(template: str) -> None:
-    """Not at the first write."""
+    """And not at the first write."""
     with pytest.raises(ValueError, match="Template"):
         FenceField(template)
 
 
 @on_each_database
 def test_another_template_alters_no_table(alias: str) -> None:
-    """The column is the same."""
+    """The column stays the same."""
     new = FenceField("<pk>another")
     new.set_attributes_from_name("fence")
     new.model = Invoice
@@ -56,7 +56,7 @@ def test_another_template_alters_no_table(alias: str) -> None:
 
 @isolate_apps("tests.app")
 def test_model_has_one_fence() -> None:
-    """Neither none nor two; and only a FencedModel has one."""
+    """Exactly one; and only a FencedModel may have one."""
 
     class NoFence(FencedModel):
         class Meta:
@@ -124,7 +124,7 @@ def test_model_has_one_fence() -> None:
     ],
 )
 def test_template_names_what_the_model_has(template: str, message: str | None) -> None:
-    """Fields, properties, and those of related objects."""
+    """Fields and properties, also those of related objects."""
 
     class Customer(models.Model):
         name = models.CharField(max_length=9)
@@ -157,7 +157,7 @@ def test_template_names_what_the_model_has(template: str, message: str | None) -
     ],
 )
 def test_template_of_another_style_is_reported(template: str, meant: str | None) -> None:
-    """All rows would have one lock."""
+    """Otherwise all rows would have one lock."""
 
     class Customer(models.Model):
         class Meta:
@@ -178,12 +178,12 @@ def test_template_of_another_style_is_reported(template: str, meant: str | None)
 
 @pytest.mark.parametrize("template", [5, None, b"x"])
 def test_template_is_a_text(template: Any) -> None:
-    """As that of a decorator."""
+    """Like the template of a decorator."""
     with pytest.raises(TypeError, match=r"^A template of semaphores is a str, not "):
         FenceField(template)
 
 
 def test_example_models_are_clean() -> None:
-    """The check has nothing to say of those that the tests use."""
+    """The check has no messages about the tests' models."""
     for model in (Invoice, DunnedInvoice, InvoiceOnScreen, Parcel, Greeting):
         assert problems(model) == []

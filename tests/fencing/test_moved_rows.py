@@ -1,4 +1,4 @@
-"""A row that came to belong to another lock is not written under its former one."""
+"""A row that was moved to another lock is not written under its former one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +32,7 @@ pytestmark = committed
 def test_row_that_belongs_to_another_lock_by_now_is_not_written(
     alias: str, model: type[Any], write: str, late: bool
 ) -> None:
-    """Whatever its fence says, and however late it was moved."""
+    """Whatever its fence, and however late it was moved."""
     row = create(alias, model)
     other = Customer.objects.using(alias).create(name="Bob")
     row.amount = 13
@@ -59,7 +59,7 @@ def test_row_that_belongs_to_another_lock_by_now_is_not_written(
 @on_each_database
 @pytest.mark.parametrize("token", [0, LATE])
 def test_object_that_was_moved_in_memory_is_not_written(alias: str, token: int) -> None:
-    """Neither with a lease on the lock that the row belongs to, nor with one on the object's."""
+    """Neither under the row's lock nor under the lock of the changed object."""
     row = create(alias)
     Invoice.objects.using(alias).update(fence=token)
     other = Customer.objects.using(alias).create(name="Bob")
@@ -77,7 +77,7 @@ def test_object_that_was_moved_in_memory_is_not_written(alias: str, token: int) 
 
 @on_each_database
 def test_receiver_does_not_move_the_row(alias: str, receivers: Callable[..., None]) -> None:
-    """The object was another lock's when save() began."""
+    """The object belonged to another lock when save() began."""
     row = create(alias)
     other = Customer.objects.using(alias).create(name="Bob")
 
@@ -93,7 +93,7 @@ def test_receiver_does_not_move_the_row(alias: str, receivers: Callable[..., Non
 
 @on_each_database
 def test_moved_row_refuses_every_lease_but_its_new_holders(alias: str) -> None:
-    """As the documentation says how to move it."""
+    """The row is moved as documented."""
     row = create(alias)
     stale = stored(row)
     other = Customer.objects.using(alias).create(name="Bob")
@@ -118,7 +118,7 @@ def test_moved_row_refuses_every_lease_but_its_new_holders(alias: str) -> None:
 @pytest.mark.parametrize("model", [Invoice, InvoiceOnScreen, DunnedInvoice])
 @pytest.mark.parametrize("move", ["customer", "customer_id", "bulk_update"])
 def test_rows_are_not_moved_to_another_lock(alias: str, model: type[Any], move: str) -> None:
-    """They would take a foreign token along."""
+    """They would keep the token of another lock."""
     first, _ = create_two(alias, model)
     other = Customer.objects.using(alias).create(name="Bob")
     rows = model.objects.using(alias).filter(customer_id=first.customer_id)
@@ -138,7 +138,7 @@ def test_rows_are_not_moved_to_another_lock(alias: str, model: type[Any], move: 
 
 @on_each_database
 def test_rows_of_other_templates_are_not_moved_either(alias: str) -> None:
-    """Neither by a key, nor by what leads to another table; what the template lacks is free."""
+    """Neither by a key nor by a relation; fields outside the template can be changed."""
     parcel = Parcel.objects.using(alias).create()
     greeting = create(alias, Greeting)
     with (
@@ -157,7 +157,7 @@ def test_rows_of_other_templates_are_not_moved_either(alias: str) -> None:
 
 @on_each_database
 def test_row_that_is_moved_while_it_is_claimed_keeps_its_fence(alias: str) -> None:
-    """The token is of the lock that it belongs to no more."""
+    """The token is of the lock that the row no longer belongs to."""
     first, second = create_two(alias)
     other = Customer.objects.using(alias).create(name="Bob")
     moved = Invoice.objects.using(alias).filter(pk=second.pk)

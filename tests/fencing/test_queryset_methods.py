@@ -1,4 +1,4 @@
-"""A fenced queryset refuses what it can't fence, and can do all else that a queryset can."""
+"""A fenced queryset refuses what it can't fence, and supports all other methods."""
 
 import operator
 from typing import Any
@@ -13,7 +13,7 @@ pytestmark = committed
 
 
 def test_fence_is_set_by_the_lease_alone() -> None:
-    """No update() under a lease has a fence of its own."""
+    """update() under a lease takes no fence as an argument."""
     invoice = create("default")
     with lock_of(invoice) as lease, pytest.raises(ValueError, match="set by the lease"):
         Invoice.objects.fenced(lease).update(fence=1)
@@ -31,7 +31,7 @@ def test_fence_is_set_by_the_lease_alone() -> None:
     ],
 )
 def test_inserts_are_not_fenced(method: str, arguments: dict[str, Any]) -> None:
-    """So a fenced queryset has none."""
+    """So a fenced queryset refuses them."""
     invoice = create("default")
     with lock_of(invoice) as lease:
         with pytest.raises(TypeError, match="would not be fenced"):
@@ -54,7 +54,7 @@ def test_querysets_are_combined_before_they_are_fenced() -> None:
 
 
 def test_slices_are_not_written() -> None:
-    """As ever."""
+    """As without a fence."""
     invoice = create("default")
     with lock_of(invoice) as lease:
         rows = Invoice.objects.order_by("amount").fenced(lease)
@@ -65,7 +65,7 @@ def test_slices_are_not_written() -> None:
 
 
 def test_manager_has_no_delete() -> None:
-    """So nobody deletes all by accident."""
+    """So all rows aren't deleted by accident."""
     assert not hasattr(Invoice.objects, "delete")
     invoice = create("default")
     assert Invoice.objects.all().delete() == (1, {"app.Invoice": 1})

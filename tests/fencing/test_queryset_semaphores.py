@@ -16,7 +16,7 @@ pytestmark = committed
 @on_each_database
 @pytest.mark.parametrize("number", ["0{}", "{}x", "", "%34"])
 def test_semaphore_that_no_row_has(alias: str, number: str) -> None:
-    """Though its text may be that of a row's number, written otherwise."""
+    """Even if its text is another spelling of a row's number."""
     invoice = create(alias)
     with holding(alias, f"{number.format(invoice.customer_id)}collectPayment") as lease:
         with pytest.raises(ValueError, match=r"belongs to"):
@@ -28,7 +28,7 @@ def test_semaphore_that_no_row_has(alias: str, number: str) -> None:
 
 @on_each_database
 def test_texts_are_compared_byte_by_byte(alias: str) -> None:
-    """MariaDB's `=` isn't so particular, but locks are."""
+    """MariaDB's `=` ignores case, but semaphores differ by it."""
     names = ["Ada", "ada", "Ada ", "Adá", "", "a/b%"]
     greetings = [create(alias, Greeting, name=name) for name in names]
     for each in greetings:
@@ -61,7 +61,7 @@ def test_template_that_is_not_made_of_fields_is_for_single_objects(template: str
 
 
 def test_one_lock_may_be_all_rows() -> None:
-    """By a template with nothing to be filled in."""
+    """By a template without placeholders."""
     create("default")
     invoice = create("default")
     with another_template("all"), lock_of(invoice) as lease:

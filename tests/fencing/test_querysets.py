@@ -34,7 +34,7 @@ def test_update_is_one_statement(alias: str) -> None:
 @on_each_database
 @pytest.mark.parametrize("twin", ["aupdate", "adelete"])
 def test_async_twins_are_fenced(alias: str, twin: str) -> None:
-    """They change what the lease may write, and nothing for an outdated one."""
+    """They change the lease's rows, and nothing under an outdated lease."""
     first, _ = create_two(alias)
     values = {"amount": 13} if twin == "aupdate" else {}
     rows = Invoice.objects.using(alias).filter(pk=first.pk)
@@ -52,7 +52,7 @@ def test_async_twins_are_fenced(alias: str, twin: str) -> None:
 @on_each_database
 @each_model
 def test_update_of_several_rows(alias: str, model: type[Any]) -> None:
-    """With whatever else a queryset can do: expressions, inherited fields."""
+    """With expressions and inherited fields."""
     first, _ = create_two(alias, model)
     with lock_of(first) as lease:
         rows = model.objects.using(alias).filter(amount__gt=0).fenced(lease)
@@ -63,7 +63,7 @@ def test_update_of_several_rows(alias: str, model: type[Any]) -> None:
 
 @on_each_database
 def test_update_of_two_tables(alias: str) -> None:
-    """The fence is looked at in the first statement, whichever table it is in."""
+    """The first statement compares the fence, whichever table has it."""
     parcel = Parcel.objects.using(alias).create()
     dunned = create(alias, DunnedInvoice)
     with lock_of(parcel) as lease:
@@ -97,7 +97,7 @@ def test_filter_on_other_tables(alias: str, distinct: bool) -> None:
 
 
 def writes_of(rows: Any, alias: str) -> dict[str, Callable[[], object]]:
-    """Return every way to write a queryset's rows."""
+    """Return a function for each way to write a queryset's rows."""
     objects = list(rows)
     for each in objects:
         each.amount = 13
@@ -120,7 +120,7 @@ each_write = pytest.mark.parametrize(
 def test_one_row_that_was_written_later_refuses_all(
     alias: str, model: type[Any], write: str
 ) -> None:
-    """The error names it and has the lease, which is known to be lost from then on."""
+    """The error names the row and has the lease, which counts as lost from then on."""
     first, second = create_two(alias, model)
     model.objects.using(alias).filter(pk=second.pk).update(fence=LATE)
     with lock_of(first) as lease:
@@ -139,7 +139,7 @@ def test_one_row_that_was_written_later_refuses_all(
 def test_one_row_of_another_semaphore_refuses_all(
     alias: str, model: type[Any], write: str, token: int
 ) -> None:
-    """Whatever its fence says: it is not of this lock."""
+    """Whatever its fence: the row belongs to another lock."""
     first = create(alias, model)
     other = create(alias, model, amount=1)
     model.objects.using(alias).filter(pk=other.pk).update(fence=token)
@@ -153,7 +153,7 @@ def test_one_row_of_another_semaphore_refuses_all(
 
 @on_each_database
 def test_row_of_no_semaphore_refuses_all(alias: str) -> None:
-    """As one that has no customer."""
+    """Such as a row without a customer."""
     first = create(alias)
     Invoice.objects.using(alias).create()
     with lock_of(first) as lease, pytest.raises(ValueError, match="belongs to None"):
@@ -164,7 +164,7 @@ def test_row_of_no_semaphore_refuses_all(alias: str) -> None:
 @on_each_database
 @each_write
 def test_all_rows_are_written(alias: str, write: str) -> None:
-    """In all those ways."""
+    """In each of these ways."""
     first, _ = create_two(alias)
     with lock_of(first) as lease:
         writes_of(Invoice.objects.using(alias).fenced(lease), alias)[write]()
@@ -177,7 +177,7 @@ def test_all_rows_are_written(alias: str, write: str) -> None:
 def test_refusal_leaves_the_transaction_around_it_usable(
     alias: str, write: str, known: bool
 ) -> None:
-    """It is rolled back that far."""
+    """The refused write is rolled back to a savepoint."""
     invoice = create(alias)
     if not known:
         Invoice.objects.using(alias).update(fence=LATE)
@@ -197,7 +197,7 @@ def test_refusal_leaves_the_transaction_around_it_usable(
 
 @on_each_database
 def test_delete_takes_along_what_depends_on_the_rows(alias: str) -> None:
-    """As ever."""
+    """As without a fence."""
     first, _ = create_two(alias)
     Payment.objects.using(alias).create(invoice=first)
     with lock_of(first) as lease:
@@ -208,7 +208,7 @@ def test_delete_takes_along_what_depends_on_the_rows(alias: str) -> None:
 @on_each_database
 @pytest.mark.parametrize("known", [False, True])
 def test_refused_bulk_update_rolls_its_transaction_back(alias: str, known: bool) -> None:
-    """As Django's does when it fails; whether or not the lease was known to be lost."""
+    """As Django's bulk_update() does, whether or not the loss was known."""
     invoice = create(alias)
     if not known:
         Invoice.objects.using(alias).update(fence=LATE)

@@ -81,12 +81,12 @@ def test_holder_paused_before_its_write_is_refused_by_the_row(
 
 
 def somebody_waits(alias: str) -> bool:
-    """Tell whether a session of the database waits for a row."""
+    """Return whether a session of the database waits for a row."""
     with connections[alias].cursor() as cursor:
         if connections[alias].vendor == "postgresql":
             cursor.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
             return bool(cursor.fetchone())
-        # As of now, which MariaDB's tables of transactions are not for who asks often.
+        # SHOW is up to date; MariaDB's tables of transactions are cached between frequent queries.
         cursor.execute("SHOW ENGINE INNODB STATUS")
         _, _, status = cursor.fetchone()
         return "LOCK WAIT" in status.partition("\nTRANSACTIONS\n")[2]
@@ -98,7 +98,7 @@ def somebody_waits(alias: str) -> bool:
 def test_write_that_waits_for_a_later_holders_commit_is_refused(
     alias: str, model: type[Any], write: Write
 ) -> None:
-    """The fence that counts is the one that is there when the wait is over."""
+    """The fence is compared when the wait is over."""
     row = create(alias, model)
     late = stored(row)
     late.amount = 14
@@ -126,7 +126,7 @@ def test_write_that_waits_for_a_later_holders_commit_is_refused(
 
 @on_each_database
 def test_process_stopped_before_its_write_is_refused_by_the_row(alias: str) -> None:
-    """Beyond its ttl, so that a successor gets the lock with nobody's help, and writes."""
+    """It is stopped beyond its ttl, so a successor gets the lock by itself, and writes."""
     invoice = create(alias)
     with Workers(1, "write_late", alias, "0.3") as workers:
         _, status = os.waitpid(workers.processes[0].pid, os.WUNTRACED)
@@ -143,7 +143,7 @@ def test_process_stopped_before_its_write_is_refused_by_the_row(alias: str) -> N
 
 @on_each_database
 def test_of_racing_writers_the_last_holder_has_the_last_word(alias: str) -> None:
-    """In whatever order they come: here, two threads with the tokens of ten holders."""
+    """In any order: here, two threads with the tokens of ten holders."""
     customer = Customer.objects.using(alias).create(name="Ada")
     invoice = Invoice.objects.using(alias).create(customer=customer)
     leases = [taken_over(invoice) for _ in range(10)]

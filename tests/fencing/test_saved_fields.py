@@ -1,4 +1,4 @@
-"""Whatever Django's save() can do, the row's fence is set by a lease and kept without one."""
+"""In every use of save(), the row's fence is set under a lease and kept without one."""
 
 import pickle
 from collections.abc import Callable
@@ -22,7 +22,7 @@ pytestmark = committed
 @on_each_database
 @pytest.mark.parametrize("model", [Invoice, DunnedInvoice])
 def test_save_without_a_lease_leaves_the_fence_alone(alias: str, model: type[Any]) -> None:
-    """What is in memory may be older than the row."""
+    """The fence in memory may be older than the row's."""
     row = create(alias, model)
     model.objects.using(alias).update(fence=LATE)
     row.amount = 13
@@ -34,7 +34,7 @@ def test_save_without_a_lease_leaves_the_fence_alone(alias: str, model: type[Any
 
 @on_each_database
 def test_loaded_fixture_leaves_the_fence_alone(alias: str) -> None:
-    """It is older than the row, too; it inserts rows that are missing."""
+    """A fixture may be older than the row, too. Missing rows are inserted."""
     invoice = create(alias)
     fixture = serializers.serialize("json", [invoice])
     with lock_of(invoice) as lease:
@@ -46,7 +46,7 @@ def test_loaded_fixture_leaves_the_fence_alone(alias: str) -> None:
 
 @on_each_database
 def test_migrations_save_leaves_the_fence_alone(alias: str) -> None:
-    """Though its model is not a FencedModel."""
+    """Even though its model is not a FencedModel."""
     invoice = create(alias)
     historical = ProjectState.from_apps(Invoice._meta.apps).apps.get_model("app", "Invoice")
     old = historical._default_manager.using(alias).get()
@@ -61,7 +61,7 @@ def test_migrations_save_leaves_the_fence_alone(alias: str) -> None:
 
 @on_each_database
 def test_deferred_fence_is_set_too(alias: str) -> None:
-    """The object need not have loaded it."""
+    """The object need not have loaded the fence."""
     pk = create(alias).pk
     rows = Invoice.objects.using(alias)
     invoice = rows.only("customer", "amount").get(pk=pk)
@@ -79,7 +79,7 @@ def test_deferred_fence_is_set_too(alias: str) -> None:
 
 @on_each_database
 def test_update_fields_gets_the_fence(alias: str, receivers: Callable[..., None]) -> None:
-    """Receivers get the fence in update_fields; an empty one writes nothing, as ever."""
+    """Receivers get the fence in update_fields; empty update_fields write nothing, as usual."""
     invoice = create(alias)
     seen = []
     receivers(post_save, lambda update_fields, **kwargs: seen.append(update_fields))
@@ -96,7 +96,7 @@ def test_update_fields_gets_the_fence(alias: str, receivers: Callable[..., None]
 def test_receivers_save_and_pickle_what_is_being_saved(
     alias: str, receivers: Callable[..., None]
 ) -> None:
-    """Their own save is without the lease, and the lease is not in the pickle."""
+    """Their own save has no lease, and the pickle doesn't contain one."""
     invoice, pickled = create(alias), []
 
     def receive(instance: Invoice, **kwargs: Any) -> None:
@@ -121,7 +121,7 @@ def test_receivers_save_and_pickle_what_is_being_saved(
 def test_row_that_is_gone_is_not_inserted_again(
     alias: str, model: type[Any], fields: str | None
 ) -> None:
-    """The lease was on a row that is gone."""
+    """The row was deleted by somebody else."""
     row = Parcel.objects.using(alias).create() if model is Parcel else create(alias, model)
     model.objects.using(alias).all().delete()
     with lock_of(row) as lease:
@@ -134,7 +134,7 @@ def test_row_that_is_gone_is_not_inserted_again(
 
 @on_each_database
 def test_insert_under_a_lease_begins_with_its_token(alias: str) -> None:
-    """There is no fence yet that could refuse it; of a row that is there, there is."""
+    """A new row has no fence that could refuse it; an existing row has one."""
     customer = Customer.objects.using(alias).create(name="Ada")
     with holding(alias, f"{customer.pk}collectPayment") as lease:
         invoice = Invoice(customer=customer)

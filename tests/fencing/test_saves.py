@@ -21,7 +21,7 @@ pytestmark = committed
 
 @on_each_database
 def test_save_sets_the_fence_in_the_one_statement_that_asks_for_it(alias: str) -> None:
-    """No other write can come in between."""
+    """No other write can interleave."""
     invoice = create(alias)
     with lock_of(invoice) as lease, CaptureQueriesContext(connections[alias]) as queries:
         invoice.amount = 13
@@ -35,7 +35,7 @@ def test_save_sets_the_fence_in_the_one_statement_that_asks_for_it(alias: str) -
 
 @on_each_database
 def test_one_lease_writes_as_often_as_it_likes(alias: str) -> None:
-    """And the next one after it."""
+    """The next lease can write after it."""
     invoice = create(alias)
     for amount in (1, 2):
         with lock_of(invoice) as lease:
@@ -51,7 +51,7 @@ def test_one_lease_writes_as_often_as_it_likes(alias: str) -> None:
 def test_outdated_save_changes_nothing(
     alias: str, model: type[Any], update_fields: list[str] | None
 ) -> None:
-    """The error names the object and has the lease, which is known to be lost from then on."""
+    """The error names the object and has the lease, which counts as lost from then on."""
     row = create(alias, model)
     model.objects.using(alias).update(fence=LATE)
     row.amount = 13
@@ -66,7 +66,7 @@ def test_outdated_save_changes_nothing(
 
 @on_each_database
 def test_taken_over_holder_is_refused_by_the_row(alias: str) -> None:
-    """Though its own check of the lease passes."""
+    """Even though its own check of the lease passes."""
     invoice = create(alias)
     stale = stored(invoice)
     lease = taken_over(invoice)
@@ -82,7 +82,7 @@ def test_taken_over_holder_is_refused_by_the_row(alias: str) -> None:
 
 @on_each_database
 def test_model_whose_fence_is_in_its_second_table_is_saved_as_a_whole_or_not(alias: str) -> None:
-    """What was written to the first one is taken back."""
+    """The write to the first table is rolled back."""
     parcel = Parcel.objects.using(alias).create()
     parcel.value = parcel.weight = 13
     with lock_of(parcel) as lease:
@@ -97,7 +97,7 @@ def test_model_whose_fence_is_in_its_second_table_is_saved_as_a_whole_or_not(ali
 
 @on_each_database
 def test_only_the_row_that_was_written_is_fenced(alias: str) -> None:
-    """Each object has its own."""
+    """Each object has its own fence."""
     first = create(alias)
     second = Invoice.objects.using(alias).create(customer_id=first.customer_id)
     Invoice.objects.using(alias).filter(pk=second.pk).update(fence=LATE)
@@ -135,7 +135,7 @@ def test_later_write_is_seen_beyond_a_snapshot(write: str, select_on_save: bool)
 @on_each_database
 @pytest.mark.parametrize("late", [False, True])
 def test_select_on_save_asks_for_the_fence_as_well(alias: str, late: bool) -> None:
-    """Whenever the row was written later."""
+    """Whether the later write comes before or after the SELECT."""
     invoice = create(alias)
     rows = Invoice.objects.using(alias)
     if not late:
@@ -176,7 +176,7 @@ def test_lost_lease_writes_nothing(alias: str) -> None:
 
 @on_each_database
 def test_lease_on_another_semaphore_is_refused(alias: str) -> None:
-    """Its token can't be compared with the row's."""
+    """Tokens of different locks can't be compared."""
     invoice = create(alias)
     with holding(alias, "another") as lease, CaptureQueriesContext(connections[alias]) as queries:
         for write in (invoice.save, invoice.delete):
@@ -190,7 +190,7 @@ def test_lease_on_another_semaphore_is_refused(alias: str) -> None:
 
 
 def test_lease_without_a_token_is_refused() -> None:
-    """Not every store gives one."""
+    """Not every store gives tokens."""
     invoice = create("default")
     with lock_of(invoice) as lease:
         with mock.patch.object(lease, "token", None):
@@ -203,7 +203,7 @@ def test_lease_without_a_token_is_refused() -> None:
 
 @pytest.mark.parametrize("lease", ["1collectPayment", True, 5])
 def test_what_is_no_lease_is_refused(lease: Any) -> None:
-    """Its name is not enough; nothing is written."""
+    """A semaphore's name is not enough; nothing is written."""
     invoice = create("default")
     rows = Invoice.objects.filter(pk=invoice.pk)
     for write in (

@@ -47,7 +47,7 @@ def table_of(model: type[models.Model], alias: str) -> Iterator[None]:
 
 
 def test_value_none_makes_no_semaphore() -> None:
-    """Neither a customer that isn't there nor a key that isn't known yet."""
+    """Neither a missing customer nor the key of an unsaved object."""
     with holding("default", "Nonecollect") as lease:
         for row in (Invoice(), Parcel()):
             with pytest.raises(TypeError, match="is None"):
@@ -55,7 +55,7 @@ def test_value_none_makes_no_semaphore() -> None:
 
 
 def test_number_that_is_written_otherwise_is_another_lock() -> None:
-    """The row's own number has one way to be written."""
+    """The row's own number has one spelling."""
     row = create("default")
     row.customer_id = f"0{row.customer_id}"
     with lock_of(row) as lease:
@@ -66,7 +66,7 @@ def test_number_that_is_written_otherwise_is_another_lock() -> None:
 
 @on_each_database
 def test_property_is_read_from_the_object(alias: str) -> None:
-    """No row can be asked for it; but for the rest of the template it is."""
+    """The row is compared by the template's other placeholders only."""
     row = create(alias)
     other = Customer.objects.using(alias).create(name="Bob")
     with (
@@ -86,7 +86,7 @@ def test_property_is_read_from_the_object(alias: str) -> None:
 
 @on_each_database
 def test_text_of_a_row_is_compared_byte_by_byte(alias: str) -> None:
-    """Locks are particular about case and blanks, where a column is not."""
+    """Case and blanks count in semaphores, even if a column ignores them."""
     with another_template("<customer.name>:<sent>", Greeting):
         for name, other in (("Ada", "ada"), ("Ada", "Ada "), ("a%", "a")):
             row = create(alias, Greeting, name=name)
@@ -100,7 +100,7 @@ def test_text_of_a_row_is_compared_byte_by_byte(alias: str) -> None:
 @isolate_apps("tests.app")
 @on_each_database
 def test_text_in_the_rows_own_table_is_compared_byte_by_byte(alias: str) -> None:
-    """In the one statement."""
+    """In the statement that writes."""
 
     class Named(FencedModel):
         name = models.CharField(max_length=9)
@@ -128,7 +128,7 @@ def test_text_in_the_rows_own_table_is_compared_byte_by_byte(alias: str) -> None
 @on_each_database
 @pytest.mark.parametrize("write", ["save", "save of a field", "delete"])
 def test_lock_that_is_made_of_another_table_is_asked_for_as_well(alias: str, write: str) -> None:
-    """The row is claimed first; only then is it known whose it is."""
+    """The row is claimed first; then its semaphore is read."""
     row = create(alias, Greeting)
     other = Customer.objects.using(alias).create(name="ada")
     row.sent = 13
@@ -158,7 +158,7 @@ def test_lock_that_is_made_of_another_table_is_asked_for_as_well(alias: str, wri
 
 @on_each_database
 def test_insert_under_a_lock_that_is_made_of_another_table(alias: str) -> None:
-    """There is nothing to be claimed."""
+    """There is no row to claim yet."""
     customer = Customer.objects.using(alias).create(name="Ada")
     with holding(alias, "Ada:greet") as lease:
         greeting = Greeting(customer=customer)
@@ -173,7 +173,7 @@ def test_insert_under_a_lock_that_is_made_of_another_table(alias: str) -> None:
 def test_lock_that_is_made_of_the_parents_table_is_asked_for_before_that_is_written(
     alias: str,
 ) -> None:
-    """Or else the row would belong to whatever the object does."""
+    """Otherwise the row's lock would be the changed object's."""
     with another_template("<value>:send", Parcel):
         parcel = Parcel.objects.using(alias).create(value=1, weight=2)
         with lock_of(parcel) as lease:
@@ -213,7 +213,7 @@ def test_typed_placeholder_of_a_number_is_its_fields(alias: str) -> None:
 
 @on_each_database
 def test_row_whose_value_the_placeholder_refuses_has_no_semaphore(alias: str) -> None:
-    """As one without a value: it is nobody's to write under a lease."""
+    """Like a row without a value, it can't be written under any lease."""
     with another_template("<slug:customer.name>:greet", Greeting):
         greeting, other = create(alias, Greeting, "ada"), create(alias, Greeting, "Ada L")
         with lock_of(greeting) as lease:
@@ -228,7 +228,7 @@ def test_row_whose_value_the_placeholder_refuses_has_no_semaphore(alias: str) ->
 @isolate_apps("tests.app")
 @on_each_database
 def test_typed_placeholder_of_a_uuid_is_its_fields(alias: str) -> None:
-    """In whatever way the database keeps it."""
+    """However the database stores it."""
 
     class Ticket(FencedModel):
         id = models.UUIDField(primary_key=True, default=uuid.uuid4)

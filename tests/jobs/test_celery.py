@@ -82,13 +82,13 @@ class Worker:
 
 @pytest.fixture(scope="module", params=["prefork", "threads"])
 def pool(request: pytest.FixtureRequest) -> str:
-    """Return what the worker runs its tasks in."""
+    """Return the pool that the worker runs its tasks in."""
     return cast("str", request.param)
 
 
 @pytest.fixture(scope="module")
 def all_databases(django_db_setup: None, pytestconfig: pytest.Config) -> None:
-    """Have the databases of all tests: a worker is told when it starts which there are."""
+    """Use the databases of all tests: a worker gets their names when it starts."""
     started = pytestconfig.stash[SURROUNDINGS].start(sorted(DATABASES))
     create_databases(pytestconfig, started)
 
@@ -105,7 +105,7 @@ def worker(
 
 @pytest.fixture
 def broker() -> Iterator[Redis]:
-    """Connect with where tasks and tests meet."""
+    """Connect to the broker, where tasks and tests meet."""
     with Redis.from_url(celery_app.URL) as client:
         yield client
 
@@ -118,14 +118,14 @@ def name() -> str:
 
 def working(broker: Redis, name: str) -> int:
     """Wait until the task works, and return its process id."""
-    told: Any = broker.blpop([f"{name} works"], 60)
-    return int(told[1])
+    message: Any = broker.blpop([f"{name} works"], 60)
+    return int(message[1])
 
 
 @pytest.mark.usefixtures("worker")
 @on_each_database
 def test_deliveries_of_a_task_run_one_at_a_time(alias: str, tmp_path: Path) -> None:
-    """They lose no increment."""
+    """Together they lose no increment."""
     file = tmp_path / "counter"
     file.write_text("0")
     results = [celery_app.counts[alias].delay(str(file)) for _ in range(20)]
@@ -135,7 +135,7 @@ def test_deliveries_of_a_task_run_one_at_a_time(alias: str, tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("worker")
 def test_second_delivery_is_skipped(broker: Redis, name: str) -> None:
-    """The first one works."""
+    """The first one is still working."""
     first = celery_app.work_or_skip.delay(name)
     working(broker, name)
     assert celery_app.work_or_skip.delay(name).get(60) is None
@@ -157,7 +157,7 @@ def test_contended_task_is_retried_by_celery(task: str, outcome: str, name: str)
 
 @pytest.mark.usefixtures("worker")
 def test_errors_reach_the_caller_as_what_they_are(name: str) -> None:
-    """From one process to the other, and by the result backend."""
+    """By the result backend, from one process to the other."""
     with holding("default", name):
         with pytest.raises(LockNotAcquired, match=f"Somebody else holds '{name}'"):
             celery_app.work.delay(name).get(60)
@@ -169,7 +169,7 @@ def test_errors_reach_the_caller_as_what_they_are(name: str) -> None:
 
 
 def test_lost_is_pickled_without_its_lease() -> None:
-    """A lease is its process's."""
+    """A lease belongs to its process."""
     with holding("default") as lease:
         error = LockLost("lost", lease)
         error.add_note("at night")
@@ -180,7 +180,7 @@ def test_lost_is_pickled_without_its_lease() -> None:
 
 
 def test_unavailable_is_pickled_with_what_it_knows() -> None:
-    """That a request may have been carried out."""
+    """The pickle keeps that a request may have been carried out."""
     copy = pickle.loads(pickle.dumps(LockBackendUnavailable("down", reply_lost=True)))
     assert (copy.args, copy.reply_lost) == (("down",), True)
 
@@ -192,7 +192,7 @@ def test_wrong_arguments_are_refused_at_once() -> None:
 
 
 def test_task_leaves_no_lock_behind(worker: Worker, name: str) -> None:
-    """It is released when the task has ended, and that is told in the worker's log."""
+    """It is released when the task has ended, with a warning in the worker's log."""
     assert celery_app.leave_behind.delay(name).get(60) is True
     with holding("default", name, timeout=60):
         until(
@@ -203,7 +203,7 @@ def test_task_leaves_no_lock_behind(worker: Worker, name: str) -> None:
 
 
 def test_task_inside_a_task_ends_for_itself(worker: Worker, name: str) -> None:
-    """What the outer one holds is left alone."""
+    """The outer task's leases stay held."""
     assert celery_app.call_another.delay(name).get(60) is True
     until(lambda: f"The lease on '{name}, inner' was not released" in worker.output())
     assert [*lock_backends["default"].held()] == []
@@ -212,7 +212,7 @@ def test_task_inside_a_task_ends_for_itself(worker: Worker, name: str) -> None:
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("pool", ["prefork"], scope="module")
 def test_lock_of_a_killed_process_is_free_after_its_ttl(broker: Redis, name: str) -> None:
-    """Until then it is the task's; from then on nobody moves its end."""
+    """Until then it is renewed; after the kill nobody renews it."""
     celery_app.work_and_be_killed.delay(name)
     pid = working(broker, name)
     assert acquire_lock(name) is None

@@ -31,12 +31,12 @@ class Nightly(BaseCommand):
 
     @distributed_lock("nightly")
     def handle(self, *args: Any, **options: Any) -> str:
-        """Say that it was done."""
+        """Print that it is done."""
         return "done"
 
 
 class Skipping(BaseCommand):
-    """One that leaves it to who is at it."""
+    """A command that is skipped when contended."""
 
     @distributed_lock("nightly", on_conflict=skip)
     def handle(self, *args: Any, **options: Any) -> None:
@@ -59,14 +59,14 @@ def test_locked_command_works_and_releases(scripted: ScriptedBackend) -> None:
 
 
 def test_contended_command_raises(scripted: ScriptedBackend) -> None:
-    """So cron hears of it."""
+    """So cron notices it."""
     acquire_lock("nightly")
     with pytest.raises(LockNotAcquired, match="nightly"):
         call_command(Nightly())
 
 
 def test_contended_command_may_be_skipped(scripted: ScriptedBackend) -> None:
-    """Then nobody hears of it."""
+    """Then it ends successfully and silently."""
     acquire_lock("nightly")
     assert call_command(Skipping()) is None
 
@@ -80,7 +80,7 @@ def test_contended_command_may_say_so_in_its_own_words(scripted: ScriptedBackend
 
 
 def test_store_that_is_down_is_no_conflict(scripted: ScriptedBackend) -> None:
-    """A command that skips doesn't skip that."""
+    """A command that skips contention doesn't skip an outage."""
     scripted.answer("acquire", LockBackendUnavailable("no route"))
     with pytest.raises(LockBackendUnavailable):
         call_command(Skipping())
@@ -89,7 +89,7 @@ def test_store_that_is_down_is_no_conflict(scripted: ScriptedBackend) -> None:
 def test_command_whose_lease_is_lost_raises(
     scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another may have done it, too."""
+    """Another process may have done the job, too."""
     monkeypatch.setattr(scripted, "release", lambda lease, keep: False)
     with pytest.raises(LockLost):
         collect()
@@ -98,7 +98,7 @@ def test_command_whose_lease_is_lost_raises(
 def start(*arguments: str) -> subprocess.Popen[str]:
     """Run the command as `manage.py` does, in a process of its own.
 
-    But for the system checks, which would ask the databases of servers that don't run, maybe.
+    Without the system checks, which would ask databases whose servers may not run.
     """
     return subprocess.Popen(
         [sys.executable, "-m", "django", "collect_payment", "--skip-checks", *arguments],
@@ -112,7 +112,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 @committed
 def test_process_is_refused_what_another_is_doing() -> None:
-    """With a message and an exit status, not a traceback; what is another customer's is done."""
+    """With a message and an exit status, not a traceback; another customer's job is done."""
     with start("1234", "--wait") as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "collecting\n"

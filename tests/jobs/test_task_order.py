@@ -1,4 +1,4 @@
-"""A lock above the decorator that makes a task is refused: the task's methods would be gone."""
+"""A lock above the decorator that makes a task is refused: it would hide the task's methods."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def collect(customer_id: int) -> None:
 
 
 def refusal_of(task: Any) -> str:
-    """Return why the lock refuses to be put above this."""
+    """Return the error of a lock above this."""
     with pytest.raises(TypeError) as caught:
         lock(task)
     return str(caught.value)
@@ -35,12 +35,12 @@ def app() -> Celery:
 
 
 def test_lock_above_a_celery_task_is_refused(app: Celery) -> None:
-    """Else there would be no `.delay` any more."""
+    """Otherwise `.delay` would be missing."""
     task = app.task(collect)
     message = refusal_of(task)
     assert "below @shared_task or @app.task" in message
     assert "directly above the function" in message
-    # The task is still to be made: an application may not be ready to do so at import.
+    # The task isn't made yet: an application may not be ready for that at import.
     assert not task.__evaluated__()
     assert not app.finalized
 
@@ -54,17 +54,17 @@ def test_lock_above_a_celery_task_that_is_made_is_refused(app: Celery) -> None:
 
 
 def test_lock_above_a_shared_task_is_refused() -> None:
-    """What it is needn't be found out: shared_task gives a proxy that asks each application."""
+    """Its proxy isn't evaluated: shared_task's proxy asks each application."""
     assert "below @shared_task" in refusal_of(Proxy(pytest.fail))
 
 
 def test_lock_below_the_decorator_of_a_celery_task_is_accepted(app: Celery) -> None:
-    """That is where it goes."""
+    """That is the right order."""
     assert callable(app.task(lock(collect)).delay)
 
 
 def test_lock_above_a_task_of_django_is_refused() -> None:
-    """It can't be called at all, so it is told apart from what no lock fits."""
+    """Such a task can't be called, so the error is not the one for uncallable objects."""
     tasks = pytest.importorskip("django.tasks")
     assert "below @task, directly above the function" in refusal_of(tasks.task(collect))
 
@@ -81,7 +81,7 @@ def test_lock_above_a_task_of_django_is_refused() -> None:
 def test_lock_above_a_task_of_another_queue_is_refused(
     module: str, name: str, decorator: str
 ) -> None:
-    """By the type of what its decorator returns, a class of one's own included."""
+    """By the type that its decorator returns, including a site's own class."""
     kind = type(name, (), {"__module__": module, "__call__": collect})
     own = type("Own", (kind,), {})
     assert f"below {decorator}, directly" in refusal_of(kind())
@@ -113,7 +113,7 @@ def test_lock_above_a_function_that_can_be_enqueued_is_refused(method: str) -> N
 
 @pytest.mark.usefixtures("scripted")
 def test_callables_that_are_no_tasks_are_accepted() -> None:
-    """An attribute that is called like a task's method, and a module like a queue's."""
+    """Even if an attribute is named like a task's method, or the module like a queue's."""
 
     class Collector:
         __module__ = "huey_like"

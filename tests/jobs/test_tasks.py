@@ -1,4 +1,4 @@
-"""Locks in Django's tasks, which there are since Django 6.0."""
+"""Locks in Django's tasks, new in Django 6.0."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BACKEND = "django.tasks.backends.immediate.ImmediateBackend"
 @tasks.task
 @distributed_lock("<customer_id>collectPayment", on_conflict=skip)
 def collect(customer_id: int, amount: int = 0) -> str:
-    """Collect, or leave it to who is at it."""
+    """Collect, or skip when contended."""
     return f"{amount} from {customer_id}"
 
 
@@ -46,7 +46,7 @@ def collect_or_fail(customer_id: int) -> str:
 @tasks.task(takes_context=True)
 @distributed_lock("<customer_id>collectPayment", on_conflict=lambda context, customer_id: "busy")
 def collect_in_context(context: tasks.TaskContext[Any, Any], customer_id: int) -> int:
-    """Say which attempt it is."""
+    """Return the number of the attempt."""
     return context.attempt
 
 
@@ -77,7 +77,7 @@ def test_locked_task_works_and_releases(scripted: ScriptedBackend) -> None:
 
 
 def test_contended_task_is_skipped() -> None:
-    """That is a success: somebody is at it."""
+    """That is a success: another task does the job."""
     acquire_lock("1234collectPayment")
     result = collect.enqueue(1234)
     assert result.status == tasks.TaskResultStatus.SUCCESSFUL
@@ -85,7 +85,7 @@ def test_contended_task_is_skipped() -> None:
 
 
 def test_contended_task_fails_without_on_conflict() -> None:
-    """By the lock's own error, which a worker may try again after."""
+    """With the lock's own error, after which a worker may retry."""
     lease = acquire_lock("1234collectPayment")
     assert lease is not None
     assert outcome(collect_or_fail.enqueue(1234)) is LockNotAcquired
@@ -102,7 +102,7 @@ def test_store_that_is_down_is_no_conflict(scripted: ScriptedBackend) -> None:
 def test_task_whose_lease_is_lost_fails(
     scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it returns doesn't count."""
+    """Its return value is dropped."""
     monkeypatch.setattr(scripted, "release", lambda lease, keep: False)
     assert outcome(collect.enqueue(1234)) is LockLost
 
@@ -124,7 +124,7 @@ def test_documented_task_is_locked() -> None:
 
 
 def test_locked_task_is_found_by_its_name() -> None:
-    """As a worker does: its path is that of the function."""
+    """As by a worker: its path is that of the function."""
     assert collect.module_path == f"{__name__}.collect"
     assert collect.name == "collect"
 

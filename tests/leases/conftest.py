@@ -20,26 +20,26 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def no_backgrounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no store have its background thread yet, as in a process that has just begun."""
+    """Start without background threads, as in a new process."""
     monkeypatch.setattr("django_distlock.concurrency.background.backgrounds", {})
 
 
 @pytest.fixture
 def default_background(no_backgrounds: None) -> Background:
-    """Return the background of the default store, whose thread does not run yet."""
+    """Return the default store's background, whose thread does not run yet."""
     return background("default")
 
 
 @pytest.fixture
 def clear_memory() -> Iterator[None]:
-    """Leave no lock in memory to other tests."""
+    """Leave no locks in memory for other tests."""
     yield
     lock_backends["memory"].clear()  # type: ignore[attr-defined]
 
 
 @pytest.fixture
 def stopped_clock(moved_clock: MovedClock) -> None:
-    """Let nothing depend on how long a test takes."""
+    """Stop the clock, so that nothing depends on how long a test takes."""
     moved_clock.stop()
 
 
@@ -51,6 +51,6 @@ def unrenewed(scripted: ScriptedBackend) -> Lease:
 
 @pytest.fixture
 def no_middleware() -> Iterator[None]:
-    """Need none of the apps that the middleware does."""
+    """Run without middleware, which needs other apps."""
     with override_settings(MIDDLEWARE=[]):
         yield

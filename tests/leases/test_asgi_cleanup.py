@@ -36,7 +36,7 @@ pytestmark = [
 
 
 async def get(url: str) -> list[Any]:
-    """Have a request answered as a server would, and return what it is sent."""
+    """Answer a request as a server would, and return the messages that are sent."""
     sent = []
     asked = asyncio.Event()
 
@@ -56,7 +56,7 @@ async def get(url: str) -> list[Any]:
 
 @on_each_database
 def test_asgi_request_of_a_sync_view_leaves_no_lock_behind(alias: str) -> None:
-    """It is run in a thread of its own, but the request is one task's."""
+    """The view runs in its own thread, but the request is one task."""
     let_view(lambda: acquire(alias))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -76,7 +76,7 @@ def test_asgi_request_leaves_no_lock_behind_that_it_acquired_several_crossings_a
 
 
 def test_tasks_that_outlast_their_request_keep_what_they_have() -> None:
-    """And threads. What ended before it did is released with it; nothing is kept for it then."""
+    """Threads, too. Leases of tasks that ended before are released, and leave no entries."""
 
     async def main() -> None:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
@@ -103,7 +103,7 @@ def test_tasks_that_outlast_their_request_keep_what_they_have() -> None:
 )
 @on_each_database
 def test_request_of_the_async_client_leaves_no_lock_behind(alias: str) -> None:
-    """As any other."""
+    """As after any other request."""
     let_view(lambda: acquire(alias))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -113,5 +113,5 @@ def test_request_of_the_async_client_leaves_no_lock_behind(alias: str) -> None:
 
 
 async def ask(client: AsyncClient, url: str) -> None:
-    """Have a request answered."""
+    """Answer a request."""
     await client.get(url)

@@ -1,4 +1,4 @@
-"""The background thread of a store: when it is there, what it survives, what is left to it."""
+"""The background thread of a store: when it runs, what it survives, and its other work."""
 
 import sys
 import threading
@@ -19,13 +19,13 @@ from tests.support.scripted_store import ScriptedBackend
 pytestmark = committed
 
 
-# When the thread is there
+# When the thread runs
 
 
 def test_thread_starts_when_a_lease_needs_it(
     scripted: ScriptedBackend, default_background: Background
 ) -> None:
-    """Not for a lease without end, nor for one that is not to be renewed."""
+    """Not for an unlimited lease, nor for one with renew=False."""
     for arguments in ({"ttl": None}, {"renew": False}):
         acquire("default", **arguments).release()
         assert default_background.thread is None
@@ -41,7 +41,7 @@ def test_thread_starts_when_a_lease_needs_it(
 def test_short_lease_wakes_a_thread_that_would_look_later(
     scripted: ScriptedBackend, default_background: Background
 ) -> None:
-    """And a long one doesn't."""
+    """A long lease doesn't."""
     first = acquire("default", "1234collectPayment", ttl=60)
     until(lambda: default_background.scans_at == first.due)
     first.release()
@@ -56,7 +56,7 @@ def test_short_lease_wakes_a_thread_that_would_look_later(
 def test_background_thread_goes_when_nothing_is_expected(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And no failure of some work ends it before."""
+    """A failure of some work doesn't end it before."""
     monkeypatch.setattr("django_distlock.concurrency.background.IDLE", 0.01)
     own = Background("default")
     occasion, done = object(), threading.Event()
@@ -69,7 +69,7 @@ def test_background_thread_goes_when_nothing_is_expected(
     assert done.wait(60)
     assert "Work of the background thread failed." in caplog.text
     with mock.patch.object(own.renewals, "next_due", wraps=own.renewals.next_due) as looks:
-        until(lambda: looks.call_count > 5)  # after each of which it could have ended
+        until(lambda: looks.call_count > 5)  # after each, it could have ended
     assert thread.is_alive()
     own.unpin(occasion)
     thread.join(60)
@@ -82,7 +82,7 @@ def test_background_thread_goes_when_nothing_is_expected(
 def test_background_of_a_store_that_is_no_more_configured_goes_silently(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As after a test with settings of its own: there is nothing to close."""
+    """As after a test with its own settings: there is nothing to close."""
     monkeypatch.setattr("django_distlock.concurrency.background.IDLE", 0.01)
     own = Background("gone")
     occasion = object()
@@ -98,7 +98,7 @@ def test_background_of_a_store_that_is_no_more_configured_goes_silently(
 def test_background_does_without_a_thread_where_there_can_be_none(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """And tries again the next time."""
+    """It tries to start one the next time."""
     own = Background("default")
     with mock.patch.object(threading.Thread, "start", side_effect=NO_MORE_THREADS):
         own.pin("first occasion")
@@ -113,7 +113,7 @@ def test_background_does_without_a_thread_where_there_can_be_none(
 
 
 def test_background_may_be_needed_while_it_starts() -> None:
-    """When the garbage collector closes a generator with a locked block in between."""
+    """As when the garbage collector closes a generator with a locked block at that moment."""
     own = Background("default")
     start = threading.Thread.start
 
@@ -137,7 +137,7 @@ def test_thread_ends_when_nothing_is_left_to_renew(
     moved_clock: MovedClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """After the time at which it would have renewed what has been released since."""
+    """After the time at which the released lease would have been renewed."""
     monkeypatch.setattr("django_distlock.concurrency.background.IDLE", 0.01)
     lease = acquire("default", ttl=60)
     thread = default_background.thread
@@ -153,7 +153,7 @@ def test_thread_ends_when_nothing_is_left_to_renew(
 def test_uwsgi_without_threads_is_warned_of(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its workers never run a thread of Python's unless they are told to."""
+    """Its workers run no Python threads without --enable-threads."""
     uwsgi = mock.Mock(opt={"http": b":8000"})
     monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
     own = Background("default")
@@ -174,7 +174,7 @@ def test_uwsgi_without_threads_is_warned_of(
 def test_thread_survives_what_a_receiver_does_to_it(
     scripted: ScriptedBackend, default_background: Background, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Even sys.exit()."""
+    """It survives even sys.exit()."""
     lease = acquire("default")
     done = threading.Event()
     default_background.submit(lambda: exit(1))
@@ -208,12 +208,12 @@ def test_thread_that_was_killed_is_replaced(
     second.release()
 
 
-# What is left to it
+# Releases in the background
 
 
 @on_each_server
 def test_release_left_to_the_background_concerns_no_later_transaction(alias: str) -> None:
-    """The lock of one that was rolled back may well be lost."""
+    """The lock of a rolled back transaction may be lost."""
     with mock.patch.object(Background, "submit") as submit:
         with suppress(DatabaseError), transaction.atomic(using=alias):
             lease = acquire(alias)
@@ -229,7 +229,7 @@ def test_release_left_to_the_background_concerns_no_later_transaction(alias: str
 
 @on_each_server
 def test_release_left_to_the_background_is_done_once(alias: str) -> None:
-    """Even if the thread that wanted the lock again was faster."""
+    """Even if the thread that acquires the lock again was faster."""
     with mock.patch.object(Background, "submit") as submit:
         with suppress(DatabaseError), transaction.atomic(using=alias):
             acquire(alias).release()

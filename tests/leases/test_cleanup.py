@@ -1,4 +1,4 @@
-"""Cleanup release: of what a request has not released when it ends."""
+"""Cleanup release: of leases that a request has not released when it ends."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ pytestmark = [
 
 @on_each_database
 def test_request_leaves_no_lock_behind(alias: str, client: Client) -> None:
-    """It is told which one, that it may be released in the view."""
+    """A warning names the lock, so that it can be released in the view."""
     let_view(lambda: acquire(alias))
     for _ in range(2):
         with pytest.warns(ResourceWarning, match=LEFT) as caught:
@@ -54,7 +54,7 @@ def test_request_leaves_no_lock_behind(alias: str, client: Client) -> None:
 
 @on_each_database
 def test_what_was_held_before_the_request_is_left_alone(alias: str, client: Client) -> None:
-    """It isn't the request's."""
+    """It isn't the request's lease."""
     lease = acquire(alias)
     let_view(lambda: acquire(alias, "the request's").release())
     client.get("/leaving/")
@@ -67,7 +67,7 @@ def test_what_was_held_before_the_request_is_left_alone(alias: str, client: Clie
 
 
 def test_request_that_releases_is_not_warned_of(scripted: ScriptedBackend, client: Client) -> None:
-    """By its name, its lease, or at the end of a block."""
+    """Whether by name, by lease, or at the end of a block."""
 
     def tidy() -> None:
         acquire("default").release()
@@ -84,7 +84,7 @@ def test_request_that_releases_is_not_warned_of(scripted: ScriptedBackend, clien
 def test_request_that_fails_leaves_no_lock_behind(
     scripted: ScriptedBackend, client: Client
 ) -> None:
-    """As any other."""
+    """As after any other request."""
 
     def fail() -> None:
         acquire("default")
@@ -98,7 +98,7 @@ def test_request_that_fails_leaves_no_lock_behind(
 
 @on_each_database
 def test_what_was_reentered_is_released_as_often(alias: str, client: Client) -> None:
-    """It is left behind once."""
+    """It is released as often as it was entered, with one warning."""
     let_view(lambda: [acquire(alias, reentrant=True) for _ in range(3)])
     with pytest.warns(ResourceWarning, match=LEFT) as caught:
         client.get("/leaving/")
@@ -108,7 +108,7 @@ def test_what_was_reentered_is_released_as_often(alias: str, client: Client) -> 
 
 @on_each_database
 def test_streamed_response_holds_until_it_is_closed(alias: str, client: Client) -> None:
-    """That is the end of the request."""
+    """Closing the response ends the request."""
     let_view(lambda: acquire(alias))
     response: Any = client.get("/streaming/")
     assert next(response.streaming_content) == b"one"
@@ -125,7 +125,7 @@ def test_several_are_released_though_one_can_not_be(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """That is logged, and it is renewed no more."""
+    """The failure is logged, and that lease is no longer renewed."""
     leases: list[Lease] = []
     store = type(lock_backends[alias])
     release = store.release
@@ -148,7 +148,7 @@ def test_several_are_released_though_one_can_not_be(
 
 
 def test_warning_that_is_an_error_keeps_no_lock(scripted: ScriptedBackend) -> None:
-    """All are released first."""
+    """All leases are released before the error is raised."""
     cleanup.start_task()
     acquire("default")
     with pytest.raises(ResourceWarning, match=LEFT):
@@ -158,7 +158,7 @@ def test_warning_that_is_an_error_keeps_no_lock(scripted: ScriptedBackend) -> No
 
 @on_each_database
 def test_request_inside_a_request_ends_for_itself(alias: str, client: Client) -> None:
-    """What the outer one acquired before and after it is the outer one's."""
+    """The outer request keeps the leases that it acquired before and after it."""
     outer: list[list[str]] = []
 
     def nest() -> None:
@@ -178,7 +178,7 @@ def test_request_inside_a_request_ends_for_itself(alias: str, client: Client) ->
 
 
 def test_end_without_a_beginning_releases_nothing(scripted: ScriptedBackend) -> None:
-    """As of a request that began in another thread."""
+    """As after a request that began in another thread."""
     lease = acquire("default")
     request_finished.send(sender=object)
     assert lease.held
@@ -199,7 +199,7 @@ def test_beginning_without_an_end_is_of_no_consequence(
 
 @on_each_database
 def test_request_in_another_thread_ends_for_itself(alias: str) -> None:
-    """What this one holds is none of its concern."""
+    """This thread's leases are not released."""
     lease = acquire(alias)
     let_view(lambda: acquire(alias, "the request's"))
     with warnings.catch_warnings(record=True) as caught:

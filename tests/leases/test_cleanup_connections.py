@@ -1,4 +1,4 @@
-"""What the cleanup of a request or task does to connections to the database."""
+"""Database connections after the cleanup of a request or task."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def opened() -> list[str]:
 
 @on_each_database
 def test_request_is_left_without_the_connections_that_its_cleanup_opened(alias: str) -> None:
-    """Django has closed the request's by then."""
+    """Django has closed the request's connections by then."""
 
     def serve() -> list[str]:
         request_started.send(sender=None, environ={})
@@ -37,7 +37,7 @@ def test_request_is_left_without_the_connections_that_its_cleanup_opened(alias: 
 
 @on_each_database
 def test_task_keeps_the_connections_that_it_had(alias: str) -> None:
-    """What it runs in, a request say, may go on with them."""
+    """The caller, such as a request, may still use them."""
 
     def work() -> list[str]:
         connections[alias].ensure_connection()

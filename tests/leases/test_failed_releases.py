@@ -1,4 +1,4 @@
-"""What becomes of a lease whose release failed: it is nobody's, and ends."""
+"""A lease whose release failed has no owner any more, and ends with its ttl."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ DOWN = LockBackendUnavailable("down")
 
 
 def down(alias: str) -> AbstractContextManager[Any]:
-    """Let no release reach the store."""
+    """Make every release fail."""
     return mock.patch.object(type(lock_backends[alias]), "release", side_effect=DOWN)
 
 
@@ -62,12 +62,12 @@ def leave_block(alias: str) -> None:
 
 
 def call(alias: str) -> None:
-    """Return from a decorated function, likewise."""
+    """Return from a decorated function; the failure is only logged, too."""
     distributed_lock("1234collectPayment", backend=alias)(lambda: None)()
 
 
 def release_by_name(alias: str) -> None:
-    """Release, as the first example of the documentation does, and see it fail."""
+    """Release as in the documentation's first example, and check that it fails."""
     acquire(alias)
     with suppress(LockBackendUnavailable):
         release_lock("1234collectPayment", backend=alias)
@@ -89,7 +89,7 @@ def leave_async_block(alias: str) -> None:
 def test_thread_gets_again_what_it_could_not_release(
     alias: str, end: Callable[[str], None]
 ) -> None:
-    """As soon as the store is back, without waiting for the lease's end or for itself."""
+    """As soon as the store is back, without waiting for the lease to expire."""
     with down(alias):
         end(alias)
         assert acquire_lock("1234collectPayment", backend=alias) is None
@@ -102,9 +102,9 @@ def test_thread_gets_again_what_it_could_not_release(
 @pytest.mark.once
 @pytest.mark.parametrize("alias", WAYS_TO_WAIT)
 def test_thread_outlives_what_it_can_not_release(alias: str) -> None:
-    """Releases fail for good: the lease ends with its ttl, and is waited for as anybody's."""
+    """If releases keep failing, the lease ends with its ttl, and is waited for like any other."""
     with down(alias):
-        # A machine that is slower than the ttl loses it, and can't release what it was granted.
+        # On a machine slower than the ttl, the lease is lost, and the grant can't be released.
         with (
             suppress(LockLost, LockBackendUnavailable),
             distributed_lock("1234collectPayment", backend=alias, ttl=1),
@@ -117,14 +117,14 @@ def test_thread_outlives_what_it_can_not_release(alias: str) -> None:
 
 @pytest.mark.usefixtures("no_backgrounds")
 def test_task_leaves_nothing_behind_that_is_renewed() -> None:
-    """What it could not release ends by itself."""
+    """The unreleased lease ends by itself."""
     with mock.patch.object(type(lock_backends["memory"]), "arelease", side_effect=DOWN):
         leave_async_block("memory")
     assert len(background("memory").renewals) == 0
 
 
 def test_failed_release_can_be_tried_again_by_name(scripted: ScriptedBackend) -> None:
-    """And once it has been done there is nothing more to release."""
+    """Once it has succeeded there is nothing more to release."""
     acquire("default")
     scripted.answer("release", DOWN, DOWN)
     for _ in range(2):
@@ -138,7 +138,7 @@ def test_failed_release_can_be_tried_again_by_name(scripted: ScriptedBackend) ->
 def test_unreleased_lease_that_has_ended_is_not_released_again(
     scripted: ScriptedBackend, moved_clock: MovedClock
 ) -> None:
-    """That would tell of a loss of what is nobody's."""
+    """Releasing it would report the loss of a lease without an owner."""
     scripted.answer("release", DOWN)
     lease = acquire("default")
     with pytest.raises(LockBackendUnavailable):
@@ -153,7 +153,7 @@ def test_unreleased_lease_that_has_ended_is_not_released_again(
 def test_unreleased_leases_do_not_pile_up(
     scripted: ScriptedBackend, moved_clock: MovedClock
 ) -> None:
-    """Those that have ended are forgotten when another one is left behind."""
+    """Expired ones are forgotten when another release fails."""
     for number in range(3):
         scripted.answer("release", DOWN)
         lease = acquire("default", f"report {number}")
@@ -167,7 +167,7 @@ def test_unreleased_leases_do_not_pile_up(
 
 
 def test_unreleased_lease_guards_no_commit(scripted: ScriptedBackend) -> None:
-    """It is not at work any more, though its block has not been left yet."""
+    """Its work is over, even if its block has not been left yet."""
     with distributed_lock("1234collectPayment") as lease:
         scripted.answer("release", DOWN)
         with pytest.raises(LockBackendUnavailable):
@@ -176,7 +176,7 @@ def test_unreleased_lease_guards_no_commit(scripted: ScriptedBackend) -> None:
 
 
 def test_lease_of_a_thread_that_has_ended_is_no_longer_renewed() -> None:
-    """There is nobody to acquire it again."""
+    """No code can acquire it again."""
     lease = elsewhere(lambda: acquire("memory"))
     gc.collect()
     mark_unreleased(lease)
@@ -185,7 +185,7 @@ def test_lease_of_a_thread_that_has_ended_is_no_longer_renewed() -> None:
 
 
 def test_interrupted_release_of_what_was_reentered_counts(scripted: ScriptedBackend) -> None:
-    """The lease is the outer block's still, whose release is the last."""
+    """The outer block still holds the lease, and releases it."""
     lease = acquire("default")
     assert acquire("default", reentrant=True) is lease
     with mock.patch("django_distlock.leases.release.ask", side_effect=KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Faults while leases are held: of holders, of servers, and of what is between them."""
+"""Faults while leases are held: of holders, of servers, and of the network."""
 
 import ctypes
 import gc
@@ -32,8 +32,8 @@ pytestmark = [committed, pytest.mark.once]
 
 @on_each_database
 def test_killed_holder_kept_its_lock_by_renewal_and_frees_it_after_the_ttl(alias: str) -> None:
-    """As long as it lived; from then on nobody moves the lock's end."""
-    # Longer than a busy machine lets the renewal wait, which is due when a third of it has passed.
+    """As long as it ran; after the kill nobody renews it."""
+    # Long enough for a busy machine: the renewal is due after a third of it.
     ttl = 3
     with Workers(1, "hold", alias, str(ttl)) as workers:
         [holder] = workers.processes
@@ -59,7 +59,7 @@ def end_of_lock(alias: str) -> datetime:
 
 @on_each_database
 def test_paused_holder_knows_that_its_lock_is_lost(alias: str) -> None:
-    """It can renew nothing and release nothing, and its successor is left alone."""
+    """It can neither renew nor release, and its successor keeps the lock."""
     with Workers(1, "pause", alias) as workers:
         [holder] = workers.processes
         assert workers.read(holder) == "acquired\n"
@@ -67,14 +67,14 @@ def test_paused_holder_knows_that_its_lock_is_lost(alias: str) -> None:
         successor = acquire_lock("paused", backend=alias, timeout=60)
         assert successor is not None
         holder.send_signal(signal.SIGCONT)
-        workers.tell()
+        workers.proceed()
         [outcome] = workers.results()
     assert outcome == {
         "held": False,
         "check": "lost",
         "renew": "lost",
         "release": False,
-        "told": "its ttl of 1 seconds has passed",
+        "lost": "its ttl of 1 seconds has passed",
     }
     assert successor.held
     assert successor.release() is True
@@ -82,7 +82,7 @@ def test_paused_holder_knows_that_its_lock_is_lost(alias: str) -> None:
 
 @pytest.mark.usefixtures("clear_memory")
 def test_holder_whose_thread_is_starved_knows_that_its_lock_is_lost(lost: dict[Lease, str]) -> None:
-    """By something that keeps the interpreter to itself, as some C extensions do."""
+    """By code that never releases the GIL, like some C extensions."""
     lease = acquire("memory", ttl=0.5)
     assert ctypes.PyDLL(None).usleep(600_000) == 0  # for longer than the ttl
     assert not lease.held
@@ -93,7 +93,7 @@ def test_holder_whose_thread_is_starved_knows_that_its_lock_is_lost(lost: dict[L
 
 
 def test_busy_threads_do_not_starve_renewal(lost: dict[Lease, str]) -> None:
-    """Python shares its interpreter among them."""
+    """Python switches between threads."""
     over = threading.Event()
 
     def compute() -> None:
@@ -118,7 +118,7 @@ def test_busy_threads_do_not_starve_renewal(lost: dict[Lease, str]) -> None:
 
 @contextmanager
 def killed(server: Server, alias: str) -> Iterator[None]:
-    """Have the database's server killed, and start it again after the block."""
+    """Kill the database's server, and start it again after the block."""
     server.kill()
     try:
         yield
@@ -132,7 +132,7 @@ def killed(server: Server, alias: str) -> Iterator[None]:
 def test_leases_outlast_a_restart_of_their_database(
     alias: str, servers: dict[str, Server], lost: dict[Lease, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Unknown for a while, but held."""
+    """They are unknown for a while, but held."""
     leases = [acquire(alias, str(number), ttl=600) for number in range(5)]
     with killed(servers[alias], alias):
         due_now(leases)
@@ -144,7 +144,7 @@ def test_leases_outlast_a_restart_of_their_database(
 
 
 def until_renewed(leases: list[Lease]) -> None:
-    """Have the background try until it has renewed them all."""
+    """Make the background try until it has renewed them all."""
     is_renewed = renewed_since(leases)
 
     def try_now() -> bool:
@@ -163,7 +163,7 @@ def test_leases_end_while_their_database_is_down(
     lost: dict[Lease, str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Unknown, then lost, and lost they stay: each is told once."""
+    """Unknown, then lost for good; lock_lost is sent once for each."""
     leases = [acquire(alias, str(number), ttl=60) for number in range(5)]
     ends = [lease.expires_at for lease in leases]
     with killed(servers[alias], alias):
@@ -210,7 +210,7 @@ def kill_other_sessions(alias: str) -> None:
             "WHERE id <> connection_id() AND db = database()"
         )
         for (session,) in cursor.fetchall():
-            with suppress(Exception):  # gone meanwhile
+            with suppress(Exception):  # gone by now
                 cursor.execute("KILL %s", [session])
 
 
@@ -221,7 +221,7 @@ def kill_other_sessions(alias: str) -> None:
 def test_many_acquisitions_leave_no_lease_thread_or_connection(
     alias: str, moved_clock: MovedClock
 ) -> None:
-    """After many acquisitions, by two connections: no lease, no thread, no connection."""
+    """After many acquisitions over two connections."""
     acquisitions = 200 if alias == "default" else 1_000  # SQLite has one writer, and no sessions
     close_own_connections()
     sessions_before, leases_before = sessions(alias), leases_in_memory()
@@ -244,7 +244,7 @@ def test_many_acquisitions_leave_no_lease_thread_or_connection(
     assert len(background(alias).renewals) == 0
     thread = background(alias).thread
     assert thread is not None
-    moved_clock.advance(60)  # it looked when a lease that it had been woken for was due
+    moved_clock.advance(60)  # it looks when a lease that it was woken for is due
     with mock.patch("django_distlock.concurrency.background.IDLE", 0.01):
         background(alias).submit(lambda: None)  # wakes it
         thread.join(60)
@@ -255,6 +255,6 @@ def test_many_acquisitions_leave_no_lease_thread_or_connection(
 
 
 def leases_in_memory() -> set[int]:
-    """Return the ids of those that somebody refers to, as some tests do."""
+    """Return the ids of the leases that exist, since some tests keep references."""
     gc.collect()
     return {id(each) for each in gc.get_objects() if isinstance(each, Lease)}

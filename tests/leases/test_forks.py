@@ -20,12 +20,12 @@ from tests.support.scripted_store import ScriptedBackend
 @committed
 @on_each_database
 def test_forked_child_leaves_its_parents_leases_alone(alias: str, lost: dict[Lease, str]) -> None:
-    """It can't use them, and has no thread that does; its own it renews."""
+    """It can't use them, and doesn't renew them; it renews its own leases."""
     lease = acquire(alias)
     reader, writer = os.pipe()
     if not (pid := os.fork()):
         try:
-            told: list[Any] = [lease.held, background(alias).thread, lease.release()]
+            outcomes: list[Any] = [lease.held, background(alias).thread, lease.release()]
             with pytest.raises(LockLost, match=f"is process {os.getppid()}'s"):
                 lease.check()
             connections.close_all()
@@ -33,8 +33,8 @@ def test_forked_child_leaves_its_parents_leases_alone(alias: str, lost: dict[Lea
             is_renewed = renewed_since([own])
             due_now([own])
             until(is_renewed)
-            told += [own.release(), acquire_lock("1234collectPayment", backend=alias)]
-            os.write(writer, repr(told).encode())
+            outcomes += [own.release(), acquire_lock("1234collectPayment", backend=alias)]
+            os.write(writer, repr(outcomes).encode())
         finally:
             os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
@@ -50,7 +50,7 @@ def test_forked_child_leaves_its_parents_leases_alone(alias: str, lost: dict[Lea
 @committed
 @on_each_server
 def test_forked_childs_copy_is_not_warned_of(alias: str) -> None:
-    """It is the parent's lease."""
+    """The lease belongs to the parent."""
     lease = acquire(alias)
     if not (pid := os.fork()):
         status = 1
@@ -73,7 +73,7 @@ def test_forked_childs_copy_is_not_warned_of(alias: str) -> None:
 def test_fork_that_calls_no_hooks_is_noticed(
     scripted: ScriptedBackend, default_background: Background
 ) -> None:
-    """As uWSGI's is, by default."""
+    """Like uWSGI's, by default."""
     default_background.pin("the parent's")
     thread = default_background.thread
     with mock.patch("os.getpid", return_value=-1):

@@ -1,4 +1,4 @@
-"""A store that hangs, and the leases that expire meanwhile."""
+"""A store that hangs, and leases that expire during that time."""
 
 import threading
 from typing import Any
@@ -20,7 +20,7 @@ pytestmark = committed
 
 
 def test_store_that_hangs_costs_no_lease_in_another(settings: Any) -> None:
-    """Each store has a thread of its own."""
+    """Each store has its own thread."""
     path = "tests.app.backends."
     settings.DISTLOCK = {
         "hangs": {"BACKEND": f"{path}HangingBackend"},
@@ -48,7 +48,7 @@ def test_loss_is_reported_in_time_while_a_renewal_hangs(
     lost: dict[Lease, str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """For ever, in a store that knows no time; those acquired meanwhile are told of, too."""
+    """A store without a time limit hangs for ever; later leases are reported, too."""
     hangs, goes_on = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -73,7 +73,7 @@ def test_loss_is_reported_in_time_while_a_renewal_hangs(
 def test_loss_is_reported_after_a_renewal_where_no_thread_can_start(
     scripted: ScriptedBackend, moved_clock: MovedClock, lost: dict[Lease, str]
 ) -> None:
-    """The thread itself tells then."""
+    """Then the renewing thread itself sends the signal."""
     start, refused = threading.Thread.start, threading.Event()
 
     def refuse(thread: threading.Thread) -> None:

@@ -1,4 +1,4 @@
-"""Connections of a store that nobody uses are closed by its background thread."""
+"""A store's background thread closes idle connections."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.support.concurrency import NO_MORE_THREADS, run, until
 from tests.support.databases import committed, on_each_server, sessions
 from tests.support.holders import acquire
 
-# What is closed when nobody uses it
+# Idle connections
 
 pytestmark = committed
 
@@ -26,7 +26,7 @@ pytestmark = committed
 @on_each_server
 @pytest.mark.parametrize("use", ["refusal", "no renewal", "no ttl"])
 def test_idle_sessions_are_closed_whatever_they_were_used_for(alias: str, use: str) -> None:
-    """Nothing needs to be renewed for that."""
+    """Even if no lease needs a renewal."""
     close_own_connections()
     before = sessions(alias)
     lease = acquire(alias, ttl=None) if use == "no ttl" else acquire(alias, renew=False)
@@ -37,7 +37,7 @@ def test_idle_sessions_are_closed_whatever_they_were_used_for(alias: str, use: s
 
 
 def until_when_idle(alias: str, condition: Callable[[], bool]) -> None:
-    """Wait for what happens when a store has not been used for a while, which is short."""
+    """Wait for the check, with a short idle time."""
     with mock.patch("django_distlock.concurrency.background.IDLE", 0.01):
         background(alias).submit(lambda: None)  # wakes it
         until(condition)
@@ -53,7 +53,7 @@ def until_when_idle(alias: str, condition: Callable[[], bool]) -> None:
     ],
 )
 def test_idle_connections_are_closed_without_a_renewal(alias: str) -> None:
-    """Of every other store that keeps any open."""
+    """Connections of every other store that keeps them open."""
     lock_backends[alias].close()
     others = connections_to(alias)  # of caches, say
     lease = acquire(alias, renew=False)
@@ -76,7 +76,7 @@ def connections_to(alias: str) -> int:
 def test_call_needs_no_thread_to_close_what_is_idle(
     alias: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where there is none, it stays open until the end of the process, and nothing is logged."""
+    """Without a thread, it stays open until the process ends, and nothing is logged."""
     with mock.patch.object(threading.Thread, "start", side_effect=NO_MORE_THREADS):
         assert acquire(alias, renew=False).release()
     with mock.patch("django_distlock.concurrency.background.lacks_threads", return_value=True):

@@ -1,4 +1,4 @@
-"""The lease: what it knows, what it shows, and what it refuses."""
+"""The lease: its state, its repr, and what it refuses."""
 
 import copy
 import math
@@ -34,7 +34,7 @@ def lease(scripted: ScriptedBackend) -> Lease:
 
 
 def test_lease_is_true_and_held(lease: Lease) -> None:
-    """With about its ttl left."""
+    """About its whole ttl remains."""
     assert bool(lease) is True
     assert lease.held
     assert lease.remaining == pytest.approx(60)
@@ -72,7 +72,7 @@ def test_remaining_counts_from_before_the_request(
 
 
 def test_released_lease_is_not_held(lease: Lease) -> None:
-    """And a second release has nothing to do."""
+    """A second release does nothing."""
     assert lease.release() is True
     assert not lease.held
     assert lease.release() is False
@@ -83,7 +83,7 @@ def test_released_lease_is_not_held(lease: Lease) -> None:
 
 
 def test_renewal_moves_the_end(lease: Lease, moved_clock: MovedClock) -> None:
-    """To its ttl from now."""
+    """It ends one ttl from now."""
     moved_clock.advance(50)
     assert lease.remaining == pytest.approx(10)
     lease.renew()
@@ -91,21 +91,21 @@ def test_renewal_moves_the_end(lease: Lease, moved_clock: MovedClock) -> None:
 
 
 def test_lease_is_not_held_while_it_is_released(lease: Lease, scripted: ScriptedBackend) -> None:
-    """Nor is it lost: that is known when the store has answered."""
-    told = []
+    """It isn't lost, either: only the store's answer decides that."""
+    seen = []
 
     def look() -> None:
         with pytest.raises(LockLost, match="is being released, or lost"):
             lease.check()
-        told.append((lease.held, lease.lost))
+        seen.append((lease.held, lease.lost))
 
     scripted.answer("release", look)
     assert lease.release()
-    assert told == [(False, False)]
+    assert seen == [(False, False)]
 
 
 def test_lease_granted_to_another_owner_is_lost(lease: Lease, scripted: ScriptedBackend) -> None:
-    """At a renewal, and at a release."""
+    """The loss is found at a renewal or a release."""
     scripted.owner = "somebody else"
     with pytest.raises(LockLost, match="was lost"):
         lease.renew()
@@ -134,7 +134,7 @@ def test_no_text_of_a_lease_has_the_owner(lease: Lease) -> None:
 
 @pytest.mark.parametrize("action", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_lease_can_not_be_pickled_or_copied(lease: Lease, action: object) -> None:
-    """It is one process's."""
+    """It belongs to one process."""
     assert callable(action)
     with pytest.raises(TypeError, match="send its token"):
         action(lease)
@@ -156,6 +156,6 @@ def test_holder_says_who_it_is() -> None:
 
 
 def test_leaving_a_block_that_was_not_entered_raises() -> None:
-    """When nobody is in the block, that is said."""
+    """The error says so."""
     with pytest.raises(RuntimeError, match="more often than it was entered"):
         distributed_lock("report").__exit__(None, None, None)

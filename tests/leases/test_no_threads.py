@@ -1,4 +1,4 @@
-"""No thread can be started: in a process that ends, or at the limit of what a system allows."""
+"""No thread can be started: in a process that ends, or at the system's limit."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ QUEUES = STORES[-2:]
 
 @pytest.fixture
 def threadless(no_backgrounds: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have no thread yet, neither in the background nor one that listens to a server."""
+    """Begin without threads: neither background threads nor listeners."""
     monkeypatch.setattr("django_distlock.backends.listening.listeners", {})
 
 
 @pytest.fixture
 def unused_store(request: pytest.FixtureRequest, threadless: None) -> Iterator[str]:
-    """Return the alias of a store that has neither connections nor threads yet."""
+    """Return the alias of a store without connections and threads."""
     alias: str = request.param
     if alias == "redis":
         with locks_of(request.getfixturevalue("redis_server")):
@@ -68,7 +68,7 @@ def unused_store(request: pytest.FixtureRequest, threadless: None) -> Iterator[s
 
 
 def on_each_of(stores: list[Any]) -> pytest.MarkDecorator:
-    """Run the test on each of these stores, while it is unused."""
+    """Run the test on each of these stores, before it is used."""
     return pytest.mark.parametrize("unused_store", stores, indirect=True)
 
 
@@ -80,9 +80,9 @@ async def acquire_and_release(alias: str) -> bool:
 
 @contextmanager
 def no_threads() -> Iterator[None]:
-    """Let none be started in the block: no executor has any, and what it is given waits for one.
+    """Prevent threads from starting in the block: executors have none, and their work waits.
 
-    After the block there are threads: all that was given to an executor is done.
+    After the block threads can start: all the executors' work is done.
     """
     error, submit = RuntimeError("can't start new thread"), ThreadPoolExecutor.submit
     with ThreadPoolExecutor(1) as without_thread:
@@ -99,14 +99,14 @@ def no_threads() -> Iterator[None]:
 
 
 def is_contended(alias: str) -> bool:
-    """Ask the store itself."""
+    """Try at the store itself."""
     return lock_backends[alias].acquire("1234collectPayment", new_owner(), 1, "") is None
 
 
 @committed
 @on_each_of(STORES)
 def test_basic_calls_need_no_thread(unused_store: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It is only renewed by nobody."""
+    """Only renewal is missing."""
     with no_threads():
         lease = acquire(unused_store)
         assert is_contended(unused_store)
@@ -121,13 +121,13 @@ def test_basic_calls_need_no_thread(unused_store: str, caplog: pytest.LogCapture
 @on_each_of(QUEUES)
 @pytest.mark.parametrize("is_async", [False, True])
 def test_waiter_without_a_thread_polls(unused_store: str, is_async: bool) -> None:
-    """Nobody tells him of his turn."""
+    """Nothing can wake it."""
     store = lock_backends[unused_store]
     held = store.acquire("1234collectPayment", new_owner(), 60, "")
     assert held is not None
     token = held.token
     assert token is not None
-    assert is_contended(unused_store)  # by a connection for async code: it needs a thread for one
+    assert is_contended(unused_store)  # connects for async code, which needs a thread
     name, asked = "aacquire" if is_async else "acquire", 0
     ask = getattr(type(store), name)
 
@@ -153,7 +153,7 @@ def test_waiter_without_a_thread_polls(unused_store: str, is_async: bool) -> Non
 @pytest.mark.needs("lock_server")
 @pytest.mark.usefixtures("threadless")
 def test_lease_that_is_to_end_with_a_connection_needs_a_thread(spare_lock_server: Server) -> None:
-    """It listens there."""
+    """A thread has to listen on that connection."""
     with locks_of_server(spare_lock_server, release_on_disconnect=True):
         with no_threads(), pytest.raises(LockBackendUnavailable, match="can't start new thread"):
             acquire_lock("1234collectPayment", backend="lock_server")
@@ -163,7 +163,7 @@ def test_lease_that_is_to_end_with_a_connection_needs_a_thread(spare_lock_server
 @committed
 @on_each_of(STORES[1:])
 def test_async_call_that_needs_a_thread_is_unavailable(unused_store: str) -> None:
-    """And isn't made when there can be threads again: nobody would have that lock."""
+    """It isn't made later, when threads can start: that lock would have no holder."""
     with no_threads():
         with pytest.raises(LockBackendUnavailable, match="can't start new thread"):
             asyncio.run(aacquire_lock("1234collectPayment", backend=unused_store))
@@ -171,7 +171,7 @@ def test_async_call_that_needs_a_thread_is_unavailable(unused_store: str) -> Non
 
 
 def test_memory_needs_no_thread_for_async_code() -> None:
-    """Nobody is waited for."""
+    """Its calls never block."""
     with no_threads():
         assert asyncio.run(acquire_and_release("memory"))
 
@@ -179,7 +179,7 @@ def test_memory_needs_no_thread_for_async_code() -> None:
 def test_node_of_a_cluster_is_not_looked_for_without_a_thread(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The call that failed says why it did."""
+    """The failed call has its own error."""
     client = mock.Mock()
     cluster = redis_servers.Cluster(client, 1)
     with no_threads():
@@ -189,7 +189,7 @@ def test_node_of_a_cluster_is_not_looked_for_without_a_thread(
 
 
 def test_async_code_that_a_cluster_sends_elsewhere_needs_a_thread() -> None:
-    """It would have to wait in its event loop."""
+    """Without one it would block its event loop."""
     cluster = redis_servers.Cluster(mock.Mock(), 1)
 
     async def ask(node: Any) -> None:
@@ -206,7 +206,7 @@ def test_async_code_that_a_cluster_sends_elsewhere_needs_a_thread() -> None:
 
 
 def test_error_in_a_thread_is_no_lack_of_threads(scripted: Any) -> None:
-    """What the store raises is raised."""
+    """The store's error is raised."""
     scripted.answer("acquire", RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
         run(aacquire_lock("1234collectPayment"))
@@ -215,7 +215,7 @@ def test_error_in_a_thread_is_no_lack_of_threads(scripted: Any) -> None:
 def test_error_after_the_call_in_a_thread_is_no_lack_of_threads(
     scripted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The call has been made by then: what it came to is undone."""
+    """The call was made, so its grant is undone."""
     broken = mock.Mock()
     broken.close_all.side_effect = RuntimeError("a bug")
     monkeypatch.setattr("django_distlock.concurrency.executors.connections", broken)

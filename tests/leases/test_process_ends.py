@@ -1,4 +1,4 @@
-"""A process that ends releases what it leaves behind, and says so: the lock would outlast it."""
+"""A process that ends releases its leases, and logs that: they would outlast it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ TRACEBACK = "Traceback (most recent call last)"
 def begin(
     alias: str, program: str, *, store_timeout: float = 30, **environment: str
 ) -> subprocess.Popen[str]:
-    """Start a process that does this."""
+    """Start a process that runs this program."""
     return subprocess.Popen(
         tied([sys.executable, "-c", BEGINNING + program, alias, str(store_timeout)]),
         env=worker_environment() | environment,
@@ -58,21 +58,21 @@ def begin(
 
 
 def ended(alias: str, program: str) -> tuple[int, str]:
-    """Return the status with which it ended, and what it said."""
+    """Return its exit status and its output."""
     process = begin(alias, program)
     _, said = process.communicate(timeout=120)
     return process.returncode, said
 
 
 def is_free(alias: str, semaphore: str = "1234collectPayment") -> bool:
-    """Tell whether the lock can be had."""
+    """Return whether the lock is free."""
     lease = acquire_lock(semaphore, backend=alias)
     return lease is not None and lease.release()
 
 
 @pytest.mark.parametrize("alias", STORES)
 def test_what_was_acquired_by_name_is_released_when_the_process_ends(alias: str) -> None:
-    """In every store; and told in the log, which is shown where nothing else was arranged."""
+    """In every store. The log line is shown unless logging is configured otherwise."""
     status, said = ended(alias, "acquire_lock('1234collectPayment', **name)")
     assert is_free(alias)
     assert (status, said.splitlines()) == (
@@ -106,20 +106,20 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize(("program", "status", "told"), ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize(("program", "status", "logged"), ENDS.values(), ids=ENDS)
 def test_lock_is_released_in_whatever_way_the_process_ends(
-    program: str, status: int, told: str
+    program: str, status: int, logged: str
 ) -> None:
-    """If it runs what was registered with atexit."""
+    """If it runs atexit's functions."""
     got, said = ended("default", program)
     assert is_free("default")
     assert got == status
     assert SAID in said
-    assert told in said
+    assert logged in said
 
 
 def test_warning_can_be_shown_too() -> None:
-    """As that of a request, it is a ResourceWarning."""
+    """It is a ResourceWarning, like a request's."""
     program = (
         "import warnings; warnings.simplefilter('error')\n"
         "for each in ('1234collectPayment', 'report'): acquire_lock(each, **name)"
@@ -131,7 +131,7 @@ def test_warning_can_be_shown_too() -> None:
 
 
 def test_process_that_releases_says_nothing() -> None:
-    """Nor one whose block was left by sys.exit()."""
+    """Nor does one whose block was left by sys.exit()."""
     program = (
         "acquire_lock('1234collectPayment', **name); release_lock('1234collectPayment', "
         "backend=ALIAS)\nwith distributed_lock('report', **name): sys.exit()"
@@ -140,7 +140,7 @@ def test_process_that_releases_says_nothing() -> None:
 
 
 def test_child_that_was_forked_leaves_its_parents_lock_alone() -> None:
-    """And releases its own."""
+    """It releases its own."""
     program = (
         "acquire_lock('report', **name)\n"
         "if not os.fork():\n"
@@ -161,7 +161,7 @@ def test_child_that_was_forked_leaves_its_parents_lock_alone() -> None:
 
 
 def test_lock_of_a_thread_that_still_runs_is_left_alone() -> None:
-    """A daemon thread may be at work until the very end: the lock ends with its ttl."""
+    """A daemon thread may work until the very end: the lock ends with its ttl."""
     program = (
         "held = threading.Event()\n"
         "def work():\n"
@@ -182,7 +182,7 @@ def test_lock_of_a_thread_that_still_runs_is_left_alone() -> None:
 def test_store_that_is_down_does_not_keep_a_process_from_ending(
     redis_server: Server, store_timeout: int
 ) -> None:
-    """It is asked once, however many locks were left behind in it; and each is told."""
+    """It is asked once, however many leases it has; each lease is logged."""
     program = (
         "for number in range(50): acquire_lock(f'{number}', **(name | {'ttl': 5}))\n"
         "print('acquired', flush=True)\n"
@@ -197,6 +197,6 @@ def test_store_that_is_down_does_not_keep_a_process_from_ending(
         _, said = process.communicate("go on\n", timeout=120)
         assert time.monotonic() - began < LONGEST + 3
     assert process.returncode == 0
-    told = [line for line in said.splitlines() if "was not released by a process" in line]
-    assert len(told) == 50
-    assert all("could not be released: Redis at" in line for line in told)
+    logged = [line for line in said.splitlines() if "was not released by a process" in line]
+    assert len(logged) == 50
+    assert all("could not be released: Redis at" in line for line in logged)

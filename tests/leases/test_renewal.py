@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("stopped_clock")
 def test_lease_is_renewed_after_a_third_of_its_ttl(
     scripted: ScriptedBackend, unrenewed: Lease, moved_clock: MovedClock
 ) -> None:
-    """Not before, and then it lasts its ttl from there."""
+    """Not before; then it lasts a whole ttl again."""
     renewals = renewals_of(unrenewed)
     moved_clock.advance(19.9)
     renewals.renew_due()
@@ -40,7 +40,7 @@ def test_lease_is_renewed_after_a_third_of_its_ttl(
 def test_leases_of_different_times_come_to_be_renewed_together(
     scripted: ScriptedBackend, moved_clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within two periods all are renewed by one question a period."""
+    """Within two periods, one request per period renews all."""
     began = moved_clock.read()
     monkeypatch.setattr(scripted, "acquire", lambda *args: Grant(1, EPOCH, EPOCH))
     leases = []
@@ -65,7 +65,7 @@ def test_leases_of_different_times_come_to_be_renewed_together(
 def test_lease_that_can_last_no_longer_is_looked_at_when_it_ends(
     scripted: ScriptedBackend, moved_clock: MovedClock
 ) -> None:
-    """Whatever failed before."""
+    """Even if its renewals failed before."""
     lease = acquire("default", "1234collectPayment", ttl=60, max_hold=70, renew=False)
     renewals = renewals_of(lease)
     moved_clock.advance(30)
@@ -76,7 +76,7 @@ def test_lease_that_can_last_no_longer_is_looked_at_when_it_ends(
 
 
 def test_lease_that_nobody_refers_to_is_not_renewed(scripted: ScriptedBackend) -> None:
-    """It is dropped at the next look, and a warning has told of it."""
+    """It is dropped at the next look, after a warning."""
     renewals = Renewals("default")
 
     def acquire_and_end() -> None:
@@ -97,7 +97,7 @@ def test_failed_renewal_is_tried_again_until_the_ttl_has_passed(
     moved_clock: MovedClock,
     lost: dict[Lease, str],
 ) -> None:
-    """Unknown is not lost; and once it is lost, it stays so, whatever the store says later."""
+    """Unknown is not lost; once lost, it stays lost, whatever the store answers later."""
     renewals = renewals_of(unrenewed)
     scripted.answer("renew", *[LockBackendUnavailable("down")] * 1_000)
     while unrenewed.remaining > 1:
@@ -125,7 +125,7 @@ def test_renewal_after_an_outage_holds_on(
     moved_clock: MovedClock,
     lost: dict[Lease, str],
 ) -> None:
-    """Unknown, then held."""
+    """The lease is unknown, then held."""
     renewals = renewals_of(unrenewed)
     scripted.answer("renew", ValueError("not even an error of ours"))
     moved_clock.advance(21)
@@ -166,7 +166,7 @@ def test_store_that_misbehaves_is_not_asked_all_the_time(
 def answer_too_late(
     scripted: ScriptedBackend, moved_clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Let the store renew when the lease's ttl has passed."""
+    """Make the store renew after the lease's ttl has passed."""
     renew = scripted.renew
 
     def slowly(claims: Any) -> Any:
@@ -183,7 +183,7 @@ def test_answer_that_comes_too_late_does_not_revive(
     lost: dict[Lease, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Who asked meanwhile was told that it had expired."""
+    """In the meantime the lease was reported as expired."""
     renewals = renewals_of(unrenewed)
     answer_too_late(scripted, moved_clock, monkeypatch)
     moved_clock.advance(30)
@@ -200,7 +200,7 @@ def test_explicit_renewal_whose_answer_comes_too_late_is_a_loss(
     lost: dict[Lease, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Likewise."""
+    """lease.renew() raises, and the lease is lost."""
     answer_too_late(scripted, moved_clock, monkeypatch)
     with pytest.raises(LockLost):
         unrenewed.renew()

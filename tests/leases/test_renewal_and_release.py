@@ -14,14 +14,14 @@ from tests.support.holders import acquire
 from tests.support.moved_clock import MovedClock
 from tests.support.scripted_store import ScriptedBackend
 
-# What is released meanwhile
+# Releases during a renewal
 
 pytestmark = pytest.mark.usefixtures("stopped_clock")
 
 
 @pytest.fixture
 def renewed(scripted: ScriptedBackend, default_background: Background) -> Lease:
-    """Return a lease that the background renews, but not by itself while a test lasts."""
+    """Return a lease that the background renews when the test says so."""
     lease = acquire("default", "1234collectPayment", ttl=600)
     until(lambda: default_background.scans_at == lease.due)
     return lease
@@ -38,7 +38,7 @@ def test_lease_that_is_released_while_it_is_renewed_is_no_trouble(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The store has it no more since it was given back; or the release had the row locked."""
+    """The store no longer has it, or the release had locked the row."""
     renew = scripted.renew
 
     def after_the_release(claims: Any) -> Any:
@@ -58,7 +58,7 @@ def test_lease_that_is_released_while_it_is_renewed_is_no_trouble(
 def test_lease_whose_loss_is_being_reported_is_not_released(
     scripted: ScriptedBackend, renewed: Lease, lost: dict[Lease, str]
 ) -> None:
-    """The thread that claims its end first decides."""
+    """The thread that first claims the end of the lease decides."""
     assert renewed.claim_end()
     assert not renewed.held
     assert "is being released, or lost" in repr(renewed)
@@ -71,7 +71,7 @@ def test_lease_whose_loss_is_being_reported_is_not_released(
 def test_failed_release_ends_the_renewal(
     scripted: ScriptedBackend, default_background: Background, renewed: Lease
 ) -> None:
-    """It can be tried again as long as the lease lasts, which nobody may do."""
+    """It can be tried again until the lease expires, but may never be."""
     assert renewed in default_background.renewals
     scripted.answer("release", LockBackendUnavailable("down"))
     with pytest.raises(LockBackendUnavailable):
@@ -84,7 +84,7 @@ def test_failed_release_ends_the_renewal(
 def test_lease_ends_by_either_release_or_loss(
     scripted: ScriptedBackend, unrenewed: Lease, lost: dict[Lease, str]
 ) -> None:
-    """Who releases and who renews in two threads don't both tell what became of it."""
+    """Of a releasing and a renewing thread only one reports the end of the lease."""
     release = scripted.release
 
     def renew_meanwhile(claim: Any, keep: float) -> Released:
@@ -105,7 +105,7 @@ def test_lease_ends_by_either_release_or_loss(
 def test_renewal_that_finds_nothing_while_it_is_released_is_no_loss(
     scripted: ScriptedBackend, unrenewed: Lease, lost: dict[Lease, str]
 ) -> None:
-    """But the lease is not held any more."""
+    """The lease is no longer held, though."""
     renew = scripted.renew
 
     def after_the_release(claims: Any) -> Any:

@@ -70,7 +70,7 @@ def test_ten_thousand_leases_cost_few_round_trips(alias: str, moved_clock: Moved
 
 
 def granted(alias: str, number: int) -> Lease:
-    """Return a lease of an hour as this thread would have it, of which no store knows."""
+    """Return a lease of an hour that is in no store."""
     request = Request(
         backend=alias,
         semaphore=f"{number}collectPayment",
@@ -112,7 +112,7 @@ def counted() -> Iterator[list[str]]:
 @pytest.mark.once
 @pytest.mark.needs("postgresql")
 def test_renewal_of_many_is_planned_for_the_table_as_it_is() -> None:
-    """PostgreSQL keeps a prepared plan as the table grows: it would compare each with each."""
+    """PostgreSQL keeps a prepared plan as the table grows: it would join by nested loops."""
     close_own_connections()
     leases = hold(2, "postgresql")
     assert len(lock_backends["postgresql"].renew(leases)) == 2
@@ -122,7 +122,7 @@ def test_renewal_of_many_is_planned_for_the_table_as_it_is() -> None:
 
 
 def renewal_is_prepared() -> bool:
-    """Tell whether PostgreSQL keeps a plan for it in the first of our own sessions."""
+    """Return whether PostgreSQL keeps a plan for it in the first of the locks' own sessions."""
     session = pool_of("postgresql").all[0].statements(clocks.monotonic() + 60)
     prepared = session.fetch("SELECT statement FROM pg_prepared_statements", {})
     return any("jsonb_to_recordset" in sql for (sql,) in prepared)

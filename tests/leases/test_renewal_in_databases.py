@@ -1,4 +1,4 @@
-"""Renewal of leases whose rows are in a database: what it costs, and what may be in its way."""
+"""Renewal of leases in a database: locked rows, transactions and errors."""
 
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -50,7 +50,7 @@ def test_locked_row_stalls_no_other_renewal(
     lost: dict[Lease, str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is skipped, and tried again soon; nobody takes it for lost."""
+    """It is skipped, and tried again soon; it does not count as lost."""
     leases = hold(100, alias)
     renewals = renewals_of(*leases)
     ends = [lease.expires_at for lease in leases]
@@ -75,7 +75,7 @@ def test_locked_row_stalls_no_other_renewal(
 @pytest.mark.once
 @on_each_server
 def test_end_that_somebody_else_wrote_is_no_renewal(alias: str, moved_clock: MovedClock) -> None:
-    """A row that is skipped may have an end that this lease never heard of."""
+    """A skipped row may have an end that this lease does not know."""
     lease = acquire(alias, ttl=60, renew=False)
     lock_backends[alias].renew([lease])  # whose answer was lost, say
     moved_clock.stop()
@@ -96,7 +96,7 @@ def test_lease_that_was_taken_away_is_lost_at_the_next_renewal(
     lost: dict[Lease, str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Told once, with the reason; the others are renewed."""
+    """lock_lost is sent once, with the reason; the others are renewed."""
     taken, *others = leases = hold(3, alias)
     renewals = renewals_of(*leases)
     take_away(taken)
@@ -133,7 +133,7 @@ def test_renewal_that_is_rolled_back_is_none(moved_clock: MovedClock) -> None:
 
 @committed
 def test_renewal_spares_a_transaction_that_has_read(moved_clock: MovedClock) -> None:
-    """On SQLite it couldn't write any more; when it is urgent the lease comes first."""
+    """On SQLite it could no longer write; when it is urgent the lease comes first."""
     lease = acquire("default", ttl=60, renew=False)
     moved_clock.stop()
     with transaction.atomic():
@@ -145,12 +145,12 @@ def test_renewal_spares_a_transaction_that_has_read(moved_clock: MovedClock) -> 
 
 
 class InATestCase(TestCase):
-    """The test's own transaction is no other thread's to see."""
+    """Other threads can't see the test's own transaction."""
 
     databases = {"default"}
 
     def test_nothing_is_renewed_in_the_background(self) -> None:
-        """And the lease can be renewed by hand."""
+        """The lease can be renewed by hand."""
         lease = acquire("default")
         assert lease not in background("default").renewals
         lease.renew()
@@ -165,7 +165,7 @@ def can_renew(alias: str) -> bool:
 
 @committed
 def test_lease_of_a_transaction_that_sqlite_will_commit_is_renewed() -> None:
-    """What other databases would not see until then, it waits for."""
+    """The renewal waits for the commit, which other databases could not see before."""
     with transaction.atomic():
         assert can_renew("default")
 
@@ -173,7 +173,7 @@ def test_lease_of_a_transaction_that_sqlite_will_commit_is_renewed() -> None:
 @committed
 @pytest.mark.needs("postgresql")
 def test_lease_of_a_transaction_that_others_do_not_see_is_not_renewed() -> None:
-    """It would be taken for lost."""
+    """It would count as lost."""
     with transaction.atomic(using="postgresql"):
         assert not can_renew("orm_postgresql")
     assert can_renew("orm_postgresql")

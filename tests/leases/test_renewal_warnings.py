@@ -1,4 +1,4 @@
-"""What is logged of leases that could not be renewed."""
+"""Log lines about leases that could not be renewed."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.support.moved_clock import MovedClock
 from tests.support.renewals import renewals_of
 from tests.support.scripted_store import ScriptedBackend
 
-# What is told
+# What is logged
 
 pytestmark = pytest.mark.usefixtures("stopped_clock")
 
@@ -27,7 +27,7 @@ def logged_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.fixture
 def unanswered(scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Let leases not be renewed for the reasons, by semaphore, that the test gives."""
+    """Keep leases from being renewed, for the reasons by semaphore that the test sets."""
     reasons: dict[str, str] = {}
     monkeypatch.setattr(scripted, "acquire", lambda *args: Grant(1, EPOCH, EPOCH))
 
@@ -46,7 +46,7 @@ def unanswered(scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> di
 def test_each_reason_is_logged_with_its_leases(
     unanswered: dict[str, str], moved_clock: MovedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing is made up for a lease beside another one."""
+    """A lease's line never has another lease's reason."""
     leases = [acquire("default", name, ttl=60, renew=False) for name in ("a", "b", "c", "d")]
     renewals = renewals_of(*leases)
     unanswered |= {"a": "its row is locked", "b": "too long", "c": "its row is locked"}
@@ -63,7 +63,7 @@ def test_each_reason_is_logged_with_its_leases(
 def test_lease_that_is_repeatedly_not_renewed_is_logged_once_a_minute(
     unanswered: dict[str, str], moved_clock: MovedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of each reason, even if these take turns; another lease is told of at once."""
+    """Once for each reason, even if reasons alternate; another lease is logged at once."""
     lease = acquire("default", "a", ttl=600, renew=False)
     renewals = renewals_of(lease)
     moved_clock.advance(201)
@@ -91,7 +91,7 @@ def test_lease_that_is_repeatedly_not_renewed_is_logged_once_a_minute(
 def test_reasons_that_are_never_the_same_do_not_fill_the_log(
     unanswered: dict[str, str], moved_clock: MovedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As those that name a process or a time."""
+    """Such as reasons with a process or a time."""
     lease = acquire("default", "a", ttl=600, renew=False)
     renewals = renewals_of(lease)
     moved_clock.advance(201)
@@ -108,7 +108,7 @@ def test_store_that_is_down_is_logged_once(
     moved_clock: MovedClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """However often it is tried again meanwhile."""
+    """However often it is tried again."""
     renewals = renewals_of(unrenewed)
     scripted.answer("renew", *[LockBackendUnavailable("down")] * 1_000)
     for _ in range(13):

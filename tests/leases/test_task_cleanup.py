@@ -24,7 +24,7 @@ pytestmark = committed
 
 @on_each_database
 def test_task_leaves_no_lock_behind(alias: str) -> None:
-    """Nor does it take its caller's."""
+    """It keeps its caller's leases."""
     lease = acquire(alias, "caller's")
     let_view(lambda: acquire(alias))
     with override_settings(TASKS={"default": {"BACKEND": IMMEDIATE}}):
@@ -40,11 +40,11 @@ tasks: Any = import_module("django.tasks") if find_spec("django.tasks") else Non
 
 
 def enqueue_task() -> list[Any]:
-    """Run it, and return its result; where Django has no tasks, what its signals would call."""
+    """Run it, and return its result; without django.tasks, call the signals' receivers."""
     by_hand = (cleanup.start_task, run_task, cleanup.finish_task)
     return [tasks.task(run_task).enqueue()] if tasks else [call() for call in by_hand][:0]
 
 
 def run_task() -> None:
-    """Do what the test wants."""
+    """Run the test's code."""
     views_work[-1]()

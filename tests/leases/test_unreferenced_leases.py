@@ -30,7 +30,7 @@ pytestmark = committed
 
 @on_each_database
 def test_lease_that_nobody_refers_to_is_warned_of(alias: str) -> None:
-    """It is not released, since what was done under it may not be done; nor is it renewed."""
+    """It is not released, since its work may be unfinished; nor is it renewed."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         elsewhere(lambda: bool(acquire(alias)))
@@ -51,7 +51,7 @@ def test_lease_that_nobody_refers_to_is_warned_of(alias: str) -> None:
 def test_lease_that_has_ended_is_not_warned_of(
     alias: str, ending: str, moved_clock: MovedClock
 ) -> None:
-    """Nobody misses it."""
+    """Nobody needs it any more."""
 
     def end() -> None:
         with (

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of locks."""
+"""Fixtures for the tests of locks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def in_memory() -> Iterator[None]:
-    """Keep the locks in memory; an argument is wrong whatever the store."""
+    """Keep the locks in memory: a wrong argument is wrong for every store."""
     memory = {"BACKEND": "django_distlock.backends.memory.MemoryBackend"}
     with override_settings(DISTLOCK={"default": memory}):
         yield
@@ -30,7 +30,7 @@ def in_memory() -> Iterator[None]:
 
 @pytest.fixture
 def signals_sent() -> Iterator[SentSignals]:
-    """Collect what is sent."""
+    """Collect the signals that are sent."""
     signals_sent = SentSignals()
     yield signals_sent
     signals_sent.stop()
@@ -38,7 +38,7 @@ def signals_sent() -> Iterator[SentSignals]:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let time pass only where somebody sleeps; return the pauses between two tries."""
+    """Stop the clock except in sleeps and pauses; collect the pauses between two tries."""
     now, paused = [1000.0], list[float]()
 
     async def pause(waiter: waiting.WaitingThread, seconds: float) -> None:

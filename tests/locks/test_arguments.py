@@ -1,4 +1,4 @@
-"""A wrong argument is refused at once: the message names it, and says what to write."""
+"""A wrong argument is refused at once: the message names it and the right form."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ on_each_entry = pytest.mark.parametrize(
 
 
 def test_int_has_more_digits_than_python_shows() -> None:
-    """Or else the tests would show nothing."""
+    """Otherwise the tests would prove nothing."""
     with pytest.raises(ValueError, match="digits"):
         repr(LONG)
 
@@ -59,7 +59,7 @@ NO_NUMBERS = ["1", True, False, b"1", [1], object(), LAZY]
 @on_each_entry
 @pytest.mark.parametrize("name", DURATIONS)
 def test_duration_is_a_number_of_seconds(enter: Callable[..., Any], name: str) -> None:
-    """No truth, and no text of one."""
+    """Neither a boolean nor a text."""
     for value in NO_NUMBERS:
         with pytest.raises(TypeError, match=f"^{name} is a number of seconds or None, not "):
             enter(NAME, **{name: value})
@@ -68,7 +68,7 @@ def test_duration_is_a_number_of_seconds(enter: Callable[..., Any], name: str) -
 @on_each_entry
 @pytest.mark.parametrize("name", DURATIONS)
 def test_duration_has_bounds(enter: Callable[..., Any], name: str) -> None:
-    """Those that each clock can count to."""
+    """Every clock can represent them."""
     expected, others = DURATIONS[name]
     for value in (*OUT_OF_RANGE, *others):
         with pytest.raises(ValueError, match=f"^{name} is .*, but must be {expected}") as caught:
@@ -103,7 +103,7 @@ def test_duration_has_bounds(enter: Callable[..., Any], name: str) -> None:
 def test_argument_of_another_type_is_refused(
     enter: Callable[..., Any], arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    """With its name, before anything is asked; a decorator needs no call for that."""
+    """The message names it, before the store is asked; a decorator raises at import."""
     with pytest.raises(error, match=message) as caught:
         enter(NAME, **arguments)
     assert len(str(caught.value)) < 250
@@ -111,13 +111,13 @@ def test_argument_of_another_type_is_refused(
 
 @pytest.mark.parametrize("label", ["", "x" * 200, "\U0001f512" * 200])
 def test_label_may_have_200_characters(label: str) -> None:
-    """Of whatever kind."""
+    """Characters of any kind."""
     with distributed_lock(NAME, label=label) as lease:
         assert lease.holder.startswith(label)
 
 
 def test_holder_is_short_whatever_its_thread_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What tells people who it is is kept by the store, too."""
+    """The store keeps the text that describes the holder, too."""
     with monkeypatch.context() as patch:
         patch.setattr(threading.current_thread(), "name", "x" * 10_000_000)
         with distributed_lock(NAME) as lease:
@@ -137,7 +137,7 @@ def test_semaphore_of_another_type_is_refused(enter: Callable[..., Any], semapho
 
 @pytest.mark.parametrize("backend", [["default"], {}, None, 5, LAZY])
 def test_release_by_name_and_the_stores_take_an_alias(backend: Any) -> None:
-    """As an acquisition does."""
+    """Like an acquisition."""
     for take in (lambda: release_lock(NAME, backend=backend), lambda: lock_backends[backend]):
         with pytest.raises(TypeError, match=r"^backend is a str, an alias in DISTLOCK, not "):
             take()
@@ -152,13 +152,13 @@ def test_http_is_a_truth_or_none(value: Any) -> None:
 
 @pytest.mark.parametrize("value", ["skip", 5, True, ["skip"]])
 def test_on_conflict_is_callable(value: Any) -> None:
-    """The function, not its name."""
+    """It must be the function, not its name."""
     message = r"^on_conflict is a callable, not .*: write on_conflict=skip"
     with pytest.raises(TypeError, match=message):
         distributed_lock(NAME, on_conflict=value)
 
 
-# What other libraries call it
+# Names of other libraries
 
 
 @on_each_entry
@@ -191,7 +191,7 @@ def test_names_of_other_libraries_are_translated(
 
 @pytest.mark.parametrize("entry", [acquire_lock, aacquire_lock, distributed_lock])
 def test_signature_has_what_there_is(entry: Any) -> None:
-    """The semaphore is needed, the others have defaults; no other can be given, as types say."""
+    """The semaphore is required, the others have defaults, and no others are accepted."""
     parameters = inspect.signature(entry).parameters
     assert [name for name in parameters if parameters[name].default is inspect.Parameter.empty] == [
         "semaphore",

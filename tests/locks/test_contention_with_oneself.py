@@ -1,4 +1,4 @@
-"""A lock that the thread or task holds itself, without reentrant=True."""
+"""A lock that the same thread or task already holds, without reentrant=True."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = committed
 
 @on_each_database
 def test_own_lock_is_contended_without_a_wait(alias: str) -> None:
-    """As anybody else's; and held as before."""
+    """Like anybody else's lock; it stays held."""
     with distributed_lock("1234collectPayment", backend=alias) as lease:
         assert acquire_lock("1234collectPayment", backend=alias) is None
         with pytest.raises(LockNotAcquired), distributed_lock("1234collectPayment", backend=alias):
@@ -45,7 +45,7 @@ HELD_ELSEWHERE = "^Somebody else holds '1234collectPayment'.$"
 
 @pytest.mark.parametrize("alias", ["default", "memory"])
 def test_error_of_a_nested_block_names_this_thread_as_holder(alias: str) -> None:
-    """Nobody else does: who reads that would look for another process."""
+    """Otherwise a reader would look for another process."""
     nested = distributed_lock("1234collectPayment", backend=alias)
     with distributed_lock("1234collectPayment", backend=alias):
         with pytest.raises(LockNotAcquired, match=HELD_HERE), nested:
@@ -59,7 +59,7 @@ def test_error_of_a_nested_block_names_this_thread_as_holder(alias: str) -> None
 
 
 def test_error_of_a_recursive_call_names_this_thread_as_holder() -> None:
-    """As a nested block is; and in async code as in sync code."""
+    """Like that of a nested block; in async code as in sync code."""
 
     @distributed_lock("1234collectPayment", backend="memory")
     def recurse() -> None:
@@ -77,7 +77,7 @@ def test_error_of_a_recursive_call_names_this_thread_as_holder() -> None:
 
 @pytest.mark.parametrize("alias", ["default", "memory"])
 def test_error_of_a_nested_async_block_names_this_task_as_holder(alias: str) -> None:
-    """Its child, which is another task, is told otherwise."""
+    """The error in a child task names another holder."""
     nested = distributed_lock("1234collectPayment", backend=alias)
 
     async def enter(signals_sent: str) -> None:
@@ -94,7 +94,7 @@ def test_error_of_a_nested_async_block_names_this_task_as_holder(alias: str) -> 
 
 
 def test_error_in_a_block_that_lost_its_lock_names_another_holder() -> None:
-    """What this thread knows to have lost is another's by now."""
+    """A lock that this thread knows it has lost is another holder's by now."""
     nested = distributed_lock("1234collectPayment", backend="default")
     with suppress(LockLost), distributed_lock("1234collectPayment") as lease:
         take_away(lease)
@@ -109,7 +109,7 @@ def test_error_in_a_block_that_lost_its_lock_names_another_holder() -> None:
 @on_each_database
 @pytest.mark.parametrize("timeout", [None, 3600, 0.001])
 def test_wait_for_oneself_is_an_error_at_once(alias: str, timeout: float | None) -> None:
-    """Nobody else could end it; the message says what to do."""
+    """The wait could never end; the message says what to do."""
     lease = acquire(alias)
     with pytest.raises(LockError, match="wait for itself; reentrant=True"):
         acquire_lock("1234collectPayment", backend=alias, timeout=timeout)

@@ -32,7 +32,7 @@ def collect(customer_id: int, amount: int = 0) -> str:
 
 
 def test_block_holds_its_semaphore(scripted: ScriptedBackend) -> None:
-    """It yields the lease, which is held inside and released after."""
+    """It yields the lease, which is held inside and released afterwards."""
     with distributed_lock("1234collectPayment", ttl=5) as lease:
         assert (lease.semaphore, lease.ttl, lease.held) == ("1234collectPayment", 5, True)
     assert lease.released
@@ -47,7 +47,7 @@ def test_contended_block_raises(scripted: ScriptedBackend) -> None:
 
 
 def test_stop_iteration_passes_a_block_and_a_call(scripted: ScriptedBackend) -> None:
-    """As any other exception: a coroutine or generator of ours would make a RuntimeError of it."""
+    """Like any exception: a coroutine or generator in between would make it a RuntimeError."""
     with pytest.raises(StopIteration), distributed_lock("report"):
         next(iter([]))
 
@@ -92,7 +92,7 @@ def test_late_exit_does_not_release_the_successors_lease(scripted: ScriptedBacke
 
 
 def test_block_whose_lease_was_lost_raises_at_its_end(scripted: ScriptedBackend) -> None:
-    """With the lease that was lost."""
+    """The error has the lease that was lost."""
     with pytest.raises(LockLost, match="before its block ended") as caught:
         with distributed_lock("report") as lease:
             scripted.owner = ""
@@ -102,7 +102,7 @@ def test_block_whose_lease_was_lost_raises_at_its_end(scripted: ScriptedBackend)
 def test_bodys_exception_wins_over_a_lost_lease(
     scripted: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What went wrong first is told; the loss is logged (peer defects 8 and 12)."""
+    """The first error is raised; the loss is logged (peer defects 8 and 12)."""
     with pytest.raises(ZeroDivisionError), distributed_lock("report"):
         scripted.owner = ""
         raise ZeroDivisionError
@@ -127,7 +127,7 @@ def test_block_that_released_by_itself_ends_quietly(scripted: ScriptedBackend) -
 def test_store_down_at_the_end_is_logged(
     scripted: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The work was done under the lock, which ends by itself."""
+    """The work was done under the lock, whose lease ends by itself."""
     with distributed_lock("report") as lease:
         scripted.answer("release", DOWN)
     assert lease.held
@@ -137,7 +137,7 @@ def test_store_down_at_the_end_is_logged(
 
 
 def test_store_down_at_the_end_of_an_unlimited_lease_raises(scripted: ScriptedBackend) -> None:
-    """It would stay for ever."""
+    """The lock would be held for ever."""
     with pytest.raises(LockBackendUnavailable), distributed_lock("report", ttl=None):
         scripted.answer("release", DOWN)
 
@@ -145,21 +145,21 @@ def test_store_down_at_the_end_of_an_unlimited_lease_raises(scripted: ScriptedBa
 def test_store_down_after_the_ttl_means_lost(
     scripted: ScriptedBackend, moved_clock: MovedClock
 ) -> None:
-    """Nobody knows who had the semaphore meanwhile."""
+    """Another owner may have held the lock since."""
     scripted.answer("release", DOWN)
     with pytest.raises(LockLost), distributed_lock("report", renew=False) as lease:
         moved_clock.expire(lease)
 
 
 def test_function_is_called_under_its_semaphore(scripted: ScriptedBackend) -> None:
-    """Made of its arguments, however they are given."""
+    """The semaphore is made of its arguments, however they are given."""
     assert collect(1234, amount=5) == "5 from 1234"
     assert collect(customer_id=1234) == "0 from 1234"
     assert scripted.owner == ""
 
 
 def test_contended_call_raises(scripted: ScriptedBackend) -> None:
-    """Naming the semaphore."""
+    """The error names the semaphore."""
     acquire_lock("1234collectPayment")
     with pytest.raises(LockNotAcquired, match="'1234collectPayment'"):
         collect(1234)
@@ -182,7 +182,7 @@ def test_on_conflict_gets_the_calls_arguments(scripted: ScriptedBackend) -> None
 
 
 def test_failed_call_is_released_and_raises_its_own_error(scripted: ScriptedBackend) -> None:
-    """As a block."""
+    """Like a block."""
 
     @distributed_lock("report")
     def fail() -> None:
@@ -194,7 +194,7 @@ def test_failed_call_is_released_and_raises_its_own_error(scripted: ScriptedBack
 
 
 def test_methods_and_recursion(scripted: ScriptedBackend) -> None:
-    """`self` is an argument like others; each call is an acquisition of its own."""
+    """`self` is an argument like others; each call is a separate acquisition."""
 
     class Customer:
         pk = 1234
@@ -242,7 +242,7 @@ async def drained() -> list[int]:
 
 
 def test_what_is_refused_works_without_the_lock() -> None:
-    """It is not refused for being broken."""
+    """It is not refused because it is broken."""
     assert asyncio.run(drained()) == list(generator())
 
 
@@ -264,7 +264,7 @@ def test_what_can_not_be_locked_is_refused(function: Any, message: str) -> None:
 
 
 def test_blocks_may_be_left_in_another_order() -> None:
-    """As an ExitStack that is taken over by another may do."""
+    """As by an ExitStack whose callbacks another one has taken over."""
     first, second = (distributed_lock(name, backend="minimal") for name in ("left", "right"))
     leases = [first.__enter__(), second.__enter__()]
     first.__exit__(None, None, None)

@@ -38,7 +38,7 @@ pytestmark = committed
 
 @on_each_database
 def test_lock_is_kept_until_min_hold_has_passed_since_the_grant(alias: str) -> None:
-    """Whoever waits gets it then, with a greater token."""
+    """Then a waiter gets it, with a greater token."""
     begun = clocks.monotonic()
     lease = acquire(alias, min_hold=0.3)
     assert lease.release() is True
@@ -54,7 +54,7 @@ def test_lock_is_kept_until_min_hold_has_passed_since_the_grant(alias: str) -> N
 
 @on_each_database
 def test_kept_lock_is_contended_for_all(alias: str) -> None:
-    """For its last holder, too, who may wait for it as anybody, and can't reenter it."""
+    """For its last holder, too, which can wait for it like others, but can't reenter it."""
     with distributed_lock("1234collectPayment", backend=alias, min_hold=60) as lease:
         assert not free_for_others(alias)
     assert not free_for_others(alias)
@@ -68,7 +68,7 @@ def test_kept_lock_is_contended_for_all(alias: str) -> None:
 def test_min_hold_that_has_passed_is_an_ordinary_release(
     alias: str, moved_clock: MovedClock
 ) -> None:
-    """As if there were none."""
+    """As without min_hold."""
     lease = acquire(alias, min_hold=60)
     moved_clock.advance(60)
     lease.release()
@@ -79,7 +79,7 @@ def test_min_hold_that_has_passed_is_an_ordinary_release(
 
 @on_each_database
 def test_min_hold_of_nothing_is_none(alias: str) -> None:
-    """0 is a number, too."""
+    """0 is accepted."""
     acquire(alias, min_hold=0).release()
     assert free_for_others(alias)
 
@@ -87,7 +87,7 @@ def test_min_hold_of_nothing_is_none(alias: str) -> None:
 @on_each_database
 @pytest.mark.parametrize("how", ["block", "call"])
 def test_body_that_raises_keeps_nothing(alias: str, how: str) -> None:
-    """It may be done again at once."""
+    """So the job can be retried at once."""
     lock = distributed_lock("1234collectPayment", backend=alias, min_hold=60)
 
     @lock
@@ -104,7 +104,7 @@ def test_body_that_raises_keeps_nothing(alias: str, how: str) -> None:
 
 @on_each_database
 def test_error_that_an_outer_reentrant_block_overcomes_keeps(alias: str) -> None:
-    """What the outermost one comes to counts."""
+    """Only the outcome of the outermost block counts."""
     lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True, min_hold=60)
     with lock:
         with suppress(ZeroDivisionError), lock:
@@ -116,7 +116,7 @@ def test_error_that_an_outer_reentrant_block_overcomes_keeps(alias: str) -> None
 @pytest.mark.parametrize("acquired", ["before", "inside"])
 @pytest.mark.parametrize("failing", [False, True])
 def test_transaction_keeps_if_it_is_committed(alias: str, acquired: str, failing: bool) -> None:
-    """What was rolled back may be done again at once."""
+    """After a rollback the job can be retried at once."""
     lease = acquire(alias, min_hold=60) if acquired == "before" else None
     with suppress(ZeroDivisionError), transaction.atomic(using=alias):
         lease = lease or acquire(alias, min_hold=60)
@@ -143,7 +143,7 @@ def test_commit_keeps_what_an_inner_rollback_released(alias: str) -> None:
 
 @on_each_server
 def test_failed_block_in_a_transaction_that_is_committed_keeps_nothing(alias: str) -> None:
-    """The block's error counts."""
+    """The block's error counts, not the commit."""
     with transaction.atomic(using=alias):
         with suppress(ZeroDivisionError):
             with distributed_lock("1234collectPayment", backend=alias, min_hold=60):
@@ -153,7 +153,7 @@ def test_failed_block_in_a_transaction_that_is_committed_keeps_nothing(alias: st
 
 @on_each_database
 def test_kept_lock_is_held_for_people_and_released_afterwards(alias: str) -> None:
-    """Never stale: nobody died."""
+    """It is never stale: no holder has died."""
     acquire(alias, min_hold=60, label="who").release()
     locks = Lock.objects.using(alias)
     [listed] = lock_backends[alias].held()
@@ -173,7 +173,7 @@ def test_kept_lock_is_held_for_people_and_released_afterwards(alias: str) -> Non
 
 @on_each_database
 def test_command_leaves_kept_locks_alone(alias: str) -> None:
-    """Until they are released ones, which it may delete."""
+    """Until they are released: then it may delete them."""
 
     def run() -> str:
         output = StringIO()
@@ -194,7 +194,7 @@ def test_command_leaves_kept_locks_alone(alias: str) -> None:
 
 @pytest.mark.django_db(databases=["default"])
 def test_admin_lists_a_kept_lock_as_held(client: Client) -> None:
-    """And none as stale."""
+    """And none as stale, even after its time."""
     acquire("default", min_hold=60, label="kept for a while").release()
     client.force_login(User.objects.create_superuser("admin"))
     held = client.get("/admin/django_distlock/lock/").content.decode()
@@ -205,7 +205,7 @@ def test_admin_lists_a_kept_lock_as_held(client: Client) -> None:
 
 @on_each_database
 def test_kept_lock_is_not_renewed(alias: str) -> None:
-    """It is no lease any more."""
+    """The lease has ended."""
     lease = acquire(alias, min_hold=60, ttl=60)
     lease.release()
     end = Lock.objects.using(alias).get(semaphore="1234collectPayment").expires_at
@@ -220,7 +220,7 @@ def test_kept_lock_is_not_renewed(alias: str) -> None:
 
 @on_each_database
 def test_kept_lock_can_be_force_released(alias: str) -> None:
-    """By its last holder's token."""
+    """With its last holder's token."""
     lease = acquire(alias, min_hold=60)
     lease.release()
     assert lock_backends[alias].force_release("1234collectPayment", lease.token or 0)

@@ -1,4 +1,4 @@
-"""What an exception leaves that strikes anywhere: Ctrl-C, a soft time limit, a worker's timeout."""
+"""Exceptions that come at any step: Ctrl-C, a soft time limit, a worker's timeout."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class Interrupted(KeyboardInterrupt):
 class Interruption:
     """Raises at the n-th step that the package takes in this thread: a call, a line, a return.
 
-    But for finalizers, from which Python passes no exception on; and for the lines of `with`, which
-    are traced once more on the way out, where no signal's handler is ever called: what is raised
-    there would keep a lock from being released.
+    Except in finalizers, whose exceptions Python drops, and at lines of `with`: these are traced
+    once more on the way out, where no signal handler is ever called. An exception there would keep
+    a lock from being released.
     """
 
     def __init__(self, at: int = -1) -> None:
@@ -62,7 +62,7 @@ class Interruption:
     @contextmanager
     def armed(self) -> Iterator[None]:
         """Raise in this block."""
-        before = sys.gettrace()  # which measures the tests' coverage, perhaps
+        before = sys.gettrace()  # may be coverage's
         sys.settrace(self._trace)
         try:
             yield
@@ -96,7 +96,7 @@ SHARED = distributed_lock("1234collectPayment", backend=ALIAS)
 
 
 def shared_block() -> None:
-    """Hold a lock in a block of an object that others use, too."""
+    """Hold a lock in a block of an object that is also used elsewhere."""
     with SHARED:
         pass
 
@@ -114,7 +114,7 @@ def reentered() -> None:
 
 
 def block_in_transaction() -> None:
-    """Leave a block in a transaction, for whose end the release waits."""
+    """Leave a block in a transaction, whose end the release waits for."""
     with transaction.atomic(), distributed_lock("1234collectPayment", backend=ALIAS):
         pass
 
@@ -135,7 +135,7 @@ def acquisition() -> None:
     acquire_lock("1234collectPayment", backend=ALIAS)
 
 
-# Where nothing of ours can catch what strikes, but an object that lives on refers to the lease.
+# Here the package can't catch the exception, but a living object refers to the lease.
 UNPROTECTED = {
     shared_block: {
         "distributed_lock.__enter__ return",
@@ -156,8 +156,8 @@ UNPROTECTED = {
 def test_interruption_at_any_step_leaves_nothing_that_is_renewed(
     scenario: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The lock is released, or ends with its ttl; and the thread can have it again."""
-    scenario()  # the first time some things are made for good
+    """The lock is released, or ends with its ttl; the thread can acquire it again."""
+    scenario()  # the first time fills caches
     forget_all()
     whole = Interruption()
     with whole.armed():
@@ -172,8 +172,8 @@ def test_interruption_at_any_step_leaves_nothing_that_is_renewed(
             scenario()
         for handler in logging.getLogger().handlers:
             if isinstance(handler, type(caplog.handler)):
-                handler.clear()  # an error that was logged refers to whatever it passed through
-        if interruption.where:  # this time, there may have been fewer steps
+                handler.clear()  # a logged error refers to all frames that it passed
+        if interruption.where:  # there may have been fewer steps this time
             wrong += [f"{interruption.where}: {what}" for what in left_over()]
         forget_all()
     gc.unfreeze()
@@ -185,12 +185,12 @@ def test_interruption_at_any_step_leaves_nothing_that_is_renewed(
 
 
 def left_over() -> Iterator[str]:
-    """Say what must not be left."""
+    """Return the leases and entries that must not be left."""
     if connection.in_atomic_block or connection.run_on_commit or connection.needs_rollback:
         connection.close()
     gc.collect()
     if background(ALIAS).renewals.next_due() < math.inf:
-        finish_background_work()  # what a rollback left to the background
+        finish_background_work()  # releases that a rollback left to the background
     if background(ALIAS).renewals.next_due() < math.inf:
         yield "a lease is renewed"
     if current_registry().guarding_leases():
@@ -202,7 +202,7 @@ def left_over() -> Iterator[str]:
 
 
 def forget_all() -> None:
-    """Begin anew."""
+    """Forget all leases and locks."""
     registry = current_registry()
     for lease in registry.leases():
         lease.claim_end()
@@ -219,14 +219,14 @@ def forget_all() -> None:
 @pytest.mark.parametrize("alias", EVERY_STORE)
 def test_random_signals_leave_no_lock_that_is_renewed(alias: str) -> None:
     """200 blocks, interrupted at random moments while another lease is renewed."""
-    ttl = "1" if alias == "memcached" else "0.2"  # which has none that are shorter
+    ttl = "1" if alias == "memcached" else "0.2"  # it has no shorter ttl
     with Workers(1, "interrupt_blocks", alias, "200", ttl) as workers:
         assert workers.results() == [[]]
 
 
 @committed
 def test_block_of_a_generator_that_is_garbage_in_a_cycle_is_left() -> None:
-    """What the garbage collector clears first is not what the block needs."""
+    """The block doesn't need the objects that the garbage collector clears first."""
 
     def hold(own: list[Any]) -> Iterator[None]:
         with distributed_lock("1234collectPayment", backend=ALIAS):
@@ -242,7 +242,7 @@ def test_block_of_a_generator_that_is_garbage_in_a_cycle_is_left() -> None:
 
 @committed
 def test_interrupted_commit_without_a_lock_is_left_to_django() -> None:
-    """Nothing of ours depends on it."""
+    """No lease depends on it."""
     connection.ensure_connection()
     driver = mock.Mock(wraps=connection.connection)
     driver.commit.side_effect = Interrupted

@@ -27,7 +27,7 @@ from tests.support.scripted_store import ScriptedBackend
 
 
 def test_held_semaphore_is_contended_and_free_after_release(scripted: ScriptedBackend) -> None:
-    """None for who comes second, a lease for who comes after the release."""
+    """None for a second acquisition, a lease for one after the release."""
     assert acquire_lock("1234collectPayment")
     assert acquire_lock("1234collectPayment") is None
     assert release_lock("1234collectPayment") is True
@@ -56,7 +56,7 @@ def test_unknown_name_is_not_held() -> None:
 
 
 def test_thread_does_not_release_anothers_by_name(scripted: ScriptedBackend) -> None:
-    """A thread's name space is its own, even in a copy of the context; the lease works anywhere."""
+    """Names are per thread, even in a copied context; the lease itself works anywhere."""
     lease = acquire("default")
     context = contextvars.copy_context()
     with pytest.raises(LockNotHeld):
@@ -69,7 +69,7 @@ def test_thread_does_not_release_anothers_by_name(scripted: ScriptedBackend) -> 
 
 
 def test_failed_reacquisition_leaves_the_held_lease_alone(scripted: ScriptedBackend) -> None:
-    """Who holds a lock and tries again is refused, and can still release (peer defect 19)."""
+    """A second try by the holder is refused; the holder can still release (peer defect 19)."""
     lease = acquire("default")
     assert acquire_lock("1234collectPayment") is None
     assert lease.held
@@ -118,7 +118,7 @@ def test_pauses_grow_from_a_millisecond_with_jitter(
 def test_second_in_line_asks_nothing_and_waits_no_longer_than_its_timeout(
     scripted: ScriptedBackend, pauses: list[float]
 ) -> None:
-    """Only the first one of a process asks; who is behind it gives up in time all the same."""
+    """Only the first waiter of a process polls; the ones behind it still time out."""
     scripted.owner = "somebody else"
     first = waiting.WaitingThread("default")
     queues.join("default", "1234collectPayment", first)
@@ -143,13 +143,13 @@ def test_timeout_none_waits_until_the_lock_is_free(
     refused = threading.Event()
     refuse = scripted.acquire
 
-    def tell(*args: Any) -> Any:
+    def note_and_refuse(*args: Any) -> Any:
         grant = refuse(*args)
         if grant is None:
             refused.set()
         return grant
 
-    monkeypatch.setattr(scripted, "acquire", tell)
+    monkeypatch.setattr(scripted, "acquire", note_and_refuse)
 
     def release_once_refused() -> None:
         assert refused.wait(60)
@@ -195,7 +195,7 @@ def test_bad_semaphores_are_refused(scripted: ScriptedBackend, semaphore: str) -
 
 
 def test_default_ttl_is_the_backends(scripted: ScriptedBackend) -> None:
-    """And None is not "none given"."""
+    """ttl=None is not the default."""
     lease = acquire("default")
     assert lease.ttl == 60
     lease.release()
@@ -204,13 +204,13 @@ def test_default_ttl_is_the_backends(scripted: ScriptedBackend) -> None:
 
 
 def test_coroutine_for_sync_code_may_not_suspend() -> None:
-    """Nobody would go on with it."""
+    """Nothing would resume it."""
     with pytest.raises(RuntimeError, match="awaited something"):
         run_sync(asyncio.sleep(0))
 
 
 def test_interrupted_reentry_counts_for_nothing(scripted: ScriptedBackend) -> None:
-    """One release is enough as before."""
+    """One release is enough, as before."""
     lease = acquire("default")
     with mock.patch.object(Acquisition, "retain", side_effect=KeyboardInterrupt):
         with pytest.raises(KeyboardInterrupt):

@@ -29,7 +29,7 @@ def test_lost_reply_finds_its_own_grant(scripted: ScriptedBackend) -> None:
 
 
 def test_lock_is_released_after_a_second_lost_reply(scripted: ScriptedBackend) -> None:
-    """Unavailable, and nothing stays behind."""
+    """The error is "unavailable", and no lock stays."""
     scripted.answer("acquire", NO_REPLY, NO_REPLY)
     with pytest.raises(LockBackendUnavailable, match="the reply was lost"):
         acquire_lock("1234collectPayment")
@@ -40,7 +40,7 @@ def test_lock_is_released_after_a_second_lost_reply(scripted: ScriptedBackend) -
 def test_store_that_goes_down_between_two_tries_is_asked_to_release(
     scripted: ScriptedBackend,
 ) -> None:
-    """The first try may have been granted, whatever became of the second."""
+    """The first try may have been granted, whatever the outcome of the second."""
     scripted.answer("acquire", NO_REPLY, DOWN)
     with pytest.raises(LockBackendUnavailable, match="down"):
         acquire_lock("1234collectPayment")
@@ -50,7 +50,7 @@ def test_store_that_goes_down_between_two_tries_is_asked_to_release(
 def test_grant_that_comes_after_its_ttl_is_none(
     scripted: ScriptedBackend, pauses: list[float]
 ) -> None:
-    """Somebody else may have the lock by then; it is given back in any case."""
+    """Another owner may hold the lock by then; the grant is released in any case."""
     scripted.answer("acquire", lambda: time.sleep(2))
     with pytest.raises(LockBackendUnavailable, match="too late"):
         acquire_lock("1234collectPayment", ttl=2)
@@ -70,7 +70,7 @@ def test_store_that_was_never_reached_is_not_asked_again(scripted: ScriptedBacke
 
 
 def test_interrupted_acquisition_releases_the_lock(scripted: ScriptedBackend) -> None:
-    """A worker that is told to stop in mid-request leaves nothing behind, and stops."""
+    """A worker that is stopped during a request leaves no lock, and stops."""
     scripted.answer("acquire", SystemExit(1))
     scripted.answer("release", DOWN)
     with pytest.raises(SystemExit):
@@ -79,7 +79,7 @@ def test_interrupted_acquisition_releases_the_lock(scripted: ScriptedBackend) ->
 
 
 def test_receiver_that_ends_the_process_leaves_no_grant_behind(scripted: ScriptedBackend) -> None:
-    """It interrupts the acquisition, though this is over."""
+    """It interrupts acquire_lock() after the grant."""
 
     def end(**kwargs: Any) -> None:
         raise SystemExit(1)
@@ -94,7 +94,7 @@ def test_receiver_that_ends_the_process_leaves_no_grant_behind(scripted: Scripte
 
 
 def test_release_with_a_lost_reply_is_tried_again(scripted: ScriptedBackend) -> None:
-    """The first was carried out, so the second finds nothing: it is released, not lost."""
+    """The first request succeeded, so the second finds nothing: released, not lost."""
     lease = acquire("default")
     scripted.answer("release", NO_REPLY)
     assert lease.release() is True
@@ -115,7 +115,7 @@ def test_failed_release_can_be_repeated(scripted: ScriptedBackend) -> None:
 def test_release_that_may_have_been_carried_out_ends_the_lease(
     scripted: ScriptedBackend, first: object
 ) -> None:
-    """Somebody else may have the lock by now; it can be repeated all the same."""
+    """Another owner may hold the lock by now. The release can still be repeated."""
     lease = acquire("default")
     scripted.answer("release", first, DOWN)
     with pytest.raises(LockBackendUnavailable):
@@ -131,7 +131,7 @@ def test_release_that_may_have_been_carried_out_ends_the_lease(
 def test_block_whose_release_got_no_answer_is_no_loss(
     scripted: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What was done in it was done under the lock."""
+    """The block's work was done under the lock."""
     with distributed_lock("1234collectPayment") as lease:
         scripted.answer("release", REPLY_LOST, DOWN)
     assert not lease.lost

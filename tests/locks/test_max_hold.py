@@ -1,4 +1,4 @@
-"""max_hold: how long a lease may last at most; and what the two holds may be."""
+"""max_hold: how long a lease may last at most; and valid values of both holds."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ pytestmark = committed
 
 @on_each_database
 def test_lease_is_lost_at_max_hold(alias: str) -> None:
-    """However it is renewed until then; others get the lock."""
+    """However often it is renewed until then; others get the lock."""
     begun = clocks.monotonic()
     lease = brief(alias, ttl=0.2, max_hold=0.4, renew=False)
     last = clocks.monotonic() + 0.4
@@ -60,7 +60,7 @@ def test_lease_is_lost_at_max_hold(alias: str) -> None:
 def test_last_renewal_ends_at_max_hold(
     alias: str, moved_clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It asks the store for what is left, and not for a whole ttl."""
+    """It asks the store for the remaining time, and not for a whole ttl."""
     moved_clock.stop()
     lease = acquire(alias, ttl=600, max_hold=900, renew=False)
     for passed, left in ((500, 400), (399.9, 0.1)):
@@ -87,7 +87,7 @@ def test_ttl_is_cut_to_max_hold(alias: str) -> None:
 
 @on_each_database
 def test_shorter_ttl_is_left_as_it_is(alias: str) -> None:
-    """And a release before is an ordinary one."""
+    """A release before that is an ordinary one."""
     lease = acquire(alias, ttl=10, max_hold=30)
     assert lease.ttl == 10
     assert lease.remaining <= 10
@@ -99,7 +99,7 @@ def test_shorter_ttl_is_left_as_it_is(alias: str) -> None:
 def test_renewals_approach_max_hold_and_end_there(
     scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last claims the rest only, after which nothing is due but the end."""
+    """The last asks for the rest only; after it, only the end is due."""
     now = [1000.0]
     monkeypatch.setattr(clocks, "monotonic", lambda: now[0])
     lease = acquire("default", ttl=30, max_hold=45, renew=False)
@@ -122,7 +122,7 @@ def test_renewals_approach_max_hold_and_end_there(
 def test_lease_that_can_not_be_renewed_is_left_alone_until_its_end(
     ttl: float, lost: dict[Lease, str]
 ) -> None:
-    """The thread sleeps meanwhile."""
+    """The thread sleeps until then."""
     looks = []
     renew_due = Renewals.renew_due
 
@@ -143,7 +143,7 @@ def test_lease_that_can_not_be_renewed_is_left_alone_until_its_end(
 def test_lease_that_is_over_here_is_not_prolonged_in_the_store(
     alias: str, moved_clock: MovedClock
 ) -> None:
-    """It would keep others out, though nobody has it."""
+    """It would keep others out, though nobody holds it."""
     lease = acquire(alias, ttl=60, renew=False)
     renewals = Renewals(alias)
     renewals.add(lease)
@@ -156,7 +156,7 @@ def test_lease_that_is_over_here_is_not_prolonged_in_the_store(
 
 @on_each_database
 def test_min_and_max_hold_may_be_the_same(alias: str) -> None:
-    """A lock for exactly that long, if it is released in time."""
+    """Then a lock is held for exactly that long, if it is released in time."""
     lease = acquire(alias, min_hold=60, max_hold=60)
     assert lease.release() is True
     assert kept(alias)
@@ -164,7 +164,7 @@ def test_min_and_max_hold_may_be_the_same(alias: str) -> None:
 
 @on_each_database
 def test_lease_can_be_renewed_as_soon_as_it_is_acquired(alias: str) -> None:
-    """Though a store's clock may stand still for a millisecond."""
+    """Even if a store's clock stands still for a millisecond."""
     for _ in range(20):
         lease = acquire(alias)
         lease.renew()
@@ -176,7 +176,7 @@ def test_lease_can_be_renewed_as_soon_as_it_is_acquired(alias: str) -> None:
 def test_lease_whose_release_failed_ends_by_itself(
     alias: str, how: str, moved_clock: MovedClock
 ) -> None:
-    """It is renewed no more; after a call of release_lock() it can be released again."""
+    """It is no longer renewed; release_lock() can try again to release it."""
     down = LockBackendUnavailable("down")
     refused = threading.Event()
 
@@ -209,7 +209,7 @@ def test_lease_whose_release_failed_ends_by_itself(
 @pytest.mark.parametrize("name", ["min_hold", "max_hold"])
 @pytest.mark.parametrize("value", ["1", True, False, timedelta(seconds=1), [], object()])
 def test_hold_is_a_number_of_seconds(scripted: ScriptedBackend, name: str, value: object) -> None:
-    """Nothing else, and no truth value by mistake."""
+    """Nothing else, and no boolean."""
     arguments: dict[str, Any] = {name: value}
     with pytest.raises(TypeError, match=rf"{name} is a number of seconds or None"):
         acquire_lock("1234collectPayment", **arguments)

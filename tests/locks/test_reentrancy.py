@@ -1,4 +1,4 @@
-"""What a thread holds already: contended for it, too, unless it asks for it once more."""
+"""Locks that a thread already holds: contended for it, too, unless reentrant=True."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = committed
 
 @on_each_database
 def test_reentry_gives_the_same_lease(alias: str) -> None:
-    """As it is; and only as many releases release it."""
+    """Unchanged; it takes as many releases to release it."""
     lease = acquire(alias, reentrant=True, ttl=30)
     for _ in range(2):
         assert acquire(alias, reentrant=True, ttl=5, timeout=1) is lease
@@ -68,7 +68,7 @@ def test_only_the_outermost_of_nested_blocks_releases(alias: str) -> None:
 
 @on_each_database
 def test_error_in_an_inner_block_releases_nothing(alias: str) -> None:
-    """The outer one goes on."""
+    """The outer block still holds the lock."""
     lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True)
     with lock as lease:
         with suppress(ZeroDivisionError), lock:
@@ -80,7 +80,7 @@ def test_error_in_an_inner_block_releases_nothing(alias: str) -> None:
 
 @on_each_database
 def test_release_by_name_counts_too(alias: str) -> None:
-    """The name is there until the last."""
+    """The lock can be released by name until the last release."""
     acquire(alias)
     reenter(alias)
     assert release_lock("1234collectPayment", backend=alias) is True
@@ -108,7 +108,7 @@ def test_recursive_function_is_locked_as_a_whole(alias: str) -> None:
 
 
 def test_recursive_function_that_is_not_reentrant_is_refused(scripted: ScriptedBackend) -> None:
-    """And everything is released."""
+    """All is released afterwards."""
 
     @distributed_lock("<name>")
     def recurse(name: str) -> None:
@@ -121,7 +121,7 @@ def test_recursive_function_that_is_not_reentrant_is_refused(scripted: ScriptedB
 
 @on_each_database
 def test_locked_view_may_call_a_reentrant_helper(alias: str) -> None:
-    """The answer is the view's, and the lock too."""
+    """The answer and the lock are the view's."""
 
     @distributed_lock("<name>", backend=alias, reentrant=True)
     def help_out(request: HttpRequest, name: str) -> bool:
@@ -137,7 +137,7 @@ def test_locked_view_may_call_a_reentrant_helper(alias: str) -> None:
 
 @on_each_database
 def test_inner_block_raises_when_the_lease_was_lost(alias: str) -> None:
-    """And the outer one, too."""
+    """The outer block raises, too."""
     lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True, renew=False)
     inner = threading.Event()
     with pytest.raises(LockLost, match="before its block ended") as outer, lock as lease:
@@ -152,7 +152,7 @@ def test_inner_block_raises_when_the_lease_was_lost(alias: str) -> None:
 
 @on_each_database
 def test_lost_lease_is_not_reentered(alias: str) -> None:
-    """It is acquired anew, with a greater token; each block has its own."""
+    """The lock is acquired again, with a greater token; each block has its own lease."""
     lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True, renew=False)
     with pytest.raises(LockLost), lock as lease:
         take_away(lease)
@@ -168,7 +168,7 @@ def test_lost_lease_is_not_reentered(alias: str) -> None:
 
 @on_each_database
 def test_lost_lease_is_contended_when_others_have_the_lock(alias: str) -> None:
-    """Though the name is still known."""
+    """Even if the name is still registered."""
     lease = acquire(alias, renew=False)
     take_away(lease)
     lease.mark_lost()
@@ -191,7 +191,7 @@ def test_expired_lease_is_not_reentered(alias: str) -> None:
 
 @on_each_database
 def test_other_threads_do_not_inherit_it(alias: str) -> None:
-    """There it is contended, and a wait is an ordinary one."""
+    """For them it is contended, and they can wait for it."""
     with distributed_lock("1234collectPayment", backend=alias, reentrant=True) as lease:
         for timeout in (0, 0.01):
             assert (

@@ -50,7 +50,7 @@ def test_release_of_nested_blocks_waits_for_the_transaction(alias: str) -> None:
 
 @on_each_database
 def test_inner_block_may_have_a_transaction_of_its_own(alias: str) -> None:
-    """Its end releases nothing."""
+    """Its commit releases nothing."""
     lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True)
     with lock as outer:
         for error in (KeyError, None):
@@ -64,7 +64,7 @@ def test_inner_block_may_have_a_transaction_of_its_own(alias: str) -> None:
 
 @on_each_server
 def test_grant_that_does_not_continue_a_lost_one_is_released(alias: str) -> None:
-    """It is neither kept from others nor given to this thread by its name."""
+    """Others can acquire the lock, and this thread can't release it by name."""
     lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True)
     with suppress(LockLost), transaction.atomic(using=alias):
         with lock as lease:
@@ -82,7 +82,7 @@ def test_grant_that_does_not_continue_a_lost_one_is_released(alias: str) -> None
 
 @pytest.mark.parametrize("alias", ["default", "locks"])
 def test_lease_that_was_rolled_back_is_not_reentered(alias: str) -> None:
-    """SQLite has grants in the transaction in which they were acquired."""
+    """On SQLite a grant is part of the transaction in which it was acquired."""
     with suppress(ZeroDivisionError), transaction.atomic(using=alias):
         lease = acquire(alias)
         raise ZeroDivisionError
@@ -115,7 +115,7 @@ def test_lease_of_an_earlier_testcase_is_not_reentered(
 
 @on_each_database
 def test_early_release_in_an_inner_block_leaves_the_outer_ones_lock(alias: str) -> None:
-    """However often it is given back in there."""
+    """However often it is released in there."""
     with distributed_lock("1234collectPayment", backend=alias) as lease:
         with distributed_lock("1234collectPayment", backend=alias, reentrant=True):
             assert lease.release() is True
@@ -127,7 +127,7 @@ def test_early_release_in_an_inner_block_leaves_the_outer_ones_lock(alias: str) 
 def test_request_that_reenters_and_forgets_leaves_the_earlier_lease_as_it_was(
     scripted: ScriptedBackend,
 ) -> None:
-    """One release is enough for it afterwards."""
+    """Afterwards one release is enough for the earlier lease."""
     lease = acquire("default")
     request_started.send(sender=None)
     assert acquire_lock("1234collectPayment", reentrant=True) is lease
@@ -138,7 +138,7 @@ def test_request_that_reenters_and_forgets_leaves_the_earlier_lease_as_it_was(
 
 @on_each_server
 def test_max_hold_is_counted_from_the_first_block_of_a_transaction(alias: str) -> None:
-    """The same grant is not prolonged by being taken back."""
+    """Acquiring the same grant again doesn't prolong it."""
     with transaction.atomic(using=alias):
         with distributed_lock("1234collectPayment", backend=alias, ttl=5, max_hold=10) as first:
             pass

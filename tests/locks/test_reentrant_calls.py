@@ -1,8 +1,7 @@
-"""Locks that are taken and released in the midst of another call of the same thread.
+"""Locks that are taken and released during another call of the same thread.
 
-A handler of the process's signals does so, or the garbage collector, when it closes a generator
-that was abandoned in a locked block. No lock and no connection that this thread has in use may be
-waited for then.
+A signal handler may do so, or the garbage collector, when it closes a generator that was abandoned
+in a locked block. Then the thread must not wait for a lock or connection that it uses itself.
 """
 
 import math
@@ -28,7 +27,7 @@ pytestmark = committed
 
 
 def ends(call: Callable[[], object]) -> bool:
-    """Tell whether the call ends, in a thread that may be left hanging."""
+    """Return whether the call ends, in a thread that may keep hanging."""
     done: list[object] = []
     thread = threading.Thread(target=lambda: done.append(call()), daemon=True)
     thread.start()
@@ -37,7 +36,7 @@ def ends(call: Callable[[], object]) -> bool:
 
 
 def needing(name: str, *connections: str) -> list[Any]:
-    """Return what a test of this server is told, and how many connections it has for locks."""
+    """Return the parameters for this server: alias and number of connections for locks."""
     marks = [pytest.mark.needs(name), pytest.mark.once]
     return [pytest.param(name, each, marks=marks) for each in connections or [""]]
 
@@ -54,14 +53,14 @@ def needing(name: str, *connections: str) -> list[Any]:
     ],
 )
 def test_signal_handler_may_take_locks_during_a_call(alias: str, connections: str) -> None:
-    """At any moment of it, beside a lease that is renewed; memory's tables have a lock, too."""
+    """At any moment, beside a lease that is renewed; tables in memory have a lock, too."""
     with Workers(1, "interrupt", alias, connections, "100") as workers:
         [done] = workers.results()
     assert done["granted"] >= 100
 
 
 def interrupted_once(alias: str, interruption: Callable[[], object]) -> Any:
-    """Let this happen once, while the thread uses one of the locks' own connections."""
+    """Interrupt once, while the thread uses one of the locks' own connections."""
     statements = pool_of(alias).all[0].statements(math.inf)
     once, send = [interruption], statements.fetch
 
@@ -75,7 +74,7 @@ def interrupted_once(alias: str, interruption: Callable[[], object]) -> Any:
 
 @on_each_server
 def test_abandoned_block_may_be_collected_during_a_call(alias: str) -> None:
-    """Though the one connection that is free is another thread's, all the time."""
+    """Even if another thread occupies the only free connection."""
 
     def locked() -> Generator[None]:
         with distributed_lock("1234collectPayment", backend=alias):
@@ -95,7 +94,7 @@ def test_abandoned_block_may_be_collected_during_a_call(alias: str) -> None:
 
 @on_each_server
 def test_connection_that_was_opened_during_a_call_is_closed(alias: str) -> None:
-    """Those that are kept stay as many as they were."""
+    """The number of kept connections doesn't grow."""
     acquire(alias).release()
     before = sessions(alias)
     with interrupted_once(alias, lambda: acquire(alias, "report").release()):
@@ -105,7 +104,7 @@ def test_connection_that_was_opened_during_a_call_is_closed(alias: str) -> None:
 
 @on_each_server
 def test_interrupted_call_leaves_no_trace(alias: str) -> None:
-    """Neither when it has a connection, nor while it waits for one."""
+    """Whether it has a connection, or waits for one."""
 
     def interrupt() -> None:
         raise Interrupted
@@ -125,12 +124,12 @@ def test_interrupted_call_leaves_no_trace(alias: str) -> None:
         assert acquire(alias, "report").release()
     finally:
         connection_created.disconnect(opened)
-    opened.assert_not_called()  # as one would be for a call in the midst of another
+    opened.assert_not_called()  # as for a call during another call
 
 
 @on_each_server
 def test_fork_during_a_call_leaves_its_connection_open(alias: str) -> None:
-    """As one in a signal's handler."""
+    """As by a fork in a signal handler."""
     acquire(alias).release()
     first = pool_of(alias).all[0]
     used = first.statements(math.inf)
@@ -141,7 +140,7 @@ def test_fork_during_a_call_leaves_its_connection_open(alias: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in dir(signals) if name.startswith("lock_")])
 def test_signal_may_be_sent_while_it_is_sent(name: str) -> None:
-    """Django's own would wait for itself, if it has receivers."""
+    """Django's Signal would wait for itself, if it has receivers."""
     signal = getattr(signals, name)
 
     def send() -> bool:
@@ -153,13 +152,13 @@ def test_signal_may_be_sent_while_it_is_sent(name: str) -> None:
 
 
 def test_listener_may_be_needed_during_a_change() -> None:
-    """By another one that waits."""
+    """Another waiter may need it."""
     database = listening.Database("postgresql", (), DatabaseBackend.statements, 2, 2)
     listener = listening.Listener(database)
     inner = mock.Mock(number=1)
 
     class Outer:
-        """A waiter whose number is asked for in the midst of adding it."""
+        """A waiter whose number is read while it is added."""
 
         @property
         def number(self) -> int:

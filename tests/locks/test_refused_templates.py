@@ -63,7 +63,7 @@ class Payments(View):
     "function", [returns_response, returns_nothing, runs_later, yields, Payments]
 )
 def test_missing_parentheses_are_reported_at_decoration(function: Any) -> None:
-    """Where what is given makes no semaphore, as can be seen."""
+    """If the argument clearly makes no semaphore."""
     with pytest.raises(TypeError, match=f"{function.__name__}.*{EXAMPLE}"):
         distributed_lock(function)
 
@@ -82,7 +82,7 @@ def test_missing_parentheses_are_reported_at_decoration(function: Any) -> None:
 def test_missing_parentheses_are_reported_at_the_call(
     args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    """Where nothing is annotated, that may be a callable for the semaphore."""
+    """Without annotations the function may be a callable for the semaphore."""
 
     @distributed_lock
     def collect(request: Any, customer_id: Any) -> Any:
@@ -94,7 +94,7 @@ def test_missing_parentheses_are_reported_at_the_call(
 
 
 def test_missing_semaphore_is_reported_at_decoration() -> None:
-    """With what to write."""
+    """The error says what to write."""
     needs: Any = distributed_lock
     for arguments in ({}, {"timeout": 5}):
         with pytest.raises(TypeError, match=EXAMPLE):
@@ -110,7 +110,7 @@ def test_missing_semaphore_is_reported_at_decoration() -> None:
     ],
 )
 def test_callable_that_makes_a_semaphore_is_taken(make: Any) -> None:
-    """Whatever kind of callable it is."""
+    """Any kind of callable."""
     assert distributed_lock(make)(lambda name: name)("name") == "name"
 
 
@@ -119,7 +119,7 @@ def by_keyword(*, semaphore: str = NAME) -> distributed_lock:
 
 
 def test_semaphore_may_be_given_by_its_name() -> None:
-    """As any argument."""
+    """As a keyword argument."""
     with by_keyword() as lease:
         assert lease.semaphore == NAME
 
@@ -128,12 +128,12 @@ def test_semaphore_may_be_given_by_its_name() -> None:
 
 
 def collect(request: Any, customer_id: int, *, invoice: str = "") -> str:
-    """Stand for what is locked."""
+    """Stand for a locked function."""
     return "collected"
 
 
 def collect_any(request: Any, **kwargs: Any) -> str:
-    """Stand for what takes anything."""
+    """Stand for a function that takes any arguments."""
     return "collected"
 
 
@@ -160,7 +160,7 @@ def test_placeholder_of_another_style_is_refused(template: str, remedy: str) -> 
 
 @pytest.mark.parametrize("template", ["{customer_id}collectPayment", "{jobs}:<customer_id>"])
 def test_braces_are_refused_where_any_argument_may_come(template: str) -> None:
-    """Methods of class-based views are written so."""
+    """Methods of class-based views have such signatures."""
     with pytest.raises(ValueError, match="give a callable"):
         distributed_lock(template)(collect_any)
 
@@ -179,12 +179,12 @@ def test_braces_are_refused_where_any_argument_may_come(template: str) -> None:
     ],
 )
 def test_braces_that_name_no_argument_are_a_part_of_the_semaphore(template: str) -> None:
-    """As they are with acquire_lock()."""
+    """As with acquire_lock()."""
     assert distributed_lock(template)(collect)(None, 5) == "collected"
 
 
 def test_callable_may_return_what_looks_like_a_template() -> None:
-    """What is meant literally is written so."""
+    """A callable is the way to write a literal semaphore."""
 
     @distributed_lock(lambda request, **kwargs: "<customer_id>{customer_id}")
     def literally(request: Any, **kwargs: Any) -> str:
@@ -197,7 +197,7 @@ def test_callable_may_return_what_looks_like_a_template() -> None:
     "semaphore", ["<id>x", "<int:id>x", "<path:id>x", "x:<request.user.pk>", "<slug:a>:<str:b>"]
 )
 def test_template_without_a_call_is_refused(semaphore: str) -> None:
-    """It would be one lock for all; an f-string is what is meant."""
+    """It would be one lock for all; an f-string was meant."""
     for enter in (acquire_lock, aacquire_and_wait, in_block, in_async_block):
         with pytest.raises(TypeError, match=r"a decorated call.*f-string"):
             enter(semaphore)
@@ -205,7 +205,7 @@ def test_template_without_a_call_is_refused(semaphore: str) -> None:
 
 @pytest.mark.parametrize("semaphore", ["<", "a>b", "<>", "<5>", "<a b>", "<a:>", "<<>>", "<-id>"])
 def test_semaphore_may_have_angle_brackets(semaphore: str) -> None:
-    """Around anything but the name of an argument."""
+    """Around any text but the name of an argument."""
     lease = acquire_lock(semaphore)
     assert lease
     lease.release()
@@ -214,7 +214,7 @@ def test_semaphore_may_have_angle_brackets(semaphore: str) -> None:
 
 
 def test_int_of_too_many_digits_is_an_invalid_semaphore() -> None:
-    """Python refuses to write it; a view answers 400."""
+    """Python refuses to convert it; a view answers 400."""
     for template in ("<customer_id>:x", "<int:customer_id>:x"):
         locked = distributed_lock(template)(collect)
         for number in (LONG, -LONG):
@@ -231,7 +231,7 @@ def test_int_of_too_many_digits_is_an_invalid_semaphore() -> None:
     ],
 )
 def test_failing_attribute_is_reported_with_its_template(template: str, reason: str) -> None:
-    """Whose attribute it is would not be known otherwise."""
+    """Otherwise the attribute's origin would be unknown."""
     request = SimpleNamespace(user=None)
     with pytest.raises(AttributeError, match=f"^Template '{template}': {template[:-2]}.*{reason}"):
         distributed_lock(template)(collect)(request, 5)
@@ -245,7 +245,7 @@ def test_failing_attribute_is_reported_with_its_template(template: str, reason: 
 
 
 def test_attribute_that_fails_is_no_bad_request() -> None:
-    """The mistake is the site's."""
+    """The bug is the site's."""
 
     @distributed_lock("<request.usr.pk>:x", http=True)
     def view(request: HttpRequest) -> HttpResponse:

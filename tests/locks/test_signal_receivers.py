@@ -1,4 +1,4 @@
-"""What receivers of the signals may do, and what happens when they fail."""
+"""Receivers of the signals: what they may do, and what happens when they fail."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = committed
 
 
 def test_lease_is_complete_when_a_signal_is_sent(scripted: ScriptedBackend) -> None:
-    """A receiver may release what has been acquired, and knows what was released."""
+    """A receiver may release the acquired lease, and the released one is complete, too."""
     states = []
 
     def release(lease: Lease, **kwargs: Any) -> None:
@@ -67,7 +67,7 @@ def test_receiver_may_acquire_what_is_released(alias: str, signals_sent: SentSig
 def test_receiver_may_acquire_what_is_released_after_a_commit(
     alias: str, signals_sent: SentSignals
 ) -> None:
-    """It isn't the transaction's any more."""
+    """The new lease doesn't depend on the transaction."""
     again: list[Lease] = []
 
     def acquire_again(lease: Lease, **kwargs: Any) -> None:
@@ -84,7 +84,7 @@ def test_receiver_may_acquire_what_is_released_after_a_commit(
 @on_each_server
 @pytest.mark.parametrize("failing", [False, True])
 def test_receiver_of_released_may_write(alias: str, failing: bool) -> None:
-    """As an audit does, also after a rollback: it is called in another thread then."""
+    """Like an audit; after a rollback, too: then it is called in another thread."""
     written = threading.Event()
 
     def write(**kwargs: Any) -> None:
@@ -109,7 +109,7 @@ def test_receiver_of_released_may_write(alias: str, failing: bool) -> None:
 def test_receiver_that_fails_breaks_nothing(
     alias: str, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What it raises is logged; the other receivers are told."""
+    """Its error is logged; the other receivers are called."""
     called = []
 
     def fail(**kwargs: Any) -> None:
@@ -140,7 +140,7 @@ def test_receiver_that_fails_breaks_nothing(
 def test_receiver_that_fails_after_a_transaction_breaks_nothing(
     alias: str, failing: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nor any other callback."""
+    """The other callbacks run, too."""
     called = []
 
     def fail(**kwargs: Any) -> None:
@@ -167,7 +167,7 @@ def test_receiver_that_fails_in_the_background_does_not_end_it(
     error: type[BaseException],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """All that is lost is told, and what is held is renewed."""
+    """All losses are sent, and held leases are renewed."""
     lost = []
 
     def fail(lease: Lease, **kwargs: Any) -> None:
@@ -181,7 +181,7 @@ def test_receiver_that_fails_in_the_background_does_not_end_it(
     with received("lost", fail):
         for lease in leases:
             take_away(lease)
-        for _ in leases:  # what ends a process ends the look at the leases, too
+        for _ in leases:  # an error that ends a process ends this round of renewals, too
             due_now(leases)
             finish_background_work()
         renew_now(held)

@@ -52,7 +52,7 @@ def test_signals_follow_the_life_of_a_lease(alias: str, signals_sent: SentSignal
 def test_contended_is_sent_once_for_each_call(
     alias: str, signals_sent: SentSignals, timeout: float
 ) -> None:
-    """However often the store was asked during the wait."""
+    """However often the store was polled during the wait."""
     other = elsewhere(lambda: acquire(alias))
     for _ in range(2):
         assert acquire_lock("1234collectPayment", backend=alias, timeout=timeout) is None
@@ -102,7 +102,7 @@ def test_store_that_does_not_answer_is_no_contention(
 def test_wait_for_oneself_is_no_contention(
     scripted: ScriptedBackend, signals_sent: SentSignals
 ) -> None:
-    """It is an error of the program."""
+    """It is a bug in the program."""
     lease = acquire("default")
     with pytest.raises(LockError):
         acquire_lock("1234collectPayment", timeout=1)
@@ -121,7 +121,7 @@ def test_reentry_sends_no_signal(scripted: ScriptedBackend, signals_sent: SentSi
 
 @on_each_database
 def test_release_of_a_lost_lease_sends_lost(alias: str, signals_sent: SentSignals) -> None:
-    """Lost, and not released."""
+    """It sends "lost", and not "released"."""
     lease = acquire(alias, renew=False)
     take_away(lease)
     assert lease.release() is False
@@ -133,7 +133,7 @@ def test_release_of_a_lost_lease_sends_lost(alias: str, signals_sent: SentSignal
 def test_failed_release_sends_no_signal(
     scripted: ScriptedBackend, signals_sent: SentSignals
 ) -> None:
-    """Only the one that succeeds is."""
+    """Only the release that succeeds does."""
     lease = acquire("default")
     scripted.answer("release", LockBackendUnavailable("down"))
     with pytest.raises(LockBackendUnavailable):
@@ -148,7 +148,7 @@ def test_failed_release_sends_no_signal(
 
 @on_each_database
 def test_force_released_is_sent_with_the_token(alias: str, signals_sent: SentSignals) -> None:
-    """And not what was tried in vain."""
+    """A force-release that fails sends nothing."""
     lease = acquire(alias, renew=False)
     assert lease.token
     store = lock_backends[alias]
@@ -175,7 +175,7 @@ def test_force_released_is_sent_with_the_token(alias: str, signals_sent: SentSig
 def test_owner_is_in_no_log_over_a_whole_life(
     alias: str, debug: bool, signals_sent: SentSignals, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nor in what is sent, if somebody logs that."""
+    """Nor in the signals' arguments, if somebody logs these."""
     caplog.set_level(logging.DEBUG)
     owners: list[str] = []
 
@@ -212,7 +212,7 @@ def test_owner_is_in_no_log_over_a_whole_life(
 
 @contextmanager
 def mock_release(alias: str) -> Iterator[None]:
-    """Let the store be down for a release, with the statement's parameters in the traceback."""
+    """Make a release fail, with the statement's parameters in the traceback."""
     store = type(lock_backends[alias])
     release = vars(store)["release"]
 

@@ -26,7 +26,7 @@ pytestmark = committed
 def test_released_is_sent_when_the_transaction_has_ended(
     alias: str, signals_sent: SentSignals, failing: bool, acquired: str, depth: int
 ) -> None:
-    """However it ends, and however deep inside the release was; on SQLite too."""
+    """However it ends, and however deeply nested the release was; on SQLite, too."""
     lease = acquire(alias) if acquired == "before" else None
     with suppress(ZeroDivisionError), transaction.atomic(using=alias):
         with transaction.atomic(using=alias) if depth == 2 else nullcontext():
@@ -42,7 +42,7 @@ def test_released_is_sent_when_the_transaction_has_ended(
 def test_release_that_an_inner_rollback_undid_is_sent_once(
     alias: str, signals_sent: SentSignals
 ) -> None:
-    """When the outer transaction has ended, and it is done again."""
+    """When the outer transaction has ended, and the release is repeated."""
     with transaction.atomic(using=alias):
         lease = acquire(alias)
         with suppress(ZeroDivisionError), transaction.atomic(using=alias):
@@ -57,14 +57,14 @@ def test_release_that_an_inner_rollback_undid_is_sent_once(
 def test_acquiring_again_in_a_transaction_sends_each_signal_once(
     alias: str, signals_sent: SentSignals
 ) -> None:
-    """Nobody else had it in between, so it was neither released nor acquired."""
+    """Nobody else held it in between, so in between it was neither released nor acquired."""
     leases = []
     with transaction.atomic(using=alias):
         for _ in range(3):
             with distributed_lock("1234collectPayment", backend=alias) as lease:
                 leases.append(lease)
     for each in leases:
-        renew_now(each)  # which nothing is renewed by any more
+        renew_now(each)  # which has no effect any more
     assert signals_sent.names == ["acquired", "released"]
     assert [each.released for each in leases] == [True] * 3
 

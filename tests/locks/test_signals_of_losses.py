@@ -27,7 +27,7 @@ pytestmark = committed
 def test_lost_is_sent_once(
     alias: str, signals_sent: SentSignals, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The background first, here; then who asks, who releases, and who leaves the block."""
+    """By the background here; then check(), release() and the end of the block notice, too."""
     with pytest.raises(LockLost), distributed_lock("1234collectPayment", backend=alias) as lease:
         lose(lease)
         assert signals_sent.lost.wait(60)
@@ -56,7 +56,7 @@ def test_lost_is_sent_once(
 def test_lost_is_sent_by_the_first_to_notice(
     alias: str, signals_sent: SentSignals, how: str
 ) -> None:
-    """Without a background that could, here; and not again when the others notice."""
+    """By other code than the background here; not again when others notice."""
     with (
         pytest.raises(LockLost),
         distributed_lock("1234collectPayment", backend=alias, renew=False) as lease,
@@ -73,7 +73,7 @@ def test_lost_is_sent_by_the_first_to_notice(
 
 @on_each_database
 def test_background_sends_lost_at_expiry(alias: str, signals_sent: SentSignals) -> None:
-    """With the reason, as soon as its time has passed."""
+    """With the reason, as soon as the ttl has passed."""
     lease = brief(alias, max_hold=0.1)
     assert signals_sent.lost.wait(60)
     assert signals_sent.about(lease) == ["acquired", "lost"]

@@ -33,7 +33,7 @@ QUEUEING = [
 
 
 def test_pause_that_is_over_before_it_begins_ends() -> None:
-    """Also if the thread is interrupted right then: SimpleQueue.get() of Python 3.12 hangs."""
+    """Also if the thread is interrupted at that moment: Python 3.12's SimpleQueue.get() hangs."""
     waiter = waiting.WaitingThread("default")
     paused, seen = [0], [0, time.monotonic()]
 
@@ -53,7 +53,7 @@ def test_pause_that_is_over_before_it_begins_ends() -> None:
 
 
 def test_wakeup_ends_the_wait_under_way_or_the_next_one() -> None:
-    """Once, however often it was set; and without one the time ends it."""
+    """Once, however often it was set; without a wake-up the timeout ends the wait."""
     wakeup = Wakeup()
     wakeup.set()
     wakeup.set()
@@ -69,7 +69,7 @@ def test_wakeup_ends_the_wait_under_way_or_the_next_one() -> None:
 @pytest.mark.parametrize("alias", QUEUEING)
 @committed
 def test_timeout_that_is_over_at_once_is_good_for_one_try(alias: str) -> None:
-    """Also right after a release that handed the lock over, when it would rather join the queue."""
+    """Also right after a release that handed the lock over, when others first join the queue."""
     recent_handovers.add(alias, "1234collectPayment")
     acquire(alias, timeout=1e-9).release()
 
@@ -77,7 +77,7 @@ def test_timeout_that_is_over_at_once_is_good_for_one_try(alias: str) -> None:
 def test_timeout_that_is_over_at_once_is_good_for_one_try_behind_others(
     scripted: ScriptedBackend,
 ) -> None:
-    """Who waits in this process is overtaken by it, as by a call that doesn't wait."""
+    """It overtakes this process's waiters, like a call that doesn't wait."""
     first, second = (waiting.WaitingThread("default") for _ in range(2))
     queues.join("default", "1234collectPayment", first)
     queues.join("default", "1234collectPayment", second)
@@ -85,13 +85,13 @@ def test_timeout_that_is_over_at_once_is_good_for_one_try_behind_others(
     for _ in range(2):  # as after an interruption
         queues.leave("default", "1234collectPayment", first)
     elsewhere_waiting = mock.Mock(loop=object())
-    queues.leave("default", "1234collectPayment", elsewhere_waiting)  # who never joined
+    queues.leave("default", "1234collectPayment", elsewhere_waiting)  # a waiter that never joined
     queues.leave("default", "1234collectPayment", second)
     assert len(queues) == 0
 
 
 class BrokenPlace:
-    """A place in a queue of a store that can't be asked any more."""
+    """A place in the queue of a store that is down."""
 
     patience = 0.0
     outlasts_failures = False
@@ -103,7 +103,7 @@ class BrokenPlace:
 def test_try_that_ends_the_wait_leaves_the_queue_in_the_same_time(
     scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the queue is left once."""
+    """The queue is left once."""
     budgets, in_which = count(1), list[int]()
 
     @contextmanager

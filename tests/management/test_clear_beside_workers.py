@@ -27,7 +27,7 @@ def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Intrusion(StringIO):
-    """An output that lets a worker act as soon as a line about the first lock is printed."""
+    """An output that runs a worker as soon as a line about the first lock is printed."""
 
     def __init__(self, act: Any) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Intrusion(StringIO):
 @on_each_database
 @pytest.mark.usefixtures("one_at_a_time")
 def test_lock_that_a_worker_takes_after_the_listing_is_left_to_it(alias: str) -> None:
-    """A stale lock may be acquired before its turn comes: it isn't stale any more."""
+    """A stale lock may be acquired before its turn comes: then it is no longer stale."""
     make_stale(alias, "first")
     make_stale(alias, "second")
     owner = new_owner()
@@ -60,7 +60,7 @@ def test_lock_that_a_worker_takes_after_the_listing_is_left_to_it(alias: str) ->
 def test_lock_that_was_granted_and_expired_meanwhile_is_printed_with_its_last_holder(
     alias: str,
 ) -> None:
-    """What is printed is what was released."""
+    """The printed holder is that of the released lease."""
     make_stale(alias, "first")
     make_stale(alias, "second")
     locks = Lock.objects.using(alias)

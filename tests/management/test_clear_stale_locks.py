@@ -33,7 +33,7 @@ pytestmark = pytest.mark.django_db(databases="__all__")
 
 @on_each_database
 def test_exactly_the_stale_locks_are_released(alias: str) -> None:
-    """Held ones, those without an end too, and released ones stay as they are."""
+    """Held locks, unlimited ones too, and released locks stay as they are."""
     make_held(alias, "held")
     make(alias, "held without end", owner=SECRET, expires_at=None)
     make_released(alias, "released")
@@ -50,7 +50,7 @@ def test_exactly_the_stale_locks_are_released(alias: str) -> None:
 
 @on_each_database
 def test_semaphore_holder_ages_and_count_are_printed(alias: str) -> None:
-    """One line a lock, and how many there were; the owner is nobody's to see."""
+    """One line a lock, and their number; the owner is never shown."""
     make_stale(alias, "1234:collect", holder="payments (web1 pid 7 MainThread)")
     make_stale(alias, "1234:report", holder="", acquired_at=None)
     output = run(alias)
@@ -69,7 +69,7 @@ def test_nothing_stale_is_no_error() -> None:
 
 
 def test_one_lock_is_counted_in_the_singular() -> None:
-    """Only for people, but they read it."""
+    """It is a text for people."""
     make_stale("default", "stale")
     make_released("default", "released")
     lines = run("default", "--purge-released=1h").splitlines()
@@ -79,7 +79,7 @@ def test_one_lock_is_counted_in_the_singular() -> None:
 
 @on_each_database
 def test_dry_run_prints_the_same_and_changes_nothing(alias: str) -> None:
-    """What would be done is what is done."""
+    """It prints what the command would print."""
     make_stale(alias, "stale", holder="h")
     make_released(alias, "released")
     before = rows(alias)
@@ -133,13 +133,13 @@ def test_unknown_backend_is_a_command_error() -> None:
 
 @pytest.mark.parametrize("prefix", ["\udcff", "a\n", "x" * 256])
 def test_prefix_that_no_semaphore_has_is_a_command_error(prefix: str) -> None:
-    """Such as a shell's bytes that are no text."""
+    """Such as undecodable bytes of a shell."""
     with pytest.raises(CommandError, match="--prefix: A semaphore has"):
         run("default", f"--prefix={prefix}")
 
 
 def unreachable(alias: str) -> dict[str, str]:
-    """Return an environment in which this database isn't there."""
+    """Return an environment in which this database is unreachable."""
     environment = worker_environment()
     if alias == "default":
         return environment | {"DISTLOCK_TEST_SQLITE": "/nowhere/at.all"}
@@ -167,7 +167,7 @@ def test_unreachable_database_is_reported_without_a_traceback(alias: str) -> Non
 
 @pytest.mark.parametrize("arguments", [[], ["--dry-run"], ["--purge-released=1h"]])
 def test_unreachable_database_is_a_command_error(arguments: list[str]) -> None:
-    """Whatever the command is to do."""
+    """For every job of the command."""
     down = OperationalError("the database is down")
     with (
         mock.patch.object(connections["default"], "cursor", side_effect=down),

@@ -1,4 +1,4 @@
-"""Where the command's server is: its address and its files, and their permissions."""
+"""The command's server: its address, its files and their permissions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.once
 
 
 def shell(command: str) -> tuple[str, ...]:
-    """Return what runs a command after this one, in the same shell."""
+    """Return a program that runs this line in a shell before the command."""
     return "sh", "-c", f'{command}; exec "$@"', "sh"
 
 
@@ -29,7 +29,7 @@ def shell(command: str) -> tuple[str, ...]:
 
 
 def settings_module(directory: Path, distlock: dict[Any, Any]) -> dict[str, Any]:
-    """Write a site's settings, and return the variables by which a command has them."""
+    """Write a site's settings, and return the environment in which a command uses them."""
     (directory / "site_settings.py").write_text(
         f"from tests.support.lock_server_settings import *\nDISTLOCK = {distlock!r}\n"
     )
@@ -37,9 +37,9 @@ def settings_module(directory: Path, distlock: dict[Any, Any]) -> dict[str, Any]
 
 
 def test_server_is_where_the_only_server_backend_expects_it(place: Place) -> None:
-    """With its secret, and without a database; entries that are strange are none of its business.
+    """With its secret, and without a database; malformed entries of other stores are ignored.
 
-    The state is in a directory of its own, which is nobody else's.
+    The state is in its own directory, which others can't read.
     """
     distlock = {
         "default": {"BACKEND": "django_distlock.backends.database.DatabaseBackend"},
@@ -67,7 +67,7 @@ def test_server_is_where_the_only_server_backend_expects_it(place: Place) -> Non
 
 
 def test_alias_chooses_among_several(place: Place, unused_port: int) -> None:
-    """Each has another address."""
+    """Each has its own address."""
     other = Place(place.directory, unused_port)
     distlock = {"a": server_settings(place.address), "b": server_settings(other.address)}
     variables = settings_module(place.directory, distlock)
@@ -79,7 +79,7 @@ def test_alias_chooses_among_several(place: Place, unused_port: int) -> None:
 
 
 def test_secret_in_a_file_may_be_any_bytes(place: Place) -> None:
-    """Any bytes will do, without the end of the line."""
+    """The end of the line doesn't count."""
     place.secret_file.write_bytes(b"\xff\xfe\x00 correct horse \n")
     with place.start() as running:
         running.serve()
@@ -91,7 +91,7 @@ def test_secret_in_a_file_may_be_any_bytes(place: Place) -> None:
 
 
 def others_can_connect(path: Path) -> bool:
-    """Tell whether a user without rights can connect to a socket."""
+    """Return whether a user without rights can connect to a socket."""
     os.seteuid(65534)
     try:
         with socket.socket(socket.AF_UNIX) as client:
@@ -117,7 +117,7 @@ def test_unix_socket_is_for_its_user_alone(unix_place: Place) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_others_can_not_connect_to_the_unix_socket(unix_place: Place) -> None:
-    """Unless somebody lets them."""
+    """Unless its permissions are changed."""
     unix_place.directory.chmod(0o755)
     with unix_place.start() as running:
         running.serve()
@@ -149,7 +149,7 @@ def test_file_in_the_place_of_the_socket_is_kept(unix_place: Place) -> None:
 
 
 def test_link_in_the_place_of_the_socket_is_kept(unix_place: Place) -> None:
-    """What it links to may come back."""
+    """The file that it links to may come back."""
     unix_place.socket.symlink_to("missing")
     with unix_place.start() as refused:
         assert "Address already in use" in refused.refusal()
@@ -160,7 +160,7 @@ def test_link_in_the_place_of_the_socket_is_kept(unix_place: Place) -> None:
 def test_socket_at_which_another_program_listens_is_kept(
     unix_place: Place, kind: socket.SocketKind
 ) -> None:
-    """Its clients go on to reach it."""
+    """Its clients still reach it."""
     with (
         socket.socket(socket.AF_UNIX, kind) as other,
         socket.socket(socket.AF_UNIX, kind) as client,
@@ -177,7 +177,7 @@ def test_socket_at_which_another_program_listens_is_kept(
 def test_files_are_allowed_for_all_connections_or_it_does_not_start(
     place: Place, limit: str, complaint: bool
 ) -> None:
-    """The usual limit of 1024 is for a start; at a harder one, it would refuse clients later."""
+    """It raises the usual soft limit of 1024; with a lower hard limit it refuses to start."""
     with place.start("--max-connections", "100", begin=shell(f"ulimit {limit} 100")) as command:
         if complaint:
             assert "need 250 open files, but the system allows 100" in command.refusal()

@@ -1,4 +1,4 @@
-"""What the command prints of a running server, by --status."""
+"""The status of a running server, as printed by --status."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def status_of(server: Server, *arguments: str) -> list[str]:
 
 
 def test_status_of_a_new_server_shows_no_locks(place: Place) -> None:
-    """Nothing, up to its limits; and that it grants nothing yet."""
+    """It shows zeros beside the limits, and that the server grants nothing yet."""
     with place.start("--max-ttl", "1000000", "--max-locks", "30") as running:
         running.serve()
         with Command("--status", *place.at) as asking:
@@ -48,7 +48,7 @@ def test_status_of_a_new_server_shows_no_locks(place: Place) -> None:
 
 
 def test_status_lists_twenty_locks_and_counts_the_others(place: Place) -> None:
-    """By name, with the holder of each and the time left; kept ones and waiters, too."""
+    """By name, with holder and time left; kept locks and waiters, too."""
     with place.start("--no-grace", "--max-ttl", "3600") as running:
         running.serve()
         place.acquire(*(f"{number:02}" for number in range(20)), ttl=3600)
@@ -78,7 +78,7 @@ def test_status_lists_twenty_locks_and_counts_the_others(place: Place) -> None:
             assert store.acquire("20", "nameless", 60, "")
             assert store.release(LeaseClaim("00", "owner", 60))
             wire.close()
-            until(lambda: store.status()["locks"] == 20)  # and not what was offered on that wire
+            until(lambda: store.status()["locks"] == 20)  # and not the name that was offered there
         lines = said("--status", *place.at).splitlines()
         assert lines[-1].startswith("20: unknown holder, ")
         place.acquire("21", "22")
@@ -86,7 +86,7 @@ def test_status_lists_twenty_locks_and_counts_the_others(place: Place) -> None:
 
 
 def test_status_works_by_tls_however_the_server_is_given(tmp_path: Path) -> None:
-    """By the settings' authority, though address and secret are given; or by a given one."""
+    """With the settings' authority, even if address and secret are given; or with a given one."""
     with start_lock_server(tls=True) as server:
         options = server.settings["OPTIONS"]
         authority = options["tls_ca"]
@@ -100,7 +100,7 @@ def test_status_works_by_tls_however_the_server_is_given(tmp_path: Path) -> None
 
 
 def test_unneeded_settings_may_be_wrong(place: Place) -> None:
-    """For instance on the server's host, without the site's own files."""
+    """As on the server's host, without the site's own files."""
     with place.start() as running:
         running.serve()
         for distlock in (
@@ -111,7 +111,7 @@ def test_unneeded_settings_may_be_wrong(place: Place) -> None:
 
 
 def test_status_of_a_server_that_is_down_or_not_ours_is_one_line(place: Place) -> None:
-    """With an exit status."""
+    """And an exit status."""
     with Command("--status", *place.at) as asking:
         assert asking.refusal() == (
             f"The lock server at {place.address}: [Errno 111] Connection refused"
@@ -126,7 +126,7 @@ def test_status_of_a_server_that_is_down_or_not_ours_is_one_line(place: Place) -
 
 
 def test_limits_may_be_parts_of_a_second(place: Place) -> None:
-    """A lease that is longer is refused by the server's terms."""
+    """A longer lease is refused according to the server's terms."""
     with place.start("--max-ttl", "0.5", "--idle", "60.5", "--no-grace") as running:
         running.serve()
         assert place.acquire("short", ttl=0.5)

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.support.lock_server_command import Place, told_systemd
+from tests.support.lock_server_command import Place, systemd_socket
 from tests.support.ports import HOST
 
 pytestmark = pytest.mark.once
@@ -17,20 +17,20 @@ pytestmark = pytest.mark.once
 def test_systemd_is_notified_when_the_server_is_ready_and_when_it_stops(
     place: Place, abstract: bool
 ) -> None:
-    """By a path, or an abstract name. A server that grants nothing yet is ready, too."""
+    """At a path or an abstract name. A server that grants nothing yet is ready, too."""
     name = f"distlock-{secrets.token_hex()}"
     path = f"\0{name}" if abstract else str(place.directory / "notify")
     variable = f"@{name}" if abstract else path
-    with told_systemd(path) as told, place.start(NOTIFY_SOCKET=variable) as running:
-        assert told.recv(64) == b"READY=1"
+    with systemd_socket(path) as systemd, place.start(NOTIFY_SOCKET=variable) as running:
+        assert systemd.recv(64) == b"READY=1"
         assert place.held() == {}
         running.process.terminate()
-        assert told.recv(64) == b"STOPPING=1"
+        assert systemd.recv(64) == b"STOPPING=1"
         assert running.end()[::2] == (0, "")
 
 
 def test_systemd_that_hears_nothing_does_no_harm(place: Place) -> None:
-    """The log on stderr says so."""
+    """A line on stderr says so."""
     missing = str(place.directory / "missing")
     with place.start(NOTIFY_SOCKET=missing) as running:
         running.serve()
@@ -46,13 +46,13 @@ def test_systemd_that_hears_nothing_does_no_harm(place: Place) -> None:
 def test_port_in_use_is_refused(place: Place) -> None:
     """The error names it, and systemd isn't notified that the server is ready."""
     with (
-        told_systemd(place.directory / "notify") as told,
+        systemd_socket(place.directory / "notify") as systemd,
         socket.create_server((HOST, int(place.address.rpartition(":")[2]))),
     ):
         with place.start(NOTIFY_SOCKET=str(place.directory / "notify")) as refused:
             complaint = refused.refusal()
-        told.setblocking(False)
+        systemd.setblocking(False)
         with pytest.raises(BlockingIOError):
-            told.recv(64)
+            systemd.recv(64)
     assert complaint.startswith(f"Can't listen at {place.address}: ")
     assert "address already in use" in complaint

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db(databases="__all__")
 
 @on_each_database
 def test_locks_released_longer_ago_than_the_age_are_deleted(alias: str) -> None:
-    """Neither those released since, nor those that this very run released, nor held ones."""
+    """Neither younger ones, nor those that this run released, nor held ones."""
     make_released(alias, "old", age=25 * HOUR)
     make_released(alias, "young", age=HOUR)
     make_stale(alias, "stale")
@@ -53,7 +53,7 @@ def test_age_may_be_in_any_unit(age: str, left: list[str]) -> None:
 
 @on_each_database
 def test_nothing_is_deleted_unless_asked_for(alias: str) -> None:
-    """Released locks stay, and no word is said about deleting."""
+    """Released locks stay, and the output doesn't mention deleting."""
     make_released(alias, "old", age=1000 * HOUR)
     assert "deleted" not in run(alias)
     assert found(Lock.objects.using(alias)) == ["old"]
@@ -61,7 +61,7 @@ def test_nothing_is_deleted_unless_asked_for(alias: str) -> None:
 
 @pytest.mark.parametrize("age", ["", "1", "1w", "-1d", "1.5h", "soon", "1d 2h"])
 def test_bad_age_is_a_clear_error(age: str) -> None:
-    """It names the option and shows what would be right, and nothing is released either."""
+    """It names the option and shows a right value, and nothing is released either."""
     make_stale("default", "stale")
     with pytest.raises(CommandError) as caught:
         run("default", f"--purge-released={age}")
@@ -88,7 +88,7 @@ def test_tokens_never_go_back_after_a_purge(alias: str) -> None:
 
 @on_each_database
 def test_lock_whose_token_is_ahead_of_the_clock_is_kept(alias: str) -> None:
-    """After a step of the clock back the row is all that knows the last token."""
+    """After a backward step of the clock, only the row has the last token."""
     ahead = to_microseconds(datetime.now(UTC) + HOUR)
     make_released(alias, "ahead", token=ahead)
     make_released(alias, "behind")

@@ -1,4 +1,4 @@
-"""The command that runs the lock server: what it takes, and what it refuses in one line."""
+"""The command that runs the lock server: its arguments, and how it refuses them in one line."""
 
 from __future__ import annotations
 
@@ -54,19 +54,19 @@ AT = ("--bind", f"{HOST}:7433")
 def test_address_and_secret_come_from_options_or_one_entry_of_the_settings(
     distlock: dict[str, Any], arguments: tuple[str, ...], complaint: str
 ) -> None:
-    """The error says what is wrong with such an entry, rather than that there is none."""
+    """The error names the fault of a wrong entry, rather than saying that there is none."""
     with pytest.raises(CommandError, match=complaint):
         said(*arguments, **distlock)
 
 
 def test_settings_that_are_no_dict_are_refused() -> None:
-    """By one line, whatever else would be found."""
+    """In one line, before anything else is checked."""
     with override_settings(DISTLOCK=["a"]), pytest.raises(CommandError, match="must be a dict"):
         call_command("run_lock_server")
 
 
 def test_repr_shows_no_secret() -> None:
-    """Nor do locks and waiters show the owners' secrets."""
+    """Locks and waiters don't show their owners, either."""
     site = ServerConfig(
         address=Address("localhost", 7433),
         secret=SECRET.encode(),
@@ -122,7 +122,7 @@ REFUSED = [
 def test_invalid_options_are_refused_in_one_line(
     tmp_path: Path, arguments: tuple[str, ...], complaint: str
 ) -> None:
-    """It says what to do."""
+    """The line says what to do."""
     write_secret(tmp_path / "secret", SECRET.encode())
     write_secret(tmp_path / "short", b"short")
     write_secret(tmp_path / "open", SECRET.encode()).chmod(0o644)
@@ -133,13 +133,13 @@ def test_invalid_options_are_refused_in_one_line(
 
 
 def test_server_without_tls_is_refused_if_clients_use_tls() -> None:
-    """They would take each answer for a fault of the network."""
+    """They would see each answer as a network error."""
     with pytest.raises(CommandError, match=r"DISTLOCK\['a'\] uses TLS: give --tls-cert and"):
         said(a=server_settings(tls=True))
 
 
 def test_refusal_is_an_exit_status_of_one(place: Place) -> None:
-    """And one line on stderr, without a traceback."""
+    """With one line on stderr, and no traceback."""
     with place.start("--max-ttl", "0") as refused:
         assert "max_ttl is 0.0" in refused.refusal()
 
@@ -156,7 +156,7 @@ def test_option_that_makes_no_sense_is_an_exit_status_of_two(
 
 
 def test_help_names_each_limit_with_its_default() -> None:
-    """In the units that it takes."""
+    """In the units that the option takes."""
     with Command("--help") as asking:
         status, text, _ = asking.end()
     assert status == 0

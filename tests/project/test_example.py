@@ -35,8 +35,8 @@ CUSTOMERS = 3
 @pytest.mark.needs("example")
 def test_race_collects_twice_only_without_the_lock(project: Path) -> None:
     """`manage.py race` counts customers who paid twice without the lock, and none with it."""
-    told = run_race(project)
-    assert "Locks are kept" not in told
+    output = run_race(project)
+    assert "Locks are kept" not in output
     assert rows_of_locks(project) == CUSTOMERS
 
 
@@ -44,8 +44,8 @@ def test_race_collects_twice_only_without_the_lock(project: Path) -> None:
 @pytest.mark.needs("example", "redis")
 def test_race_starts_a_redis_server_and_stops_it(project: Path) -> None:
     """`manage.py race --store redis`: the same, and no lock was in the database."""
-    told = run_race(project, "--store=redis")
-    [url] = re.findall(r"^Locks are kept in Redis, at (\S+)$", told, re.MULTILINE)
+    output = run_race(project, "--store=redis")
+    [url] = re.findall(r"^Locks are kept in Redis, at (\S+)$", output, re.MULTILINE)
     assert_nothing_runs(project, address_in(url))
     assert rows_of_locks(project) == 0
 
@@ -54,8 +54,8 @@ def test_race_starts_a_redis_server_and_stops_it(project: Path) -> None:
 @pytest.mark.needs("example")
 def test_race_starts_a_lock_server_and_stops_it(project: Path) -> None:
     """`manage.py race --store server`: likewise."""
-    told = run_race(project, "--store=server")
-    [path] = re.findall(r"^Locks are kept in a lock server, at unix:(\S+)$", told, re.MULTILINE)
+    output = run_race(project, "--store=server")
+    [path] = re.findall(r"^Locks are kept in a lock server, at unix:(\S+)$", output, re.MULTILINE)
     assert_nothing_runs(project, path)
     assert not Path(path).parent.exists()
     assert rows_of_locks(project) == 0
@@ -68,8 +68,8 @@ def test_lock_server_that_does_not_start_says_why(project: Path) -> None:
     directory = project / ("long" * 25)
     directory.mkdir()
     with manage(project, "race", "--store=server", PATH="", TMPDIR=str(directory)) as process:
-        told, error = process.communicate(timeout=TIMEOUT)
-    assert (process.returncode, told) == (1, "")
+        output, error = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, output) == (1, "")
     assert error.startswith(
         f"CommandError: The lock server did not start.\nCommandError: '{directory}"
     )
@@ -93,8 +93,8 @@ def test_race_uses_the_redis_server_that_it_is_given(
     project: Path, empty_redis: dict[str, str], servers: dict[str, Server]
 ) -> None:
     """REDIS_URL says which, and is shown without its password; no other one is started."""
-    told = run_race(project, "--store=redis", **empty_redis)
-    assert f"Locks are kept in Redis, at {empty_redis['REDIS_URL'].replace(':@', '')}\n" in told
+    output = run_race(project, "--store=redis", **empty_redis)
+    assert f"Locks are kept in Redis, at {empty_redis['REDIS_URL'].replace(':@', '')}\n" in output
     with connect(servers["redis"], 9) as client:
         tokens = client.keys("example:distlock:{*collectPayment}:token")
     assert len(tokens) == CUSTOMERS
@@ -137,8 +137,8 @@ def test_missing_redis_is_reported_in_one_line(
         path = os.pathsep.join([str(project / "without"), str(ROOT)])
         environment = environment | {"PYTHONPATH": path}
     with manage(project, command, "--store=redis", **environment) as process:
-        told, error = process.communicate(timeout=TIMEOUT)
-    assert (process.returncode, told, error) == (1, "", f"CommandError: {message}\n")
+        output, error = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, output, error) == (1, "", f"CommandError: {message}\n")
     assert not (project / "example.sqlite3").exists()
 
 
@@ -162,12 +162,14 @@ def run_race(project: Path, *options: str, **environment: str) -> str:
 def run_pause(project: Path, store: str) -> None:
     """Check that a paused worker's late write is refused, by its row's fence."""
     with manage(project, "race", "--pause", "--store", store) as process:
-        told, _ = process.communicate(timeout=TIMEOUT)
-    assert process.returncode == 0, told
-    first, second = map(int, re.findall(r"holds 1collectPayment, token (\d+)", told))
+        output, _ = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, output
+    first, second = map(int, re.findall(r"holds 1collectPayment, token (\d+)", output))
     assert first < second
-    assert re.search(rf"payments\.Invoice with pk 1 was not written: .* token {second}", told), told
-    assert f"its row has the fence {second}; collected 1 time(s)" in told
+    assert re.search(rf"payments\.Invoice with pk 1 was not written: .* token {second}", output), (
+        output
+    )
+    assert f"its row has the fence {second}; collected 1 time(s)" in output
 
 
 @pytest.mark.once

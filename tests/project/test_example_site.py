@@ -28,9 +28,9 @@ def demo_on(store: str, project: Path) -> Iterator[tuple[subprocess.Popen[str], 
     """Run `manage.py demo` until the site is served; return it, and where the locks are."""
     with manage(project, "demo", "--port=0", f"--store={store}") as process:
         assert process.stdout is not None
-        told = "".join(takewhile(lambda line: not line.startswith("Stop"), process.stdout))
-        [site] = re.findall(r"^The site: +(http://127.0.0.1:\d+/)$", told, re.MULTILINE)
-        [place] = re.findall(r"^Locks: +(\S+) \(the admin lists", told, re.MULTILINE)
+        output = "".join(takewhile(lambda line: not line.startswith("Stop"), process.stdout))
+        [site] = re.findall(r"^The site: +(http://127.0.0.1:\d+/)$", output, re.MULTILINE)
+        [place] = re.findall(r"^Locks: +(\S+) \(the admin lists", output, re.MULTILINE)
         assert b" 200 OK" in ask(site, b"GET / HTTP/1.0\r\n\r\n")
         yield process, place
 

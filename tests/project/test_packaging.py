@@ -171,11 +171,11 @@ def absolute(link: str) -> str:
 @pytest.mark.once
 def test_the_metadata_say_where_the_project_is_and_where_it_runs(wheel: Path) -> None:
     """A package index links to these."""
-    told = metadata(wheel)
-    urls = dict(url.split(", ") for url in told.get_all("Project-URL", []))
+    fields = metadata(wheel)
+    urls = dict(url.split(", ") for url in fields.get_all("Project-URL", []))
     assert urls.keys() == {"Homepage", "Documentation", "Source", "Changelog", "Issues"}
     assert all(url.startswith(SITE) for url in urls.values())
-    systems = [each for each in told.get_all("Classifier", []) if "Operating System" in each]
+    systems = [each for each in fields.get_all("Classifier", []) if "Operating System" in each]
     assert systems == ["Operating System :: POSIX"]
 
 

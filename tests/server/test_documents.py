@@ -161,9 +161,9 @@ def test_the_unit_runs_a_server(tmp_path: Path, unused_port: int) -> None:
         assert command.count(shown) == 1
         command = command.replace(shown, here)
 
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-        told.bind(str(tmp_path / "notify"))
-        told.settimeout(TIMEOUT)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
+        notifications.bind(str(tmp_path / "notify"))
+        notifications.settimeout(TIMEOUT)
         environment = worker_environment() | {
             "DJANGO_SETTINGS_MODULE": "tests.support.lock_server_settings",
             "NOTIFY_SOCKET": str(tmp_path / "notify"),
@@ -171,7 +171,7 @@ def test_the_unit_runs_a_server(tmp_path: Path, unused_port: int) -> None:
         }
         server = subprocess.Popen(tied(shlex.split(command)), cwd=ROOT, env=environment)
         try:
-            assert told.recv(100) == b"READY=1"
+            assert notifications.recv(100) == b"READY=1"
             backend = ServerBackend(
                 "unit",
                 address=address,
@@ -181,7 +181,7 @@ def test_the_unit_runs_a_server(tmp_path: Path, unused_port: int) -> None:
             assert backend.status()["grace"] > 0
             backend.close()
             server.send_signal(signal.SIGTERM)
-            assert told.recv(100) == b"STOPPING=1"
+            assert notifications.recv(100) == b"STOPPING=1"
             assert server.wait(TIMEOUT) == 0
         finally:
             server.kill()

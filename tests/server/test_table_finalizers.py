@@ -250,12 +250,12 @@ def test_woken_waiter_may_call_the_table_at_once() -> None:
     def take() -> None:
         tokens.append(world.acquire("two"))
 
-    def give_back() -> None:
+    def release_other() -> None:
         assert world.release("two", "5678collectPayment") is Released.HANDED_OVER
 
     world.table.join("1234collectPayment", "two", "", take)
     world.join("three")
-    world.table.join("5678collectPayment", "two", "", give_back)
+    world.table.join("5678collectPayment", "two", "", release_other)
     world.join("three", semaphore="5678collectPayment")
     assert world.release("one") is Released.FREED  # and taken already, no offer any more
     assert world.table.renew("1234collectPayment", "two", 60)

@@ -48,12 +48,12 @@ def server_settings(address: str = f"{HOST}:7433", **options: Any) -> dict[str, 
 
 
 @contextmanager
-def told_systemd(address: Path | str) -> Iterator[socket.socket]:
+def systemd_socket(address: Path | str) -> Iterator[socket.socket]:
     """Return a socket like systemd's, which the server notifies."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-        told.settimeout(60)
-        told.bind(str(address))
-        yield told
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.settimeout(60)
+        listener.bind(str(address))
+        yield listener
 
 
 class Command:

@@ -37,7 +37,7 @@ def waiting(shared: SharedTable, number: int) -> bool:
     return len(shared.table.waiters) == number
 
 
-async def stand(shared: SharedTable, number: int) -> None:
+async def until_waiting(shared: SharedTable, number: int) -> None:
     """Let the tasks run until so many wait."""
     while not waiting(shared, number):  # noqa: ASYNC110 - nothing tells of it
         await asyncio.sleep(0)

@@ -67,7 +67,7 @@ class Workers:
     def __enter__(self) -> Self:
         for process in self.processes:
             assert self.read(process) == "ready\n"
-        self.tell()
+        self.proceed()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -80,7 +80,7 @@ class Workers:
         assert process.stdout is not None
         return process.stdout.readline()
 
-    def tell(self) -> None:
+    def proceed(self) -> None:
         """Let each go on, or stop, that waits for another line to do so."""
         for process in self.processes:
             assert process.stdin is not None
@@ -91,7 +91,7 @@ class Workers:
         """Wait for all to end, each well, and return what they printed."""
         results = [json.loads(self.read(process) or "null") for process in self.processes]
         with suppress(OSError):  # one that has failed is gone
-            self.tell()
+            self.proceed()
         assert [process.wait(60) for process in self.processes] == [0] * len(results)
         return results
 

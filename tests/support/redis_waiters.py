@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.support.servers import Server
 
 
-def stand(server: Server, number: int) -> bool:
+def waiters_queued(server: Server, number: int) -> bool:
     """Tell whether so many wait."""
     return waiting(server) == number
 

@@ -138,17 +138,17 @@ class Site:
 
     def states(self) -> dict[int, dict[str, Any]]:
         """Return what each worker says of itself, by its process id."""
-        told: dict[int, dict[str, Any]] = {}
+        states: dict[int, dict[str, Any]] = {}
 
         def alive() -> dict[int, dict[str, Any]]:
-            return {pid: state for pid, state in told.items() if psutil.pid_exists(pid)}
+            return {pid: state for pid, state in states.items() if psutil.pid_exists(pid)}
 
-        def told_by_both() -> bool:
+        def known_by_both() -> bool:
             state = self.get("/state/")
-            told[state["pid"]] = state
+            states[state["pid"]] = state
             return len(alive()) == 2
 
-        until(told_by_both)
+        until(known_by_both)
         return alive()
 
     def is_idle(self) -> bool:

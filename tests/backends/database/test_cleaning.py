@@ -202,7 +202,7 @@ def test_row_is_waited_for_where_locked_ones_cannot_be_skipped(job: str) -> None
 
 
 @contextmanager
-def meanwhile(alias: str, act: Callable[[], object]) -> Iterator[None]:
+def in_parallel(alias: str, act: Callable[[], object]) -> Iterator[None]:
     """Run something in another thread after a batch was read and before it is changed."""
     acts = [act]
 
@@ -226,7 +226,7 @@ def test_lock_that_a_worker_takes_after_it_was_read_is_left_to_it(alias: str, jo
     def take() -> None:
         assert lock_backends[alias].acquire("page-00001:edit", owner, 60, "worker")
 
-    with meanwhile(alias, take):
+    with in_parallel(alias, take):
         assert do(alias, job) == ["page-00000:edit", "page-00002:edit"]
     lock = Lock.objects.using(alias).get(semaphore="page-00001:edit")
     assert (lock.owner, lock.holder) == (owner, "worker")
@@ -237,7 +237,7 @@ def test_lock_that_is_another_grant_by_now_is_left_alone(alias: str) -> None:
     """Even if that grant has expired, too: the printed holder would be another one."""
     write(alias, 2, "clear")
     row = Lock.objects.using(alias).filter(semaphore="page-00001:edit")
-    with meanwhile(alias, lambda: row.update(token=2)):
+    with in_parallel(alias, lambda: row.update(token=2)):
         assert do(alias, "clear") == ["page-00000:edit"]
     assert left(alias, "clear") == ["page-00001:edit"]
 
@@ -251,7 +251,7 @@ def test_workers_exclude_each_other_beside_a_purge(alias: str, tmp_path: Path) -
     purging = Workers(2, "purge_on", alias)
     with Workers(3, "race", alias, str(file), "40", "50") as workers, purging:
         results = workers.results()
-        purging.tell()
+        purging.proceed()
         purged = purging.results()
     assert file.read_text() == "120"
     granted = [name for result in results for name in result["granted"]]

@@ -45,7 +45,7 @@ pytestmark = [
 def test_dead_process_costs_a_second_however_many_waiters_it_had(only_woken: None) -> None:
     """It was killed before the release: its waiters count as alive for a moment."""
     lease = acquire(ALIAS)
-    with Workers(1, "stand_in_line", ALIAS, "20") as workers, Line() as line:
+    with Workers(1, "wait_in_queue", ALIAS, "20") as workers, Line() as line:
         until_waiting(20)
         waiting = line.join()
         [process] = workers.processes
@@ -58,7 +58,7 @@ def test_dead_process_costs_a_second_however_many_waiters_it_had(only_woken: Non
 def test_stopped_process_is_passed_over_and_goes_on_later(only_woken: None) -> None:
     """Its offer expires; its waiters get the lock when they run again."""
     lease = acquire(ALIAS)
-    with Workers(1, "stand_in_line", ALIAS, "5") as workers, Line() as line:
+    with Workers(1, "wait_in_queue", ALIAS, "5") as workers, Line() as line:
         until_waiting(5)
         [process] = workers.processes
         send_and_wait(process, signal.SIGSTOP)
@@ -77,7 +77,7 @@ def test_stopped_process_is_passed_over_and_goes_on_later(only_woken: None) -> N
 def test_waiter_killed_after_an_offer_costs_a_second(only_woken: None) -> None:
     """The offer expires, and the next waiter gets the lock."""
     lease = acquire(ALIAS)
-    with Workers(1, "stand_in_line", ALIAS, "1") as workers, Line() as line:
+    with Workers(1, "wait_in_queue", ALIAS, "1") as workers, Line() as line:
         until_waiting(1)
         waiting = line.join()
         [process] = workers.processes

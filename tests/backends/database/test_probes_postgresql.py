@@ -98,9 +98,9 @@ def test_probe_over_a_connection_that_was_cut_has_it_replaced(
 
 
 @pytest.mark.needs("pgbouncer")
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("configured", [True, False])
 def test_waiters_behind_a_pooler_poll(
-    told: bool, listened: list[int], monkeypatch: pytest.MonkeyPatch
+    configured: bool, listened: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process knows by DISABLE_SERVER_SIDE_CURSORS, or notices missing notifications."""
     monkeypatch.setattr(listening, "PROBING", 0.2)
@@ -109,10 +109,10 @@ def test_waiters_behind_a_pooler_poll(
     # Notifications of the session that listens: another session would be noticed, too.
     vouched = lambda *_: [(listened[-1], None, None, None)]  # noqa: E731 - it may be asked, or not
     monkeypatch.setattr(PostgreSQLStatements, "heartbeat", vouched)
-    with behind_pgbouncer(DISABLE_SERVER_SIDE_CURSORS=told):
+    with behind_pgbouncer(DISABLE_SERVER_SIDE_CURSORS=configured):
         lease = acquire(ALIAS)
         place = store().join("1234collectPayment", new_owner(), "", lambda: None)
-        assert (place is None) is told
+        assert (place is None) is configured
         if place is not None:
             until(lambda: not store().queues_all)
             store().leave(place, False)

@@ -53,7 +53,7 @@ print(len(queries))
 
 def test_query_cache_does_not_answer_for_locks(tmp_path: Path) -> None:
     """A store's statements bypass django-cachalot, so its cache would never be invalidated."""
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", CACHALOT, str(tmp_path / "file.sqlite3")],
         cwd=ROOT,
         env=worker_environment() | {"DJANGO_SETTINGS_MODULE": ""},
@@ -64,4 +64,4 @@ def test_query_cache_does_not_answer_for_locks(tmp_path: Path) -> None:
     )
     nothing, one = "(0, 0, 0, False)", "(1, 1, 1, True)"
     # The cache works: it answers one of two queries about users.
-    assert told.stdout.splitlines() == [nothing, one, nothing, "1"], told.stderr
+    assert process.stdout.splitlines() == [nothing, one, nothing, "1"], process.stderr

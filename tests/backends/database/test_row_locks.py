@@ -47,8 +47,10 @@ def test_renewal_locks_the_rows_of_its_leases_alone(alias: str) -> None:
     renewed = leases[1:3]
     with isolated("mariadb", "repeatable read"), transaction.atomic(using="mariadb"):
         lock = statements(alias, connections["mariadb"])
-        told = ({"semaphore": one.semaphore, "owner": one.owner, "ttl": MINUTE} for one in renewed)
-        assert len(lock.renew(pack(told))) == len(renewed)
+        claims = (
+            {"semaphore": one.semaphore, "owner": one.owner, "ttl": MINUTE} for one in renewed
+        )
+        assert len(lock.renew(pack(claims))) == len(renewed)
         with another_session("mariadb") as other, other.cursor() as cursor:
             cursor.execute(UNLOCKED)
             unlocked = {semaphore.decode() for (semaphore,) in cursor.fetchall()}
@@ -108,8 +110,8 @@ def test_free_lock_is_granted_while_others_are_renewed_and_purged() -> None:
             lease = acquire_lock("1234collectPayment", backend="mariadb", renew=False)
             refused += lease is None
             assert lease is None or lease.release()
-        renewing.tell()
-        purging.tell()
+        renewing.proceed()
+        purging.proceed()
         assert renewing.results() == [[0], [0]]
         assert purging.results() > [[0]]
     assert refused == 0
@@ -132,6 +134,6 @@ def test_sessions_are_read_committed_unless_a_pooler_lends_them_to_others(
     options = settings["OPTIONS"] | SERIALIZABLE
     lent = {"OPTIONS": options, "DISABLE_SERVER_SIDE_CURSORS": behind_pooler}
     with mock.patch.dict(settings, lent):
-        told = own_statements("postgresql").fetch("SHOW transaction_isolation", {})
+        claims = own_statements("postgresql").fetch("SHOW transaction_isolation", {})
         own.close_own_connections()
-    assert told == [(level,)]
+    assert claims == [(level,)]

@@ -70,7 +70,7 @@ def next_line(worker: Workers) -> Any:
 
 def visit(worker: Workers) -> Any:
     """Make the worker send its next request; return the status."""
-    worker.tell()
+    worker.proceed()
     return next_line(worker)
 
 
@@ -85,10 +85,10 @@ def test_requests_for_a_held_lock_do_not_harm_the_holder(sqlite_file: BaseDataba
         assert next_line(holder) == "read"
         assert [visit(contender) for _ in range(3)] == [409] * 3
         assert visit(waiter) == 409
-        waiter.tell()
+        waiter.proceed()
         # The waiter tries, too, in the meantime.
         assert [visit(contender) for _ in range(MANY_TRIES)] == [409] * MANY_TRIES
-        holder.tell()
+        holder.proceed()
         assert holder.results() == [200]
         assert next_line(waiter) == 200
     # The waiter has read what the holder wrote.

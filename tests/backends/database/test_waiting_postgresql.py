@@ -68,7 +68,7 @@ def test_order_is_that_of_joining_across_processes_threads_and_tasks() -> None:
     held = acquire(ALIAS)
     tokens: list[Callable[[], int | None]] = []
     first, last = (
-        Workers(1, "stand_in_line", ALIAS, "1", DISTLOCK_TEST_LASTING_OFFERS="1") for _ in range(2)
+        Workers(1, "wait_in_queue", ALIAS, "1", DISTLOCK_TEST_LASTING_OFFERS="1") for _ in range(2)
     )
     with first, ThreadPoolExecutor(4) as threads:
         until_waiting(1)

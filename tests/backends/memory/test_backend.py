@@ -10,7 +10,7 @@ import pytest
 from django_distlock import LockLost, aacquire_lock, acquire_lock, distributed_lock
 from tests.support.concurrency import run, until
 from tests.support.holders import acquire, due_now, free_for_others, outlast
-from tests.support.memory_stores import ALIAS, TableClock, memory_store, stand, waiting
+from tests.support.memory_stores import ALIAS, TableClock, memory_store, until_waiting, waiting
 from tests.support.processes import forked
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def test_tasks_do_all_that_threads_do(shared_table: memory.SharedTable) -> None:
         await lease.arenew()
         assert await aacquire_lock("1234collectPayment", backend=ALIAS) is None
         waits = asyncio.create_task(aacquire_lock("1234collectPayment", backend=ALIAS, timeout=60))
-        await stand(shared_table, 1)
+        await until_waiting(shared_table, 1)
         waits.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waits

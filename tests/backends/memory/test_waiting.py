@@ -17,7 +17,14 @@ from django_distlock.backends.memory import LONGEST_PAUSE, SHORTEST_PAUSE
 from django_distlock.server import transitions
 from tests.support.concurrency import until
 from tests.support.holders import acquire
-from tests.support.memory_stores import ALIAS, TableClock, memory_store, stand, take, waiting
+from tests.support.memory_stores import (
+    ALIAS,
+    TableClock,
+    memory_store,
+    take,
+    until_waiting,
+    waiting,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +66,7 @@ def test_tasks_are_served_in_the_order_in_which_they_came_without_a_thread(
         async with asyncio.TaskGroup() as group:
             for number in range(20):
                 group.create_task(take_turn(number))
-            await stand(shared_table, 20)
+            await until_waiting(shared_table, 20)
             assert await lease.arelease()
         assert threading.active_count() == before
 
@@ -139,7 +146,7 @@ def test_waiter_of_a_closed_event_loop_is_passed_over(
         await aacquire_lock("1234collectPayment", backend=ALIAS, timeout=60)
 
     task = loop.create_task(wait_there())
-    loop.run_until_complete(stand(shared_table, 1))
+    loop.run_until_complete(until_waiting(shared_table, 1))
     loop.close()
     alive = threads.submit(take)
     until(partial(waiting, shared_table, 2))

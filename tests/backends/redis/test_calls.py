@@ -157,11 +157,11 @@ def sent_by_task(patch: pytest.MonkeyPatch) -> asyncio.Event:
     """Return an event that is set when a task has sent a request and waits for the answer."""
     receive, waits = RedisConnection.areceive, asyncio.Event()
 
-    async def tell_and_receive(connection: RedisConnection) -> Any:
+    async def announce_and_receive(connection: RedisConnection) -> Any:
         waits.set()
         return await receive(connection)
 
-    patch.setattr(RedisConnection, "areceive", tell_and_receive)
+    patch.setattr(RedisConnection, "areceive", announce_and_receive)
     return waits
 
 

@@ -61,21 +61,21 @@ class Slot:
     @contextmanager
     def moving(self, source: Server, target: Server) -> Iterator[None]:
         """Begin to move the slot: the source redirects requests for keys that it has no more."""
-        tell(target, "SETSLOT", self.number, "IMPORTING", name_of(source))
-        tell(source, "SETSLOT", self.number, "MIGRATING", name_of(target))
+        cluster_command(target, "SETSLOT", self.number, "IMPORTING", name_of(source))
+        cluster_command(source, "SETSLOT", self.number, "MIGRATING", name_of(target))
         try:
             yield
         finally:
             for node in (source, target):
-                tell(node, "SETSLOT", self.number, "STABLE")
+                cluster_command(node, "SETSLOT", self.number, "STABLE")
 
     def move(self, source: Server, target: Server) -> None:
         """Move the slot with its keys."""
         with self.moving(source, target), connect(source) as client:
-            keys = tell(source, "GETKEYSINSLOT", self.number, 100)
+            keys = cluster_command(source, "GETKEYSINSLOT", self.number, 100)
             client.migrate(*place(target), keys, 0, 10_000)
             for node in (target, source, *self.cluster.nodes):
-                tell(node, "SETSLOT", self.number, "NODE", name_of(target))
+                cluster_command(node, "SETSLOT", self.number, "NODE", name_of(target))
 
     @contextmanager
     def moved(self) -> Iterator[None]:
@@ -87,7 +87,7 @@ class Slot:
             self.move(self.other, self.home)
 
 
-def tell(node: Server, command: str, *arguments: Any) -> Any:
+def cluster_command(node: Server, command: str, *arguments: Any) -> Any:
     """Send a CLUSTER command to the node."""
     with connect(node) as client:
         return client.execute_command(f"CLUSTER {command}", *arguments)
@@ -95,7 +95,7 @@ def tell(node: Server, command: str, *arguments: Any) -> Any:
 
 def name_of(node: Server) -> str:
     """Return the node's id in the cluster."""
-    return str(tell(node, "MYID"))
+    return str(cluster_command(node, "MYID"))
 
 
 @pytest.mark.usefixtures("cluster_store")

@@ -150,17 +150,17 @@ def test_receiver_of_a_signal_has_a_time_of_its_own(
     redis_server: Server, moved_clock: MovedClock
 ) -> None:
     """However long it takes, and whatever it asks the store."""
-    told: list[Lease] = []
+    acquired: list[Lease] = []
 
     def audit(*, lease: Lease, **kwargs: Any) -> None:
         if lease.semaphore == "1234collectPayment":
             moved_clock.advance(21)
-            told.append(acquire(ALIAS, "audit"))
+            acquired.append(acquire(ALIAS, "audit"))
 
     lock_acquired.connect(audit)
     try:
         with locks_of(redis_server, store={"store_timeout": 20}):
             lease = acquire(ALIAS)
-            assert [each.release() for each in (*told, lease)] == [True, True]
+            assert [each.release() for each in (*acquired, lease)] == [True, True]
     finally:
         lock_acquired.disconnect(audit)

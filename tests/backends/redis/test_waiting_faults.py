@@ -29,7 +29,7 @@ from tests.support.redis_stores import (
     name_of,
     waiting,
 )
-from tests.support.redis_waiters import join, stand, take
+from tests.support.redis_waiters import join, take, waiters_queued
 
 if TYPE_CHECKING:
     import socket
@@ -50,7 +50,7 @@ def test_waiter_is_woken_though_the_listening_connection_was_lost(
     waits = []
     for number in range(5):
         waits.append(threads.submit(take))
-        until(partial(stand, redis_server, number + 1))
+        until(partial(waiters_queued, redis_server, number + 1))
     with connect(redis_server) as client:
         client.client_kill_filter(_type="pubsub")
     assert lease.release()

@@ -124,5 +124,5 @@ def test_log_says_why_a_lease_is_not_renewed(caplog: pytest.LogCaptureFixture) -
             assert lease.release()
             assert other.release()
     # While the server is down, that may be logged as well.
-    [told] = [text for text in caplog.messages if TOO_LONG in text]
-    assert "'1234collectPayment'" in told
+    [warning] = [text for text in caplog.messages if TOO_LONG in text]
+    assert "'1234collectPayment'" in warning

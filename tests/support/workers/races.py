@@ -99,7 +99,7 @@ def let_expire(backend: str, ttl: str, grants: str) -> list[tuple[float, float]]
     return holds
 
 
-def stand_in_line(
+def wait_in_queue(
     backend: str, threads: str, semaphore: str = "1234collectPayment"
 ) -> list[int | None]:
     """Let so many threads wait for one lock, which each holds for a moment; return the tokens."""

@@ -28,10 +28,10 @@ def pause(backend: str) -> dict[str, object]:
     from django_distlock import Lease, LockBackendUnavailable, LockLost, acquire_lock
     from django_distlock.signals import lock_lost
 
-    told: SimpleQueue[str] = SimpleQueue()
+    reasons: SimpleQueue[str] = SimpleQueue()
 
     def receive(*, lease: Lease, reason: str, **kwargs: object) -> None:
-        told.put(reason)
+        reasons.put(reason)
 
     lock_lost.connect(receive)
     lease = None
@@ -46,7 +46,7 @@ def pause(backend: str) -> dict[str, object]:
             action()
         except LockLost:
             outcome[action.__name__] = "lost"
-    return outcome | {"release": lease.release(), "told": told.get(timeout=60)}
+    return outcome | {"release": lease.release(), "lost": reasons.get(timeout=60)}
 
 
 def stop(backend: str, where: str, ttl: str) -> str:
