@@ -115,7 +115,8 @@ class OwnConnection:
                 with connection.cursor() as cursor:
                     cursor.execute(settings)
             opened = self._make(connection)
-            opened.use(connection.connection.cursor())
+            with connection.wrap_database_errors:  # the cursor is the driver's, not Django's
+                opened.use(connection.connection.cursor())
         except BaseException:
             _close(connection)
             raise

@@ -4,6 +4,7 @@ import pytest
 from django.db import connections
 
 from django_distlock import LockBackendUnavailable, acquire_lock
+from django_distlock.backends.database.connections import close_own_connections
 from django_distlock.models import Lock
 from tests.support.databases import committed, on_each_server, through_proxy
 from tests.support.error_pages import SECRET, page_of_lost_reply
@@ -83,3 +84,27 @@ def test_killed_database_is_unavailable_and_keeps_its_locks(
     assert not free_for_others(alias)
     assert lease.release() is True
     assert acquire_lock("1234collectPayment", backend=alias)
+
+
+@pytest.mark.parametrize(
+    ("alias", "statement"),
+    [
+        pytest.param(
+            "postgresql", b"SET SESSION CHARACTERISTICS", marks=pytest.mark.needs("postgresql")
+        ),
+        pytest.param(
+            "mariadb", b"SET innodb_lock_wait_timeout", marks=pytest.mark.needs("mariadb")
+        ),
+    ],
+)
+def test_database_that_ends_a_new_session_at_once_is_unavailable(
+    alias: str, statement: bytes
+) -> None:
+    """As one does that shuts down; the error isn't the driver's."""
+    with through_proxy(alias) as proxy:
+        close_own_connections()
+        proxy.lose_replies(statement, 1)
+        with pytest.raises(LockBackendUnavailable):
+            acquire_lock("1234collectPayment", backend=alias)
+        assert proxy.losses == 0
+        assert acquire_lock("1234collectPayment", backend=alias)
