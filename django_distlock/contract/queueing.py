@@ -7,7 +7,7 @@ from django_distlock.backends.base import QueueingStore
 from django_distlock.leases.request import new_owner
 from django_distlock.records import Grant, Place
 
-from .cases import StoreTestCase
+from .cases import GrantedLease, StoreTestCase
 
 
 class QueuedWaiter(NamedTuple):
@@ -57,6 +57,14 @@ class QueueingTests(StoreTestCase):
         """Leave the queue."""
         self.queueing_store().leave(waiter.place, granted)
 
+    def assert_given_to(self, waiter: QueuedWaiter, former: GrantedLease) -> None:
+        """Fail unless the waiter gets the lock, which its former owner has lost."""
+        grant = self.acquire_in_turn(waiter)
+        self.leave(waiter, granted=True)
+        self.assertFalse(self.backend.release(former))
+        self.assertTrue(self.backend.release(former._replace(owner=waiter.owner, grant=grant)))
+        self.assert_free(former.semaphore)
+
     def test_waiters_get_a_released_lock_in_turn(self) -> None:
         held = self.grant(self.new_semaphore())
         waiters = [self.join(held.semaphore) for _ in range(3)]
@@ -84,3 +92,15 @@ class QueueingTests(StoreTestCase):
         self.leave(third, granted=True)
         self.assertTrue(self.backend.release(held._replace(owner=third.owner, grant=grant)))
         self.assert_free(held.semaphore)
+
+    def test_waiter_gets_a_lock_whose_lease_expired(self) -> None:
+        held = self.grant(self.new_semaphore(), ttl=self.at_least(0.05))
+        waiter = self.join(held.semaphore)
+        self.assert_given_to(waiter, held)
+
+    def test_waiter_gets_a_lock_that_was_released_by_force(self) -> None:
+        self.require(self.backend.supports_listing, "listing")
+        held = self.grant(self.new_semaphore())
+        waiter = self.join(held.semaphore)
+        self.assertTrue(self.backend.force_release(held.semaphore, held.token or 0))
+        self.assert_given_to(waiter, held)
