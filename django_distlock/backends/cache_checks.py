@@ -99,7 +99,7 @@ def describe(kind: type) -> str:
 
 def check_own_cache(alias: str, cache: str) -> list[checks.CheckMessage]:
     """Warn if a `cache.clear()` for other data would release all held locks."""
-    others = [other for other in caches.settings if other != cache and shares_place(other, cache)]
+    others = [other for other in caches.settings if other != cache and share_server(other, cache)]
     reasons = []
     if cache == DEFAULT_CACHE_ALIAS:
         reasons.append("is what the site caches in")
@@ -135,12 +135,12 @@ def check_ignored_exceptions(alias: str, cache: str) -> list[checks.CheckMessage
     ]
 
 
-def shares_place(one: str, other: str) -> bool:
+def share_server(one: str, other: str) -> bool:
     """Return whether two aliases of CACHES share a server and, on Redis, a database."""
-    return not places(one).isdisjoint(places(other))
+    return not locations(one).isdisjoint(locations(other))
 
 
-def places(cache: str) -> set[tuple[Any, ...]]:
+def locations(cache: str) -> set[tuple[Any, ...]]:
     """Return the servers, and Redis databases, that keep the cache's entries."""
     configured = caches.settings[cache]
     if any(_is_a(cache, path) for path in UNSUITED):
@@ -150,7 +150,7 @@ def places(cache: str) -> set[tuple[Any, ...]]:
         options = options.get("CONNECTION_POOL_KWARGS") or {}
     try:
         servers = servers_of(configured.get("LOCATION"))
-        return {_place(server, options.get("db", 0)) for server in servers}
+        return {_location(server, options.get("db", 0)) for server in servers}
     except (TypeError, ValueError):  # of another library, or a mistake that it will report
         return set()
 
@@ -162,11 +162,11 @@ def servers_of(location: Any) -> list[Any]:
     return list(location or ())
 
 
-def _place(server: Any, db: Any) -> tuple[Any, ...]:
+def _location(server: Any, db: Any) -> tuple[Any, ...]:
     if not isinstance(server, str):
         host, port = server
     elif "://" in server:
-        return _redis_place(urlsplit(server), db)
+        return _redis_location(urlsplit(server), db)
     elif server.startswith(("/", "unix:")):
         return "memcached", server.removeprefix("unix:")
     else:
@@ -174,7 +174,7 @@ def _place(server: Any, db: Any) -> tuple[Any, ...]:
     return "memcached", _host(host), int(port)
 
 
-def _redis_place(url: SplitResult, db: Any) -> tuple[Any, ...]:
+def _redis_location(url: SplitResult, db: Any) -> tuple[Any, ...]:
     query = parse_qs(url.query)
     if url.scheme == "unix":
         return "redis", unquote(url.path), _number(query.get("db", [db])[0])

@@ -11,8 +11,8 @@ from django.test import override_settings
 from django_distlock.backends.cache_checks import (
     check_ignored_exceptions,
     check_own_cache,
-    places,
-    shares_place,
+    locations,
+    share_server,
 )
 from django_distlock.backends.memcached import MemcachedBackend
 from django_distlock.checks import check_lock_backends
@@ -128,8 +128,8 @@ def redis(location: Any, path: str = REDIS, **options: Any) -> dict[str, Any]:
 def test_places_that_are_the_same(one: dict[str, Any], other: dict[str, Any]) -> None:
     """In any notation."""
     with configured(one=one, other=other):
-        assert shares_place("one", "other")
-        assert shares_place("other", "one")
+        assert share_server("one", "other")
+        assert share_server("other", "one")
 
 
 @pytest.mark.parametrize(
@@ -152,8 +152,8 @@ def test_places_that_are_the_same(one: dict[str, Any], other: dict[str, Any]) ->
 def test_places_that_are_not_the_same(one: dict[str, Any], other: dict[str, Any]) -> None:
     """A separate database number or port is enough."""
     with configured(one=one, other=other):
-        assert not shares_place("one", "other")
-        assert not shares_place("other", "one")
+        assert not share_server("one", "other")
+        assert not share_server("other", "one")
 
 
 @pytest.mark.parametrize(
@@ -167,13 +167,13 @@ def test_places_that_are_not_the_same(one: dict[str, Any], other: dict[str, Any]
 def test_location_that_is_not_understood_is_nowhere(entry: dict[str, Any]) -> None:
     """It may be of another backend, or a mistake in that cache's settings."""
     with configured(one=entry):
-        assert places("one") == set()
+        assert locations("one") == set()
 
 
 def test_odd_server_is_itself() -> None:
     """Its client reports the mistake when it connects."""
     with configured(one=memcached("::1:2:3:4")):
-        assert places("one") == {("memcached", "::1:2:3:4", 11211)}
+        assert locations("one") == {("memcached", "::1:2:3:4", 11211)}
 
 
 @pytest.mark.parametrize("entry", [{}, {"BACKEND": "nowhere.Cache", "LOCATION": "cache"}])

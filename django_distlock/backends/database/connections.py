@@ -105,14 +105,14 @@ _pools: dict[tuple[Any, ...], OwnConnections] = {}
 def own_connections(alias: str, size: int, make: Make) -> OwnConnections:
     """Return this process's connections to the alias's current database."""
     # A test's database has another name under the same alias.
-    key = (alias, *place(connections.settings[alias]), size, make)
+    key = (alias, *database_of(connections.settings[alias]), size, make)
     pool = _pools.get(key)
     if pool is None:
         pool = _pools.setdefault(key, OwnConnections(alias, size, make))
     return pool
 
 
-def place(settings: dict[str, Any]) -> tuple[Any, ...]:
+def database_of(settings: dict[str, Any]) -> tuple[Any, ...]:
     """Return which database a connection with these settings leads to."""
     return settings["NAME"], settings["HOST"], settings["PORT"]
 

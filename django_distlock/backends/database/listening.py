@@ -24,7 +24,7 @@ from django_distlock.backends import listening
 from django_distlock.backends.listening import CannotListen
 from django_distlock.backends.sockets.readiness import READ, readiness
 
-from .connections import own_connections, place
+from .connections import database_of, own_connections
 from .errors import POSTGRESQL
 from .own_connection import Make, OwnConnection
 from .places import QueuedPlace
@@ -42,7 +42,7 @@ class Database:
     """A database in which locks are kept; connections to it are made as the first store says."""
 
     alias: str
-    place: tuple[Any, ...]
+    target: tuple[Any, ...]
     statements: Make
     connections: int = field(compare=False)
     timeout: float = field(compare=False)
@@ -194,8 +194,8 @@ class Listener(listening.Listener[Database, QueuedPlace, Session]):
 
 def listener(alias: str, size: int, statements: Make, timeout: float) -> Listener:
     """Return this process's listener for the database that DATABASES has now for the alias."""
-    where = place(connections.settings[alias])
-    return Listener.of(Database(alias, where, statements, size, timeout))
+    target = database_of(connections.settings[alias])
+    return Listener.of(Database(alias, target, statements, size, timeout))
 
 
 def close_listeners() -> None:

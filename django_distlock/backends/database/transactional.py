@@ -10,7 +10,7 @@ from django_distlock.runtime import is_in_testcase
 from django_distlock.transactions import has_snapshots
 
 from .base import BaseDatabaseBackend
-from .connections import place
+from .connections import database_of
 from .errors import RowLocked, is_read_only
 from .statements import Statements, lease_parameters
 
@@ -37,7 +37,7 @@ class TransactionalDatabaseBackend(BaseDatabaseBackend, TransactionalStore):
         caller = connections_by_alias[using]
         if not self._uses_own_connections():
             statements = self._on_caller()
-        elif place(caller.settings_dict) == place(connections_by_alias.settings[using]):
+        elif database_of(caller.settings_dict) == database_of(connections_by_alias.settings[using]):
             if has_snapshots(caller):
                 return self._guard_by_renewal(lease)
             statements = self._complete_statements().on(caller)

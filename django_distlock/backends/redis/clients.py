@@ -35,9 +35,9 @@ def find_servers(
             client = validate_text("client", client, ", a dotted path")
         except TypeError as error:
             raise InvalidLockBackend(f"{name}: {error}") from error
-        place: tuple[Any, ...] = "client", client, timeout
-        found = _found.get(place) or _wrap(name, _call(name, client), timeout)
-        return _found.setdefault(place, found), ""
+        key: tuple[Any, ...] = "client", client, timeout
+        found = _found.get(key) or _wrap(name, _call(name, client), timeout)
+        return _found.setdefault(key, found), ""
     if cache is None or client is not None:
         raise InvalidLockBackend(
             f"{name}: give either cache, an alias of CACHES that django-redis or Django's "
@@ -46,9 +46,9 @@ def find_servers(
         )
     used: Any = find_cache(alias, cache, REDIS_CACHES)
     _check_urls(f"{name}: cache {cache!r}", caches.settings[cache].get("LOCATION"))
-    place = "cache", cache, repr(caches.settings[cache]), timeout
-    found = _found.get(place) or _wrap(name, _client_of(name, cache, used), timeout)
-    return _found.setdefault(place, found), f"{used.key_prefix}:" if used.key_prefix else ""
+    key = "cache", cache, repr(caches.settings[cache]), timeout
+    found = _found.get(key) or _wrap(name, _client_of(name, cache, used), timeout)
+    return _found.setdefault(key, found), f"{used.key_prefix}:" if used.key_prefix else ""
 
 
 def _check_urls(name: str, location: Any) -> None:

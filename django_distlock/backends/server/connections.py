@@ -212,12 +212,12 @@ def _connect(host: str, port: int, deadline: float) -> socket.socket:
     The time is divided among those that are left.
     """
     failure: BaseException = OSError(f"{host} has no address")
-    places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    for number, (family, kind, protocol, _, place) in enumerate(places):
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
         sock = socket.socket(family, kind, protocol)
         try:
-            sock.settimeout(seconds_until(deadline) / (len(places) - number))
-            sock.connect(place)
+            sock.settimeout(seconds_until(deadline) / (len(addresses) - number))
+            sock.connect(address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return sock
         except BaseException as error:  # noqa: BLE001 - raised again

@@ -48,9 +48,9 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        place = parser.add_mutually_exclusive_group()
-        place.add_argument("--bind", metavar="HOST:PORT", help=f"where to listen, e.g. {DEFAULT}")
-        place.add_argument("--unix", metavar="PATH", help="a unix socket to listen at instead")
+        address = parser.add_mutually_exclusive_group()
+        address.add_argument("--bind", metavar="HOST:PORT", help=f"where to listen, e.g. {DEFAULT}")
+        address.add_argument("--unix", metavar="PATH", help="a unix socket to listen at instead")
         parser.add_argument(
             "--backend",
             metavar="ALIAS",
