@@ -1,4 +1,4 @@
-"""What the tests of the example ask for."""
+"""Fixtures for the tests of the example."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Copy the example without the database that running it has left."""
+    """Copy the example without the database of earlier runs."""
     ignored = shutil.ignore_patterns("*.sqlite3*", "__pycache__")
     return shutil.copytree(ROOT / "example_project", tmp_path / "example", ignore=ignored)

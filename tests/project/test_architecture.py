@@ -1,4 +1,4 @@
-"""docs/architecture.md says what the code does."""
+"""docs/architecture.md describes the code as it is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_CALLS = 8
 
 
 def calls_to_the_store(semaphore: str) -> list[tuple[str, str]]:
-    """Return the package's functions on the stack when the memory store is asked, with files."""
+    """Return the package's functions on the stack in MemoryBackend.acquire(), with files."""
     found: list[tuple[str, str]] = []
 
     def look(frame: FrameType, event: str, _: Any) -> None:
@@ -64,5 +64,5 @@ def test_files_and_rooms_that_are_named_exist() -> None:
 
 
 def test_the_page_is_short() -> None:
-    """It is read in ten minutes."""
+    """It must be readable in ten minutes."""
     assert len(TEXT.splitlines()) <= MOST_LINES

@@ -64,7 +64,7 @@ def test_race_starts_a_lock_server_and_stops_it(project: Path) -> None:
 @pytest.mark.once
 @pytest.mark.needs("example")
 def test_lock_server_that_does_not_start_says_why(project: Path) -> None:
-    """As in a directory whose path is too long for a socket; and nothing is begun."""
+    """As in a directory whose path is too long for a socket; the race doesn't start."""
     directory = project / ("long" * 25)
     directory.mkdir()
     with manage(project, "race", "--store=server", PATH="", TMPDIR=str(directory)) as process:
@@ -79,7 +79,7 @@ def test_lock_server_that_does_not_start_says_why(project: Path) -> None:
 
 @pytest.fixture
 def empty_redis(servers: dict[str, Server]) -> Iterator[dict[str, str]]:
-    """Return what leads to an empty database of a Redis server that is there already."""
+    """Return the environment for an empty database of a running Redis server."""
     number, place = 9, servers["redis"].settings
     with connect(servers["redis"], number) as client:
         client.flushdb()
@@ -92,7 +92,7 @@ def empty_redis(servers: dict[str, Server]) -> Iterator[dict[str, str]]:
 def test_race_uses_the_redis_server_that_it_is_given(
     project: Path, empty_redis: dict[str, str], servers: dict[str, Server]
 ) -> None:
-    """REDIS_URL says which, and is shown without its password; no other one is started."""
+    """REDIS_URL names it, and is shown without its password; no other server is started."""
     output = run_race(project, "--store=redis", **empty_redis)
     assert f"Locks are kept in Redis, at {empty_redis['REDIS_URL'].replace(':@', '')}\n" in output
     with connect(servers["redis"], 9) as client:
@@ -130,7 +130,7 @@ def test_race_uses_the_redis_server_that_it_is_given(
 def test_missing_redis_is_reported_in_one_line(
     project: Path, command: str, environment: dict[str, str], message: str
 ) -> None:
-    """What to install or set; and nothing is begun."""
+    """The line says what to install or set; the race doesn't start."""
     if "PYTHONPATH" in environment:
         (project / "without" / "django_redis.py").parent.mkdir()
         (project / "without" / "django_redis.py").write_text("raise ImportError")
@@ -143,7 +143,7 @@ def test_missing_redis_is_reported_in_one_line(
 
 
 def run_race(project: Path, *options: str, **environment: str) -> str:
-    """Check that the race shows what it should, and return what it printed."""
+    """Check the race's figures, and return its output."""
     options = (f"--customers={CUSTOMERS}", f"--requests={REQUESTS}", "--workers=3", *options)
     with manage(project, "race", *options, **environment) as process:
         table, _ = process.communicate(timeout=TIMEOUT)
@@ -175,10 +175,10 @@ def run_pause(project: Path, store: str) -> None:
 @pytest.mark.once
 @pytest.mark.needs("example")
 def test_paused_workers_late_write_is_refused(project: Path) -> None:
-    """`manage.py race --pause` stops a real worker beyond its lease; its invoice says no.
+    """`manage.py race --pause` stops a real worker beyond its lease; its invoice refuses it.
 
-    With a lock server, too: other stores' tokens are forgotten. Those of a server whose clock was
-    ahead would else refuse the next race's writes.
+    With a lock server, too: other stores' tokens are forgotten. Otherwise those of a server whose
+    clock was ahead would refuse the next race's writes.
     """
     run_pause(project, "server")
     assert rows_of_locks(project) == 0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def demo_on(store: str, project: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run `manage.py demo` until the site is served; return it, and where the locks are."""
+    """Run `manage.py demo` until the site is served; return its URL and the locks' place."""
     with manage(project, "demo", "--port=0", f"--store={store}") as process:
         assert process.stdout is not None
         output = "".join(takewhile(lambda line: not line.startswith("Stop"), process.stdout))
@@ -38,7 +38,7 @@ def demo_on(store: str, project: Path) -> Iterator[tuple[subprocess.Popen[str], 
 @pytest.mark.once
 @pytest.mark.needs("example", "redis")
 def test_site_and_its_redis_server_end_together_at_sigterm(project: Path) -> None:
-    """`manage.py demo --store redis` says where the locks are, and leaves nothing behind."""
+    """`manage.py demo --store redis` prints the locks' place, and leaves nothing running."""
     with demo_on("redis", project) as (process, url):
         assert ask(url, b"PING\r\n") == b"+PONG\r\n"
         process.terminate()
@@ -63,7 +63,7 @@ def test_site_and_its_lock_server_end_together_at_ctrl_c(project: Path) -> None:
 
 
 def ask(address: str, request: bytes) -> bytes:
-    """Return the beginning of what a server that the example started answers."""
+    """Return the beginning of the answer of a server that the example started."""
     port = int(address.rstrip("/").rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
         connection.sendall(request)
@@ -72,7 +72,7 @@ def ask(address: str, request: bytes) -> bytes:
 
 @contextmanager
 def demo(project: Path) -> Iterator[str]:
-    """Serve the example as `manage.py demo` does, on a port that it takes itself."""
+    """Serve the example as `manage.py demo` does, on a free port."""
     with manage(project, "demo", "--port=0") as process:
         assert process.stdout is not None
         yield next(line for line in process.stdout if line.startswith("The site:")).split()[-1]

@@ -29,7 +29,7 @@ def line_count(file: Path) -> int:
 
 
 def may_be_short(file: Path) -> bool:
-    """Tell whether the file is a package's, a settings module, or a constant of all tests."""
+    """Return whether the file is an `__init__`, a settings module, or the paths of all tests."""
     return file.name in {"__init__.py", "paths.py"} or file.name.endswith("_settings.py")
 
 

@@ -1,4 +1,4 @@
-"""What users install: the built distributions, in an environment with nothing else in it."""
+"""The built distributions, installed in an otherwise empty environment."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the sdist, and from it the wheel, out of a copy that a virtualenv lies around in."""
+    """Build the sdist, and the wheel from it, out of a copy that contains a virtualenv."""
     directory = tmp_path_factory.mktemp("distributions")
     source = directory / "source"
     shutil.copytree(
@@ -90,24 +90,24 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pip(directory: Path) -> list[str]:
-    """Return a pip command that works on the environment in `directory`, unconfigured."""
+    """Return a pip command for the environment in `directory`, without configuration files."""
     python = directory / "venv" / "bin" / "python"
     return [sys.executable, "-m", "pip", "--isolated", "--python", str(python)]
 
 
 def metadata(wheel: Path) -> Message:
-    """Return what a package index and pip know of the project."""
+    """Return the wheel's metadata, which a package index and pip read."""
     name = "django_distlock-0.1.0.dist-info/METADATA"
     return Parser().parsestr(zipfile.ZipFile(wheel).read(name).decode())
 
 
 def links(text: str) -> list[str]:
-    """Return where the links and images of a Markdown document lead."""
+    """Return the targets of the links and images of a Markdown document."""
     return re.findall(r"\]\(([^)\s]+)\)", text)
 
 
 def closure(distribution: str) -> set[str]:
-    """Return the names of a distribution and of all that it requires here."""
+    """Return the names of a distribution and of all its requirements."""
     names: set[str] = {canonicalize_name(distribution)}
     for requirement in map(Requirement, requires(distribution) or []):
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
@@ -151,7 +151,7 @@ def test_the_sdist_has_the_tests_and_no_virtualenv(distributions: Path) -> None:
 
 @pytest.mark.once
 def test_the_links_of_the_readme_work_on_a_package_index(wheel: Path) -> None:
-    """Each leads to the file that it leads to in the repository; a heading is on the same page."""
+    """Each leads to its file in the repository; headings are on the same page."""
     shown = metadata(wheel).get_payload()
     assert isinstance(shown, str)
     expected = [absolute(link) for link in links((ROOT / "README.md").read_text("utf-8"))]
@@ -161,7 +161,7 @@ def test_the_links_of_the_readme_work_on_a_package_index(wheel: Path) -> None:
 
 
 def absolute(link: str) -> str:
-    """Return where a link of the README leads from elsewhere."""
+    """Return a README link's absolute target."""
     if link.startswith("#"):
         return link
     assert (ROOT / link.partition("#")[0]).is_file()
@@ -184,7 +184,7 @@ def test_the_metadata_say_where_the_project_is_and_where_it_runs(wheel: Path) ->
 def test_the_sdist_builds_the_same_wheel_offline(
     distributions: Path, wheel: Path, tmp_path: Path
 ) -> None:
-    """By what it says that its build needs."""
+    """With the declared build requirements."""
     (sdist,) = distributions.glob("*.tar.gz")
     offline = ["--no-index", "--find-links", os.environ["DISTLOCK_WHEELHOUSE"]]
     pip_wheel = [sys.executable, "-m", "pip", "--isolated", "wheel", "--no-deps", *offline]
@@ -214,7 +214,7 @@ LOWEST = ("lowest", "lowest-mysql")
 
 
 def bounds(requirements: list[str], operator: str) -> list[tuple[Requirement, Version]]:
-    """Return the version of each requirement, which has just the one that stands there."""
+    """Return the version of each requirement, each of which has exactly one."""
     found = []
     for requirement in map(Requirement, requirements):
         [specifier] = requirement.specifier

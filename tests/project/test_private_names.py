@@ -1,4 +1,4 @@
-"""What the package reads of other libraries that these don't document."""
+"""Undocumented names that the package reads of other libraries."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def defined_names() -> set[str]:
 
 
 def names_of_classes(tree: ast.Module) -> set[str]:
-    """Return the attributes that are read of asgiref's classes."""
+    """Return the attributes of asgiref's classes that the package reads."""
     return {
         node.attr
         for node in ast.walk(tree)
@@ -49,7 +49,7 @@ def names_of_classes(tree: ast.Module) -> set[str]:
 
 
 def test_only_one_module_reads_what_is_undocumented() -> None:
-    """There each has a way without it."""
+    """runtime.py has a fallback for each."""
     own = defined_names()
     found = {
         (file, name)

@@ -1,4 +1,4 @@
-"""What holds for all tests: that is what leaves the code free to change."""
+"""Rules for all tests, which keep the code free to change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.rel
 
 
 def test_what_is_private_is_found_however_it_is_read() -> None:
-    """By an attribute, an import, or a text; but not what is one's own, or documented."""
+    """In an attribute, an import or a text; but not own or documented names."""
     tree = ast.parse(
         "from package import _one\n"
         "lease._two\n"
@@ -34,14 +34,14 @@ def test_what_is_private_is_found_however_it_is_read() -> None:
 
 @each_file
 def test_no_test_reads_what_is_private(file: Path) -> None:
-    """Where it needs a view inside, the code offers one with a proper name."""
+    """Where a test needs to look inside, the code offers a public name."""
     tree = ast.parse(file.read_text("utf-8"))
     assert [f"{file.relative_to(ROOT)}:{line}: {name}" for line, name in private_names(tree)] == []
 
 
 @each_file
 def test_no_test_module_imports_another(file: Path) -> None:
-    """What two of them use is in tests/support, or a fixture."""
+    """What two modules share is in tests/support, or a fixture."""
     imported = [
         name
         for node in ast.walk(ast.parse(file.read_text("utf-8")))

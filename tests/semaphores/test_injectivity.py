@@ -1,4 +1,4 @@
-"""Different values make different semaphores, and can be read out of them."""
+"""Different values make different semaphores, and can be parsed out of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.support.templates import IDENTITY, render
 def test_what_is_read_is_what_makes_the_semaphore(
     template: str, semaphore: str, texts: list[str] | None
 ) -> None:
-    """Another spelling is no semaphore of the template's."""
+    """Another spelling is no semaphore of the template."""
     assert SemaphoreTemplate(template).read(semaphore) == texts
 
 
@@ -41,7 +41,7 @@ def test_what_is_read_is_what_makes_the_semaphore(
 @given(st.integers())
 @settings(deadline=None)
 def test_spellings_of_an_integer_are_one_semaphore_or_none(number: int) -> None:
-    """Of those that int() takes."""
+    """Spellings that int() accepts."""
     template = SemaphoreTemplate("<int:a>")
     for spelling in (f"{number}", f"{number:+}", f"{number:010}", f" {number}", f"{number:_}"):
         assert int(spelling) == number
@@ -97,7 +97,7 @@ def test_different_values_give_different_semaphores(
 @given(values)
 @settings(deadline=None)
 def test_rendered_value_has_unreserved_characters_and_percent_signs_only(value: str) -> None:
-    """So a separator that is accepted can't come from a value."""
+    """So an accepted separator can't come from a value."""
     assert set(render("<v>", v=value)) <= {*ascii_letters, *digits, *"-._~%"}
 
 
@@ -126,7 +126,7 @@ def test_template_is_filled_with_an_instances_attributes() -> None:
 @given(st.text(), st.text())
 @settings(deadline=None)
 def test_texts_are_read_out_of_what_they_made(first: str, second: str) -> None:
-    """Wherever the separator and the encoding have the same characters."""
+    """Even where separator and encoding share characters."""
     template = SemaphoreTemplate("a%<one>.:.<two>%41")
     assert template.read(template.fill([first, second])) == [first, second]
 

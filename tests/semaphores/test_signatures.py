@@ -21,7 +21,7 @@ from tests.support.templates import collect
 
 
 def test_method_decorator_hides_self_from_the_signature() -> None:
-    """Its partial of a bound method claims to take `self`, and doesn't."""
+    """The signature of its partial of a bound method claims to take `self`, but doesn't."""
     seen: list[inspect.Signature] = []
 
     def spy(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,7 +44,7 @@ def test_ordinary_wrapper_shows_the_wrapped_signature() -> None:
 
 
 def test_call_that_python_would_refuse_is_refused_likewise() -> None:
-    """A TypeError, as of the call itself."""
+    """With a TypeError, like the call itself."""
     name = SemaphoreTemplate("<customer_id>").for_calls_of(collect)
     with pytest.raises(TypeError, match="missing a required argument: 'customer_id'"):
         name()
@@ -53,7 +53,7 @@ def test_call_that_python_would_refuse_is_refused_likewise() -> None:
 
 
 def test_arguments_of_a_decorator_below_are_its_own() -> None:
-    """One that shows the signature of what it wraps may take more than that, as paginators do."""
+    """A wrapper that shows the wrapped signature may take more, as paginators do."""
 
     @functools.wraps(collect)
     def paginated(*args: Any, **kwargs: Any) -> None:
@@ -64,7 +64,7 @@ def test_arguments_of_a_decorator_below_are_its_own() -> None:
 
 
 def test_bound_arguments_hold_defaults_and_the_members_of_kwargs() -> None:
-    """All that a template may name, and neither *args nor **kwargs itself."""
+    """All that a template may name, but neither *args nor **kwargs themselves."""
 
     def view(request: str, page: int = 1, *rest: int, **options: str) -> None: ...
 

@@ -45,7 +45,7 @@ def test_members_of_kwargs_are_arguments() -> None:
 
 
 def test_call_without_a_member_of_kwargs_is_refused() -> None:
-    """What only **kwargs could have had, and hasn't, is an error of the call."""
+    """A name that only **kwargs could have, but hasn't, is an error of the call."""
     name = SemaphoreTemplate("pay:<pk>").for_calls_of(anything)
     with pytest.raises(ValueError, match="this call has no argument 'pk'"):
         name(key=5)
@@ -62,7 +62,7 @@ def test_dotted_name_follows_attributes() -> None:
 
 
 def test_missing_attribute_is_an_attribute_error() -> None:
-    """Python's own words, and where it was looked for."""
+    """The error has Python's own message, and the placeholder."""
     with pytest.raises(AttributeError, match=r"<customer\.colour> can't be read: .*colour"):
         render("<customer.colour>", customer=SimpleNamespace())
 
@@ -93,7 +93,7 @@ def test_template_that_no_value_makes_valid_is_refused_at_once(text: str) -> Non
 
 @pytest.mark.parametrize("literal", ["%", "%s", "%%", "%(a)s", "{a}", "{}", "\\1", "$a"])
 def test_literal_text_is_kept_as_it_is(literal: str) -> None:
-    """No formatting language but <name> is understood."""
+    """Only <name> is a placeholder."""
     assert render(f"{literal}<a>{literal}", a=1) == f"{literal}1{literal}"
 
 
@@ -105,7 +105,7 @@ def test_name_that_the_callable_cannot_have_is_refused_at_decoration() -> None:
 
 
 def test_root_of_a_dotted_name_is_what_the_callable_must_have() -> None:
-    """Attributes are known at the call only, the argument before."""
+    """Attributes are known only at the call; the argument at decoration."""
     with pytest.raises(ValueError, match=r"no argument 'request' for <request\.user\.pk>"):
         SemaphoreTemplate("<request.user.pk>").for_calls_of(collect)
 
@@ -123,7 +123,7 @@ def test_placeholder_cannot_name_variable_positional_arguments() -> None:
 
 
 def test_placeholder_of_a_callable_without_arguments_is_refused() -> None:
-    """The message stays readable when there is nothing to list."""
+    """The message stays readable when there are no names to list."""
 
     def nightly() -> None: ...
 

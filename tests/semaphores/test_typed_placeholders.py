@@ -39,7 +39,7 @@ FULLWIDTH_ZERO = "\uff10"
 def test_typed_placeholder_makes_one_text_of_each_spelling(
     placeholder: str, text: str, values: list[object]
 ) -> None:
-    """That which the value has itself."""
+    """The text of the value itself."""
     template = SemaphoreTemplate(f"{placeholder}|")
     for value in values:
         assert template.fill([value]) == template.render({"a": value}) == f"{text}|"
@@ -80,7 +80,7 @@ def test_typed_placeholder_refuses_other_texts(placeholder: str, texts: list[str
 
 @pytest.mark.parametrize("placeholder", ["<int:a>", "<a>"])
 def test_message_about_a_long_value_shows_its_beginning_only(placeholder: str) -> None:
-    """As one about a long semaphore."""
+    """Like a message about a long semaphore."""
     with pytest.raises(InvalidSemaphore) as caught:
         SemaphoreTemplate(placeholder).fill(["x" * 100_000 + chr(0xD800)])
     assert len(str(caught.value)) < 200
@@ -96,7 +96,7 @@ def test_message_about_a_long_value_shows_its_beginning_only(placeholder: str) -
     ],
 )
 def test_typed_placeholder_takes_no_other_types(placeholder: str, values: list[object]) -> None:
-    """A mistake of the site's, not of the client's."""
+    """Another type is a bug of the site, not of the client."""
     hint = re.escape(placeholder.replace(":a", ":a.pk"))
     for value in values:
         with pytest.raises(
@@ -106,7 +106,7 @@ def test_typed_placeholder_takes_no_other_types(placeholder: str, values: list[o
 
 
 def test_typed_placeholder_follows_attributes() -> None:
-    """And several may have different types."""
+    """Several placeholders may have different types."""
 
     def view(request: Any, name: str) -> None: ...
 
@@ -124,12 +124,12 @@ def test_unknown_converter_is_refused_with_those_that_there_are(converter: str) 
 
 
 def test_name_of_a_typed_placeholder_is_looked_for_in_the_signature() -> None:
-    """As that of any other."""
+    """Like the name of any other placeholder."""
     with pytest.raises(ValueError, match="no argument 'costumer_id' for <int:costumer_id>; it has"):
         distributed_lock("<int:costumer_id>:x")(collect)
 
 
 def test_block_has_no_arguments_for_typed_placeholders() -> None:
-    """As for others."""
+    """As for other placeholders."""
     with pytest.raises(TypeError, match="a decorated call"), distributed_lock("<int:a>"):
         raise NotImplementedError

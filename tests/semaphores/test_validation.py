@@ -37,7 +37,7 @@ def test_empty_semaphore_is_refused() -> None:
 
 
 def test_message_about_a_long_semaphore_shows_its_beginning_only() -> None:
-    """A log line must not be as long as what somebody sent."""
+    """A log line must not be as long as a text that somebody sent."""
     with pytest.raises(InvalidSemaphore) as caught:
         validate_semaphore("begin" + "x" * 100_000)
     assert "'begin" in str(caught.value)
@@ -48,7 +48,7 @@ def test_message_about_a_long_semaphore_shows_its_beginning_only() -> None:
     "character", ["\x00", "\x01", "\t", "\n", "\x1f", "\x7f", "\x80", "\x9f", "\ud800", chr(0xDFFF)]
 )
 def test_control_characters_and_lone_surrogates_are_refused(character: str) -> None:
-    """Not every store can keep them, wherever in the text they stand."""
+    """Not every store can keep them, wherever in the text they are."""
     for semaphore in (character, f"{character}b", f"a{character}", f"a{character}b"):
         with pytest.raises(InvalidSemaphore, match="no control characters or lone surrogates"):
             validate_semaphore(semaphore)
@@ -56,7 +56,7 @@ def test_control_characters_and_lone_surrogates_are_refused(character: str) -> N
 
 @pytest.mark.parametrize("character", ["\x20", "\x7e", "\xa0", "\ud7ff", "\ue000"])
 def test_neighbours_of_refused_characters_are_allowed(character: str) -> None:
-    """What is refused is exactly that, and no more."""
+    """Exactly those characters are refused."""
     assert validate_semaphore(character) == character
 
 
@@ -68,7 +68,7 @@ def test_semaphore_that_is_no_str_is_a_type_error(semaphore: Any) -> None:
 
 
 def test_invalid_semaphore_is_a_value_error() -> None:
-    """Who catches ValueError catches it."""
+    """`except ValueError` catches it."""
     assert issubclass(InvalidSemaphore, ValueError)
 
 

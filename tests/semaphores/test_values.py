@@ -53,19 +53,19 @@ class Plain(Enum):
     ],
 )
 def test_value_has_its_text(value: object, text: str) -> None:
-    """Strings, numbers, ids, dates and enumerations of these stand for themselves."""
+    """Strings, numbers, ids, dates and enumerations of these have fixed texts."""
     assert render("<a>|", a=value) == f"{text}|"
 
 
 def test_str_counts_by_its_value() -> None:
-    """Whatever a subclass says when it is shown."""
+    """Whatever a subclass's str() returns."""
     value = Shouting("quiet")
     assert str(value) == "SHOUTED"
     assert render("<a>", a=value) == "quiet"
 
 
 def test_date_and_midnight_differ() -> None:
-    """A day and the moment that it begins at are two things."""
+    """A day and the moment at which it begins are different values."""
     day, midnight = date(2026, 2, 3), datetime(2026, 2, 3, tzinfo=UTC)
     assert render("<a>", a=day) != render("<a>", a=midnight)
 
@@ -125,13 +125,13 @@ def test_lone_surrogate_in_a_value_is_an_invalid_semaphore() -> None:
     ],
 )
 def test_value_of_another_type_is_a_type_error_that_suggests_the_pk(value: object) -> None:
-    """Two objects may share a text, so that str() is not asked for it."""
+    """Two objects may share a text, so str() is not used."""
     with pytest.raises(TypeError, match=r"For a model instance write <customer\.pk>"):
         render("<customer>", customer=value)
 
 
 def test_primary_key_of_a_model_instance_is_a_value() -> None:
-    """What the message suggests does work."""
+    """The message's suggestion works."""
     assert render("<customer.pk>:x", customer=User(pk=12)) == "12:x"
 
 
@@ -145,7 +145,7 @@ SECRET = "sessionid=4f1c"
 
 
 class Shown:
-    """What shows more of itself than a log should have."""
+    """An object whose repr must not be in a log."""
 
     def __repr__(self) -> str:
         raise NotImplementedError
@@ -165,7 +165,7 @@ class Shown:
 def test_message_names_the_type_of_a_value_that_is_no_text(
     placeholder: str, name: str, value: object, kind: str
 ) -> None:
-    """It goes into logs, and cookies don't."""
+    """The message goes into logs, where cookies must not be."""
     template = SemaphoreTemplate(placeholder.format(name))
     with pytest.raises(TypeError, match=kind) as caught:
         template.fill([value])
@@ -183,7 +183,7 @@ def test_message_names_the_type_of_a_value_that_is_no_text(
     ],
 )
 def test_message_shows_a_text_only_if_it_is_an_argument(placeholder: str, value: str) -> None:
-    """As one of a URL. An attribute may be that of a session: it is told how long it is."""
+    """Such as a URL's. An attribute may be a session's secret: only its length is shown."""
     with pytest.raises(InvalidSemaphore, match=SECRET):
         SemaphoreTemplate(placeholder.format("customer")).fill([value])
     template = SemaphoreTemplate(placeholder.format("request.session.key"))

@@ -1,4 +1,4 @@
-"""Fixtures for tests of the lock server, from the outside."""
+"""Fixtures for tests of the lock server from the outside."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def quiet_lock_server() -> Iterator[Server]:
-    """Run a server that only this module asks."""
+    """Run a server that only this module uses."""
     with flawless_lock_server() as running:
         yield running
 
 
 @pytest.fixture
 def quiet_endpoint(quiet_lock_server: Server) -> Iterator[Endpoint]:
-    """Return where that server listens; the test has to leave it empty."""
+    """Return that server's address and secret; the test has to leave it without locks."""
     endpoint = endpoint_of(quiet_lock_server)
     yield endpoint
     with friend(endpoint) as client:
@@ -53,13 +53,13 @@ def quiet_client(quiet_endpoint: Endpoint) -> Iterator[LockClient]:
 
 @pytest.fixture(params=KINDS[:2])
 def each_endpoint(servers: dict[str, Server], request: pytest.FixtureRequest) -> Endpoint:
-    """Return where a server is, by TCP and a unix socket in turn."""
+    """Return a server's endpoint, over TCP and a unix socket in turn."""
     return endpoint_of(servers[request.param])
 
 
 @pytest.fixture
 def endpoint(servers: dict[str, Server]) -> Endpoint:
-    """Return where a server is, by TCP."""
+    """Return a server's endpoint over TCP."""
     return endpoint_of(servers["lock_server"])
 
 
@@ -79,7 +79,7 @@ def roomy() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def tight() -> Iterator[Server]:
-    """Run a server with room for little."""
+    """Run a server with small limits."""
     limits = {
         "connections": 10,
         "locks": 5,
@@ -95,7 +95,7 @@ def tight() -> Iterator[Server]:
 
 @pytest.fixture
 def tight_client(tight: Server) -> Iterator[LockClient]:
-    """Return a client of the server with room for little, when all others have left."""
+    """Return a client of the server with small limits, when all others have left."""
     with friend(endpoint_of(tight)) as connected:
         until(lambda: connected.ask("status")["connections"] == 1)
         yield connected

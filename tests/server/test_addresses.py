@@ -1,4 +1,4 @@
-"""Where a lock server can be, and by which secret it is known."""
+"""A lock server's addresses and secrets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LONG = "a" * 63
     ],
 )
 def test_address_is_what_it_was_written_as(text: str, address: tuple[str, int, str]) -> None:
-    """And it is written the same way again, so that a state file's name stays."""
+    """It is formatted as it was written, so that a state file keeps its name."""
     found = parse_address(text)
     assert found == address
     assert str(found) == text
@@ -71,7 +71,7 @@ def test_address_is_what_it_was_written_as(text: str, address: tuple[str, int, s
     ],
 )
 def test_invalid_address_is_refused_with_the_reason(text: str, complaint: str) -> None:
-    """By one line, which has the text."""
+    """In one line, which has the text."""
     with pytest.raises(ValueError, match=complaint) as caught:
         parse_address(text)
     assert repr(text.removeprefix("unix:")) in str(caught.value)
@@ -80,7 +80,7 @@ def test_invalid_address_is_refused_with_the_reason(text: str, complaint: str) -
 
 @pytest.mark.parametrize("other", [7433, None, b"localhost:7433", ("localhost", 7433)])
 def test_address_is_a_text(other: Any) -> None:
-    """Nothing else is taken for one."""
+    """Nothing else is accepted."""
     with pytest.raises(TypeError, match="an address is a text"):
         parse_address(other)
 
@@ -108,13 +108,13 @@ def test_only_what_stays_on_this_machine_is_local(text: str, local: bool) -> Non
 def test_unix_socket_is_known_by_its_absolute_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So it is one socket, from whatever directory it is asked."""
+    """So it is one socket, whatever the current directory."""
     monkeypatch.chdir(tmp_path)
     assert unix_address("locks") == Address("", 0, f"{tmp_path}/locks")
 
 
 def test_unix_socket_has_a_path_that_the_system_takes() -> None:
-    """It counts bytes, also those that are no UTF-8."""
+    """The limit counts bytes, also those that are no UTF-8."""
     path = "/" + "ü" * (LONGEST_UNIX_PATH // 2)
     assert unix_address(path).path == path
     assert unix_address(f"{path[:-1]}\udcff\udcff").path
@@ -129,14 +129,14 @@ def test_secret_of_sixteen_bytes_is_taken() -> None:
 
 
 def test_short_secret_is_refused_with_a_way_to_make_one() -> None:
-    """It says how long it is, and not what it is."""
+    """The error has the secret's length, not the secret."""
     with pytest.raises(ValueError, match=r"has 6 bytes, but needs 16: python -c") as caught:
         check_secret("geheim")
     assert "geheim" not in str(caught.value)
 
 
 def test_secret_is_a_text() -> None:
-    """Nothing else, such as a path."""
+    """Nothing else is accepted, such as a path."""
     with pytest.raises(TypeError, match="secret is a text"):
         check_secret(1234567890123456)  # type: ignore[arg-type]
 
@@ -150,7 +150,7 @@ def test_line_end_is_no_part_of_a_secret_in_a_file(tmp_path: Path, end: bytes) -
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o622, 0o601])
 def test_secret_in_a_file_that_others_can_use_is_refused(tmp_path: Path, mode: int) -> None:
-    """As ssh does; the error says what to do, and that helps."""
+    """Like ssh's keys; following the error's advice helps."""
     file = write_secret(tmp_path / "a secret", b"correct horse battery staple\n")
     file.chmod(mode)
     message = rf"/a secret' has the mode {mode:04o}, so others can .*: chmod 600 '/.*/a secret'$"
@@ -165,7 +165,7 @@ def test_secret_in_a_file_that_others_can_use_is_refused(tmp_path: Path, mode: i
 def test_secret_in_another_users_file_may_be_given_to_a_group(
     tmp_path: Path, mode: int, advice: str
 ) -> None:
-    """As root gives it to a service, or systemd does; not to everybody."""
+    """As root or systemd gives it to a service, but not to everybody."""
     file = write_secret(tmp_path / "secret", b"correct horse battery staple\n")
     file.chmod(mode)
     os.chown(file, 65_534, 65_534)

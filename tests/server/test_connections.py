@@ -37,7 +37,7 @@ GARBAGE: dict[str, bytes] = {
 def test_garbage_ends_the_connection_that_it_came_on(
     each_endpoint: Endpoint, what: str, *, known: bool
 ) -> None:
-    """The last words reach a client that had sent more, and others are served."""
+    """The last message reaches a client that had sent more, and others are served."""
     with LockClient(each_endpoint) as client, friend(each_endpoint) as other:
         if known:
             client.introduce()
@@ -52,7 +52,7 @@ def test_garbage_ends_the_connection_that_it_came_on(
 def test_last_message_reaches_a_client_that_has_sent_more_by_tls(
     servers: dict[str, Server],
 ) -> None:
-    """Where the client should close the connection: that alone can't be said there."""
+    """With TLS the client should close the connection: one direction can't be closed alone."""
     endpoint = endpoint_of(servers["lock_server_tls"])
     with LockClient(endpoint) as client, friend(endpoint) as other:
         client.message()
@@ -64,7 +64,7 @@ def test_last_message_reaches_a_client_that_has_sent_more_by_tls(
 
 
 def test_longest_frame_is_taken(lock_client: LockClient) -> None:
-    """Its line's end isn't counted."""
+    """The line's end isn't counted."""
     frame = line({"do": "ping"})
     lock_client.send(frame[:-1].ljust(65_536) + b"\n")
     assert lock_client.message() == {}
@@ -104,7 +104,7 @@ def test_half_a_frame_is_answered_when_the_rest_comes(lock_client: LockClient) -
 def test_half_a_frame_before_the_end_is_no_request(
     endpoint: Endpoint, lock_client: LockClient
 ) -> None:
-    """Nor is what comes behind the last words."""
+    """Nor are bytes after the last message."""
     acquire = line({"do": "acquire", "semaphore": "half", "owner": "o", "ttl": 60})
     with friend(endpoint) as other:
         other.send(acquire[:-1])
@@ -115,7 +115,7 @@ def test_half_a_frame_before_the_end_is_no_request(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_requests_are_answered_in_order(servers: dict[str, Server], kind: str) -> None:
-    """However many are sent at once, and whatever is wrong with some."""
+    """However many are sent at once, and even if some are wrong."""
     with friend(endpoint_of(servers[kind])) as client:
         ask_for_many(client)
 

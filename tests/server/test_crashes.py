@@ -28,7 +28,7 @@ pytestmark = pytest.mark.once
 
 
 def test_first_server_grants_nothing_and_says_how_to_change_that(place: Place) -> None:
-    """An earlier one's state may have been lost, and its leases be in force."""
+    """An earlier server's state may have been lost while its leases are still valid."""
     with place.start(*LONG) as running:
         said = running.serve()
         assert f"There is no table in {place.state}: nothing is granted for 1000 seconds" in said
@@ -38,7 +38,7 @@ def test_first_server_grants_nothing_and_says_how_to_change_that(place: Place) -
 
 
 def test_after_a_crash_nothing_is_granted_for_the_longer_of_both_limits(place: Place) -> None:
-    """Not even after a second one: leases of the first server are in force still."""
+    """Not even after a second crash: leases of the first server are still valid."""
     crash(place, *FRESH)
     assert content(place)["locks"] is None
     for _ in range(2):
@@ -49,7 +49,7 @@ def test_after_a_crash_nothing_is_granted_for_the_longer_of_both_limits(place: P
 
 
 def test_holder_reclaims_its_lock_after_a_crash(place: Place) -> None:
-    """When it renews, and nobody else gets anything meanwhile."""
+    """When it renews; nobody else gets a lock until then."""
     with place.start(*FRESH) as running:
         running.serve()
         [token] = place.acquire("1234collectPayment")
@@ -65,7 +65,7 @@ def test_holder_reclaims_its_lock_after_a_crash(place: Place) -> None:
 
 
 def test_no_grace_grants_at_once_after_a_crash(place: Place) -> None:
-    """If the operator knows that nobody holds anything."""
+    """For operators who know that nobody holds a lock."""
     crash(place, *FRESH)
     with place.start(*FRESH) as running:
         assert NOTHING_YET not in running.serve()
@@ -94,7 +94,7 @@ def test_shorter_limit_counts_when_all_longer_leases_have_ended(place: Place) ->
 
 
 def test_shorter_limit_counts_from_the_next_start_if_it_can_not_be_written(place: Place) -> None:
-    """A server whose disk is full goes on, and says so."""
+    """A server whose disk is full continues, and logs it."""
     crash(place, *FRESH)
     with start_moved(place, "--max-ttl", "500") as running:
         running.serve()
@@ -122,7 +122,7 @@ def test_longer_leases_are_not_forgotten_by_an_orderly_stop(place: Place) -> Non
 
 
 def test_orderly_stop_does_not_end_the_grace(place: Place) -> None:
-    """What was not reclaimed before it may be in force after it, for the rest of the time."""
+    """Leases that were not reclaimed before it may still be valid, for the rest of the grace."""
     with place.start(*LONG) as running:
         running.serve()
         assert running.stop()[0] == 0

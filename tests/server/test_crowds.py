@@ -83,7 +83,7 @@ def test_oldest_unauthenticated_connection_makes_room_for_a_new_one(
 def test_authenticated_clients_are_not_dropped_for_newcomers(
     tight: Server, tight_client: LockClient
 ) -> None:
-    """Newcomers are told that there is no room, as long as that is so."""
+    """Newcomers get an error as long as there is no room."""
     endpoint = endpoint_of(tight)
     with ExitStack() as connected:
         friends = [tight_client, *(connected.enter_context(friend(endpoint)) for _ in range(9))]
@@ -101,7 +101,7 @@ def test_authenticated_clients_are_not_dropped_for_newcomers(
 def test_rejected_client_that_stays_takes_no_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It has time to read why, unless too many do."""
+    """It has time to read the reason, unless there are too many."""
     monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 60)
     with Serving(max_connections=3) as running, ExitStack() as connected:
         endpoint = running.endpoint
@@ -131,7 +131,7 @@ def full(roomy: Server) -> Iterator[LockClient]:
 
 
 def test_client_that_does_not_read_is_disconnected(roomy: Server, full: LockClient) -> None:
-    """Before they take much memory, and others are served meanwhile."""
+    """Before its answers take much memory; others are served in the meantime."""
     running = roomy.executor.process
     assert running is not None
     process = psutil.Process(running.pid)
@@ -156,7 +156,7 @@ def test_client_that_does_not_read_is_disconnected(roomy: Server, full: LockClie
 def test_client_with_many_requests_lets_others_have_their_turn(
     roomy: Server, full: LockClient
 ) -> None:
-    """Somebody else's request is not behind thousands."""
+    """Another client's request doesn't wait behind thousands."""
     with friend(endpoint_of(roomy)) as client:
         last = {"do": "acquire", "semaphore": "1234collectPayment", "owner": "slow", "ttl": 60}
         client.send(line({"do": "held", "limit": 1}) * 5_000 + line(last))

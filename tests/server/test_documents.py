@@ -1,4 +1,4 @@
-"""What docs/lock_server.md says of options is so, and what it shows works."""
+"""docs/lock_server.md describes the options as they are, and its examples work."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ TIMEOUT = 60
 
 
 def section(heading: str) -> str:
-    """Return what stands under a heading."""
+    """Return the text under a heading."""
     [found] = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
     return str(found)
 
 
 def table(heading: str) -> dict[str, str]:
-    """Return the defaults of the options in the table there; what is in prose, as that."""
+    """Return the options' defaults in the table there, some of which are prose."""
     rows = re.findall(r"^\| `([^`|]+)` \|([^|]*)\|", section(heading), re.MULTILINE)
     return {name: default.strip(" `") for name, default in rows}
 
 
 def parser() -> ArgumentParser:
-    """Return what reads the command's options."""
+    """Return the command's parser."""
     return load_command_class("django_distlock", "run_lock_server").create_parser("", "")
 
 
@@ -65,7 +65,7 @@ def options(parser: ArgumentParser) -> dict[str, Any]:
 
 
 def test_all_options_of_the_command_are_documented() -> None:
-    """And no others, each with its default: in prose, if that depends."""
+    """And no others, each with its default, in prose if it depends on something."""
     every_commands = options(BaseCommand().create_parser("", ""))
     own = {name: value for name, value in options(parser()).items() if name not in every_commands}
     documented = table("The command")
@@ -93,9 +93,9 @@ def test_all_options_of_the_backend_are_documented() -> None:
 
 @pytest.mark.needs("lock_server")
 def test_the_quick_start_locks(capsys: pytest.CaptureFixture[str]) -> None:
-    """By the settings there; and what is printed to watch it is what there is."""
+    """With the settings there; the printed status is the documented one."""
     shown = example("lock_server.md", "Quick start").DISTLOCK
-    # One of its own: others' locks are in the one that all tests share.
+    # Its own server: the one that all tests share has other locks.
     with start_lock_server() as server, override_settings(DISTLOCK=shown):
         given = options_of(server)
         assert shown["default"]["OPTIONS"].keys() == given.keys()
@@ -120,7 +120,7 @@ def test_the_quick_start_locks(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.needs("lock_server_tls")
 def test_other_machines_are_asked_by_tls(servers: dict[str, Server]) -> None:
-    """With the options there, and with no fewer."""
+    """With the options there, all of which are needed."""
     shown = example("lock_server.md", "Other machines").OPTIONS
     given = options_of(servers["lock_server_tls"])
     assert shown.keys() == given.keys()
@@ -143,7 +143,7 @@ def unit() -> str:
 
 
 def test_the_unit_runs_a_server(tmp_path: Path, unused_port: int) -> None:
-    """Given what systemd gives: it says when it is ready, and keeps its locks where it may."""
+    """In systemd's environment: it notifies systemd, and saves its locks in its directory."""
     settings = ConfigParser(interpolation=None, strict=False)
     settings.optionxform = str  # type: ignore[assignment, method-assign]
     settings.read_string(unit())
@@ -151,7 +151,7 @@ def test_the_unit_runs_a_server(tmp_path: Path, unused_port: int) -> None:
     assert file == "/etc/mysite/lock-secret"
     write_secret(tmp_path / name, b"correct horse battery staple\n")
     command = settings["Service"]["ExecStart"]
-    parser().parse_args(shlex.split(command)[3:])  # raises if one isn't known
+    parser().parse_args(shlex.split(command)[3:])  # raises for an unknown option
     for shown, here in {
         "/srv/mysite/venv/bin/python": sys.executable,
         "/srv/mysite/manage.py": "-m django",

@@ -1,4 +1,4 @@
-"""The handshake with a lock server: which clients are let in, and which are turned away."""
+"""The handshake with a lock server: which clients are accepted and which rejected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.needs("lock_server", "lock_server_unix")
 
 
 def test_client_with_the_secret_is_accepted_and_gets_the_terms(endpoint: Endpoint) -> None:
-    """The server proves that it knows it, too."""
+    """The server proves that it knows the secret, too."""
     with LockClient(endpoint) as client:
         terms = client.introduce()
         assert terms == {"max_ttl": 100_000, "max_frame": 65_536, "idle": 120}
@@ -62,7 +62,7 @@ STRANGE: dict[str, tuple[str, Callable[[dict[str, Any]], bytes]]] = {
 
 @pytest.mark.parametrize("how", STRANGE)
 def test_rejected_client_gets_the_reason(each_endpoint: Endpoint, how: str) -> None:
-    """And the connection is closed; others are served meanwhile, and afterwards."""
+    """Then its connection is closed; others are served before and after that."""
     code, strange = STRANGE[how]
     with LockClient(each_endpoint) as stranger, friend(each_endpoint) as other:
         hello = stranger.hello(stranger.message()["challenge"])
@@ -73,7 +73,7 @@ def test_rejected_client_gets_the_reason(each_endpoint: Endpoint, how: str) -> N
 
 
 def test_nonce_may_be_any_text(endpoint: Endpoint) -> None:
-    """A client that chooses badly risks only that it is deceived itself."""
+    """A client that chooses badly can only be deceived itself."""
     with LockClient(endpoint) as client:
         challenge = client.message()["challenge"]
         answer = proof(endpoint.secret, "client", challenge, "\ud800")
@@ -82,7 +82,7 @@ def test_nonce_may_be_any_text(endpoint: Endpoint) -> None:
 
 
 def test_overheard_answer_is_useless(endpoint: Endpoint) -> None:
-    """Each connection has a challenge of its own, those at the same time, too."""
+    """Each connection has its own challenge, simultaneous ones, too."""
     with LockClient(endpoint) as first, LockClient(endpoint) as second:
         challenges = [first.message()["challenge"], second.message()["challenge"]]
         overheard = line(first.hello(challenges[0]))

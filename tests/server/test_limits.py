@@ -20,7 +20,7 @@ PROCESS = "1" * 32
 
 
 def test_number_of_locks_is_limited(tight_client: LockClient) -> None:
-    """A waiter for one that isn't there would need room, too; and there is when one is released."""
+    """A waiter for a new lock needs room, too; a release makes room."""
     for number in range(5):
         assert tight_client.acquire(f"s{number}", ttl=10)
     refused = tight_client.ask("acquire", semaphore="more", owner="me", ttl=10)
@@ -34,7 +34,7 @@ def test_number_of_locks_is_limited(tight_client: LockClient) -> None:
 
 
 def test_number_of_waiters_for_one_lock_is_limited(tight: Server, tight_client: LockClient) -> None:
-    """A waiter may join again; and there is room when one leaves."""
+    """A waiter may join again; one that leaves makes room."""
     with friend(endpoint_of(tight), PROCESS):
 
         def join(owner: str) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def test_number_of_waiters_for_one_lock_is_limited(tight: Server, tight_client: 
 
 
 def test_number_of_all_waiters_is_limited(tight: Server, tight_client: LockClient) -> None:
-    """For however many locks; a waiter that leaves, or gets its lock, makes room."""
+    """Over all locks; a waiter that leaves, or gets its lock, makes room."""
     with friend(endpoint_of(tight), PROCESS):
 
         def join(semaphore: str, owner: str) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def test_number_of_all_waiters_is_limited(tight: Server, tight_client: LockClien
 
 
 def test_ttl_and_frame_have_their_limits(tight: Server, tight_client: LockClient) -> None:
-    """The terms say which; what is too long is an error."""
+    """The terms have them; exceeding one is an error."""
     endpoint = endpoint_of(tight)
     with LockClient(endpoint) as other:
         terms = other.introduce()
@@ -105,6 +105,6 @@ def test_ttl_and_frame_have_their_limits(tight: Server, tight_client: LockClient
 
 @pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
 def test_limits_are_positive_and_finite(value: float) -> None:
-    """A mistake is told at the start."""
+    """A wrong one is an error at the start."""
     with pytest.raises(ValueError, match="idle is"):
         Limits(idle=value)

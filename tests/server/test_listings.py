@@ -38,7 +38,7 @@ def many() -> Iterator[LockClient]:
 
 
 def test_all_locks_are_listed_page_by_page(many: LockClient) -> None:
-    """Each once, in no order."""
+    """Each once, in any order."""
     pages = listed(many)
     assert [len(page) for page in pages] == [1_000, 1_000, 500]
     names = sorted(name for page in pages for name in page)
@@ -48,7 +48,7 @@ def test_all_locks_are_listed_page_by_page(many: LockClient) -> None:
 
 
 def test_first_locks_are_listed_by_name(many: LockClient) -> None:
-    """With all of each lock but its owner."""
+    """With all details of each lock but its owner."""
     answer = many.ask("held", prefix="b", limit=3)
     assert [lock[0] for lock in answer["locks"]] == ["b0001", "b0002", "b0003"]
     assert answer["cursor"] is None
@@ -61,7 +61,7 @@ def test_first_locks_are_listed_by_name(many: LockClient) -> None:
 
 
 def test_cursor_is_not_sent_back_with_a_limit(many: LockClient) -> None:
-    """Whatever it is: 1e999 would come back as what is no JSON."""
+    """Whatever it is: 1e999 would come back as invalid JSON."""
     many.send(b'{"do":"held","limit":1,"cursor":1e999}\n')
     assert many.message()["cursor"] is None
 
@@ -79,7 +79,7 @@ def test_abandoned_listing_makes_room_for_others(many: LockClient) -> None:
 
 
 def test_page_of_the_longest_names_is_not_too_long(quiet_client: LockClient) -> None:
-    """It is not taken for answers that are left unread."""
+    """It does not count as unread answers."""
     wide = "\U0001f512"
     names = [f"{number:03}".ljust(255, wide) for number in range(PAGE)]
     for name in names:

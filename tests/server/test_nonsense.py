@@ -1,4 +1,4 @@
-"""What a lock server makes of nonsense, by the thousand: errors, and no grants."""
+"""A lock server answers thousands of nonsensical messages by errors, and grants nothing."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ RAW = [
 
 
 def compose(random: Random, values: list[Any]) -> dict[str, Any] | bytes:
-    """Return a request whose members are right, wrong or not there; or something else."""
+    """Return a request whose members are right, wrong or missing; or something else."""
     if random.random() < 0.05:
         return random.choice(RAW)
     wrong = random.choice([0.0, 0.05, 0.3])
@@ -90,7 +90,7 @@ def compose(random: Random, values: list[Any]) -> dict[str, Any] | bytes:
 
 
 def among_those(random: Random, name: str, values: list[Any]) -> Any:
-    """Return one of the values; what is granted by it doesn't end within the test."""
+    """Return one of the values; no granted ttl ends within the test."""
     value = random.choice(values)
     if name == "leases" and random.random() < 0.5:
         lease = [random.choice(SEMAPHORES), random.choice(OWNERS), SHORTEST, 7, ""]
@@ -101,12 +101,12 @@ def among_those(random: Random, name: str, values: list[Any]) -> Any:
 
 
 def is_within(value: Any, low: float, high: float) -> bool:
-    """Tell whether it is a number between these."""
+    """Return whether it is a number between these."""
     return type(value) in (int, float) and low < value < high
 
 
 class Nonsense:
-    """What was sent, and what the server may have granted by it."""
+    """What was sent, and the grants that it may have caused."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -116,7 +116,7 @@ class Nonsense:
         self.frames = self.grants = 0
 
     def send(self, frame: dict[str, Any] | bytes, *, escaped: bool) -> None:
-        """Send it, and see that the answer is no surprise."""
+        """Send it, and check the answer."""
         self.frames += 1
         request: dict[str, Any] = {}
         if isinstance(frame, dict):
@@ -134,11 +134,11 @@ class Nonsense:
             assert answer["error"] in ("invalid", "process", "refused")
 
     def see_nothing(self, request: dict[str, Any], answer: dict[str, Any]) -> None:
-        """Expect no grant from what doesn't ask for it."""
+        """Expect no grant from a request that doesn't ask for one."""
         assert "token" not in answer
 
     def see_acquire(self, request: dict[str, Any], answer: dict[str, Any]) -> None:
-        """Expect a grant only of what is free, or this owner's."""
+        """Expect a grant only of a free lock, or of this owner's."""
         token = answer["token"]
         if token is None:
             return
@@ -158,7 +158,7 @@ class Nonsense:
             assert self.holders.pop(semaphore)[0] == request["owner"]
 
     def see_force_release(self, request: dict[str, Any], answer: dict[str, Any]) -> None:
-        """Expect that only its token takes it away."""
+        """Expect that only its token force-releases it."""
         semaphore = request["semaphore"]
         if answer["released"] and semaphore in self.holders:
             assert self.holders.pop(semaphore)[1] == request["token"]
@@ -174,7 +174,7 @@ class Nonsense:
 
 @pytest.fixture(scope="module")
 def nonsense(lock_server_without_failures: Server) -> Iterator[Nonsense]:
-    """Let thousands of frames be sent; afterwards, the server is as it was before."""
+    """Send thousands of frames; afterwards, the server must be as it was before."""
     endpoint = endpoint_of(lock_server_without_failures)
     with friend(endpoint, PROCESS) as listening:
         found = Nonsense(endpoint)
@@ -233,7 +233,7 @@ def test_nonsense_does_not_authenticate(
 def test_nonsense_with_the_secret_is_a_handshake_or_an_error(
     lock_server_without_failures: Server, nonce: str, process: object
 ) -> None:
-    """Any text is a nonce; the process has to be named as processes are."""
+    """Any text is a nonce; the process's name has to be valid."""
     endpoint = endpoint_of(lock_server_without_failures)
     with LockClient(endpoint) as client:
         answer = proof(endpoint.secret, "client", client.message()["challenge"], nonce)
@@ -263,7 +263,7 @@ DEEP: dict[str, Callable[[bytes], bytes]] = {
 def test_deepest_nesting_that_is_read_is_an_error_as_others_are(
     lock_server_without_failures: Server, member: str, opening: bytes
 ) -> None:
-    """What can be read can be looked at, too."""
+    """What the parser accepts can be validated, too."""
     endpoint, closing = (
         endpoint_of(lock_server_without_failures),
         (b"]" if opening == b"[" else b"}"),

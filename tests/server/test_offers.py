@@ -1,4 +1,4 @@
-"""Queues at a lock server: to whom a lock is offered, and when a process ends."""
+"""Queues at a lock server: the order of offers, and processes that end."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_waiters_of_several_processes_are_offered_the_lock_in_order(
 def test_lock_that_ends_by_itself_is_offered(
     quiet_endpoint: Endpoint, quiet_client: LockClient
 ) -> None:
-    """Nobody has to ask for anything at that moment."""
+    """No request is needed at that moment."""
     quiet_client.acquire("1234collectPayment", "holder", ttl=0.1)
     with friend(quiet_endpoint, ONE) as one:
         join(quiet_client, ONE, 1, "waiter")
@@ -61,7 +61,7 @@ def test_lock_that_ends_by_itself_is_offered(
 def test_waiters_and_bound_leases_of_a_process_end_with_its_connection(
     quiet_endpoint: Endpoint, quiet_client: LockClient
 ) -> None:
-    """At once; what is not bound to it stays."""
+    """At once; other leases stay."""
     with friend(quiet_endpoint, TWO) as two:
         with friend(quiet_endpoint, ONE) as one:
             for name in ("bound", "bound by renewal", "other"):
@@ -87,7 +87,7 @@ def test_waiters_and_bound_leases_of_a_process_end_with_its_connection(
 def test_second_connection_of_a_process_takes_over(
     quiet_endpoint: Endpoint, quiet_client: LockClient
 ) -> None:
-    """Nothing is lost with the first one, whose end is none of the process."""
+    """Nothing is lost with the first connection, whose end is not the process's."""
     quiet_client.acquire("1234collectPayment", "holder")
     with friend(quiet_endpoint, ONE) as first:
         assert quiet_client.acquire("bound", bound=ONE)
@@ -109,7 +109,7 @@ def test_second_connection_of_a_process_takes_over(
 def test_first_connection_of_a_process_may_outlast_the_second(
     quiet_endpoint: Endpoint, quiet_client: LockClient
 ) -> None:
-    """It is one as others are, then."""
+    """Then it is an ordinary connection."""
     with friend(quiet_endpoint, ONE) as first:
         with friend(quiet_endpoint, ONE):
             assert quiet_client.acquire("bound", bound=ONE)
@@ -120,7 +120,7 @@ def test_first_connection_of_a_process_may_outlast_the_second(
 
 
 def test_process_whose_connection_was_ended_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though it hasn't closed its connection yet."""
+    """Even if it hasn't closed its end yet."""
     monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 60)
     with Serving() as running, friend(running.endpoint) as client:
         with friend(running.endpoint, ONE) as one, friend(running.endpoint, TWO) as two:

@@ -1,4 +1,4 @@
-"""Files and sockets of which only one lock server at a time has the use."""
+"""Files and sockets that only one lock server at a time may use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.once
 
 
 def test_second_server_with_one_state_is_refused_at_once(place: Place, unused_port: int) -> None:
-    """It would overwrite what the first one saves; the first one is not disturbed."""
+    """It would overwrite the first one's state. The first one is not disturbed."""
     other = Place(place.directory, unused_port)
     other.state = place.state
     with place.start(*FRESH) as running:
@@ -41,7 +41,7 @@ def test_second_server_with_one_state_is_refused_at_once(place: Place, unused_po
 def test_second_server_at_one_socket_is_refused_at_once(
     unix_place: Place, unused_port: int
 ) -> None:
-    """Whatever its state."""
+    """Even with another state file."""
     other = Place(unix_place.directory, unused_port, unix=True)
     other.state = unix_place.directory / "another state"
     with unix_place.start(*FRESH) as running:
@@ -52,11 +52,11 @@ def test_second_server_at_one_socket_is_refused_at_once(
 
 
 def test_successor_can_not_start_before_a_slow_stop_is_over(unix_place: Place) -> None:
-    """So nobody removes its socket, nor overwrites its state."""
+    """So the old server doesn't remove its socket, nor overwrite its state."""
     with unix_place.start(*FRESH) as running:
         running.serve()
         with unix_place.store() as store:
-            wire = store.server.connect(60)  # it has a second to be closed, too
+            wire = store.server.connect(60)  # it has another second to be closed
             pause_in_stop(running, unix_place)
             with unix_place.start(*LONG) as refused:
                 assert "Another running lock server" in refused.refusal()
@@ -70,7 +70,7 @@ def test_successor_can_not_start_before_a_slow_stop_is_over(unix_place: Place) -
 
 
 def pause_in_stop(running: Command, place: Place) -> None:
-    """Pause a server during its stop, when it has removed its socket."""
+    """Pause a server during its stop, after it has removed its socket."""
     running.process.terminate()
     until(lambda: not place.socket.exists())
     send_and_wait(running.process, signal.SIGSTOP)
@@ -78,7 +78,7 @@ def pause_in_stop(running: Command, place: Place) -> None:
 
 
 def test_claim_ends_with_its_process_or_before(tmp_path: Path) -> None:
-    """It is a lock of the system's on a file beside it, which stays."""
+    """It is a file lock of the system on another file, which stays."""
     first = PathLock(tmp_path / "state")
     with pytest.raises(InUse):
         PathLock(tmp_path / "state")

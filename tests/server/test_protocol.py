@@ -1,4 +1,4 @@
-"""docs/protocol.md describes the lock server's protocol, and its example is what is really said."""
+"""docs/protocol.md describes the lock server's protocol, with a real conversation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def example() -> list[str]:
 
 
 class Clocks:
-    """Clocks that go on by a millisecond whenever the wall clock is looked at."""
+    """Clocks that advance by a millisecond whenever the wall clock is read."""
 
     def __init__(self) -> None:
         self.milliseconds = 0
@@ -50,7 +50,7 @@ class Clocks:
 
 
 async def replay(lines: list[str]) -> list[str]:
-    """Send what goes to the server, and return the lines with what came from it."""
+    """Send the client's lines, and return all lines with the server's answers."""
     clocks = Clocks()
     table = LockTable(monotonic=clocks.monotonic, microseconds=clocks.microseconds)
     served = Service(table, SECRET, Limits())

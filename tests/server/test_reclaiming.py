@@ -1,4 +1,4 @@
-"""A lock server without the table of an earlier one: holders reclaim their leases."""
+"""A lock server without its predecessor's table: holders reclaim their leases."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOUR = 3_600_000_000
 
 
 def test_nothing_is_granted_after_a_start_without_a_table() -> None:
-    """Requests are refused, not answered; the status says for how long."""
+    """Requests for locks are refused, not answered "held"; the status says for how long."""
     with start_lock_server("--max-ttl", "1000", grace=True) as running:
         with friend(endpoint_of(running)) as client:
             answer = client.ask("acquire", semaphore="1234collectPayment", owner="me", ttl=60)
@@ -49,7 +49,7 @@ def holder(restarted: Serving) -> Iterator[LockClient]:
 def test_holders_reclaim_what_they_have_and_the_highest_token_wins(
     restarted: Serving, holder: LockClient
 ) -> None:
-    """Whichever comes first; and the tokens rise above it."""
+    """Whichever comes first; later tokens are greater."""
     ahead = time.time_ns() // 1000 + HOUR
     assert holder.renew(["1234collectPayment", "old", 300, ahead - 1, ""]) == [True]
     assert holder.renew(
@@ -74,7 +74,7 @@ def test_holders_reclaim_what_they_have_and_the_highest_token_wins(
 def test_token_that_cannot_have_been_granted_is_not_taken_from_a_holder(
     restarted: Serving, holder: LockClient
 ) -> None:
-    """Otherwise one client could keep all others from renewing later leases."""
+    """Otherwise one client could keep all others from renewing."""
     now = time.time_ns() // 1000
     believed, beyond = now + 23 * HOUR, now + 25 * HOUR
     leases = [
@@ -104,7 +104,7 @@ def test_token_that_cannot_have_been_granted_is_not_taken_from_a_holder(
 def test_lease_is_renewed_though_the_clock_was_set_back_by_a_year(
     restarted: Serving, holder: LockClient
 ) -> None:
-    """The server has it in its table, whatever the token is by now."""
+    """The server has it in its table, even if the token is ahead of the clock."""
     restarted.let_pass(300)
     token = holder.acquire("1234collectPayment")
     table = restarted.service.table
@@ -121,7 +121,7 @@ def test_lease_is_renewed_though_the_clock_was_set_back_by_a_year(
 def test_waiter_after_a_restart_is_offered_the_lock_when_it_is_free(
     restarted: Serving, holder: LockClient
 ) -> None:
-    """What is free at the end of the grace, and what is not, later."""
+    """A lock that is free at the end of the grace, then; any other, later."""
     with friend(restarted.endpoint, ONE) as one:
         assert holder.renew(["a", "holder", 300, 7, ""]) == [True]
         restarted.let_pass(100)
@@ -141,7 +141,7 @@ def test_waiter_after_a_restart_is_offered_the_lock_when_it_is_free(
 
 
 def test_lease_that_was_released_is_not_reclaimed(restarted: Serving, holder: LockClient) -> None:
-    """By a renewal that was on its way; whether or not the server knew of it before."""
+    """By a renewal that was on its way, whether or not the server knew the lease."""
     lease, other = (
         ["1234collectPayment", "me", 300, 7, ""],
         ["5678collectPayment", "me", 300, 7, ""],
@@ -161,7 +161,7 @@ def test_lease_that_was_released_is_not_reclaimed(restarted: Serving, holder: Lo
 
 
 def test_lease_that_was_taken_away_is_not_reclaimed(restarted: Serving, holder: LockClient) -> None:
-    """By its former holder's next renewal; but one with a higher token is."""
+    """By its former holder's next renewal; a lease with a higher token is."""
     assert holder.renew(["1234collectPayment", "me", 300, 7, ""]) == [True]
     assert holder.ask("force_release", semaphore="1234collectPayment", token=7) == {"released": 1}
     assert holder.renew(["1234collectPayment", "me", 300, 7, ""]) == [False]
@@ -171,7 +171,7 @@ def test_lease_that_was_taken_away_is_not_reclaimed(restarted: Serving, holder: 
 
 @pytest.mark.parametrize("members", [{}, {"token": 7}, {"left": 9}, {"token": 7, "left": 0}])
 def test_lease_that_had_ended_is_not_released(holder: LockClient, members: dict[str, Any]) -> None:
-    """Nor is one without its token: nobody knows whose it is."""
+    """Nor is one without its token: its owner is unknown."""
     assert holder.release("1234collectPayment", **members) == 0
 
 

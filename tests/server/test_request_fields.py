@@ -13,7 +13,7 @@ pytestmark = pytest.mark.needs("lock_server")
 
 
 def test_holder_of_many_locks_is_stored_once() -> None:
-    """As long as it is recent: the texts of others don't pile up."""
+    """While it is recent: old texts don't pile up."""
     with Serving() as running, friend(running.endpoint) as client:
         for name in ("first", "second"):
             client.acquire(name, holder="a host and its process")
@@ -121,7 +121,7 @@ def test_senseless_request_changes_nothing(
 
 
 def test_error_names_the_invalid_text_and_character(quiet_client: LockClient) -> None:
-    """And by the character; what is merely strange is taken."""
+    """Strange but valid texts are accepted."""
     request = {"semaphore": "1234collectPayment", "owner": "me", "ttl": 60}
     error = quiet_client.ask("acquire", holder="a\tb", **request)
     assert error["text"] == (

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.needs("lock_server")
 
 
 def test_lock_is_acquired_renewed_and_released_by_its_owner_only(quiet_client: LockClient) -> None:
-    """On whichever connection."""
+    """On any connection."""
     token = quiet_client.acquire("1234collectPayment", "one", holder="host")
     assert quiet_client.acquire("1234collectPayment", "two") == 0
     assert quiet_client.acquire("1234collectPayment", "one") == token
@@ -33,7 +33,7 @@ def test_lock_is_acquired_renewed_and_released_by_its_owner_only(quiet_client: L
 
 
 def test_lock_is_kept_from_everybody_for_a_while() -> None:
-    """And then it is free again."""
+    """After that it is free."""
     with Serving() as running, friend(running.endpoint) as client:
         client.acquire("1234collectPayment")
         assert client.release("1234collectPayment", keep=20) == 1

@@ -22,7 +22,7 @@ def test_orderly_stop_saves_the_locks_for_the_next_server(
 ) -> None:
     """It has them at once, with their owners, and its tokens are greater.
 
-    What a write that was interrupted left behind, and others might read, is not in the way.
+    The remains of an interrupted write, which others might read, don't matter.
     """
     with place.start(*FRESH) as running:
         running.serve()
@@ -49,7 +49,7 @@ def test_orderly_stop_saves_the_locks_for_the_next_server(
 
 
 def test_offer_is_not_saved(place: Place) -> None:
-    """The waiter joins again; until then nobody has the lock."""
+    """The waiter joins again; until then nobody holds the lock."""
     with place.start(*FRESH) as running:
         running.serve()
         place.acquire("1234collectPayment", "5678collectPayment")
@@ -66,7 +66,7 @@ def test_offer_is_not_saved(place: Place) -> None:
 
 
 def test_time_goes_on_while_no_server_runs(place: Place) -> None:
-    """What ended meanwhile is free, and the rest lasts no longer than it would have."""
+    """Expired locks are free, and the others last no longer than before."""
     leave(place, semaphores=("1234collectPayment",))
     found = content(place)
     [lock] = found["locks"]
@@ -82,7 +82,7 @@ def test_time_goes_on_while_no_server_runs(place: Place) -> None:
 
 
 def test_stop_while_the_state_is_read_loses_nothing(place: Place) -> None:
-    """However long that takes: as from a pipe whose other end has yet to write."""
+    """However long that takes: here from a pipe that isn't written to yet."""
     leave(place)
     text = place.state.read_bytes()
     place.state.unlink()
@@ -105,7 +105,7 @@ def test_stop_while_the_state_is_read_loses_nothing(place: Place) -> None:
 
 
 def test_stop_as_soon_as_the_file_has_no_table_loses_nothing(place: Place) -> None:
-    """Before anything is served, if it comes in time."""
+    """A stop may come before anything is served."""
     leave(place)
     with place.start(*LONG) as running:
         until(lambda: content(place)["locks"] is None)
@@ -114,7 +114,7 @@ def test_stop_as_soon_as_the_file_has_no_table_loses_nothing(place: Place) -> No
 
 
 def test_start_that_fails_loses_nothing(place: Place, unused_port: int) -> None:
-    """Neither the table nor what is left of the grace."""
+    """Neither the table nor the rest of the grace."""
     leave(place)
     change(place, grace=900)
     other = Place(place.directory, unused_port)

@@ -1,4 +1,4 @@
-"""State files of lock servers that can't be written or read, and where they are by default."""
+"""State files of lock servers: unwritable and unreadable ones, and default places."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.once
 
 
 def elapsed(state: StateFile) -> float:
-    """Return how long ago it was written, as far as is known."""
+    """Return how long ago it was written, if known."""
     earlier = state.read()
     assert earlier is not None
     return earlier.elapsed
@@ -37,7 +37,7 @@ def elapsed(state: StateFile) -> float:
 def test_elapsed_time_is_known_within_one_boot_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After another one the clock began anew: then a lease lasts too long rather than too short."""
+    """After another boot the clock restarts: a lease then lasts too long rather than too short."""
     boot = tmp_path / "boot_id"
     boot.write_text("first\n")
     monkeypatch.setattr(saved_state, "BOOT_ID", boot)
@@ -66,7 +66,7 @@ def test_elapsed_time_is_zero_without_a_boot_id(
 
 
 def test_server_that_can_not_write_its_state_does_not_start(place: Place) -> None:
-    """Or else it would find out at its end; what is there stays."""
+    """Otherwise it would fail at its end. Existing files stay."""
     leave(place)
     before = place.state.read_bytes()
     with in_the_way(place), place.start(*LONG) as refused:
@@ -77,7 +77,7 @@ def test_server_that_can_not_write_its_state_does_not_start(place: Place) -> Non
 
 
 def test_server_without_a_directory_for_its_state_does_not_start(place: Place) -> None:
-    """It makes one, but not in the place of a file."""
+    """It makes one, but doesn't replace a file."""
     place.state.parent.write_text("")
     with place.start(*LONG) as refused:
         assert str(place.state.parent) in refused.refusal()
@@ -144,7 +144,7 @@ LATE = time.time_ns() // 1000 + 48 * HOUR
 def test_state_that_no_server_wrote_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes | dict[str, Any], complaint: str
 ) -> None:
-    """By one line that says why, and has nothing of what is in it: that is secret."""
+    """In one line with the reason, and without the file's secret content."""
     (tmp_path / "boot_id").write_text("5678collectPayment")
     monkeypatch.setattr(saved_state, "BOOT_ID", tmp_path / "boot_id")
     path = tmp_path / "state"
@@ -157,7 +157,7 @@ def test_state_that_no_server_wrote_is_refused(
 
 
 def test_good_state_is_read_as_it_was_written(tmp_path: Path) -> None:
-    """Any text, also what is no Unicode, in a label say; and there is none at first."""
+    """With any text, also lone surrogates, as in a label. At first there is none."""
     state = StateFile(tmp_path / "state")
     assert state.read() is None
     token = time.time_ns() // 1000 + 23 * HOUR
@@ -174,7 +174,7 @@ def test_good_state_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_server_does_not_start_by_a_state_that_it_can_not_read(
     place: Place, is_directory: bool
 ) -> None:
-    """Nobody knows which leases are in force. The line says what to do; nothing is overwritten."""
+    """It is unknown which leases are valid. The line says what to do; nothing is overwritten."""
     place.state.parent.mkdir()
     if is_directory:
         place.state.mkdir()
@@ -192,7 +192,7 @@ def test_server_does_not_start_by_a_state_that_it_can_not_read(
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., ServerConfig]:
-    """Return what tells what server the command would run."""
+    """Return a function for the server that the command would run."""
     sites: list[ServerConfig] = []
     monkeypatch.setattr(run_lock_server, "run", lambda site, say: sites.append(site))
     write_secret(tmp_path / "secret", b"correct horse battery staple")
@@ -224,7 +224,7 @@ def test_state_is_by_default_where_systemd_or_the_user_has_such_files(
 def test_sockets_of_one_name_have_states_of_their_own(
     site: Callable[..., ServerConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By their whole path, from wherever it is given."""
+    """By their whole path, from whatever directory it is given."""
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/locks")
     monkeypatch.chdir("/usr")
     path = Path("/var/lib/locks/unix%3A%2Fusr%2Fsocket.json")
@@ -248,6 +248,6 @@ def test_user_without_a_home_must_say_where(
 def test_given_state_is_where_it_says(
     site: Callable[..., ServerConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From where the command was called."""
+    """Relative to the command's directory."""
     monkeypatch.chdir("/usr")
     assert site(bind="localhost:1", state="s.json").state.path == Path("/usr/s.json")

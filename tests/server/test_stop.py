@@ -1,4 +1,4 @@
-"""The orderly stop of a lock server: all clients are told, and nothing is lost."""
+"""The orderly stop of a lock server: all clients are notified, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.needs("lock_server")
 
 
 def test_all_clients_are_notified_of_the_stop() -> None:
-    """With and without a listening process, without a handshake, and in the middle of a request."""
+    """With and without a listening process, before the handshake, and during a request."""
     with start_lock_server() as running, ExitStack() as connected:
         endpoint = endpoint_of(running)
         clients = [connected.enter_context(friend(endpoint, process)) for process in (ONE, None)]
@@ -26,7 +26,7 @@ def test_all_clients_are_notified_of_the_stop() -> None:
         clients[1].send(b'{"do":')
         running.stop()
         assert [each.last_word() for each in (*clients, stranger)] == ["closing"] * 3
-        # What is bound to a process is saved, too: that listens to the next server.
+        # Leases bound to a process are saved, too: it will listen to the next server.
         assert [lock[0] for lock in saved(running.directory)] == ["1234collectPayment"]
 
 
@@ -68,7 +68,7 @@ def test_nothing_is_answered_that_was_not_saved() -> None:
 
 
 def test_client_that_connects_during_the_stop_is_notified() -> None:
-    """And is not let in."""
+    """It is not accepted."""
     with Serving() as running:
         running.call(running.service.stop)
         with LockClient(running.endpoint) as client:
@@ -76,7 +76,7 @@ def test_client_that_connects_during_the_stop_is_notified() -> None:
 
 
 def test_client_that_leaves_during_the_stop_does_not_harm_others() -> None:
-    """The message may be sent, and the connection be gone before it can be closed."""
+    """The connection may be gone after the message, before the server closes it."""
     stopped = threading.Event()
     with Serving() as running, friend(running.endpoint) as other:
         leaving = [friend(running.endpoint) for _ in range(5)]
@@ -93,7 +93,7 @@ def test_client_that_leaves_during_the_stop_does_not_harm_others() -> None:
 
 
 def test_aborted_connection_gets_no_message() -> None:
-    """Though its connection is still there when the server stops."""
+    """Even if its connection is still there when the server stops."""
     with Serving() as running, friend(running.endpoint) as client:
         [connection] = running.service.admission.open
 

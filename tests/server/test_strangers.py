@@ -34,7 +34,7 @@ CROWD = 400
 
 @pytest.fixture(scope="module", params=[False, True], ids=["TCP", "TLS"])
 def small(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Run a server with room for few, where a stranger has a minute to introduce himself."""
+    """Run a server with room for few, where strangers have a minute for the handshake."""
     limits = ("--handshake", "60", "--max-connections", str(MOST))
     with flawless_lock_server(*limits, tls=request.param) as running:
         yield running
@@ -42,7 +42,7 @@ def small(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 @contextmanager
 def crowd(server: Server, size: int = CROWD) -> Iterator[list[socket.socket]]:
-    """Have so many connections on which nothing is said in the block, not even by TLS."""
+    """Keep so many silent connections open in the block, without even a TLS handshake."""
     with ExitStack() as connected:
         yield [
             connected.enter_context(socket.create_connection((HOST, server.port), 60))
@@ -61,7 +61,7 @@ def process_of(server: Server) -> psutil.Process:
 
 
 def lines(server: Server, text: str) -> list[str]:
-    """Return what the server has logged of this."""
+    """Return the server's log lines with this text."""
     logged = Path(server.log.name).read_text().splitlines()
     return [each for each in logged if text in each]
 
@@ -78,7 +78,7 @@ def test_silent_crowd_is_counted_before_tls(small: Server) -> None:
             assert newcomer.is_served()
         assert time.monotonic() - began < 5
         assert earlier.ask("status")["connections"] <= MOST
-        # As many again may be about to close.
+        # As many more may be closing.
         assert descriptors(small) <= unused + 2 * MOST + 10
         assert earlier.is_served()
     until(lambda: descriptors(small) <= unused)
@@ -100,7 +100,7 @@ def is_ended(connection: socket.socket) -> bool:
 
 
 def has_ended(connection: socket.socket) -> bool:
-    """Tell whether the server has closed it by now."""
+    """Return whether the server has closed it by now."""
     connection.setblocking(False)
     try:
         return b'"error"' in (found := connection.recv(65536)) or not found
@@ -109,7 +109,7 @@ def has_ended(connection: socket.socket) -> bool:
 
 
 def test_stranger_has_one_time_for_tls_and_the_secret() -> None:
-    """A connection is closed then, whether TLS is unfinished or only the secret is missing."""
+    """After it a connection is closed, whether TLS is unfinished or only the secret is missing."""
     with flawless_lock_server("--handshake", "1", tls=True) as running:
         began = time.monotonic()
         with crowd(running, 1) as [silent], LockClient(endpoint_of(running)) as stranger:
@@ -135,7 +135,7 @@ def test_unfinished_tls_handshake_is_closed_without_a_message() -> None:
 
 
 def test_authenticated_client_gets_an_error_when_there_is_no_room(small: Server) -> None:
-    """By TLS, too, though that begins only when the server knows that there is none."""
+    """With TLS, too, although it begins after the server has found that there is no room."""
     endpoint = endpoint_of(small)
     with ExitStack() as connected:
         first, *_ = [connected.enter_context(friend(endpoint)) for _ in range(MOST)]
@@ -146,7 +146,7 @@ def test_authenticated_client_gets_an_error_when_there_is_no_room(small: Server)
 
 
 def test_full_server_bounds_the_connections_that_it_turns_away(small: Server) -> None:
-    """A silent crowd that is turned away takes as much room as may be, for a moment."""
+    """A rejected silent crowd takes limited room, for a moment."""
     with ExitStack() as connected:
         first, *_ = [connected.enter_context(friend(endpoint_of(small))) for _ in range(MOST)]
         unused = descriptors(small)
@@ -158,7 +158,7 @@ def test_full_server_bounds_the_connections_that_it_turns_away(small: Server) ->
 
 @pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])
 def test_request_sent_before_the_challenge_is_answered_after_it(*, tls: bool) -> None:
-    """However early it comes: as soon as TLS is there."""
+    """However early it comes: as soon as TLS is established."""
     with flawless_lock_server(tls=tls) as running:
         for _ in range(20):
             with LockClient(endpoint_of(running)) as hasty:
@@ -168,7 +168,7 @@ def test_request_sent_before_the_challenge_is_answered_after_it(*, tls: bool) ->
 
 
 def test_request_sent_with_the_last_tls_packet_is_answered_after_the_challenge() -> None:
-    """In one packet: asyncio passes it on before it says that TLS is there."""
+    """In one packet: asyncio delivers it before it reports that TLS is established."""
     with flawless_lock_server(tls=True) as running:
         context = ssl.create_default_context(cafile=endpoint_of(running).options["tls_ca"])
         came, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -251,7 +251,7 @@ def test_server_without_descriptors_closes_strangers_and_goes_on(small: Server) 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])
 def test_flood_of_strangers_writes_a_line_a_second(*, tls: bool) -> None:
-    """Of each kind: that it is full, and why somebody was turned away."""
+    """Of each kind: that it is full, and why a client was rejected."""
     began = time.monotonic()
     with flawless_lock_server("--max-connections", str(MOST), tls=tls) as running:
         endpoint = endpoint_of(running)
@@ -268,7 +268,7 @@ def test_flood_of_strangers_writes_a_line_a_second(*, tls: bool) -> None:
 
 
 def test_line_says_how_many_like_it_were_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    """Of its own kind, when the next one comes."""
+    """When the next line of its kind is written."""
     now = 0.0
     log = ThrottledLog(logging.getLogger("django_distlock.server"), lambda: now)
     for moment in (0.0, 0.5, 0.9, 1.0, 2.0):

@@ -1,4 +1,4 @@
-"""The lock table: acquisition, expiry, release, and how much memory it takes."""
+"""The lock table: acquisition, expiry, release, and memory."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_only_the_owner_renews_and_releases() -> None:
 
 
 def test_lease_expires_by_itself() -> None:
-    """Not a moment earlier; one without an end doesn't."""
+    """Not a moment earlier. An unlimited one doesn't."""
     world = World()
     world.acquire("one", ttl=10)
     world.acquire("one", "5678collectPayment", ttl=math.inf)
@@ -68,7 +68,7 @@ def test_lease_expires_by_itself() -> None:
 
 
 def test_table_says_when_to_look_after_it_again() -> None:
-    """When the next lease ends, as far as it knows; never, if there is none."""
+    """When the next lease may end; never, if there is none."""
     world = World()
     assert world.table.run_due() == math.inf
     world.acquire("one", ttl=10)
@@ -103,7 +103,7 @@ def test_kept_lock_is_not_granted_until_its_time_has_passed() -> None:
 
 
 def test_force_release_takes_it_from_the_holder_of_this_token_only() -> None:
-    """Not from its successor, nor from nobody."""
+    """Not from its successor, and not if the lock is free."""
     world = World()
     assert not world.table.force_release("1234collectPayment", 0)
     token = world.acquire("one")
@@ -133,7 +133,7 @@ def test_tokens_rise_though_the_clock_steps_back() -> None:
 
 
 def test_locks_are_described_by_their_names() -> None:
-    """With all that is known of them; those that have ended are left out."""
+    """With all their details; ended locks are left out."""
     world = World()
     token = world.acquire("one", "ab", ttl=60)
     world.acquire("one", "ac", ttl=5)
@@ -181,11 +181,11 @@ def test_clear_takes_all_locks_from_their_holders() -> None:
     assert_sound(world.table)
 
 
-# What it takes
+# Memory
 
 
 def test_outdated_entries_are_not_hoarded() -> None:
-    """After 100,000 acquisitions and releases; and those that count are all there."""
+    """After 100,000 acquisitions and releases; current entries are kept."""
     world = World()
     world.acquire("long", "long", ttl=600)
     world.acquire("endless", "endless", ttl=math.inf)
@@ -240,7 +240,7 @@ def test_long_renewed_lock_ends_on_time() -> None:
 
 
 def test_hundred_thousand_locks_fit_into_sixty_megabytes() -> None:
-    """With semaphores, owners and holders as they are: 600 bytes for each."""
+    """With realistic semaphores, owners and holders: 600 bytes for each."""
     tracemalloc.start()
     try:
         table = LockTable()

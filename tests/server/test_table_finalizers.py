@@ -1,4 +1,4 @@
-"""The table of locks, when a lease is released in the midst of a call: by what is collected."""
+"""The table of locks, when a finalizer releases a lease during a call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SOURCES = {each.__file__ for each in (expiry, locks, table, tokens, transitions,
 def finalize_at_each_step(
     prepare: Callable[[], tuple[World, Callable[[], object]]], finalize: Callable[[World], object]
 ) -> Iterator[World]:
-    """Finalize something at each step of a call, as the collector may, with all prepared anew."""
+    """Run a finalizer at each step of a call, as the collector may, with a new table each time."""
     steps = count()
     return iter(lambda: _at_step(next(steps), *prepare(), finalize), None)
 
@@ -32,10 +32,10 @@ def finalize_at_each_step(
 def _at_step(
     step: int, world: World, call: Callable[[], object], finalize: Callable[[World], object]
 ) -> World | None:
-    """Return the world if the call has so many steps."""
+    """Return the world, if the call has so many steps."""
     steps = count()
 
-    # Of what it does, calls are what may set off the collector.
+    # The collector can only be triggered by its calls.
     sys.setprofile(
         lambda frame, *event: (
             frame.f_code.co_filename in SOURCES and next(steps) == step and finalize(world)
@@ -49,7 +49,7 @@ def _at_step(
 
 
 def busy() -> tuple[World, Session]:
-    """Return a table in which there is much to do, by now, and a session with a part in it."""
+    """Return a table with much due work, and a session that takes part."""
     world, session = World(), Session()
     world.acquire("lost", ttl=1)
     world.let_pass(1)
@@ -108,7 +108,7 @@ def describe(world: World) -> list[object]:
 
 
 def prepared(name: str) -> tuple[World, Callable[[], object]]:
-    """Return a busy table, and how to call it."""
+    """Return a busy table, and a call of it."""
     world, session = busy()
     return world, partial(CALLS[name], world, session)
 
@@ -128,7 +128,7 @@ def prepared(name: str) -> tuple[World, Callable[[], object]]:
 def test_release_in_a_finalizer_breaks_no_call_that_it_interrupts(
     name: str, semaphore: str, owner: str, keep: float
 ) -> None:
-    """At whatever step: all is as if it had come after the call, or before it."""
+    """At any step: the result is as if the release came before or after the call."""
 
     def finalize(world: World) -> None:
         world.release(owner, semaphore, keep)
@@ -149,7 +149,7 @@ def test_release_in_a_finalizer_breaks_no_call_that_it_interrupts(
 
 @pytest.mark.parametrize("name", CALLS)
 def test_release_of_the_same_lock_in_a_finalizer_breaks_no_call(name: str) -> None:
-    """A forgotten lease may be collected while its lock is asked for, or renewed, or listed."""
+    """A forgotten lease may be collected while its lock is acquired, renewed or listed."""
     for world in finalize_at_each_step(partial(prepared, name), let_release):
         waiting = world.queue()
         assert waiting in (["two", "three"], ["three"], ["two", "three", "new"])
@@ -159,7 +159,7 @@ def test_release_of_the_same_lock_in_a_finalizer_breaks_no_call(name: str) -> No
 
 
 def test_lock_that_a_finalizer_releases_during_a_listing_is_not_listed_as_expired() -> None:
-    """Nor is it saved so."""
+    """Nor is it saved as expired."""
     listed: list[LockSnapshot] = []
 
     def prepare() -> tuple[World, Callable[[], object]]:
@@ -177,7 +177,7 @@ def test_lock_that_a_finalizer_releases_during_a_listing_is_not_listed_as_expire
 
 
 def test_lease_that_a_finalizer_releases_during_its_renewal_is_free() -> None:
-    """The thread that renews it may collect what had it."""
+    """The renewing thread may collect the object that held it."""
 
     def prepare() -> tuple[World, Callable[[], object]]:
         world = World()
@@ -192,7 +192,7 @@ def test_lease_that_a_finalizer_releases_during_its_renewal_is_free() -> None:
 def test_release_in_a_finalizer_loses_no_end_while_old_ones_are_dropped(
     monkeypatch: pytest.MonkeyPatch, keep: float
 ) -> None:
-    """That goes through all locks, and what is scheduled meanwhile is looked at on time, too."""
+    """Dropping goes through all locks; ends scheduled during it are checked on time, too."""
     monkeypatch.setattr(expiry, "SLACK", 20)
 
     def prepare() -> tuple[World, Callable[[], object]]:
@@ -217,7 +217,7 @@ def test_release_in_a_finalizer_loses_no_end_while_old_ones_are_dropped(
 @pytest.mark.parametrize("clock", ["monotonic", "microseconds"])
 @pytest.mark.parametrize("name", CALLS)
 def test_release_while_a_clock_is_read_breaks_nothing(name: str, clock: str) -> None:
-    """Of another lock, or of a lost lease of the same one."""
+    """The release of another lock, or of a lost lease of the same one."""
     world, session = busy()
     read = getattr(world.table, clock)
     releases = [
@@ -257,7 +257,7 @@ def test_woken_waiter_may_call_the_table_at_once() -> None:
     world.join("three")
     world.table.join("5678collectPayment", "two", "", release_other)
     world.join("three", semaphore="5678collectPayment")
-    assert world.release("one") is Released.FREED  # and taken already, no offer any more
+    assert world.release("one") is Released.FREED  # and acquired already, no longer an offer
     assert world.table.renew("1234collectPayment", "two", 60)
     assert world.queue() == ["three"]
     assert world.release("one", "5678collectPayment") is Released.HANDED_OVER

@@ -1,4 +1,4 @@
-"""The table of locks: whatever is done, in whatever order, it is as a simple model of it."""
+"""The table of locks behaves like a simple model, whatever is done in whatever order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.lock_tables import World, assert_sound
 
 @dataclass
 class Model:
-    """What is to be known of a lock."""
+    """The model of a lock."""
 
     owner: str = ""
     ends: float = EXPIRED
@@ -35,7 +35,7 @@ TTLS = st.sampled_from([0.5, OFFER_SECONDS, 1.5, 3.0, 60.0, math.inf])
 
 
 class Anything(RuleBasedStateMachine):
-    """Does anything, and compares the table with what is to be expected of it."""
+    """Runs random actions, and compares the table with the model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,18 +50,18 @@ class Anything(RuleBasedStateMachine):
         self.last_token = 0
 
     def is_held(self, semaphore: str, owner: str) -> bool:
-        """Tell whether the lock is this owner's."""
+        """Return whether this owner holds the lock."""
         model = self.models[semaphore]
         return model.owner == owner and model.ends > self.world.now
 
     def free(self, semaphore: str, keep: float = 0) -> None:
-        """Expect the lock to be nobody's."""
+        """Free the lock in the model."""
         model = self.models[semaphore]
         model.owner, model.offered, model.session = "", False, ""
         model.ends = self.world.now + keep if keep else EXPIRED
 
     def see_token(self, token: int) -> None:
-        """Expect it to be greater than all before."""
+        """Check that the token is greater than all before."""
         assert token > self.last_token
         self.last_token = token
 
@@ -86,7 +86,7 @@ class Anything(RuleBasedStateMachine):
 
     @rule(semaphore=SEMAPHORES, owner=OWNERS, ttl=TTLS, session=SESSIONS)
     def acquire(self, semaphore: str, owner: str, ttl: float, session: str) -> None:
-        """Get what is free and what is one's own, and nothing else."""
+        """Acquire: granted if the lock is free or the owner's."""
         lock = self.table.acquire(semaphore, owner, ttl, "", self.sessions[session])
         model, now = self.models[semaphore], self.world.now
         if model.ends > now:
@@ -106,7 +106,7 @@ class Anything(RuleBasedStateMachine):
 
     @rule(semaphore=SEMAPHORES, owner=OWNERS, ttl=TTLS, session=SESSIONS)
     def renew(self, semaphore: str, owner: str, ttl: float, session: str) -> None:
-        """Put off the end of what one has."""
+        """Renew the owner's lease."""
         held = self.is_held(semaphore, owner)
         assert self.table.renew(semaphore, owner, ttl, self.sessions[session]) == held
         if held:
@@ -137,8 +137,8 @@ class Anything(RuleBasedStateMachine):
 
     @rule(semaphore=SEMAPHORES, owner=OWNERS, session=SESSIONS, there=st.booleans())
     def join(self, semaphore: str, owner: str, session: str, there: bool) -> None:
-        """Wait behind the others, or where one waits already."""
-        self.table.remaining(semaphore)  # what has ended is another one's before
+        """Join the queue, or keep the place in it."""
+        self.table.remaining(semaphore)  # ended locks go to their waiters first
         self.models[semaphore].queue[owner] = session
         self.unresponsive.discard(session)
         self.away -= {owner}
@@ -150,7 +150,7 @@ class Anything(RuleBasedStateMachine):
 
     @rule(semaphore=SEMAPHORES, owner=OWNERS)
     def leave(self, semaphore: str, owner: str) -> None:
-        """Wait no more."""
+        """Leave the queue."""
         model = self.models[semaphore]
         model.queue.pop(owner, None)
         if model.offered and model.owner == owner:
@@ -159,7 +159,7 @@ class Anything(RuleBasedStateMachine):
 
     @rule(session=SESSIONS)
     def end_session(self, session: str) -> None:
-        """End all that a session waits for and holds."""
+        """End a session's waits and bound leases."""
         for semaphore, model in self.models.items():
             for owner in [each for each, where in model.queue.items() if where == session]:
                 del model.queue[owner]
@@ -173,7 +173,7 @@ class Anything(RuleBasedStateMachine):
 
     @rule()
     def clear(self) -> None:
-        """Take all from their holders."""
+        """Clear the table."""
         for semaphore, model in self.models.items():
             if model.ends > self.world.now and not model.offered:
                 self.free(semaphore)
@@ -227,7 +227,7 @@ class Anything(RuleBasedStateMachine):
 
 
 def test_model_holds_in_a_fixed_course() -> None:
-    """What chance may leave out: offers that are taken, repeated, declined, missed, ended."""
+    """Cases that random actions may miss: offers taken, repeated, declined, missed, ended."""
     machine = Anything()
     machine.acquire("1234collectPayment", "one", 60.0, "left")
     for number, owner in enumerate(("two", "three", "four", "five")):

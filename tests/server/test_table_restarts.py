@@ -13,7 +13,7 @@ from tests.support.lock_tables import LATER, World, assert_sound, claim
 
 
 def test_lease_that_was_gained_by_waiting_is_reclaimed_from_a_new_table() -> None:
-    """After a kill its holder knows of it what any other holder does."""
+    """After a kill, its holder can reclaim it like any other."""
     world = World()
     world.acquire("one")
     world.join("two")
@@ -32,7 +32,7 @@ def test_lease_that_was_gained_by_waiting_is_reclaimed_from_a_new_table() -> Non
 
 
 def test_nothing_is_granted_in_the_grace_but_what_was_held() -> None:
-    """A waiter is offered it at the end of the grace, or when a reclaimed lease ends after that."""
+    """A waiter is offered the lock at the end of the grace, or when a reclaimed lease ends."""
     world = World(grace=10)
     assert world.table.grace == 10
     assert world.table.run_due() == 10
@@ -65,7 +65,7 @@ def test_nothing_is_granted_in_the_grace_but_what_was_held() -> None:
 
 
 def test_lock_that_ends_in_the_grace_is_checked_once() -> None:
-    """Not again and again, while it can't be offered to its waiter."""
+    """Not repeatedly, while it can't be offered to its waiter."""
     world = World(grace=10)
     world.table.reclaim(claim("one", 5, remaining=3))
     world.join("two")
@@ -76,7 +76,7 @@ def test_lock_that_ends_in_the_grace_is_checked_once() -> None:
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_highest_token_wins_whichever_is_reclaimed_first(first: int) -> None:
-    """Of two that claim to hold it, the other one has lost it, maybe without knowing."""
+    """Of two owners that reclaim it, the one with the lower token has lost it."""
     world = World(grace=60)
     session = Session()
     claims = [claim("lost", 5, remaining=50, acquired_at=3), claim("holds", 6, remaining=20)]
@@ -90,7 +90,7 @@ def test_highest_token_wins_whichever_is_reclaimed_first(first: int) -> None:
 
 
 def test_nothing_is_reclaimed_after_the_grace() -> None:
-    """Somebody else may have had it in between, even if it is free."""
+    """Another owner may have held it in between, even if it is free."""
     world = World(grace=10)
     world.let_pass(10, unseen=True)
     assert not world.table.reclaim(claim("one", 5))
@@ -99,7 +99,7 @@ def test_nothing_is_reclaimed_after_the_grace() -> None:
 
 
 def test_reclaimed_lock_is_one_of_those_that_there_may_be() -> None:
-    """Refused is not lost; and no token of that lock is granted again, nor is an earlier one."""
+    """Refused is not lost; later tokens of that lock are still greater."""
     world = World(grace=10, max_locks=1)
     assert world.table.reclaim(claim("one", LATER + 10**9))
     assert world.table.last_token == LATER + 10**9
@@ -123,7 +123,7 @@ def test_reclaimed_lease_may_end_with_a_session() -> None:
 
 
 def test_saved_table_goes_on_where_it_was() -> None:
-    """Ends included; what is only offered isn't saved, what is kept is, as nobody's."""
+    """Including ends. Offers aren't saved; kept locks are, without an owner."""
     world = World()
     token = world.acquire("one", ttl=30)
     world.acquire("two", "kept")
@@ -161,7 +161,7 @@ def test_saved_table_goes_on_where_it_was() -> None:
 
 
 def test_tokens_rise_above_those_that_were_saved() -> None:
-    """Though the clock was set back meanwhile, and the lock has ended."""
+    """Even if the clock was set back, and the lock has ended."""
     world = World()
     world.table.load([claim("one", LATER + 10**9, remaining=1)], elapsed=5)
     assert len(world.table) == 0

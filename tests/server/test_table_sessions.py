@@ -1,4 +1,4 @@
-"""The lock table: what ends with the session of a process."""
+"""The lock table: leases and waits that end with a process's session."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.support.lock_tables import World, assert_sound
 
 
 def test_leases_and_waits_of_a_session_end_with_it() -> None:
-    """The next ones are served; those of nobody, and of others, stay."""
+    """The next waiters are served; other sessions' leases, and unbound ones, stay."""
     world, dead, other = World(), Session(), Session()
     world.acquire("one", session=dead)
     world.acquire("two", "5678collectPayment", session=other)
@@ -27,7 +27,7 @@ def test_leases_and_waits_of_a_session_end_with_it() -> None:
 
 
 def test_ended_session_is_offered_nothing() -> None:
-    """Not even what another one of it leaves, or held."""
+    """Not even a lock that another owner of the session leaves, or held."""
     world, dead = World(), Session()
     world.acquire("one", session=dead)
     world.join(*(f"dead {number}" for number in range(20)), session=dead)
@@ -39,7 +39,7 @@ def test_ended_session_is_offered_nothing() -> None:
 
 
 def test_owner_that_joined_again_in_another_session_outlives_the_first() -> None:
-    """A process that has a new connection, before its old one is known to be gone."""
+    """As when a process reconnects before its old connection is known to be gone."""
     world, old, new = World(), Session(), Session()
     world.acquire("one")
     world.join("two", session=old)
@@ -69,7 +69,7 @@ def test_same_owner_waits_for_two_locks_in_one_session() -> None:
 
 
 def test_lease_ends_with_the_session_that_renewed_it_last() -> None:
-    """And with none, if it was renewed without; its end is that of its successor with nothing."""
+    """And with none, if it was renewed without a session."""
     world, first, second = World(), Session(), Session()
     world.acquire("one", session=first)
     assert world.table.renew("1234collectPayment", "one", 60, second)
@@ -85,7 +85,7 @@ def test_lease_ends_with_the_session_that_renewed_it_last() -> None:
 
 
 def test_lease_gained_by_waiting_ends_with_its_session() -> None:
-    """What is offered is not bound yet, but waits with its session."""
+    """An offer is not bound yet, but ends with its waiter's session."""
     world, session = World(), Session()
     world.join("one", session=session)
     assert session.bound == {}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def test_waiters_are_served_in_order() -> None:
-    """Each is woken once, when it is its turn; nobody else gets the lock meanwhile."""
+    """Each is woken once, at its turn; nobody else gets the lock before that."""
     world = World()
     tokens = [world.acquire("one")]
     assert world.join("two", "three", "four") == 60
@@ -62,7 +62,7 @@ def test_waiter_that_joins_again_keeps_its_place() -> None:
 
 
 def test_number_of_waiters_for_one_lock_is_limited() -> None:
-    """One more is refused, rather than told that the lock is held; another lock has its own."""
+    """One more is refused, not answered "held"; other locks have their own limit."""
     world = World(max_waiters=1)
     world.acquire("one")
     world.join("two")
@@ -76,7 +76,7 @@ def test_number_of_waiters_for_one_lock_is_limited() -> None:
 
 
 def test_leave_without_join_changes_nothing() -> None:
-    """Nor does a stranger, while somebody holds it."""
+    """Nor does another owner's leave while the lock is held."""
     world = World()
     world.table.leave("1234collectPayment", "one")
     world.acquire("one", ttl=10)
@@ -89,7 +89,7 @@ def test_leave_without_join_changes_nothing() -> None:
 
 
 def test_waiter_that_releases_an_offer_leaves_the_queue() -> None:
-    """As one whose reply got lost does: it is the next one's."""
+    """As after a lost reply: the next waiter is offered the lock."""
     world = World()
     world.acquire("one")
     world.join("two", "three")
@@ -100,7 +100,7 @@ def test_waiter_that_releases_an_offer_leaves_the_queue() -> None:
 
 
 def expire(world: World) -> None:
-    """Let the lease expire, without running what is due."""
+    """Expire the lease, without running due work."""
     world.let_pass(60, unseen=True)
 
 
@@ -110,7 +110,7 @@ def take_by_force(world: World) -> None:
 
 
 def offer_and_leave(world: World) -> None:
-    """Let a waiter before them be offered the lock, and leave."""
+    """Offer the lock to an earlier waiter, which then leaves."""
     queue = world.lock().queue
     assert queue is not None
     world.join("zero")
@@ -128,7 +128,7 @@ def end_holders_session(world: World) -> None:
 
 
 def clear_all(world: World) -> None:
-    """Take all away."""
+    """Clear the table."""
     world.table.clear()
 
 
@@ -153,7 +153,7 @@ def test_newcomer_never_overtakes_a_waiter(end: Callable[[World], None], max_loc
 
 
 def test_newcomer_does_not_overtake_at_the_very_end_of_the_grace() -> None:
-    """Though nobody has noted yet that it is over; the lock was free all the time."""
+    """Even if its end has not been processed yet; the lock was free all the time."""
     world = World(grace=10, max_locks=1)
     assert world.join("one", "two") == 10
     with pytest.raises(Refused):
@@ -165,7 +165,7 @@ def test_newcomer_does_not_overtake_at_the_very_end_of_the_grace() -> None:
 
 
 def test_refused_try_forgets_no_waiters_place() -> None:
-    """In the grace, and where there are as many locks as may be."""
+    """In the grace, and at the limit of locks."""
     world = World(grace=10, max_locks=2)
     world.join("one", "two")
     world.join("one", "two", semaphore="5678collectPayment")
@@ -185,7 +185,7 @@ def test_refused_try_forgets_no_waiters_place() -> None:
 
 
 def test_waiter_that_missed_an_offer_comes_after_responsive_ones() -> None:
-    """Two of them keep their order; where nobody else waits, they are offered it again."""
+    """Two of them keep their order; without other waiters they are offered the lock again."""
     world = World()
     world.acquire("one")
     world.join("two", "three", "four")
@@ -204,7 +204,7 @@ def test_waiter_that_missed_an_offer_comes_after_responsive_ones() -> None:
 
 @pytest.mark.parametrize("how", ["acquire", "join"])
 def test_responsive_waiter_that_missed_an_offer_keeps_its_place(how: str) -> None:
-    """It was only late: waiters that came after it are still behind it."""
+    """It was only late: later waiters stay behind it."""
     world, session = World(), Session()
     world.acquire("one")
     world.join("two", session=session)
@@ -225,7 +225,7 @@ def test_responsive_waiter_that_missed_an_offer_keeps_its_place(how: str) -> Non
 
 
 def test_unresponsive_session_costs_the_others_one_offer() -> None:
-    """Not one for each that waits there, however many, or for however many locks."""
+    """Not one for each of its waiters, nor for each lock."""
     world, dead = World(), Session()
     for semaphore in ("1234collectPayment", "5678collectPayment"):
         world.acquire("one", semaphore)
@@ -260,7 +260,7 @@ def test_offer_that_was_released_or_cleared_does_not_count_as_missed() -> None:
 
 
 def test_waiter_that_is_gone_is_passed_over_at_once() -> None:
-    """As when its event loop is closed: the next one is offered the lock, or it is free."""
+    """As when its event loop is closed: the next waiter is offered the lock, or it is free."""
     world = World()
     world.acquire("one")
     world.join("two", "three", "four", "five")
