@@ -69,7 +69,7 @@ def test_same_owner_waits_for_two_locks_in_one_session() -> None:
 
 
 def test_lease_ends_with_the_session_that_renewed_it_last() -> None:
-    """And with none, if it was renewed without a session."""
+    """And with none, if it was renewed without one. A later owner's lease is not affected."""
     world, first, second = World(), Session(), Session()
     world.acquire("one", session=first)
     assert world.table.renew("1234collectPayment", "one", 60, second)

@@ -1,4 +1,4 @@
-"""The admin's pages of locks, and locks to be shown there."""
+"""The admin's pages of locks, and locks to show there."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class LocksOn:
 
 @contextmanager
 def locks_on(alias: str) -> Iterator[None]:
-    """Have the admin read locks there, by a clock that stands still."""
+    """Make the admin read locks from this database, with a stopped clock."""
     frozen = {connections[alias].vendor: str(to_microseconds(NOW))}
     with mock.patch.dict(clocks.NOW, frozen), override_settings(DATABASE_ROUTERS=[LocksOn(alias)]):
         yield

@@ -26,7 +26,7 @@ lock = distributed_lock("<customer_id>collectPayment")
 
 
 class Arriving(BytesIO):
-    """A body on its way. It remembers whether the lock was held by who waited for it."""
+    """A body on its way. It records whether the lock was held while it was read."""
 
     def __init__(self, body: bytes, scripted: ScriptedBackend) -> None:
         super().__init__(body)
@@ -34,16 +34,16 @@ class Arriving(BytesIO):
         self.held: set[bool] = set()
 
     def read(self, *size: Any) -> bytes:
-        """Return what has come."""
+        """Return what has arrived."""
         self.held.add(self.scripted.owner != "")
         return super().read(*size)
 
 
 class BrokenOff(BytesIO):
-    """A body that will not come."""
+    """A body that never arrives."""
 
     def read(self, *size: Any) -> bytes:
-        """Notice that the client is gone."""
+        """Raise, as the client is gone."""
         raise OSError("Connection reset by peer")
 
 
@@ -73,10 +73,10 @@ def by_lines(request: HttpRequest, customer_id: str) -> HttpResponse:
 
 
 class Shouting(MemoryFileUploadHandler):
-    """An upload handler of the view's own."""
+    """A view's own upload handler."""
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes | None:
-        """Take the data in its own way."""
+        """Change the data."""
         return super().receive_data_chunk(raw_data.upper(), start)
 
 
@@ -147,14 +147,14 @@ urlpatterns = [
 
 
 def a_file() -> BytesIO:
-    """Return what a form's file is made of."""
+    """Return the arguments for a form with a file."""
     file = BytesIO(b"content")
     file.name = "file.txt"
     return file
 
 
 def arriving(stream: BytesIO, kind: str = JSON) -> dict[str, Any]:
-    """Return what tells a view of a body that comes from the stream."""
+    """Return the request's environment for a body from the stream."""
     length = str(len(stream.getvalue()))
     return {"wsgi.input": stream, "CONTENT_LENGTH": length, "CONTENT_TYPE": kind}
 

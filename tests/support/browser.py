@@ -1,4 +1,4 @@
-"""A page in a browser, which must not have anything to complain of."""
+"""A page in a browser, which must have no errors."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ BROWSER_OPTIONS = [
 
 @contextmanager
 def opened_page() -> Iterator[Page]:  # pragma: no cover - see below
-    """Open a browser, and fail if its page has complained.
+    """Open a browser, and fail if its page has reported an error.
 
     Until it is closed an event loop runs in this thread, where Django allows no queries. Playwright
-    switches between greenlets: to measure in these, too, would slow down every other test.
+    switches between greenlets: measuring in these, too, would slow down every other test.
     """
     from playwright.sync_api import sync_playwright
 
@@ -47,9 +47,9 @@ def opened_page() -> Iterator[Page]:  # pragma: no cover - see below
 
 
 def complaint(message: ConsoleMessage) -> list[str]:
-    """Return what is wrong, if anything: 409 is what the losers of a race are answered.
+    """Return the error, if it is one: 409 is the answer for the losers of a race.
 
-    Nor need a site have an icon.
+    A missing icon is no error, either.
     """
     is_expected = "status of 409" in message.text or "/favicon.ico" in message.location["url"]
     is_wrong = message.type == "error" and not is_expected

@@ -18,28 +18,28 @@ NOWHERE = {"BACKEND": PYMEMCACHE, "LOCATION": "127.0.0.1:1"}
 
 
 class OwnFileCache(FileBasedCache):
-    """What a site may have made of Django's."""
+    """A site's subclass of Django's file cache."""
 
 
 class OwnMemcache(PyMemcacheCache):
-    """Likewise."""
+    """A site's subclass of a Memcached cache."""
 
 
 class ForeignCache(BaseCache):
-    """A third party's."""
+    """A third party's cache."""
 
     def __init__(self, location: Any, params: dict[str, Any]) -> None:
         super().__init__(params)
 
 
 class BrokenCache(BaseCache):
-    """One whose client library isn't installed."""
+    """A cache whose client library isn't installed."""
 
     def __init__(self, location: Any, params: dict[str, Any]) -> None:
         raise ImportError("No module named 'client'")
 
 
 def configured(**entries: dict[str, Any]) -> Any:
-    """Let CACHES be these, beside the default one that Django wants."""
+    """Set CACHES to these, beside the default one that Django requires."""
     default = {"BACKEND": f"{DJANGO}.locmem.LocMemCache"}
     return override_settings(CACHES={"default": default, **entries})

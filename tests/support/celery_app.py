@@ -24,7 +24,7 @@ app.conf.update(broker_connection_retry_on_startup=True, worker_prefetch_multipl
 
 
 def meet(name: str) -> None:
-    """Tell the test that its task works, in which process; go on when it says so."""
+    """Announce the task's process id to the test, and wait until the test continues it."""
     with redis.Redis.from_url(URL) as client:
         client.rpush(f"{name} works", os.getpid())
         assert client.blpop([f"{name} goes on"], 60)
@@ -36,7 +36,7 @@ def count(path: str) -> None:
     file.write_text(str(int(file.read_text()) + 1))
 
 
-# One for each database: where a task's lock is, is said when it is decorated.
+# One for each database: the decorator names the store of a task's lock.
 counts = {
     alias: app.task(name=f"count in {alias}")(
         distributed_lock("counter", timeout=60, backend=alias)(count)
@@ -48,7 +48,7 @@ counts = {
 @app.task  # type: ignore[untyped-decorator]
 @distributed_lock("<name>:once", on_conflict=skip)
 def work_or_skip(name: str) -> str:
-    """Work, unless somebody does."""
+    """Work, unless another task does."""
     meet(name)
     return "worked"
 
@@ -56,7 +56,7 @@ def work_or_skip(name: str) -> str:
 @app.task  # type: ignore[untyped-decorator]
 @distributed_lock("<name>", ttl=3)
 def work_and_be_killed(name: str) -> None:
-    """Hold a lock that ends soon when nobody renews it any more."""
+    """Hold a lock that expires soon once nobody renews it."""
     meet(name)
 
 
@@ -65,19 +65,19 @@ def work_and_be_killed(name: str) -> None:
 )
 @distributed_lock("<name>")
 def work_or_retry(name: str) -> str:
-    """Work, later if somebody does now."""
+    """Work; retry later if another task works now."""
     return "worked"
 
 
 def retry(task: Any, name: str) -> NoReturn:
-    """Let Celery try again soon."""
+    """Make Celery retry soon."""
     raise task.retry(countdown=0.1)
 
 
 @app.task(bind=True, max_retries=None)  # type: ignore[untyped-decorator]
 @distributed_lock("<name>", on_conflict=retry)
 def work_or_retry_bound(self: Any, name: str) -> str:
-    """Do the same in one's own way."""
+    """Do the same by self.retry()."""
     return f"worked after {min(self.request.retries, 1)}"
 
 
@@ -98,7 +98,7 @@ def lose(name: str) -> None:
 
 @app.task  # type: ignore[untyped-decorator]
 def find_no_store() -> None:
-    """Raise what a store that is down does."""
+    """Raise the error of a store that is down."""
     raise LockBackendUnavailable("down", reply_lost=True)
 
 
@@ -110,6 +110,6 @@ def leave_behind(name: str) -> bool:
 
 @app.task  # type: ignore[untyped-decorator]
 def call_another(name: str) -> bool:
-    """Hold a lock while another task runs, here and now."""
+    """Hold a lock while another task runs in this one."""
     with distributed_lock(name) as lease:
         return bool(leave_behind.apply([f"{name}, inner"]).result) and lease.held

@@ -1,4 +1,4 @@
-"""Processes that don't outlive the one that starts them, however that ends."""
+"""Processes that don't outlive the process that starts them, however that ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def tied(command: Sequence[str], fault: signal.Signals = signal.SIGTERM) -> list[str]:
     """Return a command that does the same, and gets `fault` when the thread that ran it has ended.
 
-    A test run that is killed can stop nothing itself. Only Linux offers this (prctl(2)).
+    A killed test run can't stop its servers itself. Only Linux offers this (prctl(2)).
     """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", fault.name[3:], *command] if setpriv else list(command)

@@ -24,11 +24,11 @@ NO_MORE_THREADS = RuntimeError("can't start new thread")
 
 
 class Interrupted(BaseException):
-    """What a signal's handler raises."""
+    """The exception that a signal handler raises."""
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait for what no event tells of."""
+    """Wait for a condition for which there is no event."""
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline

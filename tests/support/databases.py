@@ -1,4 +1,4 @@
-"""The databases that tests run on, and what happens to their sessions and statements."""
+"""The databases that tests run on, and ways to lock, kill and watch their sessions."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ on_each_server = pytest.mark.parametrize("alias", SERVERS)
 committed = pytest.mark.django_db(
     databases="__all__",
     transaction=True,
-    # What Django tidies up after each test: its own apps' tables, and what it keeps in them, would
-    # take most of the time.
+    # Django clears only these apps' tables after each test: its own apps, and the rows that it
+    # creates in them, would take most of the time.
     available_apps=["django_distlock", "tests.app"],
 )
 
@@ -56,9 +56,9 @@ def another_session(alias: str) -> Iterator[BaseDatabaseWrapper]:
 
 @contextmanager
 def locked_row(alias: str, semaphore: str) -> Iterator[None]:
-    """Have another transaction lock the semaphore's row in the block, as an UPDATE does.
+    """Lock the semaphore's row by another transaction in the block, as an UPDATE does.
 
-    What notices that lock notices any: on PostgreSQL, SELECT … FOR UPDATE takes a stronger one.
+    Code that notices this lock notices any: SELECT … FOR UPDATE takes a stronger one on PostgreSQL.
     """
     with another_session(alias) as other:
         other.set_autocommit(False)
@@ -70,14 +70,14 @@ def locked_row(alias: str, semaphore: str) -> Iterator[None]:
         try:
             yield
         finally:
-            other.rollback()  # a session that is only closed has it locked for a moment more
+            other.rollback()  # a closed session would keep it locked for a moment
 
 
 @contextmanager
 def another_database(alias: str, options: str = "") -> Iterator[None]:
-    """Have the alias lead to a new database with the tables of locks.
+    """Point the alias to a new database with the tables of locks.
 
-    At the end Django drops it, as it drops a test's.
+    At the end Django drops it, as it drops a test database.
     """
     connection = connections[alias]
     before = str(connection.settings_dict["NAME"])
@@ -127,7 +127,7 @@ def noting_connections(alias: str) -> Iterator[list[BaseDatabaseWrapper]]:
 
 
 def kill_session(alias: str) -> None:
-    """Have another session end this thread's."""
+    """End this thread's session from another one."""
     own, kill = {
         "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend(%s)"),
         "mysql": ("SELECT connection_id()", "KILL %s"),
@@ -173,7 +173,7 @@ class isolated:  # noqa: N801 - a block
 
 @contextmanager
 def paused_before_writing(alias: str, meanwhile: Callable[[], object]) -> Iterator[None]:
-    """Have another thread do this right before the block's first UPDATE is sent.
+    """Run this in another thread right before the block's first UPDATE is sent.
 
     Or BEGIN, where others can't write from then on, as on SQLite.
     """
@@ -190,14 +190,14 @@ def paused_before_writing(alias: str, meanwhile: Callable[[], object]) -> Iterat
 
 
 def pool_of(alias: str) -> own.OwnConnections:
-    """Return the connections that the lock backend has of its own."""
+    """Return the lock backend's own connections."""
     backend = lock_backends[alias]
     assert isinstance(backend, DatabaseBackend)
     return own.own_connections(backend.using, 2, type(backend).statements)
 
 
 def own_statements(alias: str) -> Statements:
-    """Return what can be sent on the first of them, opened anew if need be."""
+    """Return the statements on the first of them, which is opened again if necessary."""
     return pool_of(alias).all[0].statements(clocks.monotonic() + 60)
 
 
@@ -227,7 +227,7 @@ def statements_sent(alias: str, action: Callable[[], object]) -> list[str]:
 
 @contextmanager
 def through_proxy(alias: str) -> Iterator[LossyProxy]:
-    """Have the locks' own connections lead through a proxy, but not the test's."""
+    """Route the locks' own connections through a proxy, but not the test's."""
     connections[alias].ensure_connection()
     settings = connections[alias].settings_dict
     with LossyProxy(settings["HOST"], int(settings["PORT"])) as proxy:
@@ -241,7 +241,7 @@ def through_proxy(alias: str) -> Iterator[LossyProxy]:
 
 @contextmanager
 def behind_pgbouncer(**settings: Any) -> Iterator[None]:
-    """Have a pooler in transaction mode in front of PostgreSQL."""
+    """Put a pooler in transaction mode in front of PostgreSQL."""
     entry = connections.settings["postgresql"]
     with start_pgbouncer(entry) as pooler:
         place = {key: pooler.settings[key] for key in ("HOST", "PORT")}

@@ -1,4 +1,4 @@
-"""Let tests run what the documentation shows."""
+"""Run the documentation's examples in tests."""
 
 import re
 import sys
@@ -11,13 +11,13 @@ DOCUMENTS = ROOT / "docs"
 
 
 def example(document: str, heading: str) -> Any:
-    """Return a module made of the Python that stands under the heading."""
+    """Return a module made of the Python code under the heading."""
     text = (DOCUMENTS / document).read_text(encoding="utf-8")
     [section] = re.findall(
         rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL
     )
     blocks = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     module = ModuleType(f"{__name__}.{document.removesuffix('.md')}.{heading.replace(' ', '_')}")
-    sys.modules[module.__name__] = module  # who reads annotations looks for it there
+    sys.modules[module.__name__] = module  # resolving annotations needs it there
     exec(compile("\n".join(blocks), document, "exec"), vars(module))
     return module

@@ -1,4 +1,4 @@
-"""The ways into a lock, each by its arguments."""
+"""The ways to acquire a lock, with one set of arguments."""
 
 from __future__ import annotations
 

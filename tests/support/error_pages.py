@@ -1,4 +1,4 @@
-"""What Django shows of an error when DEBUG is on."""
+"""Django's error page with DEBUG on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECRET = secrets.token_hex(16)
 
 
 def page_of_lost_reply(alias: str) -> str:
-    """Acquire "lost reply" as SECRET, and return the page of the error that this must raise."""
+    """Acquire "lost reply" as SECRET, which must raise; return the error's page."""
     with mock.patch("django_distlock.locks.acquisition.new_owner", return_value=Owner(SECRET)):
         with pytest.raises(LockBackendUnavailable) as caught:
             acquire_lock("lost reply", backend=alias)

@@ -26,7 +26,7 @@ REQUESTS = 8
 
 @contextmanager
 def manage(project: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """Run one of the example's commands, and stop what still runs at the end of the block."""
+    """Run one of the example's commands, and stop its processes at the end of the block."""
     process = subprocess.Popen(
         tied([sys.executable, "manage.py", *arguments]),
         cwd=project,
@@ -36,7 +36,7 @@ def manage(project: Path, *arguments: str, **environment: str) -> Iterator[subpr
             "PYTHONPATH": str(ROOT),
             "PYTHONUTF8": "1",
             "COLUMNS": "120",
-            "REDIS_URL": "",  # What the developer may have is left alone.
+            "REDIS_URL": "",  # The developer's own settings are not used.
         }
         | environment,
         stdout=subprocess.PIPE,
@@ -65,7 +65,7 @@ def rows_of_locks(project: Path) -> int:
 
 
 def assert_nothing_runs(project: Path, *servers: str) -> None:
-    """Check that no process of the example is left, nor one in whose command such a server is."""
+    """Check that no process of the example is left, nor one with such a server in its command."""
     left = [
         process.info["cmdline"]
         for process in psutil.process_iter(["cwd", "cmdline"])

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from django_distlock import Lease
 
-LATE = 2**62  # a token of a holder that comes long after all others
+LATE = 2**62  # a token of a much later holder
 
 
 def create(alias: str, model: type[Any] = Invoice, name: str = "Ada", **values: Any) -> Any:
-    """Create a row for a customer of its own."""
+    """Create a row for a new customer."""
     customer = Customer.objects.using(alias).create(name=name)
     return model.objects.using(alias).create(customer=customer, **values)
 
@@ -40,15 +40,15 @@ def lock_of(row: Any, **arguments: Any) -> AbstractContextManager[Lease]:
 
 
 def semaphore_of(row: Any) -> str:
-    """Return what the row belongs to."""
+    """Return the semaphore that the row belongs to."""
     semaphore: str = row._meta.get_field("fence").template.render_for(row)
     return semaphore
 
 
 def taken_over(row: Any, semaphore: str | None = None) -> Lease:
-    """Return the lease of a holder who doesn't know that the row's lock was taken from it.
+    """Return the lease of a holder that doesn't know that its lock was force-released.
 
-    To be released at the end: until then it is held, as far as is known here.
+    Release it at the end: until then it counts as held here.
     """
     lease = elsewhere(lambda: acquire(row._state.db, semaphore or semaphore_of(row), renew=False))
     take_away(lease)
@@ -57,7 +57,7 @@ def taken_over(row: Any, semaphore: str | None = None) -> Lease:
 
 
 def have_lost(lease: Lease) -> None:
-    """Have the lease's lock taken away, and notice that."""
+    """Force the release of the lease's lock, and notice the loss."""
     take_away(lease)
     with suppress(LockLost):
         lease.renew()
@@ -70,12 +70,12 @@ def stored(row: Any) -> Any:
 
 
 def written(alias: str) -> list[tuple[int, int]]:
-    """Return what the invoices say, in the order of their making."""
+    """Return the invoices' values, in order of creation."""
     return list(Invoice.objects.using(alias).order_by("pk").values_list("amount", "fence"))
 
 
 def another_template(text: str, model: type[Any] = Invoice) -> Any:
-    """Have the model's rows belong to other locks."""
+    """Give the model another template in the block."""
     return mock.patch.object(model._meta.get_field("fence"), "template", SemaphoreTemplate(text))
 
 
@@ -86,5 +86,5 @@ def move(row: Any, customer: Customer) -> None:
 
 
 def problems(model: type[models.Model]) -> list[tuple[str | None, str]]:
-    """Return what the system check says of the model."""
+    """Return the system check's messages about the model."""
     return [(each.id, each.msg) for each in model.check(databases=None)]

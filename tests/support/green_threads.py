@@ -1,6 +1,6 @@
 """Use a store where threads are green: `python -m tests.support.green_threads <library> <alias>`.
 
-Such a library replaces or removes functions of the standard library: so this comes first.
+Such a library replaces or removes functions of the standard library, so it is set up first.
 """
 
 import os
@@ -10,7 +10,7 @@ import threading
 
 
 def without_poll() -> None:
-    """Leave the threads as they are, but remove what eventlet does."""
+    """Keep real threads, but remove select.poll() as eventlet does."""
     del select.poll
 
 
@@ -58,7 +58,7 @@ def use(alias: str) -> None:
 
 
 def main() -> None:
-    """Do that, and end: the library's threads may be in the way of an orderly end."""
+    """Use the store, and exit at once: the library's threads may prevent an orderly end."""
     library, alias = sys.argv[1:]
     LIBRARIES[library]()
     import django

@@ -1,4 +1,4 @@
-"""Hold locks, lose them, and see whether others can have them."""
+"""Hold locks, lose them, and check whether others can acquire them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def acquire(alias: str, semaphore: str = "1234collectPayment", **arguments: Any) -> Lease:
-    """Acquire what must be free."""
+    """Acquire a lock that must be free."""
     lease = acquire_lock(semaphore, backend=alias, **arguments)
     assert lease is not None
     return lease
@@ -32,7 +32,7 @@ def hold(number: int, alias: str) -> list[Lease]:
 
 
 def reenter(alias: str) -> Lease:
-    """Acquire once more."""
+    """Reenter the lock."""
     return acquire(alias, reentrant=True)
 
 
@@ -43,7 +43,7 @@ def held_in(alias: str) -> list[str]:
 
 @contextmanager
 def holding(alias: str, semaphore: str = "1234collectPayment", **arguments: Any) -> Iterator[Lease]:
-    """Hold what must be free; at the end it is, though the lease may be thought to be lost."""
+    """Hold a lock that must be free; release it at the end, even if it counts as lost."""
     lease = acquire(alias, semaphore, **arguments)
     try:
         yield lease
@@ -53,7 +53,7 @@ def holding(alias: str, semaphore: str = "1234collectPayment", **arguments: Any)
 
 
 def free_for_others(alias: str, *, timeout: float = 0) -> bool:
-    """Tell whether another thread gets the lock, and let it give it back."""
+    """Return whether another thread gets the lock, which it releases again."""
 
     def take_and_return() -> bool:
         lease = acquire_lock("1234collectPayment", backend=alias, timeout=timeout)
@@ -69,7 +69,7 @@ def outlast(lease: Lease) -> None:
 
 
 def brief(alias: str, **arguments: Any) -> Lease:
-    """Acquire for a moment; again where the machine was so slow that it was over before."""
+    """Acquire for a moment; again if a slow machine let it expire before."""
     give_up = time.monotonic() + 60
     while True:
         try:
@@ -93,13 +93,13 @@ def take_away(lease: Lease) -> None:
 
 
 def renewed_since(leases: list[Lease]) -> Callable[[], bool]:
-    """Return what tells whether all have been renewed since now."""
+    """Return a function that returns whether all have been renewed since now."""
     ends = [lease.expires_at for lease in leases]
     return lambda: all(lease.expires_at != end for lease, end in zip(leases, ends, strict=True))
 
 
 def due_now(leases: list[Lease]) -> None:
-    """Let the background renew these at once."""
+    """Make the background renew these at once."""
     renewed = background(leases[0].backend)
     for lease in leases:
         lease.due = clocks.monotonic()
@@ -107,7 +107,7 @@ def due_now(leases: list[Lease]) -> None:
 
 
 def finish_background_work() -> None:
-    """Wait until all that was left to the background is done."""
+    """Wait until the background has finished its work."""
     for each in map(background, settings.DISTLOCK):
         if each.thread is not None:
             done = threading.Event()
@@ -116,18 +116,18 @@ def finish_background_work() -> None:
 
 
 def renew_now(lease: Lease) -> None:
-    """Have it renewed in the background, and wait until that is done."""
+    """Renew the lease in the background, and wait until that is done."""
     due_now([lease])
     finish_background_work()
 
 
 def states(alias: str) -> list[LockState]:
-    """Return what the store lists."""
+    """Return the states that the store lists."""
     return [lock.state for lock in lock_backends[alias].held()]
 
 
 def kept(alias: str) -> bool:
-    """Tell whether the lock is nobody's, but nobody gets it."""
+    """Return whether the lock is kept: without an owner, but not free."""
     return Lock.objects.using(alias).filter(
         semaphore="1234collectPayment", owner=KEPT
     ).exists() and (states(alias) == [LockState.HELD])

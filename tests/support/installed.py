@@ -1,4 +1,4 @@
-"""What this machine has of what the tests can use."""
+"""The programs and libraries that the tests can use on this machine."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 # Debian keeps servers out of an ordinary user's PATH.
 SERVER_PATHS = ("/usr/lib/postgresql/*/bin", "/usr/sbin", "/usr/local/sbin")
-# What example_project imports; the distributions have the same names.
+# The imports of example_project; the distributions have the same names.
 EXAMPLE_MODULES = ("gunicorn", "httpx", "rich", "whitenoise")
 # The libraries of green threads; likewise.
 GREEN = ("eventlet", "gevent")
 
 
 def missing() -> dict[str, str]:
-    """Say what is not installed on this machine, and why that matters."""
+    """Return what is not installed on this machine, and why that matters."""
     reasons = {
         "postgresql": _lacks(("initdb", "postgres"), "psycopg", "psycopg"),
         "pgbouncer": _lacks(("pgbouncer",), "psycopg", "psycopg"),
@@ -40,7 +40,7 @@ def find_chromium() -> str | None:
 
 
 def find(binary: str) -> str:
-    """Return the path of a program that the tests can't do without."""
+    """Return the path of a program that the tests require."""
     path = _which(binary)
     if path is None:
         raise RuntimeError(f"{binary} is not installed")

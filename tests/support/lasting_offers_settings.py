@@ -1,4 +1,4 @@
-"""Settings of a lock server where no offer ends by itself, however slow this machine is."""
+"""Settings of a lock server whose offers don't expire, however slow this machine is."""
 
 from django_distlock.server import transitions
 from tests.support.lock_server_settings import *  # noqa: F403

@@ -1,4 +1,4 @@
-"""Locks that are taken away when their store was last asked long ago."""
+"""Locks that are force-released when their store was last asked long ago."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +32,7 @@ LoseLate = Callable[[], Lease]
 
 
 def charging(store: str, using: str, lose_late: LoseLate) -> Callable[..., Any]:
-    """Return a locked view that writes, and loses the lock before it answers."""
+    """Return a locked view that writes, and whose lock is force-released before it answers."""
 
     @distributed_lock("1234collectPayment", backend=store, http=True)
     def charge(request: HttpRequest) -> HttpResponse:

@@ -1,4 +1,4 @@
-"""A user that takes a query to be known, as request.user is."""
+"""A user that is loaded by a query, like request.user."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from django.core.exceptions import SynchronousOnlyOperation
 
 
 class LazyUser:
-    """As request.user: it takes a query to know who it is."""
+    """A user like request.user: its key needs a query."""
 
     def __init__(self, customer: str) -> None:
         self._customer = customer
 
     @property
     def pk(self) -> str:
-        """Refuse to be asked in an event loop."""
+        """Return the key; refuse to in an event loop."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:

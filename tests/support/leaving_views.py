@@ -1,4 +1,4 @@
-"""Views that acquire locks and do not release them, and what is said of that."""
+"""Views that acquire locks and don't release them, and the warnings about that."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ views_work: list[Callable[[], object]] = []
 
 
 def leaving(request: HttpRequest) -> HttpResponse:
-    """Do what the test wants."""
+    """Run the test's code."""
     views_work[-1]()
     return HttpResponse("left")
 
@@ -50,7 +50,7 @@ threads_lease: list[Lease] = []
 
 
 async def starting(request: HttpRequest) -> HttpResponse:
-    """Start a task that goes on when the request has ended, and one that ends before it does."""
+    """Start a task that outlasts the request, and one that ends before it."""
     started = asyncio.Event()
 
     async def go_on() -> None:
@@ -73,12 +73,12 @@ urlpatterns = [
 
 
 def let_view(do: Callable[[], object]) -> None:
-    """Let the view do that."""
+    """Make the view run this."""
     views_work[:] = [do]
 
 
 def about_leases(caught: Iterable[warnings.WarningMessage]) -> list[warnings.WarningMessage]:
-    """Return the package's own warnings: others may be collected meanwhile."""
+    """Return the package's own warnings: other objects may be collected at the same time."""
     return [warning for warning in caught if "The lease on" in str(warning.message)]
 
 

@@ -51,7 +51,7 @@ def endpoint_of(server: Server) -> Endpoint:
 
 
 def proof(secret: bytes, side: str, challenge: str, nonce: str) -> str:
-    """Return what a side says to prove that it knows the secret."""
+    """Return a side's proof that it knows the secret."""
     text = f"distlock 1 {side} {challenge} {nonce}".encode(errors="surrogatepass")
     return hmac.new(secret, text, hashlib.sha256).hexdigest()
 
@@ -62,7 +62,7 @@ def line(message: object) -> bytes:
 
 
 class LockClient:
-    """A connection, which is a stranger's until it has introduced itself."""
+    """A connection, unauthenticated until introduce()."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.secret = endpoint.secret
@@ -87,11 +87,11 @@ class LockClient:
         self._socket.sendall(data)
 
     def fileno(self) -> int:
-        """Return what selectors wait for."""
+        """Return the descriptor, for selectors."""
         return self._socket.fileno()
 
     def has_something(self) -> bool:
-        """Tell whether something has come, or the end."""
+        """Return whether data or the end has arrived."""
         return bool(self._unread or select.select([self], [], [], 0)[0])
 
     def read(self) -> dict[str, Any] | None:
@@ -107,7 +107,7 @@ class LockClient:
         return found
 
     def message(self) -> dict[str, Any]:
-        """Return the next message, which comes."""
+        """Return the next message, which must come."""
         found = self.read()
         assert found is not None
         return found
@@ -119,14 +119,14 @@ class LockClient:
         return found
 
     def last_word(self) -> str:
-        """Return the code of the error that comes next, with which the connection ends."""
+        """Return the code of the error that comes next, after which the connection ends."""
         error = self.message()
         assert set(error) == {"error", "text"}
         assert self.read() is None
         return str(error["error"])
 
     def last_word_after(self, data: bytes) -> str:
-        """See last_word(); there may be answers to pings before it."""
+        """See last_word(); answers to pings may come before it."""
         self.send(data)
         while "error" not in (found := self.message()):
             assert found == {}
@@ -134,13 +134,13 @@ class LockClient:
         return str(found["error"])
 
     def hello(self, challenge: str, **changes: Any) -> dict[str, Any]:
-        """Return what proves to know the secret, but for these changes."""
+        """Return a valid hello, with these changes."""
         nonce = secrets.token_hex(32)
         answer = proof(self.secret, "client", challenge, nonce)
         return {"distlock": 1, "nonce": nonce, "answer": answer, "process": None} | changes
 
     def introduce(self, process: str | None = None) -> dict[str, Any]:
-        """Shake hands; return the server's terms."""
+        """Do the handshake; return the server's terms."""
         challenge = self.message()["challenge"]
         hello = self.hello(challenge, process=process)
         self.send(line(hello))
@@ -154,28 +154,28 @@ class LockClient:
         return self.answer()
 
     def acquire(self, semaphore: str, owner: str = "me", ttl: float = 60, **members: Any) -> int:
-        """Return the token; 0 if somebody else has it."""
+        """Return the token; 0 if another owner holds the lock."""
         answer = self.ask("acquire", semaphore=semaphore, owner=owner, ttl=ttl, **members)
         return int(answer["token"] or 0)
 
     def release(self, semaphore: str, owner: str = "me", **members: Any) -> int:
-        """Return what became of it."""
+        """Return the outcome."""
         answer = self.ask("release", semaphore=semaphore, owner=owner, **members)
         return int(answer["released"])
 
     def renew(self, *leases: list[Any], **members: Any) -> list[bool]:
-        """Tell which are held still."""
+        """Return which are still held."""
         answer = self.ask("renew", leases=leases, **members)
         return [end is not None and type(end) is not dict for end in answer["expires_at"]]
 
     def is_served(self) -> bool:
-        """Tell whether it gets a lock, and is rid of it again."""
+        """Return whether it can acquire and release a lock."""
         semaphore = secrets.token_hex(8)
         return bool(self.acquire(semaphore, ttl=5)) and bool(self.release(semaphore))
 
 
 def friend(endpoint: Endpoint, process: str | None = None) -> LockClient:
-    """Return a client that has introduced itself."""
+    """Return an authenticated client."""
     client = LockClient(endpoint)
     client.introduce(process)
     return client
@@ -192,7 +192,7 @@ class Clock:
 
 
 class StoppedLoop(asyncio.SelectorEventLoop):
-    """An event loop whose timers are due when a test lets its time pass."""
+    """An event loop whose timers are due when a test advances its time."""
 
     now: float | None = 1000.0
     """None: time goes on as usual."""
@@ -202,7 +202,7 @@ class StoppedLoop(asyncio.SelectorEventLoop):
 
 
 class Serving:
-    """A service in a thread of this process, whose time stands still: leases, and timers too."""
+    """A service in a thread of this process, with stopped time for leases and timers."""
 
     def __init__(
         self, *, grace: float = 0, tls: ssl.SSLContext | None = None, **options: Any
@@ -253,7 +253,7 @@ class Serving:
         return locks_by({**self.endpoint.options, "secret": self.endpoint.secret})
 
     def call(self, function: Callable[[], object]) -> None:
-        """Call that in the service's thread, and wait until it has returned."""
+        """Call this in the service's thread, and wait until it has returned."""
         done = threading.Event()
         self.loop.call_soon_threadsafe(function)
         self.loop.call_soon_threadsafe(done.set)
@@ -266,7 +266,7 @@ class Serving:
             assert self.loop.now is not None
             self.loop.now += seconds
 
-        # What is due then is done in the loop's next round, or before the one after that.
+        # Timers that are due run in the loop's next round, or before the one after that.
         for step in (wait, lambda: None, lambda: None):
             self.call(step)
 

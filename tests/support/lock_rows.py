@@ -1,4 +1,4 @@
-"""Rows of the table of locks, and the clock by which they are read."""
+"""Rows of the table of locks, and the clock that decides their states."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def make_lock(alias: str, semaphore: str, **values: Any) -> Lock:
 
 
 def semaphores_of(locks: Iterable[Lock]) -> list[str]:
-    """Return their semaphores, in order."""
+    """Return the locks' semaphores, in order."""
     return [lock.semaphore for lock in locks]
 
 
 @contextmanager
 def clock_at(alias: str, moment: datetime) -> Iterator[None]:
-    """Let the database's clock stand still."""
+    """Stop the database's clock."""
     vendor = connections[alias].vendor
     with mock.patch.dict(clocks.NOW, {vendor: str(to_microseconds(moment))}):
         yield

@@ -1,4 +1,4 @@
-"""The command that runs lock servers, in processes of its own."""
+"""The command that runs lock servers, in separate processes."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ SECRET = "correct horse battery staple"
 
 
 def said(*arguments: str, **distlock: Any) -> str:
-    """Return what the command says in this process, with these settings; CommandError if it won't.
+    """Return the output of the command in this process, with these settings.
 
-    It mustn't come so far as to serve.
+    It must not get as far as serving; a refusal raises CommandError.
     """
     output = StringIO()
     with override_settings(DISTLOCK=distlock):
@@ -57,7 +57,7 @@ def systemd_socket(address: Path | str) -> Iterator[socket.socket]:
 
 
 class Command:
-    """The command in a process of its own, with all that it says."""
+    """The command in a separate process, with its output."""
 
     def __init__(self, *arguments: str, begin: tuple[str, ...] = (), **variables: Any) -> None:
         path = os.pathsep.join(filter(None, (variables.pop("PYTHONPATH", ""), str(ROOT))))
@@ -85,7 +85,7 @@ class Command:
         self.end()
 
     def until(self, text: str) -> str:
-        """Return what it says up to the first line that has this."""
+        """Return its output up to the first line that has this."""
         assert self.process.stdout is not None
         said = ""
         for line in self.process.stdout:
@@ -95,11 +95,11 @@ class Command:
         pytest.fail(said + self.end()[2])
 
     def serve(self) -> str:
-        """Return what it says until it serves."""
+        """Return its output until it serves."""
         return self.until("Serving locks at")
 
     def end(self) -> tuple[int, str, str]:
-        """Return its exit status, and what it still says, on both ways."""
+        """Return its exit status, and the rest of stdout and stderr."""
         try:
             said, complained = self.process.communicate(timeout=60)
         finally:
@@ -107,12 +107,12 @@ class Command:
         return self.process.returncode, said, complained
 
     def stop(self) -> tuple[int, str, str]:
-        """Tell it to stop. See end()."""
+        """Send SIGTERM. See end()."""
         self.process.terminate()
         return self.end()
 
     def kill(self) -> None:
-        """Give it no time to do anything."""
+        """Send SIGKILL."""
         self.process.kill()
         self.process.wait()
 
@@ -148,7 +148,7 @@ class Place:
 
     @contextmanager
     def store(self) -> Iterator[ServerBackend]:
-        """Return what asks the server."""
+        """Return a lock backend that uses the server."""
         store = ServerBackend(
             "place", address=self.address, secret_file=str(self.secret_file), store_timeout=60
         )
@@ -170,7 +170,7 @@ class Place:
                 assert store.release(LeaseClaim(each, owner, 1000), keep)
 
     def held(self) -> dict[str, float]:
-        """Return the seconds for which each lock is held still."""
+        """Return the seconds for which each lock is still held."""
         with self.store() as store:
             return {
                 lock.semaphore: (lock.expires_at - lock.seen_at).total_seconds()
@@ -181,6 +181,6 @@ class Place:
 
 @contextmanager
 def new_place(*, unix: bool = False) -> Iterator[Place]:
-    """Return one whose files last as long as the block."""
+    """Return a place whose files last as long as the block."""
     with TemporaryDirectory(prefix="distlock-") as directory, reserved_port() as port:
         yield Place(Path(directory), port, unix=unix)

@@ -1,4 +1,4 @@
-"""A proxy before a lock server that knows on which connection a process listens."""
+"""A proxy in front of a lock server that knows on which connection a process listens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LISTENS = re.compile(rb'"process":"[0-9a-f]{32}"}\n')
 
 
 class LockServerProxy(LossyProxy):
-    """Passes on what is said to a lock server, and can cut or silence the listening connection."""
+    """Passes messages on to a lock server, and can cut or silence the listening connection."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port)
@@ -27,11 +27,11 @@ class LockServerProxy(LossyProxy):
 
     @property
     def listeners(self) -> int:
-        """Tell on how many connections a process has listened, one after the other."""
+        """Return on how many connections a process has listened, one after the other."""
         return len(self._listening)
 
     def heard(self, marker: bytes) -> int:
-        """Tell how often clients have said this."""
+        """Return how often clients have sent this."""
         return b"".join(self._said).count(marker)
 
     def cut_listener(self) -> None:
@@ -39,10 +39,10 @@ class LockServerProxy(LossyProxy):
         wake_up(self._listening[-1])
 
     def silence_listener(self, *, forgets: bool) -> None:
-        """Pass nothing on any more on that connection, as a firewall that has dropped it.
+        """Pass nothing on any more on that connection, like a firewall that has dropped it.
 
-        The server's end stays open; or the proxy `forgets` it: then it is closed, but the client
-        isn't told.
+        The server's end stays open, unless the proxy `forgets` it: then that end is closed, but
+        not the client's.
         """
         self._forgets = forgets
         self._silent = self._listening[-1]

@@ -14,7 +14,7 @@ NOTHING_YET = "nothing is granted for"
 
 
 def content(place: Place) -> Any:
-    """Return what is in the state file."""
+    """Return the content of the state file."""
     return json.loads(place.state.read_bytes())
 
 

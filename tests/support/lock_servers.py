@@ -1,4 +1,4 @@
-"""Lock servers, and backends that ask them.
+"""Lock servers, and backends that use them.
 
 The plugin imports it before the measurement of coverage begins: so it imports the package late.
 """
@@ -46,9 +46,9 @@ def lock_server(
     grace: bool = False,
     settings: str = "tests.support.lock_server_settings",
 ) -> Server:
-    """Return a lock server that is still to be started.
+    """Return a lock server that is not started yet.
 
-    Its settings have the OPTIONS by which it is asked. Its state is in its directory, which
+    Its settings have the OPTIONS of a backend that uses it. Its state is in its directory, which
     outlasts a kill; with `grace` it grants nothing at first.
     """
     home = Home.create("server")
@@ -85,20 +85,20 @@ def lock_server(
 
 
 def start_lock_server(*arguments: str, **options: Any) -> Server:
-    """Start one. See lock_server()."""
+    """Start a lock server. See lock_server()."""
     return lock_server(*arguments, **options).begin()
 
 
 @contextmanager
 def flawless_lock_server(*arguments: str, **options: Any) -> Iterator[Server]:
-    """Run one, whose log has no failure at the end."""
+    """Run a lock server, whose log must have no failure at the end."""
     with start_lock_server(*arguments, **options) as running:
         yield running
         assert "Traceback" not in Path(running.log.name).read_text(errors="replace")
 
 
 def start_careful_lock_server(*arguments: str, **options: Any) -> Server:
-    """Start one that grants at once, but at first nothing when it was killed."""
+    """Start one that grants at once, but that grants nothing at first after a kill."""
     server = start_lock_server(*arguments, **options)
     parts = server.executor.command_parts
     assert isinstance(parts, list)
@@ -162,12 +162,12 @@ def _closed_unless_it_works(connection: socket.socket) -> Iterator[None]:
 
 
 def options_of(server: Server, **options: Any) -> dict[str, Any]:
-    """Return the OPTIONS of a backend that asks this server."""
+    """Return the OPTIONS of a backend that uses this server."""
     return {**server.settings["OPTIONS"], **options}
 
 
 def secret_of(server: Server) -> bytes:
-    """Return what the server's clients know."""
+    """Return the secret of the server's clients."""
     return Path(options_of(server)["secret_file"]).read_bytes().strip()
 
 
@@ -197,12 +197,12 @@ def locks_by(options: dict[str, Any]) -> Iterator[ServerBackend]:
 
 
 def locks_at(server: Server, port: int, **options: Any) -> Any:
-    """Reach the server by a proxy at this port. See locks_of()."""
+    """Reach the server through a proxy at this port. See locks_of()."""
     return locks_of(server, address=f"{HOST}:{port}", **options)
 
 
 def environment_at(server: Server, **options: Any) -> dict[str, str]:
-    """Return the variables by which another process's lock backend ALIAS asks this server."""
+    """Return the environment in which another process's lock backend ALIAS uses this server."""
     return {"DISTLOCK_TEST_LOCK_SERVER": json.dumps({"OPTIONS": options_of(server, **options)})}
 
 
@@ -214,29 +214,29 @@ def workers_at(server: Server, number: int, *command: str, **options: Any) -> Wo
 
 
 def host_and_port(server: Server) -> tuple[str, int]:
-    """Return the host and port where it listens."""
+    """Return the host and port on which it listens."""
     return HOST, server.port
 
 
 def waiting(store: ServerBackend) -> int:
-    """Return how many wait, by the server."""
+    """Return how many wait, according to the server."""
     return int(store.status()["waiters"])
 
 
 def is_unused(store: ServerBackend) -> bool:
-    """Tell whether nobody has a lock or waits for one."""
+    """Return whether nobody holds a lock or waits for one."""
     status = store.status()
     return not status["locks"] and not status["waiters"]
 
 
 def listens(store: ServerBackend) -> bool:
-    """Tell whether a thread of this process listens to the server."""
+    """Return whether a thread of this process listens to the server."""
     names = [thread.name for thread in threading.enumerate()]
     return f"django_distlock listener: {store.server}" in names
 
 
 def note_places(patch: pytest.MonkeyPatch) -> list[Any]:
-    """Return the places in queues of this process, each from when its waiter knows of it.
+    """Collect this process's places in queues, each as soon as its waiter knows of it.
 
     The server knows of it earlier: a waiter that joins while the server stops gets no place.
     """

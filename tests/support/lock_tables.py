@@ -1,4 +1,4 @@
-"""A table of locks whose time stands still, and what must always be true of one."""
+"""A table of locks with stopped clocks, and invariants of tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LATER = 1_700_000_000_000_000
 
 
 class World:
-    """A table whose clocks only move when a test moves them, and the waiters that it woke."""
+    """A table whose clocks a test moves, and the waiters that it woke."""
 
     def __init__(self, *, grace: float = 0, **options: Any) -> None:
         self.now = 1000.0
@@ -32,7 +32,7 @@ class World:
         )
 
     def let_pass(self, seconds: float, *, unseen: bool = False) -> None:
-        """Advance the clocks, and run what is due, unless that is left `unseen`."""
+        """Advance the clocks, and run due work, unless `unseen`."""
         self.now += seconds
         self.wall += round(seconds * 1_000_000)
         if not unseen:
@@ -45,7 +45,7 @@ class World:
         ttl: float = 60,
         session: Session | None = None,
     ) -> int:
-        """Return the token, 0 if somebody else has it."""
+        """Return the token; 0 if another owner holds the lock."""
         lock = self.table.acquire(semaphore, owner, ttl, f"{owner}'s host", session)
         return lock.token if lock else 0
 
@@ -78,7 +78,7 @@ class World:
         return list(self.lock(semaphore).queue or ())
 
     def offered(self, semaphore: str = "1234collectPayment") -> str:
-        """Return to whom it is offered, if it is."""
+        """Return the owner that it is offered to, if any."""
         lock = self.table.locks.get(semaphore)
         return lock.owner if lock and lock.offered and lock.expires > self.now else ""
 
@@ -90,12 +90,12 @@ def claim(
     remaining: float = 30,
     acquired_at: int = 7,
 ) -> LockSnapshot:
-    """Return what a holder says of its lease."""
+    """Return a holder's claim to its lease."""
     return LockSnapshot(semaphore, owner, token, f"{owner}'s host", acquired_at, remaining)
 
 
 def assert_sound(table: LockTable) -> None:
-    """Fail if what belongs together doesn't agree."""
+    """Fail if related entries of the table disagree."""
     now = table.monotonic()
     for semaphore, lock in table.locks.items():
         assert lock.semaphore == semaphore

@@ -1,4 +1,4 @@
-"""A TCP proxy with faults, to be put between a client and a real server."""
+"""A TCP proxy with faults, between a client and a real server."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ RESETTING = struct.pack("ii", 1, 0)
 
 @dataclass
 class Loss:
-    """What is to be lost: the next so many requests, or replies to them, that have the marker."""
+    """A loss to come: of so many requests with the marker, or of the replies to them."""
 
     marker: bytes = b""
     times: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def hits(self, request: bytes) -> bool:
-        """Tell whether this one is hit, and count it."""
+        """Return whether this request is lost, and count it."""
         with self._lock:
             hit = self.times > 0 and self.marker in request
             self.times -= hit
@@ -37,7 +37,7 @@ class Loss:
 
 @dataclass
 class Resets:
-    """How many connections are to be reset, by what chance each, and after how many chunks."""
+    """Resets to come: how many, with which probability, and after how many chunks."""
 
     share: float = 0
     times: int = 0
@@ -53,7 +53,7 @@ class Resets:
 
 
 class LossyProxy:
-    """Passes bytes on, until it is told to lose something: then it cuts the connection instead."""
+    """Passes bytes on, until a test has it lose something: then it cuts the connection instead."""
 
     def __init__(self, host: str, port: int) -> None:
         self.server = (host, port)
@@ -72,12 +72,12 @@ class LossyProxy:
 
     @property
     def losses(self) -> int:
-        """Tell how many losses are still to come."""
+        """Return how many losses are still to come."""
         return self._requests.times + self._replies.times
 
     @property
     def open(self) -> int:
-        """Tell how many connections there are now."""
+        """Return the number of open connections."""
         return len(self._ends) // 2
 
     def lose_requests(self, marker: bytes, times: int) -> None:
@@ -96,8 +96,8 @@ class LossyProxy:
     ) -> None:
         """Reset this share of the connections to come, so many at most, the same for a seed.
 
-        Each in the place of one of the chunks that it passes on first, either way: from a request
-        that the server never sees to a reply that the client never gets.
+        Each instead of one of its first chunks, in either direction: from a request that the server
+        never sees to a reply that the client never gets.
         """
         self._resets = Resets(share, times, within, random.Random(seed))
 
@@ -145,18 +145,18 @@ class LossyProxy:
                 thread.start()
 
     def _serve(self, client: socket.socket, server: socket.socket, reset: int | None) -> None:
-        with client, server, suppress(OSError):  # closed by another side
+        with client, server, suppress(OSError):  # closed by the other thread
             self._pass_on(client, server, reset)
         self._ends -= {client, server}
 
     def chunks(
         self, client: socket.socket, server: socket.socket
     ) -> Iterator[tuple[socket.socket, bytes]]:
-        """Give what comes from either side and is to be passed on."""
+        """Yield the data from either side that is passed on."""
         return chunks(client, server)
 
     def _pass_on(self, client: socket.socket, server: socket.socket, reset: int | None) -> None:
-        """Pass on what comes from either side, until one ends or a fault is due."""
+        """Pass data on from either side, until one ends or a fault is due."""
         losing = False
         era = self._era
         for number, (source, data) in enumerate(self.chunks(client, server)):
@@ -179,7 +179,7 @@ class LossyProxy:
 
 
 def chunks(*ends: socket.socket) -> Iterator[tuple[socket.socket, bytes]]:
-    """Give what comes from these, as it comes, until one of them ends."""
+    """Yield data from these sockets, as it arrives, until one of them ends."""
     with selectors.PollSelector() as selector:
         for end in ends:
             selector.register(end, selectors.EVENT_READ)
@@ -194,13 +194,13 @@ def chunks(*ends: socket.socket) -> Iterator[tuple[socket.socket, bytes]]:
 
 
 def wake_up(end: socket.socket) -> None:
-    """Let the thread that waits for this see its end."""
-    with suppress(OSError):  # closed meanwhile
+    """Wake the thread that waits for this socket, by its end."""
+    with suppress(OSError):  # closed already
         end.shutdown(socket.SHUT_RDWR)
 
 
 class HoldingProxy(LossyProxy):
-    """Holds what comes on one connection from the marker on, until it may go on."""
+    """Holds the data of one connection from the marker on, until the test releases it."""
 
     marker = b""
     delay = 0.0

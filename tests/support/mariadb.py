@@ -14,11 +14,11 @@ DATABASE = "distlock"
 
 
 def mariadb(*, durable: bool = False) -> Server:
-    """Return a server that is still to be started. It asks nobody for a password."""
+    """Return a server that is not started yet. It needs no passwords."""
     home = Home.create("mariadb", "mysql", "nobody")
     settings = {
         "datadir": home.data,
-        # A server that starts deletes the temporary tables there, be they another's: that crashes.
+        # A starting server deletes temporary tables there, also those of others, which crash.
         "tmpdir": str(home.directory),
         "bind-address": HOST,
         "port": home.port,
@@ -28,7 +28,7 @@ def mariadb(*, durable: bool = False) -> Server:
         "skip-name-resolve": "ON",
         "character-set-server": "utf8mb4",
         "collation-server": "utf8mb4_unicode_ci",
-        "default-time-zone": "+05:45",  # so that whatever relies on UTC shows
+        "default-time-zone": "+05:45",  # so that code that relies on UTC fails
     }
     if not durable:
         settings |= {"innodb-flush-log-at-trx-commit": 0, "innodb-doublewrite": "OFF"}
@@ -64,5 +64,5 @@ def mariadb(*, durable: bool = False) -> Server:
 
 
 def start_mariadb(*, durable: bool = False) -> Server:
-    """Start one."""
+    """Start a server."""
     return mariadb(durable=durable).begin()

@@ -11,7 +11,7 @@ from tests.support.servers import Home, Server
 
 
 def memcached() -> Server:
-    """Return a server that is still to be started."""
+    """Return a server that is not started yet."""
     home = Home.create("memcached", "memcache", "nobody")
 
     def connect() -> socket.socket:
@@ -30,5 +30,5 @@ def memcached() -> Server:
 
 
 def start_memcached() -> Server:
-    """Start one."""
+    """Start a server."""
     return memcached().begin()

@@ -1,4 +1,4 @@
-"""Lock stores at Memcached servers that a test chooses, and what the servers know of them."""
+"""Lock stores at Memcached servers that a test chooses, and the servers' view of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ on_memcached = pytest.mark.parametrize(
 def configured(
     alias: str, cache: dict[str, Any] | None = None, **options: Any
 ) -> Iterator[MemcachedBackend]:
-    """Let the store have these options, and its cache these settings, beside those it has."""
+    """Give the store these options, and its cache these settings, in addition."""
     changed = {**settings.CACHES, alias: settings.CACHES[alias] | (cache or {})}
     store = {"BACKEND": BACKEND, "OPTIONS": {"cache": alias, **options}}
     with override_settings(CACHES=changed, DISTLOCK={**settings.DISTLOCK, alias: store}):
@@ -43,33 +43,33 @@ def configured(
 
 @contextmanager
 def leading_to(port: str | int, alias: str, **options: Any) -> Iterator[MemcachedBackend]:
-    """Let the store's cache be on the server at this port."""
+    """Use the server at this port for the store's cache."""
     with configured(alias, {"LOCATION": f"127.0.0.1:{port}"}, **options) as store:
         yield store
 
 
 @contextmanager
 def through_proxy(alias: str) -> Iterator[LossyProxy]:
-    """Let the store's connections lead through a proxy."""
+    """Route the store's connections through a proxy."""
     with LossyProxy(*address(alias)) as proxy, leading_to(proxy.port, alias):
         yield proxy
 
 
 def memcached_store(alias: str) -> MemcachedBackend:
-    """Return this thread's."""
+    """Return this thread's store."""
     store = lock_backends[alias]
     assert isinstance(store, MemcachedBackend)
     return store
 
 
 def address(alias: str) -> tuple[str, int]:
-    """Return where the cache's server is."""
+    """Return the address of the cache's server."""
     host, port = settings.CACHES[alias]["LOCATION"].split(":")
     return host, int(port)
 
 
 def ask(alias: str, command: str) -> list[str]:
-    """Ask the server in its own words, and return the lines of its answer."""
+    """Send a raw command to the server, and return the lines of its answer."""
     with socket.create_connection(address(alias), 10) as connection:
         connection.sendall(f"{command}\r\nversion\r\n".encode())
         answer = b""

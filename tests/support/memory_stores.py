@@ -1,4 +1,4 @@
-"""Locks in this process's memory, and who waits for them."""
+"""Locks in this process's memory, and their waiters."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ ALIAS = "memory"
 
 
 class TableClock:
-    """Time that passes when it is told to."""
+    """A clock that the test advances."""
 
     now = 1000.0
 
     def __call__(self) -> float:
-        """Return it."""
+        """Return the time."""
         return self.now
 
 
 def memory_store() -> MemoryBackend:
-    """Return this thread's."""
+    """Return this thread's store."""
     found = lock_backends[ALIAS]
     assert isinstance(found, MemoryBackend)
     return found
 
 
 def waiting(shared: SharedTable, number: int) -> bool:
-    """Tell whether so many wait."""
+    """Return whether so many wait."""
     return len(shared.table.waiters) == number
 
 
 async def until_waiting(shared: SharedTable, number: int) -> None:
-    """Let the tasks run until so many wait."""
+    """Run the other tasks until so many wait."""
     while not waiting(shared, number):  # noqa: ASYNC110 - nothing tells of it
         await asyncio.sleep(0)
 
 
 def take(**arguments: Any) -> float:
-    """Wait for the lock, and give it back at once; return when it was granted."""
+    """Wait for the lock, and release it at once; return the time of the grant."""
     with distributed_lock("1234collectPayment", backend=ALIAS, **{"timeout": 100, **arguments}):
         return time.monotonic_ns()

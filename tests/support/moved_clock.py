@@ -1,4 +1,4 @@
-"""Let time pass for leases, without waiting for it."""
+"""Advance the clock of leases, instead of waiting."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class MovedClock:
-    """The local clock by which leases end, as far ahead of the true one as a test moves it."""
+    """The local clock by which leases end, ahead of the real one as far as a test moves it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._true = clocks.monotonic
@@ -27,19 +27,19 @@ class MovedClock:
         return now + self._ahead
 
     def stop(self) -> None:
-        """Let it go on by advance() only, however long the test takes."""
+        """Stop it: from now on only advance() moves it."""
         self._stopped_at = self._true()
 
     def advance(self, seconds: float) -> None:
-        """Let so much time pass."""
+        """Advance the clock by so many seconds."""
         self._ahead += seconds
 
     def expire(self, lease: Lease) -> None:
-        """Let the lease's time pass."""
+        """Advance the clock past the lease's end."""
         self.advance(lease.remaining + 1)
         assert not lease.remaining
 
     def outdate(self, lease: Lease) -> None:
-        """Let what the store said of the lease be longer ago than a commit may rely on."""
+        """Make the store's last answer about the lease too old for a commit to rely on."""
         self.advance(0.2)
         assert not lease.is_confirmed()

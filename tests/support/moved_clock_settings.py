@@ -14,12 +14,12 @@ loop_time = BaseEventLoop.time
 
 
 def ahead() -> float:
-    """Return what the test has added to the machine's time."""
+    """Return the seconds that the test has added to the machine's time."""
     return float(MOVED.read_text()) if MOVED.exists() else 0.0
 
 
 def moved(loop: BaseEventLoop) -> float:
-    """Return the time of an event loop, which looks at its timers when it is asked something."""
+    """Return the time of an event loop, which checks its timers at the next request."""
     return loop_time(loop) + ahead()
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tests.support.servers import Server
 
 INSTALL = "install with: python3 dev.py test --install-servers"
-# What a test can need: its name for people, and how to get it.
+# What a test can need: its display name, and how to start it.
 NEEDS = {
     "postgresql": ("PostgreSQL", INSTALL),
     "pgbouncer": ("PgBouncer", INSTALL),
@@ -79,7 +79,7 @@ WORKERS_PER_CORE = 2
 
 @dataclass
 class Surroundings:
-    """What this process has to work with. Only the process that made it may close it."""
+    """The servers and files of this process. Only the process that made them may close them."""
 
     missing: dict[str, str]
     directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="distlock-")))
@@ -88,7 +88,7 @@ class Surroundings:
     creator: int = field(default_factory=os.getpid)
 
     def settle(self) -> None:
-        """Decide where each server will be, and export that."""
+        """Choose each server's address, and export it."""
         os.environ["DISTLOCK_TEST_SQLITE"] = str(self.directory / "default.sqlite3")
         for name, create in KINDS.items():
             if name not in self.missing:
@@ -131,7 +131,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
         _refuse_gaps(missing)
         surroundings = Surroundings(missing)
         early_config.stash[SURROUNDINGS] = surroundings
-        # Twice: a run that ends before it is configured never gets to the clean-up.
+        # Twice: a run that ends before it is configured never reaches the clean-up.
         early_config.add_cleanup(surroundings.close)
         atexit.register(surroundings.close)
         surroundings.settle()
@@ -140,7 +140,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # Who is started in the background ignores it, and so would all that the tests start.
+        # Background jobs of a shell ignore SIGINT, and so would the processes that they start.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", f"needs(*names): skip where one of {', '.join(NEEDS)} is missing"
@@ -152,7 +152,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Run a few chosen tests in this process: it has them done before others have started."""
+    """Run a few chosen tests in this process: it is faster than starting others."""
     paths = config.option.file_or_dir
     is_small = len(paths) == 1 and not Path(paths[0]).is_dir()
     if is_small or config.option.keyword:
@@ -170,7 +170,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(f"{name}: {surroundings.missing[name]}"))
         marker = item.get_closest_marker("django_db")
         if marker and marker.kwargs.get("databases") == "__all__":
-            # All that it needs: those of other servers don't run, maybe.
+            # Only what the test needs: the servers of other databases may not run.
             databases = FILES + [name for name in needs if name in DATABASES]
             options = {**marker.kwargs, "databases": databases}
             item.add_marker(pytest.mark.django_db(**options), append=False)
@@ -194,7 +194,7 @@ def create_databases(config: pytest.Config, aliases: list[str]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Let a run end well that has nothing to do since all that was asked for is run elsewhere."""
+    """End a run successfully if all of the requested tests are left out as `once`."""
     leaves_out = session.config.getoption("markexpr") == "not once"
     if leaves_out and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
         session.exitstatus = pytest.ExitCode.OK

@@ -1,4 +1,4 @@
-"""Ports for servers. Whoever has one keeps it, whether or not its server runs just now."""
+"""Ports for servers. A port stays reserved whether or not its server runs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HOST = "127.0.0.1"
-# Below the range that outgoing connections take their ports from.
+# Below the range of ports of outgoing connections.
 PORTS = range(20_000, 30_000)
 
 
 class ReservedPort:
-    """A TCP port that is for one server of this process, until it is given up.
+    """A TCP port for one server of this process, until release().
 
-    What reserves it is the UDP port of the same number, bound and kept: no two test processes have
-    the same one, and none of the servers speaks UDP.
+    The UDP port of the same number is bound to reserve it: no two test processes can bind the same
+    one, and none of the servers uses UDP.
     """
 
     def __init__(self) -> None:
@@ -37,13 +37,13 @@ class ReservedPort:
         raise RuntimeError("no free port")
 
     def release(self) -> None:
-        """Let others have the port."""
+        """Free the port for others."""
         self._claim.close()
 
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """Return a port at which nothing listens, but what the block starts there."""
+    """Return a port at which nothing listens, except servers that the block starts."""
     reserved = ReservedPort()
     try:
         yield reserved.number
@@ -52,7 +52,7 @@ def reserved_port() -> Iterator[int]:
 
 
 def _check_unused(port: int) -> None:
-    """Raise OSError if something that isn't ours listens there."""
+    """Raise OSError if a foreign program listens there."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((HOST, port))

@@ -28,17 +28,17 @@ auth_file = users
 
 
 def postgresql(*, durable: bool = False) -> Server:
-    """Return a server that is still to be started. It asks nobody for a password."""
+    """Return a server that is not started yet. It needs no passwords."""
     home = Home.create("postgresql", "postgres", "nobody")
     settings = {
         "listen_addresses": HOST,
         "port": home.port,
         "unix_socket_directories": "",
         "max_connections": 200,
-        "timezone": "Asia/Kathmandu",  # so that whatever relies on UTC shows
+        "timezone": "Asia/Kathmandu",  # so that code that relies on UTC fails
     }
     if not durable:
-        # Leaves synchronous_commit alone: the tests look at it.
+        # Keep synchronous_commit: the tests check it.
         settings |= {"fsync": "off", "full_page_writes": "off"}
     connect = partial(_connect, home.port, "postgres")
 
@@ -69,7 +69,7 @@ def postgresql(*, durable: bool = False) -> Server:
 
 
 def start_postgresql(*, durable: bool = False) -> Server:
-    """Start one."""
+    """Start a server."""
     return postgresql(durable=durable).begin()
 
 
@@ -83,7 +83,7 @@ def start_pgbouncer(behind: dict[str, Any]) -> Server:
         [find("pgbouncer"), "pgbouncer.ini"],
         partial(_connect, home.port, behind["NAME"]),
         stop_signal=signal.SIGINT,  # SIGTERM would end with an error
-        # What Django asks for behind a pooler in this mode.
+        # Django's documentation requires it behind a pooler in this mode.
         options=behind | {"DISABLE_SERVER_SIDE_CURSORS": True},
     ).begin()
 

@@ -1,4 +1,4 @@
-"""Those who wait for locks on PostgreSQL, and what wakes them."""
+"""Waiters for locks on PostgreSQL, and their notifications."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 def let_offers_last(change: Callable[[Any, str, int], None] = setattr) -> None:
-    """Keep offers from ending, and processes from counting as dead, on a slow machine.
+    """Keep offers from expiring, and processes from counting as dead, on a slow machine.
 
-    Only statements that are made after this have it.
+    It only affects statements that are made afterwards.
     """
     change(queue, "OFFER", 60_000_000)
     for module in (queue, backend, listening):
@@ -59,17 +59,17 @@ def waiters() -> int:
 
 
 def until_waiting(number: int) -> None:
-    """Return when so many wait in the table."""
+    """Wait until so many wait in the table."""
     until(lambda: waiters() == number)
 
 
 def until_heard() -> None:
-    """Return when this process hears of what its waiters are offered."""
+    """Wait until this process receives notifications of offers."""
     until(lambda: current_listener().is_listening)
 
 
 def another_waits(seen_at: datetime) -> None:
-    """Have somebody wait for the lock whose process was seen then."""
+    """Add a waiter for the lock, whose process was last seen at that time."""
     WaitingProcess.objects.using(ALIAS).create(id=1, seen_at=seen_at)
     LockWaiter.objects.using(ALIAS).create(
         semaphore="1234collectPayment", owner=new_owner(), holder="another", process=1, number=1
@@ -77,7 +77,7 @@ def another_waits(seen_at: datetime) -> None:
 
 
 class Line:
-    """Threads of this process that wait for the lock, one behind the other."""
+    """Threads of this process that wait for the lock, in order."""
 
     def __init__(self) -> None:
         self.threads = ThreadPoolExecutor(10)
@@ -89,7 +89,7 @@ class Line:
         self.threads.shutdown()
 
     def join(self, semaphore: str = "1234collectPayment", **arguments: Any) -> Future[Lease | None]:
-        """Have another thread wait; return once it knows its place."""
+        """Start another waiting thread; return once it knows its place."""
         before = set(places)
 
         def wait() -> Lease | None:
@@ -105,14 +105,14 @@ class Line:
 
 
 def granted(waiting: Future[Lease | None]) -> Lease:
-    """Wait for the lease, which has to come soon."""
+    """Wait for the lease, which must be granted soon."""
     lease = waiting.result(SOON)
     assert lease is not None
     return lease
 
 
 def wait_by_hand(semaphore: str = "1234collectPayment") -> tuple[QueuedPlace, str, threading.Event]:
-    """Join the queue, without trying; return the place, the owner, and what is set when woken."""
+    """Join the queue, without trying; return the place, the owner, and the wake-up event."""
     woken, owner = threading.Event(), new_owner()
     place = store().join(semaphore, owner, "by hand", woken.set)
     assert isinstance(place, QueuedPlace)
@@ -121,7 +121,7 @@ def wait_by_hand(semaphore: str = "1234collectPayment") -> tuple[QueuedPlace, st
 
 
 def terminate(session: int) -> None:
-    """End a session, and return when it has ended."""
+    """End a session, and wait until it has ended."""
     with connections[ALIAS].cursor() as cursor:
 
         def ended() -> bool:

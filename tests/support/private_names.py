@@ -1,4 +1,4 @@
-"""Names that begin with an underscore, and where code reads them."""
+"""Names that begin with an underscore, and the code that reads them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PUBLIC = {
 
 
 def is_private(name: str) -> bool:
-    """Tell whether a name is for its owner only."""
+    """Return whether a name is private."""
     return (
         name.isidentifier()
         and name.startswith("_")
@@ -32,7 +32,7 @@ def is_private(name: str) -> bool:
 
 
 def private_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Yield the private names that the code reads of others, be it by a text, and their lines."""
+    """Yield the private names of others that the code reads, also in texts, and their lines."""
     for node in ast.walk(tree):
         for name in names_read(node):
             if is_private(name):
@@ -40,7 +40,7 @@ def private_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def names_read(node: ast.AST) -> list[str]:
-    """Return the names that this reads of something else than itself."""
+    """Return the names that this reads of objects other than itself."""
     if isinstance(node, ast.Attribute):
         own = isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}
         return [] if own or is_super(node.value) else [node.attr]
@@ -53,11 +53,11 @@ def names_read(node: ast.AST) -> list[str]:
 
 
 def is_super(node: ast.expr) -> bool:
-    """Tell whether that is super()."""
+    """Return whether this is super()."""
     return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "super"
 
 
 def takes_names(function: ast.expr) -> bool:
-    """Tell whether that reads or replaces what has a name."""
+    """Return whether this call reads or replaces an attribute by its name."""
     name = getattr(function, "attr", getattr(function, "id", ""))
     return name in {"setattr", "getattr", "delattr", "hasattr", "object", "patch", "attrgetter"}

@@ -1,4 +1,4 @@
-"""Let worker processes take part in a test."""
+"""Run worker processes in a test."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def worker_environment() -> dict[str, str]:
 
 
 def _database_variables() -> dict[str, str]:
-    """Tell each database by its present name: that of the test database, inside a test."""
+    """Return variables with each database's present name: in a test, the test database's."""
     variables = {}
     for connection in connections.all():
         name = str(connection.settings_dict["NAME"])
@@ -41,9 +41,9 @@ def _database_variables() -> dict[str, str]:
 
 
 def send_and_wait(process: "subprocess.Popen[Any]", fault: signal.Signals) -> None:
-    """Kill it, or stop it; return when no thread of it runs any more.
+    """Kill or stop the process, and wait until none of its threads runs any more.
 
-    Until then a waiter in it may still be granted what is released now, and keep it.
+    Until then a waiter in it may still be granted a lock that is released now, and keep it.
     """
     process.send_signal(fault)
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
@@ -81,7 +81,7 @@ class Workers:
         return process.stdout.readline()
 
     def proceed(self) -> None:
-        """Let each go on, or stop, that waits for another line to do so."""
+        """Send a line to each worker that waits for one to continue or stop."""
         for process in self.processes:
             assert process.stdin is not None
             process.stdin.write("go on\n")
@@ -90,7 +90,7 @@ class Workers:
     def results(self) -> list[Any]:
         """Wait for all to end, each well, and return what they printed."""
         results = [json.loads(self.read(process) or "null") for process in self.processes]
-        with suppress(OSError):  # one that has failed is gone
+        with suppress(OSError):  # one that has failed has ended
             self.proceed()
         assert [process.wait(60) for process in self.processes] == [0] * len(results)
         return results
@@ -98,9 +98,9 @@ class Workers:
 
 @contextmanager
 def forked(work: Any) -> Iterator[None]:
-    """Let a forked child do this meanwhile."""
+    """Run this in a forked child, in parallel."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that other threads run
+        warnings.simplefilter("ignore", DeprecationWarning)  # about other threads
         pid = os.fork()
     if not pid:
         status = 1

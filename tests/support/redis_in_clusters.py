@@ -30,19 +30,19 @@ def key_in_cluster(semaphore: str = "1234collectPayment") -> str:
 
 
 def at(client: RedisCluster, node: Server, number: int) -> list[str]:
-    """Return so many semaphores that the node has."""
+    """Return so many semaphores whose slots are at the node."""
     names = map(str, range(10_000))
     found = (name for name in names if node_of(client, key_in_cluster(name)) == place(node))
     return [*islice(found, number)]
 
 
 def be_renewed(leases: list[Lease], due: list[Lease] | None = None) -> None:
-    """Wait until the background has renewed these, of those that are `due`."""
+    """Wait until the background has renewed these, once all `due` leases are due."""
     renewed = renewed_since(leases)
     due_now(due or leases)
     until(renewed)
 
 
 async def acquire_async(store: RedisBackend, semaphore: str) -> Any:
-    """Ask the store itself for a lock, once."""
+    """Try once to acquire, at the store itself."""
     return await store.aacquire(semaphore, new_owner(), 1, "", deadline=store.new_deadline())

@@ -1,4 +1,4 @@
-"""What a test has a Redis server answer when a queue is looked at."""
+"""A Redis server's answers to looks at a queue, set by a test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def say_when_looked_at(monkeypatch: pytest.MonkeyPatch, answer: ServerError) -> None:
-    """Let the server say so of each queue that is looked at."""
+    """Make the server answer this for each queue that is looked at."""
     ask_all = Node.ask_all
 
     def ask(node: Node, requests: Any, *arguments: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Redis servers, by themselves, in clusters, with replicas and sentinels; and how to fill them."""
+"""Redis servers: single ones, clusters, replicas and sentinels; and how to fill them."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ SENTINEL_NAME = "locks"
 
 
 def redis(*directives: str, arguments: tuple[str, ...] = ()) -> Server:
-    """Return a server that is still to be started, with these lines in its configuration too.
+    """Return a server that is not started yet, with these lines in its configuration, too.
 
-    It keeps all in memory.
+    It keeps all data in memory.
     """
     home = Home.create("redis", "redis", "nobody")
     basic = (
         f"bind {HOST}",
         f"port {home.port}",
         'save ""',
-        "repl-diskless-sync yes",  # no file to begin with when it has been killed
+        "repl-diskless-sync yes",  # no file to load after a kill
         "repl-diskless-sync-delay 0",  # for more replicas
     )
     home.write("redis.conf", "\n".join([*basic, *directives, ""]))  # a sentinel writes to it
@@ -57,7 +57,7 @@ def redis(*directives: str, arguments: tuple[str, ...] = ()) -> Server:
 
 
 def start_redis(*directives: str, arguments: tuple[str, ...] = ()) -> Server:
-    """Start one."""
+    """Start a server."""
     return redis(*directives, arguments=arguments).begin()
 
 
@@ -67,7 +67,7 @@ def place(server: Server) -> tuple[str, int]:
 
 
 def connect(server: Server, db: int = 0) -> Redis:
-    """Return a client of just this server; it tries nothing twice."""
+    """Return a client of just this server, without retries."""
     from redis import Redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
@@ -84,19 +84,19 @@ def connect(server: Server, db: int = 0) -> Redis:
 
 
 def await_replica(client: Redis) -> None:
-    """Return when a replica of the client's server has all that was written there until now.
+    """Wait until a replica of the client's server has all writes up to now.
 
-    WAIT is about what was written until the client's command before it: as the first one, which
-    redis-py sends itself from 5.0 on, it waits for nothing.
+    WAIT counts writes up to the client's previous command, which redis-py itself sends from 5.0 on:
+    as a first command it would wait for nothing.
     """
     client.ping()
     assert client.wait(1, 60_000) == 1
 
 
 def node_of(client: RedisCluster, key: str) -> tuple[str, int]:
-    """Return where the client thinks that the key is."""
+    """Return the client's node for the key."""
     node: Any = client.get_node_from_key(key)  # type: ignore[no-untyped-call]
-    # Before 4.4, redis-py leaves the host as it came where a slot has moved.
+    # Before 4.4, redis-py keeps a moved slot's host as the server sent it.
     host = node.host.decode() if isinstance(node.host, bytes) else node.host
     return host, node.port
 
@@ -112,7 +112,7 @@ class Cluster:
 
     @classmethod
     def create(cls) -> Self:
-        """Return one that is still to be started."""
+        """Return a cluster that is not started yet."""
         return cls([cluster_node() for _ in range(MASTERS)])
 
     def __enter__(self) -> Self:
@@ -123,11 +123,11 @@ class Cluster:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Tell where one of the nodes is: it knows the others."""
+        """Return the address of one of the nodes, which knows the others."""
         return self.nodes[0].settings
 
     def begin(self) -> Self:
-        """Start the nodes, and let them be a cluster."""
+        """Start the nodes, and join them to a cluster."""
         try:
             for node in self.nodes:
                 node.start()
@@ -230,9 +230,9 @@ end
 
 
 def fill(server: Server, number: int, *command: str, db: int = 0) -> None:
-    """Carry the command out with 1, 2 ... `number` in the place of each `#` in it.
+    """Run the command with each `#` in it replaced by 1, 2 ... `number`.
 
-    In batches, since nobody else is answered during one.
+    In batches, since no other client is served during one.
     """
     batch = 10_000
     with connect(server, db) as client:
@@ -241,7 +241,7 @@ def fill(server: Server, number: int, *command: str, db: int = 0) -> None:
 
 
 def cluster_node() -> Server:
-    """Return a node that is still to be started.
+    """Return a node that is not started yet.
 
     Its bus is not at the usual port + 10,000, which an outgoing connection may have taken.
     """
@@ -252,7 +252,7 @@ def cluster_node() -> Server:
 
 
 def _share_slots(nodes: list[Server]) -> None:
-    """Give each node its part of the slots, and let all meet."""
+    """Give each node its part of the slots, and let all nodes meet."""
     part = SLOTS // len(nodes) + 1
     for index, node in enumerate(nodes):
         with connect(node) as client:

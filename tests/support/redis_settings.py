@@ -1,4 +1,4 @@
-"""Settings with a Redis backend, and what the system checks say of them."""
+"""Settings with a Redis backend, and the system checks' messages about them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REDIS_BACKEND = "django_distlock.backends.redis.RedisBackend"
 
 
 def messages_of_checks(*, deployed: bool) -> list[checks.CheckMessage]:
-    """Return what the checks say."""
+    """Return the checks' messages."""
     return [*(check_deployment() if deployed else check_lock_backends())]
 
 

@@ -1,4 +1,4 @@
-"""Lock stores at Redis servers that a test chooses, and what the servers know of them."""
+"""Lock stores at Redis servers that a test chooses, and the servers' view of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def locks_at(
     location: str | None = None,
     **cache: Any,
 ) -> Iterator[RedisBackend]:
-    """Let the locks of ALIAS be in the server at this port, or at another `location`.
+    """Keep the locks of ALIAS in the server at this port, or at another `location`.
 
     `options` are the OPTIONS of the cache, `store` those of the lock backend.
     """
@@ -62,7 +62,7 @@ def locks_at(
 
 @contextmanager
 def locks_by(**options: Any) -> Iterator[RedisBackend]:
-    """Let the lock backend ALIAS have these OPTIONS."""
+    """Give the lock backend ALIAS these OPTIONS."""
     backend = {"BACKEND": "django_distlock.backends.redis.RedisBackend", "OPTIONS": options}
     with override_settings(DISTLOCK={ALIAS: backend}):
         found = lock_backends[ALIAS]
@@ -74,14 +74,14 @@ def locks_by(**options: Any) -> Iterator[RedisBackend]:
 
 
 def locks_of(server: Server, **arguments: Any) -> Any:
-    """Let them be in this server. See locks_at()."""
+    """Keep the locks of ALIAS in this server. See locks_at()."""
     return locks_at(server.settings["PORT"], **arguments)
 
 
 def client_path(make: Callable[[], Any]) -> str:
-    """Return a dotted path, as settings have it, of what makes a client: a new one each time.
+    """Return a new dotted path for the function that makes a client, for settings.
 
-    By a path that it knows, a process has the servers that it found before.
+    With a known path, a process would reuse the servers that it found before.
     """
     name = f"client_{next(NUMBERS)}"
     globals()[name] = make
@@ -92,7 +92,7 @@ NUMBERS = count()
 
 
 def let_offers_last() -> dict[Script, str]:
-    """Give who is offered a lock a minute to take it; return the scripts' sources until then."""
+    """Make offers last a minute; return the scripts' previous sources."""
     found = {
         script: script.source for script in vars(scripts).values() if isinstance(script, Script)
     }
@@ -103,7 +103,7 @@ def let_offers_last() -> dict[Script, str]:
 
 @contextmanager
 def lasting_offers() -> Iterator[None]:
-    """Let no offer of this process end by itself in the block, however slow this machine is."""
+    """Keep this process's offers from expiring in the block, however slow this machine is."""
     sources = let_offers_last()
     try:
         yield
@@ -113,7 +113,7 @@ def lasting_offers() -> Iterator[None]:
 
 
 def vary(script: Script, source: str) -> None:
-    """Let it be another one."""
+    """Change the digest."""
     script.source, script.digest = source, Script(source).digest
 
 
@@ -129,13 +129,13 @@ def is_locked(server: Server, semaphore: str = "1234collectPayment") -> bool:
 
 
 def connections(server: Server) -> int:
-    """Return how many clients the server has, but for this one."""
+    """Return how many clients the server has, without this one."""
     with connect(server) as client:
         return len(client.client_list()) - 1
 
 
 def why_not(semaphore: str) -> str:
-    """Return why the store can't be asked for this lock; nothing if it can."""
+    """Return why the store is unavailable for this lock; an empty text if it is available."""
     try:
         acquire(ALIAS, semaphore).release()
     except LockBackendUnavailable as error:
@@ -144,13 +144,13 @@ def why_not(semaphore: str) -> str:
 
 
 def waiting(server: Server, semaphore: str = "1234collectPayment") -> int:
-    """Return how many wait in the queue of a lock, by the server."""
+    """Return how many wait in the queue of a lock, according to the server."""
     with connect(server) as client:
         return int(client.zcard(f"{key_of(semaphore)}:queue"))
 
 
 def hurry(patch: pytest.MonkeyPatch, script: Script | None = None) -> None:
-    """Let each call, or each by this script, wait for its answer for a moment only."""
+    """Limit each call, or each call of this script, to a moment for its answer."""
     ask_all = Node.ask_all
 
     def hurry_and_ask(node: Node, requests: Any, deadline: float, undo: Any = None) -> list[Any]:
@@ -186,7 +186,7 @@ def _calls(client: Any) -> dict[str, int]:
 
 
 def count_sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return how many commands are sent at once, each time."""
+    """Collect how many commands are sent at once, each time."""
     sizes: list[int] = []
     send = RedisConnection.send
 

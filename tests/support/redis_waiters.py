@@ -1,4 +1,4 @@
-"""Who waits for locks in Redis, and users of a server who may not do everything."""
+"""Waiters for locks in Redis, and users with restricted rights."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 
 def waiters_queued(server: Server, number: int) -> bool:
-    """Tell whether so many wait."""
+    """Return whether so many wait."""
     return waiting(server) == number
 
 
 def take(semaphore: str = "1234collectPayment", **arguments: Any) -> float:
-    """Wait for the lock, longer than any test does, and give it back; return when it came."""
+    """Wait for the lock, as long as it takes, and release it; return the time of the grant."""
     with distributed_lock(semaphore, backend=ALIAS, **{"timeout": 100, **arguments}):
         return time.monotonic_ns()
 
 
 def claim(semaphore: str, owner: str) -> LeaseClaim:
-    """Return the claim of an owner who has no lease yet."""
+    """Return the claim of an owner that has no lease yet."""
     return LeaseClaim(semaphore, owner, 60)
 
 
 def join(store: RedisBackend, semaphore: str, owner: str, wake: Any = print) -> QueuedPlace:
-    """Stand in the queue of a lock."""
+    """Join the queue of a lock."""
     place = store.join(semaphore, owner, "", wake)
     assert place is not None
     return cast("QueuedPlace", place)
@@ -45,7 +45,7 @@ def join(store: RedisBackend, semaphore: str, owner: str, wake: Any = print) -> 
 
 @contextmanager
 def user(server: Server, name: str, *rules: str) -> Iterator[str]:
-    """Let the server have a user who may do all but what these rules take away; return where."""
+    """Create a user with all rights except those that the rules remove; return its location."""
     rights = [">secret", "~*", "&*", "+@all", *rules]
     with connect(server) as client:
         client.execute_command("ACL SETUSER", name, "on", *rights)

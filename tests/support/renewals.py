@@ -1,4 +1,4 @@
-"""Renew leases when a test says so."""
+"""Renew leases when a test asks for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def renewals_of(*leases: Lease) -> Renewals:
-    """Return what renews these leases, of one store, when it is told to."""
+    """Return a Renewals of these leases of one store, which the test runs."""
     renewals = Renewals(leases[0].backend)
     for lease in leases:
         renewals.add(lease)

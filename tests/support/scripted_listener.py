@@ -32,7 +32,7 @@ class Waiting:
 
 
 class Scripted(Listener[str, Waiting, int]):
-    """Connects as its `outcomes` say, and then always; its connections are numbers."""
+    """A protocol that connects as its `outcomes` say, and then always; connections are numbers."""
 
     suspensions = (600.0,)
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 
 class ScriptedServer:
-    """Answers each command as it is told to, after so many seconds by a clock that is set."""
+    """A server that answers each command as set, after so many seconds of the test's clock."""
 
     def __init__(self, now: list[float] | None = None, **answers: tuple[float, str]) -> None:
         self.now = now or [0]

@@ -15,7 +15,7 @@ NO_REPLY = object()
 
 
 class ScriptedBackend(QueueingStore):
-    """A store of one lock that answers what a test tells it to, and remembers what it was asked."""
+    """A store of one lock that answers as set by a test, and records its calls."""
 
     supports_fencing = True
     supports_unlimited_ttl = True
@@ -29,11 +29,11 @@ class ScriptedBackend(QueueingStore):
         self.answers: dict[str, list[Any]] = {}
 
     def answer(self, action: str, *answers: Any) -> None:
-        """Let the next calls raise or call these; `NO_REPLY` raises after all was carried out."""
+        """Make the next calls raise or call these; `NO_REPLY` raises after the action is done."""
         self.answers[action] = list(answers)
 
     def _scripted(self, action: str) -> bool:
-        """Raise what is next; tell whether the action is to be carried out and its reply lost."""
+        """Raise the next error; return whether the action's reply is to be lost."""
         self.calls.append(action)
         answers = self.answers.get(action)
         answer = answers.pop(0) if answers else None
@@ -74,7 +74,7 @@ class ScriptedBackend(QueueingStore):
         return False
 
     def join(self, *arguments: Any) -> None:
-        """Have no queue, unless a test has one."""
+        """Return None: there is no queue, unless a test adds one."""
 
     def leave(self, place: Any, granted: bool) -> None:
-        """Have none."""
+        """Do nothing."""

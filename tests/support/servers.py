@@ -1,7 +1,7 @@
 """Servers of our own: empty, at a port of their own, in a temporary directory.
 
-The other modules here say how each kind is run. The benchmarks use them too, with `durable=True`:
-as a server for real data would be set.
+Other modules here run each kind. The benchmarks use them too, with `durable=True`, configured as
+for real data.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Home:
         return path
 
     def remove(self) -> None:
-        """Delete all that is there, and let others have the port."""
+        """Delete all files, and free the port."""
         shutil.rmtree(self.directory)
         self.reserved.release()
 
@@ -109,7 +109,7 @@ def _do_nothing() -> None:
 
 @dataclass
 class Server:
-    """A server, its data, and where it is, which is known before it runs."""
+    """A server, its data, and its address, which is known before it runs."""
 
     home: Home
     command: list[str]
@@ -144,7 +144,7 @@ class Server:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Tell where it is; a database as Django's DATABASES have that."""
+        """Return its address; a database's as in Django's DATABASES."""
         return {**self.options, "HOST": HOST, "PORT": str(self.port)}
 
     @property
@@ -191,7 +191,7 @@ class Server:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Let nothing of the server run in the block: it keeps connections and answers nothing."""
+        """Stop all of the server's processes in the block: connections stay, without answers."""
         processes = self._processes()
         for process in processes:
             _suspend(process)
@@ -236,7 +236,7 @@ def _first_account(names: tuple[str, ...]) -> pwd.struct_passwd:
 
 
 def _suspend(process: psutil.Process) -> None:
-    """Stop it, and return when it has stopped: until then it may still answer."""
+    """Stop it, and wait until it has stopped: before that it may still answer."""
     process.suspend()
     deadline = time.monotonic() + TIMEOUT
     while process.status() not in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}:

@@ -35,7 +35,7 @@ def received(name: str, receive: Callable[..., object]) -> Iterator[None]:
 
 
 class SentSignals:
-    """What was sent, in which order."""
+    """The signals that were sent, in order."""
 
     def __init__(self) -> None:
         self.all: list[tuple[str, dict[str, Any]]] = []
@@ -54,12 +54,12 @@ class SentSignals:
 
     @property
     def names(self) -> list[str]:
-        """Return what was sent, but not its arguments."""
+        """Return the names of the signals that were sent."""
         finish_background_work()
         return [name for name, _ in self.all]
 
     def about(self, lease: Lease) -> list[str]:
-        """Return what was sent about this lease."""
+        """Return the names of the signals about this lease."""
         finish_background_work()
         return [name for name, arguments in self.all if arguments.get("lease") is lease]
 
@@ -70,6 +70,6 @@ class SentSignals:
 
 
 def lose(lease: Lease) -> None:
-    """Let the thread that renews notice that an operator took the lease away."""
+    """Force-release the lease, and make the renewing thread notice."""
     take_away(lease)
     renew_now(lease)

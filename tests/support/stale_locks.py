@@ -12,7 +12,7 @@ from model_bakery import baker
 from django_distlock.models import Lock
 
 HOUR = timedelta(hours=1)
-# Between two minutes, so that the seconds which a test takes don't change what is shown.
+# Between two minutes, so that the seconds that a test takes don't change the output.
 HALF = timedelta(minutes=30, seconds=30)
 SECRET = "5ec2e7" * 5
 

@@ -1,4 +1,4 @@
-"""Stores whose waiters stand in a queue of their server's, so that a test can be one for all."""
+"""Stores with queues in their servers, behind one interface for tests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ JOB = "nightly report"
 
 
 class QueuedStore(ABC):
-    """A server with locks, and what it knows of those who wait there."""
+    """A server with locks, and its view of the waiters."""
 
     alias: ClassVar[str]
     places: ClassVar[ModuleType]
@@ -44,7 +44,7 @@ class QueuedStore(ABC):
 
     @abstractmethod
     def locks(self, **options: Any) -> AbstractContextManager[Any]:
-        """Let the lock backend `alias` ask the server, with these OPTIONS."""
+        """Make the lock backend `alias` use the server, with these OPTIONS."""
 
     @property
     def store(self) -> Any:
@@ -53,23 +53,23 @@ class QueuedStore(ABC):
 
     @abstractmethod
     def environment(self) -> dict[str, str]:
-        """Return the variables by which another process's lock backend `alias` asks the server."""
+        """Return the environment in which a process's lock backend `alias` uses the server."""
 
     def workers(self, *command: str) -> Workers:
-        """Let such a process do this."""
+        """Start such processes."""
         return Workers(1, *command, **self.environment())
 
     @abstractmethod
     def waiting(self) -> int:
-        """Return how many wait, for whatever lock."""
+        """Return how many wait, for any lock."""
 
     @abstractmethod
     def connections(self) -> int:
-        """Return how many are open to the server."""
+        """Return how many connections are open to the server."""
 
     @abstractmethod
     def processes(self) -> int:
-        """Return how many are listening to be told that it is their turn."""
+        """Return how many processes listen for offers."""
 
     @property
     @abstractmethod
@@ -82,21 +82,21 @@ class QueuedStore(ABC):
         return sum(thread.name == name for thread in threading.enumerate())
 
     def is_unused(self) -> bool:
-        """Tell whether nobody has a lock, or waits for one."""
+        """Return whether nobody holds a lock or waits for one."""
         return not self.waiting() and not [*self.store.held()]
 
     def is_waited_for_by(self, number: int) -> bool:
-        """Tell whether so many wait."""
+        """Return whether so many wait."""
         return self.waiting() == number
 
     def join(self, semaphore: str, owner: str, wake: Callable[[], object] = lambda: None) -> Place:
-        """Stand in the queue of a lock."""
+        """Join the queue of a lock."""
         place: Place = self.store.join(semaphore, owner, "", wake)
         return place
 
 
 class QueuedRedis(QueuedStore):
-    """Redis, by the cache that worker processes have, too."""
+    """Redis, through the cache that worker processes have, too."""
 
     alias: ClassVar[str] = redis_stores.ALIAS
     places: ClassVar[ModuleType] = redis_places
@@ -133,7 +133,7 @@ class QueuedRedis(QueuedStore):
 
 
 class QueuedLockServer(QueuedStore):
-    """A lock server, which is nobody else's."""
+    """A lock server that no other test uses."""
 
     alias: ClassVar[str] = lock_servers.ALIAS
     places: ClassVar[ModuleType] = server_places
@@ -163,12 +163,12 @@ class QueuedLockServer(QueuedStore):
 
 
 def acquire(store: QueuedStore, semaphore: str = JOB, **arguments: Any) -> Lease:
-    """Acquire what is free, or will be."""
+    """Acquire a lock that is free, or will be."""
     return holders.acquire(store.alias, semaphore, **arguments)
 
 
 def take(store: QueuedStore, semaphore: str = JOB, **arguments: Any) -> float:
-    """Wait for the lock, and give it back at once; return when it was granted."""
+    """Wait for the lock, and release it at once; return the time of the grant."""
     with distributed_lock(semaphore, backend=store.alias, **{"timeout": 30, **arguments}):
         return time.monotonic_ns()
 

@@ -19,14 +19,14 @@ T = TypeVar("T")
 
 
 async def get(alias: str, semaphore: str = "1234collectPayment", **arguments: Any) -> Lease:
-    """Acquire what must be free."""
+    """Acquire a lock that must be free."""
     lease = await aacquire_lock(semaphore, backend=alias, **arguments)
     assert lease is not None
     return lease
 
 
 async def is_free(alias: str) -> bool:
-    """Tell whether nobody has the lock."""
+    """Return whether the lock is free."""
     return await asyncio.to_thread(free_for_others, alias)
 
 
@@ -36,7 +36,7 @@ async def in_other_thread(call: Callable[..., T], *arguments: object) -> T:
 
 
 class Stall:
-    """A store's call that takes until it is told to end."""
+    """A store's call that lasts until the test ends it."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()

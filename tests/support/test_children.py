@@ -1,4 +1,4 @@
-"""A process ends with the one that started it, however that ends."""
+"""A process ends with the process that started it, however that ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ input()
 
 
 def test_server_of_a_run_that_is_killed_ends() -> None:
-    """Though nothing of the run is left that could stop it."""
+    """Even if nothing of the run is left to stop it."""
     with subprocess.Popen(
         [sys.executable, "-c", STARTS_A_SERVER],
         cwd=ROOT,

@@ -41,7 +41,7 @@ NO_RETRY = Retry(NoBackoff(), 0)
 
 @pytest.mark.needs("redis_cluster")
 def test_cluster_shares_its_slots_among_three_masters(redis_cluster: Cluster) -> None:
-    """And a node redirects, when asked for what another one has."""
+    """A node redirects a request for a key of another one."""
     nodes = [place(node) for node in redis_cluster.nodes]
     keys = [f"key {number}" for number in range(20)]
     with closing(RedisCluster(*nodes[0])) as client:
@@ -59,7 +59,7 @@ def test_cluster_shares_its_slots_among_three_masters(redis_cluster: Cluster) ->
 
 
 def moved_to(node: Redis, key: str) -> tuple[str, int] | None:
-    """Delete the key at this very node, or return where that refers to."""
+    """Delete the key at this node, or return the node it redirects to."""
     try:
         node.delete(key)
     except MovedError as error:
@@ -84,7 +84,7 @@ def test_node_that_was_killed_comes_back_with_its_slots(redis_cluster: Cluster) 
 
 
 def test_replica_copies_its_master_and_can_be_promoted(redis_server: Server) -> None:
-    """Before it has got what the master is told next, say a grant."""
+    """It may be promoted before the master's next write, such as a grant, reaches it."""
     with connect(redis_server) as master, start_redis_replica(redis_server) as replica_server:
         with connect(replica_server) as replica:
             master.set("a", "1")
@@ -99,7 +99,7 @@ def test_replica_copies_its_master_and_can_be_promoted(redis_server: Server) -> 
 
 
 def test_sentinel_names_the_master_and_promotes_its_replica(redis_server: Server) -> None:
-    """Once the master is dead."""
+    """It promotes the replica once the master is dead."""
     with (
         start_redis_replica(redis_server) as replica,
         start_sentinel(redis_server) as sentinel_server,
@@ -117,7 +117,7 @@ def test_sentinel_names_the_master_and_promotes_its_replica(redis_server: Server
 
 
 def test_killed_server_comes_back_empty_at_its_port(redis_server: Server) -> None:
-    """As it does in production, unless it is told to keep what it has on disk."""
+    """As in production, without persistence."""
     with connect(redis_server) as client:
         client.set("a", "1")
         redis_server.kill()
@@ -128,7 +128,7 @@ def test_killed_server_comes_back_empty_at_its_port(redis_server: Server) -> Non
 
 
 def test_paused_server_answers_nothing_until_it_goes_on(redis_server: Server) -> None:
-    """And then what it was asked meanwhile."""
+    """Then it answers the requests sent during the pause."""
     with connect(redis_server) as client, socket.create_connection(place(redis_server)) as hasty:
         client.set("a", "1")
         hasty.settimeout(0.1)
@@ -140,14 +140,14 @@ def test_paused_server_answers_nothing_until_it_goes_on(redis_server: Server) ->
 
 
 def test_paused_server_can_be_killed(redis_server: Server) -> None:
-    """It need not go on for that."""
+    """It need not continue before that."""
     with redis_server.paused():
         redis_server.kill()
     redis_server.start()
 
 
 def test_server_can_be_full(redis_server: Server) -> None:
-    """It refuses whatever needs memory."""
+    """It refuses commands that need memory."""
     with connect(redis_server) as client:
         client.config_set("maxmemory", 1)
         with pytest.raises(OutOfMemoryError):
@@ -155,7 +155,7 @@ def test_server_can_be_full(redis_server: Server) -> None:
 
 
 def test_server_is_filled(redis_server: Server) -> None:
-    """By any command, in any of its databases."""
+    """With any command, in any of its databases."""
     fill(redis_server, 20_001, "SET", "other:#", "x", db=1)
     fill(redis_server, 10, "HSET", "lock:{#}", "owner", "#-#", "token", "7", db=1)
     with connect(redis_server, db=1) as client:
@@ -166,7 +166,7 @@ def test_server_is_filled(redis_server: Server) -> None:
 
 @pytest.mark.parametrize("alias", ["redis", "django_redis_cache"])
 def test_caches_of_both_libraries_are_at_the_server(alias: str) -> None:
-    """Apart: each in a database of its own."""
+    """Each in its own database."""
     caches[alias].set("a", alias)
     assert caches[alias].get("a") == alias
     others = {"redis", "django_redis_cache"} - {alias}
@@ -179,7 +179,7 @@ def test_caches_of_both_libraries_are_at_the_server(alias: str) -> None:
 
 
 def increase(proxy: LossyProxy) -> str:
-    """Ask for one more, by a connection of its own; tell what came of it."""
+    """Increment over a new connection; return the outcome."""
     with Redis(port=proxy.port, retry=NO_RETRY) as client:
         try:
             return str(client.incr("a"))
@@ -188,7 +188,7 @@ def increase(proxy: LossyProxy) -> str:
 
 
 def test_proxy_loses_replies(redis_server: Server, redis_proxy: LossyProxy) -> None:
-    """The request was carried out."""
+    """The requests were carried out."""
     redis_proxy.lose_replies(b"INCR", 2)
     assert [increase(redis_proxy) for _ in range(3)] == ["cut", "cut", "3"]
     assert (redis_proxy.losses, redis_proxy.connections) == (0, 3)
@@ -204,7 +204,7 @@ def test_proxy_loses_requests(redis_server: Server, redis_proxy: LossyProxy) -> 
 def test_proxy_resets_a_share_of_the_connections(
     redis_server: Server, redis_proxy: LossyProxy
 ) -> None:
-    """The same ones for a seed, and so many at most; some requests were carried out, some not."""
+    """The same ones for a seed, up to a number. Some requests were carried out, some not."""
     outcomes = []
     for seed in (1, 1, 2):
         redis_proxy.reset_connections(0.3, 10, within=2, seed=seed)
@@ -217,7 +217,7 @@ def test_proxy_resets_a_share_of_the_connections(
 
 
 def increase_by_hand(proxy: LossyProxy) -> str:
-    """Ask for one more in a single chunk, and tell what comes: an end of file is no reset."""
+    """Increment in a single chunk, and return the outcome: an end of file is no reset."""
     with socket.create_connection((HOST, proxy.port)) as client:
         client.sendall(b"INCR a\r\n")
         try:
@@ -228,7 +228,7 @@ def increase_by_hand(proxy: LossyProxy) -> str:
 
 
 def test_proxy_outlives_its_server(redis_server: Server, redis_proxy: LossyProxy) -> None:
-    """It refuses, as the server would, until that is back."""
+    """Like the server, it refuses connections until that is back."""
     redis_server.kill()
     assert increase(redis_proxy) == "cut"
     redis_server.start()
@@ -236,7 +236,7 @@ def test_proxy_outlives_its_server(redis_server: Server, redis_proxy: LossyProxy
 
 
 def test_proxy_leaves_nothing_open(redis_proxy: LossyProxy) -> None:
-    """Once a client has gone, and at its end."""
+    """When a client has gone, and at its own end."""
     with Redis(port=redis_proxy.port) as client:
         client.ping()
         assert redis_proxy.open == 1

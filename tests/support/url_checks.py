@@ -1,4 +1,4 @@
-"""Views for the system check of placeholders, and what it warns of."""
+"""Views for the system check of placeholders, and its warnings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ lock = distributed_lock("<customer_id>collectPayment")
 
 
 def warned(*urlpatterns: Any) -> list[str]:
-    """Return which callables are warned of."""
+    """Return the callables that are warned of."""
     with override_settings(ROOT_URLCONF=urlpatterns):
         messages = check_placeholders(app_configs=None)
     assert {message.id for message in messages} <= {"distlock.W006"}

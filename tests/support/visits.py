@@ -1,4 +1,4 @@
-"""Let Django call a view, with or without its transactions."""
+"""Call views by Django, with or without ATOMIC_REQUESTS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOON = ("1", "2", "3")
 
 @contextmanager
 def atomic_requests(*aliases: str) -> Iterator[None]:
-    """Let Django open transactions for each request on these databases."""
+    """Make Django open transactions for each request on these databases."""
     with ExitStack() as settings:
         for alias in aliases:
             entry = connections.settings[alias]
@@ -29,7 +29,7 @@ def atomic_requests(*aliases: str) -> Iterator[None]:
 
 
 def visit(view: Callable[..., Any]) -> Any:
-    """Let Django call the view for a request that a URL led to it."""
+    """Call the view by Django, for a request whose URL resolves to it."""
     request = RequestFactory().get("/")
     request.resolver_match = ResolverMatch(view, (), {})
     return BaseHandler().make_view_atomic(view)(request)

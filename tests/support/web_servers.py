@@ -32,7 +32,7 @@ COMMANDS = {
         f"--host={HOST}",
         "--port=0",
         "--no-access-log",
-        # On a busy machine a new worker may take longer than 5 seconds to be ready: no reload then.
+        # On a busy machine a new worker may take longer than 5 seconds, and then no reload happens.
         "--timeout-worker-healthcheck=60",
     ),
 }
@@ -76,12 +76,12 @@ class Site:
             self.process.terminate()
             assert self.process.wait(60) == 0, self.output()
         finally:
-            with suppress(ProcessLookupError):  # as it should be: nothing is left of it
+            with suppress(ProcessLookupError):  # as expected: no process is left
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
     def _listens(self) -> bool:
-        """Read from the output which port the server has taken, and try it."""
+        """Read the server's port from the output, and try it."""
         assert self.process.poll() is None, self.output()
         if found := re.search(rf"http://{HOST}:(\d+) ", self.output()):
             self.port = int(found[1])
@@ -107,10 +107,10 @@ class Site:
         return self._load(path, requests, None, headers)
 
     def load_and_reload(self, path: str, requests: int) -> Counter[int | str]:
-        """Do that by connections that are kept alive, and tell the server to reload meanwhile.
+        """Do that over keep-alive connections, while the server reloads.
 
         A worker that ends may close such a connection while a request is on its way to it. That is
-        "dropped", and sent again, as browsers and proxies do.
+        counted as "dropped" and sent again, as browsers and proxies do.
         """
         return self._load(path, requests, requests // 3, {})
 
@@ -137,7 +137,7 @@ class Site:
             return sum((each.result() for each in visits), Counter[int | str]())
 
     def states(self) -> dict[int, dict[str, Any]]:
-        """Return what each worker says of itself, by its process id."""
+        """Return each worker's state, by its process id."""
         states: dict[int, dict[str, Any]] = {}
 
         def alive() -> dict[int, dict[str, Any]]:
@@ -152,7 +152,7 @@ class Site:
         return alive()
 
     def is_idle(self) -> bool:
-        """Tell whether no worker has leases to renew, or a thread for that."""
+        """Return whether no worker has leases to renew, or a renewing thread."""
         return not any(
             state["leases"] or any("django_distlock" in name for name in state["threads"])
             for state in self.states().values()

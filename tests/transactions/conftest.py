@@ -13,14 +13,14 @@ from tests.support.visits import atomic_requests
 
 @pytest.fixture
 def atomic(using: str) -> Iterator[None]:
-    """Have Django open a transaction on the test's database for each request."""
+    """Make Django open a transaction on the test's database for each request."""
     with atomic_requests(using):
         yield
 
 
 @pytest.fixture
 def lose_late(acquired: list[Lease], moved_clock: MovedClock) -> LoseLate:
-    """Return what takes the last lease's lock away, when the store was last asked long ago."""
+    """Return a function that force-releases the last lease, long after the store was asked."""
 
     def lose() -> Lease:
         lease = acquired[-1]

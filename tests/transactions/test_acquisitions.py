@@ -1,4 +1,4 @@
-"""Locks that are acquired in a transaction: again, if it had them before, or never."""
+"""Locks that are acquired in a transaction: once, again, or never."""
 
 from contextlib import suppress
 from unittest import mock
@@ -27,7 +27,7 @@ pytestmark = committed
 
 @on_each_server
 def test_sequential_blocks_in_one_transaction_have_one_lease(alias: str) -> None:
-    """Nobody else had the lock in between."""
+    """Nobody else held the lock in between."""
     with transaction.atomic(using=alias):
         tokens = set()
         for ttl in (60, 30, 90):
@@ -41,7 +41,7 @@ def test_sequential_blocks_in_one_transaction_have_one_lease(alias: str) -> None
 
 @on_each_server
 def test_earlier_lease_of_a_transaction_has_no_part_in_the_later_one(alias: str) -> None:
-    """It was released, and does nothing more."""
+    """It was released, and has no further effect."""
     with transaction.atomic(using=alias):
         first = acquire(alias)
         first.release()
@@ -58,7 +58,7 @@ def test_earlier_lease_of_a_transaction_has_no_part_in_the_later_one(alias: str)
 def test_loss_between_two_blocks_is_not_committed_though_the_error_is_caught(
     alias: str, tries: int
 ) -> None:
-    """Nor after another attempt: what the first block wrote depends on the lock."""
+    """Nor after another attempt: the first block's writes depend on the lock."""
     with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
         with distributed_lock("1234collectPayment", backend=alias) as lease:
             Counter.objects.using(alias).create()
@@ -72,7 +72,7 @@ def test_loss_between_two_blocks_is_not_committed_though_the_error_is_caught(
 
 @on_each_server
 def test_store_that_is_down_between_two_blocks_leaves_the_commit_guarded(alias: str) -> None:
-    """It is not known then whether the lease is still there."""
+    """Then it is unknown whether the lease is still held."""
     down = LockBackendUnavailable("down", reply_lost=True)
     with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
         with distributed_lock("1234collectPayment", backend=alias):
@@ -86,7 +86,7 @@ def test_store_that_is_down_between_two_blocks_leaves_the_commit_guarded(alias: 
 
 @on_each_server
 def test_lease_taken_back_is_kept_beyond_the_transaction(alias: str) -> None:
-    """If it is not released again in it."""
+    """If it is not released again in the transaction."""
     with transaction.atomic(using=alias):
         acquire(alias).release()
         acquire(alias).release()
@@ -99,7 +99,7 @@ def test_lease_taken_back_is_kept_beyond_the_transaction(alias: str) -> None:
 
 @on_each_server
 def test_lease_that_was_lost_between_two_blocks_is_not_taken_back(alias: str) -> None:
-    """A successor may have been at work since: the transaction must not be committed."""
+    """A successor may have worked since: the transaction must not be committed."""
     with (
         pytest.raises(LockLost, match="since an earlier block"),
         transaction.atomic(using=alias),
@@ -129,7 +129,7 @@ def test_lock_undone_by_a_savepoint_is_acquired_again() -> None:
 
 @on_each_database
 def test_autocommit_off_is_refused(alias: str) -> None:
-    """It can't be known when the work is committed; with atomic() it can."""
+    """The time of the commit is unknown, unlike with atomic()."""
     transaction.set_autocommit(False, using=alias)
     try:
         with pytest.raises(LockError, match="Autocommit is off on the database"):
@@ -146,7 +146,7 @@ def test_autocommit_off_is_refused(alias: str) -> None:
 @on_each_server
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_transaction_that_reads_an_older_snapshot_is_refused(alias: str, level: str) -> None:
-    """It would not see what the last holder committed; the lock has to come first."""
+    """It would not see the last holder's commit; the lock has to come first."""
     with isolated(alias, level):
         with transaction.atomic(using=alias):
             Counter.objects.using(alias).count()

@@ -30,7 +30,7 @@ pytestmark = committed
 def test_answer_says_what_became_of_the_work_whenever_the_lock_is_taken_away(
     store: str, acquired: list[Lease], moved_clock: MovedClock
 ) -> None:
-    """An operator takes it away at random moments: before the commit, within it, and after it."""
+    """An operator force-releases it at random moments: before, during and after the commit."""
     over = threading.Event()
 
     def take_away_now_and_then() -> None:
@@ -43,7 +43,7 @@ def test_answer_says_what_became_of_the_work_whenever_the_lock_is_taken_away(
     def charge(request: HttpRequest) -> HttpResponse:
         Counter.objects.create(value=number)
         moved_clock.outdate(acquired.pop())
-        time.sleep(random.uniform(0, 0.004))  # so that the moments differ
+        time.sleep(random.uniform(0, 0.004))  # so that the timing differs
         return HttpResponse("charged")
 
     answers: dict[int, list[Any]] = {200: [], 503: []}
@@ -68,7 +68,7 @@ def test_answer_says_what_became_of_the_work_whenever_the_lock_is_taken_away(
 def test_view_that_raises_for_a_lost_lock_invites_no_retry_if_it_has_committed(
     is_atomic: bool, lose_late: LoseLate, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What it committed before is kept, whatever is undone."""
+    """Its earlier commits are kept, whatever is rolled back."""
 
     @distributed_lock("1234collectPayment", backend="memory", http=True)
     def charge(request: HttpRequest) -> HttpResponse:
@@ -91,7 +91,7 @@ def test_view_that_raises_for_a_lost_lock_invites_no_retry_if_it_has_committed(
 
 
 def test_failure_after_the_commit_for_a_lost_lock_invites_no_retry(acquired: list[Lease]) -> None:
-    """Such as what on_commit() calls."""
+    """Such as a failure in an on_commit() function."""
 
     @distributed_lock("1234collectPayment", backend="memory", http=True)
     def charge(request: HttpRequest) -> HttpResponse:
@@ -115,7 +115,7 @@ def test_failure_after_the_commit_for_a_lost_lock_invites_no_retry(acquired: lis
 def test_view_that_raises_for_a_lost_lock_invites_a_retry_if_all_is_undone(
     lose_late: LoseLate,
 ) -> None:
-    """It looked for itself."""
+    """The view itself checked the lock."""
 
     @distributed_lock("1234collectPayment", backend="memory", http=True)
     def charge(request: HttpRequest) -> HttpResponse:

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.django_db(databases="__all__", transaction=True)
 
 @pytest.fixture(autouse=True)
 def default_is_atomic() -> Iterator[None]:
-    """Have Django open a transaction on the default database for each request."""
+    """Make Django open a transaction on the default database for each request."""
     with atomic_requests("default"):
         yield
 
@@ -63,7 +63,7 @@ def default_is_atomic() -> Iterator[None]:
 def test_view_has_its_transaction_unless_it_is_exempt(
     client: Client, path: str, atomic: bool
 ) -> None:
-    """Whether non_atomic_requests, and what else wraps it, stands above or below the lock."""
+    """Whether non_atomic_requests and other decorators are above or below the lock."""
     client.force_login(baker.make(User))
     assert client.get(f"/{path}/1234/").json()["atomic"] is atomic
 
@@ -75,7 +75,7 @@ def test_view_has_its_transaction_unless_it_is_exempt(
 def test_transaction_is_committed_when_the_lock_is_released(
     client: Client, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    """And not yet begun when it is acquired."""
+    """And not begun yet when it is acquired."""
     atomic_at: list[bool] = []
     for action in ("acquire", "release"):
         original = getattr(type(lock_backends["default"]), action)
@@ -92,7 +92,7 @@ def test_transaction_is_committed_when_the_lock_is_released(
 
 
 def test_django_opens_no_transaction_around_a_locked_view() -> None:
-    """It would be outside of the lock."""
+    """It would be outside the lock."""
     view = resolve("/collect/1234/").func
     assert BaseHandler().make_view_atomic(view) is view
 
@@ -134,7 +134,7 @@ def test_each_database_has_its_transaction_unless_it_is_exempt(
 def test_contended_method_takes_back_what_the_request_wrote(
     client: Client, settings: Any, alias: str
 ) -> None:
-    """Django's transaction is outside of it; the answer is still 409."""
+    """Django's transaction is outside the lock; the answer is still 409."""
     settings.DISTLOCK = {"default": settings.DISTLOCK[alias]}
     assert client.get("/writing-first/1234/").status_code == 200
     assert Counter.objects.count() == 1
@@ -148,7 +148,7 @@ def test_contended_method_takes_back_what_the_request_wrote(
 
 @pytest.mark.parametrize("path", ["rest-method", "rest-dispatch", "rest-function"])
 def test_contended_rest_view_answers_409(client: Client, path: str) -> None:
-    """As any view of Django's does."""
+    """Like any Django view."""
     assert acquire_lock("1234collectPayment")
     response = client.get(f"/{path}/1234/")
     assert response.status_code == 409
@@ -159,7 +159,7 @@ def test_contended_rest_view_answers_409(client: Client, path: str) -> None:
 def test_method_whose_lock_is_lost_before_djangos_commit_is_rolled_back(
     settings: Any, alias: str
 ) -> None:
-    """By an error of the server's, since the method has answered already."""
+    """With a server error, since the method has already returned its answer."""
     settings.DISTLOCK = {"default": settings.DISTLOCK[alias]}
     client = Client(raise_request_exception=False)
 
@@ -172,7 +172,7 @@ def test_method_whose_lock_is_lost_before_djangos_commit_is_rolled_back(
 
 
 def test_failing_view_is_rolled_back_and_released() -> None:
-    """As without the lock."""
+    """As without a lock."""
     client = Client(raise_request_exception=False)
     assert client.get("/fail/1234/").status_code == 500
     assert not Counter.objects.exists()
@@ -200,7 +200,7 @@ def test_view_whose_lease_expired_before_the_commit_is_rolled_back(
 def test_locked_method_is_released_after_the_commit_of_djangos_transaction(
     client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch, alias: str
 ) -> None:
-    """Which is outside the lock then; here the data and the lock have different databases."""
+    """That transaction is outside the lock; here data and lock are in different databases."""
     settings.DISTLOCK = {"default": settings.DISTLOCK[alias]}
     released_in_transaction: list[bool] = []
     release = DatabaseBackend.release
@@ -219,7 +219,7 @@ def test_locked_method_is_released_after_the_commit_of_djangos_transaction(
 def test_view_whose_lease_is_lost_is_rolled_back_and_503(
     alias: str, lost: dict[Lease, str]
 ) -> None:
-    """It hears of that by the renewal in the background; what it says itself doesn't count."""
+    """The background renewal finds the loss; the view's own answer doesn't count."""
 
     @distributed_lock("1234collectPayment", backend=alias, http=True)
     def collect(request: HttpRequest) -> HttpResponse:
@@ -237,7 +237,7 @@ def test_view_whose_lease_is_lost_is_rolled_back_and_503(
 
 
 def test_view_that_no_url_led_to_is_answered_if_it_says_so(scripted: ScriptedBackend) -> None:
-    """By http=True; there is no transaction that Django would have opened."""
+    """With http=True. Django would have opened no transaction there."""
     response = charge_http(RequestFactory().get("/"), customer_id="1234")
     assert response.status_code == 200
     assert scripted.calls == ["acquire", "release"]

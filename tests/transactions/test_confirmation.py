@@ -1,4 +1,4 @@
-"""What its store is asked before a commit under a lock, and when."""
+"""When the store is asked for a lease before a commit."""
 
 import signal
 from typing import Any
@@ -51,7 +51,7 @@ def test_store_is_asked_before_a_commit_unless_it_was_a_moment_ago(
 def test_renewal_in_the_background_counts(
     scripted: ScriptedBackend, moved_clock: MovedClock
 ) -> None:
-    """The store has said that the lease is ours."""
+    """The store has confirmed the lease."""
     moved_clock.stop()
     with distributed_lock("1234collectPayment") as lease, transaction.atomic():
         moved_clock.outdate(lease)
@@ -65,7 +65,7 @@ def test_renewal_in_the_background_counts(
 def test_short_lease_is_renewed_before_a_commit(
     scripted: ScriptedBackend, moved_clock: MovedClock, ttl: float, is_asked: bool
 ) -> None:
-    """When a third of its ttl has passed, what is left may be less than a commit takes."""
+    """After a third of its ttl, the rest may be shorter than a commit."""
     moved_clock.stop()
     with distributed_lock("1234collectPayment", ttl=ttl, renew=False), transaction.atomic():
         moved_clock.advance(0.04)
@@ -81,7 +81,7 @@ def test_store_that_is_down_before_the_commit_is_no_loss(
     caplog: pytest.LogCaptureFixture,
     answer: Exception,
 ) -> None:
-    """Nobody else is granted an unexpired lease: unknown is not lost."""
+    """No other owner is granted the lock of an unexpired lease: unknown is not lost."""
     scripted.answer("renew", answer)
     with distributed_lock("1234collectPayment") as lease, transaction.atomic():
         Counter.objects.create(value=1)
@@ -95,7 +95,7 @@ def test_store_that_is_down_before_the_commit_is_no_loss(
 def test_store_that_hangs_holds_up_a_commit_for_no_longer_than_its_store_timeout(
     redis_server: Server, moved_clock: MovedClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Then it is done: no other owner is granted the lease meanwhile."""
+    """Then it commits: no other owner is granted the lock in that time."""
     process = redis_server.executor.process
     assert process is not None
     place = redis_server.settings["PORT"]
@@ -156,7 +156,7 @@ def test_lease_that_expires_while_its_store_is_asked_is_lost(
 
 
 def test_max_hold_is_not_exceeded_by_a_commit(moved_clock: MovedClock) -> None:
-    """The renewal before it is for what is left."""
+    """The renewal before it asks for the remaining time."""
     moved_clock.stop()
     with distributed_lock("1234collectPayment", backend="memory", max_hold=5) as lease:
         with transaction.atomic():
@@ -167,7 +167,7 @@ def test_max_hold_is_not_exceeded_by_a_commit(moved_clock: MovedClock) -> None:
 
 
 def test_what_max_hold_leaves_is_never_too_little_to_be_asked_for(moved_clock: MovedClock) -> None:
-    """Each store has a shortest ttl; the lease ends when it is to end, whatever is asked for."""
+    """Each store has a shortest ttl; the lease still ends at max_hold."""
     moved_clock.stop()
     with distributed_lock("1234collectPayment", backend="memory", max_hold=5) as lease:
         end = clocks.monotonic() + lease.remaining
@@ -176,7 +176,7 @@ def test_what_max_hold_leaves_is_never_too_little_to_be_asked_for(moved_clock: M
 
 
 def test_unlimited_lease_is_asked_for(moved_clock: MovedClock, lost: dict[Lease, str]) -> None:
-    """It has no end, but operators."""
+    """It doesn't expire, but operators can force-release it."""
     with (
         distributed_lock("1234collectPayment", backend="memory", ttl=None) as lease,
         transaction.atomic(),

@@ -67,7 +67,7 @@ def test_commit_under_a_lock_that_a_successor_holds_is_rolled_back(alias: str) -
 
 @on_each_server
 def test_commit_after_a_release_of_a_lost_lock_is_rolled_back(alias: str) -> None:
-    """The release waits for the commit, so the lock has to be there until then."""
+    """The release waits for the commit, so the lock has to be held until then."""
     with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
         with distributed_lock("1234collectPayment", backend=alias) as lease:
             Counter.objects.using(alias).create()
@@ -78,7 +78,7 @@ def test_commit_after_a_release_of_a_lost_lock_is_rolled_back(alias: str) -> Non
 
 @on_each_database
 def test_sequential_blocks_whose_transaction_fails_leave_nothing_behind(alias: str) -> None:
-    """Nor does a lease that was acquired before it, on SQLite as elsewhere."""
+    """Nor does a lease that was acquired before the transaction, also on SQLite."""
     lease = acquire(alias)
     for _ in range(5):
         with suppress(ZeroDivisionError), transaction.atomic(using=alias):
@@ -93,7 +93,7 @@ def test_sequential_blocks_whose_transaction_fails_leave_nothing_behind(alias: s
 
 
 def test_release_of_a_grant_that_a_savepoint_undid_is_false_on_sqlite() -> None:
-    """There the grant is in the transaction, as the data is; work since the grant is not kept."""
+    """There the grant is in the transaction, like the data; work since the grant is not kept."""
     with pytest.raises(LockLost, match="before the commit"), transaction.atomic():
         with suppress(ZeroDivisionError), transaction.atomic():
             acquire("default")
@@ -104,7 +104,7 @@ def test_release_of_a_grant_that_a_savepoint_undid_is_false_on_sqlite() -> None:
 
 
 def test_commit_under_a_lock_that_the_row_denies_is_rolled_back_on_sqlite() -> None:
-    """The last statement of the transaction sees what it is about to commit."""
+    """The transaction's last statement sees the row that is about to be committed."""
     with pytest.raises(LockLost, match="before the commit"), distributed_lock("1234collectPayment"):
         with transaction.atomic():
             Counter.objects.create()
@@ -114,7 +114,7 @@ def test_commit_under_a_lock_that_the_row_denies_is_rolled_back_on_sqlite() -> N
 
 @on_each_server
 def test_commit_under_a_lock_that_was_acquired_again_and_lost_is_rolled_back(alias: str) -> None:
-    """What the first block wrote depends on it still, though it is held by name only."""
+    """The first block's writes still depend on it."""
     with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=alias):
         with distributed_lock("1234collectPayment", backend=alias):
             Counter.objects.using(alias).create()
@@ -126,7 +126,7 @@ def test_commit_under_a_lock_that_was_acquired_again_and_lost_is_rolled_back(ali
 def test_commit_on_another_database_under_a_lock_that_is_known_to_be_lost_is_rolled_back(
     alias: str,
 ) -> None:
-    """Though its ttl has not passed yet."""
+    """Even if its ttl has not passed yet."""
     with pytest.raises(LockLost, match="commit on the database 'default'"):
         with distributed_lock("1234collectPayment", backend=alias) as lease, transaction.atomic():
             Counter.objects.create()
@@ -154,7 +154,7 @@ def test_commit_after_a_failed_block_that_lost_its_lock_is_rolled_back(
 
 @on_each_server
 def test_guard_waits_for_no_connection_of_the_locks(alias: str) -> None:
-    """They may all be in use."""
+    """All of them may be in use."""
     with distributed_lock("1234collectPayment", backend=alias):
         with transaction.atomic(using=alias):
             Counter.objects.using(alias).create()
@@ -186,7 +186,7 @@ def test_block_that_is_left_in_another_thread_guards_nothing_more(
 
 @on_each_server
 def test_connection_that_leads_elsewhere_is_not_guarded(alias: str) -> None:
-    """Such as to a tenant's database: the locks are where DATABASES says."""
+    """Such as to a tenant's database: the locks are in the database that DATABASES names."""
 
     def work() -> None:
         connections[alias] = tenant = connections[alias].copy()
@@ -212,7 +212,7 @@ def test_connection_that_leads_elsewhere_is_not_guarded(alias: str) -> None:
 def test_expired_lease_prevents_commits_on_every_database(
     backend: str, using: str, moved_clock: MovedClock
 ) -> None:
-    """Not even one that the lock's store has no part in."""
+    """Not even a database that the lock's store doesn't use."""
     with pytest.raises(LockLost, match=f"commit on the database '{using}'"):
         with (
             distributed_lock("1234collectPayment", backend=backend) as lease,
@@ -233,7 +233,7 @@ def test_expired_lease_prevents_commits_on_every_database(
     ],
 )
 def test_every_store_lets_its_holder_commit(backend: str, using: str) -> None:
-    """Whether or not it has a part in the transaction, around it or inside it."""
+    """Whether or not the store uses the transaction's database, around it or inside it."""
     with distributed_lock("1234collectPayment", backend=backend), transaction.atomic(using=using):
         Counter.objects.using(using).create()
     with transaction.atomic(using=using), distributed_lock("1234collectPayment", backend=backend):
@@ -245,7 +245,7 @@ def test_every_store_lets_its_holder_commit(backend: str, using: str) -> None:
 @pytest.mark.once
 @on_each_server
 def test_holder_stopped_between_the_guard_and_the_commit_keeps_successors_out(alias: str) -> None:
-    """Though its lease expires: a successor is refused, and doesn't wait for the commit."""
+    """Even after its lease expires: a successor is refused, and doesn't wait for the commit."""
     with stopped_holder(alias, "commit") as workers:
         until(lambda: Lock.objects.using(alias).stale().exists())
         assert acquire_lock("stopped", backend=alias) is None
@@ -269,7 +269,7 @@ def test_holder_stopped_before_the_guard_is_rolled_back(alias: str) -> None:
 
 @contextmanager
 def stopped_holder(alias: str, where: str) -> Iterator[Workers]:
-    """Have a process write under a lock, and stop it before it commits, or before the guard."""
+    """Stop a process that writes under a lock, before it commits, or before the guard."""
     with Workers(1, "stop", alias, where, "0.3") as workers:
         _, status = os.waitpid(workers.processes[0].pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
@@ -277,7 +277,7 @@ def stopped_holder(alias: str, where: str) -> Iterator[Workers]:
 
 
 def test_guard_that_fails_rolls_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever stops it: nothing is committed by accident."""
+    """Whatever the error: nothing is committed by accident."""
     refuse = mock.Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr(type(lock_backends["default"]), "guard", refuse)
     with suppress(KeyboardInterrupt), distributed_lock("1234collectPayment"), transaction.atomic():
@@ -289,7 +289,7 @@ def test_guard_that_fails_rolls_back(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.once
 @on_each_server
 def test_connection_lost_before_the_guard_commits_nothing(alias: str) -> None:
-    """The error is the database's own, as of a commit that fails."""
+    """The error is the database's own, like that of a failed commit."""
     with pytest.raises(DatabaseError), distributed_lock("1234collectPayment", backend=alias):
         with transaction.atomic(using=alias):
             Counter.objects.using(alias).create()

@@ -1,4 +1,4 @@
-"""What the guard does in transactions of each kind on PostgreSQL."""
+"""The guard in each kind of transaction on PostgreSQL."""
 
 import pytest
 from django.db import OperationalError, connections, transaction
@@ -12,7 +12,7 @@ pytestmark = [committed, pytest.mark.needs("postgresql")]
 
 
 def test_transaction_that_only_reads_is_committed() -> None:
-    """PostgreSQL lets it lock no row, and there is nothing to be guarded."""
+    """PostgreSQL doesn't allow it to lock rows, and it has no writes to guard."""
     called = []
     with (
         distributed_lock("1234collectPayment", backend="postgresql"),
@@ -26,7 +26,7 @@ def test_transaction_that_only_reads_is_committed() -> None:
 
 
 def test_guards_own_error_is_one_of_the_databases() -> None:
-    """Code that retries such transactions retries this one: the row was renewed since it began."""
+    """Code that retries such transactions retries this one: the row was renewed since its start."""
     with pytest.raises(OperationalError, match="serial"):
         with distributed_lock("1234collectPayment", backend="postgresql") as lease:
             with transaction.atomic(using="postgresql"):
@@ -38,7 +38,7 @@ def test_guards_own_error_is_one_of_the_databases() -> None:
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_transaction_with_a_snapshot_outlasts_renewals(level: str) -> None:
-    """Though it can't lock the row any more; and without the lock it doesn't commit either."""
+    """Even though it can no longer lock the row. Without the lock it doesn't commit."""
     counters = Counter.objects.using("postgresql")
     with isolated("postgresql", level):
         with distributed_lock("1234collectPayment", backend="postgresql") as lease:
@@ -56,7 +56,7 @@ def test_transaction_with_a_snapshot_outlasts_renewals(level: str) -> None:
 
 
 def test_transaction_with_a_snapshot_is_not_committed_on_a_locked_row() -> None:
-    """The lease couldn't be renewed, so how long it lasts isn't known to be enough."""
+    """The lease couldn't be renewed, so it may end before the commit."""
     with isolated("postgresql", "repeatable read"):
         with distributed_lock("1234collectPayment", backend="postgresql"):
             with locked_row("postgresql", "1234collectPayment"):

@@ -36,7 +36,7 @@ GuardCommits = Callable[[str, bool], None]
 
 @pytest.fixture
 def guard_commits(settings: Any) -> GuardCommits:
-    """Return what sets `guard_commits` in the OPTIONS of a store."""
+    """Return a function that sets `guard_commits` in the OPTIONS of a store."""
 
     def configure(alias: str, guard: bool) -> None:
         entry = settings.DISTLOCK[alias]
@@ -62,7 +62,7 @@ def lose_in_transaction(backend: str, using: str, moved_clock: MovedClock) -> No
 def test_commit_is_refused_with_the_guard(
     backend: str, using: str, guard_commits: GuardCommits, moved_clock: MovedClock
 ) -> None:
-    """This is what the setting switches off."""
+    """The setting switches this off."""
     guard_commits(backend, True)
     with pytest.raises(LockLost, match="before the commit"):
         lose_in_transaction(backend, using, moved_clock)
@@ -127,7 +127,7 @@ def test_release_waits_for_the_transaction_without_the_guard(
 def test_view_is_not_said_to_be_undone_without_the_guard(
     guard_commits: GuardCommits, acquired: list[Lease]
 ) -> None:
-    """Nobody knows what it committed: no Retry-After invites to do that again."""
+    """Its commits are unknown: no Retry-After invites a repetition."""
     guard_commits("memory", False)
 
     @distributed_lock("1234collectPayment", backend="memory", http=True)

@@ -1,4 +1,4 @@
-"""Which connections are guarded, and beside which instruments of others."""
+"""Which connections are guarded, and the guard beside other instrumentation."""
 
 import subprocess
 import sys
@@ -99,7 +99,7 @@ asyncio.run(main())
 
 
 def printed(tmp_path: Path, code: str, setting: str = "guarded") -> list[str]:
-    """Return the lines that a process prints which has acquired nothing yet."""
+    """Return the output of a process that has acquired nothing yet."""
     done = subprocess.run(
         [sys.executable, "-c", PROCESS + code, str(tmp_path), setting],
         cwd=ROOT,
@@ -131,7 +131,7 @@ def test_connections_are_guarded_from_the_first_acquisition_on(
 
 
 def test_connection_that_another_thread_opened_before_is_guarded(tmp_path: Path) -> None:
-    """The task that acquires the lock may use it by sync_to_async()."""
+    """The task that acquires the lock may use the connection by sync_to_async()."""
     assert printed(tmp_path, IN_ANOTHER_THREAD) == ["[]", "refused", "lost", "['default']"]
 
 
@@ -157,10 +157,10 @@ def test_connections_of_the_locks_own_are_not_guarded(alias: str) -> None:
 @committed
 @on_each_server
 def test_guard_leaves_other_instruments_of_a_connection_alone(alias: str) -> None:
-    """And is there once, however often the connection is opened."""
+    """It is installed once, however often the connection is opened."""
     connection = connections[alias]
     connection.close()
-    vars(connection).pop("commit", None)  # a guard that something refers to counts as in use
+    vars(connection).pop("commit", None)  # a guard that is referenced counts as in use
     commit = type(connection).commit
     instrument = mock.Mock(side_effect=lambda: commit(connection))
     with mock.patch.dict(vars(connection)):
@@ -184,7 +184,7 @@ def test_guard_leaves_other_instruments_of_a_connection_alone(alias: str) -> Non
 
 
 class Instrument:
-    """Wraps a method of a connection: an object, with the wrapped one in a slot."""
+    """An object that wraps a method of a connection, with the method in a slot."""
 
     __slots__ = ("calls", "wrapped")
 
@@ -218,7 +218,7 @@ def method(wrapped: Callable[[], None], calls: list[str]) -> Callable[[], None]:
 def test_another_wrapper_that_is_put_back_at_each_reconnection_does_not_pile_up(
     name: str, wrap: Callable[..., Callable[[], None]]
 ) -> None:
-    """It looks only whether the outermost is its own, and so did the guard: they took turns."""
+    """It only checks whether the outermost wrapper is its own; the guard did so, too."""
     calls: list[str] = []
     ours: list[object] = []
 
@@ -245,7 +245,7 @@ def test_another_wrapper_that_is_put_back_at_each_reconnection_does_not_pile_up(
 @committed
 @pytest.mark.parametrize("name", ["commit", "rollback"])
 def test_guard_that_another_wrapper_has_replaced_is_put_back(name: str) -> None:
-    """At the next connection; one that is another connection's guard is of no use."""
+    """At the next connection. Another connection's guard doesn't count."""
     with connected_anew("default") as connection, connected_anew("default") as other:
         vars(connection)[name] = closure(getattr(other, name), [])
         connection_created.send(sender=type(connection), connection=connection)
@@ -253,7 +253,7 @@ def test_guard_that_another_wrapper_has_replaced_is_put_back(name: str) -> None:
             "django_distlock.leases.commit_guard.current_registry", wraps=current_registry
         ) as asked:
             getattr(connection, name)()
-        assert asked.call_count == 2  # by the other's, too, which it calls
+        assert asked.call_count == 2  # including the other's, which it calls
         vars(connection).pop(name)
         connection_created.send(sender=type(connection), connection=connection)
         with mock.patch(
@@ -265,7 +265,7 @@ def test_guard_that_another_wrapper_has_replaced_is_put_back(name: str) -> None:
 
 @contextmanager
 def connected_anew(alias: str) -> Iterator[BaseDatabaseWrapper]:
-    """Connect once more, outside of any transaction."""
+    """Connect again, outside any transaction."""
     acquire(alias).release()  # from the first acquisition on connections are guarded
     with another_session(alias) as connection:
         connection.ensure_connection()

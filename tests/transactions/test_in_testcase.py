@@ -36,7 +36,7 @@ class InTestCase(Base):
     """Everything happens in the test's transaction."""
 
     def test_locks_work_and_are_rolled_back_with_the_test(self) -> None:
-        """On the test's own connection, so no lock of another test is in the way."""
+        """On the test's own connection, so no lock of another test interferes."""
         close_own_connections()
         opened = mock.Mock()
         connection_created.connect(opened)
@@ -76,7 +76,7 @@ class InTestCase(Base):
                 self.assertEqual(asked_in, [here] * 3)
 
     def test_transactions_of_the_tested_code_change_nothing(self) -> None:
-        """A lock that is released in atomic() is free at once, and calls nothing back."""
+        """A lock released in atomic() is free at once, without callbacks."""
         for alias in self.databases:
             with self.subTest(alias):
                 with (
@@ -115,10 +115,10 @@ class OnMariaDB(InTestCase, TestCase):
 
 
 class InTransactionTestCase(Base):
-    """What is committed is flushed by Django."""
+    """Django flushes committed rows."""
 
     def test_locks_work_and_are_flushed_after_the_test(self) -> None:
-        """As any table."""
+        """Like any table."""
         for alias in self.databases:
             with self.subTest(alias):
                 self.assertFalse(Lock.objects.using(alias).exists())
@@ -145,7 +145,7 @@ class CommittedOnMariaDB(InTransactionTestCase, TransactionTestCase):
 @pytest.mark.usefixtures("db")
 @pytest.mark.parametrize("time", ["first", "second"])
 def test_pytest_djangos_db_fixture_rolls_locks_back(time: str) -> None:
-    """As a TestCase."""
+    """Like a TestCase."""
     assert not Lock.objects.exists()
     assert acquire_lock(LOCK)
     assert acquire_lock(LOCK) is None

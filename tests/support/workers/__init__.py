@@ -1,1 +1,1 @@
-"""What worker processes do in the tests of races."""
+"""The actions of worker processes in tests."""

@@ -20,7 +20,7 @@ WORKERS = {
 
 
 def main() -> None:
-    """Get ready, wait for the start, and print what came out of it."""
+    """Get ready, wait for the start, and print the result."""
     what, *arguments = sys.argv[1:]
     django.setup()
     if "DISTLOCK_TEST_LASTING_OFFERS" in os.environ:
@@ -31,7 +31,7 @@ def main() -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     print(json.dumps(WORKERS[what](*arguments)), flush=True)
-    sys.stdin.readline()  # until all are done: what is left behind is released when a process ends
+    sys.stdin.readline()  # until all are done: a process releases its leases when it ends
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Workers that a signal interrupts in the midst of what they do with a lock."""
+"""Workers that a signal interrupts while they use a lock."""
 
 import faulthandler
 import random
@@ -9,9 +9,9 @@ from contextlib import suppress
 
 
 def interrupt(backend: str, connections: str, rounds: str) -> dict[str, int]:
-    """Take locks in a signal's handler, in the midst of whatever is done with another one.
+    """Take locks in a signal handler, at any step of the use of another one.
 
-    Beside that a lease is renewed all the time. What the handler does has to be done so often.
+    A lease is renewed in parallel all the time. The handler has to succeed so many times.
     """
     from django.conf import settings
 
@@ -35,12 +35,12 @@ def interrupt(backend: str, connections: str, rounds: str) -> dict[str, int]:
         if inside:
             return
         inside = True
-        # In the midst of a read, SQLite refuses to write at all if somebody else has meanwhile.
+        # During a read, SQLite refuses to write at all if another connection has written since.
         with suppress(*[LockBackendUnavailable] if backend == "default" else []):
             take_locks()
         inside = False
 
-    faulthandler.dump_traceback_later(120, exit=True)  # rather than to hang
+    faulthandler.dump_traceback_later(120, exit=True)  # rather than hang
     renewed = acquire(backend, "renewed")
     signal.signal(signal.SIGALRM, handle)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0037)
@@ -94,7 +94,7 @@ def interrupt_blocks(backend: str, interruptions: str, ttl: str) -> list[str]:
         except Interrupted:
             held.append(name)
     other.check()
-    with ThreadPoolExecutor(1) as pool:  # another thread: none of these is its own
+    with ThreadPoolExecutor(1) as pool:  # another thread: it owns none of these
         give_up = time.monotonic() + 60
         while held and time.monotonic() < give_up:
             held = [*pool.map(lambda name: hold_or_name(name, backend), held)]
@@ -106,7 +106,7 @@ def interrupt_blocks(backend: str, interruptions: str, ttl: str) -> list[str]:
 
 
 def hold_or_name(name: str, backend: str) -> str:
-    """Return the name of a lock that can't be had."""
+    """Return the name of the lock if it can't be acquired."""
     from django_distlock import acquire_lock
 
     lease = acquire_lock(name, backend=backend)

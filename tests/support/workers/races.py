@@ -1,4 +1,4 @@
-"""Workers that race for locks, and for what a lock protects."""
+"""Workers that race for locks, and for a file that a lock protects."""
 
 import logging
 import time
@@ -28,16 +28,16 @@ def grab(backend: str, keys: str) -> list[str]:
 
 
 def grab_and_count(backend: str, keys: str, path: str, rounds: str) -> list[str]:
-    """Do both, one after the other; return the keys."""
+    """Grab keys, then count; return the keys."""
     granted = grab(backend, keys)
     count(backend, path, rounds)
     return granted
 
 
 def race(backend: str, path: str, rounds: str, keys: str) -> dict[str, list[Any]]:
-    """Try for so many fresh keys; then increment the number in a file, as often as that.
+    """Try for so many fresh keys; then increment the number in a file as often.
 
-    Return which were granted, and when the lock on the file was, with which tokens.
+    Return the granted keys, and the times and tokens of the lock on the file.
     """
     from django_distlock import distributed_lock
 
@@ -51,7 +51,7 @@ def race(backend: str, path: str, rounds: str, keys: str) -> dict[str, list[Any]
 
 
 def count_anyway(backend: str, path: str, rounds: str, ttl: str) -> list[tuple[int, int]]:
-    """Do the same though the store fails now and then; return when, with which tokens."""
+    """Do the same though the store fails now and then; return times and tokens."""
     from django_distlock import LockBackendUnavailable, distributed_lock
 
     seen: list[tuple[int, int]] = []
@@ -71,14 +71,14 @@ def count_anyway(backend: str, path: str, rounds: str, ttl: str) -> list[tuple[i
 def let_expire(backend: str, ttl: str, grants: str) -> list[tuple[float, float]]:
     """Acquire so often, and never release; return from when and until when each lease was held.
 
-    Each try begins late in a millisecond, which is when a clock that counts these is most wrong.
+    Each try begins late in a millisecond, when a clock of milliseconds is most wrong.
     """
     from django.db import connections
 
     from django_distlock import LockBackendUnavailable, acquire_lock, lock_backends
     from django_distlock.clocks import monotonic
 
-    logging.disable()  # of each lease it is said that it was lost
+    logging.disable()  # each loss is logged
     using = getattr(lock_backends[backend], "using", None)
     if using and connections[using].vendor == "sqlite":
         with connections[using].cursor() as cursor:  # the disk would be slower than the clock
@@ -102,7 +102,7 @@ def let_expire(backend: str, ttl: str, grants: str) -> list[tuple[float, float]]
 def wait_in_queue(
     backend: str, threads: str, semaphore: str = "1234collectPayment"
 ) -> list[int | None]:
-    """Let so many threads wait for one lock, which each holds for a moment; return the tokens."""
+    """Run so many threads that wait for one lock and hold it for a moment; return the tokens."""
     from django.db import connections
 
     from django_distlock import distributed_lock

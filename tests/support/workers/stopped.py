@@ -1,4 +1,4 @@
-"""Workers that are stopped or killed while they hold a lock, and one that takes it away."""
+"""Workers that are stopped or killed while they hold a lock, and one that force-releases it."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def hold(backend: str, ttl: str, forks: str = "") -> list[str]:
-    """Acquire, say so, and wait to be killed; a forked child, if there is one, lives on."""
+    """Acquire, print that, and wait to be killed; a forked child, if any, survives."""
     from django_distlock import acquire_lock
 
     lease = acquire_lock("held", ttl=float(ttl), backend=backend)
@@ -24,7 +24,7 @@ def hold(backend: str, ttl: str, forks: str = "") -> list[str]:
 
 
 def pause(backend: str) -> dict[str, object]:
-    """Acquire for a second, let oneself be paused, and then try everything a holder can do."""
+    """Acquire for a second, wait to be paused, and then try every action of a holder."""
     from django_distlock import Lease, LockBackendUnavailable, LockLost, acquire_lock
     from django_distlock.signals import lock_lost
 

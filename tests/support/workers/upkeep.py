@@ -1,4 +1,4 @@
-"""Workers that renew or purge locks until they are told to stop."""
+"""Workers that renew or purge locks until a line stops them."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from datetime import timedelta
 
 
 def renew_on(backend: str, locks: str) -> list[int]:
-    """Hold so many locks and renew them without a pause, until told to stop; count what failed."""
+    """Hold so many locks and renew them without a pause, until stopped; count the failures."""
     from django_distlock import lock_backends
     from tests.support.holders import acquire
 
@@ -24,7 +24,7 @@ def renew_on(backend: str, locks: str) -> list[int]:
 
 
 def purge_on(backend: str) -> list[int]:
-    """Release locks and purge them without a pause, until told to stop."""
+    """Release locks and purge them without a pause, until stopped."""
     from django_distlock import lock_backends
     from tests.support.holders import acquire
 
@@ -39,7 +39,7 @@ def purge_on(backend: str) -> list[int]:
 
 
 def _stop_when_told() -> threading.Event:
-    """Return what is set when a line comes on the standard input."""
+    """Return an event that is set when a line arrives on the standard input."""
     stopped = threading.Event()
 
     def listen() -> None:

@@ -15,7 +15,7 @@ def visit(path: str, requests: str) -> list[int]:
 def visit_each(paths: str, requests: str) -> list[int]:
     """Send so many requests to each of these views, and print their statuses.
 
-    Begin with the next one when told to, as all do.
+    Each begins with the next view when its line arrives, like the other workers.
     """
     for path in paths.split():
         print(json.dumps(visit(path, requests)), flush=True)
@@ -38,7 +38,7 @@ def pause_request(path: str) -> int:
 
 
 def visit_when_told(*paths: str) -> None:
-    """Send a request to one view after the other, each when told to; print their statuses."""
+    """Send a request to one view after the other, each after a line; print their statuses."""
     from django.test import Client
 
     client = Client()
