@@ -135,5 +135,5 @@ def _reset(*, setting: str, **kwargs: Any) -> None:
 
 
 def connect_signals() -> None:
-    """Have `override_settings(DISTLOCK=…)` take effect at once."""
+    """Make `override_settings(DISTLOCK=…)` take effect at once."""
     setting_changed.connect(_reset, dispatch_uid="django_distlock.conf")

@@ -248,10 +248,10 @@ def is_in_savepoint(connection: BaseDatabaseWrapper) -> bool:
 
 
 def call_first_on_commit(connection: BaseDatabaseWrapper, callback: Callable[[], object]) -> bool:
-    """Have this called before all that on_commit() was given, whatever savepoint is rolled back.
+    """Call this before everything given to on_commit(), whichever savepoint is rolled back.
 
-    False where Django doesn't allow it. Then call on_commit(), once more for each savepoint that
-    is rolled back; and others' errors may come first.
+    False where Django doesn't allow it. Then call on_commit(), and again for each savepoint that
+    is rolled back; errors of others may come first.
     """
     callbacks: list[Any] | None = read_private(connection, "run_on_commit")
     if callbacks is None:
@@ -261,10 +261,10 @@ def call_first_on_commit(connection: BaseDatabaseWrapper, callback: Callable[[],
 
 
 def transaction_key(connection: BaseDatabaseWrapper) -> object:
-    """Return what tells the connection's open transaction from the next one: its outermost block.
+    """Return a key of the open transaction, which the next one doesn't have: its outermost block.
 
-    Where Django doesn't say so, the connection: what is known of one transaction is then taken for
-    known of the next.
+    Where Django doesn't say so, the connection: what is known of one transaction is then believed
+    of the next, too.
     """
     return next(iter(read_private(connection, "atomic_blocks", ())), connection)
 

@@ -1,7 +1,7 @@
 """The background thread that each store has in a process that holds its leases.
 
-It renews the leases, and does work that must not be done where the need for it arises. Each store
-has a thread of its own, so that a store that hangs costs nobody the leases in another.
+It renews the leases, and does work that can't be done in place, such as in the midst of a rollback.
+Each store has a thread of its own, so that a store that hangs costs no leases in another.
 """
 
 import logging
@@ -43,7 +43,7 @@ WAKE_FOR_NONE: Final = -math.inf
 
 
 class Background:
-    """A daemon thread that runs as long as leases are to be renewed or something pins it.
+    """A daemon thread that runs as long as there are leases to renew or something pins it.
 
     Where threads can't run, as in uWSGI without --enable-threads, nothing is renewed.
     """
@@ -83,7 +83,7 @@ class Background:
                 self._wake()
 
     def stop_renewal(self, lease: object) -> None:
-        """Renew the lease no longer. Safe in a finalizer."""
+        """Stop renewing the lease. Safe in a finalizer."""
         self.renewals.remove(lease)
 
     def pin(self, user: object) -> None:
@@ -105,7 +105,7 @@ class Background:
                     self._wake(needed=False)
 
     def unpin(self, user: object) -> None:
-        """Keep the thread for this user no longer. Safe in a finalizer."""
+        """End a pin(). Safe in a finalizer."""
         self._pinned.discard(user)
 
     def submit(self, work: Callable[[], object]) -> None:
@@ -146,7 +146,7 @@ class Background:
             self.scans_at = WAKE_FOR_ANY
             due = self.renewals.next_due()
             now = clocks.monotonic()
-            # Else each lease that is released before the scan would wake the thread once more.
+            # Otherwise each lease released before the scan would wake the thread again.
             if self._woken_for > now:
                 due = min(due, self._woken_for)
             idle = due == math.inf
@@ -219,7 +219,7 @@ def background(alias: str) -> Background:
 
 
 def _renew_soon(alias: str) -> None:
-    """Learn whether leases are lost that may have ended with the store's connection."""
+    """Find out which leases ended with the store's connection, if any."""
     renewing = background(alias)
     renewing.submit(renewing.renewals.hasten)
 

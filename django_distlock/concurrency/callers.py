@@ -59,7 +59,7 @@ class Caller:
         return task is None or task.done()
 
     def may_wait(self) -> bool:
-        """Tell whether it may wait for code, though no task of it is seen to.
+        """Tell whether it may wait for code, though none of its tasks is seen to wait.
 
         A thread does so in async_to_sync(). The main thread of a server does not: what it acquired
         before it started the event loop isn't owned by the tasks in there.
@@ -86,7 +86,7 @@ class Caller:
 
 
 class Unclaimed:
-    """Names a caller that is not known yet: a task, a thread, or either, that finds itself named.
+    """Names a caller that is not known yet. The first task or thread that may be it claims it.
 
     If the thread is known, no other one may claim it.
     """

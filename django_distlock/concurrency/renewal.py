@@ -25,7 +25,7 @@ class Renewable(Protocol):
     """A lease, as far as its renewal goes."""
 
     due: float
-    """When it is to be renewed, or has ended, by the local monotonic clock."""
+    """When it is due for renewal, or has ended, by the local monotonic clock."""
 
     @property
     def owner(self) -> Owner: ...
@@ -45,7 +45,7 @@ class Renewable(Protocol):
 
 
 class Renewals:
-    """The leases of a process in one store that are to be renewed.
+    """The leases of this process in one store that need renewal.
 
     They are referred to weakly. Adding and removing one is safe at any time and in any thread: a
     set does each in one step, and is copied in one.
@@ -68,7 +68,7 @@ class Renewals:
         self._leases.add(ref(lease))
 
     def remove(self, lease: object) -> None:
-        """Renew the lease no longer."""
+        """Stop renewing the lease."""
         self._leases.difference_update((ref(lease),))
 
     def next_due(self) -> float:
@@ -95,7 +95,7 @@ class Renewals:
     def renew_due(self) -> None:
         """Renew the leases that are due or nearly due; mark as lost what has expired or is taken.
 
-        Leases that were acquired at different times come to be renewed together so.
+        So leases that were acquired at different times are soon renewed together.
         """
         now = clocks.monotonic()
         leases = self._referenced()

@@ -25,5 +25,5 @@ class Wakeup:
             self._clear.release()
 
     def wait(self, seconds: float) -> bool:
-        """Wait at most so many seconds. Return whether the flag was set."""
+        """Wait up to this many seconds. Return whether the flag was set."""
         return self._clear.acquire(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX))

@@ -1,1 +1,1 @@
-"""Leases: what a holder has, and how it ends."""
+"""Leases: their state, their renewal, and each way in which they end."""

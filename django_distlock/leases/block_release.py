@@ -35,7 +35,7 @@ async def arelease_block(lease: LeaseState, *, failed: bool, answered: bool = Fa
 
 
 def end_interrupted_block(entry: BlockEntry) -> None:
-    """Finish an interrupted or failed release_block(): the lease is renewed no longer.
+    """Finish an interrupted or failed release_block(): the lease is no longer renewed.
 
     Unless it belongs to an outer block, too, or its release waits for transactions.
     """
@@ -47,7 +47,7 @@ def end_interrupted_block(entry: BlockEntry) -> None:
 
 
 class _Outcome:
-    """Of a release at the end of a block."""
+    """The outcome of a release at the end of a block."""
 
     lost = False
 

@@ -65,7 +65,7 @@ def finish_request(**kwargs: Any) -> None:
 
 
 def _release(registry: LeaseRegistry, earlier: dict[str, int]) -> None:
-    """Release the registry's leases, but those of earlier owners down to their reentries."""
+    """Release the registry's leases, except those held earlier, with as many reentries as then."""
     leases = []
     for lease in registry.leases():
         lease.limit_reentries(earlier.get(lease.owner, 0))
@@ -91,12 +91,12 @@ def _connect(module: str, started: str, start: Any, finished: str, finish: Any) 
 
 
 def connect_celery() -> None:
-    """Do the same for the tasks of Celery, which is imported for that."""
+    """Clean up after the tasks of Celery, too, which this imports."""
     _connect("celery.signals", "task_prerun", start_task, "task_postrun", finish_task)
 
 
 def connect_signals() -> None:
-    """Do it for requests, and for Django's own tasks."""
+    """Clean up after requests, and after Django's own tasks."""
     _connect(
         "django.core.signals", "request_started", start_request, "request_finished", finish_request
     )

@@ -87,8 +87,8 @@ def _wrap(connection: BaseDatabaseWrapper, name: str, wrapper: Callable[..., Non
 def commit_if_held(connection: BaseDatabaseWrapper, commit: Callable[[], None]) -> None:
     """Commit if this thread still holds the leases that its work depends on.
 
-    These are those of the blocks that it is in, and those that it released in transactions that
-    are still open. Otherwise roll back, and raise LockLost.
+    It depends on the leases of the blocks that the thread is in, and on those that it released in
+    transactions that are still open. If one is lost, roll back, and raise LockLost.
     """
     try:
         leases = current_registry().guarding_leases()
@@ -159,7 +159,7 @@ def _is_held(lease: LeaseState, store: BaseLockBackend, connection: BaseDatabase
 
 
 def _is_confirmed(lease: LeaseState, store: BaseLockBackend) -> bool:
-    """Ask a store that can't keep others out until the commit, but for a ttl from now.
+    """Ask a store that keeps others out for a ttl from now, but not until the commit.
 
     If the store doesn't answer, the lease counts as held until it expires.
     """

@@ -40,7 +40,7 @@ class Deadlines:
     )
 
     due: float
-    """When the lease is to be renewed in the background, or has ended."""
+    """When the lease is due for renewal in the background, or has ended."""
     expires_at: datetime | None
     """By the store's clock; None means not before it is released."""
 
@@ -78,7 +78,7 @@ class Deadlines:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether it ends before its renewal would be due once more."""
+        """Whether it would end before the next renewal is due."""
         return self.remaining < self._period
 
     def is_confirmed(self) -> bool:

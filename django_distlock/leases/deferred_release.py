@@ -1,6 +1,6 @@
-"""Deferred release: it waits for the end of the transactions that were open when it was asked for.
+"""Deferred release: it waits for the end of the transactions that are open when it is asked for.
 
-Others would else get the lock before they can see what was done under it.
+Otherwise others would get the lock before they can see the work done under it.
 """
 
 import logging
@@ -26,12 +26,12 @@ logger = logging.getLogger("django_distlock")
 
 
 class Stage(Enum):
-    """What there is to do about the lease when its transactions have ended."""
+    """What to do with the lease when its transactions have ended."""
 
     WAITING = auto()
     """Release it."""
     TENTATIVE = auto()
-    """It was released in the only open transaction: again, if that is rolled back."""
+    """It was released in the only open transaction: release it again if that is rolled back."""
     GUARDING = auto()
     """Nothing: it was acquired again, or is lost. But the work under it is not committed yet."""
     DONE = auto()
@@ -40,7 +40,7 @@ class Stage(Enum):
 class DeferredRelease:
     """The release of a lease that waits for open transactions.
 
-    It stands in the list of those of its thread or task until it is done.
+    The registry of its thread or task lists it until it is done.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class DeferredRelease:
         return not self.ended and self.stage in (Stage.WAITING, Stage.GUARDING)
 
     def guard(self, lease: LeaseState) -> None:
-        """Let commits depend on this lease instead, which continues the released one."""
+        """Make commits depend on this lease instead, which continues the released one."""
         self.lease, self.stage = lease, Stage.GUARDING
 
     def complete(self, *, in_rollback: bool = False) -> None:
@@ -131,7 +131,7 @@ class DeferredRelease:
             self._background.submit(self.complete)
 
     def close(self) -> None:
-        """Leave nothing to do."""
+        """Remove this deferred release: nothing is left to do."""
         self.stage = Stage.DONE
         self._background.unpin(self)
         with suppress(ValueError):

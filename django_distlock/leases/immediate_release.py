@@ -42,7 +42,7 @@ async def release_now(
 
 
 async def release_unannounced(calls: StoreCalls, lease: LeaseState) -> None:
-    """Release a lease that nobody has been given yet. Errors are ignored: it ends with its ttl."""
+    """Release a lease that was not returned to a caller. If that fails, it ends with its ttl."""
     lease.claim_end()
     lease.status = Status.RELEASED
     with suppress(LockBackendUnavailable):
@@ -66,5 +66,5 @@ async def release_in_store(calls: StoreCalls, lease: LeaseState, *, failed: bool
         released = await calls.release(lease, keep)
     if released is Released.HANDED_OVER:
         recent_handovers.add(lease.backend, lease.semaphore)
-    # If an earlier request was carried out, this one found nothing; the time tells which.
+    # Nothing was found if an earlier request was carried out, or if the lease had expired.
     return bool(released) or (may_be_released and lease.remaining > 0)

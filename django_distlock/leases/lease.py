@@ -1,4 +1,4 @@
-"""The lease: what a holder has, and what it can do with it."""
+"""The lease: the holder's actions on it."""
 
 import os
 import warnings
@@ -30,14 +30,14 @@ ASYNC_UNSAFE = (
 def refuse_event_loop() -> None:
     """Raise SynchronousOnlyOperation in a running event loop, as Django's async_unsafe() does.
 
-    That one raises an error to find out: it takes as long as a tenth of acquire and release.
+    That one raises and catches an error, which takes a tenth of the time of acquire and release.
     """
     if running_loop() is not None and not os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE"):
         raise SynchronousOnlyOperation(ASYNC_UNSAFE)
 
 
 class Lease(LeaseState):
-    """The lock, for a time: until `ttl` seconds after it was acquired or renewed, or a release.
+    """A lock held for a time: until `ttl` seconds after it was acquired or renewed, or a release.
 
     It may be used, and released, from another thread or task, but not by a forked child. It is
     always true: ask `held`.
@@ -110,12 +110,12 @@ class Lease(LeaseState):
         return await arelease(self)
 
     def start_renewal(self) -> None:
-        """Renew the lease in the background from now on, unless that is ruled out."""
+        """Renew the lease in the background from now on, if it is `renewed`."""
         if self.renewed:
             background(self.backend).renew(self)
 
     def stop_renewal(self) -> None:
-        """Renew the lease in the background no longer."""
+        """Stop renewing the lease in the background."""
         outcomes.stop_renewal(self)
 
     def mark_lost(self) -> None:

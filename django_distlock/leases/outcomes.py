@@ -1,4 +1,4 @@
-"""What becomes of a lease is recorded here, and announced by signals.
+"""Record the end of a lease, and announce it by signals.
 
 A function that ends a lease is called by the thread that claimed its end.
 """
@@ -15,13 +15,13 @@ logger = logging.getLogger("django_distlock")
 
 
 def stop_renewal(lease: LeaseState) -> None:
-    """Renew the lease in the background no longer. Safe in a finalizer."""
+    """Stop renewing the lease in the background. Safe in a finalizer."""
     if lease.renewed:
         background(lease.backend).stop_renewal(lease)
 
 
 def unregister(lease: LeaseState) -> None:
-    """Let the lease be found by its name no longer."""
+    """Remove the lease from the registry that finds it by its name."""
     if registry := lease.registry():
         registry.remove(lease)
 
@@ -51,8 +51,8 @@ def mark_lost(lease: LeaseState) -> None:
 def mark_unreleased(lease: LeaseState) -> None:
     """Record that a release failed or was interrupted.
 
-    The lease is renewed no longer. It ends with its ttl, or by another release: also by the next
-    acquisition of its semaphore in the thread or task that acquired it.
+    The lease is no longer renewed. It ends with its ttl, or by another release. The next
+    acquisition of its semaphore in the same thread or task makes one.
     """
     stop_renewal(lease)
     lease.renewed = False

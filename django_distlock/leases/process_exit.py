@@ -1,4 +1,4 @@
-"""Release at exit: of the leases that a process still has. Others need not wait for a ttl."""
+"""Release at exit: a process releases its leases, so that others need not wait for a ttl."""
 
 import atexit
 import logging
@@ -97,7 +97,7 @@ def _release_each(leases: list[LeaseState | UnreferencedLease]) -> list[str]:
 
 
 def _limit_calls(store: BaseLockBackend, deadline: float) -> None:
-    """Let the store's calls end by the deadline, whatever its `store_timeout` is."""
+    """Limit the store's calls to the time until the deadline, whatever its `store_timeout` is."""
     budget = store.time_budget()
     if isinstance(budget, Budget):
         budget.seconds = min(budget.seconds, deadline - clocks.monotonic())

@@ -63,10 +63,10 @@ async def release_or_defer(calls: StoreCalls, lease: LeaseState, *, failed: bool
 async def _defer(
     calls: StoreCalls, lease: LeaseState, transactions: list[BaseDatabaseWrapper], failed: bool
 ) -> bool:
-    """Release when the transactions have ended.
+    """Release when the transactions have ended. If the lease is lost, refuse their commits.
 
-    Or at once and in the only one, if nobody can have the lock before that ends. If the lease is
-    lost, none of them may be committed.
+    If there is only one, and the release is a part of it, release at once: nobody gets the lock
+    before it ends.
     """
     [first, *others] = transactions
     siblings = current_registry().deferred_releases
@@ -85,7 +85,7 @@ async def _defer(
 
 
 async def release_quietly(calls: StoreCalls, lease: LeaseState, *, failed: bool = False) -> None:
-    """Release, or at least let the lease end by itself. Errors are logged."""
+    """Release the lease. An error is logged; the lease then ends by itself."""
     try:
         await release_or_defer(calls, lease, failed=failed)
     except Exception:
@@ -93,9 +93,9 @@ async def release_quietly(calls: StoreCalls, lease: LeaseState, *, failed: bool 
 
 
 def end_interrupted_release(lease: LeaseState, reentries: int) -> None:
-    """Finish an interrupted release of a lease that had so many reentries before.
+    """Finish an interrupted release; `reentries` is their number before it.
 
-    A release of a reentry counts. A deferred release is still made.
+    The release of a reentry counts as made. A deferred release stays deferred.
     """
     if reentries:
         lease.limit_reentries(reentries - 1)

@@ -1,4 +1,4 @@
-"""What one acquisition asks for, and who is shown as its holder."""
+"""The request of one acquisition, and the description of its holder."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ def new_owner() -> Owner:
 
 
 def describe_holder(label: str = "") -> str:
-    """Return the holder, for people: the label, host, process, and thread or task."""
+    """Describe the holder for people: the label, host, process, and thread or task."""
     task = running_task()
     name = threading.current_thread().name if task is None else task.get_name()
     holder = f"{_process(os.getpid())} {name[:LONGEST_LABEL]}"
@@ -36,7 +36,7 @@ def _process(pid: int) -> str:
 
 @dataclass(slots=True)
 class Request:
-    """What one acquisition asks a store for, and how its lease is to be kept."""
+    """The request of one acquisition to a store, and the terms of its lease."""
 
     backend: str
     semaphore: str
@@ -52,10 +52,10 @@ class Request:
 
     @property
     def token(self) -> None:
-        """Not known: it is a claim before anything is granted."""
+        """None: nothing is granted yet. A request is a claim, too, to undo a lost reply."""
         return
 
     @property
     def remaining(self) -> float:
-        """Nothing: see token."""
+        """0: see token."""
         return 0

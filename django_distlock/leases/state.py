@@ -1,4 +1,4 @@
-"""The state of a lease: what it is, and what has become of it."""
+"""The state of a lease: its identity, and whether it is held, released or lost."""
 
 import os
 from collections.abc import Callable
@@ -16,11 +16,11 @@ TAKEN: Final = "its store has it no more: it expired there, or an operator took 
 
 
 class Status(Enum):
-    """What has become of a lease."""
+    """Whether a lease is held, released or lost."""
 
     HELD = auto()
     DEFERRED = auto()
-    """Released as far as its holder can tell; the store is told when open transactions end."""
+    """Released by its holder; the store releases it when the open transactions have ended."""
     RELEASED = auto()
     LOST = auto()
     UNRELEASED = auto()
@@ -116,7 +116,7 @@ class LeaseState(Deadlines):
 
     @property
     def released(self) -> bool:
-        """Whether its holder released it. The store may be told after open transactions."""
+        """Whether its holder released it. The store may do so only after open transactions."""
         return self.status in (Status.DEFERRED, Status.RELEASED)
 
     @property
@@ -194,7 +194,7 @@ class LeaseState(Deadlines):
         return connection is not None and connection.in_atomic_block and not self.is_urgent
 
     def limit_reentries(self, to: int) -> None:
-        """Count all reentries but so many as released."""
+        """Count the reentries beyond this number as released."""
         self.reentries = max(0, min(self.reentries, to))
 
     def __bool__(self) -> Literal[True]:

@@ -136,7 +136,7 @@ class Acquisition(Request):
         return lease
 
     def _prepare(self) -> None:
-        """Find out on which connection this is made, and what that means."""
+        """Refuse endless transactions, install the commit guard, find the caller's connection."""
         refuse_endless_transactions()
         store = lock_backends[self.backend]
         if store.guard_commits:
@@ -239,8 +239,8 @@ class Acquisition(Request):
         lease = first.lease
         if not (lease.released or lease.lost):
             return None  # it was taken back, and is held like any other
-        # The same owner gets its own grant, unless it is gone: another token tells, where there is
-        # one.
+        # The same owner gets its own grant again, unless that is gone: then the token is another
+        # one, in a store that has tokens.
         self.owner, self.ttl = lease.owner, lease.ttl_within_max_hold(self.ttl)
         is_gone = lease.lost
         if lease.token is None and not is_gone:
@@ -260,7 +260,7 @@ class Acquisition(Request):
         again.start_renewal()
         for each in others:
             each.close()
-        # Else the earlier lease, if anything refers to it, would be marked as lost one day.
+        # Otherwise the earlier lease, if anything refers to it, would be marked as lost one day.
         stop_renewal(lease)
         lease.claim_end()
         return again

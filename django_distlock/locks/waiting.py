@@ -52,7 +52,7 @@ class WaitingThread:
         return True
 
     async def pause(self, seconds: float) -> None:
-        """Sleep for so many seconds, or until woken."""
+        """Sleep for this many seconds, or until woken."""
         self._wakeup.wait(seconds)
 
     async def ask(self, policy: Policy[T], undo: Callable[[T], object] | None = None) -> T:
@@ -77,7 +77,7 @@ class WaitingTask:
         return True
 
     async def pause(self, seconds: float) -> None:
-        """Sleep for so many seconds, or until woken."""
+        """Sleep for this many seconds, or until woken."""
         with suppress(TimeoutError):
             async with asyncio.timeout(None if seconds == math.inf else seconds):
                 await self._woken.wait()

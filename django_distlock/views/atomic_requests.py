@@ -51,7 +51,7 @@ def is_atomic(request: HttpRequest) -> bool:
 
 
 def rolled_back(response: HttpResponse) -> HttpResponse:
-    """Have the transactions around a locked method rolled back, and return the response.
+    """Mark the transactions around a locked method for rollback, and return the response.
 
     They are Django's own: ours are only opened inside the lock of a whole view. The response must
     be rendered by now, since the database takes no more queries.

@@ -44,7 +44,7 @@ NOTHING: Final[Any] = None
 
 
 def skip(*args: object, **kwargs: object) -> None:
-    """Do nothing: `on_conflict=skip` lets a contended call return None."""
+    """Do nothing: with `on_conflict=skip` a contended call returns None."""
 
 
 def _with_semaphore(init: Callable[P, None]) -> Callable[P, None]:
