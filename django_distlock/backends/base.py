@@ -68,7 +68,7 @@ class BaseLockBackend(ABC):
         return False
 
     threads: int = 2
-    """How many calls of async code run at once, each in a thread of this store's own pool."""
+    """How many calls of async code run together, each in a thread of this store's own pool."""
 
     guard_commits: bool
     """Whether a commit is refused when a lease that it depends on is lost."""

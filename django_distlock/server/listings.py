@@ -8,7 +8,7 @@ from .errors import Refused
 PAGE: Final = 1_000
 """Locks on a page: other clients wait while one is made."""
 LISTINGS: Final = 16
-"""Listings that may be under way at once."""
+"""Listings that may be under way at the same time."""
 
 
 class Listings:

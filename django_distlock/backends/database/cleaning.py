@@ -20,7 +20,7 @@ from django_distlock.semaphores.validation import first_after
 from .statements import Parameters
 
 BATCH: Final = 200
-"""How many rows the ORM reads, and changes, at once."""
+"""How many rows the ORM reads, and changes, together."""
 
 PAGE: Final = 100
 """How many rows one statement changes, on PostgreSQL."""

@@ -149,7 +149,7 @@ class Listener(listening.Listener[Node, QueuedPlace, RedisConnection]):
 
     def _look(self, now: float) -> float:
         """Look at each queue; return the seconds until the next look."""
-        self._take_out()
+        self._remove_leaving()
         queues: dict[Keys, list[QueuedPlace]] = {}
         for place in self.places():
             if place.is_queued(now) and not place.polls:
@@ -193,7 +193,7 @@ class Listener(listening.Listener[Node, QueuedPlace, RedisConnection]):
             command = ("ZREM", place.keys[2], place.waiter)
             self.server.ask_all([command], self._new_deadline())
 
-    def _take_out(self) -> None:
+    def _remove_leaving(self) -> None:
         """Take waiters that couldn't leave by themselves out of their queues."""
         leaving = self._leaving[:]
         self._ask_all(LEAVE, leaving)

@@ -26,7 +26,7 @@ from .connections import LockServer, Request, ServerConnection, UnknownProcess
 from .places import QueuedPlace
 
 PING_EVERY: Final = 5.0
-"""Seconds between two pings, at most; with each one, places in queues are put right."""
+"""Seconds between two pings, at most; with each one, places in queues are synchronized."""
 AT_ONCE: Final = 100
 """How many waiters join again in one request."""
 TRIES: Final = 3
@@ -157,7 +157,7 @@ class Listener(listening.Listener[LockServer, QueuedPlace, ServerConnection]):
         if self._is_answered() and clocks.monotonic() >= self._pinged_at + interval:
             connection.send([{"do": "ping"}])
             self._pinged_at = clocks.monotonic()
-            self._put_right()
+            self._synchronize()
         wait = interval if self._is_answered() else self.server.timeout
         return self._pinged_at + wait - clocks.monotonic()
 
@@ -186,16 +186,16 @@ class Listener(listening.Listener[LockServer, QueuedPlace, ServerConnection]):
         if place is not None and place.wake() is False:
             self.remove(place)
             self._leaving[number] = place
-        self._take_out()
+        self._remove_leaving()
 
-    def _put_right(self) -> None:
+    def _synchronize(self) -> None:
         """Put all waiters into their queues, and those that have left out of them.
 
         A waiter that released what it was offered, since an answer was lost, has left the queue.
         """
         with suppress(LockBackendUnavailable):
             self._join_again()
-        self._take_out()
+        self._remove_leaving()
 
     def _join_again(self) -> None:
         """Put all waiters into their queues; those that are there keep their places."""
@@ -213,7 +213,7 @@ class Listener(listening.Listener[LockServer, QueuedPlace, ServerConnection]):
             left = [place for place in places if place.number not in self._places]
             self._leaving |= {place.number: place for place in left}
 
-    def _take_out(self) -> None:
+    def _remove_leaving(self) -> None:
         """Take waiters that couldn't leave out of their queues; later, if that fails too."""
         with suppress(LockBackendUnavailable):
             for number, place in [*self._leaving.items()]:

@@ -1,4 +1,4 @@
-"""Connections to a store's server: requests are sent at once, and answers received one by one.
+"""Connections to a store's server: requests are sent together, and answers received one by one.
 
 Sync code waits in the socket, and async code in its event loop for the same socket, so that both
 can use the same connections.
@@ -58,7 +58,7 @@ class Connection(ABC):
             self._timeout = seconds
 
     def send(self, requests: Sequence[Any]) -> None:
-        """Send all requests at once."""
+        """Send all requests together."""
         self.outstanding += len(requests)
         self._socket.sendall(b"".join(map(self.pack, requests)))
 

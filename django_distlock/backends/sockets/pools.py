@@ -45,7 +45,7 @@ class Pool(ABC, Generic[C]):
         """Return a new connection, made within so many seconds."""
 
     def ask_all(self, requests: Sequence[Any], deadline: float, undo: Any = None) -> list[Any]:
-        """Send all requests at once and return their answers, a ServerError for an error.
+        """Send all requests together and return their answers, a ServerError for an error.
 
         If these don't come in time, the request `undo` is sent after them; its answer is ignored.
         """
