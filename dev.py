@@ -8,7 +8,7 @@
 redis-server that the example starts and stops itself (apt install redis-server). --store server
 keeps them in a lock server (manage.py run_lock_server), which it starts and stops likewise.
 
-With pytest arguments, the tests that they choose are run once, on the newest Python that is here.
+With pytest arguments, the chosen tests are run once, on the newest Python that is installed.
 
 Everything that Python needs goes into .venv and .tox. Only --install-servers touches the system.
 """
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
-    """Tell this script's own arguments from those that it passes on."""
+    """Separate this script's own arguments from those that it passes on."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -85,7 +85,7 @@ def missing_server_packages() -> list[str]:
 
 
 def has(*names: str) -> bool:
-    """Tell whether one of the programs is installed, be it among the administrator's."""
+    """Return whether one of the programs is installed, also in the administrator's PATH."""
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
     return any(shutil.which(name, path=path) for name in names)
 
@@ -113,17 +113,17 @@ def prepare_tox() -> None:
 
 
 def newest_environment() -> str:
-    """Return the environment of the newest Python that is here."""
+    """Return the environment of the newest Python that is installed."""
     found = {Path(path).name for path in pyenv_interpreters()}
     present = (name for python, name in ENVIRONMENTS.items() if python in found or has(python))
-    return next(present, "py313-django61")  # tox says then that there is no Python for it
+    return next(present, "py313-django61")  # then tox reports that there is no Python for it
 
 
 def run_tox(environments: list[str], arguments: list[str]) -> None:
-    """Become tox, which so gets Ctrl-C and every other signal itself."""
+    """Replace this process by tox, which then gets Ctrl-C and every other signal itself."""
     interpreters = pyenv_interpreters()
     discover = ["--discover", *interpreters] if interpreters else []
-    # An empty list behind "--" would stand for tox.ini's own choice of tests.
+    # An empty list after "--" would mean tox.ini's own choice of tests.
     passed_on = ["--", *arguments] if arguments else []
     command = [str(VENV_PYTHON), "-m", "tox", "run", *environments, *discover, *passed_on]
     sys.stdout.flush()
@@ -137,7 +137,7 @@ def pyenv_interpreters() -> list[str]:
 
 
 def succeeds(command: list[str | Path]) -> bool:
-    """Tell whether a command can be run and ends well."""
+    """Return whether a command can be run and succeeds."""
     try:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
     except OSError:
@@ -145,7 +145,7 @@ def succeeds(command: list[str | Path]) -> bool:
 
 
 def run_quietly(step: str, command: list[str | Path]) -> None:
-    """Run a command, saying what for; show its output only if it fails, and exit then."""
+    """Run a command, printing its purpose; if it fails, show its output and exit."""
     print(f"{step} ...", flush=True)
     done = subprocess.run(
         command,

@@ -1,4 +1,4 @@
-"""What async code pays: the async pair against the sync one, and what waiting tasks cost others.
+"""The cost of async code: the async pair against the sync one, and of waiting tasks for others.
 
 Everything runs in one process and one event loop. The view is called by Django's ASGI handler, so
 its latency includes all that Django does for a request; it needs no lock.
@@ -97,7 +97,7 @@ async def time_each(call: Callable[[], Awaitable[Any]]) -> float:
 async def measure_latency(rounds: int, waiters: int) -> tuple[dict[str, list[float]], int]:
     """Return the view's median latency in each round, without waiting tasks and beside them.
 
-    And how many more threads there were then.
+    And the number of additional threads.
     """
     from django_distlock import aacquire_lock
 
@@ -132,12 +132,12 @@ async def median_latency() -> float:
         started = time.perf_counter()
         await request(handler)
         seconds.append(time.perf_counter() - started)
-        await asyncio.sleep(0.002)  # as much as the loop needs to do what others want from it
+        await asyncio.sleep(0.002)  # as many rounds as the loop needs for the other tasks
     return statistics.median(seconds)
 
 
 async def request(handler: ASGIHandler) -> None:
-    """Have the view called as a server does."""
+    """Call the view as a server does."""
     sent: list[Any] = []
     asked = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""Runs acquire and release with the package of one checkout, for `checkouts`, which asks for it.
+"""Runs acquire and release with the package of one checkout, as a worker of `checkouts`.
 
 It uses nothing but the public API, which all checkouts have.
 """

@@ -1,4 +1,4 @@
-"""What a change costs: acquire and release with the package of two checkouts, in turns.
+"""The cost of a change: acquire and release with the package of two checkouts, in turns.
 
 Each checkout has a process of its own, both on one processor; the servers run on the others. A
 ratio is taken between two batches that follow each other; its median and quartiles are over the

@@ -1,8 +1,8 @@
-"""The lock libraries that are compared, each as its README would have it used.
+"""The lock libraries that are compared, each used as in its README.
 
-Each is a function that acquires a lock, waiting for it or else failing if it is held, and returns
-what releases it. A lock's object is made for each acquisition, since this package makes one too.
-Leases are for a minute. Only this package's are renewed.
+Each is a function that acquires a lock, waiting for it or failing if it is held, and returns a
+function that releases it. A lock's object is made for each acquisition, since this package makes
+one, too. Leases are for a minute. Only this package's are renewed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Release = Callable[[], Any]
 
 
 class Acquire(Protocol):
-    """Acquire the lock, and return what releases it."""
+    """Acquire the lock, and return a function that releases it."""
 
     def __call__(self, semaphore: str, *, wait: bool) -> Release: ...
 
@@ -52,7 +52,7 @@ def ours(backend: str = "default") -> Acquire:
 
 
 def bare() -> Acquire:
-    """Return the least that could do the work; it can't wait."""
+    """Return the least code that could lock; it can't wait."""
     client = redis_client()
     digest = client.script_load(COMPARE_AND_DELETE)
 
@@ -132,7 +132,7 @@ def pglock() -> Acquire:
 
 
 def redis_client(**options: Any) -> redis.Redis:
-    """Return a client as one gets it."""
+    """Return a client with its default settings."""
     import redis
 
     return redis.Redis.from_url(stores.location(), **options)

@@ -1,4 +1,4 @@
-"""Many threads on one lock: no error may reach a caller, and the server should see no deadlock."""
+"""Many threads on one lock: no caller may get an error, and the server should see no deadlock."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def contend(iterations: int) -> Counter[str]:
-    """Share the iterations out among the threads, and add up what came of them."""
+    """Divide the iterations among the threads, and add up their outcomes."""
     barrier = Barrier(THREADS)
 
     def work(_: int) -> Counter[str]:
@@ -85,7 +85,7 @@ def count_deadlocks() -> int:
 
 
 def as_table(outcomes: Counter[str], deadlocks: int, seconds: float) -> Table:
-    """Lay out what happened."""
+    """Lay the counts out as a table."""
     iterations = outcomes[GRANTS] + outcomes[REFUSALS] + outcomes[ERROR]
     table = Table(title=f"{iterations:,} iterations, {THREADS} threads, {SEMAPHORES} locks")
     table.add_column()

@@ -1,4 +1,4 @@
-"""Processes that work for a benchmark: started once, told what to do, stopped whatever happens."""
+"""Processes that work for a benchmark: started once, given calls, and stopped in any case."""
 
 from __future__ import annotations
 
@@ -62,19 +62,19 @@ class Crew:
         self.stop()
 
     def stop(self) -> None:
-        """Stop the processes, whatever they are at."""
+        """Stop the processes, whatever they do."""
         for process in self.processes:
             if process.pid is not None:
                 process.kill()
                 process.join()
 
     def begin(self, work: Callable[..., Any], *arguments: Any) -> None:
-        """Tell each to call `work` with what they share, and the arguments."""
+        """Make each call `work` with what they share, and the arguments."""
         for pipe in self.pipes:
             pipe.send((work, arguments))
 
     def await_begun(self, number: int) -> None:
-        """Wait until so many have said that they begin; raise what ends one of them before."""
+        """Wait until so many have begun; raise the error of one that fails before."""
         end = time.monotonic() + PATIENCE
         for _ in range(number):
             while not self.begun.acquire(timeout=0.1):
@@ -89,7 +89,7 @@ class Crew:
         return [self._result(pipe, seconds + PATIENCE) for pipe in self.pipes]
 
     def run(self, seconds: float, work: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Have each call `work`, and return what it returned."""
+        """Make each call `work`, and return the results."""
         self.begin(work, *arguments)
         return self.results(seconds)
 
@@ -103,8 +103,8 @@ class Crew:
 
 
 def serve(pipe: Connection, shared: Shared, configured: dict[str, Any], hiredis: bool) -> None:
-    """Do what the pipe tells, until nobody is at its other end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this process stops it
+    """Run the calls from the pipe, until its other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops this process
     stores.set_up(configured, hiredis=hiredis)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A database of a benchmark's own, set as one for real data, and Django set up to use it."""
+"""A benchmark's own database, configured as for real data, and Django set up to use it."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def describe() -> str:
 
 
 def commit_without_waiting() -> None:
-    """Have PostgreSQL answer a commit before the disk has it, on connections from now on."""
+    """Make PostgreSQL answer commits before the disk has them, on connections from now on."""
     with connection.cursor() as cursor:
         cursor.execute(f"ALTER DATABASE {postgresql.DATABASE} SET synchronous_commit = off")
     connections.close_all()

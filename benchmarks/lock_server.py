@@ -1,7 +1,7 @@
-"""What the lock server costs beside Redis, when it is full, and when a holder is killed.
+"""The lock server's cost beside Redis, when it is full, and when a holder is killed.
 
-Whatever is compared takes turns, and a ratio is taken within a round; its median and quartiles are
-over the rounds. If two were ever inside a lock at once, the exit status is 1.
+The kinds that are compared take turns, and a ratio is taken within a round; its median and
+quartiles are over the rounds. If two were ever inside a lock at once, the exit status is 1.
 """
 
 from __future__ import annotations
@@ -81,12 +81,12 @@ def main() -> None:
 
 
 def asking(server: Server, **options: Any) -> dict[str, Any]:
-    """Return a lock backend that asks this server, as DISTLOCK has it."""
+    """Return DISTLOCK's entry for a lock backend that uses this server."""
     return {"BACKEND": PATH, "OPTIONS": options_of(server, **options)}
 
 
 def compare_pairs(rounds: int) -> None:
-    """Compare what one client waits for: acquiring a lock that nobody else wants, and releasing."""
+    """Compare the time of one client to acquire an uncontended lock, and to release it."""
     pairs: dict[str, Callable[[], None]] = {
         REDIS: partial(pair, ours()),
         LOCK_SERVER: partial(pair, ours(LOCK_SERVER)),
@@ -100,7 +100,7 @@ def compare_pairs(rounds: int) -> None:
 
 
 def compare_rates(crew: Crew, rounds: int, seconds: float) -> None:
-    """Compare how much is done for processes that have a lock each."""
+    """Compare the throughput for processes with one lock each."""
     rates: dict[str, list[float]] = {REDIS: [], LOCK_SERVER: []}
     for number in range(rounds + 1):
         # Alternately there and back, after a short round to warm up: see benchmarks.waiting.
@@ -131,7 +131,7 @@ def repeat(shared: Shared, name: str, seconds: float) -> int:
 
 
 def compare_waiting(crew: Crew, rounds: int, seconds: float) -> int:
-    """Compare how one lock passes on; return how often two were inside at once."""
+    """Compare how one lock is handed over; return how often two were inside at once."""
     figures, overlaps = measure_waiting(crew, (LOCK_SERVER, REDIS), rounds, seconds)
     mine, its = figures[LOCK_SERVER], figures[REDIS]
     title = f"{len(crew.processes)} processes want one lock, {HELD * 1000:g} ms held"
@@ -146,7 +146,7 @@ def compare_waiting(crew: Crew, rounds: int, seconds: float) -> int:
 
 
 def fill(full: Server, locks: int) -> None:
-    """Hold so many locks on one server, and few on the other one; print what memory that takes."""
+    """Hold so many locks on one server, and few on the other one; print their memory."""
     assert full.executor.process is not None
     memory = psutil.Process(full.executor.process.pid).memory_info
     hold_many(FEW, FEW_LOCKS)
@@ -165,7 +165,7 @@ def fill(full: Server, locks: int) -> None:
 
 
 def hold_many(alias: str, locks: int) -> None:
-    """Hold so many locks for an hour, by the names of many holders."""
+    """Hold so many locks for an hour, under the names of many holders."""
     from django_distlock import lock_backends
     from django_distlock.leases.request import describe_holder, new_owner
 
@@ -207,7 +207,7 @@ def refuse(alias: str, locks: int) -> None:
 
 
 def time_kills(kills: int) -> None:
-    """Print how long after its holder was killed a lock is its waiter's."""
+    """Print how long after the kill of its holder a lock is granted to its waiter."""
     with Crew(1) as waiter:
         seconds = [time_kill(waiter, f"killed {number}") for number in range(kills)]
     table = Table(title=f"{kills} holders killed: milliseconds until the waiter holds")
@@ -221,7 +221,7 @@ def time_kills(kills: int) -> None:
 
 
 def time_kill(waiter: Crew, semaphore: str) -> float:
-    """Return how many seconds after its holder was killed the lock is its waiter's."""
+    """Return the seconds between the kill of the holder and the waiter's grant."""
     from django_distlock import lock_backends
     from django_distlock.backends.server import ServerBackend
     from tests.support.concurrency import until
@@ -265,7 +265,7 @@ def quotient(mine: list[float], its: list[float]) -> list[str]:
 
 
 def asked(title: str) -> Table:
-    """Begin a table of medians and quartiles, with what they are to be."""
+    """Begin a table of medians and quartiles, with their targets."""
     table = spreads(title)
     table.add_column("asked", no_wrap=True)
     return table

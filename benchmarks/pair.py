@@ -1,7 +1,7 @@
-"""What a lock costs: acquire and release against two bare UPDATEs and another library.
+"""The cost of a lock: acquire and release against two bare UPDATEs and another library.
 
 The kinds of call take turns, a few calls at a time, so that a busy moment of the machine hits all;
-what a call takes in a round is the median of its turns. A ratio is taken within a round; its median
+a call's time in a round is the median of its turns. A ratio is taken within a round; its median
 and quartiles are over the rounds.
 """
 
@@ -110,7 +110,7 @@ def make_kinds() -> dict[str, Callable[[], None]]:
 
 
 def make_update() -> Callable[[], None]:
-    """Create a table of one row, and return what gives the row's value another one."""
+    """Create a table of one row, and return a function that changes the row."""
     with connection.cursor() as cursor:
         cursor.execute(
             "CREATE TABLE benchmark (id varchar(255) PRIMARY KEY, number bigint NOT NULL)"
@@ -177,7 +177,7 @@ def spreads(title: str) -> Table:
 
 
 def costs(counted: dict[str, int]) -> Table:
-    """Lay out what refused tries send and write."""
+    """Lay out the messages and writes of refused tries."""
     table = Table(title=f"{REFUSED:,} refused tries")
     table.add_column(no_wrap=True)
     table.add_column(justify="right")

@@ -1,7 +1,7 @@
-"""What a purge costs: locks a second, memory, and how much longer workers' locks take meanwhile.
+"""The cost of a purge: locks a second, memory, and how much longer workers' locks take beside it.
 
-Workers acquire and release locks of their own all the time. In each round they do so beside a purge
-that has nothing to do, and beside one that works: which comes first alternates. The ratio of their
+Workers acquire and release locks of their own all the time: in each round once without a purge, and
+once beside one. Which comes first alternates. The ratio of their
 p99 is taken within a round; its median and quartiles are over the rounds.
 """
 
@@ -101,7 +101,7 @@ def as_table(rounds: list[Round], title: str) -> Table:
 
 
 def measure(crew: Crew, locks: int, *, idle_first: bool) -> Round:
-    """Fill the table, and have workers at it while nothing is purged, and while all that is."""
+    """Fill the table, and run workers without a purge, and beside a purge of all those locks."""
     fill(locks)
     seconds = locks / AT_LEAST[connection.vendor]
     crew.begin(work, 4 * SETTLING + 2 * seconds)
@@ -132,14 +132,14 @@ def fill(locks: int) -> None:
 
 
 def idle_purge(seconds: float) -> Pair:
-    """Do nothing for a while; return when."""
+    """Do nothing for a while; return begin and end."""
     begun = time.perf_counter()
     time.sleep(seconds)
     return Pair(begun, time.perf_counter())
 
 
 def purge(locks: int) -> Pair:
-    """Run the command as cron does; return when it ran."""
+    """Run the command as cron does; return begin and end."""
     output = LastLine()
     begun = time.perf_counter()
     call_command("clear_stale_locks", "--purge-released=1d", stdout=output)
@@ -166,13 +166,13 @@ def work(shared: Shared, seconds: float) -> list[Pair]:
 
 
 def p99(pairs: list[Pair], span: Pair) -> float:
-    """Return the seconds that one of a hundred of the pairs within this span took at least."""
+    """Return the 99th percentile of the seconds of the pairs within this span."""
     within = [one.ended - one.begun for one in pairs if span.begun < one.begun < span.ended]
     return quantiles(within, n=100, method="inclusive")[98]
 
 
 def peak_memory() -> float:
-    """Return the most that this process has had, in megabytes."""
+    """Return the peak memory of this process, in megabytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

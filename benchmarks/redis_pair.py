@@ -1,4 +1,4 @@
-"""What a lock in Redis costs: acquire and release against two bare commands and other libraries.
+"""The cost of a lock in Redis: acquire and release against two bare commands and other libraries.
 
 See benchmarks.pair for how it is measured.
 """
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def pair(acquire: Acquire) -> None:
-    """Acquire a lock that nobody else wants, and release it."""
+    """Acquire an uncontended lock, and release it."""
     release = acquire("benchmark", wait=False)
     release()
 

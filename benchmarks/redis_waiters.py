@@ -1,4 +1,4 @@
-"""What waiting costs a Redis server: the commands that waiters send while somebody holds the lock.
+"""The cost of waiting for a Redis server: waiters' commands while the lock is held.
 
 Commands that a script calls count too, as the server counts them.
 """
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def count(crew: Crew, library: str, threads: int, seconds: float) -> Counter[str]:
-    """Hold the lock while the crew waits for it, and return the commands of so many seconds."""
+    """Hold the lock while the crew waits for it, and count the commands for so many seconds."""
     client = redis_client()
     release = CONTENDERS[library]()(library, wait=False)
     try:
@@ -69,7 +69,7 @@ def count(crew: Crew, library: str, threads: int, seconds: float) -> Counter[str
 
 
 def wait(shared: Shared, library: str, threads: int) -> int:
-    """Wait for the lock in so many threads; return how many got it in the end."""
+    """Wait for the lock in so many threads; return how many got it."""
 
     def wait_once(number: int) -> int:
         acquire = CONTENDERS[library]()

@@ -1,4 +1,4 @@
-"""What it costs to keep many leases: memory, and time and round trips of each renewal of all."""
+"""The cost of many leases: memory, and time and round trips of each renewal of all."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def measure(number: int, rounds: int) -> dict[str, str]:
-    """Return what so many leases cost, as text."""
+    """Return the cost of so many leases, as text."""
     # Not before Django is set up: importing its models needs that.
     from django_distlock import acquire_lock, clocks
     from django_distlock.backends.database import DatabaseBackend

@@ -1,4 +1,4 @@
-"""A store of a benchmark's own, Redis or a database, and Django set up to keep locks in it."""
+"""A benchmark's own store, Redis or a database, and Django set up to keep locks in it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONFIGURED = (
 
 
 def add_redis_options(parser: argparse.ArgumentParser) -> None:
-    """Let the user choose how the locks' cache talks to Redis."""
+    """Add options for the connection of the locks' cache to Redis."""
     parser.add_argument("--cache", choices=CACHES, default="django", help="default: %(default)s")
     parser.add_argument("--hiredis", action="store_true", help="let redis-py use it, for all alike")
 
@@ -69,7 +69,7 @@ def redis(
         location = f"redis://{place['HOST']}:{place['PORT']}/0"
         settings.configure(
             CACHES={"default": {"BACKEND": CACHES[options.cache], "LOCATION": location}},
-            # Not used, but a site has one.
+            # Unused, but a site has one.
             DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
             DISTLOCK={
                 "default": {
@@ -105,12 +105,12 @@ def describe(store: str) -> str:
 
 
 def configured() -> dict[str, Any]:
-    """Return the settings, for another process to be set up by."""
+    """Return the settings, for the setup of another process."""
     return {name: getattr(settings, name) for name in CONFIGURED}
 
 
 def set_up(configured: dict[str, Any], *, hiredis: bool) -> None:
-    """Set Django up in another process, by the settings that the first one has."""
+    """Set Django up in another process, with the first one's settings."""
     if not hiredis:
         hide_hiredis()
     settings.configure(**configured)
@@ -124,5 +124,5 @@ def hide_hiredis() -> None:
 
 
 def has_hiredis() -> bool:
-    """Tell whether redis-py may use hiredis in this process."""
+    """Return whether redis-py may use hiredis in this process."""
     return sys.modules.get("hiredis", sys) is not None

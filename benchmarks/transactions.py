@@ -1,4 +1,4 @@
-"""What a lock costs around a transaction: the guard of its commit, and a whole locked view.
+"""The cost of a lock around a transaction: the guard of its commit, and a whole locked view.
 
 As in `pair`, the kinds of call take turns, and differences are taken within a round.
 """
@@ -54,7 +54,7 @@ def main() -> None:
         update = make_update()
         batches = measure(make_kinds(update), options.rounds)
         console.print(times(batches), ratios(batches, COMPARED), differences(batches))
-        if options.database != "sqlite" or options.apart:  # else the transaction has the file
+        if options.database != "sqlite" or options.apart:  # else it locks the file
             console.print(tries(update))
 
 
@@ -82,7 +82,7 @@ def make_kinds(update: Callable[[], None]) -> dict[str, Callable[[], None]]:
     def unguarded() -> AbstractContextManager[object]:
         return mock.patch.object(DatabaseBackend, "guard", return_none)
 
-    # By itself, so that both pay for the patch.
+    # Replaced by itself, so that both pay for the patch.
     def guarded() -> AbstractContextManager[object]:
         return mock.patch.object(DatabaseBackend, "guard", DatabaseBackend.guard)
 
@@ -101,7 +101,7 @@ def make_kinds(update: Callable[[], None]) -> dict[str, Callable[[], None]]:
 
 
 def return_none(*arguments: object) -> None:
-    """Take no part in the transaction."""
+    """Return None instead of guarding."""
 
 
 def differences(batches: dict[str, list[float]]) -> Table:
@@ -115,7 +115,7 @@ def differences(batches: dict[str, list[float]]) -> Table:
 
 
 def tries(update: Callable[[], None]) -> Table:
-    """Try to acquire what another thread released in a transaction that is still open."""
+    """Try to acquire a lock that another thread released in a transaction that is still open."""
     from django_distlock import acquire_lock
 
     held, over = Event(), Event()

@@ -1,4 +1,4 @@
-"""How a contended lock passes on: some processes want it all the time, and each holds it for 1 ms.
+"""How a contended lock is handed over: processes acquire it all the time, and hold it for 1 ms.
 
 The libraries take turns in rounds, in the same processes. A ratio is taken within a round; its
 median and quartiles are over the rounds. If two were ever inside at once, the exit status is 1.
@@ -39,7 +39,7 @@ console = Console()
 
 
 class Turn(NamedTuple):
-    """What a process saw of a library in a round."""
+    """A process's measurements of a library in a round."""
 
     waits: list[float]
     """Seconds, of each grant, and of a wait that went on at the end."""
@@ -115,7 +115,7 @@ def contend(shared: Shared, name: str, semaphore: str, seconds: float) -> Turn:
 
 
 def hold(shared: Shared) -> bool:
-    """Be inside for a moment; tell whether somebody else was."""
+    """Be inside for a moment; return whether another process was."""
     alone = shared.inside.value == 0
     shared.inside.value = shared.number
     time.sleep(HELD)
@@ -126,7 +126,7 @@ def hold(shared: Shared) -> bool:
 
 @cache
 def acquirer(name: str) -> Acquire:
-    """Return the library, with the connections that this process has for it."""
+    """Return the library, with this process's connections for it."""
     return CONTENDERS[name]()
 
 

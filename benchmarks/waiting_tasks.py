@@ -1,4 +1,4 @@
-"""How a contended lock passes on among the tasks of one process, each of which holds it for 1 ms.
+"""How a contended lock is handed over among the tasks of one process, which hold it for 1 ms.
 
 If two were ever inside at once, the exit status is 1.
 """
@@ -21,7 +21,7 @@ console = Console()
 
 
 class Inside:
-    """Who is inside the lock."""
+    """The number of tasks inside the lock."""
 
     task: int | None = None
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 async def measure(tasks: int, seconds: float, rounds: int) -> list[list[Turn]]:
-    """Return what each task saw in each round, after a short one to warm up."""
+    """Return each task's measurements in each round, after a short one to warm up."""
     seen = []
     for number in range(rounds + 1):
         end = time.perf_counter() + (seconds if number else 0.5)
@@ -79,7 +79,7 @@ async def contend(task: int, semaphore: str, end: float, inside: Inside) -> Turn
 
 
 async def hold(task: int, inside: Inside) -> bool:
-    """Be inside for a moment; tell whether somebody else was."""
+    """Be inside for a moment; return whether another task was."""
     alone = inside.task is None
     inside.task = task
     await asyncio.sleep(HELD)

@@ -1,4 +1,4 @@
-"""What calls send to the database server, and what they make it write."""
+"""The messages that calls send to the database server, and the bytes that it writes for them."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def _remember(connection: Any, **kwargs: Any) -> None:
 
 
 def measure(call: Callable[[], None], times: int) -> dict[str, int]:
-    """Return what so many calls send and write in all."""
+    """Return the total of messages and writes of so many calls."""
     read = READERS[connection.vendor]
-    call()  # What is done once, such as connecting, does not count.
+    call()  # One-time work, such as connecting, does not count.
     before = _settled(read)
     with _round_trips() as round_trips:
         for _ in range(times):
@@ -86,7 +86,7 @@ READERS = {"postgresql": _postgresql, "mysql": _mariadb, "sqlite": _sqlite}
 
 @contextmanager
 def _round_trips() -> Iterator[dict[str, int]]:
-    """Count PostgreSQL's round trips, by what libpq says that it sends."""
+    """Count PostgreSQL's round trips, by libpq's trace of what it sends."""
     counted: dict[str, int] = {}
     if connection.vendor != "postgresql":
         yield counted

@@ -11,6 +11,6 @@ control_socket_disable = True
 
 
 def post_worker_init(worker: object) -> None:
-    """Tell whoever started gunicorn, if it asked, that one more worker is ready."""
+    """Report a ready worker to the process that started gunicorn, if it asked for that."""
     if ready_fd := os.environ.get("GUNICORN_READY_FD"):
         os.write(int(ready_fd), b".")

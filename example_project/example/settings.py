@@ -66,7 +66,7 @@ DATABASES = {
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# Locks are rows in the database above. This is what no setting means, spelled out.
+# Locks are rows in the database above. This is the default, spelled out.
 DISTLOCK = {
     "default": {
         "BACKEND": "django_distlock.backends.database.DatabaseBackend",
@@ -82,7 +82,7 @@ if STORE == "redis":
         "locks": {
             "BACKEND": "django_redis.cache.RedisCache",
             "LOCATION": os.environ["REDIS_URL"],
-            "KEY_PREFIX": "example",  # It may be somebody's Redis.
+            "KEY_PREFIX": "example",  # The Redis server may be shared.
         },
     }
     DISTLOCK = {
@@ -103,7 +103,7 @@ elif STORE == "server":
         },
     }
 
-# How long the pretended payment provider takes to answer, in seconds.
+# How long the simulated payment provider takes to answer, in seconds.
 PAYMENT_PROVIDER_LATENCY = 0.05
 
 LANGUAGE_CODE = "en"

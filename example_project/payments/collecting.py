@@ -1,4 +1,4 @@
-"""Collect what customers owe, the way it is often written: read a status, pay, write the status."""
+"""Collect what customers owe, as it is often written: read a status, pay, write the status."""
 
 import os
 import time
@@ -25,19 +25,19 @@ def collect_payment(customer: Customer, lease: Lease | None = None) -> bool:
     if not invoices:
         return False
     authorize(sum((invoice.amount for invoice in invoices), Decimal()))
-    # A commit under a lock asks for it by itself; writes outside of transactions bring their lease.
+    # A commit under a lock checks it by itself; writes outside transactions pass their lease.
     with nullcontext() if lease else transaction.atomic():
         record_payments(invoices, lease)
     return True
 
 
 def authorize(amount: Decimal) -> None:
-    """Ask the payment provider for the money. Pretended: only the provider's latency is real."""
+    """Ask the payment provider for the money. Simulated: only the provider's latency is real."""
     time.sleep(settings.PAYMENT_PROVIDER_LATENCY)
 
 
 def record_payments(invoices: Iterable[Invoice], lease: Lease | None) -> None:
-    """Write down the invoices' new status, which may be refused, and then take the money."""
+    """Write the invoices' new status, which may be refused, and then take the money."""
     for invoice in invoices:
         invoice.status = Invoice.Status.COLLECTED
         invoice.save(update_fields=["status"], lease=lease)

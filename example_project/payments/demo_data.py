@@ -1,4 +1,4 @@
-"""What the demonstration needs: customers who owe something, and somebody who may collect."""
+"""Data for the demonstration: customers with open invoices, and a user who may collect."""
 
 from decimal import Decimal
 
@@ -31,7 +31,7 @@ def prepare(customers: int = len(NAMES)) -> None:
     """Create the tables, the login and so many customers, where they are missing."""
     call_command("migrate", verbosity=0)
     with transaction.atomic():
-        # Its fences may be of another store's tokens, whose clock may have been ahead.
+        # Its fences may be tokens of another store, whose clock may have been ahead.
         Invoice.objects.update(fence=0)
         create_login()
         for number in range(customers):
@@ -41,7 +41,7 @@ def prepare(customers: int = len(NAMES)) -> None:
 def create_login() -> None:
     """Create the demo's superuser, or give it its password back."""
     user, _ = User.objects.get_or_create(username=USERNAME)
-    if not user.check_password(PASSWORD):  # A new hash would end the sessions that there are.
+    if not user.check_password(PASSWORD):  # A new hash would end existing sessions.
         user.set_password(PASSWORD)
     user.is_active = user.is_staff = user.is_superuser = True
     user.save()

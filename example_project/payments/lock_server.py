@@ -14,7 +14,7 @@ from payments.processes import keeping_locks
 
 @contextmanager
 def running() -> Iterator[dict[str, str]]:
-    """Run a server until the block ends. Yield what its clients have to know, as OPTIONS."""
+    """Run a server until the block ends. Yield the OPTIONS of its clients."""
     with TemporaryDirectory(prefix="example-locks-") as name:
         directory = Path(name)
         socket, secret_file = directory / "socket", directory / "secret"
@@ -26,7 +26,7 @@ def running() -> Iterator[dict[str, str]]:
             *("--unix", str(socket)),
             *("--secret-file", str(secret_file)),
             *("--state", str(directory / "state.json")),
-            "--no-grace",  # there was none before it, whose leases could be in force
+            "--no-grace",  # no earlier server could have granted leases
         ]
 
         def answers(_pid: int) -> bool:

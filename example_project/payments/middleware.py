@@ -1,4 +1,4 @@
-"""Say in each answer which process gave it."""
+"""Name the answering process in each response."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Who owes what, and each time that it was collected."""
+"""Customers, what they owe, and each payment."""
 
 from django.db import models
 

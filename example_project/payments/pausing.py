@@ -1,4 +1,4 @@
-"""A worker that is paused for longer than its lease, and what its late write comes to."""
+"""A worker that is paused for longer than its lease, and its late write."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ def pause(customer: Customer) -> Iterator[str]:
                 raise CommandError("The second worker failed.")
         first.send_signal(signal.SIGCONT)
         _, error = first.communicate(timeout=TIMEOUT)
-    # Its log, that the lease was lost, comes from another thread, before this or after it.
+    # Its log line about the lost lease comes from another thread, before or after this one.
     _, _, refusal = error.rpartition("CommandError: ")
     refusal, _, _ = refusal.partition("\n")
     yield f"First worker:  goes on. {refusal}"
@@ -65,7 +65,7 @@ def started(customer: Customer, *options: str) -> Iterator[subprocess.Popen[str]
 
 
 def read_line(process: subprocess.Popen[str]) -> str:
-    """Return what the worker says next."""
+    """Return the worker's next line."""
     assert process.stdout is not None
     if line := process.stdout.readline():
         return line.strip()

@@ -39,10 +39,10 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
 def keeping_locks(
     name: str, command: Sequence[str], log: Path, answers: Callable[[int], bool]
 ) -> Iterator[None]:
-    """Run a server that locks are kept in; the block begins when it, with this pid, `answers`."""
+    """Run a server for locks; the block begins when the server with this pid `answers`."""
     with (
         log.open("wb") as output,
-        # In a session of its own, Ctrl-C doesn't reach it before those who have locks in it.
+        # In its own session Ctrl-C doesn't reach it before the processes that use its locks.
         started(command, stdout=output, stderr=output, start_new_session=True) as process,
     ):
         _wait_until_ready(process, answers, name, log)
@@ -61,5 +61,5 @@ def _wait_until_ready(
 
 
 def _exit(signal_number: int, _frame: FrameType | None) -> NoReturn:
-    """End like any other program, and so let no server outlive this process."""
+    """End like any other program, so that no server outlives this process."""
     raise SystemExit(128 + signal_number)

@@ -1,4 +1,4 @@
-"""Many simultaneous real requests to collect the same payments, and what came of them."""
+"""Many simultaneous real requests to collect the same payments, and their outcome."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ TIMEOUT = 60  # seconds, for an answer
 
 
 class Answer(NamedTuple):
-    """What one request was answered, and by which process."""
+    """The answer to one request, and the process that gave it."""
 
     status: str
     worker: str | None
@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
 
     @property
     def unexpected(self) -> Counter[str]:
-        """Return the answers that a race has no place for, such as errors."""
+        """Return the unexpected answers, such as errors."""
         return Counter(a.status for a in self.answers if a.status not in ("200", "409"))
 
     @property
@@ -64,7 +64,7 @@ class Outcome(NamedTuple):
 
 
 def race(site: httpx.Client, view: str, customers: Iterable[Customer], requests: int) -> Outcome:
-    """Ask the view for each customer's payment, `requests` times at the same moment."""
+    """Request each customer's payment from the view, `requests` times at the same moment."""
     pks = [customer.pk for customer in customers]
     collecting.reset(Customer.objects.filter(pk__in=pks))
     answers = [

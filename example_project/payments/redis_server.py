@@ -1,4 +1,4 @@
-"""A Redis server for as long as a command runs, or the one that there is."""
+"""A Redis server for as long as a command runs, or an existing one."""
 
 import shutil
 import socket
@@ -27,7 +27,7 @@ def check(url: str) -> None:
 
 @contextmanager
 def running() -> Iterator[str]:
-    """Run a server that keeps all in memory until the block ends. Yield its URL."""
+    """Run a server in memory until the block ends. Yield its URL."""
     program = shutil.which("redis-server")
     if program is None:
         raise CommandError("There is no redis-server: apt install redis-server, or set REDIS_URL.")
@@ -35,7 +35,7 @@ def running() -> Iterator[str]:
     url = f"redis://{HOST}:{port}"
 
     def answers(pid: int) -> bool:
-        """Tell whether this process does, and not one that has taken the port before it."""
+        """Return whether this process answers, and not another one that has taken the port."""
         try:
             with Redis.from_url(url, socket_timeout=TIMEOUT) as client:
                 answered_by: int = client.info("server")["process_id"]

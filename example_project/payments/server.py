@@ -16,7 +16,7 @@ HOST = "127.0.0.1"
 
 
 def listen(port: int = 0) -> socket.socket:
-    """Take a port, any free one by default. Who connects before gunicorn runs waits for it."""
+    """Take a port, any free one by default. Connections before gunicorn runs wait for it."""
     try:
         return socket.create_server((HOST, port))
     except OSError as error:
@@ -40,7 +40,7 @@ def gunicorn(workers: int) -> Iterator[str]:
 
 @contextmanager
 def _started(listener: socket.socket, workers: int) -> Iterator[BinaryIO]:
-    """Start gunicorn, and stop it at the end. Yield what each worker writes a byte to."""
+    """Start gunicorn, and stop it at the end. Yield the pipe to which each worker writes a byte."""
     reader, writer = os.pipe()
     with (
         os.fdopen(reader, "rb", buffering=0) as ready,

@@ -1,4 +1,4 @@
-"""Where the locks are kept: what `--store` says, for the processes that a command starts."""
+"""The store of the locks: the option `--store`, for the processes that a command starts."""
 
 import os
 from argparse import ArgumentParser
@@ -27,9 +27,9 @@ def add_option(parser: ArgumentParser) -> None:
 
 @contextmanager
 def locks_kept_in(store: str) -> Iterator[str | None]:
-    """Let the processes that are started in the block keep locks there. Yield where, if not here.
+    """Make the processes that are started in the block keep locks there. Yield the place.
 
-    None is the database, of which settings.py knows by itself.
+    None stands for the database, as in settings.py.
     """
     with _running(store) as place, _environment(EXAMPLE_STORE=store):
         yield place
@@ -41,7 +41,7 @@ def _running(store: str) -> AbstractContextManager[str | None]:
     return _lock_server() if store == "server" else nullcontext()
 
 
-# A command that is called by another one finds the variables that this one has set.
+# A command that is called by another one finds the variables already set.
 
 
 @contextmanager

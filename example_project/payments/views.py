@@ -23,14 +23,14 @@ def customers(request: HttpRequest) -> HttpResponse:
     )
 
 
-# Who may collect is checked outside the lock: otherwise a stranger could hold a customer's lock.
+# Permissions are checked outside the lock: otherwise a stranger could hold a customer's lock.
 @require_POST
 @staff_member_required
 @distributed_lock("<int:customer_id>collectPayment")
 def collect(request: HttpRequest, customer_id: int) -> HttpResponse:
-    """Collect what a customer owes, unless somebody else is at it: that is answered with 409.
+    """Collect what a customer owes. Answer 409 if another request already does.
 
-    The payments are one transaction, whose commit asks for the lock: no lease is handed on.
+    The payments are one transaction, whose commit checks the lock: no lease is passed on.
     """
     return _collect(request, customer_id)
 

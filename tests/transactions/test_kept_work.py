@@ -1,4 +1,4 @@
-"""A view whose work is kept answers, and no answer invites to do kept work again."""
+"""A view whose work is kept answers normally, and no answer invites a repetition of kept work."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def test_view_without_a_transaction_answers_though_its_lock_was_taken_away(
     lost: dict[Lease, str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What it wrote is committed, so its answer must not invite a retry."""
+    """Its writes are committed, so its answer must not invite a retry."""
     response = visit(charging(store, using, lose_late))
     assert (response.status_code, response.content) == (200, b"charged")
     assert "Retry-After" not in response
@@ -50,7 +50,7 @@ def test_view_whose_lock_is_taken_away_after_its_commit_answers(
     lost: dict[Lease, str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The client learns what was committed."""
+    """So the client learns what was committed."""
 
     @distributed_lock("1234collectPayment", backend=store, http=True)
     def charge(request: HttpRequest) -> HttpResponse:
@@ -73,7 +73,7 @@ def test_async_view_answers_though_its_lock_was_taken_away(
     lost: dict[Lease, str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What it did in a transaction of its own, in a thread, is kept."""
+    """The commit of its own transaction, in a thread, is kept."""
 
     @distributed_lock("1234collectPayment", backend=store, http=True)
     async def charge(request: HttpRequest) -> HttpResponse:
@@ -101,7 +101,7 @@ def test_async_view_answers_though_its_lock_was_taken_away(
 def test_async_view_commits_nothing_under_a_lock_that_was_taken_away(
     store: str, moved_clock: MovedClock
 ) -> None:
-    """In a thread that works for it; what it raises is answered, but not with an invitation."""
+    """In a thread that works for it. The error is answered, without inviting a retry."""
 
     @distributed_lock("1234collectPayment", backend=store, http=True)
     async def charge(request: HttpRequest) -> HttpResponse:
@@ -130,7 +130,7 @@ def test_async_view_commits_nothing_under_a_lock_that_was_taken_away(
 def test_streaming_view_answers_though_its_lock_was_taken_away(
     lose_late: LoseLate, lost: dict[Lease, str]
 ) -> None:
-    """As any view does."""
+    """Like any view."""
 
     @distributed_lock("1234collectPayment", backend="memory", http=True)
     def charge(request: HttpRequest) -> StreamingHttpResponse:
@@ -152,7 +152,7 @@ def test_expired_lease_is_announced_and_its_store_is_not_asked(
     lost: dict[Lease, str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The view's answer is the view's."""
+    """The view's own answer is sent."""
 
     @distributed_lock("1234collectPayment", http=True)
     def charge(request: HttpRequest) -> HttpResponse:
@@ -171,7 +171,7 @@ def test_lease_that_expires_while_it_can_not_be_released_leaves_the_views_answer
     moved_clock: MovedClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Its work is kept, as of one that was lost before."""
+    """Its work is kept, as after an earlier loss."""
 
     def expire() -> None:
         moved_clock.expire(acquired[-1])
@@ -203,7 +203,7 @@ def test_lock_without_end_that_can_not_be_released_leaves_the_views_answer(
 
 
 def test_view_with_http_false_raises_though_its_work_is_kept(lose_late: LoseLate) -> None:
-    """http=False: its caller is to know."""
+    """With http=False its caller must get the error."""
 
     @distributed_lock("1234collectPayment", backend="memory", http=False)
     def charge(request: HttpRequest) -> HttpResponse:

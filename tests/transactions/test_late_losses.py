@@ -1,4 +1,4 @@
-"""A holder whose lock was taken away late does not commit."""
+"""A holder whose lock was force-released late does not commit."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ def test_view_whose_lock_was_taken_away_is_rolled_back_and_503(
 def test_lock_that_another_process_took_away_is_missed_before_the_commit(
     store: str, acquired: list[Lease], moved_clock: MovedClock, lost: dict[Lease, str]
 ) -> None:
-    """As an operator's command does."""
+    """Like an operator's command."""
 
     @distributed_lock("1234collectPayment", backend=store, http=True)
     def charge(request: HttpRequest) -> HttpResponse:
@@ -172,7 +172,7 @@ def test_method_that_spoiled_its_transaction_is_not_guarded(
 def test_either_of_two_locks_is_missed_before_the_commit(
     store: str, which: str, acquired: list[Lease], moved_clock: MovedClock
 ) -> None:
-    """503, whichever it is that was taken away."""
+    """503, whichever of the two was force-released."""
 
     @distributed_lock("outer", backend=store, http=True)
     @distributed_lock("inner", backend=store, http=True)
@@ -194,7 +194,7 @@ def test_either_of_two_locks_is_missed_before_the_commit(
 
 @pytest.mark.needs("postgresql")
 def test_no_database_is_committed_under_a_lock_that_was_taken_away(lose_late: LoseLate) -> None:
-    """The first commit of a request's transactions asks."""
+    """The first commit of a request's transactions asks the store."""
 
     @distributed_lock("1234collectPayment", backend="memory", http=True)
     def charge(request: HttpRequest) -> HttpResponse:

@@ -40,7 +40,7 @@ def test_release_waits_for_the_commit(alias: str) -> None:
 
 @on_each_server
 def test_release_by_name_waits_too(alias: str) -> None:
-    """It returns True, and the name is not held here any more."""
+    """It returns True, and the name is no longer held here."""
     with transaction.atomic(using=alias):
         acquire(alias)
         assert release_lock("1234collectPayment", backend=alias) is True
@@ -52,7 +52,7 @@ def test_release_by_name_waits_too(alias: str) -> None:
 
 @on_each_database
 def test_commit_releases_in_this_thread(alias: str) -> None:
-    """When the atomic block has been left, it is done."""
+    """The release is done when the atomic block has been left."""
     with transaction.atomic(using=alias):
         acquire(alias).release()
     assert not list(lock_backends[alias].held())
@@ -70,7 +70,7 @@ def test_durable_block_inside_the_lock_commits_before_the_release(alias: str) ->
 
 @on_each_server
 def test_lease_whose_release_waits_is_renewed(alias: str) -> None:
-    """So a transaction may outlast the ttl, and be committed."""
+    """So a transaction may outlast the ttl and still be committed."""
     with transaction.atomic(using=alias):
         with distributed_lock("1234collectPayment", backend=alias) as lease:
             Counter.objects.using(alias).create()
@@ -84,7 +84,7 @@ def test_lease_whose_release_waits_is_renewed(alias: str) -> None:
 
 @on_each_server
 def test_forked_child_leaves_the_parents_release_alone(alias: str) -> None:
-    """Though it has a copy of the transaction's callbacks, which it drops."""
+    """It has a copy of the transaction's callbacks, but drops it."""
 
     def drop_callbacks() -> None:
         connections[alias].run_on_commit = []
@@ -106,7 +106,7 @@ def test_forked_child_leaves_the_parents_release_alone(alias: str) -> None:
 
 @on_each_database
 def test_rollback_releases_in_this_thread(alias: str) -> None:
-    """Though Django calls nothing then; a script that fails may end before another thread runs."""
+    """Django calls nothing then; a failing script may end before another thread runs."""
     with mock.patch.object(Background, "submit") as left_to_the_background:
         with suppress(SystemExit), transaction.atomic(using=alias):
             lease = acquire(alias)
@@ -119,7 +119,7 @@ def test_rollback_releases_in_this_thread(alias: str) -> None:
 
 @on_each_database
 def test_rollback_of_what_was_acquired_before_releases(alias: str) -> None:
-    """On SQLite, too, where the rollback would have undone the release."""
+    """On SQLite, too, where the rollback undoes a release in the transaction."""
     lease = acquire(alias)
     with suppress(ZeroDivisionError), transaction.atomic(using=alias):
         lease.release()
@@ -129,7 +129,7 @@ def test_rollback_of_what_was_acquired_before_releases(alias: str) -> None:
 
 @on_each_database
 def test_lock_can_be_acquired_again_at_once_after_a_rollback(alias: str) -> None:
-    """As in a loop that retries a transaction, whether this thread or the background is faster."""
+    """As in a loop that retries a transaction, whichever thread is faster."""
     for _ in range(20):
         with suppress(ZeroDivisionError), transaction.atomic(using=alias):
             with distributed_lock("1234collectPayment", backend=alias):
@@ -139,7 +139,7 @@ def test_lock_can_be_acquired_again_at_once_after_a_rollback(alias: str) -> None
 
 @on_each_server
 def test_release_outlasts_an_inner_rollback(alias: str) -> None:
-    """What was done before under the same lock may yet be committed."""
+    """Earlier work under the same lock may still be committed."""
     with transaction.atomic(using=alias):
         with suppress(ZeroDivisionError), transaction.atomic(using=alias):
             acquire(alias).release()
@@ -159,12 +159,12 @@ def test_commit_releases_what_an_inner_rollback_kept(alias: str) -> None:
     assert free_for_others(alias)
 
 
-# Whatever fails
+# Errors
 
 
 @on_each_database
 def test_errors_of_other_callbacks_do_not_keep_the_lock(alias: str) -> None:
-    """Nor does the traceback of one, to which code keeps a reference."""
+    """Nor does a reference to the traceback of one."""
     with pytest.raises(ZeroDivisionError) as kept, transaction.atomic(using=alias):
         transaction.on_commit(lambda: 1 // 0, using=alias)
         acquire(alias).release()
@@ -179,7 +179,7 @@ def test_errors_of_other_callbacks_do_not_keep_the_lock(alias: str) -> None:
 def test_error_of_the_store_after_the_commit_harms_no_other_callback(
     alias: str, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever error it is. The lease ends by itself; the log says why."""
+    """Whatever the error. The lease ends by itself; the log has the reason."""
     called = []
     with ExitStack() as until_committed, transaction.atomic(using=alias):
         with transaction.atomic(using=alias):  # on SQLite, too, it is released after the commit
@@ -192,7 +192,7 @@ def test_error_of_the_store_after_the_commit_harms_no_other_callback(
     assert called == [True]
     assert release.called
     assert "could not be released after a transaction; it ends by itself" in caplog.text
-    # On SQLite the release in the transaction was committed; this was to make sure of it.
+    # On SQLite the release in the transaction was committed; this one only confirms it.
     assert free_for_others(alias) is (alias == "default")
 
 

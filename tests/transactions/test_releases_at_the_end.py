@@ -1,4 +1,4 @@
-"""A release waits for the last transaction, and for no connection that has ended."""
+"""A release waits for the last open transaction, but not for closed connections."""
 
 import gc
 import threading
@@ -23,7 +23,7 @@ pytestmark = committed
 
 @on_each_server
 def test_connection_closed_in_a_transaction_releases(alias: str) -> None:
-    """It is rolled back."""
+    """The transaction is rolled back."""
     with suppress(DatabaseError), transaction.atomic(using=alias):
         acquire(alias).release()
         connections[alias].close()
@@ -43,7 +43,7 @@ def test_release_after_the_connection_was_closed_waits_for_nothing(alias: str) -
 @pytest.mark.once
 @on_each_server
 def test_connection_killed_in_a_transaction_releases(alias: str) -> None:
-    """By the server, an operator or the network."""
+    """It may be killed by the server, an operator or the network."""
     with pytest.raises(DatabaseError), transaction.atomic(using=alias):
         acquire(alias).release()
         kill_session(alias)
@@ -77,7 +77,7 @@ def test_thread_that_ends_in_a_transaction_releases(alias: str) -> None:
 def test_release_waits_for_the_transactions_of_all_databases(
     alias: str, failing: str | None, inside: str
 ) -> None:
-    """Also for one that has nothing to do with the lock's; the last one counts."""
+    """Also for databases without locks; the last transaction counts."""
     with suppress(ZeroDivisionError), transaction.atomic():
         with suppress(ZeroDivisionError), transaction.atomic(using=alias):
             acquire(alias)
@@ -107,7 +107,7 @@ def test_release_waits_for_the_data_in_another_file(failing: bool) -> None:
 
 
 def test_release_waits_for_the_data_beside_a_transaction_of_the_locks() -> None:
-    """Two transactions: what the inner one commits is not to be seen before the outer one's."""
+    """Of two transactions, the inner one's commit must not be seen before the outer one's."""
     with transaction.atomic():
         Counter.objects.create()
         with transaction.atomic(using="locks"):

@@ -1,4 +1,4 @@
-"""Transactions are followed without the attributes that Django doesn't document."""
+"""Transactions are tracked even without Django's undocumented attributes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_release_waits_without_run_on_commit(
 def test_errors_of_other_callbacks_do_not_keep_the_lock_without_run_on_commit(
     alias: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Django drops the callbacks that follow, ours among them."""
+    """Django drops the callbacks that follow, including the package's."""
     hide(monkeypatch, "run_on_commit")
     with suppress(ZeroDivisionError), transaction.atomic(using=alias):
         transaction.on_commit(lambda: 1 / 0, using=alias)
@@ -73,7 +73,7 @@ def test_errors_of_other_callbacks_do_not_keep_the_lock_without_run_on_commit(
 def test_closed_connection_is_noticed_without_closed_in_transaction(
     alias: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database is asked whether it can be reached."""
+    """A query finds out whether the connection is usable."""
     hide(monkeypatch, "closed_in_transaction")
     with transaction.atomic(using=alias):
         lease = acquire(alias)
@@ -87,7 +87,7 @@ def test_closed_connection_is_noticed_without_closed_in_transaction(
 def test_autocommit_off_is_refused_without_commit_on_exit(
     alias: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Outside of atomic() at least, and inside of it by the setting."""
+    """At least outside atomic(), and inside it according to the setting."""
     hide(monkeypatch, "commit_on_exit")
     transaction.set_autocommit(False, using=alias)
     try:
@@ -123,7 +123,7 @@ def test_release_in_a_savepoint_is_undone_and_done_again_without_savepoint_ids(
 def test_release_waits_for_djangos_transaction_without_non_atomic_requests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where Django doesn't say which views are exempt, its transaction is around the lock."""
+    """If exempt views can't be found out, Django's transaction is around the lock."""
     hide(monkeypatch, "_non_atomic_requests")
     released_in: list[bool] = []
 
@@ -154,7 +154,7 @@ class WithoutTestcaseMarks(TestCase):
         hide(patch, "_from_testcase")
 
     def test_release_is_done_at_once(self) -> None:
-        """Django allows a durable block there. Inside atomic() a TestCase is not noticed."""
+        """A durable block is allowed there. Inside atomic() a TestCase is not recognized."""
         held = Lock.objects.using("postgresql").held()
         for _ in range(2):
             self.assertTrue(acquire_lock("1234collectPayment", backend="postgresql"))

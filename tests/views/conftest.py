@@ -1,4 +1,4 @@
-"""Fixtures of the tests of views."""
+"""Fixtures for the tests of views."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def no_database(scripted: ScriptedBackend) -> Iterator[None]:
-    """Need none: the middleware's apps do, and so does the end of a request with one connected."""
-    connections.close_all()  # which earlier tests have left open
+    """Avoid databases: middleware needs one, and so does the end of a request with a connection."""
+    connections.close_all()  # left open by earlier tests
     with override_settings(MIDDLEWARE=[]):
         yield

@@ -1,4 +1,4 @@
-"""Async functions under the lock; what would run after the call is refused."""
+"""Async functions under the lock, and refusal of code that runs after the call."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def work(customer: int, *, urgent: bool = False) -> str:
 
 
 def test_coroutine_function_stays_one(scripted: ScriptedBackend) -> None:
-    """And is called inside the lock, not before (peer defect 5)."""
+    """It runs inside the lock, not before (peer defect 5)."""
     inside = []
 
     async def look(customer: int) -> None:
@@ -92,7 +92,7 @@ class Worker:
 def test_async_callables_stay_async(
     scripted: ScriptedBackend, locked: Callable[[int], Awaitable[str]]
 ) -> None:
-    """And is locked."""
+    """They are locked, too."""
     assert acquire_lock("7collectPayment")
     with pytest.raises(LockNotAcquired):
         run(locked(7))  # type: ignore[arg-type]
@@ -142,20 +142,20 @@ def test_what_runs_later_is_refused(scripted: ScriptedBackend) -> None:
 
 
 class Customer:
-    """What shows more of itself than a log should have."""
+    """An object whose repr must not be in a log."""
 
     def __repr__(self) -> str:
         raise NotImplementedError
 
     @method_decorator(distributed_lock("collectPayment"))
     def collect(self) -> object:
-        """Leave it to be run later."""
+        """Return a coroutine to run later."""
         return work(7)
 
 
 @pytest.mark.usefixtures("scripted")
 def test_message_about_what_runs_later_does_not_show_its_object() -> None:
-    """A method's own repr does."""
+    """A bound method's repr shows its object."""
     with pytest.raises(TypeError, match=r"Customer\.collect returned a coroutine"):
         Customer().collect()
 
@@ -169,13 +169,13 @@ class Generating:
 
 
 def test_object_whose_call_is_a_generator_is_refused() -> None:
-    """As a generator function is."""
+    """Like a generator function."""
     with pytest.raises(TypeError, match="is a generator"):
         distributed_lock("report")(Generating())
 
 
 def test_blocks_and_generators_work_without_the_lock() -> None:
-    """They are not refused for being broken."""
+    """They are not refused because they are broken."""
 
     async def enter() -> list[int]:
         async with ablock(7):
@@ -206,7 +206,7 @@ def test_lazy_argument_is_evaluated_in_a_thread(scripted: ScriptedBackend) -> No
 def test_contended_function_does_something_else(
     on_conflict: Callable[..., Awaitable[Any]], outcome: object
 ) -> None:
-    """Sync or async."""
+    """on_conflict may be sync or async."""
     assert acquire_lock("7collectPayment")
     locked = distributed_lock("<customer>collectPayment", on_conflict=on_conflict)(work)
     assert run(locked(7)) == outcome
@@ -223,7 +223,7 @@ def test_contended_function_raises() -> None:
 
 
 def test_failing_function_releases(scripted: ScriptedBackend) -> None:
-    """With its own error."""
+    """It raises its own error."""
 
     @distributed_lock("report")
     async def fail() -> None:

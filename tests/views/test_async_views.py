@@ -74,7 +74,7 @@ async def collect_or_202(request: HttpRequest, customer: str) -> HttpResponse:
 
 @collect_payment
 async def charge(request: HttpRequest, customer: str) -> HttpResponse:
-    """Help a view; its caller would overlook a 409."""
+    """Help a view whose caller would ignore a 409."""
     return HttpResponse("charged")
 
 
@@ -85,7 +85,7 @@ async def collect_by_helper(request: HttpRequest, customer: str) -> HttpResponse
 
 
 async def collect_for_user(request: HttpRequest, customer: str) -> HttpResponse:
-    """Collect from who is logged in."""
+    """Collect from the user who is logged in."""
     request.user = LazyUser(customer)  # type: ignore[assignment]
     return await by_user(request)
 
@@ -135,7 +135,7 @@ def test_free_view_works_and_releases(
 
 @pytest.mark.parametrize("view", [*VIEWS, "user"])
 def test_contended_view_answers_409(view: str) -> None:
-    """As a sync one does."""
+    """Like a sync view."""
     assert acquire_lock("1234collectPayment")
     response = visit(f"/{view}/1234/")
     assert response.status_code == 409
@@ -143,14 +143,14 @@ def test_contended_view_answers_409(view: str) -> None:
 
 
 def test_on_conflict_may_be_async() -> None:
-    """Its answer is awaited then."""
+    """Its answer is awaited."""
     assert acquire_lock("1234collectPayment")
     response = visit("/or-202/1234/")
     assert (response.status_code, response.content) == (202, b"1234 is busy")
 
 
 def test_helper_raises_what_its_caller_would_overlook() -> None:
-    """As a sync one does."""
+    """Like a sync view."""
     assert acquire_lock("1234collectPayment")
     with pytest.raises(LockNotAcquired, match="'1234collectPayment'"):
         visit("/helper/1234/")
@@ -160,14 +160,14 @@ def test_helper_raises_what_its_caller_would_overlook() -> None:
 def test_store_that_is_down_is_503(
     scripted: ScriptedBackend, view: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing is done without the lock."""
+    """The view's work is not done without the lock."""
     scripted.answer("acquire", DOWN)
     assert visit(f"/{view}/1234/").status_code == 503
     assert "was not called" in caplog.text
 
 
 def test_store_that_is_down_is_a_helpers_error(scripted: ScriptedBackend) -> None:
-    """Which its caller has to know of."""
+    """Its caller must handle it."""
     scripted.answer("acquire", DOWN)
     with pytest.raises(LockBackendUnavailable):
         visit("/helper/1234/")
@@ -180,7 +180,7 @@ def test_lease_lost_meanwhile_leaves_the_views_answer(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No transaction is around it: what it did is kept, so nobody is asked to try again."""
+    """It has no transaction: its work is kept, so the answer invites no retry."""
     monkeypatch.setattr(scripted, "release", lambda lease, keep: False)
     response = visit(f"/{view}/1234/")
     assert response.status_code == 200
@@ -191,7 +191,7 @@ def test_lease_lost_meanwhile_leaves_the_views_answer(
 def test_lost_lease_is_a_helpers_error(
     scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which its caller has to know of."""
+    """Its caller must handle it."""
     monkeypatch.setattr(scripted, "release", lambda lease, keep: False)
     with pytest.raises(LockLost):
         visit("/helper/1234/")
@@ -203,7 +203,7 @@ def test_semaphore_that_gets_too_long_is_400() -> None:
 
 
 def test_async_view_called_by_hand_raises() -> None:
-    """No resolver, no answer."""
+    """Without a resolved URL it doesn't answer."""
 
     async def main() -> None:
         request = AsyncRequestFactory().get("/")

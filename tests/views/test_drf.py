@@ -28,7 +28,7 @@ lock = distributed_lock("<pk>collectPayment")
 
 
 class IsCollector(BasePermission):  # type: ignore[misc]
-    """Who says so is one."""
+    """A permission for requests with the header X-Collector."""
 
     def has_permission(self, request: Any, view: APIView) -> bool:
         """Ask the request."""
@@ -59,7 +59,7 @@ class ByMethodDecorator(APIView):  # type: ignore[misc]
 
 @method_decorator(lock, name="dispatch")
 class OnDispatch(APIView):  # type: ignore[misc]
-    """Everything is locked, permissions included: strangers get to the lock."""
+    """The whole view is locked, including permissions: strangers reach the lock."""
 
     permission_classes = [IsCollector]
 
@@ -80,7 +80,7 @@ def collect(request: Any, pk: str) -> Response:
 @api_view(["POST"])  # type: ignore[untyped-decorator]
 @permission_classes([IsCollector])  # type: ignore[untyped-decorator]
 def collect_locked_first(request: Any, pk: str) -> Response:
-    """Collect, with the lock around the framework: strangers get to the lock."""
+    """Collect, with the lock around the framework: strangers reach the lock."""
     return Response({"collected": pk})
 
 
@@ -102,46 +102,46 @@ class Customers(ViewSet):  # type: ignore[misc]
     @action(detail=True, methods=["post"])  # type: ignore[untyped-decorator]
     @lock
     def collect(self, request: Any, pk: str) -> Response:
-        """Collect by an action of its own."""
+        """Collect by an action of the viewset."""
         return Response({"collected": pk})
 
     @action(detail=True, methods=["post"])  # type: ignore[untyped-decorator]
     @method_decorator(lock)
     def collect_by_method_decorator(self, request: Any, pk: str) -> Response:
-        """Collect by another."""
+        """Collect by another action."""
         return Response({"collected": pk})
 
     @lock
     @action(detail=True, methods=["post"])  # type: ignore[untyped-decorator]
     def collect_locked_first(self, request: Any, pk: str) -> Response:
-        """Collect by one whose lock is above, which is the same here."""
+        """Collect by an action with the lock above, which is the same here."""
         return Response({"collected": pk})
 
 
 @lock
 def charge(request: Any, pk: str) -> Response:
-    """Help a view; its caller would overlook a 409."""
+    """Help a view whose caller would ignore a 409."""
     return Response({"charged": pk})
 
 
 class Overlooking(ViewSet):  # type: ignore[misc]
-    """It calls a helper."""
+    """A view that calls a helper."""
 
     def update(self, request: Any, pk: str) -> Response:
-        """Overlook what the helper returns."""
+        """Ignore the helper's answer."""
         charge(request, pk)
         return Response({"collected": pk})
 
 
 @api_view(["POST"])  # type: ignore[untyped-decorator]
 def overlook(request: Any, pk: str) -> Response:
-    """Overlook what the helper returns."""
+    """Ignore the helper's answer."""
     charge(request, pk)
     return Response({"collected": pk})
 
 
 class Answering(APIView):  # type: ignore[misc]
-    """It answers in its own way."""
+    """A view with its own answer to contention."""
 
     @distributed_lock(
         "<pk>collectPayment",
@@ -183,7 +183,7 @@ on_each_view = pytest.mark.parametrize("view", INSIDE + OUTSIDE)
 
 @pytest.fixture
 def ask() -> Callable[..., Any]:
-    """Return what sends a request for a customer to one of the views."""
+    """Return a function that sends a request for a customer to one of the views."""
     client = APIClient()
 
     def send(view: str, pk: str = "1234", collector: str = "yes", **arguments: Any) -> Any:
@@ -198,7 +198,7 @@ def ask() -> Callable[..., Any]:
 def test_locked_view_works_and_releases(
     ask: Callable[..., Any], scripted: ScriptedBackend, view: str
 ) -> None:
-    """As if it weren't locked."""
+    """As without a lock."""
     response = ask(view)
     assert (response.status_code, response.json()) == (200, {"collected": "1234"})
     assert scripted.calls == ["acquire", "release"]
@@ -206,7 +206,7 @@ def test_locked_view_works_and_releases(
 
 @on_each_view
 def test_contended_view_answers_409(ask: Callable[..., Any], view: str) -> None:
-    """As any view of Django's does."""
+    """Like any Django view."""
     assert acquire_lock("1234collectPayment")
     response = ask(view)
     assert response.status_code == 409
@@ -218,7 +218,7 @@ def test_contended_view_answers_409(ask: Callable[..., Any], view: str) -> None:
 def test_store_that_is_down_is_503(
     ask: Callable[..., Any], scripted: ScriptedBackend, view: str
 ) -> None:
-    """It isn't a conflict."""
+    """An outage isn't a conflict."""
     scripted.answer("acquire", LockBackendUnavailable("no route"))
     response = ask(view)
     assert (response.status_code, response.json()["error"]) == (503, "unavailable")
@@ -231,7 +231,7 @@ def test_lease_lost_meanwhile_leaves_the_views_answer(
     monkeypatch: pytest.MonkeyPatch,
     view: str,
 ) -> None:
-    """No transaction is around it: what it did is kept, so nobody is asked to try again."""
+    """It has no transaction: its work is kept, so the answer invites no retry."""
     monkeypatch.setattr(scripted, "release", lambda lease, keep: False)
     response = ask(view)
     assert response.status_code < 300
@@ -242,20 +242,20 @@ def test_lease_lost_meanwhile_leaves_the_views_answer(
 def test_invalid_semaphore_is_400(
     ask: Callable[..., Any], scripted: ScriptedBackend, view: str
 ) -> None:
-    """The framework leaves that to Django."""
+    """The framework leaves BadRequest to Django."""
     assert ask(view, "a" * 250).status_code == 400
     assert scripted.calls == []
 
 
 def handle(error: Exception, context: Any) -> Response:
-    """Make a server's error of whatever is raised."""
+    """Answer every exception as a server error."""
     pytest.fail(f"It should have been answered: {error!r}")
 
 
 def test_invalid_semaphore_is_400_with_any_exception_handler(
     ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A site's handler may take all that is raised for an error of its own."""
+    """A site's handler may answer every exception as a server error."""
     monkeypatch.setattr(APIView, "get_exception_handler", lambda view: handle)
     assert ask("POST /method/{}/", "a" * 250).status_code == 400
 
@@ -273,7 +273,7 @@ def test_stranger_does_not_get_to_the_lock(
 def test_stranger_gets_to_a_lock_around_the_permissions(
     ask: Callable[..., Any], scripted: ScriptedBackend, view: str
 ) -> None:
-    """That is what the documentation warns of."""
+    """The documentation warns of that."""
     assert ask(view, collector="no").status_code == 403
     assert scripted.calls == ["acquire", "release"]
 
@@ -288,7 +288,7 @@ def test_helper_raises_what_its_caller_would_overlook(ask: Callable[..., Any], v
 
 
 def test_on_conflict_may_answer_as_the_framework_does(ask: Callable[..., Any]) -> None:
-    """A locked method's answer is rendered as any other."""
+    """Its answer is rendered like any other."""
     assert ask("POST /answering/{}/").json() == {"collected": "1234"}
     acquire_lock("1234collectPayment")
     response = ask("POST /answering/{}/")

@@ -1,4 +1,4 @@
-"""What docs/frameworks.md shows works."""
+"""The examples of docs/frameworks.md work."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def views() -> dict[str, ModuleType]:
 
 
 def sign_in(get_response: Callable[[HttpRequest], HttpResponse]) -> Any:
-    """Say who asks, as a site's middleware does from a session."""
+    """Set the request's user, as a site's middleware does from a session."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         name = request.headers.get("X-User")
@@ -47,7 +47,7 @@ def sign_in(get_response: Callable[[HttpRequest], HttpResponse]) -> Any:
 
 
 def ask(module: ModuleType, url: str, user: str = "") -> int:
-    """Return the status that the module's view for the URL answers the user."""
+    """Return the status of the module's view at the URL, for this user."""
     with override_settings(ROOT_URLCONF=module.__name__, MIDDLEWARE=[f"{__name__}.sign_in"]):
         return Client().post(url, headers={"X-User": user}).status_code
 
@@ -87,7 +87,7 @@ def test_request_transaction_is_where_it_is_said_to_be(
     url: str,
     atomic: bool,
 ) -> None:
-    """Around the lock or inside it; in any case it is over when the lock is released."""
+    """Around the lock or inside it. In both cases it has ended when the lock is released."""
     seen: list[bool] = []
     for action in ("acquire", "release"):
         original = getattr(scripted, action)
@@ -103,7 +103,7 @@ def test_request_transaction_is_where_it_is_said_to_be(
 
 
 def test_command_is_locked(scripted: ScriptedBackend) -> None:
-    """The documented one, and refused in one line."""
+    """The documented command is locked, and refuses in one line."""
     command = example("frameworks.md", "Management commands").Command(stdout=StringIO())
     call_command(command, 1234)
     assert command.stdout.getvalue() == "collected\n"

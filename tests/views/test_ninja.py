@@ -26,21 +26,21 @@ pytestmark = [pytest.mark.urls(__name__), pytest.mark.usefixtures("scripted")]
 
 
 class Token(HttpBearer):
-    """Who knows it may collect."""
+    """A token that allows its bearer to collect."""
 
     def authenticate(self, request: HttpRequest, token: str) -> bool:
-        """Compare."""
+        """Compare the token."""
         return token == "collector"
 
 
 class Payment(Schema):
-    """What is collected."""
+    """A payment to collect."""
 
     amount: int
 
 
 class Collected(Schema):
-    """From whom how much was."""
+    """The customer and the amount."""
 
     customer_id: int
     amount: int
@@ -78,14 +78,14 @@ def collect_text(request: HttpRequest, customer_id: str) -> dict[str, str]:
 @lock
 @paginate
 def pages(request: HttpRequest, customer_id: int) -> list[int]:
-    """List payments; the pagination takes arguments that the function hasn't."""
+    """List payments; the pagination takes arguments that the function lacks."""
     return [customer_id]
 
 
 @api.get("/outside/{customer_id}/", response=Collected)
 @decorate_view(lock)
 def collect_outside(request: HttpRequest, customer_id: int) -> dict[str, int]:
-    """Collect with the lock around authentication: strangers get to it."""
+    """Collect with the lock around authentication: strangers reach the lock."""
     return {"customer_id": customer_id, "amount": 5}
 
 
@@ -105,13 +105,13 @@ def collect_by_decorated_router(request: HttpRequest, customer_id: int, payment:
 @api.get("/overlook/{customer_id}/", response=Collected)
 @lock
 def help_another(request: HttpRequest, customer_id: int) -> dict[str, int]:
-    """Answer to GET, and be of use to POST."""
+    """Answer GET, and help POST."""
     return {"customer_id": customer_id, "amount": 5}
 
 
 @api.post("/overlook/{customer_id}/", response=Collected)
 def overlook(request: HttpRequest, customer_id: int, payment: Payment) -> dict[str, int]:
-    """Overlook what a helper returns."""
+    """Ignore a helper's answer."""
     help_another(request, customer_id)
     return {"customer_id": customer_id, "amount": payment.amount}
 
@@ -132,7 +132,7 @@ async def collect_async_by_router(request: HttpRequest, customer_id: int, paymen
 
 @api.post("/async-overlook/{customer_id}/", response=Collected)
 async def overlook_async(request: HttpRequest, customer_id: int, payment: Payment) -> Any:
-    """Overlook what a helper returns, async."""
+    """Ignore a helper's answer, async."""
     await collect_async(request, customer_id, payment)
     return {"customer_id": customer_id, "amount": payment.amount}
 
@@ -163,7 +163,7 @@ def ask(view: str, customer: str = "1234", token: str = "collector") -> Any:
 
 @on_each_view
 def test_locked_operation_works_and_releases(scripted: ScriptedBackend, view: str) -> None:
-    """As if it weren't locked: path, query and body are found by the function's annotations."""
+    """As without a lock: path, query and body are found by the function's annotations."""
     response = ask(view)
     assert (response.status_code, response.json()) == (200, {"customer_id": 1234, "amount": 5})
     assert scripted.calls == ["acquire", "release"]
@@ -181,7 +181,7 @@ def test_contended_operation_answers_409(view: str) -> None:
 
 @on_each_view
 def test_store_that_is_down_is_503(scripted: ScriptedBackend, view: str) -> None:
-    """It isn't a conflict."""
+    """An outage isn't a conflict."""
     scripted.answer("acquire", LockBackendUnavailable("no route"))
     response = ask(view)
     assert (response.status_code, response.json()["error"]) == (503, "unavailable")
@@ -191,7 +191,7 @@ def test_store_that_is_down_is_503(scripted: ScriptedBackend, view: str) -> None
 def test_lease_lost_meanwhile_leaves_the_views_answer(
     scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, view: str
 ) -> None:
-    """No transaction is around it: what it did is kept, so nobody is asked to try again."""
+    """It has no transaction: its work is kept, so the answer invites no retry."""
     monkeypatch.setattr(scripted, "release", lambda lease, keep: False)
     response = ask(view)
     assert response.status_code < 300
@@ -206,7 +206,7 @@ def test_stranger_does_not_get_to_the_lock(scripted: ScriptedBackend, view: str)
 
 
 def test_stranger_gets_to_a_lock_around_authentication(scripted: ScriptedBackend) -> None:
-    """That is what the documentation warns of; a contended call is answered all the same."""
+    """The documentation warns of that. A contended call is still answered."""
     assert ask("GET outside", token="guessed").status_code == 401
     assert scripted.calls == ["acquire", "release"]
     assert ask("GET outside").status_code == 200
@@ -215,18 +215,18 @@ def test_stranger_gets_to_a_lock_around_authentication(scripted: ScriptedBackend
 
 
 def test_invalid_semaphore_is_400() -> None:
-    """Ninja leaves that to Django."""
+    """Ninja leaves BadRequest to Django."""
     assert ask("POST text").json() == {"customer_id": "1234"}
     assert ask("POST text", "a" * 250).status_code == 400
 
 
 def handle(request: HttpRequest, error: Exception | type[Exception]) -> HttpResponse:
-    """Make a server's error of whatever is raised."""
+    """Answer every exception as a server error."""
     pytest.fail(f"It should have been answered: {error!r}")
 
 
 def test_invalid_semaphore_is_400_with_any_exception_handler() -> None:
-    """While debugging, Ninja takes all that is raised for an error of the server's."""
+    """With DEBUG, Ninja answers every exception as a server error."""
     with override_settings(DEBUG=True):
         assert ask("POST text", "a" * 250).status_code == 400
     handling = NinjaAPI(urls_namespace="handling")
@@ -238,7 +238,7 @@ def test_invalid_semaphore_is_400_with_any_exception_handler() -> None:
 
 @pytest.mark.parametrize("view", OVERLOOKING)
 def test_helper_raises_what_its_caller_would_overlook(view: str) -> None:
-    """Be it an operation itself: it isn't the one that answers this method."""
+    """Even if it is an operation itself: it doesn't answer this method."""
     assert ask(view).json() == {"customer_id": 1234, "amount": 5}
     acquire_lock("1234collectPayment")
     with pytest.raises(LockNotAcquired):
@@ -247,20 +247,20 @@ def test_helper_raises_what_its_caller_would_overlook(view: str) -> None:
 
 
 def test_locked_pagination_takes_its_own_arguments() -> None:
-    """Which the function below it doesn't know."""
+    """The function below lacks these arguments."""
     assert ask("GET pages").json() == {"items": [1234], "count": 1}
     acquire_lock("1234collectPayment")
     assert ask("GET pages").status_code == 409
 
 
 def answer_as_before(path_view: PathView, request: HttpRequest, **arguments: Any) -> HttpResponse:
-    """Let the operation for the request's method answer."""
+    """Answer by the operation for the request's method."""
     [operation] = [each for each in path_view.operations if request.method in each.methods]
     return cast("HttpResponse", operation.run(request, **arguments))
 
 
 def test_earlier_ninjas_views_are_methods(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those before 1.5."""
+    """Ninja before 1.5."""
     monkeypatch.setattr(PathView, "get_view", lambda self: MethodType(answer_as_before, self))
     earlier = NinjaAPI(urls_namespace="earlier")
     earlier.get("/{customer_id}/")(show)
@@ -270,7 +270,7 @@ def test_earlier_ninjas_views_are_methods(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_schema_has_the_functions_own_arguments() -> None:
-    """And its name and description."""
+    """It has the function's name and description, too."""
     operation = api.get_openapi_schema()["paths"]["/collect/{customer_id}/"]["get"]
     assert operation["summary"] == "Show"
     assert operation["operationId"] == f"{__name__.replace('.', '_')}_show"
@@ -279,7 +279,7 @@ def test_schema_has_the_functions_own_arguments() -> None:
 
 
 def test_async_client_is_answered(scripted: ScriptedBackend) -> None:
-    """In an event loop that goes on."""
+    """In a running event loop."""
 
     async def collect() -> Any:
         return await AsyncClient().post(

@@ -30,7 +30,7 @@ def site_of(server: str, name: str, database: Any) -> Any:
     return pytest.param(server, *database.values, marks=database.marks, id=f"{server}-{name}")
 
 
-# Each server, and each database by processes and threads, or by async code.
+# Each server, and each database with processes, threads or async code.
 @pytest.mark.parametrize(
     ("web_server", "alias"),
     [
@@ -44,20 +44,20 @@ def site_of(server: str, name: str, database: Any) -> Any:
 def test_locked_view_loses_no_increment_and_a_reload_leaks_nothing(
     web_server: str, alias: str, tmp_path: Path
 ) -> None:
-    """By two workers for eight clients, and while the server reloads; each is answered well.
+    """With two workers and eight clients, and while the server reloads; all answers are right.
 
     Under Uvicorn it is an async view.
     """
     sessions_before = sessions(alias)
     with Site(web_server, tmp_path, DISTLOCK_TEST_SERVED=alias) as site:
-        # Connections of their own: those that are kept alive may all be the same worker's.
+        # A new connection each: keep-alive connections may all belong to one worker.
         assert site.load(site.view, 500, Connection="close") == {200: 500}
         assert site.counter.read_text() == "500"
 
         until(site.is_idle)
         old = site.states()
         answers = site.load_and_reload(site.view, 300)
-        # What the server drops has not been carried out.
+        # A dropped request has not been handled.
         assert answers.keys() <= {200, DROPPED}
         assert answers[200] == 300
         assert site.counter.read_text() == "800"
@@ -72,7 +72,7 @@ def test_locked_view_loses_no_increment_and_a_reload_leaks_nothing(
 
 @pytest.mark.parametrize("web_server", ["sync", "gthread", "uvicorn"])
 def test_client_that_sends_slowly_keeps_nobody_out(web_server: str, tmp_path: Path) -> None:
-    """It has no lock before it has sent all. Under Uvicorn, Django calls no view before that."""
+    """It gets no lock before it has sent all. Under Uvicorn, Django calls no view before that."""
     with Site(web_server, tmp_path, DISTLOCK_TEST_SERVED="default") as site:
         body = b"12345678"
         head = f"POST /receive/ HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -92,7 +92,7 @@ TIMING_OUT = ("--timeout=1", "--preload")
 
 
 def hang(site: Site, path: str) -> None:
-    """Have a worker hang in a view until the server has ended it."""
+    """Hang a worker in a view until the server has ended it."""
     workers = site.states().keys()
     with ThreadPoolExecutor(1) as client:
         answer = client.submit(site.get, path)
@@ -103,7 +103,7 @@ def hang(site: Site, path: str) -> None:
 def test_view_that_times_out_frees_its_lock(tmp_path: Path) -> None:
     """At once: Gunicorn interrupts it by SystemExit.
 
-    A second later Gunicorn kills it. On a busy machine that may come first: then it is tried again.
+    A second later Gunicorn kills it. On a busy machine that may come first: then the test retries.
     """
     with Site("sync", tmp_path, *TIMING_OUT, DISTLOCK_TEST_SERVED="default") as site:
         for number in range(1, 10):
@@ -116,13 +116,13 @@ def test_view_that_times_out_frees_its_lock(tmp_path: Path) -> None:
 
 
 def has_killed(site: Site, number: int) -> bool:
-    """Tell whether Gunicorn says that it has killed so many workers."""
+    """Return whether Gunicorn has logged that it killed so many workers."""
     return site.output().count("SIGKILL") >= number
 
 
 @on_each_server
 def test_lock_of_worker_that_is_killed_is_free_after_its_ttl(alias: str, tmp_path: Path) -> None:
-    """As Gunicorn does if a view hangs that can't be interrupted: until then its lease is renewed.
+    """Gunicorn kills a view that can't be interrupted: until then its lease is renewed.
 
     The worker is a fork of a process that has loaded the site.
     """

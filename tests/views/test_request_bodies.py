@@ -54,7 +54,7 @@ pytestmark = [pytest.mark.urls("tests.support.body_views"), pytest.mark.usefixtu
 def test_body_is_read_before_the_lock_is_acquired(
     scripted: ScriptedBackend, url: str, kind: str, body: bytes, answered: bytes
 ) -> None:
-    """However the view gets at it afterwards."""
+    """However the view reads it afterwards."""
     stream = Arriving(body, scripted)
     response = send(url, kind, stream)
     assert (response.status_code, response.content) == (200, answered)
@@ -63,7 +63,7 @@ def test_body_is_read_before_the_lock_is_acquired(
 
 
 def test_body_is_read_whatever_the_method(scripted: ScriptedBackend) -> None:
-    """Of PUT, Django itself parses no body, and no middleware has read it."""
+    """Django itself parses no body of PUT, and no middleware has read it."""
     stream = Arriving(b"5", scripted)
     assert send("method", "text/plain", stream, method="PUT").content == b"5"
     assert stream.held == {False}
@@ -79,7 +79,7 @@ def test_body_is_read_whatever_the_method(scripted: ScriptedBackend) -> None:
 def test_body_that_is_too_large_for_memory_is_left_to_the_view(
     scripted: ScriptedBackend, settings: Any, setting: str, kind: str
 ) -> None:
-    """It may take it in pieces, which the lock can't know of."""
+    """The view may read it in pieces, which the lock can't know."""
     setattr(settings, setting, 8)
     fitting, larger = Arriving(b"12345678", scripted), Arriving(b"123456789", scripted)
     assert send("read", kind, fitting).content == b"12345678"
@@ -90,7 +90,7 @@ def test_body_that_is_too_large_for_memory_is_left_to_the_view(
 def test_documented_view_receives_large_files_before_the_lock(
     scripted: ScriptedBackend, settings: Any
 ) -> None:
-    """That of docs/slow_clients.md."""
+    """The view of docs/slow_clients.md."""
     settings.FILE_UPLOAD_MAX_MEMORY_SIZE = 8
     settings.ROOT_URLCONF = example("slow_clients.md", "Large bodies").__name__
     stream = Arriving(encode_multipart(BOUNDARY, {"invoice": a_file()}), scripted)
@@ -103,7 +103,7 @@ def test_documented_view_receives_large_files_before_the_lock(
 def test_documented_decorator_receives_large_forms_for_rest_framework(
     scripted: ScriptedBackend, settings: Any
 ) -> None:
-    """It has a parser of its own."""
+    """The framework has its own parser."""
 
     @api_view(["POST"])  # type: ignore[untyped-decorator]
     @example("slow_clients.md", "Large bodies").received  # type: ignore[untyped-decorator]
@@ -120,7 +120,7 @@ def test_documented_decorator_receives_large_forms_for_rest_framework(
 
 
 def test_body_that_is_too_large_for_the_view_is_refused_as_without_the_lock(settings: Any) -> None:
-    """By Django, which then doesn't wait for it."""
+    """Django refuses it without reading it."""
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 8
     stream = BrokenOff(b"123456789")
     assert send("body", "text/plain", stream).status_code == 400
@@ -129,7 +129,7 @@ def test_body_that_is_too_large_for_the_view_is_refused_as_without_the_lock(sett
 def test_any_body_is_read_where_django_has_no_limit(
     scripted: ScriptedBackend, settings: Any
 ) -> None:
-    """As `request.body` does."""
+    """Like `request.body`."""
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = None
     stream = Arriving(b"5" * 3_000_000, scripted)
     assert send("body", "text/plain", stream).status_code == 200
@@ -138,14 +138,14 @@ def test_any_body_is_read_where_django_has_no_limit(
 
 @pytest.mark.parametrize("url", ["body", "async", "read"])
 def test_client_that_goes_away_takes_no_lock(scripted: ScriptedBackend, url: str) -> None:
-    """The error is that of a view without a lock."""
+    """The error is the same as without a lock."""
     with pytest.raises(UnreadablePostError, match="reset"):
         send(url, "text/plain", BrokenOff(b"12345678"))
     assert scripted.calls == []
 
 
 def test_refused_semaphore_waits_for_no_body(scripted: ScriptedBackend) -> None:
-    """Nobody needs it then."""
+    """The body isn't needed then."""
     stream = Arriving(b"12345678", scripted)
     assert Client().generic("POST", "/typed/seven/", **arriving(stream)).status_code == 400
     assert stream.held == set()
@@ -153,14 +153,14 @@ def test_refused_semaphore_waits_for_no_body(scripted: ScriptedBackend) -> None:
 
 @pytest.mark.parametrize("length", ["", "0", "nonsense", "-1"])
 def test_request_without_a_body_is_not_waited_for(length: str) -> None:
-    """As that of a GET, or one whose length Django doesn't understand either."""
+    """Such as a GET, or a request whose length Django can't parse."""
     stream: dict[str, Any] = {"wsgi.input": BrokenOff(), "CONTENT_LENGTH": length}
     assert not is_arriving(RequestFactory().generic("GET", "/", **stream))
     assert not is_arriving(None)
 
 
 def test_partly_read_body_is_left_alone(scripted: ScriptedBackend) -> None:
-    """A middleware, or a view that calls a locked helper."""
+    """A middleware may have begun, or a view that calls a locked helper."""
     stream = Arriving(b"12345678", scripted)
     request = RequestFactory().generic("POST", "/", **arriving(stream))
     assert request.read(3) == b"123"
@@ -168,7 +168,7 @@ def test_partly_read_body_is_left_alone(scripted: ScriptedBackend) -> None:
 
 
 def test_contended_request_is_read_once(scripted: ScriptedBackend) -> None:
-    """Under two locks, too."""
+    """Once, even under two locks."""
     stream = Arriving(b"12345678", scripted)
     request = RequestFactory().generic("POST", "/", **arriving(stream))
     with pytest.raises(LockNotAcquired):
@@ -178,13 +178,13 @@ def test_contended_request_is_read_once(scripted: ScriptedBackend) -> None:
 
 
 def test_body_has_arrived_under_asgi() -> None:
-    """Django receives it before it calls a view, so that nothing is to be read again."""
+    """Django receives it before it calls a view, so nothing is read again."""
     assert not is_arriving(AsyncRequestFactory().post("/", b"12345678", content_type=JSON))
 
 
 @pytest.mark.parametrize("url", ["body", "async"])
 def test_view_has_its_body_under_asgi(url: str) -> None:
-    """As without a lock."""
+    """Like a view without a lock."""
 
     async def post() -> Any:
         return await AsyncClient().post(f"/{url}/1234/", b"12345678", content_type=JSON)

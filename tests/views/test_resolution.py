@@ -38,12 +38,12 @@ def collect(request: HttpRequest, customer_id: str, *, by: str = "") -> HttpResp
 
 @lock
 def charge(request: HttpRequest, customer_id: str) -> HttpResponse:
-    """Help a view; its caller would overlook a 409."""
+    """Help a view whose caller would ignore a 409."""
     return HttpResponse("charged")
 
 
 def undeclared_wrapper(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """Wrap a view with nothing copied from it but what it wraps."""
+    """Wrap a view, copying only `__wrapped__`."""
 
     @functools.wraps(view, assigned=(), updated=())
     def wrapper(*args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -80,7 +80,7 @@ class AboveOthers(Unlocked):
 
 
 class CounterAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """A view of the admin's is a method that no view class has."""
+    """A view of the admin is a method of a class that is no view class."""
 
     @lock
     def collect(self, request: HttpRequest, customer_id: str) -> HttpResponse:
@@ -89,7 +89,7 @@ class CounterAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 class Feed:
-    """An object that is called, as one of Django's feeds."""
+    """A callable object, like Django's feeds."""
 
     @lock
     def __call__(self, request: HttpRequest, customer_id: str) -> HttpResponse:
@@ -101,12 +101,12 @@ counters = CounterAdmin(Counter, admin.site)
 
 
 class Overlooking(View):
-    """A view, and what it calls, in whose closure and attributes there are helpers."""
+    """A view with helpers in its closure and attributes."""
 
     helper = staticmethod(charge)
 
     def get(self, request: HttpRequest, customer_id: str) -> HttpResponse:
-        """Overlook what the helper returns."""
+        """Ignore the helper's answer."""
         self.helper(request, customer_id)
         return HttpResponse("collected")
 
@@ -124,10 +124,10 @@ def overlooking() -> Callable[..., HttpResponseBase]:
 
 
 class Owner:
-    """What a view is a method of, or is defined in a method of."""
+    """A class with views as a method, and defined in a method."""
 
     def overlook(self, request: HttpRequest, customer_id: str) -> HttpResponse:
-        """Overlook what the helper returns."""
+        """Ignore the helper's answer."""
         charge(request, customer_id)
         return HttpResponse("collected")
 
@@ -174,7 +174,7 @@ def admin_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", [*ANSWERED])
 def test_resolved_view_answers_409(client: Client, scripted: ScriptedBackend, name: str) -> None:
-    """Whatever is around it, as long as that tells what it wraps."""
+    """Whatever wraps it, if the wrapper has `__wrapped__`."""
     with override_settings(MIDDLEWARE=[]):
         assert client.get(f"/{name}/1234/").content == b"collected"
         assert scripted.owner == ""
@@ -184,7 +184,7 @@ def test_resolved_view_answers_409(client: Client, scripted: ScriptedBackend, na
 
 @pytest.mark.parametrize("name", [*OVERLOOKED])
 def test_helper_of_a_view_raises(client: Client, name: str) -> None:
-    """Wherever the view has it from."""
+    """Wherever the view finds it."""
     assert client.get(f"/{name}/1234/").content == b"collected"
     acquire_lock("1234collectPayment")
     with pytest.raises(LockNotAcquired):
@@ -192,7 +192,7 @@ def test_helper_of_a_view_raises(client: Client, name: str) -> None:
 
 
 def test_class_as_a_view_is_looked_into_no_further() -> None:
-    """What its calls lead to isn't told."""
+    """It is unknown what its calls lead to."""
     request = RequestFactory().get("/")
     request.resolver_match = ResolverMatch(HttpResponse, (), {})
     assert not is_resolved(request, collect, request)
@@ -201,7 +201,7 @@ def test_class_as_a_view_is_looked_into_no_further() -> None:
 def test_invalid_semaphore_is_400_of_the_sites_own(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As Django answers a BadRequest, and logs why."""
+    """Like Django's answer to BadRequest, with the reason in the log."""
     assert client.get(f"/function/{'a' * 250}/").status_code == 400
     assert "at most 255 characters" in caplog.text
     with override_settings(DEBUG=True):
@@ -211,7 +211,7 @@ def test_invalid_semaphore_is_400_of_the_sites_own(
 
 
 def test_bad_request_can_be_answered_without_raising_it(caplog: pytest.LogCaptureFixture) -> None:
-    """Where who calls a view takes all that is raised for an error of the server's."""
+    """Where a view's caller answers every exception as a server error."""
     request = RequestFactory().get("/collect/")
     response = invalid(request, ValueError("too long"))
     assert response.status_code == 400
@@ -219,7 +219,7 @@ def test_bad_request_can_be_answered_without_raising_it(caplog: pytest.LogCaptur
 
 
 def test_on_conflict_gets_the_request_and_its_arguments() -> None:
-    """A method's `self` is left out, and the request may be another framework's."""
+    """Without a method's `self`; the request may be another framework's."""
     request = RequestFactory().get("/")
     another = Request(request)
     assert without_self((Unlocked(), another, "1234")) == (another, "1234")

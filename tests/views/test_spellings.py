@@ -33,7 +33,7 @@ lock = distributed_lock("<int:customer_id>collectPayment")
 
 
 def find(customer_id: Any) -> str:
-    """Find the customer as the ORM does, and show the locks that are held meanwhile."""
+    """Find the customer by the ORM, and return the locks held at that moment."""
     assert int(customer_id) == 7
     return ",".join(each.semaphore for each in lock_backends["default"].held())
 
@@ -76,7 +76,7 @@ def rest_function(request: Any, customer_id: str) -> HttpResponse:
 
 
 class Customers(ViewSet):  # type: ignore[misc]
-    """A viewset that says nothing of its keys."""
+    """A viewset that doesn't describe its keys."""
 
     @distributed_lock("<int:pk>collectPayment")
     def retrieve(self, request: Any, pk: str) -> HttpResponse:
@@ -157,7 +157,7 @@ def in_memory() -> Iterator[None]:
 
 @on_each_way
 def test_each_spelling_of_an_id_is_one_lock_or_none(way: str) -> None:
-    """What is not taken for the id's text is refused, by the URLconf, the framework or the lock."""
+    """Other spellings are refused, by the URLconf, the framework or the lock."""
     answers = {spelling: Client().get("/" + way.format(spelling)) for spelling in SPELLINGS}
     assert answers["7"].status_code == 200
     for spelling, answer in answers.items():
@@ -169,7 +169,7 @@ def test_each_spelling_of_an_id_is_one_lock_or_none(way: str) -> None:
 
 @on_each_way
 def test_no_spelling_gets_what_is_held(way: str) -> None:
-    """Customer 7's payment is collected by somebody."""
+    """Customer 7's lock is held by another owner."""
     assert acquire_lock("7collectPayment")
     statuses = {Client().get("/" + way.format(spelling)).status_code for spelling in SPELLINGS}
     assert 409 in statuses
@@ -181,19 +181,19 @@ def test_no_spelling_gets_what_is_held(way: str) -> None:
     [IDENTITY, IDENTITY.upper(), IDENTITY.replace("-", ""), f"{{{IDENTITY}}}", f"urn:{IDENTITY}"],
 )
 def test_each_spelling_of_a_uuid_is_one_lock(spelling: str) -> None:
-    """Those by which a UUIDField is found."""
+    """Each spelling by which a UUIDField is found."""
     assert Client().get(f"/uuid/{spelling}/").content.decode() == f"{IDENTITY}:edit"
 
 
 def test_text_that_is_no_uuid_is_400() -> None:
-    """As one that is no number."""
+    """Like a text that is no number."""
     assert Client().get("/uuid/7/").status_code == 400
 
 
 @committed
 @on_each_database
 def test_case_of_a_slug_is_the_columns(alias: str) -> None:
-    """A slug's text is kept; where the column takes both for one row, a callable folds it."""
+    """A slug's text is kept. Where the column ignores case, a callable can fold it."""
     module = example("frameworks.md", "One thing, one lock")
     Customer.objects.using(alias).create(name="alice")
     found = Customer.objects.using(alias).filter(name="ALICE").count()

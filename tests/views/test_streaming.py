@@ -1,4 +1,4 @@
-"""Responses whose content is made while they are sent."""
+"""Responses whose content is generated while they are sent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ collect_payment = distributed_lock("<customer>collectPayment")
 
 @collect_payment
 def stream(request: HttpRequest, customer: str) -> StreamingHttpResponse:
-    """Make the content while it is sent."""
+    """Generate the content while it is sent."""
     return StreamingHttpResponse(iter(["one", "two"]))
 
 
@@ -41,13 +41,13 @@ async def chunks() -> AsyncIterator[str]:
 
 @collect_payment
 async def astream(request: HttpRequest, customer: str) -> StreamingHttpResponse:
-    """Make the content while it is sent, async."""
+    """Generate the content while it is sent, async."""
     return StreamingHttpResponse(chunks())
 
 
 @collect_payment
 def send_file(request: HttpRequest, customer: str) -> FileResponse:
-    """Send what is there already."""
+    """Send a file."""
     return FileResponse(iter([b"one"]))
 
 
@@ -59,7 +59,7 @@ urlpatterns = [
 
 
 def test_streaming_response_keeps_the_lock_until_it_is_closed(scripted: ScriptedBackend) -> None:
-    """Its content is made under the lock."""
+    """Its content is generated under the lock."""
     response = Client().get("/stream/1234/")
     assert scripted.owner != ""
     assert b"".join(response.streaming_content) == b"onetwo"  # type: ignore[attr-defined]
@@ -70,7 +70,7 @@ def test_streaming_response_keeps_the_lock_until_it_is_closed(scripted: Scripted
 
 @pytest.mark.parametrize("view", ["stream", "astream"])
 def test_streaming_response_keeps_the_lock_under_asgi(scripted: ScriptedBackend, view: str) -> None:
-    """Also if it is made async."""
+    """Also if the content is async."""
 
     async def main() -> bytes:
         response = await AsyncClient().get(f"/{view}/1234/")
@@ -134,7 +134,7 @@ def test_content_that_fails_releases(scripted: ScriptedBackend, content: Callabl
 
 
 def test_content_is_closed_under_the_lock(scripted: ScriptedBackend) -> None:
-    """By a client that went away; of two locks the inner one goes first."""
+    """When the client disconnects, the content is closed before the lock is released."""
     holders = []
 
     def content() -> Iterator[str]:
@@ -156,7 +156,7 @@ def test_content_is_closed_under_the_lock(scripted: ScriptedBackend) -> None:
 
 
 def test_async_content_is_closed_under_the_lock(scripted: ScriptedBackend) -> None:
-    """When the client has gone away, and nobody refers to the response any more."""
+    """When the client has disconnected, and the response is garbage."""
     holders = []
     closed = asyncio.Event()
 
@@ -189,7 +189,7 @@ def test_async_content_is_closed_under_the_lock(scripted: ScriptedBackend) -> No
 
 
 def test_response_of_a_file_releases_at_once(scripted: ScriptedBackend) -> None:
-    """It was there before."""
+    """Its content existed before."""
     response = Client().get("/file/1234/")
     assert scripted.owner == ""
     response.close()
@@ -201,7 +201,7 @@ def test_streaming_response_is_bounded_by_max_hold(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A client that doesn't take it all keeps nobody waiting; that the lock was lost is logged."""
+    """A client that doesn't read it all keeps nobody waiting; the loss of the lock is logged."""
 
     @distributed_lock("report", max_hold=0.3)
     def make() -> StreamingHttpResponse:
@@ -221,7 +221,7 @@ def test_streaming_response_is_bounded_by_max_hold(
 def test_streaming_response_whose_lease_was_released_keeps_nothing(
     scripted: ScriptedBackend, acquired: list[Lease]
 ) -> None:
-    """Before it is returned, or while it is sent."""
+    """The lease may be released before the return, or while the content is sent."""
 
     @distributed_lock("report")
     def make(*, early: bool) -> StreamingHttpResponse:
@@ -257,7 +257,7 @@ class MovedContent(StreamingHttpResponse):
 
 
 def test_streaming_response_needs_no_private_attribute(scripted: ScriptedBackend) -> None:
-    """Where Django has no such attribute, the public one does."""
+    """Without Django's private attribute, the public one is used."""
 
     @distributed_lock("report")
     def make() -> Any:
@@ -271,7 +271,7 @@ def test_streaming_response_needs_no_private_attribute(scripted: ScriptedBackend
 
 
 def test_async_streaming_response_needs_no_private_attribute(scripted: ScriptedBackend) -> None:
-    """See above."""
+    """See the sync test."""
 
     @distributed_lock("report")
     async def make() -> Any:

@@ -1,4 +1,4 @@
-"""What docs/abuse.md shows: a view that looks the object up before it locks anything."""
+"""The view of docs/abuse.md, which looks the object up before it locks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(databases="__all__")
 
 @pytest.fixture
 def client() -> Any:
-    """Return somebody who is logged in, and serve the page's example."""
+    """Serve the page's example, and return the client of a logged-in user."""
     views = example("abuse.md", "Look the object up before the lock")
     client = Client()
     client.force_login(baker.make(User, username="me"))
@@ -37,7 +37,7 @@ def test_unknown_id_is_not_found_and_leaves_no_row(client: Client) -> None:
 
 
 def test_known_id_is_locked_by_its_key(client: Client) -> None:
-    """Once, and a 409 for whoever comes meanwhile."""
+    """One request gets it, and others get a 409 in the meantime."""
     user = User.objects.get()
     assert client.get("/profiles/me/edit/").content == b"edited me"
     assert [lock.semaphore for lock in Lock.objects.all()] == [f"{user.pk}:edit"]
@@ -46,7 +46,7 @@ def test_known_id_is_locked_by_its_key(client: Client) -> None:
 
 
 def test_stranger_gets_no_lock(client: Client) -> None:
-    """The permission is checked outside of it."""
+    """The permission is checked outside the lock."""
     client.logout()
     assert client.get("/profiles/me/edit/").status_code == 302
     assert not Lock.objects.exists()

@@ -76,7 +76,7 @@ def test_warning_says_what_to_write() -> None:
     ],
 )
 def test_warning_depends_on_the_url(pattern: Any, is_warned: bool) -> None:
-    """What passes on any text is warned of, and what converts or has a value is not."""
+    """Only URL arguments that may be any text are warned of."""
     assert bool(warned(pattern)) is is_warned
 
 
@@ -95,19 +95,19 @@ def test_warning_depends_on_the_url(pattern: Any, is_warned: bool) -> None:
     ],
 )
 def test_warning_depends_on_the_semaphore(semaphore: Any, is_warned: bool) -> None:
-    """A placeholder with a type says what the text is, be it only that it is a text."""
+    """A placeholder with a type causes no warning, even with the type `str`."""
     assert bool(warned(path("<customer_id>/", distributed_lock(semaphore)(answer)))) is is_warned
 
 
 def test_each_placeholder_is_warned_of_once() -> None:
-    """Of however many URLs and locks."""
+    """Even if many URLs and locks use it."""
     view = lock(distributed_lock("<customer_id>:<other>")(answer))
     routes = [path("a/<customer_id>/<other>/", view), path("b/<customer_id>/<other>/", view)]
     assert warned(*routes) == ["answer"] * 3
 
 
 def test_warnings_begin_with_the_outermost_lock() -> None:
-    """By what is decorated, and by what is around that."""
+    """For locks on the callable itself, and on its wrappers."""
     inner, outer = distributed_lock("inner"), distributed_lock("outer")
     decorated: Any = login_required(outer(inner(answer)))
     assert decorated.distributed_locks == (outer, inner)
@@ -128,7 +128,7 @@ class OnMethods(View):
 
     @distributed_lock("<customer_id>:help")
     def help(self, customer_id: str) -> None:
-        """Get a customer's number from others."""
+        """Take a customer's number from other methods."""
         raise NotImplementedError
 
 
@@ -138,7 +138,7 @@ class OnDispatch(View):
 
 
 class Plain(View):
-    """Nothing is locked, but what is around it."""
+    """Only its wrapper is locked."""
 
 
 @api_view(["GET"])  # type: ignore[untyped-decorator]
@@ -172,12 +172,12 @@ class RESTOnMethod(APIView):  # type: ignore[misc]
     ],
 )
 def test_locked_callable_is_found(view: Any, names: list[str]) -> None:
-    """Whatever is around it."""
+    """Whatever wraps it."""
     assert warned(path("<customer_id>/", view)) == names
 
 
 def test_unnamed_group_of_a_method_is_behind_the_request() -> None:
-    """It has `self` before that."""
+    """`self` and the request come before it."""
     assert warned(re_path("^([0-9]+)/$", RESTOnMethod.as_view())) == ["RESTOnMethod.get"]
     assert warned(re_path("^([0-9]+)/$", OnMethods.as_view())) == [
         "OnMethods.get",
@@ -189,7 +189,7 @@ def test_unnamed_group_of_a_method_is_behind_the_request() -> None:
 
 
 class Odd:
-    """A view that answers no question about itself."""
+    """A view whose attributes can't be read."""
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer."""
@@ -209,7 +209,7 @@ class LockedCall:
 
 
 def test_odd_view_hides_no_other() -> None:
-    """It is passed over."""
+    """It is skipped."""
     odd: Any = Odd()
     assert warned(path("odd/<customer_id>/", odd), path("<customer_id>/", lock(answer))) == [
         "answer"
@@ -217,7 +217,7 @@ def test_odd_view_hides_no_other() -> None:
 
 
 def test_odd_pattern_hides_no_other() -> None:
-    """Whatever it is."""
+    """A pattern of any kind."""
     assert warned(object(), path("<customer_id>/", lock(answer))) == ["answer"]
 
 
@@ -229,13 +229,13 @@ def test_object_that_is_a_view_is_found() -> None:
 
 @pytest.mark.parametrize("urlconf", ["nowhere.urls", f"{__name__}.nothing", ("no pattern",), 5])
 def test_invalid_urlconf_is_left_to_djangos_checks(urlconf: Any) -> None:
-    """This check says nothing, and doesn't fail."""
+    """This check has no messages, and doesn't fail."""
     with override_settings(ROOT_URLCONF=urlconf):
         assert check_placeholders() == []
 
 
 def test_site_without_a_urlconf_has_no_views() -> None:
-    """As one that has only commands."""
+    """Such as a site with commands only."""
     with override_settings():
         from django.conf import settings
 
@@ -248,7 +248,7 @@ def test_site_without_a_urlconf_has_no_views() -> None:
     ["One thing, one lock", "Functions and classes", "Django REST framework", "Django Ninja"],
 )
 def test_documented_views_are_clean(heading: str) -> None:
-    """What is shown to everybody."""
+    """The documented views cause no warnings."""
     assert warned(*example("frameworks.md", heading).urlpatterns) == []
 
 
@@ -263,7 +263,7 @@ class WithoutParentheses(View):
 
     @distributed_lock
     def post(self, request: HttpRequest) -> Any:
-        """Stand for what is locked."""
+        """Stand for a locked view."""
         raise NotImplementedError
 
 
@@ -276,7 +276,7 @@ class WithoutParentheses(View):
     ],
 )
 def test_lock_without_parentheses_is_an_error(view: Any, name: str) -> None:
-    """It would take the request for what it is to decorate."""
+    """Otherwise it would decorate the request."""
     urls: Any = (path("collect/<customer_id>/", view),)
     with override_settings(ROOT_URLCONF=urls):
         messages = checks.run_checks(tags=[checks.Tags.urls])

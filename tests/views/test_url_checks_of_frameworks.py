@@ -27,7 +27,7 @@ from tests.support.url_checks import lock, warned
 
 
 class Customers(ViewSet):  # type: ignore[misc]
-    """It says nothing of its keys."""
+    """A viewset that doesn't describe its keys."""
 
     @distributed_lock("<pk>:show")
     def retrieve(self, request: Any, pk: str) -> HttpResponse:
@@ -42,19 +42,19 @@ class Customers(ViewSet):  # type: ignore[misc]
 
 
 class Described(Customers):
-    """It says what its keys look like."""
+    """A viewset with a regular expression for its keys."""
 
     lookup_value_regex = "[1-9][0-9]*"
 
 
 class Converted(Customers):
-    """It says what its keys are."""
+    """A viewset with a converter for its keys."""
 
     lookup_value_converter = "int"
 
 
 class ByName(Customers):
-    """Its keys have another name."""
+    """A viewset with another name for its keys."""
 
     lookup_value_regex = "[a-z]+"
     lookup_url_kwarg = "name"
@@ -90,7 +90,7 @@ def test_regular_expression_of_keys_describes_nothing_else() -> None:
 
 
 class Colour(str, Enum):  # noqa: UP042 - as sites have them
-    """A text that has one spelling."""
+    """A text with one spelling."""
 
     RED = "red"
 
@@ -102,7 +102,7 @@ Number = Annotated[int, "of some kind"]
 
 
 def operation(annotation: Any, decorate: Callable[..., Any] = lock) -> Any:
-    """Return an API with a locked operation whose argument is annotated so."""
+    """Return an API with a locked operation whose argument has this annotation."""
 
     def collect(request: HttpRequest, customer_id: Any) -> HttpResponse:
         raise NotImplementedError
@@ -129,12 +129,12 @@ def operation(annotation: Any, decorate: Callable[..., Any] = lock) -> Any:
     ],
 )
 def test_operation_has_its_arguments_converted(annotation: Any, is_warned: bool) -> None:
-    """By Ninja, as they are annotated."""
+    """Ninja converts them by their annotations."""
     assert bool(warned(operation(annotation))) is is_warned
 
 
 def test_operation_without_annotations_gets_texts() -> None:
-    """So does one that takes whatever there is."""
+    """So does one that takes any arguments."""
 
     def bare(request, customer_id):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
         raise NotImplementedError
@@ -151,7 +151,7 @@ def test_lock_outside_of_an_operation_gets_texts() -> None:
 
 
 def test_operation_of_a_router_is_found() -> None:
-    """And one that the router locks."""
+    """So is one that the router locks."""
     api, router = NinjaAPI(urls_namespace="router"), Router()
     router.add_decorator(lock)
 
@@ -167,7 +167,7 @@ def test_operation_of_a_router_is_found() -> None:
 
 
 def test_view_of_the_admin_is_found() -> None:
-    """Its URLs have an object's id as it stands there."""
+    """Its URLs have an object's id as text."""
 
     class LockedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         @distributed_lock("<object_id>:change")

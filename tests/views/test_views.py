@@ -27,7 +27,7 @@ def held_elsewhere(scripted: ScriptedBackend) -> None:
 
 @pytest.mark.parametrize("path", FREE)
 def test_free_view_works_and_releases(client: Client, scripted: ScriptedBackend, path: str) -> None:
-    """As if it weren't locked."""
+    """As without a lock."""
     assert client.get(f"/{path}/1234/").status_code == 200
     assert scripted.owner == ""
     assert scripted.calls == ["acquire", "release"]
@@ -36,7 +36,7 @@ def test_free_view_works_and_releases(client: Client, scripted: ScriptedBackend,
 @pytest.mark.usefixtures("held_elsewhere")
 @pytest.mark.parametrize("path", ["collect", "method", "dispatch", "not-atomic", "http-helper"])
 def test_contended_view_answers_409(client: Client, path: str) -> None:
-    """Come again; and don't keep this answer."""
+    """The answer has Retry-After, and must not be cached."""
     response = client.get(f"/{path}/1234/")
     assert response.status_code == 409
     assert response["Retry-After"] in SOON
@@ -49,7 +49,7 @@ def test_contended_view_answers_409(client: Client, path: str) -> None:
 @pytest.mark.usefixtures("held_elsewhere")
 @pytest.mark.parametrize("accept", ["*/*", "application/json"])
 def test_retry_after_differs_between_clients(client: Client, accept: str) -> None:
-    """Or else those that collided would do so again."""
+    """Otherwise clients that collided would collide again."""
     answers = [client.get("/collect/1234/", headers={"accept": accept}) for _ in range(100)]
     assert {answer["Retry-After"] for answer in answers} == set(SOON)
 
@@ -65,7 +65,7 @@ def test_retry_after_differs_between_clients(client: Client, accept: str) -> Non
     ],
 )
 def test_retry_after_is_no_longer_than_a_lease(terms: dict[str, Any], seconds: set[str]) -> None:
-    """That is the ttl of the view's lock, which is as a rule that of its holder's, too."""
+    """That is the ttl of the view's lock, which usually is the holder's, too."""
     assert acquire_lock("report")
     view = distributed_lock("report", http=True, **terms)(lambda request: HttpResponse())
     request = RequestFactory().get("/")
@@ -75,7 +75,7 @@ def test_retry_after_is_no_longer_than_a_lease(terms: dict[str, Any], seconds: s
 def test_retry_after_differs_when_the_store_is_down(
     client: Client, scripted: ScriptedBackend
 ) -> None:
-    """So that they don't bring it down again."""
+    """So that retries don't bring it down again."""
     scripted.answer("acquire", *[LockBackendUnavailable("no route")] * 100)
     answers = [client.get("/collect/1234/") for _ in range(100)]
     assert {(answer.status_code, answer["Retry-After"]) for answer in answers} == {
@@ -87,7 +87,7 @@ def test_retry_after_differs_when_the_store_is_down(
 def test_plain_answer_says_how_it_is_encoded(
     client: Client, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
-    """A translation has more than ASCII, and a site may have another charset for its pages."""
+    """A translation may exceed ASCII, and a site may use another charset."""
     settings.DEFAULT_CHARSET = "latin-1"
     monkeypatch.setattr("django_distlock.views.responses._", lambda text: "Später €")
     response = client.get("/collect/1234/")
@@ -98,7 +98,7 @@ def test_plain_answer_says_how_it_is_encoded(
 @pytest.mark.usefixtures("held_elsewhere")
 @pytest.mark.parametrize("accept", ["application/json", "text/html;q=0.5, application/json"])
 def test_contended_view_answers_in_json_if_asked_to(client: Client, accept: str) -> None:
-    """That is, when JSON is preferred."""
+    """When the client prefers JSON."""
     response = client.get("/collect/1234/", headers={"accept": accept})
     assert response.status_code == 409
     assert json.loads(response.content)["error"] == "contended"
@@ -107,7 +107,7 @@ def test_contended_view_answers_in_json_if_asked_to(client: Client, accept: str)
 @pytest.mark.usefixtures("held_elsewhere")
 @pytest.mark.parametrize("accept", ["*/*", "text/html, */*;q=0.1", "image/png"])
 def test_contended_view_uses_the_sites_template(client: Client, accept: str) -> None:
-    """409.html, which may say what it likes."""
+    """The site's own 409.html."""
     loaders = [("django.template.loaders.locmem.Loader", {"409.html": "<b>{{ detail }}</b>"})]
     backend = "django.template.backends.django.DjangoTemplates"
     with override_settings(TEMPLATES=[{"BACKEND": backend, "OPTIONS": {"loaders": loaders}}]):
@@ -128,13 +128,13 @@ def test_on_conflict_answers_instead(client: Client, path: str) -> None:
 @pytest.mark.usefixtures("held_elsewhere")
 @pytest.mark.parametrize("path", ["helper", "raising"])
 def test_helper_raises_what_its_caller_would_overlook(client: Client, path: str) -> None:
-    """Only what Django resolved for the request answers it; http=True or False overrides."""
+    """Only the callable that Django resolved answers the request; http=True or False overrides."""
     with pytest.raises(LockNotAcquired):
         client.get(f"/{path}/1234/")
 
 
 def test_view_called_by_hand_raises() -> None:
-    """No resolver, no answer."""
+    """Without a resolved URL it doesn't answer."""
     request = RequestFactory().get("/")
     acquire_lock("1234collectPayment")
     with pytest.raises(LockNotAcquired):
@@ -170,7 +170,7 @@ def test_lease_lost_meanwhile_leaves_the_views_answer(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No transaction is around it: what it did is kept, so nobody is asked to try again."""
+    """It has no transaction: its work is kept, so the answer invites no retry."""
     monkeypatch.setattr(scripted, "release", lambda lease, keep: False)
     response = client.get(f"/{path}/1234/")
     assert response.status_code == 200
@@ -179,7 +179,7 @@ def test_lease_lost_meanwhile_leaves_the_views_answer(
 
 
 def test_loss_of_another_lease_is_the_views_own_error(scripted: ScriptedBackend) -> None:
-    """It is not this lock's to answer."""
+    """This lock doesn't answer for another one."""
     request = RequestFactory().get("/")
 
     @distributed_lock("report", http=True)
@@ -205,7 +205,7 @@ def test_semaphore_that_gets_too_long_is_400(
 def test_invalid_semaphore_is_400_in_json_if_asked_to(
     client: Client, settings: Any, caplog: pytest.LogCaptureFixture, url: str, is_debugged: bool
 ) -> None:
-    """As a conflict. Why it is invalid is in the log once, and in the answer only for debugging."""
+    """Like a conflict. The reason is logged once, and answered only with DEBUG."""
     settings.DEBUG = is_debugged
     response = client.get(url.format("a" * 250), headers={"accept": "application/json"})
     assert response.status_code == 400
@@ -220,7 +220,7 @@ def test_invalid_semaphore_is_400_in_json_if_asked_to(
 def test_invalid_semaphore_is_400_as_a_page_else(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The site's own, which no cache gives to those who want JSON."""
+    """The site's own page, with Vary, so that no cache serves it to clients that want JSON."""
     response = client.get(f"/collect/{'a' * 250}/", headers={"accept": "text/html"})
     assert response.status_code == 400
     assert (response["Vary"], response["Cache-Control"]) == ("Accept", "no-store")
@@ -230,5 +230,5 @@ def test_invalid_semaphore_is_400_as_a_page_else(
 
 
 def test_semaphore_of_a_callable_is_validated(client: Client) -> None:
-    """As one of a template."""
+    """Like that of a template."""
     assert client.get("/or-202/a%00b/").status_code == 400

@@ -1,4 +1,4 @@
-"""Let invoices know the token of their last writer."""
+"""Give invoices the token of their last writer."""
 
 from django.db import migrations
 

@@ -48,7 +48,7 @@ class Command(BaseCommand):
 
 
 def stop_before_write(execute: Any, sql: str, *arguments: Any) -> Any:
-    """Stop this process right before its first UPDATE is sent, after all that it could check."""
+    """Stop this process right before its first UPDATE is sent, after all its own checks."""
     if sql.startswith("UPDATE"):
         os.kill(os.getpid(), signal.SIGSTOP)
     return execute(sql, *arguments)

@@ -33,7 +33,7 @@ class Command(BaseCommand):
         if exit_after_race:
             self.race(store)
             return
-        # The port first of all, so that one in use is told early.
+        # The port first of all, so that a port in use is reported early.
         with server.listen(port) as listener, stores.locks_kept_in(store) as place:
             self.race(store)
             collecting.reset(Customer.objects.all())

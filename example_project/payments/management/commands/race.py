@@ -56,7 +56,7 @@ class Command(BaseCommand):
         store: str,
         **options: Any,
     ) -> None:
-        """Run what is asked for, with the locks where they are asked for."""
+        """Run the race or the pause, with the locks in the chosen store."""
         with stores.locks_kept_in(store) as place:
             demo_data.prepare(customers)
             if place:
@@ -67,7 +67,7 @@ class Command(BaseCommand):
                 self.race(customers, requests, workers)
 
     def pause(self) -> None:
-        """Pause a worker, and tell what happens."""
+        """Pause a worker, and print what happens."""
         for line in pausing.pause(Customer.objects.filter(invoices__isnull=False)[:1].get()):
             self.stdout.write(line)
 
@@ -116,7 +116,7 @@ def as_table(outcomes: dict[str, Outcome]) -> Table:
 
 
 def surprises(outcomes: dict[str, Outcome]) -> Iterator[str]:
-    """Yield a line for each thing that has no column, since it should not be there."""
+    """Yield a line for each unexpected outcome, which has no column."""
     for name, outcome in outcomes.items():
         if outcome.not_collected:
             yield f"{name}, customers not collected: {outcome.not_collected}"
