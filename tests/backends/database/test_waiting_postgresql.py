@@ -18,6 +18,7 @@ from django_distlock.backends.database.statements import Statements
 from django_distlock.concurrency.process_queue import recent_handovers
 from django_distlock.leases.request import new_owner
 from django_distlock.models import Lock, LockWaiter, WaitingProcess
+from django_distlock.records import LeaseClaim, Released
 from tests.support.concurrency import elsewhere, run
 from tests.support.databases import committed, statements_sent
 from tests.support.holders import acquire, take_away
@@ -268,6 +269,22 @@ def test_waiter_that_joins_a_free_lock_tries_at_once(only_woken: None) -> None:
     lease = acquire(ALIAS, timeout=30)
     assert waiters() == 0
     lease.release()
+
+
+@pytest.mark.usefixtures("long_offers")
+def test_release_says_whether_it_handed_the_lock_over(only_woken: None) -> None:
+    """A lock that only a dead process waits for is just freed."""
+    first = LeaseClaim("1234collectPayment", new_owner(), 60)
+    assert store().acquire(first.semaphore, first.owner, 60, "") is not None
+    place, owner, woken = wait_by_hand()
+    assert store().release(first) is Released.HANDED_OVER
+    assert woken.wait(SOON)
+    second = LeaseClaim(first.semaphore, owner, 60)
+    assert store().acquire(second.semaphore, second.owner, 60, "") is not None
+    store().leave(place, True)
+    another_waits(PAST)
+    assert store().release(second) is Released.FREED
+    assert store().release(second) is Released.NOT_HELD
 
 
 class OtherStatements(DatabaseBackend):
