@@ -122,7 +122,7 @@ DATABASES = {
     **_servers(),
 }
 
-# A worker process may be told to serve its requests from one of them, under ATOMIC_REQUESTS.
+# A variable makes a worker process serve its requests from one of them, with ATOMIC_REQUESTS.
 if atomic := os.environ.get("DISTLOCK_TEST_ATOMIC"):
     DATABASES["default"] = DATABASES[atomic] | {"ATOMIC_REQUESTS": True}
 

@@ -19,7 +19,7 @@ def collect_payment(customer: Customer, lease: Lease | None = None) -> bool:
 
     Between reading the status and writing it there is time for others to read it too. Which of
     the two views calls this, the one with the lock or the one without, is all that matters. Under
-    a lease, invoices that a later holder has collected meanwhile are left alone: LockLost.
+    a lease, invoices that a later holder has collected are left alone: LockLost.
     """
     invoices = list(Invoice.objects.filter(customer=customer, status=Invoice.Status.OPEN))
     if not invoices:

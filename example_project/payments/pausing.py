@@ -18,7 +18,7 @@ TIMEOUT = 60  # seconds
 
 
 def pause(customer: Customer) -> Iterator[str]:
-    """Pause a worker that collects, let another one collect, and yield what happens, in lines."""
+    """Pause a worker while it collects, collect by another one, and yield the events as lines."""
     collecting.reset(Customer.objects.filter(pk=customer.pk))
     with started(customer, "--ttl", str(TTL), "--pause") as first:
         yield f"First worker:  {read_line(first)}"

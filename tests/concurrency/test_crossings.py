@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 
-from django_distlock import Lease, LockNotHeld, arelease_lock, release_lock
 from tests.support.concurrency import elsewhere
 from tests.support.databases import committed
 from tests.support.holders import acquire
-from tests.support.tasks import get
+from tests.support.tasks import aowns, get, owns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
+
+    from django_distlock import Lease
 
 
 pytestmark = [committed, pytest.mark.usefixtures("scripted")]
@@ -35,22 +36,6 @@ def take() -> Lease:
 async def atake() -> Lease:
     """Acquire in async code."""
     return await get("default")
-
-
-def owns() -> bool:
-    """Release by name, and return whether that was possible."""
-    try:
-        return release_lock("1234collectPayment")
-    except LockNotHeld:
-        return False
-
-
-async def aowns() -> bool:
-    """Release by name in async code, and return whether that was possible."""
-    try:
-        return await arelease_lock("1234collectPayment")
-    except LockNotHeld:
-        return False
 
 
 def in_pool(call: Callable[[], T]) -> Callable[[], Coroutine[Any, Any, T]]:

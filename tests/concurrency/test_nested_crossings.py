@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 
-from django_distlock import LockNotHeld, arelease_lock, release_lock
 from django_distlock.concurrency.callers import Caller, set_caller
 from django_distlock.runtime import SyncCall
 from tests.support.concurrency import elsewhere
 from tests.support.databases import committed
 from tests.support.holders import acquire
-from tests.support.tasks import get
+from tests.support.tasks import aowns, get, owns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -49,22 +48,6 @@ def go(way: Way, use: Use, ause: AsyncUse) -> AsyncUse:
     cross = THREADS[first]
     made: AsyncUse = cross(use if rest == ["sync"] else async_to_sync(go(tuple(rest), use, ause)))
     return made
-
-
-def owns() -> bool:
-    """Release by name, and tell whether that was possible."""
-    try:
-        return release_lock("1234collectPayment")
-    except LockNotHeld:
-        return False
-
-
-async def aowns() -> bool:
-    """See owns()."""
-    try:
-        return await arelease_lock("1234collectPayment")
-    except LockNotHeld:
-        return False
 
 
 async def acquire_and_release(there: Way, back: Way) -> None:

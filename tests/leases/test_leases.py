@@ -126,7 +126,7 @@ def test_renewal_that_failed_changes_nothing(lease: Lease, scripted: ScriptedBac
 
 
 def test_no_text_of_a_lease_has_the_owner(lease: Lease) -> None:
-    """Whoever has the owner can release the lock."""
+    """Anybody with the owner can release the lock."""
     assert str(lease.owner) not in f"{lease!r} {lease} {lease.owner!r} {[lease.owner]}"
     assert "1234collectPayment" in repr(lease)
     assert str(lease.token) in repr(lease)

@@ -237,7 +237,7 @@ def test_block_of_a_generator_that_is_garbage_in_a_cycle_is_left() -> None:
     next(own[0])
     del own
     gc.collect()
-    acquire(ALIAS, "1234collectPayment").release()
+    assert acquire(ALIAS, "1234collectPayment").release()
 
 
 @committed

@@ -71,7 +71,7 @@ def test_wakeup_ends_the_wait_under_way_or_the_next_one() -> None:
 def test_timeout_that_is_over_at_once_is_good_for_one_try(alias: str) -> None:
     """Also right after a release that handed the lock over, when others first join the queue."""
     recent_handovers.add(alias, "1234collectPayment")
-    acquire(alias, timeout=1e-9).release()
+    assert acquire(alias, timeout=1e-9).release()
 
 
 def test_timeout_that_is_over_at_once_is_good_for_one_try_behind_others(

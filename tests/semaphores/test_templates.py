@@ -98,7 +98,7 @@ def test_literal_text_is_kept_as_it_is(literal: str) -> None:
 
 
 def test_name_that_the_callable_cannot_have_is_refused_at_decoration() -> None:
-    """A typing error shows at import, and says what there is."""
+    """A typing error raises at import, and the message lists the names."""
     expected = "no argument 'costumer_id' for <costumer_id>; it has: customer_id, invoice"
     with pytest.raises(ValueError, match=expected):
         distributed_lock("<costumer_id>collectPayment")(collect)

@@ -117,11 +117,11 @@ def test_half_a_frame_before_the_end_is_no_request(
 def test_requests_are_answered_in_order(servers: dict[str, Server], kind: str) -> None:
     """However many are sent at once, and even if some are wrong."""
     with friend(endpoint_of(servers[kind])) as client:
-        ask_for_many(client)
+        assert_answered_in_order(client)
 
 
-def ask_for_many(client: LockClient) -> None:
-    """Send thousands of requests at once, twice."""
+def assert_answered_in_order(client: LockClient) -> None:
+    """Send thousands of requests at once, twice, and compare the answers."""
     names = [f"s{number}" for number in range(3_000)]
     client.send(
         b"".join(

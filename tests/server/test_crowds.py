@@ -64,7 +64,7 @@ def trickling(clients: list[LockClient]) -> Iterator[None]:
 def test_oldest_unauthenticated_connection_makes_room_for_a_new_one(
     tight: Server, tight_client: LockClient
 ) -> None:
-    """Authenticated ones never do; one that is dropped is told why."""
+    """Authenticated ones never do; a dropped one gets the reason."""
     endpoint = endpoint_of(tight)
     with ExitStack() as connected:
         friends = [tight_client, *(connected.enter_context(friend(endpoint)) for _ in range(2))]

@@ -62,7 +62,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 @contextmanager
 def used_elsewhere(connection: OwnConnection) -> Iterator[None]:
-    """Have another thread use one of the locks' own connections in the block."""
+    """Use one of the locks' own connections in another thread during the block."""
     using, done = threading.Event(), threading.Event()
 
     def use() -> None:

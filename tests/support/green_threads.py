@@ -30,7 +30,7 @@ LIBRARIES = {"none": without_poll, "eventlet": with_eventlet, "gevent": with_gev
 
 
 def use(alias: str) -> None:
-    """Acquire, be renewed, let another thread wait and have it, in several threads at once."""
+    """Acquire, renew, and hand the lock to a waiting thread, in several threads at once."""
     from django_distlock import clocks
     from tests.support.concurrency import until
     from tests.support.holders import acquire, due_now, free_for_others

@@ -1,4 +1,4 @@
-"""A Memcached server that answers what a test tells it to."""
+"""A Memcached server whose answers a test sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store that answers what a test tells it to."""
+"""A store whose answers a test sets."""
 
 from __future__ import annotations
 

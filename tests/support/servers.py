@@ -199,7 +199,7 @@ class Server:
             yield
         finally:
             for process in processes:
-                with suppress(psutil.NoSuchProcess):  # killed meanwhile
+                with suppress(psutil.NoSuchProcess):  # already killed
                     process.resume()
 
     def restart(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from django_distlock import Lease, aacquire_lock
+from django_distlock import Lease, LockNotHeld, aacquire_lock, arelease_lock, release_lock
 from tests.support.concurrency import elsewhere
 from tests.support.holders import free_for_others
 
@@ -28,6 +28,22 @@ async def get(alias: str, semaphore: str = "1234collectPayment", **arguments: An
 async def is_free(alias: str) -> bool:
     """Return whether the lock is free."""
     return await asyncio.to_thread(free_for_others, alias)
+
+
+def owns() -> bool:
+    """Release by name, and return whether that was possible."""
+    try:
+        return release_lock("1234collectPayment")
+    except LockNotHeld:
+        return False
+
+
+async def aowns() -> bool:
+    """Release by name in async code, and return whether that was possible."""
+    try:
+        return await arelease_lock("1234collectPayment")
+    except LockNotHeld:
+        return False
 
 
 async def in_other_thread(call: Callable[..., T], *arguments: object) -> T:

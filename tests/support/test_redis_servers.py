@@ -143,7 +143,9 @@ def test_paused_server_can_be_killed(redis_server: Server) -> None:
     """It need not continue before that."""
     with redis_server.paused():
         redis_server.kill()
+    assert not redis_server.is_running
     redis_server.start()
+    assert redis_server.is_running
 
 
 def test_server_can_be_full(redis_server: Server) -> None:

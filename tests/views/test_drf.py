@@ -48,7 +48,7 @@ class OnMethod(APIView):  # type: ignore[misc]
 
 @method_decorator(lock, name="post")
 class ByMethodDecorator(APIView):  # type: ignore[misc]
-    """The same, said of the class."""
+    """The same, decorated on the class."""
 
     permission_classes = [IsCollector]
 

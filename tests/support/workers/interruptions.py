@@ -79,7 +79,7 @@ def interrupt_blocks(backend: str, interruptions: str, ttl: str) -> list[str]:
         return time.monotonic() - before
 
     signal.signal(signal.SIGALRM, raise_interrupted)
-    other = acquire(backend, "renewed meanwhile")
+    other = acquire(backend, "renewed in parallel")
     usual = sorted(hold(f"warm-up {number}") for number in range(20))[10]
     held: list[str] = []
     number = 0

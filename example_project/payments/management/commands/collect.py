@@ -17,7 +17,7 @@ from payments.models import Customer
 class Command(BaseCommand):
     """Collect, under the same lock as the site."""
 
-    help = "Collect what one customer owes, as soon as nobody else is at it."
+    help = "Collect what one customer owes, waiting while another process does."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the options."""
