@@ -67,7 +67,7 @@ def test_duration_is_shown_in_its_two_largest_units(duration: timedelta, text: s
 @pytest.mark.once
 @given(number=st.integers(1, 59), unit=st.sampled_from("smhd"))
 @settings(deadline=None)
-def test_what_is_written_is_shown_again(number: int, unit: str) -> None:
+def test_duration_survives_parsing_and_formatting(number: int, unit: str) -> None:
     """Within a unit's range both notations are one, or the next unit carries over."""
     duration = parse_duration(f"{number}{unit}")
     shown = format_duration(duration)

@@ -23,7 +23,7 @@ pytestmark = [
 @pytest.mark.parametrize(
     "semaphore", ["1234collectPayment", "a/b?c=d&e #f_g", "a ", "ä<b>\U0001f512"]
 )
-def test_page_of_a_lock_shows_what_the_list_does(
+def test_page_of_a_lock_shows_the_columns_of_the_list(
     locks_database: str, viewer: Client, semaphore: str
 ) -> None:
     """The semaphore may have any characters, and there are no form fields."""
@@ -51,7 +51,7 @@ def test_page_of_a_lock_that_is_not_there_leads_back(viewer: Client) -> None:
     assert viewer.get(detail("nothing")).status_code == 302
 
 
-def test_nobody_adds_a_lock(admin_client: Client) -> None:
+def test_admin_cannot_add_locks(admin_client: Client) -> None:
     """Not even a superuser: locks are acquired by code."""
     add = reverse("admin:django_distlock_lock_add")
     assert admin_client.get(add).status_code == 403
@@ -61,7 +61,7 @@ def test_nobody_adds_a_lock(admin_client: Client) -> None:
 
 
 @pytest.mark.parametrize("page", ["change", "delete"])
-def test_nobody_changes_or_deletes_a_lock(admin_client: Client, page: str) -> None:
+def test_admin_cannot_change_or_delete_locks(admin_client: Client, page: str) -> None:
     """A POST is refused, and the row stays as it is."""
     make_held("report")
     before = Lock.objects.values().get()

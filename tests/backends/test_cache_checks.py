@@ -43,7 +43,7 @@ def test_cache_that_cannot_be_used_is_an_error() -> None:
     assert message.msg.startswith("DISTLOCK['jobs']: cache 'locks' is a DummyCache, which ")
 
 
-def test_cache_of_its_own_has_no_messages() -> None:
+def test_separate_cache_has_no_messages() -> None:
     """The other caches are on other servers."""
     assert messages(locks=NOWHERE, others=NOWHERE | {"LOCATION": "127.0.0.1:2"}) == []
 

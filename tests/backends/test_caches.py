@@ -53,7 +53,7 @@ def test_cache_is_not_shared_with_the_site() -> None:
         assert find_cache("jobs", "locks", [PYMEMCACHE]) is not caches["locks"]
 
 
-def test_subclass_counts_as_what_it_is_made_of() -> None:
+def test_subclass_counts_as_its_base() -> None:
     """A site may have subclassed it."""
     with configured(locks=NOWHERE | {"BACKEND": f"{own.__name__}.OwnMemcache"}):
         assert type(find_cache("jobs", "locks", [PYMEMCACHE])) is OwnMemcache

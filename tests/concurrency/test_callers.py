@@ -199,7 +199,7 @@ def test_forked_child_is_another_worker(scripted: ScriptedBackend) -> None:
 
 
 @pytest.mark.skipif(EAGER is None, reason="Python 3.11 has no eager tasks")
-def test_eager_tasks_are_no_exception(scripted: ScriptedBackend) -> None:
+def test_eager_task_does_not_own_its_parents_lease(scripted: ScriptedBackend) -> None:
     """They begin to run before create_task() returns."""
     workers = []
 

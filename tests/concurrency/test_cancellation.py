@@ -67,7 +67,7 @@ def test_cancelled_while_acquiring_leaves_no_lock(scripted: ScriptedBackend, tim
     until(lambda: scripted.owner == "")
 
 
-def test_cancelled_while_it_is_contended_has_nothing_to_release(
+def test_cancelled_while_contended_has_nothing_to_release(
     scripted: ScriptedBackend,
 ) -> None:
     """The lock is held by another owner."""

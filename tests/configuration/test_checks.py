@@ -65,7 +65,7 @@ def test_good_settings_have_no_messages() -> None:
     assert messages(default=database(), jobs=database(ttl=None)) == []
 
 
-def test_setting_that_is_no_dict_is_one_error() -> None:
+def test_setting_other_than_a_dict_is_one_error() -> None:
     """Then there are no aliases to check."""
     with override_settings(DISTLOCK=["default"]):
         (message,) = check_lock_backends()

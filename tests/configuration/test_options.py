@@ -118,7 +118,7 @@ def test_option_of_another_type_is_refused(store: str, name: str, value: Any, me
 
 
 @pytest.mark.parametrize("alias", [5, None, ("a", "b"), LAZY])
-def test_alias_that_is_no_text_is_refused(alias: Any) -> None:
+def test_alias_of_another_type_is_refused(alias: Any) -> None:
     """No call could use such an alias."""
     handler = LockBackendHandler({alias: {"BACKEND": PATHS["memory"]}})
     with pytest.raises(InvalidLockBackend, match=r"^DISTLOCK: an alias is a str, not "):
@@ -138,7 +138,7 @@ LISTING = [
 
 @committed
 @pytest.mark.parametrize("alias", LISTING)
-def test_what_lists_locks_refuses_what_names_none(alias: str) -> None:
+def test_listing_refuses_invalid_arguments(alias: str) -> None:
     """The message names the argument, alike in each store."""
     store: Any = lock_backends[alias]
     for limit in ("x", 1.5, True, [1], LAZY):
@@ -159,7 +159,7 @@ def test_what_lists_locks_refuses_what_names_none(alias: str) -> None:
 
 @committed
 @pytest.mark.parametrize("alias", LISTING)
-def test_what_force_releases_refuses_what_names_no_lock(alias: str) -> None:
+def test_force_release_refuses_invalid_arguments(alias: str) -> None:
     """A semaphore, and the token by which it was granted."""
     store: Any = lock_backends[alias]
     lease = acquire(alias, "1234collectPayment")
@@ -194,7 +194,7 @@ def test_limit_may_be_anything_from_nothing_to_very_much(alias: str) -> None:
 @pytest.mark.parametrize(
     "alias", ["minimal", pytest.param("memcached", marks=pytest.mark.needs("memcached"))]
 )
-def test_store_that_lists_nothing_says_what_does(alias: str) -> None:
+def test_store_without_listing_names_the_stores_with_it(alias: str) -> None:
     """The error has a message."""
     store = lock_backends[alias]
     kind = type(store).__name__

@@ -158,7 +158,7 @@ def test_open_transaction_of_sync_code_is_found(removed: str) -> None:
     assert found == [False, True, False, True]
 
 
-def test_thread_of_its_own_has_nothing_of_others(removed: str, scripted: ScriptedBackend) -> None:
+def test_thread_owns_no_lease_of_another(removed: str, scripted: ScriptedBackend) -> None:
     """Even if it is the next thread after one that held a lock."""
     acquire("default")
 

@@ -106,7 +106,7 @@ def test_invalid_lock_backend_is_improperly_configured() -> None:
 
 
 @pytest.mark.parametrize("options", [None, ["ttl"], "ttl"])
-def test_options_that_are_no_dict_are_refused(options: Any) -> None:
+def test_options_other_than_a_dict_are_refused(options: Any) -> None:
     """They are keyword arguments."""
     assert refusal({"BACKEND": DATABASE, "OPTIONS": options}) == "OPTIONS must be a dict."
 
@@ -132,7 +132,7 @@ def test_unknown_alias_in_a_call_is_refused() -> None:
 
 
 @pytest.mark.parametrize("configured", [[], "default", 0, ()])
-def test_setting_that_is_no_dict_is_refused(configured: Any) -> None:
+def test_setting_other_than_a_dict_is_refused(configured: Any) -> None:
     """The whole setting is wrong, so that no alias can be named."""
     with (
         override_settings(DISTLOCK=configured),
@@ -164,7 +164,7 @@ def test_unknown_option_is_named_beside_the_known_ones() -> None:
     )
 
 
-def test_alias_and_what_is_no_name_are_no_options() -> None:
+def test_alias_and_invalid_names_are_no_options() -> None:
     """The handler passes the constructor's first argument."""
     assert "'alias'" in refusal({"BACKEND": DATABASE, "OPTIONS": {"alias": "x"}})
     assert "strings" in refusal({"BACKEND": DATABASE, "OPTIONS": {1: "x"}})
@@ -205,13 +205,13 @@ def test_backend_that_cannot_be_imported_is_refused(path: str) -> None:
         "django_distlock.lock_backends",
     ],
 )
-def test_backend_that_is_no_lock_backend_is_refused(path: str) -> None:
+def test_backend_of_another_class_is_refused(path: str) -> None:
     """Another class, and what is no class at all."""
     assert refusal({"BACKEND": path}) == f"BACKEND {path!r} is not a BaseLockBackend."
 
 
 @pytest.mark.parametrize("ttl", ["60", True, [1], b"1"])
-def test_ttl_that_is_no_number_is_refused(ttl: Any) -> None:
+def test_ttl_other_than_a_number_is_refused(ttl: Any) -> None:
     """A number in quotes is a mistake, and True is no second."""
     message = refusal({"BACKEND": DATABASE, "OPTIONS": {"ttl": ttl}})
     assert message == f"ttl is a number of seconds or None, not {ttl!r}."

@@ -122,7 +122,7 @@ def test_key_with_something_else_costs_other_leases_nothing(
 
 @pytest.mark.once
 @pytest.mark.needs("redis")
-def test_server_that_grants_nothing_now_is_asked_no_more(
+def test_server_that_grants_nothing_now_gets_no_further_requests(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error is about no single lease of the batch."""
@@ -152,7 +152,7 @@ def strict_lock_server() -> Iterator[Server]:
 @pytest.mark.once
 @pytest.mark.needs("lock_server")
 @pytest.mark.parametrize("binds", [False, True])
-def test_lease_that_a_lock_server_refuses_costs_the_others_nothing(
+def test_lease_that_a_lock_server_refuses_does_not_affect_others(
     strict_lock_server: Server, binds: bool
 ) -> None:
     """Such as one of which `max_hold` leaves less than a millisecond."""
@@ -205,7 +205,7 @@ def test_request_that_a_lock_server_refuses_is_made_for_each_lease(
 
 @pytest.mark.once
 @pytest.mark.needs("memcached")
-def test_entry_that_somebody_keeps_changing_costs_other_leases_nothing(
+def test_entry_that_keeps_changing_does_not_affect_other_leases(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The others are renewed on another connection."""
@@ -234,7 +234,7 @@ def test_entry_that_somebody_keeps_changing_costs_other_leases_nothing(
 
 @committed
 @on_each_database
-def test_lease_that_a_database_refuses_costs_the_others_nothing(alias: str) -> None:
+def test_lease_that_a_database_refuses_does_not_affect_others(alias: str) -> None:
     """Then each is renewed by itself."""
     store = lock_backends[alias]
     claims = granted(store, "invoices", "payments", "lost")

@@ -59,7 +59,7 @@ def test_smoke_is_a_part_of_the_contract() -> None:
 class MinimalTests(LockBackendContract, SimpleTestCase):
     alias = "minimal"
 
-    def test_what_it_lacks_is_refused_or_empty(self) -> None:
+    def test_missing_capabilities_are_refused_or_empty(self) -> None:
         """An unsupported argument is never ignored."""
         with pytest.raises(ValueError, match="MinimalBackend has no unlimited ttl"):
             self.backend.validate_ttl(None)

@@ -105,7 +105,7 @@ def test_any_ttl_can_be_waited_with(
 
 
 @once
-def test_nobody_is_handed_the_lock_before_min_hold_is_over(
+def test_lock_is_not_handed_over_before_min_hold_has_passed(
     woken_only: QueuedStore, threads: ThreadPoolExecutor
 ) -> None:
     """Even if the lock was released."""

@@ -14,7 +14,7 @@ pytestmark = committed
 
 @on_each_database
 @pytest.mark.parametrize("model", [Invoice, DunnedInvoice, InvoiceOnScreen])
-def test_delete_takes_along_what_depends_on_the_row(alias: str, model: type[Any]) -> None:
+def test_delete_cascades_to_dependent_rows(alias: str, model: type[Any]) -> None:
     """As without a fence."""
     row = create(alias, model)
     Payment.objects.using(alias).create(invoice_id=row.pk)
@@ -40,7 +40,7 @@ def test_outdated_delete_changes_nothing(alias: str, model: type[Any]) -> None:
 
 
 @on_each_database
-def test_delete_of_what_is_gone_is_as_ever(alias: str) -> None:
+def test_delete_of_a_deleted_row_does_nothing(alias: str) -> None:
     """Nothing is deleted, without an error; an unsaved object is Django's error."""
     invoice = create(alias)
     with lock_of(invoice) as lease:

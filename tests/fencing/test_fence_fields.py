@@ -123,7 +123,7 @@ def test_model_has_one_fence() -> None:
         ("<int:customer>", "<customer> is a whole object; write <customer.pk>."),
     ],
 )
-def test_template_names_what_the_model_has(template: str, message: str | None) -> None:
+def test_template_names_attributes_of_the_model(template: str, message: str | None) -> None:
     """Fields and properties, also those of related objects."""
 
     class Customer(models.Model):

@@ -196,7 +196,7 @@ def test_refusal_leaves_the_transaction_around_it_usable(
 
 
 @on_each_database
-def test_delete_takes_along_what_depends_on_the_rows(alias: str) -> None:
+def test_delete_of_a_queryset_cascades_to_dependent_rows(alias: str) -> None:
     """As without a fence."""
     first, _ = create_two(alias)
     Payment.objects.using(alias).create(invoice=first)

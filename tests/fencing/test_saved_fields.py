@@ -21,7 +21,7 @@ pytestmark = committed
 
 @on_each_database
 @pytest.mark.parametrize("model", [Invoice, DunnedInvoice])
-def test_save_without_a_lease_leaves_the_fence_alone(alias: str, model: type[Any]) -> None:
+def test_save_without_a_lease_does_not_change_the_fence(alias: str, model: type[Any]) -> None:
     """The fence in memory may be older than the row's."""
     row = create(alias, model)
     model.objects.using(alias).update(fence=LATE)
@@ -33,7 +33,7 @@ def test_save_without_a_lease_leaves_the_fence_alone(alias: str, model: type[Any
 
 
 @on_each_database
-def test_loaded_fixture_leaves_the_fence_alone(alias: str) -> None:
+def test_loaded_fixture_does_not_change_the_fence(alias: str) -> None:
     """A fixture may be older than the row, too. Missing rows are inserted."""
     invoice = create(alias)
     fixture = serializers.serialize("json", [invoice])
@@ -45,7 +45,7 @@ def test_loaded_fixture_leaves_the_fence_alone(alias: str) -> None:
 
 
 @on_each_database
-def test_migrations_save_leaves_the_fence_alone(alias: str) -> None:
+def test_migrations_save_does_not_change_the_fence(alias: str) -> None:
     """Even though its model is not a FencedModel."""
     invoice = create(alias)
     historical = ProjectState.from_apps(Invoice._meta.apps).apps.get_model("app", "Invoice")

@@ -202,7 +202,7 @@ def test_lease_without_a_token_is_refused() -> None:
 
 
 @pytest.mark.parametrize("lease", ["1collectPayment", True, 5])
-def test_what_is_no_lease_is_refused(lease: Any) -> None:
+def test_argument_other_than_a_lease_is_refused(lease: Any) -> None:
     """A semaphore's name is not enough; nothing is written."""
     invoice = create("default")
     rows = Invoice.objects.filter(pk=invoice.pk)

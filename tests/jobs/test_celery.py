@@ -156,7 +156,7 @@ def test_contended_task_is_retried_by_celery(task: str, outcome: str, name: str)
 
 
 @pytest.mark.usefixtures("worker")
-def test_errors_reach_the_caller_as_what_they_are(name: str) -> None:
+def test_errors_keep_their_class_for_the_caller(name: str) -> None:
     """By the result backend, from one process to the other."""
     with holding("default", name):
         with pytest.raises(LockNotAcquired, match=f"Somebody else holds '{name}'"):
@@ -179,7 +179,7 @@ def test_lost_is_pickled_without_its_lease() -> None:
     assert copy.__notes__ == ["at night"]
 
 
-def test_unavailable_is_pickled_with_what_it_knows() -> None:
+def test_unavailable_is_pickled_with_its_attributes() -> None:
     """The pickle keeps that a request may have been carried out."""
     copy = pickle.loads(pickle.dumps(LockBackendUnavailable("down", reply_lost=True)))
     assert (copy.args, copy.reply_lost) == (("down",), True)

@@ -79,7 +79,7 @@ def test_contended_command_may_say_so_in_its_own_words(scripted: ScriptedBackend
     assert caught.value.returncode == 3
 
 
-def test_store_that_is_down_is_no_conflict(scripted: ScriptedBackend) -> None:
+def test_store_that_is_down_is_not_a_conflict(scripted: ScriptedBackend) -> None:
     """A command that skips contention doesn't skip an outage."""
     scripted.answer("acquire", LockBackendUnavailable("no route"))
     with pytest.raises(LockBackendUnavailable):
@@ -111,7 +111,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 @committed
-def test_process_is_refused_what_another_is_doing() -> None:
+def test_process_is_refused_a_job_that_another_does() -> None:
     """With a message and an exit status, not a traceback; another customer's job is done."""
     with start("1234", "--wait") as first:
         assert first.stdout is not None

@@ -112,7 +112,7 @@ def test_lock_above_a_function_that_can_be_enqueued_is_refused(method: str) -> N
 
 
 @pytest.mark.usefixtures("scripted")
-def test_callables_that_are_no_tasks_are_accepted() -> None:
+def test_callables_other_than_tasks_are_accepted() -> None:
     """Even if an attribute is named like a task's method, or the module like a queue's."""
 
     class Collector:

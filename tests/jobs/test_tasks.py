@@ -93,7 +93,7 @@ def test_contended_task_fails_without_on_conflict() -> None:
     assert collect_or_fail.call(1234) == "from 1234"
 
 
-def test_store_that_is_down_is_no_conflict(scripted: ScriptedBackend) -> None:
+def test_store_that_is_down_is_not_a_conflict(scripted: ScriptedBackend) -> None:
     """The task fails: it is not skipped."""
     scripted.answer("acquire", LockBackendUnavailable("no route"))
     assert outcome(collect.enqueue(1234)) is LockBackendUnavailable

@@ -75,7 +75,7 @@ def test_asgi_request_leaves_no_lock_behind_that_it_acquired_several_crossings_a
     assert names("default") == []
 
 
-def test_tasks_that_outlast_their_request_keep_what_they_have() -> None:
+def test_tasks_that_outlast_their_request_keep_their_leases() -> None:
     """Threads, too. Leases of tasks that ended before are released, and leave no entries."""
 
     async def main() -> None:

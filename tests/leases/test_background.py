@@ -53,7 +53,7 @@ def test_short_lease_wakes_a_thread_that_would_look_later(
     third.release()
 
 
-def test_background_thread_goes_when_nothing_is_expected(
+def test_background_thread_ends_when_nothing_is_expected(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A failure of some work doesn't end it before."""
@@ -79,7 +79,7 @@ def test_background_thread_goes_when_nothing_is_expected(
     own.unpin(occasion)
 
 
-def test_background_of_a_store_that_is_no_more_configured_goes_silently(
+def test_background_of_a_removed_store_ends_silently(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As after a test with its own settings: there is nothing to close."""
@@ -171,7 +171,7 @@ def test_uwsgi_without_threads_is_warned_of(
 # What it survives
 
 
-def test_thread_survives_what_a_receiver_does_to_it(
+def test_thread_survives_errors_of_receivers(
     scripted: ScriptedBackend, default_background: Background, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It survives even sys.exit()."""

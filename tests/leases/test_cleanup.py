@@ -53,7 +53,7 @@ def test_request_leaves_no_lock_behind(alias: str, client: Client) -> None:
 
 
 @on_each_database
-def test_what_was_held_before_the_request_is_left_alone(alias: str, client: Client) -> None:
+def test_lease_from_before_the_request_is_kept(alias: str, client: Client) -> None:
     """It isn't the request's lease."""
     lease = acquire(alias)
     let_view(lambda: acquire(alias, "the request's").release())
@@ -97,7 +97,7 @@ def test_request_that_fails_leaves_no_lock_behind(
 
 
 @on_each_database
-def test_what_was_reentered_is_released_as_often(alias: str, client: Client) -> None:
+def test_reentered_lease_is_released_as_often(alias: str, client: Client) -> None:
     """It is released as often as it was entered, with one warning."""
     let_view(lambda: [acquire(alias, reentrant=True) for _ in range(3)])
     with pytest.warns(ResourceWarning, match=LEFT) as caught:
@@ -119,7 +119,7 @@ def test_streamed_response_holds_until_it_is_closed(alias: str, client: Client) 
 
 
 @on_each_database
-def test_several_are_released_though_one_can_not_be(
+def test_several_are_released_though_one_release_fails(
     alias: str,
     client: Client,
     caplog: pytest.LogCaptureFixture,
@@ -185,7 +185,7 @@ def test_end_without_a_beginning_releases_nothing(scripted: ScriptedBackend) -> 
     assert lease.release()
 
 
-def test_beginning_without_an_end_is_of_no_consequence(
+def test_request_without_an_end_does_not_affect_the_next(
     scripted: ScriptedBackend, client: Client
 ) -> None:
     """The next request ends for itself."""

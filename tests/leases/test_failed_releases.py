@@ -86,9 +86,7 @@ def leave_async_block(alias: str) -> None:
 @pytest.mark.usefixtures("no_backgrounds")
 @pytest.mark.parametrize("alias", STORES)
 @pytest.mark.parametrize("end", [leave_block, call, release_by_name])
-def test_thread_gets_again_what_it_could_not_release(
-    alias: str, end: Callable[[str], None]
-) -> None:
+def test_thread_can_reacquire_an_unreleased_lock(alias: str, end: Callable[[str], None]) -> None:
     """As soon as the store is back, without waiting for the lease to expire."""
     with down(alias):
         end(alias)
@@ -101,7 +99,7 @@ def test_thread_gets_again_what_it_could_not_release(
 
 @pytest.mark.once
 @pytest.mark.parametrize("alias", WAYS_TO_WAIT)
-def test_thread_outlives_what_it_can_not_release(alias: str) -> None:
+def test_thread_outlives_an_unreleasable_lease(alias: str) -> None:
     """If releases keep failing, the lease ends with its ttl, and is waited for like any other."""
     with down(alias):
         # On a machine slower than the ttl, the lease is lost, and the grant can't be released.
@@ -116,7 +114,7 @@ def test_thread_outlives_what_it_can_not_release(alias: str) -> None:
 
 
 @pytest.mark.usefixtures("no_backgrounds")
-def test_task_leaves_nothing_behind_that_is_renewed() -> None:
+def test_unreleased_lease_of_a_task_is_not_renewed() -> None:
     """The unreleased lease ends by itself."""
     with mock.patch.object(type(lock_backends["memory"]), "arelease", side_effect=DOWN):
         leave_async_block("memory")
@@ -184,7 +182,7 @@ def test_lease_of_a_thread_that_has_ended_is_no_longer_renewed() -> None:
     assert lease.release()
 
 
-def test_interrupted_release_of_what_was_reentered_counts(scripted: ScriptedBackend) -> None:
+def test_interrupted_release_of_a_reentered_lease_counts(scripted: ScriptedBackend) -> None:
     """The outer block still holds the lease, and releases it."""
     lease = acquire("default")
     assert acquire("default", reentrant=True) is lease

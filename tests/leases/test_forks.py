@@ -19,7 +19,7 @@ from tests.support.scripted_store import ScriptedBackend
 
 @committed
 @on_each_database
-def test_forked_child_leaves_its_parents_leases_alone(alias: str, lost: dict[Lease, str]) -> None:
+def test_forked_child_does_not_touch_its_parents_leases(alias: str, lost: dict[Lease, str]) -> None:
     """It can't use them, and doesn't renew them; it renews its own leases."""
     lease = acquire(alias)
     reader, writer = os.pipe()

@@ -19,7 +19,7 @@ from tests.support.scripted_store import ScriptedBackend
 pytestmark = committed
 
 
-def test_store_that_hangs_costs_no_lease_in_another(settings: Any) -> None:
+def test_store_that_hangs_does_not_affect_leases_in_another(settings: Any) -> None:
     """Each store has its own thread."""
     path = "tests.app.backends."
     settings.DISTLOCK = {

@@ -25,7 +25,7 @@ pytestmark = committed
 @pytest.mark.usefixtures("no_backgrounds")
 @on_each_server
 @pytest.mark.parametrize("use", ["refusal", "no renewal", "no ttl"])
-def test_idle_sessions_are_closed_whatever_they_were_used_for(alias: str, use: str) -> None:
+def test_idle_sessions_are_closed_after_any_use(alias: str, use: str) -> None:
     """Even if no lease needs a renewal."""
     close_own_connections()
     before = sessions(alias)
@@ -73,7 +73,7 @@ def connections_to(alias: str) -> int:
 
 @pytest.mark.usefixtures("no_backgrounds")
 @on_each_server
-def test_call_needs_no_thread_to_close_what_is_idle(
+def test_call_works_without_a_thread_to_close_idle_connections(
     alias: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without a thread, it stays open until the process ends, and nothing is logged."""

@@ -133,7 +133,7 @@ def test_no_text_of_a_lease_has_the_owner(lease: Lease) -> None:
 
 
 @pytest.mark.parametrize("action", [pickle.dumps, copy.copy, copy.deepcopy])
-def test_lease_can_not_be_pickled_or_copied(lease: Lease, action: object) -> None:
+def test_lease_cannot_be_pickled_or_copied(lease: Lease, action: object) -> None:
     """It belongs to one process."""
     assert callable(action)
     with pytest.raises(TypeError, match="send its token"):

@@ -205,14 +205,14 @@ def test_async_code_that_a_cluster_sends_elsewhere_needs_a_thread() -> None:
         asyncio.run(ask_without_threads())
 
 
-def test_error_in_a_thread_is_no_lack_of_threads(scripted: Any) -> None:
+def test_error_in_a_thread_is_not_taken_for_a_lack_of_threads(scripted: Any) -> None:
     """The store's error is raised."""
     scripted.answer("acquire", RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
         run(aacquire_lock("1234collectPayment"))
 
 
-def test_error_after_the_call_in_a_thread_is_no_lack_of_threads(
+def test_error_after_a_call_in_a_thread_is_not_taken_for_a_lack_of_threads(
     scripted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The call was made, so its grant is undone."""

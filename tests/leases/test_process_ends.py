@@ -71,7 +71,7 @@ def is_free(alias: str, semaphore: str = "1234collectPayment") -> bool:
 
 
 @pytest.mark.parametrize("alias", STORES)
-def test_what_was_acquired_by_name_is_released_when_the_process_ends(alias: str) -> None:
+def test_leases_are_released_when_the_process_ends(alias: str) -> None:
     """In every store. The log line is shown unless logging is configured otherwise."""
     status, said = ended(alias, "acquire_lock('1234collectPayment', **name)")
     assert is_free(alias)
@@ -107,9 +107,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize(("program", "status", "logged"), ENDS.values(), ids=ENDS)
-def test_lock_is_released_in_whatever_way_the_process_ends(
-    program: str, status: int, logged: str
-) -> None:
+def test_lock_is_released_however_the_process_ends(program: str, status: int, logged: str) -> None:
     """If it runs atexit's functions."""
     got, said = ended("default", program)
     assert is_free("default")
@@ -139,7 +137,7 @@ def test_process_that_releases_says_nothing() -> None:
     assert ended("default", program) == (0, "")
 
 
-def test_child_that_was_forked_leaves_its_parents_lock_alone() -> None:
+def test_forked_child_does_not_release_its_parents_lock() -> None:
     """It releases its own."""
     program = (
         "acquire_lock('report', **name)\n"
@@ -160,7 +158,7 @@ def test_child_that_was_forked_leaves_its_parents_lock_alone() -> None:
     assert is_free("default", "report")
 
 
-def test_lock_of_a_thread_that_still_runs_is_left_alone() -> None:
+def test_lock_of_a_running_thread_is_not_released() -> None:
     """A daemon thread may work until the very end: the lock ends with its ttl."""
     program = (
         "held = threading.Event()\n"

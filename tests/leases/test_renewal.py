@@ -37,7 +37,7 @@ def test_lease_is_renewed_after_a_third_of_its_ttl(
     assert renewals.next_due() - clocks.monotonic() == pytest.approx(20)
 
 
-def test_leases_of_different_times_come_to_be_renewed_together(
+def test_leases_of_different_times_are_soon_renewed_together(
     scripted: ScriptedBackend, moved_clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within two periods, one request per period renews all."""
@@ -75,7 +75,7 @@ def test_lease_that_can_last_no_longer_is_looked_at_when_it_ends(
     assert renewals.next_due() == pytest.approx(clocks.monotonic() + 40)
 
 
-def test_lease_that_nobody_refers_to_is_not_renewed(scripted: ScriptedBackend) -> None:
+def test_unreferenced_lease_is_not_renewed(scripted: ScriptedBackend) -> None:
     """It is dropped at the next look, after a warning."""
     renewals = Renewals("default")
 

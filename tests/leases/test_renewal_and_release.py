@@ -28,7 +28,7 @@ def renewed(scripted: ScriptedBackend, default_background: Background) -> Lease:
 
 
 @pytest.mark.parametrize("outcome", ["gone", "not renewed"])
-def test_lease_that_is_released_while_it_is_renewed_is_no_trouble(
+def test_lease_released_during_its_renewal_is_not_lost(
     scripted: ScriptedBackend,
     default_background: Background,
     renewed: Lease,
@@ -102,7 +102,7 @@ def test_lease_ends_by_either_release_or_loss(
     assert not lost
 
 
-def test_renewal_that_finds_nothing_while_it_is_released_is_no_loss(
+def test_renewal_that_finds_nothing_during_a_release_does_not_lose_the_lease(
     scripted: ScriptedBackend, unrenewed: Lease, lost: dict[Lease, str]
 ) -> None:
     """The lease is no longer held, though."""

@@ -74,7 +74,7 @@ def test_locked_row_stalls_no_other_renewal(
 @committed
 @pytest.mark.once
 @on_each_server
-def test_end_that_somebody_else_wrote_is_no_renewal(alias: str, moved_clock: MovedClock) -> None:
+def test_unknown_end_in_a_row_is_not_a_renewal(alias: str, moved_clock: MovedClock) -> None:
     """A skipped row may have an end that this lease does not know."""
     lease = acquire(alias, ttl=60, renew=False)
     lock_backends[alias].renew([lease])  # whose answer was lost, say
@@ -118,7 +118,7 @@ def test_lease_that_was_taken_away_is_lost_at_the_next_renewal(
 
 
 @committed
-def test_renewal_that_is_rolled_back_is_none(moved_clock: MovedClock) -> None:
+def test_renewal_that_is_rolled_back_does_not_count(moved_clock: MovedClock) -> None:
     """On SQLite it is part of the transaction; so `remaining` doesn't count on it."""
     lease = acquire("default", ttl=60, renew=False)
     moved_clock.stop()
@@ -219,7 +219,7 @@ def test_no_traceback_of_a_renewal_has_the_owner(store: str) -> None:
 @pytest.mark.once
 @pytest.mark.needs("mariadb")
 @pytest.mark.parametrize("store", ["mariadb", "mysql"])
-def test_database_that_can_not_skip_locked_rows_renews_one_by_one(store: str) -> None:
+def test_database_without_skip_locked_renews_one_by_one(store: str) -> None:
     """MariaDB before 10.6."""
     close_own_connections()
     features = type(connections["mariadb"].features)

@@ -29,7 +29,7 @@ pytestmark = committed
 
 
 @on_each_database
-def test_lease_that_nobody_refers_to_is_warned_of(alias: str) -> None:
+def test_unreferenced_lease_is_warned_of(alias: str) -> None:
     """It is not released, since its work may be unfinished; nor is it renewed."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

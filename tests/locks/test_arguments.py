@@ -116,7 +116,7 @@ def test_label_may_have_200_characters(label: str) -> None:
         assert lease.holder.startswith(label)
 
 
-def test_holder_is_short_whatever_its_thread_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_holder_is_short_even_with_a_long_thread_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """The store keeps the text that describes the holder, too."""
     with monkeypatch.context() as patch:
         patch.setattr(threading.current_thread(), "name", "x" * 10_000_000)
@@ -190,7 +190,7 @@ def test_names_of_other_libraries_are_translated(
 
 
 @pytest.mark.parametrize("entry", [acquire_lock, aacquire_lock, distributed_lock])
-def test_signature_has_what_there_is(entry: Any) -> None:
+def test_signatures_have_the_documented_arguments(entry: Any) -> None:
     """The semaphore is required, the others have defaults, and no others are accepted."""
     parameters = inspect.signature(entry).parameters
     assert [name for name in parameters if parameters[name].default is inspect.Parameter.empty] == [

@@ -241,7 +241,7 @@ async def drained() -> list[int]:
     return [number async for number in async_generator()]
 
 
-def test_what_is_refused_works_without_the_lock() -> None:
+def test_refused_callables_work_without_the_lock() -> None:
     """It is not refused because it is broken."""
     assert asyncio.run(drained()) == list(generator())
 
@@ -257,7 +257,7 @@ def test_what_is_refused_works_without_the_lock() -> None:
         ("collect", "can't be decorated"),
     ],
 )
-def test_what_can_not_be_locked_is_refused(function: Any, message: str) -> None:
+def test_callables_that_cannot_be_locked_are_refused(function: Any, message: str) -> None:
     """With the reason, when it is decorated."""
     with pytest.raises(TypeError, match=message):
         distributed_lock("report")(function)

@@ -78,7 +78,7 @@ def test_min_hold_that_has_passed_is_an_ordinary_release(
 
 
 @on_each_database
-def test_min_hold_of_nothing_is_none(alias: str) -> None:
+def test_min_hold_of_zero_has_no_effect(alias: str) -> None:
     """0 is accepted."""
     acquire(alias, min_hold=0).release()
     assert free_for_others(alias)
@@ -115,7 +115,7 @@ def test_error_that_an_outer_reentrant_block_overcomes_keeps(alias: str) -> None
 @on_each_database
 @pytest.mark.parametrize("acquired", ["before", "inside"])
 @pytest.mark.parametrize("failing", [False, True])
-def test_transaction_keeps_if_it_is_committed(alias: str, acquired: str, failing: bool) -> None:
+def test_min_hold_counts_if_the_transaction_is_committed(alias: str, acquired: str, failing: bool) -> None:
     """After a rollback the job can be retried at once."""
     lease = acquire(alias, min_hold=60) if acquired == "before" else None
     with suppress(ZeroDivisionError), transaction.atomic(using=alias):
@@ -172,7 +172,7 @@ def test_kept_lock_is_held_for_people_and_released_afterwards(alias: str) -> Non
 
 
 @on_each_database
-def test_command_leaves_kept_locks_alone(alias: str) -> None:
+def test_command_skips_kept_locks(alias: str) -> None:
     """Until they are released: then it may delete them."""
 
     def run() -> str:

@@ -68,7 +68,7 @@ def test_thread_does_not_release_anothers_by_name(scripted: ScriptedBackend) -> 
         release_lock("1234collectPayment")
 
 
-def test_failed_reacquisition_leaves_the_held_lease_alone(scripted: ScriptedBackend) -> None:
+def test_failed_reacquisition_keeps_the_held_lease(scripted: ScriptedBackend) -> None:
     """A second try by the holder is refused; the holder can still release (peer defect 19)."""
     lease = acquire("default")
     assert acquire_lock("1234collectPayment") is None

@@ -47,7 +47,7 @@ def test_store_that_goes_down_between_two_tries_is_asked_to_release(
     assert scripted.calls == ["acquire", "acquire", "release"]
 
 
-def test_grant_that_comes_after_its_ttl_is_none(
+def test_grant_that_arrives_after_its_ttl_is_refused(
     scripted: ScriptedBackend, pauses: list[float]
 ) -> None:
     """Another owner may hold the lock by then; the grant is released in any case."""
@@ -128,7 +128,7 @@ def test_release_that_may_have_been_carried_out_ends_the_lease(
     assert not lease.lost
 
 
-def test_block_whose_release_got_no_answer_is_no_loss(
+def test_block_whose_release_got_no_answer_does_not_raise_lost(
     scripted: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The block's work was done under the lock."""

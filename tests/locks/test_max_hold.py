@@ -86,7 +86,7 @@ def test_ttl_is_cut_to_max_hold(alias: str) -> None:
 
 
 @on_each_database
-def test_shorter_ttl_is_left_as_it_is(alias: str) -> None:
+def test_shorter_ttl_does_not_change(alias: str) -> None:
     """A release before that is an ordinary one."""
     lease = acquire(alias, ttl=10, max_hold=30)
     assert lease.ttl == 10
@@ -119,7 +119,7 @@ def test_renewals_approach_max_hold_and_end_there(
 
 
 @pytest.mark.parametrize("ttl", [60, 0.3])
-def test_lease_that_can_not_be_renewed_is_left_alone_until_its_end(
+def test_lease_that_cannot_be_renewed_is_not_checked_until_its_end(
     ttl: float, lost: dict[Lease, str]
 ) -> None:
     """The thread sleeps until then."""
@@ -226,7 +226,7 @@ def test_hold_has_bounds(scripted: ScriptedBackend, name: str, value: float) -> 
     assert scripted.calls == []
 
 
-def test_min_hold_can_not_be_more_than_max_hold(scripted: ScriptedBackend) -> None:
+def test_min_hold_cannot_be_more_than_max_hold(scripted: ScriptedBackend) -> None:
     """There would be no time to release it in."""
     with pytest.raises(ValueError, match="can't be more than max_hold"):
         acquire_lock("1234collectPayment", min_hold=2, max_hold=1.5)

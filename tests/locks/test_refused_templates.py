@@ -244,7 +244,7 @@ def test_failing_attribute_is_reported_with_its_template(template: str, reason: 
         run(acollect(request))
 
 
-def test_attribute_that_fails_is_no_bad_request() -> None:
+def test_failing_attribute_is_not_a_bad_request() -> None:
     """The bug is the site's."""
 
     @distributed_lock("<request.usr.pk>:x", http=True)
@@ -255,7 +255,7 @@ def test_attribute_that_fails_is_no_bad_request() -> None:
         view(RequestFactory().get("/"))
 
 
-def test_error_of_the_view_itself_is_left_alone() -> None:
+def test_error_of_the_view_itself_propagates() -> None:
     """Its AttributeError has nothing to do with the lock."""
 
     @distributed_lock("<customer.pk>:x")

@@ -71,7 +71,7 @@ def test_contended_is_sent_once_for_each_call(
     other.release()
 
 
-def test_wait_that_was_worth_it_is_no_contention(
+def test_wait_that_ends_with_a_grant_sends_no_contended(
     scripted: ScriptedBackend, signals_sent: SentSignals
 ) -> None:
     """The lock was acquired before the timeout."""
@@ -89,7 +89,7 @@ def test_wait_that_was_worth_it_is_no_contention(
 
 
 @pytest.mark.parametrize("error", [LockBackendUnavailable("down"), SystemExit()])
-def test_store_that_does_not_answer_is_no_contention(
+def test_store_that_does_not_answer_sends_no_contended(
     scripted: ScriptedBackend, signals_sent: SentSignals, error: BaseException
 ) -> None:
     """Busy is not down."""
@@ -99,7 +99,7 @@ def test_store_that_does_not_answer_is_no_contention(
     assert signals_sent.names == []
 
 
-def test_wait_for_oneself_is_no_contention(
+def test_wait_for_oneself_sends_no_contended(
     scripted: ScriptedBackend, signals_sent: SentSignals
 ) -> None:
     """It is a bug in the program."""

@@ -84,7 +84,7 @@ def test_lock_that_a_worker_takes_before_the_purge_is_not_deleted(alias: str) ->
 
 
 @on_each_database
-def test_expired_holder_cannot_release_what_was_cleared_and_taken_since(alias: str) -> None:
+def test_expired_holder_cannot_release_its_successors_lock_after_a_clear(alias: str) -> None:
     """It gets "lost", and its successor is untouched."""
     late = acquire_lock("report", backend=alias)
     assert late is not None

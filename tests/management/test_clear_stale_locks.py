@@ -62,7 +62,7 @@ def test_semaphore_holder_ages_and_count_are_printed(alias: str) -> None:
     assert SECRET not in output
 
 
-def test_nothing_stale_is_no_error() -> None:
+def test_command_without_stale_locks_succeeds() -> None:
     """A cron job that has nothing to do says so."""
     make_held("default", "held")
     assert run("default") == "0 stale locks released.\n"

@@ -116,7 +116,7 @@ def test_unix_socket_is_for_its_user_alone(unix_place: Place) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-def test_others_can_not_connect_to_the_unix_socket(unix_place: Place) -> None:
+def test_other_users_cannot_connect_to_the_unix_socket(unix_place: Place) -> None:
     """Unless its permissions are changed."""
     unix_place.directory.chmod(0o755)
     with unix_place.start() as running:

@@ -59,7 +59,7 @@ def test_address_and_secret_come_from_options_or_one_entry_of_the_settings(
         said(*arguments, **distlock)
 
 
-def test_settings_that_are_no_dict_are_refused() -> None:
+def test_settings_other_than_a_dict_are_refused() -> None:
     """In one line, before anything else is checked."""
     with override_settings(DISTLOCK=["a"]), pytest.raises(CommandError, match="must be a dict"):
         call_command("run_lock_server")

@@ -48,7 +48,7 @@ def names_of_classes(tree: ast.Module) -> set[str]:
     }
 
 
-def test_only_one_module_reads_what_is_undocumented() -> None:
+def test_only_one_module_reads_undocumented_names() -> None:
     """runtime.py has a fallback for each."""
     own = defined_names()
     found = {

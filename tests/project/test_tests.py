@@ -20,7 +20,7 @@ FILES = sorted(TESTS.rglob("*.py"))
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(TESTS)))
 
 
-def test_what_is_private_is_found_however_it_is_read() -> None:
+def test_private_names_are_found_however_they_are_read() -> None:
     """In an attribute, an import or a text; but not own or documented names."""
     tree = ast.parse(
         "from package import _one\n"
@@ -33,7 +33,7 @@ def test_what_is_private_is_found_however_it_is_read() -> None:
 
 
 @each_file
-def test_no_test_reads_what_is_private(file: Path) -> None:
+def test_no_test_reads_private_names(file: Path) -> None:
     """Where a test needs to look inside, the code offers a public name."""
     tree = ast.parse(file.read_text("utf-8"))
     assert [f"{file.relative_to(ROOT)}:{line}: {name}" for line, name in private_names(tree)] == []

@@ -30,7 +30,7 @@ from tests.support.templates import IDENTITY, render
         ("<a>:", "%FF:", None),
     ],
 )
-def test_what_is_read_is_what_makes_the_semaphore(
+def test_parsed_values_make_the_same_semaphore(
     template: str, semaphore: str, texts: list[str] | None
 ) -> None:
     """Another spelling is no semaphore of the template."""
@@ -125,13 +125,13 @@ def test_template_is_filled_with_an_instances_attributes() -> None:
 @pytest.mark.once
 @given(st.text(), st.text())
 @settings(deadline=None)
-def test_texts_are_read_out_of_what_they_made(first: str, second: str) -> None:
+def test_texts_can_be_parsed_out_of_their_semaphores(first: str, second: str) -> None:
     """Even where separator and encoding share characters."""
     template = SemaphoreTemplate("a%<one>.:.<two>%41")
     assert template.read(template.fill([first, second])) == [first, second]
 
 
 @pytest.mark.parametrize("semaphore", ["1234", "1234collectPayments", "1:2collectPayment"])
-def test_nothing_is_read_out_of_what_the_template_cannot_make(semaphore: str) -> None:
+def test_semaphore_of_another_template_is_not_parsed(semaphore: str) -> None:
     """None, not an error: another template may have made it."""
     assert SemaphoreTemplate("<customer_id>collectPayment").read(semaphore) is None

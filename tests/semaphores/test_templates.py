@@ -85,7 +85,7 @@ def test_template_without_placeholders_is_validated_at_once(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["<a>" + "x" * 256, "<a>\n", "\x7f<a>", "<a>\ud800", "\0<a>:<b>"])
-def test_template_that_no_value_makes_valid_is_refused_at_once(text: str) -> None:
+def test_template_that_is_never_valid_is_refused_at_once(text: str) -> None:
     """What stands beside the placeholders stays in every semaphore."""
     with pytest.raises(InvalidSemaphore):
         SemaphoreTemplate(text)
@@ -104,7 +104,7 @@ def test_name_that_the_callable_cannot_have_is_refused_at_decoration() -> None:
         distributed_lock("<costumer_id>collectPayment")(collect)
 
 
-def test_root_of_a_dotted_name_is_what_the_callable_must_have() -> None:
+def test_callable_must_have_the_root_of_a_dotted_name() -> None:
     """Attributes are known only at the call; the argument at decoration."""
     with pytest.raises(ValueError, match=r"no argument 'request' for <request\.user\.pk>"):
         SemaphoreTemplate("<request.user.pk>").for_calls_of(collect)
@@ -134,7 +134,7 @@ def test_placeholder_of_a_callable_without_arguments_is_refused() -> None:
 @pytest.mark.parametrize(
     "name", ["", " ", "a b", " a", "a ", "1", "a-b", "a.", ".a", "a..b", "a()"]
 )
-def test_placeholder_that_is_no_name_is_refused(name: str) -> None:
+def test_placeholder_with_an_invalid_name_is_refused(name: str) -> None:
     """Between < and > stands an argument, or an attribute of it."""
     with pytest.raises(ValueError, match="is not the name of an argument or of its attribute"):
         SemaphoreTemplate(f"<{name}>:x")

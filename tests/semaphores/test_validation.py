@@ -61,7 +61,7 @@ def test_neighbours_of_refused_characters_are_allowed(character: str) -> None:
 
 
 @pytest.mark.parametrize("semaphore", [None, 1, b"a", ["a"], UUID(int=1)])
-def test_semaphore_that_is_no_str_is_a_type_error(semaphore: Any) -> None:
+def test_semaphore_of_another_type_is_a_type_error(semaphore: Any) -> None:
     """A semaphore isn't made of other types by str()."""
     with pytest.raises(TypeError, match=f"is a str, not {type(semaphore).__name__}"):
         validate_semaphore(semaphore)

@@ -162,7 +162,7 @@ class Shown:
         (Shown(), "is of type Shown"),
     ],
 )
-def test_message_names_the_type_of_a_value_that_is_no_text(
+def test_message_names_the_type_of_a_value_of_another_type(
     placeholder: str, name: str, value: object, kind: str
 ) -> None:
     """The message goes into logs, where cookies must not be."""

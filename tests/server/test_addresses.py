@@ -31,7 +31,9 @@ LONG = "a" * 63
         ("unix:/run/dürfen:7433", ("", 0, "/run/dürfen:7433")),
     ],
 )
-def test_address_is_what_it_was_written_as(text: str, address: tuple[str, int, str]) -> None:
+def test_address_is_parsed_and_formatted_as_written(
+    text: str, address: tuple[str, int, str]
+) -> None:
     """It is formatted as it was written, so that a state file keeps its name."""
     found = parse_address(text)
     assert found == address
@@ -100,7 +102,7 @@ def test_address_is_a_text(other: Any) -> None:
         ("localhost.example.com:7433", False),
     ],
 )
-def test_only_what_stays_on_this_machine_is_local(text: str, local: bool) -> None:
+def test_only_addresses_on_this_machine_are_local(text: str, local: bool) -> None:
     """A name other than localhost may be anywhere."""
     assert parse_address(text).is_local is local
 
@@ -142,7 +144,7 @@ def test_secret_is_a_text() -> None:
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n"])
-def test_line_end_is_no_part_of_a_secret_in_a_file(tmp_path: Path, end: bytes) -> None:
+def test_line_end_does_not_belong_to_a_secret_in_a_file(tmp_path: Path, end: bytes) -> None:
     """An editor or a shell writes one; other blanks and bytes that are no UTF-8 count."""
     write_secret(tmp_path / "secret", b" \xff\xfe correct horse " + end)
     assert read_secret(str(tmp_path / "secret")) == b" \xff\xfe correct horse "

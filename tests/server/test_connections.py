@@ -101,7 +101,7 @@ def test_half_a_frame_is_answered_when_the_rest_comes(lock_client: LockClient) -
     assert lock_client.message() == {}
 
 
-def test_half_a_frame_before_the_end_is_no_request(
+def test_half_a_frame_before_the_end_is_not_a_request(
     endpoint: Endpoint, lock_client: LockClient
 ) -> None:
     """Nor are bytes after the last message."""

@@ -93,7 +93,7 @@ def test_shorter_limit_counts_when_all_longer_leases_have_ended(place: Place) ->
     assert content(place)["max_ttl"] == 500
 
 
-def test_shorter_limit_counts_from_the_next_start_if_it_can_not_be_written(place: Place) -> None:
+def test_shorter_limit_counts_from_the_next_start_if_it_cannot_be_written(place: Place) -> None:
     """A server whose disk is full continues, and logs it."""
     crash(place, *FRESH)
     with start_moved(place, "--max-ttl", "500") as running:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.needs("lock_server")
 
 
-def test_crowd_of_idle_and_slow_connections_keeps_nobody_from_locks(roomy: Server) -> None:
+def test_crowd_of_idle_and_slow_connections_does_not_block_others(roomy: Server) -> None:
     """A thousand are silent, half of them authenticated; fifty send a byte now and then."""
     endpoint = endpoint_of(roomy)
     with ExitStack() as connected, friend(endpoint) as client:

@@ -51,7 +51,7 @@ def test_second_server_at_one_socket_is_refused_at_once(
         assert unix_place.acquire("1234collectPayment")
 
 
-def test_successor_can_not_start_before_a_slow_stop_is_over(unix_place: Place) -> None:
+def test_successor_cannot_start_before_a_slow_stop_is_over(unix_place: Place) -> None:
     """So the old server doesn't remove its socket, nor overwrite its state."""
     with unix_place.start(*FRESH) as running:
         running.serve()

@@ -145,7 +145,7 @@ SENSELESS_LEASES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("what", SENSELESS_LEASES)
-def test_senseless_lease_costs_those_beside_it_nothing(quiet_client: LockClient, what: str) -> None:
+def test_senseless_lease_does_not_affect_others(quiet_client: LockClient, what: str) -> None:
     """The error says so, and the others are renewed."""
     token = quiet_client.acquire("1234collectPayment")
     leases = [

@@ -65,7 +65,7 @@ def test_elapsed_time_is_zero_without_a_boot_id(
     assert elapsed(state) == 0
 
 
-def test_server_that_can_not_write_its_state_does_not_start(place: Place) -> None:
+def test_server_that_cannot_write_its_state_does_not_start(place: Place) -> None:
     """Otherwise it would fail at its end. Existing files stay."""
     leave(place)
     before = place.state.read_bytes()
@@ -83,7 +83,7 @@ def test_server_without_a_directory_for_its_state_does_not_start(place: Place) -
         assert str(place.state.parent) in refused.refusal()
 
 
-def test_stop_that_can_not_save_the_locks_is_a_crash(place: Place) -> None:
+def test_stop_that_cannot_save_the_locks_is_a_crash(place: Place) -> None:
     """The line says why."""
     with place.start(*FRESH) as running:
         running.serve()
@@ -171,9 +171,7 @@ def test_good_state_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_directory", [False, True])
-def test_server_does_not_start_by_a_state_that_it_can_not_read(
-    place: Place, is_directory: bool
-) -> None:
+def test_server_does_not_start_with_an_unreadable_state(place: Place, is_directory: bool) -> None:
     """It is unknown which leases are valid. The line says what to do; nothing is overwritten."""
     place.state.parent.mkdir()
     if is_directory:

@@ -146,7 +146,7 @@ def test_locks_are_described_by_their_names() -> None:
     ]
 
 
-def test_most_locks_that_there_may_be_are_no_reason_to_lose_one() -> None:
+def test_table_at_its_limit_of_locks_loses_none() -> None:
     """More are refused, not reported as held; the owner of one acquires it again and renews it."""
     world = World(max_locks=2)
     token = world.acquire("one")
@@ -184,7 +184,7 @@ def test_clear_takes_all_locks_from_their_holders() -> None:
 # Memory
 
 
-def test_outdated_entries_are_not_hoarded() -> None:
+def test_outdated_entries_do_not_pile_up() -> None:
     """After 100,000 acquisitions and releases; current entries are kept."""
     world = World()
     world.acquire("long", "long", ttl=600)
@@ -205,7 +205,7 @@ def test_outdated_entries_are_not_hoarded() -> None:
 
 
 @pytest.mark.parametrize("step", [0.001, 0, -0.001])
-def test_renewals_to_sooner_and_later_in_turn_are_not_hoarded(step: float) -> None:
+def test_alternating_renewals_do_not_pile_up(step: float) -> None:
     """Whether the sooner ends rise or fall; the lease ends on time, however often renewed."""
     world = World()
     world.acquire("one", ttl=600)

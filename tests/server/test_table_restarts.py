@@ -31,7 +31,7 @@ def test_lease_that_was_gained_by_waiting_is_reclaimed_from_a_new_table() -> Non
     assert world.acquire("three") > token
 
 
-def test_nothing_is_granted_in_the_grace_but_what_was_held() -> None:
+def test_only_reclaimed_locks_are_granted_in_the_grace() -> None:
     """A waiter is offered the lock at the end of the grace, or when a reclaimed lease ends."""
     world = World(grace=10)
     assert world.table.grace == 10

@@ -27,7 +27,7 @@ pytestmark = committed
 
 @once
 @on_each_store
-def test_answer_says_what_became_of_the_work_whenever_the_lock_is_taken_away(
+def test_answer_says_whether_the_work_was_kept(
     store: str, acquired: list[Lease], moved_clock: MovedClock
 ) -> None:
     """An operator force-releases it at random moments: before, during and after the commit."""

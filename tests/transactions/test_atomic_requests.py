@@ -131,7 +131,7 @@ def test_each_database_has_its_transaction_unless_it_is_exempt(
 
 
 @on_each_server
-def test_contended_method_takes_back_what_the_request_wrote(
+def test_contended_method_rolls_the_requests_writes_back(
     client: Client, settings: Any, alias: str
 ) -> None:
     """Django's transaction is outside the lock; the answer is still 409."""

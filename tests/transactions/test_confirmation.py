@@ -75,7 +75,7 @@ def test_short_lease_is_renewed_before_a_commit(
 @pytest.mark.parametrize(
     "answer", [DOWN, LockBackendUnavailable("no reply", reply_lost=True)], ids=["down", "no reply"]
 )
-def test_store_that_is_down_before_the_commit_is_no_loss(
+def test_store_that_is_down_before_the_commit_does_not_lose_the_lease(
     scripted: ScriptedBackend,
     moved_clock: MovedClock,
     caplog: pytest.LogCaptureFixture,
@@ -118,7 +118,7 @@ def test_store_that_hangs_holds_up_a_commit_for_no_longer_than_its_store_timeout
     assert "could not be renewed before a commit; it is held for" in caplog.text
 
 
-def test_store_that_can_not_renew_just_now_is_no_loss(
+def test_store_that_cannot_renew_for_a_moment_does_not_lose_the_lease(
     scripted: ScriptedBackend, moved_clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The row is locked, say: the lease keeps its end."""
@@ -166,7 +166,9 @@ def test_max_hold_is_not_exceeded_by_a_commit(moved_clock: MovedClock) -> None:
         assert lease.remaining == left
 
 
-def test_what_max_hold_leaves_is_never_too_little_to_be_asked_for(moved_clock: MovedClock) -> None:
+def test_rest_of_max_hold_is_never_shorter_than_the_stores_shortest_ttl(
+    moved_clock: MovedClock,
+) -> None:
     """Each store has a shortest ttl; the lease still ends at max_hold."""
     moved_clock.stop()
     with distributed_lock("1234collectPayment", backend="memory", max_hold=5) as lease:

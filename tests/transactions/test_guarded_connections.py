@@ -156,7 +156,7 @@ def test_connections_of_the_locks_own_are_not_guarded(alias: str) -> None:
 
 @committed
 @on_each_server
-def test_guard_leaves_other_instruments_of_a_connection_alone(alias: str) -> None:
+def test_guard_keeps_other_instruments_of_a_connection(alias: str) -> None:
     """It is installed once, however often the connection is opened."""
     connection = connections[alias]
     connection.close()

@@ -165,7 +165,7 @@ def test_expired_lease_is_announced_and_its_store_is_not_asked(
     assert "was lost before its view ended" in caplog.text
 
 
-def test_lease_that_expires_while_it_can_not_be_released_leaves_the_views_answer(
+def test_lease_that_expires_while_its_release_fails_keeps_the_views_answer(
     scripted: ScriptedBackend,
     acquired: list[Lease],
     moved_clock: MovedClock,
@@ -188,7 +188,7 @@ def test_lease_that_expires_while_it_can_not_be_released_leaves_the_views_answer
     assert "was lost before its view ended" in caplog.text
 
 
-def test_lock_without_end_that_can_not_be_released_leaves_the_views_answer(
+def test_unlimited_lock_whose_release_fails_keeps_the_views_answer(
     scripted: ScriptedBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An operator has to release it, not the client."""

@@ -83,7 +83,7 @@ def test_lease_whose_release_waits_is_renewed(alias: str) -> None:
 
 
 @on_each_server
-def test_forked_child_leaves_the_parents_release_alone(alias: str) -> None:
+def test_forked_child_does_not_run_the_parents_release(alias: str) -> None:
     """It has a copy of the transaction's callbacks, but drops it."""
 
     def drop_callbacks() -> None:
@@ -118,7 +118,7 @@ def test_rollback_releases_in_this_thread(alias: str) -> None:
 
 
 @on_each_database
-def test_rollback_of_what_was_acquired_before_releases(alias: str) -> None:
+def test_rollback_releases_an_earlier_lease(alias: str) -> None:
     """On SQLite, too, where the rollback undoes a release in the transaction."""
     lease = acquire(alias)
     with suppress(ZeroDivisionError), transaction.atomic(using=alias):
@@ -197,7 +197,7 @@ def test_error_of_the_store_after_the_commit_harms_no_other_callback(
 
 
 @on_each_database
-def test_error_of_the_database_in_a_block_is_no_error_of_the_lock(
+def test_database_error_in_a_block_does_not_become_an_error_of_the_lock(
     alias: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The transaction is broken, so the release waits for its rollback, on SQLite too."""

@@ -117,7 +117,7 @@ async def agenerate() -> AsyncIterator[int]:
     yield 1
 
 
-def test_what_runs_later_is_refused(scripted: ScriptedBackend) -> None:
+def test_code_that_runs_later_is_refused(scripted: ScriptedBackend) -> None:
     """It would run when the lock is released (peer defect 5)."""
 
     async def returning(customer: int) -> object:
@@ -154,7 +154,7 @@ class Customer:
 
 
 @pytest.mark.usefixtures("scripted")
-def test_message_about_what_runs_later_does_not_show_its_object() -> None:
+def test_message_about_later_code_does_not_show_its_object() -> None:
     """A bound method's repr shows its object."""
     with pytest.raises(TypeError, match=r"Customer\.collect returned a coroutine"):
         Customer().collect()

@@ -149,7 +149,7 @@ def test_on_conflict_may_be_async() -> None:
     assert (response.status_code, response.content) == (202, b"1234 is busy")
 
 
-def test_helper_raises_what_its_caller_would_overlook() -> None:
+def test_helper_raises_instead_of_answering() -> None:
     """Like a sync view."""
     assert acquire_lock("1234collectPayment")
     with pytest.raises(LockNotAcquired, match="'1234collectPayment'"):

@@ -279,7 +279,7 @@ def test_stranger_gets_to_a_lock_around_the_permissions(
 
 
 @pytest.mark.parametrize("view", ["PUT /overlooking/{}/", "POST /overlook/{}/"])
-def test_helper_raises_what_its_caller_would_overlook(ask: Callable[..., Any], view: str) -> None:
+def test_helper_raises_instead_of_answering(ask: Callable[..., Any], view: str) -> None:
     """In a viewset and in a function."""
     assert ask(view).json() == {"collected": "1234"}
     acquire_lock("1234collectPayment")

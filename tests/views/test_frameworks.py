@@ -79,7 +79,7 @@ def test_view_is_locked_and_strangers_are_kept_outside(
         ("Django Ninja", "/collect/1234/", True),
     ],
 )
-def test_request_transaction_is_where_it_is_said_to_be(
+def test_request_transaction_is_where_the_documentation_says(
     scripted: ScriptedBackend,
     monkeypatch: pytest.MonkeyPatch,
     views: dict[str, ModuleType],

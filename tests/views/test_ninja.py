@@ -237,7 +237,7 @@ def test_invalid_semaphore_is_400_with_any_exception_handler() -> None:
 
 
 @pytest.mark.parametrize("view", OVERLOOKING)
-def test_helper_raises_what_its_caller_would_overlook(view: str) -> None:
+def test_helper_raises_instead_of_answering(view: str) -> None:
     """Even if it is an operation itself: it doesn't answer this method."""
     assert ask(view).json() == {"customer_id": 1234, "amount": 5}
     acquire_lock("1234collectPayment")

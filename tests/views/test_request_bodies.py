@@ -62,7 +62,7 @@ def test_body_is_read_before_the_lock_is_acquired(
     assert scripted.calls == ["acquire", "release"]
 
 
-def test_body_is_read_whatever_the_method(scripted: ScriptedBackend) -> None:
+def test_body_is_read_for_every_http_method(scripted: ScriptedBackend) -> None:
     """Django itself parses no body of PUT, and no middleware has read it."""
     stream = Arriving(b"5", scripted)
     assert send("method", "text/plain", stream, method="PUT").content == b"5"

@@ -112,7 +112,7 @@ def test_name_that_does_not_exist_stays_a_string() -> None:
     assert inspect.signature(collect_later).parameters["receipt"].annotation == "Receipt | None"
 
 
-def test_functions_own_annotations_are_left_alone() -> None:
+def test_functions_own_annotations_do_not_change() -> None:
     """Others may know the function without its lock."""
     assert inspect.unwrap(collect).__annotations__["customer_id"] == "int"
 
@@ -141,7 +141,7 @@ def test_method_decorator_shows_the_methods_own_signature() -> None:
     assert "__signature__" not in vars(Collecting.get)
 
 
-def test_what_has_neither_globals_nor_annotations_is_shown_as_it_is(
+def test_callable_without_globals_and_annotations_is_shown_unchanged(
     scripted: ScriptedBackend,
 ) -> None:
     """A partial, or what isn't written in Python."""

@@ -168,7 +168,7 @@ def test_each_spelling_of_an_id_is_one_lock_or_none(way: str) -> None:
 
 
 @on_each_way
-def test_no_spelling_gets_what_is_held(way: str) -> None:
+def test_no_spelling_gets_a_held_lock(way: str) -> None:
     """Customer 7's lock is held by another owner."""
     assert acquire_lock("7collectPayment")
     statuses = {Client().get("/" + way.format(spelling)).status_code for spelling in SPELLINGS}
@@ -185,7 +185,7 @@ def test_each_spelling_of_a_uuid_is_one_lock(spelling: str) -> None:
     assert Client().get(f"/uuid/{spelling}/").content.decode() == f"{IDENTITY}:edit"
 
 
-def test_text_that_is_no_uuid_is_400() -> None:
+def test_text_other_than_a_uuid_is_400() -> None:
     """Like a text that is no number."""
     assert Client().get("/uuid/7/").status_code == 400
 

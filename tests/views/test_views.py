@@ -127,7 +127,7 @@ def test_on_conflict_answers_instead(client: Client, path: str) -> None:
 
 @pytest.mark.usefixtures("held_elsewhere")
 @pytest.mark.parametrize("path", ["helper", "raising"])
-def test_helper_raises_what_its_caller_would_overlook(client: Client, path: str) -> None:
+def test_helper_raises_instead_of_answering(client: Client, path: str) -> None:
     """Only the callable that Django resolved answers the request; http=True or False overrides."""
     with pytest.raises(LockNotAcquired):
         client.get(f"/{path}/1234/")

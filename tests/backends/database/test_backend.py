@@ -198,7 +198,7 @@ def test_owner_reaches_no_log(alias: str, debug: bool, caplog: pytest.LogCapture
 
 @pytest.mark.once
 @on_each_database
-def test_unrelated_expired_locks_are_left_alone(alias: str) -> None:
+def test_unrelated_expired_locks_are_not_touched(alias: str) -> None:
     """An acquisition touches its own row only (peer defect 7)."""
     acquire_expired(alias, "other")
     acquire(alias).release()
@@ -226,7 +226,7 @@ def test_names_that_a_hash_would_merge_are_different_locks(alias: str) -> None:
         ("oracle", True, ORMStatements),
     ],
 )
-def test_statements_are_what_the_database_can_do(
+def test_statements_fit_the_database(
     vendor: str, returning: bool, statements: type[Statements]
 ) -> None:
     """RETURNING where the database has it, and the ORM on unknown databases."""

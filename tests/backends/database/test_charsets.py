@@ -22,7 +22,7 @@ EMOJI = "\U0001f512"
 @pytest.mark.needs("mariadb")
 @pytest.mark.parametrize("charset", ["latin1", "utf8mb3", "utf8mb4"])
 @pytest.mark.parametrize("alias", ["mariadb", "mysql"])
-def test_lease_is_renewed_whatever_the_connections_charset_is(alias: str, charset: str) -> None:
+def test_lease_is_renewed_with_any_charset_of_connections(alias: str, charset: str) -> None:
     """The locks' own connections set their own charset."""
     entry = connections.settings["mariadb"]
     own.close_own_connections()

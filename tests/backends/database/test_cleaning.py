@@ -171,7 +171,7 @@ def test_postgresql_finds_each_page_by_the_index(statistics: str) -> None:
 
 @on_each_server
 @on_each_job
-def test_row_that_another_has_locked_is_left_alone(alias: str, job: str) -> None:
+def test_locked_row_is_skipped(alias: str, job: str) -> None:
     """The job doesn't wait for it, and processes the others."""
     write(alias, 3, job)
     with locked_row(alias, "page-00001:edit"):
@@ -233,7 +233,7 @@ def test_lock_that_a_worker_takes_after_it_was_read_is_left_to_it(alias: str, jo
 
 
 @on_each_without_returning
-def test_lock_that_is_another_grant_by_now_is_left_alone(alias: str) -> None:
+def test_lock_that_was_granted_again_is_skipped(alias: str) -> None:
     """Even if that grant has expired, too: the printed holder would be another one."""
     write(alias, 2, "clear")
     row = Lock.objects.using(alias).filter(semaphore="page-00001:edit")

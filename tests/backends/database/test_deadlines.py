@@ -48,7 +48,7 @@ def fail_in_time(call: Callable[[], object]) -> LockBackendUnavailable:
     return caught.value
 
 
-def test_drivers_with_limits_of_their_own_keep_them() -> None:
+def test_drivers_keep_their_own_time_limits() -> None:
     """PyMySQL and psycopg 2 get the deadline when they connect."""
     driver = SimpleNamespace()
     limit(driver, lambda: 0.0)

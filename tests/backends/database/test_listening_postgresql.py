@@ -207,7 +207,7 @@ def test_forked_child_has_a_listener_of_its_own() -> None:
         assert granted(waiting).release()
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remembered_leases_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lost leases are never released, so their entries must not pile up."""
     monkeypatch.setattr(places, "MANY", 1)
     monkeypatch.setattr(process_queue, "MOST_HANDOVERS", 1)

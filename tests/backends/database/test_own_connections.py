@@ -133,7 +133,7 @@ def test_dropped_session_is_replaced_unnoticed(alias: str) -> None:
 
 @pytest.mark.once
 @pytest.mark.needs("postgresql")
-def test_table_is_the_same_whatever_the_search_path_is() -> None:
+def test_table_does_not_depend_on_the_search_path() -> None:
     """A tenant's schema does not split a lock."""
     acquire("postgresql")
     with connections["postgresql"].cursor() as cursor:

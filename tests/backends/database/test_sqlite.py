@@ -91,7 +91,7 @@ def test_release_in_a_transaction_leaves_the_commit_alone(
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("chosen", [0, 1])
-def test_level_that_is_low_already_is_left_alone(
+def test_level_that_is_already_low_does_not_change(
     sqlite_connection: BaseDatabaseWrapper, chosen: int
 ) -> None:
     """PRAGMA synchronous = OFF or NORMAL is the caller's choice."""

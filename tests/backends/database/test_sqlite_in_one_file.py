@@ -104,7 +104,7 @@ def in_file(
 
 
 @pytest.mark.parametrize("sqlite_options", [{}, WAL], ids=["default", "wal"])
-def test_force_release_of_what_is_being_listed_waits_for_a_transaction_that_writes(
+def test_force_release_during_a_listing_waits_for_a_writing_transaction(
     sqlite_file: BaseDatabaseWrapper,
 ) -> None:
     """A half-read list of many locks would keep it from waiting."""

@@ -156,7 +156,7 @@ def test_generated_semaphore_can_be_read_back(alias: str) -> None:
 
 
 @pytest.mark.needs("mariadb")
-def test_semaphore_that_is_no_text_is_left_to_the_driver() -> None:
+def test_semaphore_of_another_type_is_left_to_the_driver() -> None:
     """Only text becomes bytes."""
     field = Lock._meta.get_field("semaphore")
     assert field.get_db_prep_value(None, connections["mariadb"]) is None

@@ -35,7 +35,7 @@ def test_semaphore_is_hashed(alias: str) -> None:
     assert acquire_lock(longest + "a", backend=alias) is None
 
 
-def test_what_is_stored_is_the_owner(alias: str) -> None:
+def test_stored_value_is_the_owner(alias: str) -> None:
     """As bytes: nothing is pickled, whatever the cache does."""
     lease = acquire(alias)
     assert ask(alias, f"mg {key_of()} v f")[:2] == ["VA 32 f0", str.__str__(lease.owner)]

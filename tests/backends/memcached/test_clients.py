@@ -76,7 +76,7 @@ def test_renewals_at_the_same_time_do_not_lose_the_lease(
 
 
 @pytest.mark.parametrize("action", ["acquire", "replace"])
-def test_entry_that_was_renewed_meanwhile_is_read_again(action: str) -> None:
+def test_entry_that_was_renewed_since_is_read_again(action: str) -> None:
     """The owner still holds the lock."""
     client = mock.Mock(spec=memcached_clients.Client)
     client.add.return_value = False
@@ -90,7 +90,7 @@ def test_entry_that_was_renewed_meanwhile_is_read_again(action: str) -> None:
     ]
 
 
-def test_entry_that_somebody_keeps_changing_is_no_loss() -> None:
+def test_entry_that_keeps_changing_is_not_lost() -> None:
     """The server counts as unavailable then."""
     client = mock.Mock(spec=memcached_clients.Client)
     client.read.return_value = memcached_clients.Entry("owner", 1)

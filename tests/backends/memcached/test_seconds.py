@@ -87,7 +87,7 @@ def granting(alias: str, **arguments: Any) -> Iterator[tuple[Lease, ScriptedServ
 
 @on_memcached
 @pytest.mark.parametrize(("max_hold", "expiry"), [(0.5, 3), (2, 4), (2.1, 5)])
-def test_fraction_that_max_hold_leaves_is_rounded_up(
+def test_fraction_left_by_max_hold_is_rounded_up(
     alias: str, max_hold: float, expiry: int, stores_clock: list[float]
 ) -> None:
     """Peer defect 25: add() with half a second would be granted twice."""
@@ -97,7 +97,7 @@ def test_fraction_that_max_hold_leaves_is_rounded_up(
 
 
 @on_memcached
-def test_renewal_of_what_max_hold_leaves_is_rounded_up(
+def test_renewal_for_the_rest_of_max_hold_is_rounded_up(
     alias: str, stores_clock: list[float]
 ) -> None:
     """The last renewal is for a fraction of a second."""
@@ -117,7 +117,7 @@ def test_renewal_of_what_max_hold_leaves_is_rounded_up(
 
 
 @on_memcached
-def test_what_min_hold_leaves_is_rounded_up(alias: str, stores_clock: list[float]) -> None:
+def test_rest_of_min_hold_is_rounded_up(alias: str, stores_clock: list[float]) -> None:
     """During that time nobody holds the lock."""
     with granting(alias, min_hold=5) as (lease, server):
         stores_clock[0] += 1.75

@@ -79,7 +79,7 @@ def test_server_has_the_store_timeout(
 
 @needs_memcached
 @pytest.mark.parametrize("idle", [True, False])
-def test_tries_and_what_undoes_them_have_one_store_timeout(
+def test_tries_and_their_undo_share_one_store_timeout(
     idle: bool, stores_clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second try of a call and the release of a possible grant share it."""

@@ -169,7 +169,7 @@ def test_token_far_ahead_of_the_clock_rises_by_one(redis_server: Server, last: i
 
 
 @pytest.mark.once
-def test_listing_locks_among_many_keys_holds_nobody_up(
+def test_listing_locks_among_many_keys_does_not_block_others(
     redis_server: Server, sent: list[int]
 ) -> None:
     """Others are served in between: none of its requests is about more than some thousand keys."""

@@ -49,7 +49,7 @@ def test_store_of_a_client_has_nothing_to_say() -> None:
         assert messages_of_checks(deployed=False) == []
 
 
-def test_cache_of_its_own_has_nothing_to_say(redis_server: Server) -> None:
+def test_separate_cache_has_no_messages(redis_server: Server) -> None:
     """Of either library."""
     for library in (DJANGO, DJANGO_REDIS):
         with locks_of(redis_server, library=library):

@@ -164,9 +164,7 @@ UNSUITED = [
 
 
 @pytest.mark.parametrize(("path", "reason"), UNSUITED)
-def test_clients_of_django_redis_that_are_no_place_for_locks_are_refused(
-    path: str, reason: str
-) -> None:
+def test_unsuitable_clients_of_django_redis_are_refused(path: str, reason: str) -> None:
     """Their subclasses are refused, too."""
     name = f"django_redis.client.{path}"
     advice = r".*\. Use django-redis's DefaultClient or SentinelClient\.$"

@@ -162,7 +162,7 @@ def test_long_semaphores_are_not_cut(redis_server: Server) -> None:
 
 @pytest.mark.parametrize("prefix", ["a*", "a?", "[ab]", "a\\", "a", "^", "a-"])
 @pytest.mark.once
-def test_prefix_is_no_pattern(redis_server: Server, prefix: str) -> None:
+def test_prefix_is_not_a_pattern(redis_server: Server, prefix: str) -> None:
     """The wildcards of patterns are taken literally."""
     names = ["a", "a*b", "a?b", "ab", "[ab]", "[ab]c", "a\\", "a\\b", "b", "^a", "a-z"]
     with locks_of(redis_server) as store:
@@ -173,7 +173,7 @@ def test_prefix_is_no_pattern(redis_server: Server, prefix: str) -> None:
 
 
 @pytest.mark.once
-def test_prefix_of_keys_is_no_pattern(redis_server: Server) -> None:
+def test_prefix_of_keys_is_not_a_pattern(redis_server: Server) -> None:
     """Locks with a similar prefix are not listed."""
     with locks_of(redis_server, KEY_PREFIX="s?te*"):
         acquire(ALIAS, "theirs")

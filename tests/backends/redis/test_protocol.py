@@ -69,7 +69,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize(("sent", "expected"), ANSWERS)
-def test_answer_is_understood_wherever_it_is_cut(
+def test_answer_may_be_cut_at_any_byte(
     fake_connection: Connection, sent: bytes, expected: Any
 ) -> None:
     """The network may split it at any byte."""
@@ -175,7 +175,7 @@ def test_subscriber_alone_receives_push_messages(fake_connection: Connection) ->
 @pytest.mark.parametrize(
     "sent", [b",1.5\r\n", b"#t\r\n", b"(1\r\n", b"HTTP/1.1 400\r\n", b"*1\r\n,1\r\n", b"\r\n"]
 )
-def test_what_is_no_answer_is_an_error(fake_connection: Connection, sent: bytes) -> None:
+def test_invalid_answer_is_an_error(fake_connection: Connection, sent: bytes) -> None:
     """As of a type that Redis doesn't use for these requests, or of another kind of server."""
     connection = RedisConnection(fake_connection)
     fake_connection.server.sendall(sent)

@@ -141,7 +141,7 @@ def test_losses_are_reported_though_another_node_cannot_be_asked(
     assert not any(renewal.renewed for renewal in renewals.values())
 
 
-def test_node_that_cannot_be_asked_costs_the_others_no_renewal(
+def test_unavailable_node_does_not_keep_others_from_renewing(
     cluster_client: RedisCluster,
     cluster_store: RedisBackend,
     sent: list[int],

@@ -42,7 +42,7 @@ pytestmark = [pytest.mark.needs("redis"), pytest.mark.once]
 # Replicas
 
 
-def test_replica_may_grant_again_what_it_has_not_heard_of(redis_server: Server) -> None:
+def test_promoted_replica_may_grant_an_unreplicated_lock_again(redis_server: Server) -> None:
     """When it is promoted; its token is greater. This is documented: Redis can't avoid it."""
     with locks_of(redis_server):
         with start_redis_replica(redis_server) as replica, connect(replica) as client:
@@ -55,7 +55,7 @@ def test_replica_may_grant_again_what_it_has_not_heard_of(redis_server: Server) 
             assert lease.release()
 
 
-def test_replica_is_no_store(redis_server: Server, lost: dict[Lease, str]) -> None:
+def test_replica_is_refused_as_a_store(redis_server: Server, lost: dict[Lease, str]) -> None:
     """It can grant nothing, and its data may be old."""
     with locks_of(redis_server):
         lease = acquire(ALIAS, renew=False)

@@ -105,7 +105,7 @@ def test_killed_holders_lock_is_not_free_without_the_option(
         assert lock_server_store.force_release("held", token)
 
 
-def test_waiting_process_that_has_a_lease_is_left_alone_as_another_is_killed(
+def test_waiting_process_keeps_its_lease_when_another_is_killed(
     spare_lock_server: Server, lock_server_store: ServerBackend
 ) -> None:
     """Each has a connection of its own."""

@@ -45,7 +45,7 @@ def renew(client: LockClient, *leases: list[Any]) -> list[Any]:
     return [True if type(end) is int else end["text"] if type(end) is dict else end for end in ends]
 
 
-def test_lease_for_which_there_is_no_room_does_no_harm_to_others(
+def test_lease_without_room_does_not_affect_others(
     small_service: Serving, small_client: LockClient
 ) -> None:
     """It stays held as long as nothing is granted; after that, it is lost."""

@@ -44,7 +44,7 @@ def renew_now(lease: Lease) -> None:
     until(renewed)
 
 
-def test_killed_server_lets_holders_keep_what_they_have(
+def test_holders_keep_their_locks_when_the_server_is_killed(
     threads: ThreadPoolExecutor,
     lost: dict[Lease, str],
     joined: list[QueuedPlace],

@@ -29,13 +29,13 @@ def why_not(server: Server, **options: Any) -> str:
 
 
 @pytest.mark.needs("lock_server")
-def test_wrong_secret_is_no_lock(lock_server: Server) -> None:
+def test_wrong_secret_gets_no_lock(lock_server: Server) -> None:
     """The error says so."""
     assert "The secret is not the server's" in why_not(lock_server, secret=SECRET, secret_file=None)
 
 
 @pytest.mark.needs("lock_server_tls")
-def test_wrong_secret_by_tls_is_no_lock(tls_lock_server: Server) -> None:
+def test_wrong_secret_over_tls_gets_no_lock(tls_lock_server: Server) -> None:
     """It leaves no open socket."""
     assert "The secret is not the server's" in why_not(
         tls_lock_server, secret=SECRET, secret_file=None
