@@ -115,7 +115,9 @@ def test_error_that_an_outer_reentrant_block_overcomes_keeps(alias: str) -> None
 @on_each_database
 @pytest.mark.parametrize("acquired", ["before", "inside"])
 @pytest.mark.parametrize("failing", [False, True])
-def test_min_hold_counts_if_the_transaction_is_committed(alias: str, acquired: str, failing: bool) -> None:
+def test_min_hold_counts_if_the_transaction_is_committed(
+    alias: str, acquired: str, failing: bool
+) -> None:
     """After a rollback the job can be retried at once."""
     lease = acquire(alias, min_hold=60) if acquired == "before" else None
     with suppress(ZeroDivisionError), transaction.atomic(using=alias):
