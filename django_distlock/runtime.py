@@ -8,6 +8,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import AsyncIterable, Callable, Iterable
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +25,7 @@ _ASYNC_TO_SYNC: Final = AsyncToSync.__call__.__code__
 
 MARK: Final = "task_context"
 """What asgiref calls the list that it makes for each call of sync_to_async()."""
+WORK: Final = "args"  # after the function that runs it in the context
 AWAITABLE: Final = "awaitable"
 """The same for the coroutine of each call of async_to_sync()."""
 WAITING_FOR_FUTURE: Final = "FutureIter"
@@ -35,20 +37,15 @@ def read_private(owner: object, name: str, default: Any = None) -> Any:
     return getattr(owner, name, default)
 
 
-# asyncio
-
-
 def running_loop() -> asyncio.AbstractEventLoop | None:
     """Return the event loop that runs in this thread, if there is one."""
     try:
         # Not asyncio.get_running_loop(): raising takes longer than the rest of a sync call.
         return asyncio._get_running_loop()
     except AttributeError:
-        pass
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+        with suppress(RuntimeError):
+            return asyncio.get_running_loop()
+    return None
 
 
 def running_task() -> Task | None:
@@ -108,6 +105,8 @@ class SyncCall(NamedTuple):
     loop: asyncio.AbstractEventLoop | None = None
     mark: object = None
     """A list that asgiref makes for each call. None: not known."""
+    work: object = None
+    """The partial function that it makes for each call."""
 
 
 def sync_call(stack: FrameType | None) -> SyncCall | None:
@@ -118,7 +117,8 @@ def sync_call(stack: FrameType | None) -> SyncCall | None:
     while stack is not None:
         if stack.f_globals is vars(asgiref.sync) and stack.f_code is not _ASYNC_TO_SYNC:
             if {"loop", MARK} <= {*stack.f_code.co_varnames}:
-                return SyncCall(stack.f_locals["loop"], stack.f_locals[MARK])
+                names = stack.f_locals
+                return SyncCall(names["loop"], names[MARK], next(iter(names.get(WORK, ())), None))
             found = True
         stack = stack.f_back
     return SyncCall() if found else None

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Final, TypeVar, cast
 from weakref import WeakKeyDictionary, ref
 
@@ -132,6 +133,7 @@ class _Thread(threading.local):
 
 _thread = _Thread()
 _of_tasks: WeakKeyDictionary[Task, Caller] = WeakKeyDictionary()
+_of_calls: WeakKeyDictionary[partial[Any], Caller] = WeakKeyDictionary()
 # Weakly, since a task's children have it in their contexts as long as they live.
 _named: ContextVar[Callable[[], Caller | None]] = ContextVar("django_distlock_caller")
 
@@ -164,7 +166,20 @@ def _caller_of_thread() -> Caller:
 
 
 def _caller_in(call: SyncCall) -> Caller:
-    """Return the caller of this call of sync_to_async(), which a thread carries out."""
+    """Return the caller of this call of sync_to_async(), which a thread carries out.
+
+    It stays the caller until the end of the call. The task may end before, by a cancellation, as
+    when a client has closed its connection.
+    """
+    if not isinstance(call.work, partial):
+        return _find_caller_in(call)
+    caller = _of_calls.get(call.work)
+    if caller is None or caller.pid != os.getpid():
+        caller = _of_calls[call.work] = _find_caller_in(call)
+    return caller
+
+
+def _find_caller_in(call: SyncCall) -> Caller:
     named = _named_caller()
     is_named = named is not None and named.awaits(call)
     if named is not None and is_named:

@@ -40,7 +40,12 @@ OF_ASGIREF = [
     "thread_sensitive_context",
 ]
 OF_PYTHON = ["_current_frames", "frames", "running loop"]
-OF_FRAMES = {"task_context": "MARK", "awaitable": "AWAITABLE", "FutureIter": "WAITING_FOR_FUTURE"}
+OF_FRAMES = {
+    "task_context": "MARK",
+    "args": "WORK",
+    "awaitable": "AWAITABLE",
+    "FutureIter": "WAITING_FOR_FUTURE",
+}
 
 
 class Without:
