@@ -62,7 +62,7 @@ def test_killed_process_is_passed_over_at_once(
 
 
 @once
-def test_dead_holders_lock_is_handed_on_when_its_ttl_ends(
+def test_dead_holders_lock_is_handed_over_when_its_ttl_ends(
     woken_only: QueuedStore, threads: ThreadPoolExecutor
 ) -> None:
     """Not earlier, by the store's clock, which the tokens show."""

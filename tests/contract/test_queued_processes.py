@@ -118,7 +118,9 @@ def test_lock_is_not_handed_over_before_min_hold_has_passed(
 
 
 @once
-def test_force_released_lock_is_handed_on(queued: QueuedStore, threads: ThreadPoolExecutor) -> None:
+def test_force_released_lock_is_handed_over(
+    queued: QueuedStore, threads: ThreadPoolExecutor
+) -> None:
     """At once, to the first waiter: it is never free."""
     lease = acquire(queued)
     waits = threads.submit(acquire, queued, timeout=30)

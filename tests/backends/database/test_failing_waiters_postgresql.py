@@ -88,7 +88,7 @@ def test_waiter_killed_after_an_offer_costs_a_second(only_woken: None) -> None:
 
 
 @pytest.mark.usefixtures("long_offers")
-def test_lock_of_dead_holder_is_handed_on_when_its_ttl_ends(only_woken: None) -> None:
+def test_lock_of_dead_holder_is_handed_over_when_its_ttl_ends(only_woken: None) -> None:
     """The first waiter gets it, and is woken."""
     acquire(ALIAS, renew=False)
     with Line() as line:

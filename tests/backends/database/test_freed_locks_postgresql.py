@@ -25,7 +25,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("how", ["by force", "as stale"])
-def test_lock_that_is_freed_by_an_operator_is_handed_on(only_woken: None, how: str) -> None:
+def test_lock_that_is_freed_by_an_operator_is_handed_over(only_woken: None, how: str) -> None:
     """It goes to the first waiter."""
     lease = acquire(ALIAS)
     with Line() as line:
@@ -39,7 +39,7 @@ def test_lock_that_is_freed_by_an_operator_is_handed_on(only_woken: None, how: s
     lease.release()
 
 
-def test_lock_that_is_freed_in_a_transaction_is_handed_on_after_it(only_woken: None) -> None:
+def test_lock_that_is_freed_in_a_transaction_is_handed_over_after_it(only_woken: None) -> None:
     """The transaction has locked its row until then."""
     lease = acquire(ALIAS)
     with Line() as line:

@@ -166,7 +166,7 @@ def test_waiter_that_gives_up_leaves_nothing() -> None:
 
 
 @pytest.mark.usefixtures("long_offers")
-def test_offer_of_no_use_is_handed_on() -> None:
+def test_unused_offer_is_handed_over() -> None:
     """A waiter whose time is up when it is offered the lock passes it to the next."""
     lease = acquire(ALIAS)
     first, owner, woken = wait_by_hand()
