@@ -19,7 +19,7 @@ from django_distlock.leases.registry import current_registry
 from django_distlock.leases.release import release_quietly
 from django_distlock.leases.request import Request, describe_holder, new_owner
 from django_distlock.locks.arguments import BackendTtl
-from django_distlock.records import Place
+from django_distlock.records import LOST, Place
 from django_distlock.runtime import running_loop
 from django_distlock.semaphores.validation import validate_semaphore
 from django_distlock.signals import lock_acquired
@@ -244,7 +244,7 @@ class Acquisition(Request):
         self.owner, self.ttl = lease.owner, lease.ttl_within_max_hold(self.ttl)
         is_gone = lease.lost
         if lease.token is None and not is_gone:
-            is_gone = (await calls.renew([self]))[self.owner].lost
+            is_gone = (await calls.renew([self])).get(self.owner, LOST).lost
         again = None if is_gone else await self._attempt(calls)
         # From here on, the deferred release is enough to release it.
         self._may_be_granted, self._granted = False, None

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.db import transaction
 from django.test import override_settings
 
-from django_distlock import InvalidLockBackend, LockBackendUnavailable, aacquire_lock, lock_backends
+from django_distlock import (
+    InvalidLockBackend,
+    LockBackendUnavailable,
+    LockLost,
+    aacquire_lock,
+    lock_backends,
+)
 from django_distlock.backends.base import AsyncStore, ListingStore
 from django_distlock.concurrency.background import background
 from django_distlock.concurrency.process_queue import recent_handovers
 from django_distlock.records import Claim, Grant, Released, Renewal
 from tests.app.backends import MinimalBackend
 from tests.support.concurrency import run
+from tests.support.databases import committed
 from tests.support.holders import acquire
 
 if TYPE_CHECKING:
@@ -99,6 +108,18 @@ def test_lease_that_a_renewal_leaves_out_is_not_lost(
     assert lease.held
     assert "its store's answer left it out" in caplog.text
     lease.release()
+
+
+@committed
+def test_lease_without_a_token_that_a_renewal_leaves_out_is_not_taken_back(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another owner may have had the lock in between."""
+    monkeypatch.setattr(scripted, "tokens", repeat(None))
+    monkeypatch.setattr(scripted, "renew", lambda leases: {})
+    with pytest.raises(LockLost, match="since an earlier block"), transaction.atomic():
+        acquire("default").release()
+        acquire("default")
 
 
 @pytest.mark.parametrize("released", [Released.FREED, Released.HANDED_OVER])
