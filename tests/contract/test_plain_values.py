@@ -155,7 +155,7 @@ def test_operator_may_name_a_lock_by_a_subclass(alias: str, spelled: str) -> Non
     assert list(store.clear_stale(spelled)) == []
     assert store.force_release(spelled, lease.token)
     lease.mark_lost()
-    assert list(store.held()) == []
+    assert list(store.held(TEXT)) == []
 
 
 @committed
