@@ -26,7 +26,7 @@ class Shared(NamedTuple):
     ready: Barrier
     """Lets all go on once all have come."""
     inside: Any
-    """The number of who is inside the lock; 0 is nobody."""
+    """The number of the worker that is inside the lock; 0 if none is."""
     begun: Semaphore
     """Released by whoever is about to do what the first process waits for."""
 

@@ -51,7 +51,6 @@ def acquire_lock(
     LockBackendUnavailable: the store could not be reached, and nothing was acquired. A wrong
     argument is a TypeError or ValueError that says what to write.
     """
-    refuse_event_loop()
     if unknown:
         refuse_unknown(acquire_lock, unknown)
     refuse_template(semaphore)
@@ -59,10 +58,7 @@ def acquire_lock(
         semaphore, timeout, ttl, renew, label, backend, reentrant, min_hold, max_hold
     )
     try:
-        # As acquire() does, with one call less on the way to the store.
-        lease = ask(lock_backends[acquisition.backend], acquisition.begin)
-        if lease is None:
-            lease = wait_if_contended(acquisition)
+        lease = acquire(acquisition)
         if lease is not None:
             acquisition.retain(lease)
         return lease
@@ -120,7 +116,13 @@ def acquire(acquisition: Acquisition) -> Lease | None:
     """Acquire or wait, in this thread. The caller keeps the lease, and calls undo() on failure."""
     refuse_event_loop()
     lease = ask(lock_backends[acquisition.backend], acquisition.begin)
-    return wait_if_contended(acquisition) if lease is None else lease
+    if lease is None and acquisition.waits:
+        lease = wait(acquisition)
+    if lease is None:
+        lock_contended.send_robust(
+            sender=Lease, semaphore=acquisition.semaphore, backend=acquisition.backend
+        )
+    return lease
 
 
 async def aacquire(acquisition: Acquisition) -> Lease | None:
@@ -130,16 +132,6 @@ async def aacquire(acquisition: Acquisition) -> Lease | None:
         lease = await await_turn(acquisition)
     if lease is None:
         await lock_contended.asend_robust(
-            sender=Lease, semaphore=acquisition.semaphore, backend=acquisition.backend
-        )
-    return lease
-
-
-def wait_if_contended(acquisition: Acquisition) -> Lease | None:
-    """Wait after the first try, if the caller has a timeout. Send lock_contended if that fails."""
-    lease = wait(acquisition) if acquisition.waits else None
-    if lease is None:
-        lock_contended.send_robust(
             sender=Lease, semaphore=acquisition.semaphore, backend=acquisition.backend
         )
     return lease
