@@ -22,13 +22,13 @@ from tests.support.scripted_store import ScriptedBackend
 def test_forked_child_does_not_touch_its_parents_leases(alias: str, lost: dict[Lease, str]) -> None:
     """It can't use them, and doesn't renew them; it renews its own leases."""
     lease = acquire(alias)
+    connections.close_all()  # a child that closed its copies would end the parent's sessions
     reader, writer = os.pipe()
     if not (pid := os.fork()):
         try:
             outcomes: list[Any] = [lease.held, background(alias).thread, lease.release()]
             with pytest.raises(LockLost, match=f"is process {os.getppid()}'s"):
                 lease.check()
-            connections.close_all()
             own = acquire(alias, "the child's")
             is_renewed = renewed_since([own])
             due_now([own])
