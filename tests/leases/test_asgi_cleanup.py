@@ -86,7 +86,7 @@ def test_tasks_that_outlast_their_request_keep_their_leases() -> None:
         await asyncio.to_thread(threads_lease.pop().release)
         await asyncio.to_thread(connections.close_all)
         gc.collect()
-        requests = [each for each in gc.get_objects() if isinstance(each, RequestRegistries)]
+        requests = [each for each in gc.get_objects() if type(each) is RequestRegistries]
         assert [(each.ended, len(each)) for each in requests] == [(True, 0)]
         task = going_on.pop()
         task.cancel()
