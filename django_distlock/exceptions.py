@@ -1,5 +1,6 @@
 """The errors that this package raises."""
 
+from datetime import datetime
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -10,7 +11,35 @@ class LockError(Exception):
 
 
 class LockNotAcquired(LockError):
-    """Another holder, or this thread or task itself, held the semaphore until the timeout."""
+    """Another holder, or this thread or task itself, held the semaphore until the timeout.
+
+    Or the semaphore is paused, which `reason` says. The times are by the store's clock. What the
+    store did not tell with its refusal is None, or an empty text.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        semaphore: str = "",
+        backend: str = "",
+        holder: str | None = None,
+        held_since: datetime | None = None,
+        expires_at: datetime | None = None,
+        seen_at: datetime | None = None,
+        reason: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.semaphore = semaphore
+        self.backend = backend
+        self.holder = holder
+        """The holder, as a text for operators: not for clients."""
+        self.held_since = held_since
+        self.expires_at = expires_at
+        """When the lease ends, if it is not renewed; None also if it has no end."""
+        self.seen_at = seen_at
+        """The store's time at the last refusal."""
+        self.reason = reason
 
 
 class LockNotHeld(LockError):

@@ -1,9 +1,11 @@
 """The values that stores and the rest of the package exchange."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, IntEnum, StrEnum, auto
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 
 class Owner(str):
@@ -67,6 +69,29 @@ class Grant(NamedTuple):
     expires_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A store's answer to an attempt that was refused; false, where a grant is true.
+
+    It says of the holder what the store knew without another round trip; the times are by the
+    store's clock. If nobody holds the lock, `reason` says why it isn't granted.
+    """
+
+    holder: str = ""
+    acquired_at: datetime | None = None
+    expires_at: datetime | None = None
+    seen_at: datetime | None = None
+    """The store's time at the refusal; None if it told nothing."""
+    reason: str = ""
+
+    def __bool__(self) -> Literal[False]:
+        return False
+
+
+REFUSED: Final = Refusal()
+"""The answer of a store that tells nothing of the holder."""
+
+
 class RenewalOutcome(Enum):
     """The result of a renewal for one lease."""
 
@@ -127,6 +152,10 @@ class Place(Protocol):
         ...
 
 
+LABELLED: Final = re.compile(r"(.+?) \((\S+ pid \d+ .*)\)", re.DOTALL)
+"""The text for a holder with a label, as describe_holder() writes it."""
+
+
 @dataclass(frozen=True, slots=True)
 class LockInfo:
     """A lock as a store lists it for people, without its owner."""
@@ -135,7 +164,85 @@ class LockInfo:
     state: LockState
     token: int | None
     holder: str
+    """Its label, if it gave one, then its host, process, and thread or task."""
     acquired_at: datetime | None
     expires_at: datetime | None
     seen_at: datetime
     """The store's time when it was listed."""
+    renewed_at: datetime | None = None
+    """The last renewal; None if there was none, or the store doesn't know."""
+    kept: bool = False
+    """Whether its holder released it, and only `min_hold` keeps it from others."""
+    waiting: int | None = None
+    """How many are in the store's queue for it; None if the store has no queue to ask."""
+
+    @property
+    def label(self) -> str:
+        """The label that the holder gave, or an empty text."""
+        found = LABELLED.fullmatch(self.holder)
+        return found[1] if found else ""
+
+    @property
+    def process(self) -> str:
+        """The holder without its label: host, process, and thread or task."""
+        found = LABELLED.fullmatch(self.holder)
+        return found[2] if found else self.holder
+
+
+class WaiterInfo(NamedTuple):
+    """A waiter in a store's queue, as it is listed for people."""
+
+    holder: str
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LockQuery:
+    """What to list: locks whose semaphore begins with `prefix`, a page of `limit` of them."""
+
+    prefix: str = ""
+    search: str = ""
+    """A text in the semaphore or the holder; upper and lower case are the same."""
+    state: LockState | None = None
+    """None lists held and stale locks."""
+    page: int = 1
+    limit: int = 100
+
+
+class SearchScope(StrEnum):
+    """In what a store looked for LockQuery.search."""
+
+    SEMAPHORE_AND_HOLDER = "any part of semaphore and holder"
+    SEMAPHORE = "any part of the semaphore"
+    PREFIX = "the beginning of the semaphore"
+
+
+@dataclass(frozen=True, slots=True)
+class LockPage:
+    """The answer to a LockQuery, in the order of the semaphores."""
+
+    locks: list[LockInfo]
+    found: int
+    """How many locks there are on all pages."""
+    counts: Mapping[LockState, int]
+    """How many locks there are in each state, whatever the query's state; none where unknown."""
+    is_capped: bool
+    """Whether there are more locks than the store looked at: the numbers are minimums then."""
+    scope: SearchScope = SearchScope.SEMAPHORE_AND_HOLDER
+
+
+class Pause(NamedTuple):
+    """A pause: nothing is granted whose semaphore begins with `prefix`. By the store's clock."""
+
+    prefix: str
+    since: datetime
+    until: datetime | None
+    """None if it lasts until it is resumed."""
+    reason: str = ""
+    by: str = ""
+    """Who paused, as a text for people."""
+
+    @property
+    def refusal(self) -> str:
+        """The reason of a refusal, for people."""
+        return f"paused: {self.reason}" if self.reason else "paused"

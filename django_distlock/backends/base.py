@@ -1,6 +1,5 @@
 """The interface of a lock store. Mixins stand for what only some stores do."""
 
-import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -17,28 +16,21 @@ from django_distlock.arguments import (
     plain,
     validate_bool,
     validate_seconds,
-    validate_whole,
 )
 from django_distlock.exceptions import InvalidLockBackend, LockNotSupported
-from django_distlock.records import Claim, Grant, LockInfo, Place, Released, Renewal
-from django_distlock.semaphores.validation import validate_prefix, validate_semaphore
-from django_distlock.signals import lock_force_released
-
-logger = logging.getLogger("django_distlock")
+from django_distlock.records import (
+    Claim,
+    Grant,
+    LockInfo,
+    Pause,
+    Place,
+    Refusal,
+    Released,
+    Renewal,
+)
+from django_distlock.semaphores.validation import validate_prefix
 
 NO_TIME_LIMIT: Final = nullcontext()
-
-
-def validate_listing(prefix: str, limit: int | None) -> tuple[str, int | None]:
-    """Return the arguments of held() as plain values, or raise TypeError or ValueError."""
-    if limit is not None:
-        limit = validate_whole("limit", limit, 0, "None lists all")
-    return validate_prefix(prefix), limit
-
-
-def validate_claim(semaphore: str, token: int) -> tuple[str, int]:
-    """Return the arguments of force_release() as plain values. See validate_listing()."""
-    return validate_semaphore(semaphore), validate_whole("token", token, 0)
 
 
 class BaseLockBackend(ABC):
@@ -49,7 +41,8 @@ class BaseLockBackend(ABC):
     raises LockBackendUnavailable, with `reply_lost` set if it may have been carried out.
 
     A capability is off unless the store switches it on. A store that does more than acquire, renew
-    and release adds mixins: ListingStore, QueueingStore, TransactionalStore, AsyncStore.
+    and release adds mixins: QueueingStore, TransactionalStore, AsyncStore, and for operators
+    ListingStore and PausingStore in backends/operations.py.
     """
 
     supports_fencing: ClassVar[bool] = False
@@ -61,6 +54,11 @@ class BaseLockBackend(ABC):
     shortest_ttl: ClassVar[float] = SHORTEST_TTL
     longest_ttl: ClassVar[float] = LONGEST
     """The longest lease in seconds; also the longest time to keep others out after a release."""
+
+    @property
+    def supports_pausing(self) -> bool:
+        """Whether the store is a PausingStore, and can keep pauses as it is configured."""
+        return False
 
     @property
     def keeps_open(self) -> bool:
@@ -96,8 +94,10 @@ class BaseLockBackend(ABC):
         return NO_TIME_LIMIT
 
     @abstractmethod
-    def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
-        """Try once, without waiting; None if another owner holds the semaphore.
+    def acquire(
+        self, semaphore: str, owner: str, ttl: float | None, holder: str
+    ) -> Grant | Refusal:
+        """Try once, without waiting; a Refusal if another owner holds the semaphore.
 
         The same owner again gets its own grant, with the stored token, for `ttl` from now.
 
@@ -126,9 +126,23 @@ class BaseLockBackend(ABC):
         """List locks, if this is a ListingStore; else raise LockNotSupported."""
         raise self._unsupported("list locks")
 
-    def force_release(self, semaphore: str, token: int) -> bool:
+    def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:
         """Take a lock from its holder, if this is a ListingStore; else raise LockNotSupported."""
         raise self._unsupported("release a lock by force")
+
+    def pause(
+        self, prefix: str, seconds: float | None = None, *, reason: str = "", by: str = ""
+    ) -> Pause:
+        """Grant nothing new, if this is a PausingStore; else raise LockNotSupported."""
+        raise self._unsupported("pause locks")
+
+    def resume(self, prefix: str) -> bool:
+        """End a pause, if this is a PausingStore; else raise LockNotSupported."""
+        raise self._unsupported("pause locks")
+
+    def pauses(self) -> list[Pause]:
+        """Return the pauses in force. By default there are none."""
+        return []
 
     def _unsupported(self, action: str) -> LockNotSupported:
         return LockNotSupported(
@@ -158,37 +172,6 @@ class BaseLockBackend(ABC):
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         """Return the messages of the system checks on this store's configuration."""
         return []
-
-
-class ListingStore(BaseLockBackend):
-    """A store that lists its locks, and lets an operator release them."""
-
-    supports_listing: ClassVar[bool] = True
-    keeps_expired: ClassVar[bool] = False
-    """A lock that expired without release stays listed until clear_stale() releases it, and a
-    released one is known until purge_released() deletes it."""
-
-    @abstractmethod
-    def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
-        """List held and stale locks in the order of their semaphores.
-
-        See validate_listing() for the arguments.
-        """
-
-    @abstractmethod
-    def force_release(self, semaphore: str, token: int) -> bool:
-        """Take the lock from its holder, if it still is the one that was granted this token.
-
-        A lock that was released, but is kept from others for a while, is freed, too. If so, call
-        send_force_released(). See validate_claim() for the arguments.
-        """
-
-    def send_force_released(self, semaphore: str, token: int) -> None:
-        """Log a forced release, and send its signal."""
-        logger.warning("The lock on %r, with token %s, was force-released.", semaphore, token)
-        lock_force_released.send_robust(
-            sender=type(self), semaphore=semaphore, backend=self.alias, token=token
-        )
 
 
 class QueueingStore(BaseLockBackend):
@@ -258,7 +241,7 @@ class AsyncStore(BaseLockBackend):
     @abstractmethod
     async def aacquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str, *, deadline: float
-    ) -> Grant | None:
+    ) -> Grant | Refusal:
         """See acquire()."""
 
     @abstractmethod

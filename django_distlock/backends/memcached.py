@@ -13,7 +13,16 @@ from django.core.checks import CheckMessage
 from django_distlock import clocks
 from django_distlock.backends.base import BaseLockBackend
 from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
-from django_distlock.records import LOST, Claim, Grant, Released, Renewal, RenewalOutcome
+from django_distlock.records import (
+    LOST,
+    REFUSED,
+    Claim,
+    Grant,
+    Refusal,
+    Released,
+    Renewal,
+    RenewalOutcome,
+)
 
 from .batches import BatchedRenewals
 from .cache_checks import PYMEMCACHE, check_own_cache, find_cache
@@ -116,10 +125,12 @@ class MemcachedBackend(BaseLockBackend):
     def time_budget(self) -> Budget:
         return self._budget
 
-    def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
+    def acquire(
+        self, semaphore: str, owner: str, ttl: float | None, holder: str
+    ) -> Grant | Refusal:
         key, expiry, now = self._key(semaphore), _expiry(ttl), datetime.now(UTC)
         if not self._run(lambda talk: talk.acquire(key, owner, expiry)):
-            return None
+            return REFUSED
         return Grant(None, now, _end(now, ttl))
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:

@@ -11,22 +11,19 @@ from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage
 
-from django_distlock.backends.base import (
-    AsyncStore,
-    ListingStore,
-    QueueingStore,
-    validate_claim,
-    validate_listing,
-)
+from django_distlock.backends.base import AsyncStore, QueueingStore
+from django_distlock.backends.operations import ListingStore, validate_claim, validate_listing
 from django_distlock.fields import to_datetime
 from django_distlock.records import (
     LOST,
+    REFUSED,
     Claim,
     Grant,
     LockInfo,
     LockState,
     Owner,
     Place,
+    Refusal,
     Released,
     Renewal,
     RenewalOutcome,
@@ -54,17 +51,19 @@ class MemoryBackend(ListingStore, QueueingStore, AsyncStore):
         super().__init__(alias, ttl=ttl, guard_commits=guard_commits)
         self._shared = shared_table(alias)
 
-    def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
+    def acquire(
+        self, semaphore: str, owner: str, ttl: float | None, holder: str
+    ) -> Grant | Refusal:
         with self._shared.mutex:
             table = self._shared.table
             lock = table.acquire(semaphore, owner, _seconds(ttl), holder)
             if lock is None:
-                return None
+                return REFUSED
             return Grant(lock.token, to_datetime(lock.acquired_at), _end(table, ttl))
 
     async def aacquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str, *, deadline: float
-    ) -> Grant | None:
+    ) -> Grant | Refusal:
         """See acquire(), which never waits."""
         return self.acquire(semaphore, owner, ttl, holder)
 
@@ -123,12 +122,12 @@ class MemoryBackend(ListingStore, QueueingStore, AsyncStore):
             now = table.microseconds()
         yield from (lock_info(each, now) for each in found)
 
-    def force_release(self, semaphore: str, token: int) -> bool:
+    def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:
         semaphore, token = validate_claim(semaphore, token)
         with self._shared.mutex:
             released = self._shared.table.force_release(semaphore, token)
         if released:
-            self.send_force_released(semaphore, token)
+            self.send_force_released(semaphore, token, by)
         return released
 
     def clear(self) -> None:

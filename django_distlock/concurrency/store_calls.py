@@ -14,7 +14,7 @@ from django_distlock import signals
 from django_distlock.backends.base import AsyncStore, BaseLockBackend, QueueingStore
 from django_distlock.backends.sync_driver import run_sync
 from django_distlock.conf import lock_backends
-from django_distlock.records import Claim, Grant, Place, Released, Renewal
+from django_distlock.records import Claim, Grant, Place, Refusal, Released, Renewal
 from django_distlock.redaction.tracebacks import ClearedVariables
 from django_distlock.transactions import open_transactions
 
@@ -38,7 +38,7 @@ class StoreCalls(Protocol):
 
     async def acquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str
-    ) -> Grant | None: ...
+    ) -> Grant | Refusal: ...
     async def join(
         self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
     ) -> Place | None: ...
@@ -60,7 +60,7 @@ class SyncCalls:
 
     async def acquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str
-    ) -> Grant | None:
+    ) -> Grant | Refusal:
         with ClearedVariables():
             return self._store.acquire(semaphore, owner, ttl, holder)
 
@@ -102,7 +102,7 @@ class AsyncCalls:
 
     async def acquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str
-    ) -> Grant | None:
+    ) -> Grant | Refusal:
         return await self._finish(
             self._store.aacquire(semaphore, owner, ttl, holder, deadline=self._deadline)
         )

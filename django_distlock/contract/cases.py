@@ -10,11 +10,12 @@ from unittest import SkipTest, TestCase
 
 from django.db import connections
 
-from django_distlock.backends.base import BaseLockBackend, ListingStore
+from django_distlock.backends.base import BaseLockBackend
+from django_distlock.backends.operations import ListingStore
 from django_distlock.clocks import monotonic
 from django_distlock.conf import lock_backends
 from django_distlock.leases.request import new_owner
-from django_distlock.records import Grant
+from django_distlock.records import Grant, Refusal
 
 # A mixin: the subclass chooses its test case, of unittest or of Django.
 if TYPE_CHECKING:
@@ -74,10 +75,10 @@ class StoreTestCase(_TestCase):
         """Acquire a free semaphore as this owner, or as a new one."""
         owner = owner or new_owner()
         grant = self.backend.acquire(semaphore, owner, ttl, "contract")
-        assert grant is not None, f"{semaphore!r} should have been free"
+        assert grant, f"{semaphore!r} should have been free"
         return GrantedLease(semaphore, owner, ttl, grant, monotonic())
 
-    def try_once(self, semaphore: str) -> Grant | None:
+    def try_once(self, semaphore: str) -> Grant | Refusal:
         """Try to acquire as a new owner."""
         return self.backend.acquire(semaphore, new_owner(), 60, "another")
 
@@ -99,9 +100,9 @@ class StoreTestCase(_TestCase):
 
     def assert_held(self, held: GrantedLease) -> None:
         """Fail unless this owner still holds the semaphore, with the same token."""
-        self.assertIsNone(self.backend.acquire(held.semaphore, new_owner(), 60, "contract"))
+        self.assertFalse(self.backend.acquire(held.semaphore, new_owner(), 60, "contract"))
         again = self.backend.acquire(held.semaphore, held.owner, held.ttl, "contract")
-        assert again is not None
+        assert again
         self.assertEqual(again.token, held.grant.token)
 
     def assert_free(self, semaphore: str) -> None:

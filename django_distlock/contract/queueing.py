@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from django_distlock.backends.base import QueueingStore
 from django_distlock.leases.request import new_owner
-from django_distlock.records import Grant, Place
+from django_distlock.records import REFUSED, Grant, Place, Refusal
 
 from .cases import GrantedLease, StoreTestCase
 
@@ -40,17 +40,17 @@ class QueueingTests(StoreTestCase):
 
     def acquire_in_turn(self, waiter: QueuedWaiter) -> Grant:
         """Wait to be woken, and acquire; a waiter may be woken for nothing."""
-        grants: list[Grant | None] = [None]
+        grants: list[Grant | Refusal] = [REFUSED]
 
         def acquire() -> bool:
             waiter.woken.wait(waiter.place.patience)
             waiter.woken.clear()
             grants[0] = self.backend.acquire(waiter.semaphore, waiter.owner, 60, "contract")
-            return grants[0] is not None
+            return bool(grants[0])
 
         self.wait_until(acquire)
         [grant] = grants
-        assert grant is not None
+        assert grant
         return grant
 
     def leave(self, waiter: QueuedWaiter, *, granted: bool) -> None:
@@ -74,7 +74,7 @@ class QueueingTests(StoreTestCase):
             grant = self.acquire_in_turn(waiter)
             tokens.append(grant.token)
             self.leave(waiter, granted=True)
-            self.assertIsNone(self.try_once(held.semaphore))
+            self.assertFalse(self.try_once(held.semaphore))
             self.assertTrue(self.backend.release(held._replace(owner=waiter.owner, grant=grant)))
         if self.backend.supports_fencing:
             self.assert_rising(tokens)

@@ -19,7 +19,8 @@ from django_distlock.leases.registry import current_registry
 from django_distlock.leases.release import release_quietly
 from django_distlock.leases.request import Request, describe_holder, new_owner
 from django_distlock.locks.arguments import BackendTtl
-from django_distlock.records import LOST, Place
+from django_distlock.locks.contention import contention
+from django_distlock.records import LOST, REFUSED, Place
 from django_distlock.runtime import running_loop
 from django_distlock.semaphores.validation import validate_semaphore
 from django_distlock.signals import lock_acquired
@@ -48,6 +49,7 @@ class Acquisition(Request):
         "deadline",
         "has_left",
         "is_queued_by_store",
+        "refusal",
         "waits",
     )
 
@@ -96,6 +98,7 @@ class Acquisition(Request):
         self._registry = current_registry()
         self._tried = self._may_be_granted = False
         self._granted: Lease | None = None
+        self.refusal = REFUSED
         self._reentered: tuple[Lease, int] | None = None
 
     @property
@@ -157,14 +160,9 @@ class Acquisition(Request):
         return lease if isinstance(lease, Lease) and lease.is_still_held() else None
 
     def contention(self) -> LockNotAcquired:
-        """Return the error that says who holds the semaphore, as far as is known here."""
+        """Return the error that says why it was refused, as far as is known here."""
         own = self._registry.find(self.backend, self.semaphore)
-        if own is not None and own.held:
-            return LockNotAcquired(
-                f"This thread or task holds {self.semaphore!r} itself; reentrant=True gives it "
-                "the same lease once more."
-            )
-        return LockNotAcquired(f"Somebody else holds {self.semaphore!r}.")
+        return contention(self, self.refusal, held_here=own is not None and own.held)
 
     async def join(self, calls: StoreCalls, wake: Callable[[], object]) -> Place | None:
         """Wait in the store's queue, if it has one; in any thread."""
@@ -209,8 +207,9 @@ class Acquisition(Request):
                 raise
             sent = clocks.monotonic()
             grant = await calls.acquire(self.semaphore, self.owner, self.ttl, self.holder)
-        if grant is None:
+        if not grant:
             self._may_be_granted = False
+            self.refusal = grant
             return None
         if self.ttl is not None and clocks.monotonic() - sent >= self.ttl:
             raise LockBackendUnavailable(

@@ -16,7 +16,16 @@ from django_distlock.backends.database.orm import ORMStatements
 from django_distlock.backends.database.statements import Statements
 from django_distlock.fields import to_microseconds
 from django_distlock.models import Lock
-from django_distlock.records import LOST, Claim, Grant, Released, Renewal, RenewalOutcome
+from django_distlock.records import (
+    LOST,
+    REFUSED,
+    Claim,
+    Grant,
+    Refusal,
+    Released,
+    Renewal,
+    RenewalOutcome,
+)
 
 
 class MinimalBackend(BaseLockBackend):
@@ -27,14 +36,16 @@ class MinimalBackend(BaseLockBackend):
     rows: ClassVar[dict[str, tuple[str, Grant]]] = {}
     one_at_a_time: ClassVar[threading.Lock] = threading.Lock()
 
-    def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
+    def acquire(
+        self, semaphore: str, owner: str, ttl: float | None, holder: str
+    ) -> Grant | Refusal:
         with self.one_at_a_time:
             now = datetime.now(UTC)
             other, grant = self.rows.get(semaphore, ("", Grant(0, now, now)))
             assert grant.expires_at is not None
             assert grant.token is not None
             if other != owner and grant.expires_at > now:
-                return None
+                return REFUSED
             token = grant.token if other == owner else max(grant.token + 1, to_microseconds(now))
             granted = Grant(token, now, now + timedelta(seconds=ttl or 0))
             self.rows[semaphore] = owner, granted

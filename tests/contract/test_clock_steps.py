@@ -93,7 +93,7 @@ def test_leases_that_expire_are_never_two_processes_at_once(alias: str) -> None:
 def test_no_ttl_is_rounded_down(seconds: float) -> None:
     """A database's microseconds are rounded up."""
     grant = lock_backends["mariadb"].acquire("report", new_owner(), seconds, "")
-    assert grant is not None
+    assert grant
     assert grant.expires_at is not None
     lasts = (grant.expires_at - grant.acquired_at) / timedelta(microseconds=1)
     assert 0 <= lasts - seconds * 1_000_000 < 1

@@ -17,10 +17,11 @@ from django_distlock import (
     aacquire_lock,
     lock_backends,
 )
-from django_distlock.backends.base import AsyncStore, ListingStore
+from django_distlock.backends.base import AsyncStore
+from django_distlock.backends.operations import ListingStore
 from django_distlock.concurrency.background import background
 from django_distlock.concurrency.process_queue import recent_handovers
-from django_distlock.records import Claim, Grant, Released, Renewal
+from django_distlock.records import REFUSED, Claim, Grant, Refusal, Released, Renewal
 from tests.app.backends import MinimalBackend
 from tests.support.concurrency import run
 from tests.support.databases import committed
@@ -37,8 +38,9 @@ pytestmark = pytest.mark.once
 class UnfinishedBackend(ListingStore):
     """A store that somebody is still writing."""
 
-    def acquire(self, *arguments: Any) -> None:
+    def acquire(self, *arguments: Any) -> Refusal:
         """Grant nothing."""
+        return REFUSED
 
     def held(self, *arguments: Any) -> Any:
         """List nothing."""
@@ -49,7 +51,7 @@ class PollingBackend(AsyncStore, MinimalBackend):
 
     async def aacquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str, *, deadline: float
-    ) -> Grant | None:
+    ) -> Grant | Refusal:
         return self.acquire(semaphore, owner, ttl, holder)
 
     async def arenew(self, leases: Sequence[Claim], *, deadline: float) -> dict[str, Renewal]:

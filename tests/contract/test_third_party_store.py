@@ -17,7 +17,16 @@ from django.test import SimpleTestCase, override_settings
 from django_distlock import LockBackendUnavailable, acquire_lock, lock_backends
 from django_distlock.backends.base import BaseLockBackend
 from django_distlock.contract import LockBackendContract
-from django_distlock.records import LOST, Claim, Grant, Released, Renewal, RenewalOutcome
+from django_distlock.records import (
+    LOST,
+    REFUSED,
+    Claim,
+    Grant,
+    Refusal,
+    Released,
+    Renewal,
+    RenewalOutcome,
+)
 from tests.support.documentation import DOCUMENTS, example
 
 if TYPE_CHECKING:
@@ -50,7 +59,9 @@ class FileBackend(BaseLockBackend):
         except sqlite3.Error as error:
             raise LockBackendUnavailable(f"DISTLOCK[{self.alias!r}]: {error}") from error
 
-    def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
+    def acquire(
+        self, semaphore: str, owner: str, ttl: float | None, holder: str
+    ) -> Grant | Refusal:
         find = "SELECT owner, token, ends FROM lock WHERE name = ?"
         with self._transaction() as db:
             now = time.time()
@@ -58,7 +69,7 @@ class FileBackend(BaseLockBackend):
             if ends <= now:
                 token = max(token + 1, int(now * 1_000_000))
             elif held_by != owner:
-                return None
+                return REFUSED
             ends = now + (ttl or 0)
             db.execute("REPLACE INTO lock VALUES (?, ?, ?, ?)", [semaphore, owner, token, ends])
         return Grant(token, datetime.fromtimestamp(now, UTC), datetime.fromtimestamp(ends, UTC))

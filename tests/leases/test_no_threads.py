@@ -100,7 +100,7 @@ def no_threads() -> Iterator[None]:
 
 def is_contended(alias: str) -> bool:
     """Try at the store itself."""
-    return lock_backends[alias].acquire("1234collectPayment", new_owner(), 1, "") is None
+    return not lock_backends[alias].acquire("1234collectPayment", new_owner(), 1, "")
 
 
 @committed
@@ -124,7 +124,7 @@ def test_waiter_without_a_thread_polls(unused_store: str, is_async: bool) -> Non
     """Nothing can wake it."""
     store = lock_backends[unused_store]
     held = store.acquire("1234collectPayment", new_owner(), 60, "")
-    assert held is not None
+    assert held
     token = held.token
     assert token is not None
     assert is_contended(unused_store)  # connects for async code, which needs a thread

@@ -145,7 +145,7 @@ def test_timeout_none_waits_until_the_lock_is_free(
 
     def note_and_refuse(*args: Any) -> Any:
         grant = refuse(*args)
-        if grant is None:
+        if not grant:
             refused.set()
         return grant
 

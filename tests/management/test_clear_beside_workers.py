@@ -91,6 +91,6 @@ def test_expired_holder_cannot_release_its_successors_lock_after_a_clear(alias: 
     Lock.objects.using(alias).update(expires_at=datetime.now(UTC) - HOUR)
     run(alias)
     successor = new_owner()
-    assert lock_backends[alias].acquire("report", successor, 60, "successor") is not None
+    assert lock_backends[alias].acquire("report", successor, 60, "successor")
     assert late.release() is False
     assert Lock.objects.using(alias).get(semaphore="report").owner == successor

@@ -161,7 +161,7 @@ class Place:
         """Return the tokens."""
         with self.store() as store:
             grants = [store.acquire(each, owner, ttl, "a host") for each in semaphores]
-        return [grant.token for grant in grants if grant is not None and grant.token is not None]
+        return [grant.token for grant in grants if grant and grant.token is not None]
 
     def release(self, *semaphores: str, keep: float = 0, owner: str = "owner") -> None:
         """Release locks that the owner must hold."""

@@ -9,7 +9,7 @@ from typing import Any
 from django_distlock.backends.base import QueueingStore
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.fields import EPOCH
-from django_distlock.records import LOST, Grant, Released, Renewal, RenewalOutcome
+from django_distlock.records import LOST, REFUSED, Grant, Refusal, Released, Renewal, RenewalOutcome
 
 NO_REPLY = object()
 
@@ -47,10 +47,12 @@ class ScriptedBackend(QueueingStore):
         if lost:
             raise LockBackendUnavailable("the reply was lost", reply_lost=True)
 
-    def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
+    def acquire(
+        self, semaphore: str, owner: str, ttl: float | None, holder: str
+    ) -> Grant | Refusal:
         lost = self._scripted("acquire")
         if self.owner not in ("", owner):
-            return None
+            return REFUSED
         self.owner = owner
         self._reply(lost)
         return Grant(next(self.tokens), EPOCH, EPOCH)

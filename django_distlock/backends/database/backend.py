@@ -18,10 +18,12 @@ from django_distlock.fields import to_datetime
 from django_distlock.models import KEPT
 from django_distlock.records import (
     LOST,
+    REFUSED,
     Claim,
     Grant,
     Owner,
     Place,
+    Refusal,
     Released,
     Renewal,
     RenewalOutcome,
@@ -87,7 +89,9 @@ class DatabaseBackend(ListingDatabaseBackend, TransactionalDatabaseBackend, Queu
     supports_fencing: ClassVar[bool] = True
     supports_unlimited_ttl: ClassVar[bool] = True
 
-    def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
+    def acquire(
+        self, semaphore: str, owner: str, ttl: float | None, holder: str
+    ) -> Grant | Refusal:
         parameters = lock_parameters(semaphore, owner, ttl, holder)
         waiting = places.get(owner) if places else None
         if waiting is not None:
@@ -97,11 +101,11 @@ class DatabaseBackend(ListingDatabaseBackend, TransactionalDatabaseBackend, Queu
             if row is None:
                 row = self._acquire_row(parameters)
         except RowLocked:
-            return None
+            return REFUSED
         if row is None:
             if waiting is not None:
                 waiting.join_again(self._run)
-            return None
+            return REFUSED
         return Grant(row.token, to_datetime(row.acquired_at), _end(row.expires_at))
 
     def _acquire_row(self, parameters: Parameters) -> Row | None:

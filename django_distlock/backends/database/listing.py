@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from django.db import connections as connections_by_alias
 
-from django_distlock.backends.base import ListingStore, validate_claim, validate_listing
+from django_distlock.backends.operations import ListingStore, validate_claim, validate_listing
 from django_distlock.models import Lock, LockQuerySet
 from django_distlock.records import LockInfo, LockState
 from django_distlock.semaphores.validation import validate_prefix
@@ -32,13 +32,13 @@ class ListingDatabaseBackend(BaseDatabaseBackend, ListingStore):
             is_sqlite = connections_by_alias[self.using].vendor == "sqlite"
             yield from map(_info, list(locks) if is_sqlite else locks.iterator())
 
-    def force_release(self, semaphore: str, token: int) -> bool:
+    def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:
         semaphore, token = validate_claim(semaphore, token)
         held = self._locks().held().filter(semaphore=semaphore, token=token)
         with self._unavailable():
             released = held.mark_released()
         if released:
-            self.send_force_released(semaphore, token)
+            self.send_force_released(semaphore, token, by)
         return released
 
     def clear_stale(self, prefix: str = "", *, dry_run: bool = False) -> Iterator[LockInfo]:

@@ -8,21 +8,16 @@ from django.core import checks
 from django.core.checks import CheckMessage
 
 from django_distlock import clocks
-from django_distlock.backends.base import (
-    AsyncStore,
-    ListingStore,
-    QueueingStore,
-    validate_claim,
-    validate_listing,
-)
+from django_distlock.backends.base import AsyncStore, QueueingStore
 from django_distlock.backends.cache_checks import (
     check_ignored_exceptions,
     check_own_cache,
 )
+from django_distlock.backends.operations import ListingStore, validate_claim, validate_listing
 from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, Calls
 from django_distlock.backends.sync_driver import run_sync
 from django_distlock.backends.time_budget import Budget, validate_store_timeout
-from django_distlock.records import Claim, Grant, LockInfo, Place, Released, Renewal
+from django_distlock.records import Claim, Grant, LockInfo, Place, Refusal, Released, Renewal
 
 from .clients import find_servers
 from .keys import KeySpace
@@ -85,13 +80,15 @@ class RedisBackend(ListingStore, QueueingStore, AsyncStore):
     def new_deadline(self) -> float:
         return clocks.monotonic() + self.store_timeout
 
-    def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
+    def acquire(
+        self, semaphore: str, owner: str, ttl: float | None, holder: str
+    ) -> Grant | Refusal:
         call, undo = acquire_call(self._keys.all(semaphore), owner, ttl, holder)
         return read_grant(self._call(call, undo), ttl)
 
     async def aacquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str, *, deadline: float
-    ) -> Grant | None:
+    ) -> Grant | Refusal:
         """See acquire()."""
         call, undo = acquire_call(self._keys.all(semaphore), owner, ttl, holder)
         return read_grant(await self._acall(call, deadline, undo), ttl)
@@ -169,11 +166,11 @@ class RedisBackend(ListingStore, QueueingStore, AsyncStore):
             for lock in locks_at(node, self._keys, prefix)
         }
 
-    def force_release(self, semaphore: str, token: int) -> bool:
+    def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:
         semaphore, token = validate_claim(semaphore, token)
         released = bool(self._call(force_release_call(self._keys.all(semaphore), token)))
         if released:
-            self.send_force_released(semaphore, token)
+            self.send_force_released(semaphore, token, by)
         return released
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:

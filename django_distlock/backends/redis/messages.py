@@ -9,7 +9,16 @@ from itertools import chain
 from typing import Any
 
 from django_distlock.fields import to_datetime
-from django_distlock.records import LOST, Claim, Grant, Owner, Renewal, RenewalOutcome
+from django_distlock.records import (
+    LOST,
+    REFUSED,
+    Claim,
+    Grant,
+    Owner,
+    Refusal,
+    Renewal,
+    RenewalOutcome,
+)
 
 from .places import Keys
 from .scripts import ACQUIRE, FORCE_RELEASE, RELEASE, RENEW, Call
@@ -21,9 +30,9 @@ def acquire_call(keys: Keys, owner: str, ttl: float | None, holder: str) -> tupl
     return acquire, Call(RELEASE, keys, (owner, 0))
 
 
-def read_grant(answer: Any, ttl: float | None) -> Grant | None:
+def read_grant(answer: Any, ttl: float | None) -> Grant | Refusal:
     if answer is None:
-        return None
+        return REFUSED
     token, at = map(int, answer)
     return Grant(token, to_datetime(at), _end(at, ttl))
 

@@ -10,19 +10,23 @@ from django.core.checks import CheckMessage
 
 from django_distlock import clocks
 from django_distlock.arguments import validate_bool, validate_text
-from django_distlock.backends.base import (
-    AsyncStore,
-    ListingStore,
-    QueueingStore,
-    validate_claim,
-    validate_listing,
-)
+from django_distlock.backends.base import AsyncStore, QueueingStore
 from django_distlock.backends.batches import BatchedRenewals
+from django_distlock.backends.operations import ListingStore, validate_claim, validate_listing
 from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP
 from django_distlock.backends.sync_driver import run_sync
 from django_distlock.backends.time_budget import Budget, validate_store_timeout
 from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
-from django_distlock.records import Claim, Grant, LockInfo, Owner, Place, Released, Renewal
+from django_distlock.records import (
+    Claim,
+    Grant,
+    LockInfo,
+    Owner,
+    Place,
+    Refusal,
+    Released,
+    Renewal,
+)
 from django_distlock.server.addresses import DEFAULT, parse_address
 from django_distlock.server.listings import PAGE
 
@@ -107,14 +111,16 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
     def new_deadline(self) -> float:
         return clocks.monotonic() + self.store_timeout
 
-    def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Grant | None:
+    def acquire(
+        self, semaphore: str, owner: str, ttl: float | None, holder: str
+    ) -> Grant | Refusal:
         request, undo = acquire_request(semaphore, owner, ttl, holder)
         ask = self._binding(ttl).bind if self.release_on_disconnect else self.server.ask
         return read_grant(ask(request, self._budget.deadline(), undo))
 
     async def aacquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str, *, deadline: float
-    ) -> Grant | None:
+    ) -> Grant | Refusal:
         """See acquire()."""
         request, undo = acquire_request(semaphore, owner, ttl, holder)
         ask = self._binding(ttl).abind if self.release_on_disconnect else self.server.aask
@@ -230,12 +236,12 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
                 break
         yield from sorted(found, key=lambda lock: lock.semaphore)[:limit]
 
-    def force_release(self, semaphore: str, token: int) -> bool:
+    def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:
         semaphore, token = validate_claim(semaphore, token)
         request = {"do": "force_release", "semaphore": semaphore, "token": token}
         released = bool(self.server.ask(request, self._budget.deadline())["released"])
         if released:
-            self.send_force_released(semaphore, token)
+            self.send_force_released(semaphore, token, by)
         return released
 
     def status(self) -> dict[str, Any]:

@@ -6,7 +6,16 @@ from typing import Final
 
 from django_distlock.backends.memory import lock_info
 from django_distlock.fields import to_datetime
-from django_distlock.records import LOST, Claim, Grant, LockInfo, Renewal, RenewalOutcome
+from django_distlock.records import (
+    LOST,
+    REFUSED,
+    Claim,
+    Grant,
+    LockInfo,
+    Refusal,
+    Renewal,
+    RenewalOutcome,
+)
 from django_distlock.server.locks import LockSnapshot
 from django_distlock.server.protocol import Message
 from django_distlock.server.request_fields import LONGEST_HOLDER
@@ -24,10 +33,10 @@ def acquire_request(
     return acquire, {"do": "release", **names}
 
 
-def read_grant(answer: Message) -> Grant | None:
+def read_grant(answer: Message) -> Grant | Refusal:
     token = answer["token"]
     if token is None:
-        return None
+        return REFUSED
     return Grant(token, to_datetime(answer["acquired_at"]), to_datetime(answer["expires_at"]))
 
 

@@ -249,7 +249,7 @@ def test_waiter_offered_the_lock_while_it_rejoins_takes_it() -> None:
     with mock.patch.object(PostgreSQLStatements, "join", fail_once):
         place, owner, woken = wait_by_hand()
     assert woken.is_set()
-    assert store().acquire("1234collectPayment", owner, 60, "") is not None
+    assert store().acquire("1234collectPayment", owner, 60, "")
     store().leave(place, True)
 
 

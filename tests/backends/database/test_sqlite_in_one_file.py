@@ -143,7 +143,7 @@ def test_refused_try_is_a_plain_read(
     assert store.acquire("held", "holder", 60, "")
     with closing(sqlite_file.copy()) as writer, writer.cursor() as cursor:
         cursor.execute("BEGIN IMMEDIATE")
-        assert store.acquire("held", "contender", 60, "") is None
+        assert not store.acquire("held", "contender", 60, "")
     assert store.acquire("free", "contender", 60, "")
 
 
@@ -160,7 +160,7 @@ def test_try_in_a_transaction_that_cannot_write_now_is_contended_if_the_lock_is_
         with transaction.atomic(using="file"):
             assert not Counter.objects.using("file").exists()
             cursor.execute("BEGIN IMMEDIATE")
-            assert store.acquire("held", "contender", 60, "") is None
+            assert not store.acquire("held", "contender", 60, "")
             with pytest.raises(LockBackendUnavailable, match="database is locked"):
                 store.acquire("free", "contender", 60, "")
 

@@ -177,8 +177,8 @@ def test_unused_offer_is_handed_over() -> None:
     store().leave(first, False)
     assert Lock.objects.using(ALIAS).get().owner == other
     assert woken_too.wait(SOON)
-    assert store().acquire("1234collectPayment", owner, 60, "") is None
-    assert store().acquire("1234collectPayment", other, 60, "") is not None
+    assert not store().acquire("1234collectPayment", owner, 60, "")
+    assert store().acquire("1234collectPayment", other, 60, "")
     store().leave(second, True)
     assert waiters() == 0
 
@@ -191,7 +191,7 @@ def test_waiter_that_missed_its_offer_keeps_its_place() -> None:
     assert woken.wait(SOON)
     Lock.objects.using(ALIAS).update(owner="another", expires_at=None)
     second, _, _ = wait_by_hand()
-    assert store().acquire("1234collectPayment", owner, 60, "") is None
+    assert not store().acquire("1234collectPayment", owner, 60, "")
     [one, two] = LockWaiter.objects.using(ALIAS).order_by("id")
     assert (one.id, two.id) == (first.id, second.id)
     for place in (first, second):
@@ -206,8 +206,8 @@ def test_only_the_first_waiter_is_granted_by_its_own_try(monkeypatch: pytest.Mon
     first, owner, _ = wait_by_hand()
     second, other, _ = wait_by_hand()
     Lock.objects.using(ALIAS).update(owner="")
-    assert store().acquire("1234collectPayment", other, 60, "") is None
-    assert store().acquire("1234collectPayment", owner, 60, "") is not None
+    assert not store().acquire("1234collectPayment", other, 60, "")
+    assert store().acquire("1234collectPayment", owner, 60, "")
     store().leave(first, True)
     assert waiters() == 1
     store().leave(second, False)
@@ -229,12 +229,12 @@ def test_waiter_that_joins_a_free_lock_tries_at_once(only_woken: None) -> None:
 def test_release_says_whether_it_handed_the_lock_over(only_woken: None) -> None:
     """A lock that only a dead process waits for is just freed."""
     first = LeaseClaim("1234collectPayment", new_owner(), 60)
-    assert store().acquire(first.semaphore, first.owner, 60, "") is not None
+    assert store().acquire(first.semaphore, first.owner, 60, "")
     place, owner, woken = wait_by_hand()
     assert store().release(first) is Released.HANDED_OVER
     assert woken.wait(SOON)
     second = LeaseClaim(first.semaphore, owner, 60)
-    assert store().acquire(second.semaphore, second.owner, 60, "") is not None
+    assert store().acquire(second.semaphore, second.owner, 60, "")
     store().leave(place, True)
     another_waits(PAST)
     assert store().release(second) is Released.FREED
@@ -261,5 +261,5 @@ def test_other_statements_force_a_release() -> None:
     """It hands the lock to no waiter."""
     store = OtherStatements(ALIAS, using=ALIAS)
     grant = store.acquire("1234collectPayment", new_owner(), 60, "")
-    assert grant is not None
+    assert grant
     assert store.force_release("1234collectPayment", grant.token or 0)

@@ -114,7 +114,7 @@ def test_hanging_server_is_unavailable_and_loses_no_lease(
 def answers(store: MemcachedBackend) -> bool:
     """Return whether the server answers; if so, a connection is open."""
     with suppress(LockBackendUnavailable):
-        return store.acquire("another", "owner", 60, "") is not None
+        return bool(store.acquire("another", "owner", 60, ""))
     return False
 
 

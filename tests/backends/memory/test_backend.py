@@ -100,14 +100,14 @@ def test_force_release_takes_the_lock_from_its_holder_and_wakes_the_waiter(
     """Only with the holder's token; a newcomer doesn't overtake the waiter."""
     store, woken = memory_store(), list[str]()
     grant = store.acquire("1234collectPayment", "one", 60, "")
-    assert grant is not None
+    assert grant
     assert grant.token is not None
     store.join("1234collectPayment", "two", "", lambda: woken.append("two"))
     assert not store.force_release("1234collectPayment", grant.token + 1)
     assert not woken
     assert store.force_release("1234collectPayment", grant.token)
     assert woken == ["two"]
-    assert store.acquire("1234collectPayment", "three", 60, "") is None
+    assert not store.acquire("1234collectPayment", "three", 60, "")
     assert store.acquire("1234collectPayment", "two", 60, "")
 
 

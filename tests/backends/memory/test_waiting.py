@@ -204,7 +204,7 @@ def test_waiter_looks_when_the_lease_ends_but_neither_at_once_nor_too_late(
     place.check()
     store.leave(place, False)
     table_clock.now += 1
-    assert store.acquire("1234collectPayment", "two", 60, "") is None
+    assert not store.acquire("1234collectPayment", "two", 60, "")
 
 
 def test_leaving_the_queue_after_a_grant_keeps_the_lock(table_clock: TableClock) -> None:
@@ -213,7 +213,7 @@ def test_leaving_the_queue_after_a_grant_keeps_the_lock(table_clock: TableClock)
     first = store.join("1234collectPayment", "one", "", lambda: woken.append("one"))
     assert store.acquire("1234collectPayment", "one", 60, "")
     store.leave(first, True)
-    assert store.acquire("1234collectPayment", "two", 60, "") is None
+    assert not store.acquire("1234collectPayment", "two", 60, "")
     second = store.join("1234collectPayment", "two", "", lambda: woken.append("two"))
     store.leave(second, False)
     table_clock.now += 60

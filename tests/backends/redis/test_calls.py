@@ -82,7 +82,7 @@ def test_late_request_removes_no_lock(redis_server: Server, moved_clock: MovedCl
                 with suppress(LockBackendUnavailable), store.time_budget():
                     moved_clock.advance(0.15)
                     grant = store.acquire("5678collectPayment", "owner", 60, "")
-                return grant is not None
+                return bool(grant)
 
             until(connect_in_less_time)
             proxy.marker = b"{1234collectPayment}"
@@ -114,7 +114,7 @@ def test_acquisition_that_cannot_be_undone_may_have_been_carried_out(
         with pytest.raises(LockBackendUnavailable, match=r"no answer in 2 seconds") as caught:
             redis_store.acquire("1234collectPayment", "one", 60, "")
     assert caught.value.reply_lost
-    until(lambda: redis_store.acquire("1234collectPayment", "other", 60, "") is None)
+    until(lambda: not redis_store.acquire("1234collectPayment", "other", 60, ""))
     assert redis_store.acquire("1234collectPayment", "one", 60, "")
 
 
@@ -149,7 +149,7 @@ def test_call_that_is_interrupted_leaves_no_connection_to_use(
         with pytest.raises(Interrupted):
             redis_store.acquire("1234collectPayment", "one", 60, "")
     until(lambda: connections(redis_server) == 0)
-    assert redis_store.acquire("1234collectPayment", "other", 60, "") is None
+    assert not redis_store.acquire("1234collectPayment", "other", 60, "")
     assert redis_store.acquire("1234collectPayment", "one", 60, "")
 
 

@@ -57,7 +57,7 @@ def use_every_action() -> None:
     assert woken.wait(60)
     grant = store.acquire(SEMAPHORE, "owner", 60, "holder")
     store.leave(queued, True)
-    assert grant is not None
+    assert grant
     assert grant.token is not None
     assert lease.token is not None
     assert grant.token > lease.token

@@ -1,0 +1,155 @@
+"""What a store offers to operators: to list locks, release them by force, and pause grants."""
+
+import logging
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import ClassVar, Final
+
+from django_distlock.arguments import validate_whole
+from django_distlock.records import (
+    LockInfo,
+    LockPage,
+    LockQuery,
+    LockState,
+    Pause,
+    SearchScope,
+    WaiterInfo,
+)
+from django_distlock.semaphores.validation import validate_prefix, validate_semaphore
+from django_distlock.signals import lock_force_released
+
+from .base import BaseLockBackend
+
+logger = logging.getLogger("django_distlock")
+
+WINDOW: Final = 10_000
+"""How many locks a page of a list is made from, at most."""
+
+
+def validate_listing(prefix: str, limit: int | None) -> tuple[str, int | None]:
+    """Return the arguments of held() as plain values, or raise TypeError or ValueError."""
+    if limit is not None:
+        limit = validate_whole("limit", limit, 0, "None lists all")
+    return validate_prefix(prefix), limit
+
+
+def validate_claim(semaphore: str, token: int) -> tuple[str, int]:
+    """Return the arguments of force_release() as plain values. See validate_listing()."""
+    return validate_semaphore(semaphore), validate_whole("token", token, 0)
+
+
+class ListingStore(BaseLockBackend):
+    """A store that lists its locks, and lets an operator release them."""
+
+    supports_listing: ClassVar[bool] = True
+    keeps_expired: ClassVar[bool] = False
+    """A lock that expired without release stays listed until clear_stale() releases it, and a
+    released one is known until purge_released() deletes it."""
+
+    @abstractmethod
+    def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
+        """List held and stale locks in the order of their semaphores.
+
+        See validate_listing() for the arguments.
+        """
+
+    @abstractmethod
+    def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:
+        """Take the lock from its holder, if it still is the one that was granted this token.
+
+        A lock that was released, but is kept from others for a while, is freed, too. If so, call
+        send_force_released(). `by` says who does it, for people. See validate_claim() for the
+        arguments.
+        """
+
+    def send_force_released(self, semaphore: str, token: int, by: str) -> None:
+        """Log a forced release, and send its signal."""
+        logger.warning(
+            "The lock on %r, with token %s, was force-released%s.",
+            semaphore,
+            token,
+            f" by {by}" if by else "",
+        )
+        lock_force_released.send_robust(
+            sender=type(self), semaphore=semaphore, backend=self.alias, token=token, by=by
+        )
+
+    def find(self, semaphore: str) -> LockInfo | None:
+        """Return what is known of one lock; None if it is free, and nothing is known."""
+        found = next(iter(self.held(validate_semaphore(semaphore), limit=1)), None)
+        return found if found is not None and found.semaphore == semaphore else None
+
+    def waiters(self, semaphore: str) -> list[WaiterInfo] | None:
+        """Return who waits in the store's queue, first come first; None if that isn't known."""
+        return None
+
+    def page(self, query: LockQuery) -> LockPage:
+        """Return a page of the list, made from WINDOW locks at most.
+
+        If there are more, a search finds only semaphores that begin with its text.
+        """
+        search, scope = query.search.casefold(), SearchScope.SEMAPHORE_AND_HOLDER
+        locks = list(self.held(query.prefix, WINDOW + 1))
+        if search and len(locks) > WINDOW:
+            locks = list(self.held(query.prefix + query.search, WINDOW + 1))
+            search, scope = "", SearchScope.PREFIX
+        is_capped = len(locks) > WINDOW
+        matching = [lock for lock in locks[:WINDOW] if contains(lock, search)]
+        return page_of(matching, query, is_capped=is_capped, scope=scope)
+
+
+def contains(lock: LockInfo, search: str) -> bool:
+    """Tell whether the text, in lower case, is part of the semaphore or of the holder."""
+    return search in lock.semaphore.casefold() or search in lock.holder.casefold()
+
+
+def page_of(
+    locks: Iterable[LockInfo],
+    query: LockQuery,
+    *,
+    is_capped: bool,
+    scope: SearchScope = SearchScope.SEMAPHORE_AND_HOLDER,
+) -> LockPage:
+    """Return the page of these held and stale locks, which are in the order of their semaphores."""
+    locks = list(locks)
+    counts = Counter(lock.state for lock in locks)
+    shown = [lock for lock in locks if query.state in (None, lock.state)]
+    first = (query.page - 1) * query.limit
+    return LockPage(
+        locks=shown[first : first + query.limit],
+        found=len(shown),
+        counts={state: counts[state] for state in (LockState.HELD, LockState.STALE)},
+        is_capped=is_capped,
+        scope=scope,
+    )
+
+
+class PausingStore(BaseLockBackend):
+    """A store that can grant nothing new for a while, while those who hold locks go on.
+
+    The same owner again still gets its own grant, and renewals and releases go on. A waiter waits
+    on, and is woken at the end of the pause, or tries again by itself.
+    """
+
+    @property
+    def supports_pausing(self) -> bool:
+        return True
+
+    @abstractmethod
+    def pause(
+        self, prefix: str, seconds: float | None = None, *, reason: str = "", by: str = ""
+    ) -> Pause:
+        """Grant no semaphore that begins with the prefix, for so many seconds or until resume().
+
+        An empty prefix pauses all. A pause of the same prefix is replaced. A refusal's `reason` is
+        Pause.refusal.
+        """
+
+    @abstractmethod
+    def resume(self, prefix: str) -> bool:
+        """End the pause of exactly this prefix; return whether there was one."""
+
+    @abstractmethod
+    def pauses(self) -> list[Pause]:
+        """Return the pauses in force, in the order of their prefixes."""
