@@ -12,6 +12,7 @@ class DistlockConfig(AppConfig):
     """The app: a table, its admin, and a command."""
 
     name = "django_distlock"
+    label = "distlock"
     verbose_name = _("Distributed locks")
 
     def ready(self) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
     from pytest_django.live_server_helper import LiveServer
 
-LIST = "/admin/django_distlock/lock/"
+LIST = "/admin/distlock/lock/"
 HOLDER = "build invoice PDF (worker-17.internal.example.org pid 24804 ThreadPoolExecutor-0_3)"
 SEMAPHORE = "invoices:2026-11:customer-000000000004711:build-and-send-by-mail"
 # Elements of the list whose content is wider than its visible part.

@@ -53,7 +53,7 @@ def test_page_of_a_lock_that_is_not_there_leads_back(viewer: Client) -> None:
 
 def test_admin_cannot_add_locks(admin_client: Client) -> None:
     """Not even a superuser: locks are acquired by code."""
-    add = reverse("admin:django_distlock_lock_add")
+    add = reverse("admin:distlock_lock_add")
     assert admin_client.get(add).status_code == 403
     assert admin_client.post(add, {"semaphore": "report", "holder": "h"}).status_code == 403
     assert not Lock.objects.exists()

@@ -62,10 +62,10 @@ def test_owner_is_not_read_from_the_database(admin_client: Client) -> None:
             admin_client.get(page)
         selected = [query["sql"].partition(" FROM ")[0] for query in queries]
         on_locks = [
-            columns for columns in selected if '"django_distlock_lock"."semaphore"' in columns
+            columns for columns in selected if '"distlock_lock"."semaphore"' in columns
         ]
         assert on_locks
-        assert not [columns for columns in on_locks if '"django_distlock_lock"."owner",' in columns]
+        assert not [columns for columns in on_locks if '"distlock_lock"."owner",' in columns]
 
 
 @pytest.mark.parametrize("lookup", ["owner", "owner__startswith", "owner__gt", "owner__regex"])
@@ -83,5 +83,5 @@ def test_owner_cannot_be_guessed_by_filters(viewer: Client, lookup: str) -> None
 def test_owner_cannot_be_guessed_as_a_key(viewer: Client) -> None:
     """A lock's page is found by its semaphore only."""
     make_held("report")
-    page = reverse("admin:django_distlock_lock_change", args=[SECRET])
+    page = reverse("admin:distlock_lock_change", args=[SECRET])
     assert viewer.get(page, {"_to_field": "owner"}).status_code == 400

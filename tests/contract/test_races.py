@@ -108,7 +108,7 @@ def test_clock_does_not_follow_the_sessions_zone(statements: type[MySQLStatement
         try:
             with connection.cursor() as cursor:
                 cursor.execute("SET time_zone = %s", [zone])
-            lock = statements(connection, "django_distlock_lock")
+            lock = statements(connection, "distlock_lock")
             parameters = Parameters(
                 semaphore="zones", owner=next(owners), ttl=60_000_000, holder=""
             )

@@ -199,9 +199,9 @@ def test_admin_lists_a_kept_lock_as_held(client: Client) -> None:
     """And none as stale, even after its time."""
     acquire("default", min_hold=60, label="kept for a while").release()
     client.force_login(User.objects.create_superuser("admin"))
-    held = client.get("/admin/django_distlock/lock/").content.decode()
+    held = client.get("/admin/distlock/lock/").content.decode()
     assert "kept for a while" in held
-    stale = client.get("/admin/django_distlock/lock/?state=stale").content.decode()
+    stale = client.get("/admin/distlock/lock/?state=stale").content.decode()
     assert "kept for a while" not in stale
 
 

@@ -28,7 +28,7 @@ on_each_locks_database = pytest.mark.parametrize("locks_database", DATABASES, in
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-LIST = "/admin/django_distlock/lock/"
+LIST = "/admin/distlock/lock/"
 SECRET = "5ec2e7" * 5
 
 
@@ -85,7 +85,7 @@ def listed(client: Client, **query: Any) -> list[str]:
 
 
 def detail(semaphore: str, page: str = "change") -> str:
-    return reverse(f"admin:django_distlock_lock_{page}", args=[quote(semaphore)])
+    return reverse(f"admin:distlock_lock_{page}", args=[quote(semaphore)])
 
 
 def columns(client: Client, **query: Any) -> dict[str, list[str]]:

@@ -64,7 +64,7 @@ def locked_row(alias: str, semaphore: str) -> Iterator[None]:
         other.set_autocommit(False)
         with other.cursor() as cursor:
             cursor.execute(
-                "UPDATE django_distlock_lock SET holder = 'operator' WHERE semaphore = %s",
+                "UPDATE distlock_lock SET holder = 'operator' WHERE semaphore = %s",
                 [semaphore.encode() if other.vendor == "mysql" else semaphore],
             )
         try:
@@ -86,7 +86,7 @@ def another_database(alias: str, options: str = "") -> Iterator[None]:
     connection.close()
     connection.settings_dict["NAME"] = "another"
     try:
-        call_command("migrate", "django_distlock", database=alias, verbosity=0)
+        call_command("migrate", "distlock", database=alias, verbosity=0)
         yield
     finally:
         try:

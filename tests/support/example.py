@@ -60,7 +60,7 @@ def figures(table: str, row: str) -> list[int]:
 def rows_of_locks(project: Path) -> int:
     """Count the semaphores that were ever used in the example's database."""
     with closing(sqlite3.connect(project / "example.sqlite3")) as database:
-        [(number,)] = database.execute("SELECT COUNT(*) FROM django_distlock_lock")
+        [(number,)] = database.execute("SELECT COUNT(*) FROM distlock_lock")
     return int(number)
 
 

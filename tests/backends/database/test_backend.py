@@ -105,7 +105,7 @@ def test_refused_try_takes_at_most_two_round_trips_on_mariadb(alias: str, most: 
 def test_owner_is_not_in_the_message_of_an_error() -> None:
     """PostgreSQL's second line has the whole row when a constraint of the site's refuses it."""
     with connections["postgresql"].cursor() as cursor:
-        cursor.execute("ALTER TABLE django_distlock_lock ADD CONSTRAINT no CHECK (token = 0)")
+        cursor.execute("ALTER TABLE distlock_lock ADD CONSTRAINT no CHECK (token = 0)")
         try:
             with mock.patch(
                 "django_distlock.locks.acquisition.new_owner", return_value=Owner("5ec2e7" * 5)
@@ -113,7 +113,7 @@ def test_owner_is_not_in_the_message_of_an_error() -> None:
                 with pytest.raises(LockBackendUnavailable, match="constraint") as caught:
                     acquire_lock("1234collectPayment", backend="postgresql")
         finally:
-            cursor.execute("ALTER TABLE django_distlock_lock DROP CONSTRAINT no")
+            cursor.execute("ALTER TABLE distlock_lock DROP CONSTRAINT no")
     assert "5ec2e7" not in str(caught.value)
 
 

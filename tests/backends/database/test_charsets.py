@@ -48,7 +48,7 @@ def test_label_is_kept_where_the_table_can_have_it(alias: str) -> None:
 def test_label_is_escaped_where_the_table_cannot_have_it(alias: str, charset: str) -> None:
     """A label is for people, so it is no reason to refuse the lock."""
     with connections["mariadb"].cursor() as cursor:
-        alter = "ALTER TABLE django_distlock_lock MODIFY holder longtext CHARACTER SET"
+        alter = "ALTER TABLE distlock_lock MODIFY holder longtext CHARACTER SET"
         cursor.execute(f"{alter} {charset} NOT NULL")
         try:
             assert acquire(alias, label=f"Zo\xeb {EMOJI}")

@@ -143,7 +143,7 @@ def test_locks_of_a_page_are_returned_in_order() -> None:
 @pytest.mark.needs("postgresql")
 @pytest.mark.parametrize(
     "statistics",
-    ["DELETE FROM pg_statistic WHERE starelid = 'django_distlock_lock'::regclass", "ANALYZE"],
+    ["DELETE FROM pg_statistic WHERE starelid = 'distlock_lock'::regclass", "ANALYZE"],
     ids=["unknown", "known"],
 )
 def test_postgresql_finds_each_page_by_the_index(statistics: str) -> None:

@@ -67,11 +67,11 @@ def test_missing_table_is_unavailable_until_it_is_migrated(
             return acquire_lock("1234collectPayment", backend=alias)
 
     message = (
-        rf"^DISTLOCK\['{alias}'\]: .*django_distlock_lock.*"
+        rf"^DISTLOCK\['{alias}'\]: .*distlock_lock.*"
         rf"; run manage.py migrate --database {using}\.$"
     )
     asking: list[Callable[[], object]]
-    with missing("django_distlock_lock", using):
+    with missing("distlock_lock", using):
         asking = [
             lambda: acquire_lock("1234collectPayment", backend=alias),
             lambda: acquire_lock("1234collectPayment", backend=alias, timeout=5),
@@ -93,7 +93,7 @@ def test_missing_table_is_unavailable_until_it_is_migrated(
 
 
 @pytest.mark.needs("postgresql")
-@pytest.mark.parametrize("table", ["django_distlock_lockwaiter", "django_distlock_waitingprocess"])
+@pytest.mark.parametrize("table", ["distlock_lockwaiter", "distlock_waitingprocess"])
 def test_missing_queue_is_unavailable_until_it_is_migrated(table: str) -> None:
     """PostgreSQL has tables for waiters, too."""
     message = rf": .*{table}.*; run manage.py migrate --database postgresql\.$"

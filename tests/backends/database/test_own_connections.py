@@ -41,7 +41,7 @@ def test_grant_inside_a_transaction_is_visible_at_once(alias: str) -> None:
     with transaction.atomic(using=alias):
         acquire(alias)
         with another_session(alias) as other, other.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM django_distlock_lock WHERE owner <> ''")
+            cursor.execute("SELECT count(*) FROM distlock_lock WHERE owner <> ''")
             assert cursor.fetchone() == (1,)
         assert acquire_lock("1234collectPayment", backend=alias) is None
 
@@ -139,7 +139,7 @@ def test_table_does_not_depend_on_the_search_path() -> None:
     with connections["postgresql"].cursor() as cursor:
         cursor.execute("CREATE SCHEMA tenant")
         try:
-            cursor.execute("CREATE TABLE tenant.django_distlock_lock (LIKE django_distlock_lock)")
+            cursor.execute("CREATE TABLE tenant.distlock_lock (LIKE distlock_lock)")
             cursor.execute("SET search_path = tenant, public")
             assert acquire_lock("1234collectPayment", backend="postgresql") is None
         finally:

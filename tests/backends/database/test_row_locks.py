@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 pytestmark = [committed, pytest.mark.once]
 
 MINUTE = 60_000_000
-UNLOCKED = "SELECT semaphore FROM django_distlock_lock FOR UPDATE SKIP LOCKED"
-LOCK = "SELECT token FROM django_distlock_lock WHERE semaphore = %s FOR UPDATE"
+UNLOCKED = "SELECT semaphore FROM distlock_lock FOR UPDATE SKIP LOCKED"
+LOCK = "SELECT token FROM distlock_lock WHERE semaphore = %s FOR UPDATE"
 
 
 def statements(alias: str, connection: BaseDatabaseWrapper) -> Statements:

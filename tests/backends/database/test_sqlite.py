@@ -41,7 +41,7 @@ def levels_set_by_release(
     connection: BaseDatabaseWrapper, ttl: int | None = 60_000_000, *, in_transaction: bool = False
 ) -> list[str]:
     """Acquire and release, and return how the release changed what a commit waits for."""
-    lock = SQLiteStatements(connection, "django_distlock_lock")
+    lock = SQLiteStatements(connection, "distlock_lock")
     with transaction.atomic(using="file") if in_transaction else nullcontext():
         assert lock.acquire(parameters(ttl))
         sent: list[str] = []
@@ -106,7 +106,7 @@ def test_failed_release_leaves_the_callers_commits_durable(
     sqlite_connection: BaseDatabaseWrapper,
 ) -> None:
     """The file is locked, say."""
-    lock = SQLiteStatements(sqlite_connection, "django_distlock_lock")
+    lock = SQLiteStatements(sqlite_connection, "distlock_lock")
     assert lock.acquire(parameters())
     other = sqlite_connection.copy()
     with other.cursor() as cursor:
@@ -123,7 +123,7 @@ def test_autocommit_off_leaves_the_callers_commits_durable(
     sqlite_connection: BaseDatabaseWrapper,
 ) -> None:
     """The release begins a transaction then, in which the level couldn't be restored."""
-    lock = SQLiteStatements(sqlite_connection, "django_distlock_lock")
+    lock = SQLiteStatements(sqlite_connection, "distlock_lock")
     assert lock.acquire(parameters())
     sqlite_connection.set_autocommit(False)
     assert lock.release(parameters())
@@ -148,7 +148,7 @@ def test_interrupted_acquire_leaves_the_file_unlocked(
     sqlite_connection: BaseDatabaseWrapper,
 ) -> None:
     """Although a kept traceback keeps the cursor."""
-    lock = SQLiteStatements(sqlite_connection, "django_distlock_lock")
+    lock = SQLiteStatements(sqlite_connection, "distlock_lock")
     cursor = lock.cursor()
     interrupted = mock.Mock(wraps=cursor)
     interrupted.fetchall.side_effect = Interrupted
@@ -184,7 +184,7 @@ class TracedConnection(TracedCursor):
 @pytest.mark.django_db
 def test_instruments_may_wrap_the_drivers_cursor(sqlite_connection: BaseDatabaseWrapper) -> None:
     """As OpenTelemetry does."""
-    lock = SQLiteStatements(sqlite_connection, "django_distlock_lock")
+    lock = SQLiteStatements(sqlite_connection, "distlock_lock")
     with mock.patch.object(
         sqlite_connection, "connection", TracedConnection(sqlite_connection.connection)
     ):

@@ -218,7 +218,7 @@ def test_dumped_locks_can_be_loaded(
     make_lock(alias, "ä\U0001f512", owner="", token=1, acquired_at=None, expires_at=None)
     before = [*Lock.objects.using(alias).values()]
     path = str(tmp_path / f"locks.{form}")
-    call_command("dumpdata", "django_distlock", database=alias, format=form, output=path)
+    call_command("dumpdata", "distlock", database=alias, format=form, output=path)
     Lock.objects.using(alias).all().delete()
     call_command("loaddata", path, database=alias, verbosity=0)
     assert [*Lock.objects.using(alias).values()] == [row | {"owner": ""} for row in before]
@@ -235,7 +235,7 @@ def test_dumped_lock_is_loaded_as_released(
     path = tmp_path / f"locks.{form}"
     call_command(
         "dumpdata",
-        "django_distlock",
+        "distlock",
         database=alias,
         format=form,
         output=str(path),
@@ -264,7 +264,7 @@ def test_owner_that_a_fixture_has_is_not_loaded(alias: str, tmp_path: Path) -> N
     """Such as a fixture written by hand."""
     path = tmp_path / "locks.json"
     fields = {"owner": "x" * 30, "token": 5, "holder": "h", "expires_at": "2100-01-01T00:00:00Z"}
-    row = {"model": "django_distlock.lock", "pk": "report", "fields": fields}
+    row = {"model": "distlock.lock", "pk": "report", "fields": fields}
     path.write_text(json.dumps([row]))
     call_command("loaddata", str(path), database=alias, verbosity=0)
     lock = Lock.objects.using(alias).get()
@@ -279,7 +279,7 @@ def test_waiters_are_not_dumped(alias: str, tmp_path: Path) -> None:
     waiter = LockWaiter(semaphore="report", owner="x" * 30, holder="h", process=255, number=1)
     waiter.save(using=alias)
     path = tmp_path / "locks.json"
-    call_command("dumpdata", "django_distlock", database=alias, output=str(path))
+    call_command("dumpdata", "distlock", database=alias, output=str(path))
     assert json.loads(path.read_text()) == []
     assert "x" * 30 not in serializers.serialize("json", [waiter])
 
