@@ -1,4 +1,4 @@
-"""The database backend's tables: locks, and on PostgreSQL the queue of waiters."""
+"""The tables: locks, pauses, PostgreSQL's queue of waiters, and the history of locks."""
 
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
@@ -12,7 +12,7 @@ from django.dispatch import receiver
 from django.utils.translation import gettext_lazy as _
 
 from django_distlock.arguments import plain
-from django_distlock.records import LockState
+from django_distlock.records import EventKind, LockState
 
 from .clocks import now_expression
 from .fields import EpochMicrosecondsField, SemaphoreField
@@ -111,7 +111,8 @@ class LockManager(_Manager["Lock"]):
 class Lock(models.Model):
     """A semaphore and its holder. A released lock keeps its row, because that has the token.
 
-    The owner of a released lock is empty, and `expires_at` is the time of release.
+    The owner of a released lock is empty, and `expires_at` is the time of release. `renewed_at` is
+    the last renewal, or empty if there was none since the grant.
     """
 
     semaphore = SemaphoreField(_("semaphore"), max_length=MAX_LENGTH, primary_key=True)
@@ -120,6 +121,7 @@ class Lock(models.Model):
     token = models.BigIntegerField(_("token"), default=0)
     holder = models.TextField(_("holder"), blank=True, default="")
     acquired_at = EpochMicrosecondsField(_("acquired at"), null=True, blank=True)
+    renewed_at = EpochMicrosecondsField(_("renewed at"), null=True, blank=True)
     expires_at = EpochMicrosecondsField(_("expires at"), null=True, blank=True)
 
     if TYPE_CHECKING:  # with_state() adds them
@@ -132,6 +134,7 @@ class Lock(models.Model):
         verbose_name = _("lock")
         verbose_name_plural = _("locks")
         ordering = ["semaphore"]
+        permissions = [("force_release_lock", "Can force-release lock")]
 
     def __str__(self) -> str:
         return self.semaphore
@@ -149,6 +152,25 @@ class NotDumpedManager(_AnyManager):
 
     def get_queryset(self) -> models.QuerySet[Any]:
         return super().get_queryset().none()
+
+
+class LockPause(models.Model):
+    """A pause: nothing is granted whose semaphore begins with the prefix; see records.Pause."""
+
+    prefix = SemaphoreField(max_length=MAX_LENGTH, primary_key=True, blank=True)
+    since = EpochMicrosecondsField()
+    until = EpochMicrosecondsField(null=True)
+    reason = models.TextField()
+    by = models.TextField()
+
+    dumped = NotDumpedManager()
+    objects = models.Manager()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.prefix
 
 
 class WaitingProcess(models.Model):
@@ -189,3 +211,54 @@ class LockWaiter(models.Model):
 
     def __str__(self) -> str:
         return f"{self.semaphore}, {self.holder}"
+
+
+EVENT_KINDS = {
+    EventKind.ACQUIRED.value: _("acquired"),
+    EventKind.RELEASED.value: _("released"),
+    EventKind.LOST.value: _("lost"),
+    EventKind.CONTENDED.value: _("contended"),
+    EventKind.FORCE_RELEASED.value: _("force-released"),
+}
+
+
+class LockEvent(models.Model):
+    """Something that happened to a lock of any store, kept for a while if the site asks for it.
+
+    - `backend`: the store's alias in DISTLOCK.
+    - `at`: when it happened. It is written a little later, so the ids are in another order.
+    - `holder`: the process that did it or that it was done to; of a refusal, the one that asked.
+    - `token`: of the grant that was acquired, released, lost or force-released.
+    - `waited`: microseconds from the first attempt to the grant or to giving up.
+    - `held`: microseconds from the grant to its end.
+    - `by`: a person who force-released it. `reason`: what was given as one, as by a pause.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    backend = models.CharField(_("backend"), max_length=255)
+    semaphore = SemaphoreField(_("semaphore"), max_length=MAX_LENGTH)
+    kind = models.CharField(_("kind"), max_length=16, choices=EVENT_KINDS)
+    at = EpochMicrosecondsField(_("at"))
+    token = models.BigIntegerField(_("token"), null=True)
+    holder = models.TextField(_("holder"), default="")
+    waited = models.BigIntegerField(_("waited"), null=True)
+    held = models.BigIntegerField(_("held"), null=True)
+    by = models.TextField(_("by"), default="")
+    reason = models.TextField(_("reason"), default="")
+
+    dumped = NotDumpedManager()
+    objects = models.Manager()
+
+    class Meta:
+        verbose_name = _("lock event")
+        verbose_name_plural = _("lock events")
+        default_permissions = ("view",)
+        indexes = [
+            models.Index(
+                fields=["backend", "semaphore", "at", "id"], name="distlock_events_of_lock"
+            ),
+            models.Index(fields=["at"], name="distlock_events_by_age"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.semaphore}, {self.kind}"

@@ -28,6 +28,16 @@ class LockState(StrEnum):
     RELEASED = "released"
 
 
+class EventKind(StrEnum):
+    """What happened to a lock, in its history."""
+
+    ACQUIRED = "acquired"
+    RELEASED = "released"
+    LOST = "lost"
+    CONTENDED = "contended"
+    FORCE_RELEASED = "force_released"
+
+
 class Claim(Protocol):
     """A lease as it is passed to a store: semaphore, owner, and ttl in seconds."""
 

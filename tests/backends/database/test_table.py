@@ -1,15 +1,14 @@
-"""The table of locks: its columns, migrations and fixtures."""
+"""The tables: their columns and migrations."""
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import UTC, datetime, timezone
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from django.core import serializers
+from django.contrib.auth.models import Permission
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import connections, transaction
@@ -17,17 +16,13 @@ from django.db.migrations.executor import MigrationExecutor
 from model_bakery import baker
 
 from django_distlock.fields import EPOCH, EpochMicrosecondsField, to_datetime, to_microseconds
-from django_distlock.models import Lock, LockWaiter, WaitingProcess
+from django_distlock.models import Lock, LockEvent, LockPause, LockWaiter, WaitingProcess
+from django_distlock.records import EventKind
 from tests.support.databases import on_each_database
-from tests.support.holders import acquire
 from tests.support.lock_rows import HOUR, NOW, TICK, make_lock, semaphores_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.django_db(databases="__all__")
 
-MILLISECONDS = NOW.replace(microsecond=678000)
 PARIS_SUMMER = timezone(2 * HOUR)
 
 
@@ -188,9 +183,48 @@ def test_tables_have_readable_rows() -> None:
     """For people who look at them in a shell."""
     assert str(WaitingProcess(id=255)) == "ff"
     assert str(LockWaiter(semaphore="report", holder="me")) == "report, me"
+    assert str(LockPause(prefix="report:")) == "report:"
+    assert str(LockEvent(semaphore="report", kind="lost")) == "report, lost"
 
 
-# Migrations and fixtures
+def test_force_release_has_a_permission_of_its_own() -> None:
+    """Who may see locks need not be trusted to take one away; only rows for people have any."""
+    found = Permission.objects.filter(content_type__app_label="distlock")
+    assert "force_release_lock" in found.values_list("codename", flat=True)
+    others = found.exclude(content_type__model="lock").values_list("codename", flat=True)
+    assert [*others] == ["view_lockevent"]
+
+
+@on_each_database
+def test_all_of_an_event_is_kept(alias: str) -> None:
+    """Each kind fits in its column, as does any semaphore and any number of microseconds."""
+    written = [
+        LockEvent(
+            backend="x" * 255,
+            semaphore="\U0001f512" * 255,
+            kind=kind,
+            at=NOW,
+            token=2**63 - 1,
+            waited=2**62,
+            held=None,
+            by="<b>",
+        )
+        for kind in EventKind
+    ]
+    LockEvent.objects.using(alias).bulk_create(written)
+    found = LockEvent.objects.using(alias).order_by("id")
+    assert [event.get_kind_display() for event in found] == [
+        "acquired",
+        "released",
+        "lost",
+        "contended",
+        "force-released",
+    ]
+    [first, *_] = found.values_list("backend", "semaphore", "at", "token", "waited", "held", "by")
+    assert first == ("x" * 255, "\U0001f512" * 255, NOW, 2**63 - 1, 2**62, None, "<b>")
+
+
+# Migrations
 
 
 @on_each_database
@@ -201,94 +235,3 @@ def test_migrations_are_up_to_date(alias: str) -> None:
     assert written.getvalue() == "No changes detected\n"
     executor = MigrationExecutor(connections[alias])
     assert executor.migration_plan(executor.loader.graph.leaf_nodes()) == []
-
-
-@on_each_database
-@pytest.mark.parametrize(
-    ("form", "moment"),
-    # Django's JSON cuts every datetime to milliseconds.
-    [("json", MILLISECONDS), ("jsonl", MILLISECONDS), ("xml", NOW)],
-)
-def test_dumped_locks_can_be_loaded(
-    alias: str, form: str, moment: datetime, tmp_path: Path
-) -> None:
-    """Every column comes back as it was, on each database, but for the owner."""
-    end = moment + HOUR
-    make_lock(alias, "a ", owner="x", token=2**62, holder="h", acquired_at=moment, expires_at=end)
-    make_lock(alias, "ä\U0001f512", owner="", token=1, acquired_at=None, expires_at=None)
-    before = [*Lock.objects.using(alias).values()]
-    path = str(tmp_path / f"locks.{form}")
-    call_command("dumpdata", "distlock", database=alias, format=form, output=path)
-    Lock.objects.using(alias).all().delete()
-    call_command("loaddata", path, database=alias, verbosity=0)
-    assert [*Lock.objects.using(alias).values()] == [row | {"owner": ""} for row in before]
-
-
-@on_each_database
-@pytest.mark.parametrize("natural", [True, False])
-@pytest.mark.parametrize("form", ["json", "jsonl", "xml"])
-def test_dumped_lock_is_loaded_as_released(
-    alias: str, form: str, natural: bool, tmp_path: Path
-) -> None:
-    """The owner is secret, and its holder is gone; the tokens continue to rise."""
-    lease = acquire(alias, ttl=3600, renew=False)
-    path = tmp_path / f"locks.{form}"
-    call_command(
-        "dumpdata",
-        "distlock",
-        database=alias,
-        format=form,
-        output=str(path),
-        use_natural_foreign_keys=natural,
-        use_natural_primary_keys=natural,
-    )
-    assert "1234collectPayment" in path.read_text()
-    assert str(lease.owner) not in path.read_text()
-    assert "owner" not in path.read_text()
-    Lock.objects.using(alias).all().delete()
-    call_command("loaddata", str(path), database=alias, verbosity=0)
-    locks = Lock.objects.using(alias)
-    assert (semaphores_of(locks.released()), semaphores_of(locks.held())) == (
-        ["1234collectPayment"],
-        [],
-    )
-    assert not lease.release()
-    successor = acquire(alias)
-    assert lease.token
-    assert successor.token
-    assert successor.token > lease.token
-
-
-@on_each_database
-def test_owner_that_a_fixture_has_is_not_loaded(alias: str, tmp_path: Path) -> None:
-    """Such as a fixture written by hand."""
-    path = tmp_path / "locks.json"
-    fields = {"owner": "x" * 30, "token": 5, "holder": "h", "expires_at": "2100-01-01T00:00:00Z"}
-    row = {"model": "distlock.lock", "pk": "report", "fields": fields}
-    path.write_text(json.dumps([row]))
-    call_command("loaddata", str(path), database=alias, verbosity=0)
-    lock = Lock.objects.using(alias).get()
-    assert (lock.semaphore, lock.owner, lock.token, lock.holder) == ("report", "", 5, "h")
-
-
-@on_each_database
-def test_waiters_are_not_dumped(alias: str, tmp_path: Path) -> None:
-    """They wait for a release within a second, in processes that run now."""
-    process = {"id": 255, "seen_at": NOW}
-    WaitingProcess.objects.using(alias).create(**process)
-    waiter = LockWaiter(semaphore="report", owner="x" * 30, holder="h", process=255, number=1)
-    waiter.save(using=alias)
-    path = tmp_path / "locks.json"
-    call_command("dumpdata", "distlock", database=alias, output=str(path))
-    assert json.loads(path.read_text()) == []
-    assert "x" * 30 not in serializers.serialize("json", [waiter])
-
-
-def test_dumped_time_can_be_read_by_people() -> None:
-    """In ISO 8601, and not as a long number."""
-    lock = Lock(semaphore="1234collectPayment", acquired_at=NOW)
-    (fields,) = [dumped["fields"] for dumped in serializers.serialize("python", [lock])]
-    assert Lock._meta.get_field("acquired_at").value_to_string(lock) == NOW.isoformat()
-    assert Lock._meta.get_field("expires_at").value_to_string(lock) == ""
-    assert fields["expires_at"] is None
-    assert f'"acquired_at": "{NOW.isoformat()[:19]}' in serializers.serialize("json", [lock])
