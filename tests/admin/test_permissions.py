@@ -61,9 +61,7 @@ def test_owner_is_not_read_from_the_database(admin_client: Client) -> None:
         with CaptureQueriesContext(connections["default"]) as queries:
             admin_client.get(page)
         selected = [query["sql"].partition(" FROM ")[0] for query in queries]
-        on_locks = [
-            columns for columns in selected if '"distlock_lock"."semaphore"' in columns
-        ]
+        on_locks = [columns for columns in selected if '"distlock_lock"."semaphore"' in columns]
         assert on_locks
         assert not [columns for columns in on_locks if '"distlock_lock"."owner",' in columns]
 
