@@ -1,20 +1,17 @@
 """Release the locks of crashed workers, and delete old rows: a job for cron."""
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-
-from django_distlock.conf import lock_backends
-from django_distlock.durations import format_duration, parse_duration
-from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
+from django_distlock.durations import format_duration
+from django_distlock.management import options
+from django_distlock.management.base import LockCommand, find_store
 from django_distlock.records import LockInfo
-from django_distlock.semaphores.validation import InvalidSemaphore, validate_prefix
 
 
-class Command(BaseCommand):
+class Command(LockCommand):
     """Release stale locks, and purge those that were released long ago."""
 
     help = (
@@ -23,16 +20,17 @@ class Command(BaseCommand):
         "workers: no held lock is touched, and fencing tokens never go back."
     )
 
-    # On MySQL, checks connect to the database. If it is down, the command's own error is one line;
-    # that of a check would be a traceback.
-    requires_system_checks = ()
-
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--backend", default="default", help="alias in DISTLOCK")
-        parser.add_argument("--prefix", default="", help="only semaphores that begin with this")
+        options.add_backend_option(parser)
+        parser.add_argument(
+            "--prefix",
+            type=options.prefix,
+            default="",
+            help="only semaphores that begin with this",
+        )
         parser.add_argument(
             "--purge-released",
-            type=_duration,
+            type=options.duration,
             metavar="AGE",
             help="also delete locks released longer ago than this: 90s, 15m, 12h, 1d",
         )
@@ -45,22 +43,16 @@ class Command(BaseCommand):
         prefix: str,
         purge_released: timedelta | None,
         dry_run: bool,
-        **options: Any,
+        **others: Any,
     ) -> None:
         would = "would be " if dry_run else ""
-        try:
-            validate_prefix(prefix)
-            store = lock_backends[backend]
-            stale = self._print(store.clear_stale(prefix, dry_run=dry_run), "expired")
-            self.stdout.write(f"{stale} stale {_locks(stale)} {would}released.")
-            if purge_released is not None:
-                purgeable = store.purge_released(purge_released, prefix, dry_run=dry_run)
-                purged = self._print(purgeable, "released")
-                self.stdout.write(f"{purged} released {_locks(purged)} {would}deleted.")
-        except InvalidSemaphore as error:
-            raise CommandError(f"--{error}") from error
-        except (InvalidLockBackend, LockBackendUnavailable) as error:
-            raise CommandError(str(error)) from error
+        store = find_store(backend)
+        stale = self._print(store.clear_stale(prefix, dry_run=dry_run), "expired")
+        self.stdout.write(f"{stale} stale {_locks(stale)} {would}released.")
+        if purge_released is not None:
+            purgeable = store.purge_released(purge_released, prefix, dry_run=dry_run)
+            purged = self._print(purgeable, "released")
+            self.stdout.write(f"{purged} released {_locks(purged)} {would}deleted.")
 
     def _print(self, locks: Iterator[LockInfo], ended: str) -> int:
         """Print each lock when it is released or deleted, and return how many there were."""
@@ -69,13 +61,6 @@ class Command(BaseCommand):
             self.stdout.write(_describe(lock, ended))
             count += 1
         return count
-
-
-def _duration(text: str) -> timedelta:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise ArgumentTypeError(str(error)) from error
 
 
 def _describe(lock: LockInfo, ended: str) -> str:

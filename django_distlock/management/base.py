@@ -1,0 +1,48 @@
+"""The base of the commands for locks."""
+
+import os
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from django_distlock.backends.base import BaseLockBackend
+from django_distlock.conf import lock_backends
+from django_distlock.exceptions import (
+    InvalidLockBackend,
+    LockBackendUnavailable,
+    LockNotSupported,
+)
+
+from .exit_codes import ExitCode, usage_error
+
+
+class LockCommand(BaseCommand):
+    """A command that uses lock stores: an error of theirs ends it with a line, not a traceback."""
+
+    # On MySQL, checks connect to the database. If it is down, the command's own error is one line;
+    # that of a check would be a traceback.
+    requires_system_checks = ()
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        try:
+            output = super().execute(*args, **options)
+            self.stdout.flush()
+        except (InvalidLockBackend, LockBackendUnavailable, LockNotSupported) as error:
+            raise CommandError(str(error), returncode=ExitCode.ERROR) from error
+        except BrokenPipeError:
+            # The reader of a pipe has left, as `head` does. Python would flush the rest at its end,
+            # and fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(ExitCode.ERROR)
+        return output
+
+
+def find_store(alias: str) -> BaseLockBackend:
+    """Return the store that `--backend` names."""
+    try:
+        return lock_backends[alias]
+    except InvalidLockBackend as error:
+        if alias in lock_backends.settings:
+            raise
+        raise usage_error(str(error)) from error

@@ -1,0 +1,22 @@
+"""The exit codes of the commands for locks."""
+
+from enum import IntEnum
+
+from django.core.management.base import CommandError
+
+
+class ExitCode(IntEnum):
+    """How a command ended, for scripts."""
+
+    DONE = 0
+    ERROR = 1
+    """It failed, or there was nothing to do: the message on stderr says which."""
+    USAGE = 2
+    """The arguments are wrong, and nothing was tried; argparse uses this code, too."""
+    CONTENDED = 75
+    """Another holder has the lock. EX_TEMPFAIL of sysexits.h: a later try may succeed."""
+
+
+def usage_error(message: str) -> CommandError:
+    """Return the error of a command that was called the wrong way."""
+    return CommandError(message, returncode=ExitCode.USAGE)
