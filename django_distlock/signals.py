@@ -24,16 +24,26 @@ class ReentrantSignal(Signal):
 
 
 lock_acquired = ReentrantSignal()
-"""`lease`, which was granted."""
+"""`lease`, which was granted; `waited`, the seconds from the call until the grant."""
 
 lock_contended = ReentrantSignal()
-"""`semaphore`, `backend`: another holder had the lock until the timeout."""
+"""`semaphore`, `backend`: another holder had the lock until the timeout, or it is paused.
+
+`waited`: the seconds from the call until then. `holder`, `reason`: what the store told with its
+last refusal; None or an empty text if it told nothing.
+"""
 
 lock_released = ReentrantSignal()
-"""`lease`, which its holder released. A deferred release sends it after the transactions' end."""
+"""`lease`, which its holder released; `held_for`, the seconds from the grant until then.
+
+A deferred release sends it after the transactions' end.
+"""
 
 lock_lost = ReentrantSignal()
-"""`lease`, `reason`: the lease was lost. Sent once for each lease."""
+"""`lease`, `reason`, `held_for`: the lease was lost. Sent once for each lease."""
 
 lock_force_released = ReentrantSignal()
-"""`semaphore`, `backend`, `token`: an operator released the lock by force, in this process."""
+"""`semaphore`, `backend`, `token`: an operator released the lock by force, in this process.
+
+`by`: who did, for people; empty if it isn't known.
+"""

@@ -205,6 +205,12 @@ def moved_clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
 
 
 @pytest.fixture
+def stopped_clock(moved_clock: MovedClock) -> None:
+    """Stop the clock, so that nothing depends on how long a test takes."""
+    moved_clock.stop()
+
+
+@pytest.fixture
 def acquired() -> Iterator[list[Lease]]:
     """Collect the leases that are acquired in the test, in order."""
     leases: list[Lease] = []

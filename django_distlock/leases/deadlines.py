@@ -31,6 +31,8 @@ class Deadlines:
     __slots__ = (
         "_confirmed_at",
         "_deadline",
+        "_ended_at",
+        "_granted_at",
         "_max_hold_until",
         "_min_hold_until",
         "_period",
@@ -54,8 +56,10 @@ class Deadlines:
     ) -> None:
         self.ttl = ttl
         self.expires_at = expires_at
+        self._granted_at = now = clocks.monotonic()
+        self._ended_at = math.inf
         self._max_hold_until = sent + max_hold
-        self._min_hold_until = min_hold and clocks.monotonic() + min_hold
+        self._min_hold_until = min_hold and now + min_hold
         seconds = math.inf if ttl is None else ttl
         self._confirmed_at = sent
         self._deadline = sent + seconds
@@ -70,6 +74,11 @@ class Deadlines:
         for an unlimited ttl.
         """
         return max(0.0, self._deadline - clocks.monotonic())
+
+    @property
+    def held_for(self) -> float:
+        """Seconds since it was granted, or until it ended, by the local monotonic clock."""
+        return min(clocks.monotonic(), self._ended_at, self._deadline) - self._granted_at
 
     @property
     def min_hold_left(self) -> float:
@@ -126,6 +135,7 @@ class Deadlines:
 
     def continue_from(self, earlier: "Deadlines") -> None:
         """Apply the limits of the earlier lease that this one continues."""
+        self._granted_at = earlier._granted_at
         self._max_hold_until = min(self._max_hold_until, earlier._max_hold_until)
         self._min_hold_until = max(self._min_hold_until, earlier._min_hold_until)
         self._deadline = min(self._deadline, self._max_hold_until)

@@ -44,7 +44,7 @@ async def release_now(
 async def release_unannounced(calls: StoreCalls, lease: LeaseState) -> None:
     """Release a lease that was not returned to a caller. If that fails, it ends with its ttl."""
     lease.claim_end()
-    lease.status = Status.RELEASED
+    lease.record_release()
     with suppress(LockBackendUnavailable):
         await release_in_store(calls, lease, failed=True)
 

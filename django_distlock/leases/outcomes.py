@@ -28,9 +28,10 @@ def unregister(lease: LeaseState) -> None:
 
 def end_released(lease: LeaseState) -> None:
     """Record and announce that the store has released the lease."""
-    lease.status = Status.RELEASED
+    lease.record_release()
     queues.wake_first(lease.backend, lease.semaphore)
-    lock_released.send_robust(sender=type(lease), lease=lease)
+    if lock_released.receivers:
+        lock_released.send_robust(sender=type(lease), lease=lease, held_for=lease.held_for)
 
 
 def end_lost(lease: LeaseState) -> None:
@@ -39,7 +40,7 @@ def end_lost(lease: LeaseState) -> None:
     stop_renewal(lease)
     queues.wake_first(lease.backend, lease.semaphore)
     logger.warning("%s, of %s, was lost: %s.", lease, lease.holder, reason)
-    lock_lost.send_robust(sender=type(lease), lease=lease, reason=reason)
+    lock_lost.send_robust(sender=type(lease), lease=lease, reason=reason, held_for=lease.held_for)
 
 
 def mark_lost(lease: LeaseState) -> None:

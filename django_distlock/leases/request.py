@@ -41,6 +41,8 @@ class Request:
     backend: str
     semaphore: str
     owner: Owner
+    began: float
+    """When the acquisition began, by the local monotonic clock."""
     ttl: float | None
     holder: str
     min_hold: float

@@ -7,6 +7,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 from weakref import ref
 
+from django_distlock import clocks
 from django_distlock.records import Claim, Grant, LeaseClaim, Owner
 
 from .deadlines import Deadlines
@@ -63,6 +64,7 @@ class LeaseState(Deadlines):
         "semaphore",
         "status",
         "token",
+        "waited",
     )
 
     backend: str
@@ -75,6 +77,8 @@ class LeaseState(Deadlines):
     """The fencing token: greater than that of every earlier grant of this semaphore."""
     acquired_at: datetime
     """By the store's clock."""
+    waited: float
+    """Seconds from the call that acquired it until the grant, by the local monotonic clock."""
     pid: int
     """The process that acquired it."""
     registry: Callable[[], Registry | None]
@@ -89,6 +93,7 @@ class LeaseState(Deadlines):
     def __init__(self, request: Request, grant: Grant, sent: float, registry: Registry) -> None:
         self.token, self.acquired_at, expires_at = grant
         super().__init__(request.ttl, request.min_hold, request.max_hold, sent, expires_at)
+        self.waited = self._granted_at - request.began
         self.backend = request.backend
         self.semaphore = request.semaphore
         self.owner = request.owner
@@ -148,8 +153,14 @@ class LeaseState(Deadlines):
         if self.status is not Status.DEFERRED:
             self.status = Status.UNKNOWN
 
+    def record_release(self) -> None:
+        """Set the status to RELEASED."""
+        self._ended_at = clocks.monotonic()
+        self.status = Status.RELEASED
+
     def record_loss(self) -> str:
         """Set the status to LOST; return the reason."""
+        self._ended_at = clocks.monotonic()
         self._loss_reason = TAKEN if self.remaining else self.describe_end()
         self.status = Status.LOST
         return self._loss_reason

@@ -13,43 +13,38 @@ from django_distlock.exceptions import LockBackendUnavailable, LockError, LockLo
 from django_distlock.leases.commit_guard import guard_connections
 from django_distlock.leases.immediate_release import release_unannounced
 from django_distlock.leases.lease import Lease
-from django_distlock.leases.outcomes import mark_lost, mark_unreleased, stop_renewal
+from django_distlock.leases.outcomes import mark_lost, stop_renewal
 from django_distlock.leases.process_exit import release_at_exit
-from django_distlock.leases.registry import current_registry
 from django_distlock.leases.release import release_quietly
-from django_distlock.leases.request import Request, describe_holder, new_owner
+from django_distlock.leases.request import describe_holder, new_owner
 from django_distlock.locks.arguments import BackendTtl
 from django_distlock.locks.contention import contention
-from django_distlock.records import LOST, REFUSED, Place
+from django_distlock.records import LOST, Place
 from django_distlock.runtime import running_loop
 from django_distlock.semaphores.validation import validate_semaphore
-from django_distlock.signals import lock_acquired
 from django_distlock.transactions import (
     open_transactions,
     refuse_endless_transactions,
     refuse_older_snapshots,
 )
 
+from .attempts import Attempts
 
-class Acquisition(Request):
-    """A request, with the tries to have it granted.
+
+class Acquisition(Attempts):
+    """A request, with the policy for its attempts.
 
     If anything interrupts them, the code that runs them calls undo(): what was granted, and perhaps
     not returned yet, is then released, or at least renewed no longer.
     """
 
     __slots__ = (
-        "_granted",
         "_loop",
-        "_may_be_granted",
         "_reentered",
         "_reentrant",
-        "_registry",
-        "_tried",
         "deadline",
         "has_left",
         "is_queued_by_store",
-        "refusal",
         "waits",
     )
 
@@ -80,6 +75,7 @@ class Acquisition(Request):
             backend=store.alias,
             semaphore=validate_semaphore(semaphore),
             owner=new_owner(),
+            began=clocks.monotonic(),
             ttl=ttl,
             holder=describe_holder(label),
             min_hold=shortest_hold,
@@ -87,7 +83,7 @@ class Acquisition(Request):
             renewed=renew and ttl is not None,
             connection=None,
         )
-        self.deadline = clocks.monotonic() + validate_timeout(timeout)
+        self.deadline = self.began + validate_timeout(timeout)
         self.waits = timeout != 0
         self.is_queued_by_store = (
             self.waits and isinstance(store, QueueingStore) and store.queues_all
@@ -95,16 +91,7 @@ class Acquisition(Request):
         self.has_left = False
         self._loop = running_loop()
         self._reentrant = reentrant
-        self._registry = current_registry()
-        self._tried = self._may_be_granted = False
-        self._granted: Lease | None = None
-        self.refusal = REFUSED
         self._reentered: tuple[Lease, int] | None = None
-
-    @property
-    def must_try(self) -> bool:
-        """Whether the store has not been asked yet: each acquisition asks it once at least."""
-        return not self._tried
 
     def is_over(self) -> bool:
         """Tell whether the deadline has passed."""
@@ -195,36 +182,6 @@ class Acquisition(Request):
                     await calls.leave(place, False)
             raise
 
-    async def _attempt(self, calls: StoreCalls) -> Lease | None:
-        """Try once; if the reply is lost, once more as the same owner, to find our own grant."""
-        self._tried = self._may_be_granted = True
-        sent = clocks.monotonic()
-        try:
-            grant = await calls.acquire(self.semaphore, self.owner, self.ttl, self.holder)
-        except LockBackendUnavailable as error:
-            if not error.reply_lost:
-                self._may_be_granted = False
-                raise
-            sent = clocks.monotonic()
-            grant = await calls.acquire(self.semaphore, self.owner, self.ttl, self.holder)
-        if not grant:
-            self._may_be_granted = False
-            self.refusal = grant
-            return None
-        if self.ttl is not None and clocks.monotonic() - sent >= self.ttl:
-            raise LockBackendUnavailable(
-                f"DISTLOCK[{self.backend!r}] granted {self.semaphore!r} too late: after its ttl, "
-                f"{self.ttl:g} seconds."
-            )
-        self._granted = Lease(self, grant, sent, self._registry)
-        return self._granted
-
-    def _register(self, lease: Lease) -> None:
-        self._registry.add(lease)
-        lease.start_renewal()
-        # A receiver may raise what ends the process.
-        lock_acquired.send_robust(sender=Lease, lease=lease)
-
     async def _take_back(self, calls: StoreCalls) -> Lease | None:
         """Acquire again what an earlier block of the same transaction released; else return None.
 
@@ -264,22 +221,15 @@ class Acquisition(Request):
         lease.claim_end()
         return again
 
-    @property
-    def must_undo(self) -> bool:
-        """Whether there may be something to undo."""
-        return bool(self._granted or self._may_be_granted or self._reentered)
-
     def retain(self, lease: Lease) -> None:
         """Let the thread or task refer to the lease: its caller may not."""
         self._registry.retain(lease)
         release_at_exit()
 
-    def mark_unreleased(self) -> Lease | None:
-        """Renew the granted lease no longer; return it."""
-        granted, self._granted = self._granted, None
-        if granted is not None:
-            mark_unreleased(granted)
-        return granted
+    @property
+    def must_undo(self) -> bool:
+        """Whether there may be something to undo."""
+        return bool(self._granted or self._may_be_granted or self._reentered)
 
     async def undo(self, calls: StoreCalls) -> None:
         """Release what this acquired, or may have; what can't be released ends with its ttl."""

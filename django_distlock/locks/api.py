@@ -118,10 +118,8 @@ def acquire(acquisition: Acquisition) -> Lease | None:
     lease = ask(lock_backends[acquisition.backend], acquisition.begin)
     if lease is None and acquisition.waits:
         lease = wait(acquisition)
-    if lease is None:
-        lock_contended.send_robust(
-            sender=Lease, semaphore=acquisition.semaphore, backend=acquisition.backend
-        )
+    if lease is None and lock_contended.receivers:
+        lock_contended.send_robust(sender=Lease, **acquisition.describe_refusal())
     return lease
 
 
@@ -130,10 +128,8 @@ async def aacquire(acquisition: Acquisition) -> Lease | None:
     lease = await aask(acquisition.backend, acquisition.begin, release_cancelled)
     if lease is None and acquisition.waits:
         lease = await await_turn(acquisition)
-    if lease is None:
-        await lock_contended.asend_robust(
-            sender=Lease, semaphore=acquisition.semaphore, backend=acquisition.backend
-        )
+    if lease is None and lock_contended.receivers:
+        await lock_contended.asend_robust(sender=Lease, **acquisition.describe_refusal())
     return lease
 
 

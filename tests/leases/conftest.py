@@ -14,7 +14,6 @@ from tests.support.holders import acquire
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.moved_clock import MovedClock
     from tests.support.scripted_store import ScriptedBackend
 
 
@@ -35,12 +34,6 @@ def clear_memory() -> Iterator[None]:
     """Leave no locks in memory for other tests."""
     yield
     lock_backends["memory"].clear()  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-def stopped_clock(moved_clock: MovedClock) -> None:
-    """Stop the clock, so that nothing depends on how long a test takes."""
-    moved_clock.stop()
 
 
 @pytest.fixture

@@ -75,6 +75,7 @@ def granted(alias: str, number: int) -> Lease:
         backend=alias,
         semaphore=f"{number}collectPayment",
         owner=new_owner(),
+        began=clocks.monotonic(),
         ttl=3600,
         holder=describe_holder(),
         renewed=False,

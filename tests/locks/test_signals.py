@@ -62,11 +62,15 @@ def test_contended_is_sent_once_for_each_call(
     ):
         pytest.fail("it is held by another thread")
     assert signals_sent.names == ["acquired"] + 3 * ["contended"]
-    assert signals_sent.all[1][1] == {
+    sent = signals_sent.all[1][1]
+    assert timeout <= sent.pop("waited") < 60
+    assert sent.pop("holder") in (None, other.holder)
+    assert sent == {
         "signal": signals.lock_contended,
         "sender": Lease,
         "semaphore": "1234collectPayment",
         "backend": alias,
+        "reason": "",
     }
     other.release()
 
@@ -164,6 +168,7 @@ def test_force_released_is_sent_with_the_token(alias: str, signals_sent: SentSig
         "semaphore": "1234collectPayment",
         "backend": alias,
         "token": lease.token,
+        "by": "",
     }
 
 

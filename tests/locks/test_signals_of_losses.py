@@ -43,6 +43,7 @@ def test_lost_is_sent_once(
         "sender": Lease,
         "lease": lease,
         "reason": signals_sent.all[-1][1]["reason"],
+        "held_for": lease.held_for,
     }
     [line] = [record for record in caplog.records if "was lost" in record.message]
     assert line.levelno == logging.WARNING

@@ -25,6 +25,7 @@ class ScriptedBackend(QueueingStore):
         self.owner = ""
         self.ends = EPOCH
         self.tokens = count(1)
+        self.refusal = REFUSED
         self.calls: list[str] = []
         self.answers: dict[str, list[Any]] = {}
 
@@ -52,7 +53,7 @@ class ScriptedBackend(QueueingStore):
     ) -> Grant | Refusal:
         lost = self._scripted("acquire")
         if self.owner not in ("", owner):
-            return REFUSED
+            return self.refusal
         self.owner = owner
         self._reply(lost)
         return Grant(next(self.tokens), EPOCH, EPOCH)
