@@ -68,6 +68,9 @@ class BaseLockBackend(ABC):
     threads: int = 2
     """How many calls of async code run together, each in a thread of this store's own pool."""
 
+    store_timeout: float | None = None
+    """Seconds within which a call ends; None if the store sets no limit."""
+
     guard_commits: bool
     """Whether a commit is refused when a lease that it depends on is lost."""
 

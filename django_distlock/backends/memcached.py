@@ -66,6 +66,7 @@ class MemcachedBackend(BaseLockBackend):
 
     shortest_ttl = 1
     longest_ttl = LONGEST_EXPIRY - CLOCK_LAG
+    store_timeout: float
 
     def __init__(
         self,

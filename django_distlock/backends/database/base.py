@@ -38,6 +38,7 @@ TRIES: Final = 10
 class BaseDatabaseBackend(BaseLockBackend):
     """The options of the database backend, and how its statements are run."""
 
+    store_timeout: float
     own_connection_vendors: ClassVar[frozenset[str]] = frozenset({"postgresql", "mysql"})
 
     def __init__(

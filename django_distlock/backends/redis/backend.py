@@ -55,6 +55,7 @@ class RedisBackend(ListingStore, QueueingStore, AsyncStore):
 
     supports_fencing: ClassVar[bool] = True
     supports_unlimited_ttl: ClassVar[bool] = True
+    store_timeout: float
 
     def __init__(
         self,

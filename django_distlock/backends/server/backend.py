@@ -68,6 +68,7 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
     """
 
     supports_fencing: ClassVar[bool] = True
+    store_timeout: float
 
     def __init__(
         self,
