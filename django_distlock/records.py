@@ -100,6 +100,8 @@ class Refusal:
 
 REFUSED: Final = Refusal()
 """The answer of a store that tells nothing of the holder."""
+KEPT: Final = "released, but kept from others for a while (min_hold)"
+"""The reason of a refusal while only `min_hold` keeps others out; it has the last holder."""
 
 
 class RenewalOutcome(Enum):

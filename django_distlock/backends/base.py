@@ -47,6 +47,8 @@ class BaseLockBackend(ABC):
 
     supports_fencing: ClassVar[bool] = False
     """Each grant has a token greater than every earlier one's on that semaphore."""
+    tells_holder: ClassVar[bool] = False
+    """A refusal tells who holds the lock, since when and until when; else it may."""
     supports_listing: ClassVar[bool] = False
     """The store is a ListingStore, which sets this."""
     supports_unlimited_ttl: ClassVar[bool] = False
@@ -101,6 +103,8 @@ class BaseLockBackend(ABC):
         self, semaphore: str, owner: str, ttl: float | None, holder: str
     ) -> Grant | Refusal:
         """Try once, without waiting; a Refusal if another owner holds the semaphore.
+
+        The refusal tells what the attempt saw, without asking the store again; else it is REFUSED.
 
         The same owner again gets its own grant, with the stored token, for `ttl` from now.
 

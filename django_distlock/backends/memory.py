@@ -12,24 +12,32 @@ from django.core import checks
 from django.core.checks import CheckMessage
 
 from django_distlock.backends.base import AsyncStore, QueueingStore
-from django_distlock.backends.operations import ListingStore, validate_claim, validate_listing
+from django_distlock.backends.operations import (
+    ListingStore,
+    PausingStore,
+    validate_claim,
+    validate_listing,
+    validate_pause,
+)
 from django_distlock.fields import to_datetime
 from django_distlock.records import (
     LOST,
-    REFUSED,
     Claim,
     Grant,
     LockInfo,
-    LockState,
     Owner,
+    Pause,
     Place,
     Refusal,
     Released,
     Renewal,
     RenewalOutcome,
+    WaiterInfo,
 )
-from django_distlock.server.locks import LockSnapshot
+from django_distlock.semaphores.validation import validate_prefix, validate_semaphore
 from django_distlock.server.table import LockTable
+
+from .snapshots import lock_info, pause_of, refusal_of, waiter_info
 
 SHORTEST_PAUSE: Final = 0.001
 """Seconds that a waiter pauses at least before it tries to get a lock that is about to expire."""
@@ -37,7 +45,7 @@ LONGEST_PAUSE: Final = 1.0
 """Seconds that a waiter pauses at most."""
 
 
-class MemoryBackend(ListingStore, QueueingStore, AsyncStore):
+class MemoryBackend(ListingStore, PausingStore, QueueingStore, AsyncStore):
     """Keeps locks in the memory of this process: for tests, and for sites of one process.
 
     It does not keep out another process, whether a second worker of the same server, a management
@@ -45,6 +53,8 @@ class MemoryBackend(ListingStore, QueueingStore, AsyncStore):
     """
 
     supports_fencing: ClassVar[bool] = True
+    tells_holder: ClassVar[bool] = True
+    lists_renewals: ClassVar[bool] = True
     supports_unlimited_ttl: ClassVar[bool] = True
 
     def __init__(self, alias: str, *, ttl: float | None = 60, guard_commits: bool = True) -> None:
@@ -58,7 +68,7 @@ class MemoryBackend(ListingStore, QueueingStore, AsyncStore):
             table = self._shared.table
             lock = table.acquire(semaphore, owner, _seconds(ttl), holder)
             if lock is None:
-                return REFUSED
+                return refusal_of(table.refusal(semaphore), table.microseconds())
             return Grant(lock.token, to_datetime(lock.acquired_at), _end(table, ttl))
 
     async def aacquire(
@@ -130,8 +140,44 @@ class MemoryBackend(ListingStore, QueueingStore, AsyncStore):
             self.send_force_released(semaphore, token, by)
         return released
 
+    def find(self, semaphore: str) -> LockInfo | None:
+        semaphore = validate_semaphore(semaphore)
+        with self._shared.mutex:
+            found = self._shared.table.describe([semaphore])
+            now = self._shared.table.microseconds()
+        return lock_info(found[0], now) if found else None
+
+    def waiters(self, semaphore: str) -> list[WaiterInfo]:
+        semaphore = validate_semaphore(semaphore)
+        with self._shared.mutex:
+            waiting = self._shared.table.waiting(semaphore)
+        return [waiter_info(each.holder, each.since) for each in waiting]
+
+    def pause(
+        self, prefix: str, seconds: float | None = None, *, reason: str = "", by: str = ""
+    ) -> Pause:
+        prefix, seconds, reason, by = validate_pause(prefix, seconds, reason, by)
+        with self._shared.mutex:
+            table = self._shared.table
+            paused = table.pause(prefix, _seconds(seconds), reason, by)
+            return pause_of(paused, table.microseconds())
+
+    def resume(self, prefix: str) -> bool:
+        prefix = validate_prefix(prefix)
+        with self._shared.mutex:
+            return self._shared.table.resume(prefix)
+
+    def pauses(self) -> list[Pause]:
+        with self._shared.mutex:
+            table = self._shared.table
+            found, now = table.pauses.snapshots(table.monotonic()), table.microseconds()
+        return [pause_of(each, now) for each in found]
+
     def clear(self) -> None:
-        """Release all locks, as a test may at its end; their holders lose them."""
+        """Release all locks and resume all pauses, as a test may at its end.
+
+        Holders lose their locks.
+        """
         with self._shared.mutex:
             self._shared.table.clear()
 
@@ -202,22 +248,6 @@ def _reset_all() -> None:
 
 
 os.register_at_fork(after_in_child=_reset_all)
-
-
-def lock_info(lock: LockSnapshot, now: int) -> LockInfo:
-    """Return a lock of a table as stores list it; `now` is the table's time in microseconds."""
-    seen_at = to_datetime(now)
-    return LockInfo(
-        semaphore=lock.semaphore,
-        state=LockState.HELD,
-        token=lock.token,
-        holder=lock.holder,
-        acquired_at=to_datetime(lock.acquired_at),
-        expires_at=None
-        if lock.remaining == math.inf
-        else seen_at + timedelta(seconds=lock.remaining),
-        seen_at=seen_at,
-    )
 
 
 def _renew(table: LockTable, lease: Claim) -> Renewal:

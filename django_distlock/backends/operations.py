@@ -6,7 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import ClassVar, Final
 
-from django_distlock.arguments import validate_whole
+from django_distlock.arguments import (
+    LONGEST,
+    SHORTEST_TTL,
+    validate_seconds,
+    validate_text,
+    validate_whole,
+)
 from django_distlock.records import (
     LockInfo,
     LockPage,
@@ -16,7 +22,11 @@ from django_distlock.records import (
     SearchScope,
     WaiterInfo,
 )
-from django_distlock.semaphores.validation import validate_prefix, validate_semaphore
+from django_distlock.semaphores.validation import (
+    CONTROL_OR_SURROGATE,
+    validate_prefix,
+    validate_semaphore,
+)
 from django_distlock.signals import lock_force_released
 
 from .base import BaseLockBackend
@@ -25,6 +35,8 @@ logger = logging.getLogger("django_distlock")
 
 WINDOW: Final = 10_000
 """How many locks a page of a list is made from, at most."""
+LONGEST_REASON: Final = 255
+"""Characters."""
 
 
 def validate_listing(prefix: str, limit: int | None) -> tuple[str, int | None]:
@@ -39,6 +51,26 @@ def validate_claim(semaphore: str, token: int) -> tuple[str, int]:
     return validate_semaphore(semaphore), validate_whole("token", token, 0)
 
 
+def validate_pause(
+    prefix: str, seconds: float | None, reason: str, by: str
+) -> tuple[str, float | None, str, str]:
+    """Return the arguments of pause() as plain values. See validate_listing()."""
+    if seconds is not None:
+        seconds = validate_seconds(
+            "seconds", seconds, SHORTEST_TTL, LONGEST, "None pauses until resume()"
+        )
+    return validate_prefix(prefix), seconds, _line("reason", reason), _line("by", by)
+
+
+def _line(name: str, text: str) -> str:
+    text = validate_text(name, text)
+    if len(text) > LONGEST_REASON:
+        raise ValueError(f"{name} has {len(text)} characters, but at most {LONGEST_REASON}.")
+    if found := CONTROL_OR_SURROGATE.search(text):
+        raise ValueError(f"{name} has no control characters or lone surrogates, not {found[0]!r}.")
+    return text
+
+
 class ListingStore(BaseLockBackend):
     """A store that lists its locks, and lets an operator release them."""
 
@@ -46,6 +78,10 @@ class ListingStore(BaseLockBackend):
     keeps_expired: ClassVar[bool] = False
     """A lock that expired without release stays listed until clear_stale() releases it, and a
     released one is known until purge_released() deletes it."""
+    lists_renewals: ClassVar[bool] = False
+    """A listed lock tells its last renewal, and whether it is only kept from others."""
+    window: int = WINDOW
+    """How many locks a page is made from, at most."""
 
     @abstractmethod
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
@@ -85,17 +121,17 @@ class ListingStore(BaseLockBackend):
         return None
 
     def page(self, query: LockQuery) -> LockPage:
-        """Return a page of the list, made from WINDOW locks at most.
+        """Return a page of the list, made from `window` locks at most.
 
         If there are more, a search finds only semaphores that begin with its text.
         """
         search, scope = query.search.casefold(), SearchScope.SEMAPHORE_AND_HOLDER
-        locks = list(self.held(query.prefix, WINDOW + 1))
-        if search and len(locks) > WINDOW:
-            locks = list(self.held(query.prefix + query.search, WINDOW + 1))
+        locks = list(self.held(query.prefix, self.window + 1))
+        if search and len(locks) > self.window:
+            locks = list(self.held(query.prefix + query.search, self.window + 1))
             search, scope = "", SearchScope.PREFIX
-        is_capped = len(locks) > WINDOW
-        matching = [lock for lock in locks[:WINDOW] if contains(lock, search)]
+        is_capped = len(locks) > self.window
+        matching = [lock for lock in locks[: self.window] if contains(lock, search)]
         return page_of(matching, query, is_capped=is_capped, scope=scope)
 
 
@@ -142,8 +178,9 @@ class PausingStore(BaseLockBackend):
     ) -> Pause:
         """Grant no semaphore that begins with the prefix, for so many seconds or until resume().
 
-        An empty prefix pauses all. A pause of the same prefix is replaced. A refusal's `reason` is
-        Pause.refusal.
+        An empty prefix pauses all. A pause of the same prefix is replaced. What was offered to a
+        waiter, and not taken, is no longer. A refusal's `reason` is Pause.refusal, and it ends with
+        the pause. See validate_pause() for the arguments.
         """
 
     @abstractmethod

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from unittest import SkipTest, TestCase
@@ -108,6 +109,13 @@ class StoreTestCase(_TestCase):
     def assert_free(self, semaphore: str) -> None:
         """Fail unless a new owner gets the semaphore; release it again."""
         self.backend.release(self.grant(semaphore))
+
+    def assert_close(self, moment: Any, expected: Any, seconds: float = 0.1) -> None:
+        """Fail unless the two are one moment, about, or both None."""
+        if expected is None:
+            self.assertIsNone(moment)
+        else:
+            self.assertAlmostEqual(moment, expected, delta=timedelta(seconds=seconds))
 
     def assert_rising(self, tokens: list[Any]) -> None:
         """Fail unless each token is greater than the one before."""

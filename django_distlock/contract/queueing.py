@@ -4,6 +4,7 @@ import threading
 from typing import NamedTuple
 
 from django_distlock.backends.base import QueueingStore
+from django_distlock.backends.operations import ListingStore
 from django_distlock.leases.request import new_owner
 from django_distlock.records import REFUSED, Grant, Place, Refusal
 
@@ -29,11 +30,11 @@ class QueueingTests(StoreTestCase):
             raise self.lacks("queue")
         return store
 
-    def join(self, semaphore: str) -> QueuedWaiter:
+    def join(self, semaphore: str, holder: str = "contract") -> QueuedWaiter:
         """Join the queue as a new owner; skip the test where waiters have to poll."""
         owner, woken = new_owner(), threading.Event()
         store = self.queueing_store()
-        place = store.join(semaphore, owner, "contract", woken.set)
+        place = store.join(semaphore, owner, holder, woken.set)
         if place is None:
             raise self.lacks("queue in these circumstances")
         return QueuedWaiter(semaphore, owner, place, woken)
@@ -104,3 +105,35 @@ class QueueingTests(StoreTestCase):
         waiter = self.join(held.semaphore)
         self.assertTrue(self.backend.force_release(held.semaphore, held.token or 0))
         self.assert_given_to(waiter, held)
+
+    def waiting(self, semaphore: str) -> list[str]:
+        """Return the holders' texts of the waiters; skip the test if the store doesn't list them.
+
+        They are as many as the listed lock tells.
+        """
+        self.require(self.backend.supports_listing, "listing")
+        store = self.backend
+        assert isinstance(store, ListingStore)
+        waiters, lock = store.waiters(semaphore), store.find(semaphore)
+        if waiters is None:
+            raise self.lacks("list of waiters")
+        assert lock is not None
+        self.assertEqual(lock.waiting, len(waiters))
+        for waiter in waiters:
+            if waiter.since is not None:
+                assert lock.acquired_at is not None
+                self.assertLessEqual(lock.acquired_at, waiter.since)
+                self.assertLessEqual(waiter.since, lock.seen_at)
+        return [waiter.holder for waiter in waiters]
+
+    def test_waiters_are_listed_in_turn(self) -> None:
+        """Until they leave."""
+        self.require(self.backend.supports_listing, "listing")
+        held = self.grant(self.new_semaphore())
+        first, second, third = [self.join(held.semaphore, f"waiter {n}") for n in range(3)]
+        self.assertEqual(self.waiting(held.semaphore), ["waiter 0", "waiter 1", "waiter 2"])
+        self.leave(second, granted=False)
+        self.assertEqual(self.waiting(held.semaphore), ["waiter 0", "waiter 2"])
+        for waiter in (first, third):
+            self.leave(waiter, granted=False)
+        self.assertEqual(self.waiting(held.semaphore), [])

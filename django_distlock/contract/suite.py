@@ -6,7 +6,10 @@ from .grants import GrantTests
 from .leases import LeaseTests
 from .listing import ListingTests
 from .locks import PublicCallTests
+from .pages import PageTests
+from .pausing import PausingTests
 from .queueing import QueueingTests
+from .refusals import RefusalTests
 from .release import ReleaseTests
 from .renewal import RenewalTests
 from .tokens import TokenTests
@@ -15,11 +18,14 @@ from .transactions import TransactionTests
 
 class LockBackendContract(
     GrantTests,
+    RefusalTests,
     ExpiryTests,
     ReleaseTests,
     RenewalTests,
     TokenTests,
     ListingTests,
+    PageTests,
+    PausingTests,
     QueueingTests,
     TransactionTests,
     AsyncTests,

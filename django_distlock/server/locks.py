@@ -21,6 +21,15 @@ class LockSnapshot(NamedTuple):
     acquired_at: int
     remaining: float
     """Seconds until it expires."""
+    renewed_at: int = 0
+    """The last renewal, in microseconds since the epoch by the wall clock; 0 if there was none."""
+    waiting: int = 0
+    """How many wait for it, beside the one that it is offered to."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether it was released, and is only kept from others for a while."""
+        return not self.owner
 
     def __repr__(self) -> str:
         """Leave the owner out: it is a secret that can release the lock."""
@@ -48,6 +57,8 @@ class Waiter(NamedTuple):
     holder: str
     wake: Callable[[], object]
     session: Session
+    since: int
+    """Microseconds since the epoch, by the wall clock."""
 
     def __repr__(self) -> str:
         """Leave the owner out. See LockSnapshot."""
@@ -68,6 +79,7 @@ class Lock:
         "offered",
         "owner",
         "queue",
+        "renewed_at",
         "semaphore",
         "session",
         "token",
@@ -81,6 +93,8 @@ class Lock:
         self.holder = ""
         self.acquired_at = 0
         """Microseconds since the epoch, by the wall clock."""
+        self.renewed_at = 0
+        """Likewise; 0 if it was not renewed."""
         self.expires = EXPIRED
         """By the monotonic clock."""
         self.next_check = math.inf
@@ -112,4 +126,6 @@ class Lock:
             self.holder,
             self.acquired_at,
             self.expires - now,
+            self.renewed_at,
+            len(self.queue) - self.offered if self.queue else 0,
         )

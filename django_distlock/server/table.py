@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from django_distlock.records import Released
 
-from .locks import Lock, LockSnapshot, Session, Waiter
+from .locks import EXPIRED, Lock, LockSnapshot, Session, Waiter
+from .pauses import PauseSnapshot, TablePause
 from .tokens import check_token
 from .transitions import LockTransitions
 
@@ -33,17 +34,18 @@ class LockTable(LockTransitions):
     def acquire(
         self, semaphore: str, owner: str, ttl: float, holder: str, session: Session | None = None
     ) -> Lock | None:
-        """Return the lock if this owner gets it, or has it already; None if another owner has it.
+        """Return the lock if this owner gets it, or has it already.
 
-        The lease also ends with the session, if one is given. Refused if the table can't grant it.
+        None if another owner has it, or it is paused: refusal() says which. The lease also ends
+        with the session, if one is given. Refused if the table can't grant it.
         """
         now = self.monotonic()
         if self.schedule.next_check <= now:
             self.run_due()
         lock = self._find(semaphore, now)
+        if lock is not None and lock.queue and (waiter := lock.queue.get(owner)):
+            waiter.session.unresponsive = False
         if lock is not None and lock.expires > now:
-            if lock.queue and (waiter := lock.queue.get(owner)):
-                waiter.session.unresponsive = False
             if lock.owner != owner:
                 return None
             if lock.offered:
@@ -52,6 +54,8 @@ class LockTable(LockTransitions):
             lock.holder = holder
         else:
             self._refuse_in_grace(now)
+            if self.pauses and self.pauses.covering(semaphore, now) is not None:
+                return None
             lock = self._create(semaphore)  # nobody waits for it, or it would have been offered
             self._grant(lock, owner, holder)
         self._set_expiry(lock, now + ttl)
@@ -60,11 +64,12 @@ class LockTable(LockTransitions):
 
     def renew(self, semaphore: str, owner: str, ttl: float, session: Session | None = None) -> bool:
         """Renew the lease for `ttl` seconds from now; False if the lock isn't this owner's."""
-        now = self.monotonic()
+        now, renewed_at = self.monotonic(), self.microseconds()
         lock = self._held_by(semaphore, owner, now)
         if lock is None:
             return False
         lock.expires = now + ttl  # at once: a release from here on must not be undone
+        lock.renewed_at = renewed_at
         self.schedule.add(lock)
         lock.bind(session)
         return True
@@ -80,13 +85,13 @@ class LockTable(LockTransitions):
         lock = self._find(lease.semaphore, now)
         if now >= self._grants_from or (lock and lock.token >= lease.token):
             return False
-        check_token(lease.token, self.microseconds())
+        check_token(lease.token, renewed_at := self.microseconds())
         self.last_token = max(self.last_token, lease.token)
         if lock is None:
             lock = self._create(lease.semaphore)
         lock.bind(session)
         lock.owner, lock.token, lock.holder = lease.owner, lease.token, lease.holder
-        lock.acquired_at = lease.acquired_at
+        lock.acquired_at, lock.renewed_at = lease.acquired_at, renewed_at
         self._set_expiry(lock, now + lease.remaining)
         return True
 
@@ -117,23 +122,24 @@ class LockTable(LockTransitions):
         wake: Callable[[], object],
         session: Session | None = None,
     ) -> float:
-        """Put this owner at the end of the lock's queue; return the seconds until it expires.
+        """Put this owner at the end of the lock's queue; return the seconds until it expires,
+        or may be granted again.
 
         When its turn comes, the lock is granted to it for OFFER_SECONDS, in which it has to call
         acquire(), and `wake` is called; if that returns False, the waiter is gone. An owner that
         joins again keeps its place.
         """
-        now = self.monotonic()
+        now, since = self.monotonic(), self.microseconds()
         lock = self._find(semaphore, now) or self._create(semaphore)
-        waiter = Waiter(owner, holder, wake, session or Session())
+        waiter = Waiter(owner, holder, wake, session or Session(), since)
         self.waiters.add(lock, waiter)
         waiter.session.unresponsive = False
         if lock.offered and lock.owner == owner:
             wake()  # it may have missed the offer
-        elif now < self._grants_from:
+        elif now < self._grantable_from(semaphore, now):
             self.locks[semaphore] = lock
         self._advance(lock, now)
-        return max(lock.expires, self._grants_from, now) - now
+        return max(lock.expires, self._grantable_from(semaphore, now), now) - now
 
     def leave(self, semaphore: str, owner: str) -> None:
         """Remove this owner from the lock's queue; what it was only offered goes to the next."""
@@ -160,18 +166,43 @@ class LockTable(LockTransitions):
             if lock.session is session:
                 self._free(lock, now)
 
-    def clear(self) -> None:
-        """Take all locks from their holders, and offer them to their waiters."""
+    def pause(self, prefix: str, seconds: float, reason: str, by: str) -> PauseSnapshot:
+        """Grant no semaphore with this prefix for so many seconds; withdraw what is offered."""
+        now, since = self.monotonic(), self.microseconds()
+        self.pauses.drop_ended(now)
+        pause = TablePause(prefix, since, now + seconds, reason, by)
+        self.pauses.add(pause)
+        self._advance_all_waited_for(now)
+        for semaphore in self.waiters.semaphores():
+            lock = self.locks.get(semaphore)
+            if lock is not None and lock.offered and semaphore.startswith(prefix):
+                lock.owner, lock.offered, lock.expires = "", False, EXPIRED
+        return pause.snapshot(now)
+
+    def resume(self, prefix: str) -> bool:
+        """End the pause of this prefix; return whether there was one."""
         now = self.monotonic()
+        self.pauses.drop_ended(now)
+        found = self.pauses.remove(prefix)
+        self._advance_all_waited_for(now)
+        return found
+
+    def clear(self) -> None:
+        """End all pauses, take all locks from their holders, and offer them to their waiters."""
+        now = self.monotonic()
+        self.pauses.clear()
+        self._advance_all_waited_for(now)
         for lock in list(self.locks.values()):
             if lock.expires > now and not lock.offered:
                 self._free(lock, now)
 
     def remaining(self, semaphore: str) -> float:
-        """Return in how many seconds the lock expires, unless it is renewed."""
+        """Return in how many seconds the lock expires, unless it is renewed, or may be granted."""
         now = self.monotonic()
         lock = self._find(semaphore, now)
-        return 0.0 if lock is None else max(lock.expires, self._grants_from) - now
+        if lock is None:
+            return 0.0
+        return max(lock.expires, self._grantable_from(semaphore, now)) - now
 
     def names(self, prefix: str = "") -> list[str]:
         """Return the semaphores that begin with this, in no order."""
@@ -182,6 +213,22 @@ class LockTable(LockTransitions):
         now = self.monotonic()
         locks = [lock.snapshot(now) for name in names if (lock := self._find(name, now))]
         return [lock for lock in locks if lock.remaining > 0]
+
+    def refusal(self, semaphore: str) -> LockSnapshot | PauseSnapshot | None:
+        """Return why the semaphore isn't granted; None if it may be by now."""
+        now = self.monotonic()
+        lock = self._find(semaphore, now)
+        if lock is not None and (held := lock.snapshot(now)).remaining > 0:
+            return held
+        pause = self.pauses.covering(semaphore, now)
+        return None if pause is None else pause.snapshot(now)
+
+    def waiting(self, semaphore: str) -> list[Waiter]:
+        """Return the waiters, first come first, without the one that the lock is offered to."""
+        lock = self.locks.get(semaphore)
+        if lock is None or not lock.queue:
+            return []
+        return [each for each in list(lock.queue.values()) if each.owner != lock.owner]
 
     def save(self) -> list[LockSnapshot]:
         """Return all locks that are held or kept, without those that are only offered."""
@@ -194,7 +241,15 @@ class LockTable(LockTransitions):
         now = self.monotonic()
         for each in saved:
             lock = Lock(each.semaphore)
-            _, lock.owner, lock.token, lock.holder, lock.acquired_at, remaining = each
+            lock.owner, lock.token, lock.holder = each.owner, each.token, each.holder
+            lock.acquired_at, lock.renewed_at = each.acquired_at, each.renewed_at
             self.last_token = max(self.last_token, lock.token)
+            if each.remaining > elapsed:
+                self._set_expiry(lock, now + each.remaining - elapsed)
+
+    def load_pauses(self, saved: list[PauseSnapshot], elapsed: float = 0) -> None:
+        """Restore pauses that were saved so many seconds ago."""
+        now = self.monotonic()
+        for prefix, since, remaining, reason, by in saved:
             if remaining > elapsed:
-                self._set_expiry(lock, now + remaining - elapsed)
+                self.pauses.add(TablePause(prefix, since, now + remaining - elapsed, reason, by))

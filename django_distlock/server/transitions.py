@@ -10,6 +10,7 @@ from django_distlock import clocks
 from .errors import Refused
 from .expiry import ExpirySchedule
 from .locks import EXPIRED, Lock
+from .pauses import Pauses
 from .tokens import next_token
 from .waiters import Waiters, next_waiter
 
@@ -20,9 +21,9 @@ OFFER_SECONDS: Final = 1.0
 class LockTransitions:
     """The locks of a table, and every change of a lock. `now` is by the monotonic clock.
 
-    A lock without a holder is in the table only if it is waited for while nothing may be granted
-    yet. While there are waiters, a lock that ends is granted to the next one, for as long as an
-    offer lasts, before anybody else can acquire it.
+    A lock without a holder is in the table only if it is waited for while it may not be granted:
+    in a pause, or when nothing is granted yet. While there are waiters, a lock that ends is granted
+    to the next one, for as long as an offer lasts, before anybody else can acquire it.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class LockTransitions:
         max_locks: float = math.inf,
         max_waiters: float = math.inf,
         max_all_waiters: float = math.inf,
+        max_pauses: float = math.inf,
         monotonic: Callable[[], float] = clocks.monotonic,
         microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
@@ -41,6 +43,7 @@ class LockTransitions:
         """By semaphore."""
         self.schedule = ExpirySchedule(self.locks)
         self.waiters = Waiters(max_waiters, max_all_waiters)
+        self.pauses = Pauses(max_pauses)
         self.last_token = last_token
         self.monotonic = monotonic
         self.microseconds = microseconds
@@ -57,7 +60,9 @@ class LockTransitions:
             self._grants_from = EXPIRED
             for lock in list(self.locks.values()):
                 self._advance(lock, now)
-        soonest = self.schedule.next_check
+        if self.pauses and self.pauses.drop_ended(now):
+            self._advance_all_waited_for(now)
+        soonest = min(self.schedule.next_check, self.pauses.next_end)
         if self._grants_from > EXPIRED:
             soonest = min(soonest, self._grants_from)
         return max(0.0, soonest - self.monotonic())
@@ -89,10 +94,15 @@ class LockTransitions:
                 f"have ended or been reclaimed: {self._grants_from - now:.1f} s more."
             )
 
+    def _grantable_from(self, semaphore: str, now: float) -> float:
+        """Return from when on the semaphore may be granted, if it is free."""
+        pause = self.pauses.covering(semaphore, now) if self.pauses else None
+        return max(self._grants_from, EXPIRED if pause is None else pause.ends)
+
     def _grant(self, lock: Lock, owner: str, holder: str) -> None:
         lock.acquired_at = at = self.microseconds()
         lock.token = self.last_token = next_token(self.last_token, at)
-        lock.owner, lock.holder = owner, holder
+        lock.owner, lock.holder, lock.renewed_at = owner, holder, 0
 
     def _set_expiry(self, lock: Lock, expires: float) -> None:
         lock.expires = expires
@@ -122,6 +132,8 @@ class LockTransitions:
                 if self.locks.get(lock.semaphore) is lock:
                     del self.locks[lock.semaphore]
                 return
+            if self.pauses and self.pauses.covering(lock.semaphore, now) is not None:
+                return
             waiter = next_waiter(lock.queue)
             self._grant(lock, waiter.owner, waiter.holder)
             lock.offered = True
@@ -129,3 +141,9 @@ class LockTransitions:
             if waiter.wake() is False:
                 self.waiters.remove(lock, waiter.owner)
                 lock.expires = EXPIRED
+
+    def _advance_all_waited_for(self, now: float) -> None:
+        """Offer to their next waiters all locks that may be granted again."""
+        for semaphore in self.waiters.semaphores():
+            if (lock := self.locks.get(semaphore)) is not None:
+                self._advance(lock, now)

@@ -26,6 +26,7 @@ class Waiters:
         earlier = lock.queue.get(waiter.owner)
         if earlier is not None:
             earlier.session.waiting.discard(place)
+            waiter = waiter._replace(since=earlier.since)
         elif len(lock.queue) >= self._max_per_lock:
             raise Refused(
                 f"{len(lock.queue)} wait for {lock.semaphore!r} already, as many as --max-waiters "
@@ -38,6 +39,10 @@ class Waiters:
         waiter.session.waiting.add(place)
         self._places.add(place)
         lock.queue[waiter.owner] = waiter
+
+    def semaphores(self) -> set[str]:
+        """Return the semaphores that are waited for."""
+        return {semaphore for semaphore, _ in list(self._places)}
 
     def remove(self, lock: Lock, owner: str) -> None:
         """Remove this owner from the lock's queue, if it is in there."""

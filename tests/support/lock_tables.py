@@ -99,7 +99,7 @@ def assert_sound(table: LockTable) -> None:
     now = table.monotonic()
     for semaphore, lock in table.locks.items():
         assert lock.semaphore == semaphore
-        assert lock.expires > EXPIRED or (lock.queue and table.grace), (
+        assert lock.expires > EXPIRED or (lock.queue and (table.grace or table.pauses)), (
             "neither taken nor waited for"
         )
         waiters = dict(lock.queue or {})

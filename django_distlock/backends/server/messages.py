@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from django_distlock.backends.memory import lock_info
+from django_distlock.backends.snapshots import lock_info
 from django_distlock.fields import to_datetime
 from django_distlock.records import (
     LOST,
