@@ -2,11 +2,12 @@
 
 import os
 import sys
-from typing import Any
+from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
 
 from django_distlock.backends.base import BaseLockBackend
+from django_distlock.backends.memory import MemoryBackend
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import (
     InvalidLockBackend,
@@ -15,6 +16,9 @@ from django_distlock.exceptions import (
 )
 
 from .exit_codes import ExitCode, usage_error
+
+STORE_ERRORS: Final = (InvalidLockBackend, LockBackendUnavailable, LockNotSupported)
+"""What a store raises that is misconfigured, can't be reached, or lacks an operation."""
 
 
 class LockCommand(BaseCommand):
@@ -28,8 +32,10 @@ class LockCommand(BaseCommand):
         try:
             output = super().execute(*args, **options)
             self.stdout.flush()
-        except (InvalidLockBackend, LockBackendUnavailable, LockNotSupported) as error:
+        except STORE_ERRORS as error:
             raise CommandError(str(error), returncode=ExitCode.ERROR) from error
+        except KeyboardInterrupt:
+            sys.exit(ExitCode.INTERRUPTED)
         except BrokenPipeError:
             # The reader of a pipe has left, as `head` does. Python would flush the rest at its end,
             # and fail again.
@@ -46,3 +52,13 @@ def find_store(alias: str) -> BaseLockBackend:
         if alias in lock_backends.settings:
             raise
         raise usage_error(str(error)) from error
+
+
+def unseen_locks(store: BaseLockBackend) -> LockNotSupported | None:
+    """Return why a command can't see this store's locks; None if it can."""
+    if not isinstance(store, MemoryBackend):
+        return None
+    return LockNotSupported(
+        f"DISTLOCK[{store.alias!r}]: MemoryBackend keeps locks in the memory of each process. This "
+        "command is another process than your site, so it can't see or change the site's locks."
+    )

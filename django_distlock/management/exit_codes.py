@@ -15,6 +15,8 @@ class ExitCode(IntEnum):
     """The arguments are wrong, and nothing was tried; argparse uses this code, too."""
     CONTENDED = 75
     """Another holder has the lock. EX_TEMPFAIL of sysexits.h: a later try may succeed."""
+    INTERRUPTED = 130
+    """Ctrl-C, as shells report it: 128 + SIGINT."""
 
 
 def usage_error(message: str) -> CommandError:

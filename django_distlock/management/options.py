@@ -35,6 +35,7 @@ def add_format_option(parser: ArgumentParser) -> None:
     """Add `--format`."""
     parser.add_argument(
         "--format",
+        dest="output",  # `format` is a built-in function
         choices=[each.value for each in OutputFormat],
         default=OutputFormat.TABLE.value,
         help="what is printed on stdout: a text for people, or JSON (default: table)",
@@ -62,6 +63,14 @@ def positive_duration(text: str) -> timedelta:
     found = duration(text)
     if not found:
         raise ArgumentTypeError("must be longer than 0.")
+    return found
+
+
+def positive_number(text: str) -> int:
+    """Return an argument that is a whole number above 0."""
+    found = int(text) if text.isascii() and text.isdecimal() else 0
+    if not found:
+        raise ArgumentTypeError(f"{text!r} is not a whole number above 0.")
     return found
 
 

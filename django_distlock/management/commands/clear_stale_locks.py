@@ -5,23 +5,31 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from django_distlock.durations import format_duration
+from django.core.management.base import CommandError
+
+from django_distlock.backends.base import BaseLockBackend
 from django_distlock.management import options
-from django_distlock.management.base import LockCommand, find_store
+from django_distlock.management.base import LockCommand, find_store, unseen_locks
+from django_distlock.management.long_holds import held_longer, listed_locks
+from django_distlock.management.operators import operating_system_user
+from django_distlock.management.prompts import confirm, require_terminal
+from django_distlock.management.reports import Report, report
+from django_distlock.management.rows import lock_row
+from django_distlock.management.text import count_of, describe_lock
 from django_distlock.records import LockInfo
 
 
 class Command(LockCommand):
-    """Release stale locks, and purge those that were released long ago."""
+    """Release stale locks, purge those that were released long ago, and free stuck ones."""
 
     help = (
         "Releases locks whose lease expired without a release, as after a crash of a worker, and "
         "with --purge-released deletes locks that were released long ago. Safe beside running "
-        "workers: no held lock is touched, and fencing tokens never go back."
+        "workers: without --held-longer-than no held lock is touched, and fencing tokens never go "
+        "back."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        options.add_backend_option(parser)
         parser.add_argument(
             "--prefix",
             type=options.prefix,
@@ -34,7 +42,16 @@ class Command(LockCommand):
             metavar="AGE",
             help="also delete locks released longer ago than this: 90s, 15m, 12h, 1d",
         )
+        parser.add_argument(
+            "--held-longer-than",
+            type=options.positive_duration,
+            metavar="AGE",
+            help="also list the locks that are held for longer, ask, and release them by force",
+        )
         parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
+        options.add_no_input_option(parser)
+        options.add_backend_option(parser)
+        options.add_format_option(parser)
 
     def handle(
         self,
@@ -42,36 +59,55 @@ class Command(LockCommand):
         backend: str,
         prefix: str,
         purge_released: timedelta | None,
+        held_longer_than: timedelta | None,
         dry_run: bool,
+        interactive: bool,
+        output: str,
         **others: Any,
     ) -> None:
-        would = "would be " if dry_run else ""
         store = find_store(backend)
-        stale = self._print(store.clear_stale(prefix, dry_run=dry_run), "expired")
-        self.stdout.write(f"{stale} stale {_locks(stale)} {would}released.")
-        if purge_released is not None:
-            purgeable = store.purge_released(purge_released, prefix, dry_run=dry_run)
-            purged = self._print(purgeable, "released")
-            self.stdout.write(f"{purged} released {_locks(purged)} {would}deleted.")
+        asks = held_longer_than is not None and interactive and not dry_run
+        if asks:
+            require_terminal()
+        would = "would be " if dry_run else ""
+        with report(self, backend, output) as told:
+            stale = told.add(store.clear_stale(prefix, dry_run=dry_run), "acquired", "expired")
+            told.say(f"{count_of(stale, 'stale lock')} {would}released.")
+            if purge_released is not None:
+                purgeable = store.purge_released(purge_released, prefix, dry_run=dry_run)
+                purged = told.add(purgeable, "acquired", "released")
+                told.say(f"{count_of(purged, 'released lock')} {would}deleted.")
+            if held_longer_than is not None:
+                held = held_longer(store, held_longer_than, prefix)
+                self._release_held(store, held, told, dry_run=dry_run, asks=asks)
 
-    def _print(self, locks: Iterator[LockInfo], ended: str) -> int:
-        """Print each lock when it is released or deleted, and return how many there were."""
-        count = 0
-        for lock in locks:
-            self.stdout.write(_describe(lock, ended))
-            count += 1
-        return count
-
-
-def _describe(lock: LockInfo, ended: str) -> str:
-    """Return the lock with its holder, its age, and how long ago its lease ended."""
-    ages = [
-        f"{event} {format_duration(lock.seen_at - moment)} ago"
-        for event, moment in (("acquired", lock.acquired_at), (ended, lock.expires_at))
-        if moment is not None
-    ]
-    return f"{lock.semaphore}: {lock.holder or 'unknown holder'}, {', '.join(ages)}"
-
-
-def _locks(count: int) -> str:
-    return "lock" if count == 1 else "locks"
+    def _release_held(
+        self,
+        store: BaseLockBackend,
+        held: Iterator[LockInfo],
+        told: Report,
+        *,
+        dry_run: bool,
+        asks: bool,
+    ) -> None:
+        """List these locks, ask, and release those that are still held by the grants listed."""
+        if dry_run:
+            found = told.add(held, "acquired", "renewed")
+            told.say(f"{count_of(found, 'held lock')} would be released by force.")
+            return
+        with listed_locks() as listed:
+            for lock in held:
+                told.say(describe_lock(lock, "acquired", "renewed"))
+                listed.add(lock_row(store.alias, lock))
+            if not listed.number and (unseen := unseen_locks(store)):
+                raise unseen
+            question = f"Release {count_of(listed.number, 'held lock')} by force?"
+            if listed.number and asks and not confirm(self.stderr, question):
+                raise CommandError("No held lock was released.")
+            released = 0
+            for row in listed.release(store, operating_system_user()):
+                told.add_row(row)
+                released += 1
+            told.say(f"{count_of(released, 'held lock')} released by force.")
+            if released < listed.number:
+                told.say(f"{listed.number - released} had ended meanwhile.")

@@ -1,0 +1,73 @@
+"""What an operator is told about a held lock before it is taken from its holder."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from django.core.management.base import CommandError
+
+from django_distlock.backends.base import BaseLockBackend
+from django_distlock.backends.operations import ListingStore
+from django_distlock.records import LockInfo, LockState
+
+from .base import unseen_locks
+from .text import ago, holder_of, printable, time_left, time_of
+
+CONSEQUENCES: Final = (
+    "The holder is not stopped: it learns of its loss at the next renewal.",
+    "Meanwhile the next one may get the lock, with a greater token, and both are at work.",
+)
+GUARDED: Final = (
+    "The commit of the holder's block or decorated call is refused; all else may be done twice."
+)
+UNGUARDED: Final = "What the holder does may be done twice: guard_commits is off for this store."
+KEPT: Final = "Its holder has released it: only min_hold keeps it from others."
+
+
+def held_lock(store: BaseLockBackend, semaphore: str) -> LockInfo:
+    """Return the lock if it is held, or kept; otherwise raise what says so."""
+    # A store that can't list locks raises LockNotSupported.
+    lock = store.find(semaphore) if isinstance(store, ListingStore) else next(store.held())
+    if lock is not None and lock.state is LockState.HELD:
+        return lock
+    if lock is not None and lock.state is LockState.STALE:
+        raise CommandError(
+            f"Nothing was released: {printable(semaphore)} expired {ago(lock, lock.expires_at)}, "
+            "so nobody holds it, and the next attempt gets it. To mark it as released, run "
+            "clear_stale_locks."
+        )
+    raise unseen_locks(store) or CommandError(
+        f"Nothing was released: {printable(semaphore)} is free in {store.alias!r}."
+    )
+
+
+def in_short(lock: LockInfo) -> str:
+    """Return who holds the lock."""
+    return (
+        f"{printable(lock.semaphore)} is held by {holder_of(lock)} with token {lock.token}, "
+        f"acquired {ago(lock, lock.acquired_at)}"
+    )
+
+
+def description(store: BaseLockBackend, lock: LockInfo) -> Iterator[str]:
+    """Yield the lines that tell all about the lock, and what its release means."""
+    yield f"{printable(lock.semaphore)} in {store.alias} ({type(store).__name__})"
+    waiting = "not known" if lock.waiting is None else str(lock.waiting)
+    for name, value in (
+        ("holder", holder_of(lock)),
+        ("acquired", _moment(lock, "acquired_at")),
+        ("renewed", _moment(lock, "renewed_at")),
+        ("time left", time_left(lock)),
+        ("token", str(lock.token)),
+        ("waiting", waiting),
+    ):
+        yield f"  {name + ':':<10} {value}"
+    if lock.kept:
+        yield KEPT
+        return
+    yield from CONSEQUENCES
+    yield GUARDED if store.guard_commits else UNGUARDED
+
+
+def _moment(lock: LockInfo, name: str) -> str:
+    moment = getattr(lock, name)
+    return "not known" if moment is None else f"{ago(lock, moment)}, at {time_of(moment)}"
