@@ -44,6 +44,11 @@ def show(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
+def printable(text: str) -> str:
+    """Return the text with what can't be printed escaped: control characters, direction marks."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
 def type_of(value: object) -> str:
     """Return what a value is that should be a text."""
     return "a lazy text: write str(…)" if isinstance(value, Promise) else type(value).__name__

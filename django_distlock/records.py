@@ -97,6 +97,20 @@ class Refusal:
     def __bool__(self) -> Literal[False]:
         return False
 
+    @property
+    def held_for(self) -> float | None:
+        """Seconds since the grant; None if that isn't known."""
+        if self.seen_at is None or self.acquired_at is None:
+            return None
+        return (self.seen_at - self.acquired_at).total_seconds()
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the end of the lease or pause; None if that isn't known, or has none."""
+        if self.seen_at is None or self.expires_at is None:
+            return None
+        return (self.expires_at - self.seen_at).total_seconds()
+
 
 REFUSED: Final = Refusal()
 """The answer of a store that tells nothing of the holder."""

@@ -8,7 +8,7 @@ from functools import cache
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_distlock.arguments import LONGEST_LABEL, validate_label
+from django_distlock.arguments import LONGEST_LABEL, printable, validate_label
 from django_distlock.records import Owner
 from django_distlock.runtime import running_task
 
@@ -22,15 +22,15 @@ def describe_holder(label: str = "") -> str:
     """Describe the holder for people: the label, host, process, and thread or task."""
     task = running_task()
     name = threading.current_thread().name if task is None else task.get_name()
-    holder = f"{_process(os.getpid())} {name[:LONGEST_LABEL]}"
+    holder = f"{describe_process(os.getpid())} {name[:LONGEST_LABEL]}"
     if label := validate_label(label):
         holder = f"{label} ({holder})"
-    # Not every store can keep a NUL or a lone surrogate.
-    return holder if holder.isprintable() else holder.encode("unicode_escape").decode()
+    return printable(holder)  # not every store can keep a NUL or a lone surrogate
 
 
 @cache
-def _process(pid: int) -> str:
+def describe_process(pid: int) -> str:
+    """Describe this host and the process."""
     return f"{socket.gethostname()} pid {pid}"
 
 

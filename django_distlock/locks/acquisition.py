@@ -149,7 +149,9 @@ class Acquisition(Attempts):
     def contention(self) -> LockNotAcquired:
         """Return the error that says why it was refused, as far as is known here."""
         own = self._registry.find(self.backend, self.semaphore)
-        return contention(self, self.refusal, held_here=own is not None and own.held)
+        held_here = own is not None and own.held
+        age = clocks.monotonic() - self.refused_at
+        return contention(self, self.refusal, held_here=held_here, age=age)
 
     async def join(self, calls: StoreCalls, wake: Callable[[], object]) -> Place | None:
         """Wait in the store's queue, if it has one; in any thread."""

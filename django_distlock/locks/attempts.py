@@ -20,6 +20,8 @@ class Attempts(Request):
 
     refusal: Refusal = field(default=REFUSED, init=False)
     """The store's last answer, unless it granted the request."""
+    refused_at: float = field(default=0.0, init=False)
+    """When it gave that answer, by the local monotonic clock."""
     _tried: bool = field(default=False, init=False)
     _may_be_granted: bool = field(default=False, init=False)
     _granted: Lease | None = field(default=None, init=False)
@@ -44,7 +46,7 @@ class Attempts(Request):
             grant = await calls.acquire(self.semaphore, self.owner, self.ttl, self.holder)
         if not grant:
             self._may_be_granted = False
-            self.refusal = grant
+            self.refusal, self.refused_at = grant, clocks.monotonic()
             return None
         if self.ttl is not None and clocks.monotonic() - sent >= self.ttl:
             raise LockBackendUnavailable(

@@ -99,9 +99,9 @@ class Call(NamedTuple):
         args = without_self(self.args) if self.answers else self.args
         return on_conflict(*args, **self.kwargs)
 
-    def contended(self, ttl: float | None) -> HttpResponse:
-        """Answer that another request holds the lock, with a lease of about this ttl."""
-        return rolled_back(contended(self._served, ttl))
+    def contended(self, acquisition: Acquisition) -> HttpResponse:
+        """Answer that the lock was refused."""
+        return rolled_back(contended(self._served, acquisition.refusal, acquisition.ttl))
 
     def answers_refusal(self, error: BaseException) -> bool:
         """Tell whether to answer with refusal() after the acquisition raised this."""

@@ -48,7 +48,7 @@ def run(call: Call) -> Any:
             return call.conflict(on_conflict)
         if not call.answers:
             raise acquisition.contention()
-        return call.contended(acquisition.ttl)
+        return call.contended(acquisition)
     try:
         return _hold(call, lease)
     except LockLost as error:
@@ -77,7 +77,7 @@ async def arun(call: Call) -> Any:
             return await answer if inspect.isawaitable(answer) else answer
         if not call.answers:
             raise acquisition.contention()
-        return await sync_to_async(call.contended)(acquisition.ttl)
+        return await sync_to_async(call.contended)(acquisition)
     try:
         return await _ahold(call, lease)
     except LockLost as error:

@@ -118,6 +118,21 @@ def rest_functions(view: Any) -> Iterator[Any]:
                 yield from (cell.cell_contents for cell in handler.__closure__ or ())
 
 
+def is_api(request: HttpRequest) -> bool:
+    """Tell whether Django resolved the request to a view of REST framework or Django Ninja."""
+    match = request.resolver_match
+    return match is not None and any(
+        ninja_operations(layer) or any(map(_is_rest_class, view_classes(layer)))
+        for layer in _layers(match.func, request)
+    )
+
+
+def _is_rest_class(view_class: type) -> bool:
+    """Tell whether it is a view of REST framework, which need not be installed."""
+    names = {f"{base.__module__}.{base.__qualname__}" for base in view_class.__mro__}
+    return "rest_framework.views.APIView" in names
+
+
 def ninja_operations(view: Any) -> Iterable[Any]:
     """Return the operations of a path of Django Ninja, which has one view for all HTTP methods."""
     path_view = _owner(view)

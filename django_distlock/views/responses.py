@@ -1,5 +1,6 @@
 """The responses of a locked view that is not called, or whose lease was lost."""
 
+import math
 import random
 from typing import Final
 
@@ -13,21 +14,47 @@ from django.utils.cache import patch_vary_headers
 from django.utils.log import log_response
 from django.utils.translation import gettext as _
 
-LATEST_RETRY: Final = 3
-"""Upper limit of Retry-After, in seconds. A random number spreads the requests."""
+from django_distlock.records import Refusal
+
+from .resolution import is_api
+
+SOON: Final = 3
+"""Upper limit of Retry-After in seconds, where nothing suggests a longer wait."""
+LONGEST: Final = 60
+"""Upper limit of Retry-After in seconds, whatever is known."""
 
 
-def contended(request: HttpRequest, ttl: float | None) -> HttpResponse:
-    """Answer 409: another request holds the lock, with a lease of about this ttl."""
-    detail = _("This is being worked on by another request. Please try again in a moment.")
-    latest = LATEST_RETRY if ttl is None else min(LATEST_RETRY, int(ttl))
-    return _retried(_answer(request, 409, "contended", detail), latest)
+def contended(request: HttpRequest, refusal: Refusal, ttl: float | None) -> HttpResponse:
+    """Answer 409: another request holds the lock, or it is paused; its own ttl would be this.
+
+    The client is told nothing of the refusal but Retry-After.
+    """
+    if refusal.reason:
+        detail = _("This can't be done right now. Please try again later.")
+    else:
+        detail = _("This is being worked on by another request. Please try again in a moment.")
+    return _retried(_answer(request, 409, "contended", detail), *retry_range(refusal, ttl))
+
+
+def retry_range(refusal: Refusal, ttl: float | None) -> tuple[int, int]:
+    """Return the earliest and the latest Retry-After that make sense, in seconds.
+
+    Most leases are released long before they end. So the best guess is that a lock is held for as
+    long again as it was held so far, but never beyond its lease. A pause, and a lock that is kept
+    after its release, last until their end: the clients then return in the seconds after it.
+    """
+    left = max(0, math.ceil(refusal.remaining or 0))
+    if refusal.reason and left:
+        return min(left, LONGEST - SOON), min(left + SOON, LONGEST)
+    guess = max(SOON, math.ceil(refusal.held_for or 0))
+    latest = max(1, min(guess, left or int(ttl or SOON), LONGEST))
+    return (latest + 1) // 2 if latest > SOON else 1, latest
 
 
 def unavailable(request: HttpRequest) -> HttpResponse:
     """Answer 503: the store is down, or the lease was lost and the work undone."""
     detail = _("This can't be done safely right now. Please try again in a moment.")
-    return _retried(_answer(request, 503, "unavailable", detail), LATEST_RETRY)
+    return _retried(_answer(request, 503, "unavailable", detail), 1, SOON)
 
 
 def unfinished(request: HttpRequest) -> HttpResponse:
@@ -67,17 +94,20 @@ def _answer(request: HttpRequest, status: int, error: str, detail: str) -> HttpR
 
 
 def _prefers_json(request: HttpRequest) -> bool:
-    kinds = ["text/html", "text/plain", "application/json"]
-    return request.get_preferred_type(kinds) == "application/json"
+    """Tell whether to answer in JSON; if the client has no preference, the view's kind decides."""
+    kinds = ["text/html", "text/plain"]
+    if is_api(request):
+        return request.get_preferred_type(["application/json", *kinds]) not in kinds
+    return request.get_preferred_type([*kinds, "application/json"]) == "application/json"
 
 
 def _json(status: int, error: str, detail: str) -> HttpResponse:
     return JsonResponse({"error": error, "detail": detail}, status=status)
 
 
-def _retried(response: HttpResponse, latest: int) -> HttpResponse:
+def _retried(response: HttpResponse, earliest: int, latest: int) -> HttpResponse:
     """Set Retry-After to a random number: clients refused together must not return together."""
-    response["Retry-After"] = str(random.randint(1, max(1, latest)))  # noqa: S311 - no secret
+    response["Retry-After"] = str(random.randint(earliest, latest))  # noqa: S311 - no secret
     return response
 
 
