@@ -69,10 +69,11 @@ class LockQuerySet(models.QuerySet["Lock"]):
         return self.released().filter(expires_at__lt=cutoff, token__lt=self.database_now())
 
     def with_state(self) -> Self:
-        """Annotate each lock with its `state` and the database's time, `seen_at`."""
+        """Annotate each lock with `state` and `kept`, and the database's time, `seen_at`."""
         now = self.database_now()
         return self.annotate(
             seen_at=now,
+            kept=Case(When(owner=KEPT, expires_at__gt=now, then=True), default=False),
             state=Case(
                 When(self._released(), then=Value(LockState.RELEASED.value)),
                 When(expires_at__lte=now, then=Value(LockState.STALE.value)),
@@ -126,6 +127,7 @@ class Lock(models.Model):
 
     if TYPE_CHECKING:  # with_state() adds them
         state: str
+        kept: bool
         seen_at: datetime
 
     objects = LockManager()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
 from functools import cached_property
 from operator import attrgetter, methodcaller
 from time import sleep
@@ -14,7 +13,6 @@ from django_distlock import clocks
 from django_distlock.backends.base import QueueingStore
 from django_distlock.backends.batches import BatchedRenewals
 from django_distlock.exceptions import LockBackendUnavailable
-from django_distlock.fields import to_datetime
 from django_distlock.models import KEPT
 from django_distlock.records import (
     LOST,
@@ -38,10 +36,10 @@ from .queue import ALIVE
 from .statements import (
     HandOver,
     Parameters,
-    Row,
     lease_parameters,
     lock_parameters,
     microseconds,
+    moment,
     pack,
     renewal_parameters,
 )
@@ -97,18 +95,15 @@ class DatabaseBackend(ListingDatabaseBackend, TransactionalDatabaseBackend, Queu
         if waiting is not None:
             parameters["place"] = waiting.id
         try:
-            row = waiting.take(self._run, parameters) if waiting is not None else None
-            if row is None:
-                row = self._acquire_row(parameters)
+            outcome = waiting.take(self._run, parameters) if waiting is not None else REFUSED
+            outcome = outcome or self._acquire_row(parameters)
         except RowLocked:
             return REFUSED
-        if row is None:
-            if waiting is not None:
-                waiting.join_again(self._run)
-            return REFUSED
-        return Grant(row.token, to_datetime(row.acquired_at), _end(row.expires_at))
+        if waiting is not None and not outcome:
+            waiting.join_again(self._run)
+        return outcome
 
-    def _acquire_row(self, parameters: Parameters) -> Row | None:
+    def _acquire_row(self, parameters: Parameters) -> Grant | Refusal:
         """Retry while another transaction has the row locked, for ROW_WAIT seconds at most.
 
         A renewal, a purge or a refused attempt locks the row for a moment; that is not a holder.
@@ -231,9 +226,5 @@ class DatabaseBackend(ListingDatabaseBackend, TransactionalDatabaseBackend, Queu
 
 def _renewal(renewed: bool, end: int | None) -> Renewal:
     if renewed:
-        return Renewal(RenewalOutcome.RENEWED, _end(end))
-    return Renewal(RenewalOutcome.HELD, _end(end), ROW_LOCKED)
-
-
-def _end(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else to_datetime(microseconds)
+        return Renewal(RenewalOutcome.RENEWED, moment(end))
+    return Renewal(RenewalOutcome.HELD, moment(end), ROW_LOCKED)

@@ -22,6 +22,7 @@ class ListingDatabaseBackend(BaseDatabaseBackend, ListingStore):
     """Part of DatabaseBackend."""
 
     keeps_expired: ClassVar[bool] = True
+    lists_renewals: ClassVar[bool] = True
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
         prefix, limit = validate_listing(prefix, limit)
@@ -79,4 +80,6 @@ def _info(lock: Lock) -> LockInfo:
         acquired_at=lock.acquired_at,
         expires_at=lock.expires_at,
         seen_at=lock.seen_at,
+        renewed_at=lock.renewed_at,
+        kept=lock.kept,
     )

@@ -11,10 +11,10 @@ from typing import Final, TypeVar
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_distlock.clocks import NOW
-from django_distlock.models import Lock
-from django_distlock.records import Owner
+from django_distlock.models import KEPT, Lock
+from django_distlock.records import REFUSED, Grant, Owner, Refusal
 
-from .statements import Parameters, Row, Statements, pack, unpack
+from .statements import Answer, Parameters, Statements, outcome, pack, unpack
 
 T = TypeVar("T")
 
@@ -37,8 +37,11 @@ ON DUPLICATE KEY UPDATE
     owner = if(@free, VALUES(owner), owner),
     holder = if(@free, VALUES(holder), holder),
     acquired_at = if(@free, VALUES(acquired_at), acquired_at),
+    renewed_at = if(@free, NULL, renewed_at),
     expires_at = if(@free, VALUES(expires_at), expires_at)
-RETURNING owner = %(owner)s, token, acquired_at, expires_at
+RETURNING
+    CASE owner WHEN %(owner)s THEN 'granted' WHEN '{kept}' THEN 'kept' ELSE 'held' END,
+    token, acquired_at, expires_at, holder, {now}
 """
 
 ACQUIRE_UPDATE = """
@@ -47,6 +50,7 @@ UPDATE {table} SET
     owner = %(owner)s,
     holder = %(holder)s,
     acquired_at = {now},
+    renewed_at = NULL,
     expires_at = {now} + %(ttl)s
 WHERE semaphore = %(semaphore)s AND (owner IN ('', %(owner)s) OR expires_at <= {now})
 """
@@ -57,7 +61,7 @@ INSERT IGNORE INTO {table} (semaphore, owner, token, holder, acquired_at, expire
 VALUES (%(semaphore)s, %(owner)s, {now}, %(holder)s, {now}, {now} + %(ttl)s)
 """
 GRANTED = """
-SELECT token, acquired_at, expires_at FROM {table}
+SELECT 'granted', token, acquired_at, expires_at, holder, 0 FROM {table}
 WHERE semaphore = %(semaphore)s AND owner = %(owner)s
 """
 
@@ -75,12 +79,12 @@ ON {table}.semaphore = CAST(lease.semaphore AS BINARY)
 """
 # The SELECT finds and locks each row, so the INSERT always finds it as a duplicate.
 RENEW_RETURNING = """
-INSERT INTO {table} (semaphore, owner, token, holder, acquired_at, expires_at)
-SELECT {table}.semaphore, {table}.owner, token, holder, acquired_at, {now} + ttl
+INSERT INTO {table} (semaphore, owner, token, holder, acquired_at, renewed_at, expires_at)
+SELECT {table}.semaphore, {table}.owner, token, holder, acquired_at, {now}, {now} + ttl
 FROM {leases}
 WHERE expires_at IS NULL OR expires_at > {now}
 FOR UPDATE SKIP LOCKED
-ON DUPLICATE KEY UPDATE expires_at = VALUES(expires_at)
+ON DUPLICATE KEY UPDATE renewed_at = VALUES(renewed_at), expires_at = VALUES(expires_at)
 RETURNING owner, 1, expires_at
 """
 
@@ -90,14 +94,14 @@ WHERE expires_at IS NULL OR expires_at > {now}
 FOR UPDATE SKIP LOCKED
 """
 RENEW_UPDATE = """
-UPDATE {leases} SET expires_at = {now} + ttl
+UPDATE {leases} SET renewed_at = {now}, expires_at = {now} + ttl
 """
 MINE = """
 SELECT {table}.owner, 0, expires_at FROM {leases}
 WHERE expires_at IS NULL OR expires_at > {now}
 """
 RENEW_ONE = """
-UPDATE {table} SET expires_at = {now} + %(ttl)s
+UPDATE {table} SET renewed_at = {now}, expires_at = {now} + %(ttl)s
 WHERE semaphore = %(semaphore)s AND owner = %(owner)s
     AND (expires_at IS NULL OR expires_at > {now})
 """
@@ -137,13 +141,12 @@ class MySQLStatements(Statements):
         self.renew_sql, self.renew_one_sql = complete(RENEW_UPDATE), complete(RENEW_ONE)
         self.release_sql, self.guard_sql = complete(RELEASE), complete(GUARD)
 
-    def acquire(self, parameters: Parameters) -> Row | None:
+    def acquire(self, parameters: Parameters) -> Grant | Refusal:
         parameters = encoded(parameters)
         for sql in (self.update_sql, self.insert_sql):
             if self.execute(sql, parameters):
-                rows = self.fetch(self.granted_sql, parameters)
-                return Row(*rows[0]) if rows else None
-        return None
+                return outcome(self.fetch(self.granted_sql, parameters))
+        return REFUSED
 
     def has_all_characters(self) -> bool:
         found = self.fetch(CHARSETS, {"table": Lock._meta.db_table})
@@ -165,8 +168,8 @@ class MySQLStatements(Statements):
         ends = []
         for lease in map(encoded, unpack(parameters)):
             if self.execute(self.renew_one_sql, lease):
-                found = self.fetch(self.granted_sql, lease)
-                ends += [(lease["owner"], True, end) for *_, end in found]
+                found = map(Answer._make, self.fetch(self.granted_sql, lease))
+                ends += [(lease["owner"], True, row.expires_at) for row in found]
         return ends
 
     @contextmanager
@@ -196,16 +199,14 @@ class MariaDBStatements(MySQLStatements):
 
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
         super().__init__(connection, table)
-        acquire_sql = ACQUIRE_RETURNING.format(table=table, now=NOW["mysql"])
+        acquire_sql = ACQUIRE_RETURNING.format(table=table, now=NOW["mysql"], kept=KEPT)
         self.prepared_acquire = PreparedStatement("acquire", acquire_sql)
         self.prepared_release = PreparedStatement("release", self.release_sql)
         leases = LEASES.format(table=table)
         self.renew_sql = RENEW_RETURNING.format(table=table, now=NOW["mysql"], leases=leases)
 
-    def acquire(self, parameters: Parameters) -> Row | None:
-        rows = self._run(self.prepared_acquire, self.fetch, encoded(parameters))
-        granted, *row = rows[0]
-        return Row(*row) if granted else None
+    def acquire(self, parameters: Parameters) -> Grant | Refusal:
+        return outcome(self._run(self.prepared_acquire, self.fetch, encoded(parameters)))
 
     def renew(self, parameters: Parameters) -> list[tuple[str, bool, int | None]]:
         if not self.connection.features.has_select_for_update_skip_locked:

@@ -15,10 +15,12 @@ from django.db.models import BigIntegerField, Case, F, Q, Value, When
 from django.db.models.functions import Greatest
 
 from django_distlock.clocks import read_clock
-from django_distlock.fields import to_microseconds
-from django_distlock.models import Lock, LockQuerySet
+from django_distlock.fields import to_datetime, to_microseconds
+from django_distlock.models import KEPT, Lock, LockQuerySet
+from django_distlock.records import KEPT as KEPT_REASON
+from django_distlock.records import REFUSED, Grant, Refusal
 
-from .statements import Parameters, Row, Statements, unpack
+from .statements import Parameters, Statements, moment, unpack
 
 T = TypeVar("T")
 
@@ -50,7 +52,7 @@ class ORMStatements(Statements):
         self.locks: LockQuerySet = Lock.objects.using(connection.alias)
 
     @unlogged
-    def acquire(self, parameters: Parameters) -> Row | None:
+    def acquire(self, parameters: Parameters) -> Grant | Refusal:
         semaphore, owner, ttl = parameters["semaphore"], parameters["owner"], parameters["ttl"]
         now = to_microseconds(read_clock(self.connection))
         expires_at = None if ttl is None else now + STEP + ttl
@@ -59,26 +61,30 @@ class ORMStatements(Statements):
             "owner": owner,
             "holder": parameters["holder"],
             "acquired_at": now,
+            "renewed_at": None,
             "expires_at": expires_at,
         }
         free = Q(owner__in=["", owner]) | Q(expires_at__lte=now)
-        if self._writers_exclude_each_other() and row.exclude(free).exists():
-            return None
+        refusal = None
+        if self._writers_exclude_each_other():
+            refusal = _refusal(row.exclude(free), now)
+        if refusal is not None:
+            return refusal
         token = Case(
             When(owner=owner, then=F("token")),
             default=Greatest(F("token") + 1, Value(now), output_field=BigIntegerField()),
         )
         if row.filter(free).update(**values, token=token):
             granted = row.filter(owner=owner).values_list("token", flat=True).first()
-            return None if granted is None else Row(granted, now, expires_at)
-        if row.exists():
-            return None
+            return REFUSED if granted is None else _grant(granted, now, expires_at)
+        if (refusal := _refusal(row, now)) is not None:
+            return refusal
         try:
             with transaction.atomic(using=self.locks.db):
                 row.create(semaphore=semaphore, **values, token=now)
         except IntegrityError:  # another owner was faster
-            return None
-        return Row(now, now, expires_at)
+            return REFUSED
+        return _grant(now, now, expires_at)
 
     @unlogged
     def renew(self, parameters: Parameters) -> list[tuple[str, bool, int | None]]:
@@ -86,7 +92,7 @@ class ORMStatements(Statements):
         ends: list[tuple[str, bool, int | None]] = []
         for lease in unpack(parameters):
             end = None if lease["ttl"] is None else now + STEP + lease["ttl"]
-            if self._own(lease, now).update(expires_at=end):
+            if self._own(lease, now).update(renewed_at=now, expires_at=end):
                 ends.append((lease["owner"], True, end))
         return ends
 
@@ -114,3 +120,15 @@ class ORMStatements(Statements):
         """Return the row, if this owner still has an unexpired lease on it."""
         own = self.locks.filter(semaphore=parameters["semaphore"], owner=parameters["owner"])
         return own.filter(Q(expires_at=None) | Q(expires_at__gt=now))
+
+
+def _grant(token: int, now: int, expires_at: int | None) -> Grant:
+    return Grant(token, to_datetime(now), moment(expires_at))
+
+
+def _refusal(rows: LockQuerySet, now: int) -> Refusal | None:
+    """Return what the row says of its holder, if there is a row."""
+    for row in rows:
+        reason = KEPT_REASON if row.owner == KEPT else ""
+        return Refusal(row.holder, row.acquired_at, row.expires_at, to_datetime(now), reason)
+    return None

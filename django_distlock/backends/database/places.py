@@ -8,9 +8,10 @@ from typing import Any, Final, Protocol
 
 from django_distlock.backends.sockets.daemons import NoThread
 from django_distlock.exceptions import LockBackendUnavailable
+from django_distlock.records import REFUSED, Grant, Refusal
 
 from .errors import Conflict
-from .statements import Parameters, Row
+from .statements import Parameters
 
 FIRST_RETRY_ALONE: Final = 0.01
 FIRST_RETRY: Final = 0.1
@@ -126,12 +127,12 @@ class QueuedPlace:
             self._missing = True
             self.wake()
 
-    def take(self, run: Run, parameters: Parameters) -> Row | None:
+    def take(self, run: Run, parameters: Parameters) -> Grant | Refusal:
         """Take the lock if it was offered."""
         if not (self._offered or self._missing):
-            return None
-        row: Row | None = run(lambda sql: sql.take(parameters), (Conflict,))
-        return row
+            return REFUSED
+        taken: Grant | Refusal = run(lambda sql: sql.take(parameters), (Conflict,))
+        return taken
 
     def join_again(self, run: Run) -> None:
         """Return to the place in the queue, if the offer has ended."""

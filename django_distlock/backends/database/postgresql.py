@@ -19,39 +19,48 @@ from .own_connection import is_behind_pooler
 from .queue import QueueStatements, queue_values
 from .statements import Parameters, unpack
 
-# The first NOT EXISTS makes a refused attempt read-only: no row lock, no WAL.
+# `refusing` makes a refused attempt read-only: no row lock, no WAL.
 # Each clock in DO UPDATE is read after the wait for the row; that of `excluded` is older.
 ACQUIRE = """
-INSERT INTO {table} AS lock (semaphore, owner, token, holder, acquired_at, expires_at)
-SELECT
-    %(semaphore)s::varchar, %(owner)s::varchar, {now}, %(holder)s::text,
-    {now}, {now} + %(ttl)s::bigint
-FROM set_config('lock_timeout', '50ms', true)
-WHERE NOT EXISTS (
-    SELECT FROM {table}
+WITH refusing AS (
+    SELECT
+        CASE owner WHEN '{kept}' THEN 'kept' ELSE 'held' END AS answer,
+        token, acquired_at, expires_at, holder
+    FROM {table}
     WHERE semaphore = %(semaphore)s::varchar AND owner NOT IN ('', %(owner)s::varchar)
         AND (expires_at IS NULL OR expires_at > {now})
-) AND (
-    NOT EXISTS (
-        SELECT FROM {waiters} AS waiter JOIN {processes} AS process ON process.id = waiter.process
-        WHERE waiter.semaphore = %(semaphore)s::varchar AND waiter.id < %(place)s::bigint
-            AND process.seen_at > {now} - {alive}
-    ) OR EXISTS (
-        SELECT FROM {table}
-        WHERE semaphore = %(semaphore)s::varchar AND owner = %(owner)s::varchar
+), granted AS (
+    INSERT INTO {table} AS lock (semaphore, owner, token, holder, acquired_at, expires_at)
+    SELECT
+        %(semaphore)s::varchar, %(owner)s::varchar, {now}, %(holder)s::text,
+        {now}, {now} + %(ttl)s::bigint
+    FROM set_config('lock_timeout', '50ms', true)
+    WHERE NOT EXISTS (SELECT FROM refusing) AND (
+        NOT EXISTS (
+            SELECT FROM {waiters} AS waiter
+            JOIN {processes} AS process ON process.id = waiter.process
+            WHERE waiter.semaphore = %(semaphore)s::varchar AND waiter.id < %(place)s::bigint
+                AND process.seen_at > {now} - {alive}
+        ) OR EXISTS (
+            SELECT FROM {table}
+            WHERE semaphore = %(semaphore)s::varchar AND owner = %(owner)s::varchar
+        )
     )
+    ON CONFLICT (semaphore) DO UPDATE SET
+        owner = excluded.owner,
+        token = CASE
+            WHEN lock.owner = excluded.owner THEN lock.token
+            ELSE greatest(lock.token + 1, {now})
+        END,
+        holder = excluded.holder,
+        acquired_at = {now},
+        renewed_at = NULL,
+        expires_at = {now} + %(ttl)s::bigint
+    WHERE lock.owner IN ('', excluded.owner) OR lock.expires_at <= {now}
+    RETURNING lock.token, lock.acquired_at, lock.expires_at
 )
-ON CONFLICT (semaphore) DO UPDATE SET
-    owner = excluded.owner,
-    token = CASE
-        WHEN lock.owner = excluded.owner THEN lock.token
-        ELSE greatest(lock.token + 1, {now})
-    END,
-    holder = excluded.holder,
-    acquired_at = {now},
-    expires_at = {now} + %(ttl)s::bigint
-WHERE lock.owner IN ('', excluded.owner) OR lock.expires_at <= {now}
-RETURNING lock.token, lock.acquired_at, lock.expires_at
+SELECT 'granted', token, acquired_at, expires_at, '', 0 FROM granted
+UNION ALL SELECT answer, token, acquired_at, expires_at, holder, {now} FROM refusing
 """
 
 # `mine` has the rows that were committed when the statement began, locked or not. They are grouped,
@@ -69,7 +78,7 @@ WITH lease AS (
     WHERE expires_at IS NULL OR expires_at > {now}
     FOR NO KEY UPDATE OF lock SKIP LOCKED
 ), renewed AS (
-    UPDATE {table} AS lock SET expires_at = {now} + ttl
+    UPDATE {table} AS lock SET renewed_at = {now}, expires_at = {now} + ttl
     FROM unlocked WHERE lock.semaphore = unlocked.semaphore
     RETURNING owner, expires_at
 )

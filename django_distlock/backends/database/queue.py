@@ -7,7 +7,9 @@ row, as an offer that ends soon, and notifies that process.
 from collections.abc import Callable
 from typing import Any, Final
 
-from .statements import HandOver, Parameters, Row, Statements
+from django_distlock.records import Grant, Refusal
+
+from .statements import HandOver, Parameters, Statements, outcome
 
 OFFER: Final = 400_000
 """Microseconds for which a lock is offered to a waiter."""
@@ -56,6 +58,7 @@ UPDATE {table} AS lock SET
     END,
     holder = coalesce(next.holder, lock.holder),
     acquired_at = CASE WHEN next.owner IS NULL THEN lock.acquired_at ELSE {now} END,
+    renewed_at = CASE WHEN next.owner IS NULL THEN lock.renewed_at END,
     expires_at = {now} + CASE WHEN next.owner IS NULL THEN 0 ELSE {offer} END
 FROM given LEFT JOIN next ON true
 WHERE lock.semaphore = given.semaphore
@@ -81,7 +84,7 @@ WITH given AS (
 )
 UPDATE {table} AS lock SET
     owner = next.owner, token = greatest(lock.token + 1, {now}), holder = next.holder,
-    acquired_at = {now}, expires_at = {now} + {offer}
+    acquired_at = {now}, renewed_at = NULL, expires_at = {now} + {offer}
 FROM given, next
 WHERE lock.semaphore = given.semaphore
 RETURNING pg_notify('distlock_' || next.process, next.number::text)::text
@@ -92,7 +95,7 @@ TAKE = """
 UPDATE {table} SET acquired_at = {now}, expires_at = {now} + %(ttl)s::bigint
 FROM set_config('lock_timeout', '50ms', true) AS wait
 WHERE semaphore = %(semaphore)s::varchar AND owner = %(owner)s::varchar AND expires_at > {now}
-RETURNING token, acquired_at, expires_at
+RETURNING 'granted', token, acquired_at, expires_at, holder, 0
 """
 
 # Waiters need not survive a crash of the server: they notice, and join again. The lock's row is not
@@ -196,10 +199,9 @@ class QueueStatements(Statements):
         """Offer a lock that nobody holds to its first waiter."""
         self.fetch(self._offer_free_sql, {"semaphore": semaphore})
 
-    def take(self, parameters: Parameters) -> Row | None:
-        """Take an offered lock; None if the offer has ended."""
-        rows = self.fetch(self._take_sql, parameters)
-        return Row(*rows[0]) if rows else None
+    def take(self, parameters: Parameters) -> Grant | Refusal:
+        """Take an offered lock, if the offer has not ended."""
+        return outcome(self.fetch(self._take_sql, parameters))
 
     def join(self, parameters: Parameters) -> tuple[int, bool, bool]:
         """Add a waiter to the queue, at the end or at its former place.

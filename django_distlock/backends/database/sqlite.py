@@ -11,13 +11,17 @@ from typing import Any, Final
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_distlock.clocks import NOW
+from django_distlock.models import KEPT
+from django_distlock.records import Grant, Refusal
 
-from .statements import Parameters, Row, Statements
+from .statements import Parameters, Statements, outcome
 
 # Sent before the INSERT, which takes the file's write lock even if it inserts nothing: it would
 # wait for a transaction that writes, or fail one that has read and is about to write.
-HELD = """
-SELECT 1 FROM {table}
+REFUSING = """
+SELECT
+    iif(owner = '{kept}', 'kept', 'held'), token, acquired_at, expires_at, holder, {now}
+FROM {table}
 WHERE semaphore = :semaphore AND owner NOT IN ('', :owner)
     AND (expires_at IS NULL OR expires_at > {now})
 """
@@ -40,21 +44,23 @@ ON CONFLICT (semaphore) DO UPDATE SET
     END,
     holder = excluded.holder,
     acquired_at = excluded.acquired_at,
+    renewed_at = NULL,
     expires_at = excluded.expires_at
-RETURNING token, acquired_at, expires_at
+RETURNING 'granted', token, acquired_at, expires_at, holder, 0
 """
 
 # CROSS JOIN, so that each lease's row is looked up by its semaphore, and not the other way round.
 RENEW = """
 WITH lease AS MATERIALIZED (
     SELECT
-        lock.semaphore, {now} + {step} + json_extract(value, '$.ttl') AS expires_at
+        lock.semaphore, {now} AS renewed_at,
+        {now} + {step} + json_extract(value, '$.ttl') AS expires_at
     FROM json_each(:leases) CROSS JOIN {table} AS lock
     ON lock.semaphore = json_extract(value, '$.semaphore')
         AND lock.owner = json_extract(value, '$.owner')
     WHERE lock.expires_at IS NULL OR lock.expires_at > {now}
 )
-UPDATE {table} AS lock SET expires_at = lease.expires_at
+UPDATE {table} AS lock SET renewed_at = lease.renewed_at, expires_at = lease.expires_at
 FROM lease WHERE lock.semaphore = lease.semaphore
 RETURNING owner, 1, expires_at
 """
@@ -85,30 +91,24 @@ class SQLiteStatements(Statements):
 
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
         super().__init__(connection, table)
-        self.held_sql, self.acquire_sql, self.renew_sql, self.release_sql, self.guard_sql = (
-            sql.format(table=table, now=NOW["sqlite"], step=STEP)
-            for sql in (HELD, ACQUIRE, RENEW, RELEASE, GUARD)
+        self.refusing_sql, self.acquire_sql, self.renew_sql, self.release_sql, self.guard_sql = (
+            sql.format(table=table, now=NOW["sqlite"], step=STEP, kept=KEPT)
+            for sql in (REFUSING, ACQUIRE, RENEW, RELEASE, GUARD)
         )
 
-    def acquire(self, parameters: Parameters) -> Row | None:
-        with closing(self.cursor()) as cursor:
-            # In a transaction, a read takes a snapshot, after which it can't wait to write.
-            if not self.connection.in_atomic_block and self._is_held(cursor, parameters):
-                return None
-            try:
-                cursor.execute(self.acquire_sql, parameters)
-                rows: list[Any] = cursor.fetchall()
-            except self.connection.Database.OperationalError:
-                # Another writer takes longer than this may wait. Is the lock held anyway?
-                if self._is_held(cursor, parameters):
-                    return None
-                raise
-        return Row(*rows[0]) if rows else None
-
-    def _is_held(self, cursor: Any, parameters: Parameters) -> bool:
-        """Return whether another owner has an unexpired lease, by reading only."""
-        cursor.execute(self.held_sql, parameters)
-        return bool(cursor.fetchall())
+    def acquire(self, parameters: Parameters) -> Grant | Refusal:
+        # In a transaction, a read takes a snapshot, after which it can't wait to write.
+        may_read = not self.connection.in_atomic_block
+        if may_read and (refusing := self.fetch(self.refusing_sql, parameters)):
+            return outcome(refusing)
+        try:
+            granted = self.fetch(self.acquire_sql, parameters)
+        except self.connection.Database.OperationalError:
+            # Another writer takes longer than this may wait. Is the lock held anyway?
+            if refusing := self.fetch(self.refusing_sql, parameters):
+                return outcome(refusing)
+            raise
+        return outcome(granted or self.fetch(self.refusing_sql, parameters))
 
     def release(self, parameters: Parameters) -> bool:
         # If a power failure loses a release, the lease ends with its ttl. Without a ttl, flush.

@@ -4,12 +4,14 @@ import json
 import math
 from collections.abc import Iterable
 from copy import copy
+from datetime import datetime
 from enum import Enum
 from typing import Any, ClassVar, Final, NamedTuple, Self
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_distlock.records import Claim, Owner
+from django_distlock.fields import to_datetime
+from django_distlock.records import KEPT, REFUSED, Claim, Grant, Owner, Refusal
 
 Parameters = dict[str, Any]
 """The named parameters of a statement.
@@ -74,12 +76,39 @@ def microseconds(seconds: float | None) -> int | None:
     return None if seconds is None else math.ceil(seconds * 1_000_000)
 
 
-class Row(NamedTuple):
-    """A grant as the database returns it; the times are in microseconds since the epoch."""
+class Answer(NamedTuple):
+    """What a statement returns of an attempt; the times are in microseconds since the epoch."""
 
+    kind: str
+    """`granted`; else why not: the lock is `held`, or `kept` from others."""
     token: int
     acquired_at: int
     expires_at: int | None
+    holder: str
+    seen_at: int
+
+    def outcome(self) -> Grant | Refusal:
+        """Return it as a store answers."""
+        expires_at = moment(self.expires_at)
+        if self.kind == "granted":
+            return Grant(self.token, to_datetime(self.acquired_at), expires_at)
+        return Refusal(
+            self.holder,
+            moment(self.acquired_at),
+            expires_at,
+            to_datetime(self.seen_at),
+            KEPT if self.kind == "kept" else "",
+        )
+
+
+def moment(microseconds: int | None) -> datetime | None:
+    """Return a time of the database, which may be none."""
+    return None if microseconds is None else to_datetime(microseconds)
+
+
+def outcome(rows: list[Any]) -> Grant | Refusal:
+    """Return what the first row says; without one, the attempt was refused."""
+    return Answer(*rows[0]).outcome() if rows else REFUSED
 
 
 class HandOver(Enum):
@@ -123,10 +152,9 @@ class Statements:
         """Return whether the connection can send each character, and the table keep it."""
         return True
 
-    def acquire(self, parameters: Parameters) -> Row | None:
-        """Write the row and return it; None if another owner has an unexpired lease."""
-        rows = self.fetch(self.acquire_sql, parameters)
-        return Row(*rows[0]) if rows else None
+    def acquire(self, parameters: Parameters) -> Grant | Refusal:
+        """Write the row unless another owner has an unexpired lease."""
+        return outcome(self.fetch(self.acquire_sql, parameters))
 
     def renew(self, parameters: Parameters) -> list[tuple[str, bool, int | None]]:
         """Renew the leases; return the owner of each held one, whether it was renewed, and its end.

@@ -17,10 +17,10 @@ from django_distlock.backends.database.base import TRIES
 from django_distlock.backends.database.mysql import MariaDBStatements, MySQLStatements
 from django_distlock.backends.database.orm import ORMStatements
 from django_distlock.backends.database.sqlite import SQLiteStatements
-from django_distlock.backends.database.statements import Parameters, Row, Statements
+from django_distlock.backends.database.statements import Parameters, Statements
 from django_distlock.conf import lock_backends
 from django_distlock.models import Lock
-from django_distlock.records import LockState, Owner
+from django_distlock.records import Grant, LockState, Owner, Refusal
 from tests.support.databases import (
     another_session,
     committed,
@@ -147,7 +147,7 @@ def test_deadlock_is_tried_again(alias: str, monkeypatch: pytest.MonkeyPatch) ->
     try_to_acquire = kind.acquire
     failures = [deadlock(alias)] * 3
 
-    def fail_first(statements: Statements, parameters: Parameters) -> Row | None:
+    def fail_first(statements: Statements, parameters: Parameters) -> Grant | Refusal:
         if failures:
             raise failures.pop()
         return try_to_acquire(statements, parameters)
