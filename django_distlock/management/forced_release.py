@@ -10,7 +10,7 @@ from django_distlock.backends.operations import ListingStore
 from django_distlock.records import LockInfo, LockState
 
 from .base import unseen_locks
-from .text import ago, holder_of, printable, time_left, time_of
+from .output.text import ago, holder_of, printable, time_left, time_of
 
 CONSEQUENCES: Final = (
     "The holder is not stopped: it learns of its loss at the next renewal.",

@@ -10,9 +10,9 @@ from django_distlock.conf import lock_backends
 from django_distlock.records import LockInfo, LockState, Pause
 
 from .base import STORE_ERRORS, unseen_locks
-from .rows import Row, lock_row, pause_row
-from .tables import lock_table
-from .text import count_of, pause_lines
+from .output.rows import Row, lock_row, pause_row
+from .output.tables import lock_table
+from .output.text import count_of, pause_lines
 
 Problems = list[str]
 """Why some of the stores could not be listed."""

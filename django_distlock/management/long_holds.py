@@ -10,7 +10,7 @@ from typing import Final
 from django_distlock.backends.base import BaseLockBackend
 from django_distlock.records import LockInfo, LockState
 
-from .rows import Row
+from .output.rows import Row
 
 IN_MEMORY: Final = 1_000_000
 """Bytes of the rows that were listed; more of them go into a temporary file."""

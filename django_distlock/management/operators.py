@@ -3,8 +3,12 @@
 import os
 import pwd
 import socket
+from typing import Final
 
-from .text import printable
+from .output.text import printable
+
+LONGEST: Final = 255
+"""Characters at most, as stores take it: SUDO_USER may be longer."""
 
 
 def operating_system_user() -> str:
@@ -15,7 +19,7 @@ def operating_system_user() -> str:
     """
     user = f"os user {_name(os.getuid())}@{socket.gethostname()}"
     before = os.environ.get("SUDO_USER")
-    return printable(f"{user} (sudo from {before})" if before else user)
+    return printable(f"{user} (sudo from {before})" if before else user)[:LONGEST]
 
 
 def _name(uid: int) -> str:

@@ -9,8 +9,8 @@ from django_distlock.backends.base import BaseLockBackend
 from . import options
 from .base import find_store, unseen_locks
 from .options import OutputFormat
-from .rows import json_array, pause_row
-from .text import pause_lines
+from .output.rows import json_array, pause_row
+from .output.text import pause_lines
 
 
 def add_pause_arguments(parser: ArgumentParser, *, prefix_help: str, all_help: str) -> None:

@@ -12,10 +12,10 @@ from django_distlock.management import options
 from django_distlock.management.base import LockCommand, find_store, unseen_locks
 from django_distlock.management.long_holds import held_longer, listed_locks
 from django_distlock.management.operators import operating_system_user
+from django_distlock.management.output.reports import Report, report
+from django_distlock.management.output.rows import lock_row
+from django_distlock.management.output.text import count_of, describe_lock
 from django_distlock.management.prompts import confirm, require_terminal
-from django_distlock.management.reports import Report, report
-from django_distlock.management.rows import lock_row
-from django_distlock.management.text import count_of, describe_lock
 from django_distlock.records import LockInfo
 
 
@@ -93,6 +93,8 @@ class Command(LockCommand):
         """List these locks, ask, and release those that are still held by the grants listed."""
         if dry_run:
             found = told.add(held, "acquired", "renewed")
+            if not found and (unseen := unseen_locks(store)):
+                raise unseen
             told.say(f"{count_of(found, 'held lock')} would be released by force.")
             return
         with listed_locks() as listed:

@@ -14,9 +14,9 @@ from django_distlock.management import options
 from django_distlock.management.base import LockCommand, find_store
 from django_distlock.management.listing import Listing, Problems
 from django_distlock.management.options import OutputFormat
-from django_distlock.management.rows import json_array
-from django_distlock.management.screens import screen
-from django_distlock.management.text import time_of
+from django_distlock.management.output.rows import json_array
+from django_distlock.management.output.screens import screen
+from django_distlock.management.output.text import time_of
 from django_distlock.records import LockState
 
 

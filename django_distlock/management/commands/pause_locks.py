@@ -6,6 +6,7 @@ from typing import Any
 
 from django_distlock.management import options
 from django_distlock.management.base import LockCommand
+from django_distlock.management.exit_codes import usage_error
 from django_distlock.management.operators import operating_system_user
 from django_distlock.management.pauses import (
     add_pause_arguments,
@@ -51,5 +52,8 @@ class Command(LockCommand):
     ) -> None:
         store = find_pausing_store(backend)
         seconds = None if length is None else length.total_seconds()
-        store.pause(prefix or "", seconds, reason=reason, by=operating_system_user())
+        try:
+            store.pause(prefix or "", seconds, reason=reason, by=operating_system_user())
+        except ValueError as error:
+            raise usage_error(str(error)) from error
         write_pauses(self.stdout, store, output)

@@ -10,9 +10,9 @@ from django_distlock.management.base import LockCommand, find_store
 from django_distlock.management.forced_release import description, held_lock, in_short
 from django_distlock.management.operators import operating_system_user
 from django_distlock.management.options import OutputFormat
+from django_distlock.management.output.rows import json_array, lock_row
+from django_distlock.management.output.text import holder_of, printable
 from django_distlock.management.prompts import confirm, require_terminal
-from django_distlock.management.rows import json_array, lock_row
-from django_distlock.management.text import holder_of, printable
 from django_distlock.records import LockInfo
 
 

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 from django.core.management.base import BaseCommand, OutputWrapper
 
+from django_distlock.management.options import OutputFormat
 from django_distlock.records import LockInfo
 
-from .options import OutputFormat
 from .rows import Row, json_array, lock_row
 from .text import describe_lock
 
