@@ -2,7 +2,7 @@
 
 import sys
 
-from django.core.management.base import OutputWrapper
+from django.core.management.base import BaseCommand
 
 from .exit_codes import usage_error
 
@@ -13,8 +13,12 @@ def require_terminal() -> None:
         raise usage_error("There is no terminal to ask on: give --no-input to go on without.")
 
 
-def confirm(stream: OutputWrapper, question: str) -> bool:
-    """Ask, and return whether the answer is yes."""
-    stream.write(f"{question} [y/N] ", style_func=str, ending="")
-    stream.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+def confirm(command: BaseCommand, question: str) -> bool:
+    """Ask on stderr, and return whether the answer is yes."""
+    command.stdout.flush()  # what the question is about may be in a pipe's buffer
+    command.stderr.write(f"{question} [y/N] ", style_func=str, ending="")
+    command.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer:  # Ctrl-D
+        command.stderr.write("")
+    return answer.strip().lower() in ("y", "yes")

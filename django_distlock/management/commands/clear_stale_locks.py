@@ -104,7 +104,7 @@ class Command(LockCommand):
             if not listed.number and (unseen := unseen_locks(store)):
                 raise unseen
             question = f"Release {count_of(listed.number, 'held lock')} by force?"
-            if listed.number and asks and not confirm(self.stderr, question):
+            if listed.number and asks and not confirm(self, question):
                 raise CommandError("No held lock was released.")
             released = 0
             for row in listed.release(store, operating_system_user()):

@@ -68,7 +68,7 @@ class Command(LockCommand):
         self.stderr.write("\n".join(description(store, lock)), style_func=str)
         if interactive:
             require_terminal()
-            if not confirm(self.stderr, "Release it by force?"):
+            if not confirm(self, "Release it by force?"):
                 raise CommandError("Nothing was released.")
         if not store.force_release(semaphore, lock.token, by=operating_system_user()):
             raise CommandError(
