@@ -25,7 +25,7 @@ STORES = [
     pytest.param("default", id="sqlite"),
     *(
         pytest.param(name, marks=pytest.mark.needs(name))
-        for name in ("postgresql", "mariadb", "redis", "lock_server")
+        for name in ("postgresql", "mariadb", "redis")
     ),
 ]
 on_each_store = pytest.mark.parametrize("alias", STORES)
