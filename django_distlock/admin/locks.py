@@ -1,131 +1,69 @@
-"""Locks in the admin, read-only, for users with the permission to view them."""
+"""The admin's pages of locks, for every store: a list, a lock's own page, and force-release."""
 
-from collections.abc import Iterator
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from django.contrib import admin
-from django.contrib.admin.views.main import SEARCH_VAR, ChangeList
-from django.db import router
-from django.http import HttpRequest
-from django.utils.formats import localize
-from django.utils.html import format_html
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.contrib.auth import get_permission_codename
+from django.core.exceptions import PermissionDenied
+from django.db import connections, transaction
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+from django.utils.formats import time_format
+from django.utils.text import capfirst
 from django.utils.timezone import localtime
 from django.utils.translation import gettext
-from django.utils.translation import gettext_lazy as _
 
-from django_distlock.backends.database.backend import DatabaseBackend
-from django_distlock.conf import lock_backends
-from django_distlock.durations import format_duration
-from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
-from django_distlock.models import Lock, LockQuerySet
-from django_distlock.records import LockState
+from django_distlock.models import Lock
+from django_distlock.semaphores.validation import validate_semaphore
+
+from .addresses import Addresses, ListAddress, lock_of, object_id
+from .force_release import Selected, candidates, consequence, parse_selection, release_all
+from .lock_list import LockList
+from .outcomes import log_message, messages_of
+from .shown_lock import ShownWaiter, shown
+from .stores import Store, Stores
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Lock]
 else:
     _ModelAdmin = admin.ModelAdmin
 
-STATES = {LockState.HELD: _("held"), LockState.STALE: _("stale"), LockState.RELEASED: _("released")}
+View = TypeVar("View", bound=Callable[..., HttpResponse])
+TEMPLATES: Final = "admin/distlock/lock"
+REFRESH_HEADER: Final = "X-Distlock-Refresh"
+"""Sent by the script that refreshes a page. The answer is only the part that changes."""
 
 
-class StateFilter(admin.SimpleListFilter):
-    """Filter by state; held locks by default."""
+def not_atomic(view: View) -> View:
+    """Exempt a view from ATOMIC_REQUESTS on every database.
 
-    title = _("state")
-    parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[Any, Any]]:
-        explained = {LockState.STALE: _("stale (expired, never released)")}
-        return [*{**STATES, **explained}.items(), ("all", _("All"))]
-
-    def choices(self, changelist: ChangeList) -> Iterator[Any]:
-        _, *choices = super().choices(changelist)  # without Django's "All"
-        for (value, _title), choice in zip(self.lookup_choices, choices, strict=True):
-            yield {**choice, "selected": value == (self.value() or LockState.HELD)}
-
-    def queryset(self, request: HttpRequest, queryset: Any) -> LockQuerySet:
-        locks: LockQuerySet = queryset
-        match self.value():
-            case None | LockState.HELD:
-                return locks.held()
-            case LockState.STALE:
-                return locks.stale()
-            case LockState.RELEASED:
-                return locks.released()
-        return locks
-
-
-def database_of_locks() -> str:
-    """Return the alias of a database that a store keeps locks in.
-
-    The router's choice for the model if a store uses it, else that of the first store in DISTLOCK.
+    So a release has happened when the page says so, and the error of a store in the site's own
+    database doesn't break the page's transaction.
     """
-    routed: str = router.db_for_read(Lock)
-    kept_in = []
-    for alias in lock_backends:
-        with suppress(InvalidLockBackend, LockBackendUnavailable):
-            store = lock_backends[alias]
-            if isinstance(store, DatabaseBackend):
-                kept_in.append(store.using)
-    return routed if routed in kept_in or not kept_in else kept_in[0]
-
-
-class LockChangeList(ChangeList):
-    """A list whose links to all locks, and to clear the filters, say `state=all`."""
-
-    show_all_query: str
-    is_of_all: bool
-
-    def get_queryset(
-        self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
-    ) -> LockQuerySet:
-        locks: Any = super().get_queryset(request, exclude_parameters)
-        self.clear_all_filters_qs = self.get_query_string({StateFilter.parameter_name: "all"})
-        self.show_all_query = self.get_query_string(
-            {StateFilter.parameter_name: "all"}, remove=[SEARCH_VAR]
-        )
-        is_unfiltered = request.GET.get(StateFilter.parameter_name) == "all"
-        self.has_active_filters = self.has_active_filters and not is_unfiltered
-        self.is_of_all = is_unfiltered and not self.query
-        found: LockQuerySet = locks
-        return found
+    for alias in connections:
+        view = transaction.non_atomic_requests(alias)(view)
+    return view
 
 
 @admin.register(Lock)
 class LockAdmin(_ModelAdmin):
-    """Read-only, because code acquires and releases locks. No page shows the secret owner."""
+    """The locks of each store in DISTLOCK. Code acquires them; an operator may force-release them.
 
-    class Media:
-        css: ClassVar = {"all": ("django_distlock/admin.css",)}
+    No page shows the secret owner.
+    """
 
-    list_display = ("semaphore", "state", "holder", "since", "time_left", "token")
-    list_filter = (StateFilter,)
-    search_fields = ("semaphore",)
-    search_help_text = _("The beginning of the semaphore")
-    fields = list_display
-    readonly_fields = list_display
-    show_full_result_count = False
-    actions = None
+    list_per_page: ClassVar[int] = 100
+    refresh_seconds: ClassVar[float] = 5
+    """How often a page refreshes itself."""
 
-    def get_queryset(self, request: HttpRequest) -> LockQuerySet:
-        locks: Any = super().get_queryset(request)
-        found: LockQuerySet = locks.using(database_of_locks()).defer("owner").with_state()
-        return found
-
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        return LockChangeList
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: Any, search_term: str
-    ) -> tuple[LockQuerySet, bool]:
-        locks: LockQuerySet = queryset
-        return locks.with_prefix(search_term), False
-
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """Refuse `?owner__startswith=…`, by which the owner could be guessed."""
-        of_owner = lookup == "owner" or lookup.startswith("owner__")
-        return not of_owner and super().lookup_allowed(lookup, value, request)
+    def get_urls(self) -> list[URLPattern]:
+        name = f"{self.opts.app_label}_{self.opts.model_name}_force_release"
+        view = self.admin_site.admin_view(self.force_release_view)
+        return [path("force-release/", view, name=name), *super().get_urls()]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -136,27 +74,147 @@ class LockAdmin(_ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Lock | None = None) -> bool:
         return False
 
-    @admin.display(description=_("state"))
-    def state(self, lock: Lock) -> str:
-        """Show the state by the database's clock, as a word and a colour."""
-        state = LockState(lock.state)
-        return format_html(
-            '<span class="distlock-state distlock-{}">{}</span>', state, STATES[state]
-        )
+    def has_force_release_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may take locks from their holders. It takes to see them, too."""
+        codename = get_permission_codename("force_release", self.opts)
+        allowed = request.user.has_perm(f"{self.opts.app_label}.{codename}")
+        return allowed and self.has_view_permission(request)
 
-    @admin.display(description=_("since"), ordering="acquired_at")
-    def since(self, lock: Lock) -> str:
-        """Show the time of acquisition, in the viewer's time zone."""
-        return localize(localtime(lock.acquired_at)) if lock.acquired_at else ""
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Lock:
+        """Return an object for the admin's log. No row is read: the lock may be in any store."""
+        return Lock(semaphore=unquote(object_id))
 
-    @admin.display(description=_("time left"), ordering="expires_at")
-    def time_left(self, lock: Lock) -> str:
-        """Show how long the lease still lasts, or how long ago it ended."""
-        if lock.expires_at is None:
-            return gettext("until released") if lock.state == LockState.HELD else ""
-        if lock.state == LockState.HELD:
-            return format_duration(lock.expires_at - lock.seen_at)
-        ended = {"age": format_duration(lock.seen_at - lock.expires_at)}
-        if lock.state == LockState.STALE:
-            return gettext("expired %(age)s ago") % ended
-        return gettext("released %(age)s ago") % ended
+    @not_atomic
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show a store's locks."""
+        self._require(self.has_view_permission(request))
+        stores = Stores()
+        address = ListAddress.parse(request.GET, stores.default)
+        store = stores.get(address.alias)
+        if store is None and stores:
+            unknown = gettext("DISTLOCK has no store %(alias)s.") % {"alias": address.alias}
+            self.message_user(request, unknown, messages.WARNING)
+            return HttpResponseRedirect(self._addresses.list(ListAddress(stores.default)))
+        listing = LockList(store, address, self._addresses, self.list_per_page) if store else None
+        context = {
+            "title": capfirst(self.opts.verbose_name_plural),
+            "listing": listing,
+            "pauses": store.pauses() if store else [],
+            **self._context(request, stores, store, address),
+        }
+        return self._answer(request, "change_list", {**context, **(extra_context or {})})
+
+    @not_atomic
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show what is known of one lock, whether somebody holds it or not."""
+        self._require(self.has_view_permission(request))
+        stores = Stores()
+        alias, semaphore = lock_of(unquote(object_id), stores.aliases)
+        store = stores.get(alias)
+        try:
+            validate_semaphore(semaphore)
+        except ValueError as error:
+            raise Http404(str(error)) from error
+        if store is None:
+            raise Http404(stores.error)
+        info = store.ask(lambda backend: backend.find(semaphore))
+        waiters = store.ask(lambda backend: backend.waiters(semaphore)) if store.answers else None
+        context = {
+            "title": semaphore,
+            "semaphore": semaphore,
+            "lock": shown(info, self._addresses, alias) if info else None,
+            "waiters": None if waiters is None else [ShownWaiter(each) for each in waiters],
+            "pauses": [each for each in store.pauses() if semaphore.startswith(each.pause.prefix)],
+            "log_address": self._addresses.log(alias, semaphore),
+            **self._context(request, stores, store, ListAddress(alias)),
+        }
+        return self._answer(request, "change_form", {**context, **(extra_context or {})})
+
+    @not_atomic
+    def force_release_view(self, request: HttpRequest) -> HttpResponse:
+        """Ask for confirmation. Once it is given, release the locks that are still as seen."""
+        self._require(self.has_force_release_permission(request))
+        stores = Stores()
+        address = ListAddress.parse(request.GET, stores.default)
+        store = stores.get(address.alias)
+        back = HttpResponseRedirect(self._addresses.list(address))
+        selection = parse_selection(request.POST.getlist("selected"))
+        if request.method != "POST" or store is None:
+            return back
+        if not selection:
+            nothing = gettext("Select the locks to force-release first.")
+            self.message_user(request, nothing, messages.WARNING)
+            return back
+        if "confirmed" in request.POST:
+            self._force_release(request, store, selection)
+            return back
+        found = candidates(store, selection, self._addresses)
+        context = {
+            "title": gettext("Force-release"),
+            "candidates": found,
+            "releasable": [each for each in found if each.outcome is None],
+            "consequence": consequence(store.listing) if store.listing else "",
+            **self._context(request, stores, store, address),
+        }
+        return self._answer(request, "force_release", context)
+
+    def _force_release(self, request: HttpRequest, store: Store, selection: list[Selected]) -> None:
+        if store.listing is None:
+            problem = store.error or gettext("This store can't release a lock by force.")
+            self.message_user(request, problem, messages.ERROR)
+            return
+        by = f"admin user {request.user.get_username()}"
+        outcomes = []
+        for selected, outcome, error in release_all(store.listing, selection, by):
+            outcomes.append((selected, outcome, error))
+            if entry := log_message(selected, outcome):
+                lock = Lock(semaphore=object_id(store.alias, selected.semaphore))
+                self.log_change(request, lock, entry)
+        for message in messages_of(outcomes):
+            self.message_user(request, message.text, message.level)
+
+    @property
+    def _addresses(self) -> Addresses:
+        return Addresses(self.admin_site.name)
+
+    def _require(self, allowed: bool) -> None:
+        if not allowed:
+            raise PermissionDenied
+
+    def _context(
+        self, request: HttpRequest, stores: Stores, store: Store | None, address: ListAddress
+    ) -> dict[str, Any]:
+        """Return what the templates of all pages need."""
+        return {
+            "opts": self.opts,
+            "stores": stores,
+            "store": store,
+            "address": address,
+            "list_address": self._addresses.list(address),
+            "tabs": [
+                (each, self._addresses.list(ListAddress(each.alias)), each is store)
+                for each in stores
+            ],
+            "as_of": time_format(localtime(datetime.now(UTC)), "H:i:s"),
+            "refresh_seconds": self.refresh_seconds,
+            "can_force_release": self.has_force_release_permission(request),
+            "force_release_address": self._addresses.force_release(address),
+        }
+
+    def _answer(self, request: HttpRequest, page: str, context: dict[str, Any]) -> HttpResponse:
+        """Return the page, or to the script that refreshes it only the part that changes."""
+        request.current_app = self.admin_site.name
+        if REFRESH_HEADER in request.headers:
+            return TemplateResponse(request, f"{TEMPLATES}/{page}_live.html", context)
+        context = {**self.admin_site.each_context(request), **context}
+        return TemplateResponse(request, f"{TEMPLATES}/{page}.html", context)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.admin_pages import locks_on, log_in
+from tests.support.admin_pages import BOTH, log_in, stopped_clock
+from tests.support.shown_stores import Shown, shown_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,13 +17,26 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def locks_database(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Keep locks in the database that the test is parametrised with, else in the default one."""
+    """Stop the clock of the database that the test is parametrised with, else the default one's."""
     alias = getattr(request, "param", "default")
-    with locks_on(alias):
+    with stopped_clock(alias):
         yield alias
+
+
+@pytest.fixture
+def shown() -> Iterator[Shown]:
+    """Make DISTLOCK a store whose locks the test says."""
+    with shown_store() as store:
+        yield store
 
 
 @pytest.fixture
 def viewer() -> Client:
     """Log in as a user whose only permission is to view locks."""
     return log_in("view_lock")
+
+
+@pytest.fixture
+def operator() -> Client:
+    """Log in as a user who may force-release locks, too."""
+    return log_in(*BOTH)

@@ -1,88 +1,131 @@
-"""The admin's page of one lock: it is read-only."""
+"""The admin's page of one lock."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
+from django.test import Client, override_settings
 from django.urls import reverse
 
 from django_distlock.models import Lock
-from tests.support.admin_pages import LIST, SECRET, detail, make_held, on_each_locks_database
+from django_distlock.records import LockState, WaiterInfo
+from tests.support.admin_pages import (
+    LIST,
+    SECRET,
+    lock_page,
+    make_held,
+    on_each_locks_database,
+    page_text,
+)
+from tests.support.shown_stores import NOW, a_lock, a_stale_lock
 
 if TYPE_CHECKING:
-    from django.test import Client
+    from tests.support.shown_stores import Shown
 
-pytestmark = [
-    pytest.mark.django_db(databases="__all__"),
-    pytest.mark.usefixtures("locks_database"),
-]
+pytestmark = pytest.mark.django_db(databases="__all__")
 
 
 @on_each_locks_database
 @pytest.mark.parametrize(
-    "semaphore", ["1234collectPayment", "a/b?c=d&e #f_g", "a ", "ä<b>\U0001f512"]
+    "semaphore", ["1234collectPayment", "a/b?c=d&e #f_g", "a ", "ä<b>\U0001f512", "x" * 255]
 )
-def test_page_of_a_lock_shows_the_columns_of_the_list(
+def test_page_shows_the_lock_that_the_list_links_to(
     locks_database: str, viewer: Client, semaphore: str
 ) -> None:
-    """The semaphore may have any characters, and there are no form fields."""
-    make_held(semaphore, holder="the holder", token=4711)
-    make_held(f"{semaphore}, another", holder="the other")
-    response = viewer.get(detail(semaphore))
-    assert response.status_code == 200
-    assert response.context["original"].semaphore == semaphore
-    page = response.content.decode()
-    for text in ("the holder", "4711", "Time left", "1h"):
-        assert text in page
-    assert "the other" not in page
-    assert 'type="submit" value="Save"' not in page
-    assert "deletelink" not in page
+    """The semaphore may have any characters."""
+    make_held(locks_database, semaphore, holder="the holder", token=4711)
+    make_held(locks_database, f"{semaphore[:200]}, another", holder="the other")
+    assert lock_page(locks_database, semaphore) in [
+        lock.address
+        for lock in viewer.get(LIST, {"store": locks_database}).context["listing"].locks
+    ]
+    text = page_text(viewer, lock_page(locks_database, semaphore))
+    assert " ".join(semaphore.split()) in text
+    for known in ("Holder the holder", "Token 4711", "Time left 1h", "(for 0s)", "never renewed"):
+        assert known in text
+    assert "the other" not in text
 
 
-def test_page_of_a_lock_shows_times_as_the_list_does(viewer: Client) -> None:
-    """In the site's zone and format."""
-    make_held("report")
-    assert "Jan. 2, 2026, 8:49 a.m." in viewer.get(detail("report")).content.decode()
+def test_page_shows_all_that_is_known(viewer: Client, shown: Shown) -> None:
+    """State, holder, label, times, token, and who waits, in their order."""
+    shown.locks = [a_lock("report")]
+    shown.waiters = [
+        WaiterInfo("first (web2 pid 8 MainThread)", NOW),
+        WaiterInfo("web3 pid 9 <Task>"),
+    ]
+    text = page_text(viewer, lock_page("shown", "report"))
+    for known in (
+        "held Somebody works under this lock.",
+        "Holder web1 pid 7 MainThread",
+        "Label collect payment",
+        "Held since Jan. 2, 2026, 6:49 a.m. (for 2h)",
+        "Renewal renewed 4s ago",
+        "56s until Jan. 2, 2026, 8:50 a.m., unless it is renewed",
+        "Token 1796006054951302",
+        "Waiters 2",
+        "first (web2 pid 8 MainThread) since Jan. 2, 2026, 8:49 a.m.",
+        "web3 pid 9 <Task>",
+    ):
+        assert known in text
 
 
-def test_page_of_a_lock_that_is_not_there_leads_back(viewer: Client) -> None:
-    """As of any model in the admin."""
-    assert viewer.get(detail("nothing")).status_code == 302
+def test_waiters_are_told_from_none_and_from_unknown(viewer: Client, shown: Shown) -> None:
+    """A store without a queue doesn't say that nobody waits."""
+    shown.locks = [a_lock("report", waiting=None)]
+    assert "Nobody waits for it." in page_text(viewer, lock_page("shown", "report"))
+    shown.waiters = None
+    assert "Waiters" not in page_text(viewer, lock_page("shown", "report"))
 
 
-def test_admin_cannot_add_locks(admin_client: Client) -> None:
+@pytest.mark.parametrize("state", [*LockState, None])
+def test_page_is_there_whatever_the_state(
+    operator: Client, shown: Shown, state: LockState | None
+) -> None:
+    """A link in the admin's log leads there for good. Only a held lock can be force-released."""
+    lock = a_lock("report") if state is LockState.HELD else a_stale_lock("report", state=state)
+    shown.locks = [lock] if state else []
+    text = page_text(operator, lock_page("shown", "report"))
+    assert ("Force-release" in text) == (state is LockState.HELD)
+    if state:
+        assert f"State {state} " in text
+    else:
+        assert "Nobody holds this lock in the store “shown”." in text
+
+
+def test_address_without_a_store_is_of_the_first(viewer: Client, shown: Shown) -> None:
+    """An alias may have a colon, like a semaphore."""
+    shown.locks = [a_lock("report"), a_lock("a:report")]
+    for semaphore in ("report", "a:report"):
+        address = reverse("admin:distlock_lock_change", args=[semaphore])
+        assert viewer.get(address).context["semaphore"] == semaphore
+    path = "django_distlock.backends.memory.MemoryBackend"
+    with override_settings(DISTLOCK={"a": {"BACKEND": path}, "a:b": {"BACKEND": path}}):
+        for alias, semaphore in (("a", "c"), ("a:b", "c")):
+            context = viewer.get(lock_page(alias, semaphore)).context
+            assert (context["store"].alias, context["semaphore"]) == (alias, semaphore)
+
+
+@pytest.mark.parametrize("semaphore", ["x" * 256, "a\x07b"])
+def test_what_can_be_no_semaphore_has_no_page(viewer: Client, shown: Shown, semaphore: str) -> None:
+    """The store isn't asked for it."""
+    assert viewer.get(lock_page("shown", semaphore)).status_code == 404
+    assert shown.calls == []
+
+
+def test_admin_cannot_add_change_or_delete_locks(admin_client: Client) -> None:
     """Not even a superuser: locks are acquired by code."""
+    make_held("default", "report")
+    before = Lock.objects.values().get()
     add = reverse("admin:distlock_lock_add")
     assert admin_client.get(add).status_code == 403
-    assert admin_client.post(add, {"semaphore": "report", "holder": "h"}).status_code == 403
-    assert not Lock.objects.exists()
-    assert add not in admin_client.get(LIST).content.decode()
-
-
-@pytest.mark.parametrize("page", ["change", "delete"])
-def test_admin_cannot_change_or_delete_locks(admin_client: Client, page: str) -> None:
-    """A POST is refused, and the row stays as it is."""
-    make_held("report")
-    before = Lock.objects.values().get()
-    response = admin_client.post(
-        detail("report", page), {"holder": "me", "owner": "", "post": "yes"}
-    )
-    assert response.status_code == 403
+    assert admin_client.post(add, {"semaphore": "more", "holder": "h"}).status_code == 403
+    delete = lock_page("default", "report", "delete")
+    assert admin_client.get(delete).status_code == 403
+    assert admin_client.post(delete, {"post": "yes"}).status_code == 403
+    admin_client.post(lock_page("default", "report"), {"holder": "me", "owner": ""})
+    selected = {"action": "delete_selected", "_selected_action": "report", "post": "yes"}
+    admin_client.post(LIST, selected)
     assert Lock.objects.values().get() == before
-
-
-def test_page_to_delete_a_lock_is_refused(admin_client: Client) -> None:
-    """There is nothing to confirm."""
-    make_held("report")
-    assert admin_client.get(detail("report", "delete")).status_code == 403
-
-
-def test_list_has_no_actions(admin_client: Client) -> None:
-    """Deleting the selected locks isn't offered, and a request for it is refused."""
-    make_held("report")
-    assert 'name="action"' not in admin_client.get(LIST).content.decode()
-    admin_client.post(
-        LIST, {"action": "delete_selected", "_selected_action": "report", "post": "yes"}
-    )
-    assert Lock.objects.get().owner == SECRET
+    assert before["owner"] == SECRET
+    assert add not in admin_client.get(LIST).content.decode()
