@@ -37,7 +37,7 @@ from django_distlock.records import (
 from django_distlock.semaphores.validation import validate_prefix, validate_semaphore
 from django_distlock.server.table import LockTable
 
-from .snapshots import lock_info, pause_of, refusal_of, waiter_info
+from .table_records import lock_info, pause_of, refusal_of, waiter_info
 
 SHORTEST_PAUSE: Final = 0.001
 """Seconds that a waiter pauses at least before it tries to get a lock that is about to expire."""
@@ -170,7 +170,7 @@ class MemoryBackend(ListingStore, PausingStore, QueueingStore, AsyncStore):
     def pauses(self) -> list[Pause]:
         with self._shared.mutex:
             table = self._shared.table
-            found, now = table.pauses.snapshots(table.monotonic()), table.microseconds()
+            found, now = table.pauses_in_force(), table.microseconds()
         return [pause_of(each, now) for each in found]
 
     def clear(self) -> None:

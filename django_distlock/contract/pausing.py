@@ -211,7 +211,7 @@ class PausingTests(QueueingTests):
     def test_waiting_call_gets_the_lock_soon_after_the_pause(self) -> None:
         """Whether it ends or is resumed; until then, the call waits on."""
         for seconds in (None, 0.2):
-            semaphore = self.new_semaphore()
+            semaphore, ended = self.new_semaphore(), monotonic() + (seconds or 0)
             pause = self.pause(semaphore, seconds)
             granted: list[float] = []
 
@@ -221,7 +221,6 @@ class PausingTests(QueueingTests):
                 assert lease is not None
                 lease.release()
 
-            ended = monotonic() + (seconds or 0)
             waiting = threading.Thread(target=partial(self.in_threads, 1, wait))
             waiting.start()
             if seconds is None:

@@ -11,8 +11,25 @@ EXPIRED: Final = -math.inf
 """The expiry of a lock that nobody holds."""
 
 
+class LockDescription(NamedTuple):
+    """A lock at one moment, as everybody may see it."""
+
+    semaphore: str
+    token: int
+    holder: str
+    acquired_at: int
+    remaining: float
+    """Seconds until it expires."""
+    renewed_at: int
+    """Like `acquired_at`, in microseconds since the epoch by the wall clock; 0 if never renewed."""
+    kept: bool
+    """Whether it was released, and is only kept from others for a while."""
+    waiting: int
+    """How many wait for it, beside the one that it is offered to."""
+
+
 class LockSnapshot(NamedTuple):
-    """A lock at one moment: to be listed, saved, or reclaimed by its holder."""
+    """A lock at one moment, with its owner: to be saved, or reclaimed by its holder."""
 
     semaphore: str
     owner: str
@@ -20,16 +37,7 @@ class LockSnapshot(NamedTuple):
     holder: str
     acquired_at: int
     remaining: float
-    """Seconds until it expires."""
     renewed_at: int = 0
-    """The last renewal, in microseconds since the epoch by the wall clock; 0 if there was none."""
-    waiting: int = 0
-    """How many wait for it, beside the one that it is offered to."""
-
-    @property
-    def kept(self) -> bool:
-        """Whether it was released, and is only kept from others for a while."""
-        return not self.owner
 
     def __repr__(self) -> str:
         """Leave the owner out: it is a secret that can release the lock."""
@@ -117,8 +125,21 @@ class Lock:
         if session is not None:
             session.bound[self.semaphore] = self
 
+    def describe(self, now: float) -> LockDescription:
+        """Return the lock as it is now, for everybody."""
+        return LockDescription(
+            self.semaphore,
+            self.token,
+            self.holder,
+            self.acquired_at,
+            self.expires - now,
+            self.renewed_at,
+            not self.owner,
+            len(self.queue) - self.offered if self.queue else 0,
+        )
+
     def snapshot(self, now: float) -> LockSnapshot:
-        """Return the lock as it is now."""
+        """Return the lock as it is now, with its owner."""
         return LockSnapshot(
             self.semaphore,
             self.owner,
@@ -127,5 +148,4 @@ class Lock:
             self.acquired_at,
             self.expires - now,
             self.renewed_at,
-            len(self.queue) - self.offered if self.queue else 0,
         )

@@ -1,9 +1,12 @@
 """The pauses of a table: for a while, nothing is granted whose semaphore begins with a prefix."""
 
 import math
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .errors import Refused
+
+MAX_PAUSES: Final = 100
+"""Pauses of a lock server: each attempt for a free lock looks at all of them."""
 
 
 class PauseSnapshot(NamedTuple):
@@ -16,6 +19,11 @@ class PauseSnapshot(NamedTuple):
     """Seconds until it ends; infinite if it lasts until it is resumed."""
     reason: str
     by: str
+
+    def as_list(self) -> list[Any]:
+        """Return the members for JSON, which has no infinite number: None stands for it."""
+        remaining = None if self.remaining == math.inf else round(self.remaining, 6)
+        return [self.prefix, self.since, remaining, self.reason, self.by]
 
 
 class TablePause(NamedTuple):
@@ -34,7 +42,7 @@ class TablePause(NamedTuple):
 
 
 class Pauses:
-    """All pauses of a table. Each attempt looks at them, so there can't be many."""
+    """All pauses of a table, by prefix."""
 
     def __init__(self, most: float) -> None:
         self._most = most

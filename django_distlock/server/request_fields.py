@@ -1,5 +1,6 @@
 """The members of a request, checked."""
 
+import math
 from functools import lru_cache
 from typing import Final
 
@@ -14,7 +15,13 @@ LONGEST_HOLDER: Final = 1_000
 """Characters."""
 LARGEST_TOKEN: Final = 2**62
 LONGEST_KEEP: Final = 10 * 365 * 86_400
+LONGEST_PAUSE: Final = LONGEST_KEEP
 """Seconds."""
+LONGEST_REASON: Final = 255
+LONGEST_SEARCH: Final = 1_000
+"""Characters."""
+LONGEST_WINDOW: Final = 10_000
+"""Locks that a page is made from."""
 HOLDERS: Final = 1_000
 """How many recent holders share one text for all of their locks."""
 
@@ -40,11 +47,13 @@ def _shared(holder: str) -> str:
     return holder
 
 
-def text_of(request: Message, name: str, longest: int, *, shortest: int = 1) -> str:
+def text_of(
+    request: Message, name: str, longest: int, *, shortest: int = 1, any_character: bool = False
+) -> str:
     text = request.get(name, "")
     if type(text) is not str or not shortest <= len(text) <= longest:
         raise InvalidRequest(f"{name} is a text of {shortest} to {longest} characters.")
-    if found := CONTROL_OR_SURROGATE.search(text):
+    if not any_character and (found := CONTROL_OR_SURROGATE.search(text)):
         raise InvalidRequest(
             f"{name} has no control characters or lone surrogates, this one has {found[0]!r}."
         )
@@ -56,6 +65,23 @@ def number_of(request: Message, name: str, highest: float) -> float:
     if type(number) not in (int, float) or not 0 <= number <= highest:
         raise InvalidRequest(f"{name} is a number from 0 to {highest:g}.")
     return float(number)
+
+
+def whole_of(request: Message, name: str, lowest: int, highest: int) -> int:
+    number = request.get(name)
+    if type(number) is not int or not lowest <= number <= highest:
+        raise InvalidRequest(f"{name} is a whole number from {lowest} to {highest}.")
+    return number
+
+
+def optional_seconds_of(request: Message, name: str, longest: float) -> float:
+    """Return a duration, which is more than 0; infinite if none is given."""
+    if request.get(name) is None:
+        return math.inf
+    seconds = number_of(request, name, longest)
+    if not seconds:
+        raise InvalidRequest(f"{name} is a number above 0, or null.")
+    return seconds
 
 
 def ttl_from(ttl: object, longest: float) -> float:

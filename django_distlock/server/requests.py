@@ -1,14 +1,14 @@
 """The requests of clients, and their answers."""
 
-import heapq
+import math
 from collections.abc import Callable
 from typing import Final
 
-from django_distlock.semaphores.validation import MAX_LENGTH
-
+from . import operator_requests
 from .errors import InvalidRequest, Refused, RequestError
-from .listings import PAGE
-from .locks import Lock, LockSnapshot, Session
+from .locks import Lock, LockDescription, LockSnapshot, Session
+from .operator_requests import describe_lock
+from .pauses import PauseSnapshot
 from .protocol import Message, error_message
 from .request_fields import (
     LARGEST_TOKEN,
@@ -18,7 +18,6 @@ from .request_fields import (
     number_of,
     owner_of,
     semaphore_of,
-    text_of,
     token_of,
     ttl_from,
 )
@@ -36,13 +35,25 @@ def answer(service: Service, request: Message) -> Message:
 
 def _acquire(service: Service, request: Message) -> Message:
     lock = service.table.acquire(
-        semaphore_of(request),
+        semaphore := semaphore_of(request),
         owner_of(request),
         ttl := ttl_from(request.get("ttl"), service.limits.max_ttl),
         holder_of(request),
         _bound_session(service, request),
     )
-    return {"token": None} if lock is None else _granted(service, lock, ttl)
+    return _refused(service, semaphore) if lock is None else _granted(service, lock, ttl)
+
+
+def _refused(service: Service, semaphore: str) -> Message:
+    """Return an answer that tells what is in the way."""
+    table = service.table
+    answer: Message = {"token": None, "now": table.microseconds()}
+    match table.refusal(semaphore):
+        case LockDescription() as lock:
+            answer["lock"] = describe_lock(lock)
+        case PauseSnapshot() as pause:
+            answer["pause"] = pause.as_list()
+    return answer
 
 
 def _granted(service: Service, lock: Lock, ttl: float) -> Message:
@@ -74,7 +85,7 @@ def _renewed_until(service: Service, lease: LockSnapshot, session: Session | Non
     """
     table, longest, ttl = service.table, service.limits.max_ttl, lease.remaining
     if ttl > longest:  # it was granted by a server with a longer --max-ttl
-        held = any(lock.owner == lease.owner for lock in table.describe([lease.semaphore]))
+        held = table.is_held_by(lease.semaphore, lease.owner)
         if held or (lease.token and table.grace):
             raise Refused(
                 f"Its ttl is {ttl:.10g} seconds, and so longer than the server's --max-ttl, "
@@ -111,7 +122,7 @@ def _join(service: Service, request: Message) -> Message:
         lambda: process.send({"offer": number}),
         process.session,
     )
-    return {"left": round(remaining, 6)}
+    return {"left": None if remaining == math.inf else round(remaining, 6)}
 
 
 def _leave(service: Service, request: Message) -> Message:
@@ -119,40 +130,8 @@ def _leave(service: Service, request: Message) -> Message:
     return {}
 
 
-def _held(service: Service, request: Message) -> Message:
-    """List some of the locks: the first by name, up to a `limit`, or all, page by page.
-
-    Pages are in no order: sorting all locks would keep other clients waiting.
-    """
-    table, cursor, limit = service.table, request.get("cursor"), request.get("limit")
-    prefix = text_of(request, "prefix", MAX_LENGTH, shortest=0)
-    if limit is not None:
-        cursor = None  # never return the client's own value: it may be no JSON
-        names = heapq.nsmallest(int(number_of(request, "limit", PAGE)), table.names(prefix))
-    elif cursor is None:
-        names, cursor = service.listings.begin(table.names(prefix))
-    else:
-        names, cursor = service.listings.next_page(cursor)
-    locks = [
-        [lock.semaphore, lock.token, lock.holder, lock.acquired_at, round(lock.remaining, 6)]
-        for lock in table.describe(names)
-    ]
-    return {"locks": locks, "cursor": cursor, "now": table.microseconds()}
-
-
-def _force_release(service: Service, request: Message) -> Message:
-    token = token_of(request)
-    if token is None:
-        raise InvalidRequest("token is that of the lease to release.")
-    return {"released": int(service.table.force_release(semaphore_of(request), token))}
-
-
 def _ping(service: Service, request: Message) -> Message:
     return {}
-
-
-def _status(service: Service, request: Message) -> Message:
-    return service.status()
 
 
 ACTIONS: Final[dict[str, Callable[[Service, Message], Message]]] = {
@@ -161,10 +140,8 @@ ACTIONS: Final[dict[str, Callable[[Service, Message], Message]]] = {
     "release": _release,
     "join": _join,
     "leave": _leave,
-    "held": _held,
-    "force_release": _force_release,
     "ping": _ping,
-    "status": _status,
+    **operator_requests.ACTIONS,
 }
 
 

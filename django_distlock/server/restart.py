@@ -7,6 +7,7 @@ from django_distlock import clocks
 
 from .limits import Limits
 from .locks import EXPIRED
+from .pauses import MAX_PAUSES
 from .saved_state import SavedState
 from .table import LockTable
 
@@ -25,7 +26,11 @@ def restored_table(
         max_locks=limits.max_locks,
         max_waiters=limits.max_waiters,
         max_all_waiters=limits.max_all_waiters,
+        max_pauses=MAX_PAUSES,
     )
+    if saved is not None and saved.pauses:
+        table.load_pauses(saved.pauses, saved.elapsed)
+        write_line(f"Pauses of the earlier server in {path}: {len(saved.pauses)}.")
     if saved is not None and saved.locks is not None:
         table.load(saved.locks, saved.elapsed)
         write_line(f"Locks of the earlier server in {path}: {len(table)}.")

@@ -74,14 +74,17 @@ class _Server:
             if config.address.path:
                 path_locks.callback(PathLock(Path(config.address.path)).close)
             table = self._restore()
-            self._state.write_running(self._longest, table.last_token)
-            service = Service(table, config.secret, config.limits, config.tls)
+            self._write_running(table)
+            save_pauses = partial(self._save_pauses, table)
+            service = Service(table, config.secret, config.limits, config.tls, save_pauses)
             try:
                 await self._serve(service, stop)
             finally:
                 # Even if it couldn't listen: the file has no table any more.
                 locks = table.save()
-                self._state.write_locks(self._longest, table.last_token, locks, table.grace)
+                self._state.write_locks(
+                    self._longest, table.last_token, locks, table.pauses_in_force(), table.grace
+                )
             await service.admission.wait_closed()
         self._write_line(f"Stopped. Locks saved in {path}: {len(locks)}.")
 
@@ -125,11 +128,21 @@ class _Server:
                 return
         self._longest = max_ttl
         try:
-            self._state.write_running(max_ttl, table.last_token)
+            self._write_running(table)
         except OSError as error:
             logger.warning(
                 "%s. After a crash, nothing would be granted for longer than necessary.", error
             )
+
+    def _write_running(self, table: LockTable) -> None:
+        self._state.write_running(self._longest, table.last_token, table.pauses_in_force())
+
+    def _save_pauses(self, table: LockTable) -> None:
+        """Save the table's pauses, so that a crash doesn't end them."""
+        try:
+            self._write_running(table)
+        except OSError as error:
+            logger.warning("%s. A crash would undo the last pause or resumption.", error)
 
     async def _listen(self, service: Service) -> Listener:
         address = self._config.address

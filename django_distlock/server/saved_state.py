@@ -19,6 +19,7 @@ from django_distlock import clocks
 from .addresses import Address
 from .errors import FutureToken
 from .locks import LockSnapshot
+from .pauses import PauseSnapshot
 from .protocol import parse
 from .tokens import check_token
 
@@ -51,6 +52,7 @@ class SavedState:
     locks: list[LockSnapshot] | None
     grace: float
     """Seconds for which it would have granted nothing: until then, `locks` may lack some."""
+    pauses: list[PauseSnapshot]
     elapsed: float
     """Seconds since the state was saved; 0 if the machine was started since."""
 
@@ -88,17 +90,23 @@ class StateFile:
             # Not its repr(), which may have the whole content of the file.
             raise Unreadable(f"{self.path}: {type(error).__name__}: {error}") from error
 
-    def write_running(self, max_ttl: float, last_token: int) -> None:
+    def write_running(self, max_ttl: float, last_token: int, pauses: list[PauseSnapshot]) -> None:
         """Save that a server runs that grants leases of this length, in case it crashes."""
-        self._write({"max_ttl": max_ttl, "last_token": last_token, "locks": None, "grace": 0})
+        self._write(pauses, max_ttl=max_ttl, last_token=last_token, locks=None, grace=0)
 
     def write_locks(
-        self, max_ttl: float, last_token: int, locks: list[LockSnapshot], grace: float
+        self,
+        max_ttl: float,
+        last_token: int,
+        locks: list[LockSnapshot],
+        pauses: list[PauseSnapshot],
+        grace: float,
     ) -> None:
         """Save the table, and for how long holders may still reclaim leases that it lacks."""
-        self._write({"max_ttl": max_ttl, "last_token": last_token, "locks": locks, "grace": grace})
+        self._write(pauses, max_ttl=max_ttl, last_token=last_token, locks=locks, grace=grace)
 
-    def _write(self, content: dict[str, Any]) -> None:
+    def _write(self, pauses: list[PauseSnapshot], **content: Any) -> None:
+        content["pauses"] = [pause.as_list() for pause in pauses]
         try:
             self._replace(content)
         except OSError as error:
@@ -139,6 +147,7 @@ def _parse(content: dict[str, Any]) -> SavedState:
         last_token=_token(content["last_token"]),
         locks=None if locks is None else [_lock(*lock) for lock in locks],
         grace=_number(content["grace"]),
+        pauses=[_pause(*pause) for pause in content["pauses"]],
         elapsed=max(0.0, elapsed),
     )
 
@@ -150,6 +159,7 @@ def _lock(
     holder: object,
     acquired_at: object,
     remaining: object,
+    renewed_at: object,
 ) -> LockSnapshot:
     return LockSnapshot(
         _text(semaphore),
@@ -158,7 +168,15 @@ def _lock(
         _text(holder),
         _token(acquired_at),
         _number(remaining),
+        _token(renewed_at),
     )
+
+
+def _pause(
+    prefix: object, since: object, remaining: object, reason: object, by: object
+) -> PauseSnapshot:
+    seconds = math.inf if remaining is None else _number(remaining)
+    return PauseSnapshot(_text(prefix), _token(since), seconds, _text(reason), _text(by))
 
 
 def _text(value: object) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import fields
 from ssl import SSLContext
 from typing import Final
@@ -11,6 +12,7 @@ from typing import Final
 from .admission import Admission
 from .limits import Limits
 from .listings import Listings
+from .page_search import PageSearch
 from .processes import Processes, Recipient
 from .protocol import VERSION, Message
 from .table import LockTable
@@ -26,16 +28,24 @@ class Service:
     """The state that all connections of a server share, in one thread with one event loop."""
 
     def __init__(
-        self, table: LockTable, secret: bytes, limits: Limits, tls: SSLContext | None = None
+        self,
+        table: LockTable,
+        secret: bytes,
+        limits: Limits,
+        tls: SSLContext | None = None,
+        save_pauses: Callable[[], object] = lambda: None,
     ) -> None:
         self.table = table
         self.secret = secret
         self.limits = limits
         self.tls = tls
+        self.save_pauses = save_pauses
+        """To be called when the table's pauses have changed, before that is answered."""
         self.log = ThrottledLog(logger)
         self.admission = Admission(limits.max_connections, self.log)
         self.processes = Processes()
-        self.listings = Listings()
+        self.listings = Listings[list[str]]()
+        self.searches = Listings[PageSearch]()
         self.stopping = False
         self._started = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
@@ -78,6 +88,7 @@ class Service:
             "grace": round(self.table.grace, 3),
             "locks": len(self.table),
             "waiters": len(self.table.waiters),
+            "pauses": len(self.table.pauses_in_force()),
             "connections": len(self.admission.open),
             "processes": len(self.processes),
             "limits": {each.name: getattr(self.limits, each.name) for each in fields(self.limits)},

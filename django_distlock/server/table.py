@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from django_distlock.records import Released
 
-from .locks import EXPIRED, Lock, LockSnapshot, Session, Waiter
+from .locks import EXPIRED, Lock, LockDescription, LockSnapshot, Session, Waiter
 from .pauses import PauseSnapshot, TablePause
 from .tokens import check_token
 from .transitions import LockTransitions
@@ -208,17 +208,21 @@ class LockTable(LockTransitions):
         """Return the semaphores that begin with this, in no order."""
         return [name for name in list(self.locks) if name.startswith(prefix)]
 
-    def describe(self, names: list[str]) -> list[LockSnapshot]:
+    def is_held_by(self, semaphore: str, owner: str) -> bool:
+        """Return whether the lock is this owner's."""
+        return self._held_by(semaphore, owner, self.monotonic()) is not None
+
+    def describe(self, names: list[str]) -> list[LockDescription]:
         """Return those of these locks that are held or kept."""
         now = self.monotonic()
-        locks = [lock.snapshot(now) for name in names if (lock := self._find(name, now))]
+        locks = [lock.describe(now) for name in names if (lock := self._find(name, now))]
         return [lock for lock in locks if lock.remaining > 0]
 
-    def refusal(self, semaphore: str) -> LockSnapshot | PauseSnapshot | None:
+    def refusal(self, semaphore: str) -> LockDescription | PauseSnapshot | None:
         """Return why the semaphore isn't granted; None if it may be by now."""
         now = self.monotonic()
         lock = self._find(semaphore, now)
-        if lock is not None and (held := lock.snapshot(now)).remaining > 0:
+        if lock is not None and (held := lock.describe(now)).remaining > 0:
             return held
         pause = self.pauses.covering(semaphore, now)
         return None if pause is None else pause.snapshot(now)
@@ -246,6 +250,10 @@ class LockTable(LockTransitions):
             self.last_token = max(self.last_token, lock.token)
             if each.remaining > elapsed:
                 self._set_expiry(lock, now + each.remaining - elapsed)
+
+    def pauses_in_force(self) -> list[PauseSnapshot]:
+        """Return the pauses in force, in the order of their prefixes."""
+        return self.pauses.snapshots(self.monotonic())
 
     def load_pauses(self, saved: list[PauseSnapshot], elapsed: float = 0) -> None:
         """Restore pauses that were saved so many seconds ago."""

@@ -76,7 +76,7 @@ def test_repr_shows_no_secret() -> None:
     assert SECRET not in repr(site)
     assert "7433" in repr(site)
     described = LockSnapshot("1234collectPayment", SECRET, 7, "a host", 1, 60.0)
-    earlier = SavedState(300, 7, [described], 0, 0)
+    earlier = SavedState(300, 7, [described], 0, [], 0)
     waiter = Waiter(SECRET, "a host", lambda: None, Session(), 1)
     assert SECRET not in repr([described, earlier, waiter])
     assert "1234collectPayment" in repr(earlier)

@@ -109,13 +109,15 @@ def test_the_quick_start_locks(capsys: pytest.CaptureFixture[str]) -> None:
         example("lock_server.md", "Watching it")
         store.leave(queued, False)
         lease.release()
-    numbers, lock = capsys.readouterr().out.splitlines()
+    numbers, lock, page, pause = capsys.readouterr().out.splitlines()
     up, locks, waiters, connections, grace = numbers.split()
     assert float(up) > 0
     assert int(connections) >= 2
     assert (locks, waiters, grace) == ("1", "1", "0.0")
     assert lock.startswith(f"{SEMAPHORE} ")
     assert f" {lease.token} " in lock
+    assert page == f"1 False ['{SEMAPHORE}']"
+    assert "reason='deploy'" in pause
 
 
 @pytest.mark.needs("lock_server_tls")

@@ -52,8 +52,9 @@ def test_first_locks_are_listed_by_name(many: LockClient) -> None:
     answer = many.ask("held", prefix="b", limit=3)
     assert [lock[0] for lock in answer["locks"]] == ["b0001", "b0002", "b0003"]
     assert answer["cursor"] is None
-    for _, token, holder, acquired_at, left in answer["locks"]:
+    for _, token, holder, acquired_at, left, *others in answer["locks"]:
         assert (token, holder) == (acquired_at, "host")
+        assert others == [None, False, 0]
         assert acquired_at <= answer["now"]
         assert 0 < left <= 1_000
     assert len(many.ask("held", limit=1_000)["locks"]) == 1_000
@@ -76,6 +77,38 @@ def test_abandoned_listing_makes_room_for_others(many: LockClient) -> None:
     assert [(len(answer["locks"]), answer["cursor"]) for answer in last] == [(500, None)] * 16
     assert many.ask("held", cursor=cursors[1])["error"] == "refused"
     assert many.ask("held", cursor="1")["error"] == "refused"
+
+
+def paged(client: LockClient, **members: Any) -> tuple[int, dict[str, Any]]:
+    """Return how many requests a page took, and the answer."""
+    query = {"page": 1, "limit": 100, "window": 10_000, **members}
+    answer = client.ask("page", **query)
+    requests = 1
+    while answer["cursor"] is not None:
+        answer = client.ask("page", **query, cursor=answer["cursor"])
+        requests += 1
+    return requests, answer
+
+
+def test_page_is_searched_a_part_at_a_time(many: LockClient) -> None:
+    """Only what is on it is sent."""
+    requests, answer = paged(many, page=2, limit=3, search="HOST")
+    assert requests == 2
+    assert [lock[0] for lock in answer["locks"]] == ["a0075", "a0100", "a0125"]
+    assert (answer["found"], answer["is_capped"]) == (2_500, False)
+    requests, answer = paged(many, search="B24", limit=0)
+    assert (requests, answer["locks"], answer["found"]) == (2, [], 96)
+    _, answer = paged(many, prefix="a", search="nowhere")
+    assert (answer["locks"], answer["found"]) == ([], 0)
+
+
+def test_search_ends_when_it_has_found_too_many(many: LockClient) -> None:
+    """It has the locks that are in the table longest."""
+    requests, answer = paged(many, window=5)
+    assert requests == 1
+    assert [lock[0] for lock in answer["locks"]] == ["a0000", "b0001", "b0002", "b0003", "b0004"]
+    assert (answer["found"], answer["is_capped"]) == (5, True)
+    assert many.ask("page", page=1, limit=1, cursor=999)["error"] == "refused"
 
 
 def test_page_of_the_longest_names_is_not_too_long(quiet_client: LockClient) -> None:

@@ -67,6 +67,12 @@ RIGHT: dict[str, list[Any]] = {
     "prefix": ["", "1234collectPayment"],
     "limit": [None, 0, 3],
     "cursor": [None, 1],
+    "page": [1, 2],
+    "window": [1, 10_000],
+    "search": ["", "COLLECT"],
+    "seconds": [None, 60],
+    "reason": ["", "deploy"],
+    "by": ["root"],
     "leases": [[], [[semaphore, "one", SHORTEST, 7, ""] for semaphore in SEMAPHORES]],
 }
 RAW = [
@@ -80,7 +86,7 @@ def compose(random: Random, values: list[Any]) -> dict[str, Any] | bytes:
     if random.random() < 0.05:
         return random.choice(RAW)
     wrong = random.choice([0.0, 0.05, 0.3])
-    request = {"do": random.choice([*ACTIONS] if random.random() > wrong else values)}
+    request = {"do": random.choice([*ACTIONS, "acquire"] if random.random() > wrong else values)}
     for name, right in RIGHT.items():
         among = right if random.random() >= wrong else values
         request[name] = among_those(random, name, among)
@@ -150,6 +156,10 @@ class Nonsense:
         self.grants += 1
         self.holders[semaphore] = owner, token
         self.last = max(self.last, token)
+
+    def see_pause(self, request: dict[str, Any], answer: dict[str, Any]) -> None:
+        """Resume it, for the sake of the other requests."""
+        assert self.client.ask("resume", prefix=request.get("prefix", "")) == {"resumed": 1}
 
     def see_release(self, request: dict[str, Any], answer: dict[str, Any]) -> None:
         """Expect that only its owner releases it."""

@@ -86,6 +86,6 @@ def test_status_counts_locks_waiters_and_connections(
         assert status.pop("up") > 0
         assert status.pop("limits")["max_ttl"] == 100_000
         counts = {"locks": 1, "waiters": 1, "connections": 2, "processes": 1}
-        assert status == {"version": 1, "grace": 0, **counts}
+        assert status == {"version": 1, "grace": 0, "pauses": 0, **counts}
         quiet_client.ask("leave", semaphore="1234collectPayment", owner="other")
         quiet_client.release("1234collectPayment")

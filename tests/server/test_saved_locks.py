@@ -73,7 +73,7 @@ def test_time_goes_on_while_no_server_runs(place: Place) -> None:
     change(
         place,
         at=found["at"] - 600,
-        locks=[lock, ["5678collectPayment", "owner", lock[2], "a host", lock[4], 500.0]],
+        locks=[lock, ["5678collectPayment", "owner", lock[2], "a host", lock[4], 500.0, 0]],
     )
     with place.start(*LONG) as running:
         running.serve()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from django_distlock import clocks
 from django_distlock.management.commands import run_lock_server
 from django_distlock.server import saved_state
 from django_distlock.server.locks import LockSnapshot
+from django_distlock.server.pauses import PauseSnapshot
 from django_distlock.server.saved_state import StateFile, Unreadable
 from tests.support.lock_server_state import FRESH, LONG, crash, in_the_way, leave
 from tests.support.lock_servers import write_secret
@@ -42,7 +44,7 @@ def test_elapsed_time_is_known_within_one_boot_only(
     boot.write_text("first\n")
     monkeypatch.setattr(saved_state, "BOOT_ID", boot)
     state = StateFile(tmp_path / "state")
-    state.write_locks(60, 7, [], 0)
+    state.write_locks(60, 7, [], [], 0)
     now = clocks.monotonic()
     monkeypatch.setattr(clocks, "monotonic", lambda: now + 30)
     assert 30 <= elapsed(state) < 60
@@ -59,7 +61,7 @@ def test_elapsed_time_is_zero_without_a_boot_id(
     """Each start may be another one."""
     monkeypatch.setattr(saved_state, "BOOT_ID", tmp_path / "missing")
     state = StateFile(tmp_path / "state")
-    state.write_locks(60, 7, [], 0)
+    state.write_locks(60, 7, [], [], 0)
     now = clocks.monotonic()
     monkeypatch.setattr(clocks, "monotonic", lambda: now + 30)
     assert elapsed(state) == 0
@@ -101,8 +103,10 @@ GOOD: dict[str, Any] = {
     "last_token": 7,
     "grace": 0,
     "locks": [],
+    "pauses": [],
 }
-LOCK = ["1234collectPayment", "owner", 7, "a host", 7, 1.5]
+LOCK = ["1234collectPayment", "owner", 7, "a host", 7, 1.5, 7]
+PAUSE = ["1234", 7, 1.5, "deploy", "root"]
 HOUR = 3_600_000_000
 """Microseconds."""
 LATE = time.time_ns() // 1000 + 48 * HOUR
@@ -133,10 +137,15 @@ LATE = time.time_ns() // 1000 + 48 * HOUR
         ({"locks": {}}, "the locks are not a list"),
         ({"locks": ""}, "the locks are not a list"),
         ({"locks": [7]}, "TypeError"),
-        ({"locks": [LOCK[:5]]}, "TypeError"),
+        ({"locks": [LOCK[:6]]}, "TypeError"),
         ({"locks": [[None, *LOCK[1:]]]}, "a value is not a text"),
         ({"locks": [[*LOCK[:2], "7", *LOCK[3:]]]}, "a value is not an integer"),
-        ({"locks": [[*LOCK[:5], "1.5"]]}, "a value is not a number"),
+        ({"locks": [[*LOCK[:5], "1.5", 0]]}, "a value is not a number"),
+        ({"locks": [[*LOCK[:6], None]]}, "a value is not an integer"),
+        ({"pauses": None}, "TypeError"),
+        ({"pauses": [PAUSE[:4]]}, "TypeError"),
+        ({"pauses": [[None, *PAUSE[1:]]]}, "a value is not a text"),
+        ({"pauses": [[*PAUSE[:2], "1.5", *PAUSE[3:]]]}, "a value is not a number"),
         (json.dumps(GOOD).replace("60", "1e999").encode(), "a value is not a number"),
         (json.dumps(GOOD).replace("60", "9" * 999).encode(), "OverflowError"),
     ],
@@ -161,13 +170,15 @@ def test_good_state_is_read_as_it_was_written(tmp_path: Path) -> None:
     state = StateFile(tmp_path / "state")
     assert state.read() is None
     token = time.time_ns() // 1000 + 23 * HOUR
-    locks = [LockSnapshot("ü", "owner", token, "a \udcff host", 7, 1.5)]
-    state.write_locks(60, token, locks, 2.5)
+    locks = [LockSnapshot("ü", "owner", token, "a \udcff host", 7, 1.5, 9)]
+    pauses = [PauseSnapshot("ü", 7, left, "deploy", "root") for left in (1.5, math.inf)]
+    state.write_locks(60, token, locks, pauses, 2.5)
     earlier = state.read()
     assert earlier is not None
     assert (earlier.max_ttl, earlier.last_token, earlier.locks, earlier.grace) == (
         (60, token, locks, 2.5)
     )
+    assert earlier.pauses == pauses
 
 
 @pytest.mark.parametrize("is_directory", [False, True])

@@ -10,7 +10,7 @@ import pytest
 from django_distlock.records import Released
 from django_distlock.server.errors import Refused
 from django_distlock.server.expiry import SLACK
-from django_distlock.server.locks import LockSnapshot
+from django_distlock.server.locks import LockDescription
 from django_distlock.server.table import LockTable
 from tests.support.lock_tables import LATER, World, assert_sound
 
@@ -93,8 +93,8 @@ def test_kept_lock_is_not_granted_until_its_time_has_passed() -> None:
     assert world.release("one") is Released.NOT_HELD
     assert world.acquire("one") == world.acquire("three") == 0
     assert [
-        (each.owner, each.remaining) for each in world.table.describe(["1234collectPayment"])
-    ] == [("", 10)]
+        (each.kept, each.remaining) for each in world.table.describe(["1234collectPayment"])
+    ] == [(True, 10)]
     world.let_pass(9)
     assert not world.woken
     world.let_pass(1)
@@ -142,7 +142,7 @@ def test_locks_are_described_by_their_names() -> None:
     assert sorted(world.table.names("a")) == ["ab", "ac"]
     assert sorted(world.table.names()) == ["ab", "ac", "b"]
     assert world.table.describe(["ab", "ac", "never"]) == [
-        LockSnapshot("ab", "one", token, "one's host", LATER, 55)
+        LockDescription("ab", token, "one's host", LATER, 55, 0, kept=False, waiting=0)
     ]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from django_distlock.records import Released
 from django_distlock.server import expiry, locks, table, tokens, transitions, waiters
-from django_distlock.server.locks import LockSnapshot, Session
+from django_distlock.server.locks import LockDescription, LockSnapshot, Session
 from tests.support.lock_tables import World, assert_sound, claim, let_release
 
 if TYPE_CHECKING:
@@ -90,6 +90,12 @@ CALLS: dict[str, Callable[[World, Session], object]] = {
     "leave": lambda world, session: world.table.leave("1234collectPayment", "two"),
     "leave an offer": lambda world, session: world.table.leave("offered", "two"),
     "end_session": lambda world, session: world.table.end_session(session),
+    "pause": lambda world, session: world.table.pause("", 60, "", ""),
+    "acquire what is paused": lambda world, session: (
+        world.table.pause("expired", 60, "", ""),
+        world.acquire("new", "expired"),
+        world.table.resume("expired"),
+    ),
     "clear": lambda world, session: world.table.clear(),
     "left": lambda world, session: world.table.remaining("expired"),
     "describe": lambda world, session: world.table.describe(sorted(world.table.names())),
@@ -117,10 +123,10 @@ def prepared(name: str) -> tuple[World, Callable[[], object]]:
 @pytest.mark.parametrize(
     ("semaphore", "owner", "keep"),
     [
-        ("b", "other", 0),
-        ("b", "other", 5),
-        ("c", "alone", 0),
-        ("a", "lost", 0),
+        ("5678collectPayment", "other", 0),
+        ("5678collectPayment", "other", 5),
+        ("9012collectPayment", "alone", 0),
+        ("1234collectPayment", "lost", 0),
         ("expired", "lost", 0),
         ("expired and waited for", "lost", 0),
     ],
@@ -160,7 +166,7 @@ def test_release_of_the_same_lock_in_a_finalizer_breaks_no_call(name: str) -> No
 
 def test_lock_that_a_finalizer_releases_during_a_listing_is_not_listed_as_expired() -> None:
     """Nor is it saved as expired."""
-    listed: list[LockSnapshot] = []
+    listed: list[LockDescription | LockSnapshot] = []
 
     def prepare() -> tuple[World, Callable[[], object]]:
         world = World()
@@ -168,7 +174,7 @@ def test_lock_that_a_finalizer_releases_during_a_listing_is_not_listed_as_expire
         world.acquire("two", "5678collectPayment")
         table = world.table
         return world, lambda: listed.extend(
-            table.describe(["1234collectPayment", "5678collectPayment"]) + table.save()
+            [*table.describe(["1234collectPayment", "5678collectPayment"]), *table.save()]
         )
 
     for world in finalize_at_each_step(prepare, let_release):

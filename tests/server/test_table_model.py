@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -12,25 +11,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from django_distlock.records import Released
 from django_distlock.server.locks import EXPIRED, Session
 from django_distlock.server.transitions import OFFER_SECONDS
-from tests.support.lock_tables import World, assert_sound
-
-
-@dataclass
-class Model:
-    """The model of a lock."""
-
-    owner: str = ""
-    ends: float = EXPIRED
-    token: int = 0
-    offered: bool = False
-    session: str = ""
-    queue: dict[str, str] = field(default_factory=dict)
-    """Waiters in order, with their sessions."""
-
+from tests.support.lock_tables import LockModel, World, assert_sound
 
 OWNERS = st.sampled_from(["one", "two", "three", "four", "five"])
 SEMAPHORES = st.sampled_from(["1234collectPayment", "5678collectPayment"])
 SESSIONS = st.sampled_from(["left", "right", "elsewhere"])
+PREFIXES = st.sampled_from(["", "1234", "5678collectPayment", "9"])
 TTLS = st.sampled_from([0.5, OFFER_SECONDS, 1.5, 3.0, 60.0, math.inf])
 
 
@@ -42,12 +28,19 @@ class Anything(RuleBasedStateMachine):
         self.world = World()
         self.table = self.world.table
         self.models = {
-            semaphore: Model() for semaphore in ("1234collectPayment", "5678collectPayment")
+            semaphore: LockModel() for semaphore in ("1234collectPayment", "5678collectPayment")
         }
         self.sessions = {name: Session() for name in ("left", "right", "elsewhere")}
         self.unresponsive: set[str] = set()
         self.away: set[str] = set()
         self.last_token = 0
+        self.pauses: dict[str, float] = {}
+        """When each pause ends, by its prefix."""
+
+    def paused_until(self, semaphore: str) -> float:
+        """Return when the pauses of this lock end; EXPIRED if it isn't paused."""
+        ends = [end for prefix, end in self.pauses.items() if semaphore.startswith(prefix)]
+        return max((end for end in ends if end > self.world.now), default=EXPIRED)
 
     def is_held(self, semaphore: str, owner: str) -> bool:
         """Return whether this owner holds the lock."""
@@ -71,6 +64,7 @@ class Anything(RuleBasedStateMachine):
         if model.offered and self.is_held(semaphore, owner):
             return True  # an owner that joined again is woken once more
         assert model.ends <= now, f"{owner} was offered what {model.owner!r} has"
+        assert self.paused_until(semaphore) <= now, f"{owner} was offered what is paused"
         if model.offered and model.owner in model.queue:
             self.unresponsive.add(model.queue[model.owner])
         there = [each for each, session in model.queue.items() if session not in self.unresponsive]
@@ -89,8 +83,12 @@ class Anything(RuleBasedStateMachine):
         """Acquire: granted if the lock is free or the owner's."""
         lock = self.table.acquire(semaphore, owner, ttl, "", self.sessions[session])
         model, now = self.models[semaphore], self.world.now
-        if model.ends > now:
+        if model.ends > now or self.paused_until(semaphore) > now:
             self.unresponsive.discard(model.queue.get(owner, ""))
+        if model.ends <= now < self.paused_until(semaphore):
+            assert lock is None
+            return
+        if model.ends > now:
             assert (lock is not None) == (model.owner == owner)
             if lock is None:
                 return
@@ -146,7 +144,8 @@ class Anything(RuleBasedStateMachine):
         left = self.table.join(
             semaphore, owner, "", lambda: self.be_woken(semaphore, owner), self.sessions[session]
         )
-        assert left == max(self.models[semaphore].ends - self.world.now, 0)
+        ends = max(self.models[semaphore].ends, self.paused_until(semaphore))
+        assert left == max(ends - self.world.now, 0)
 
     @rule(semaphore=SEMAPHORES, owner=OWNERS)
     def leave(self, semaphore: str, owner: str) -> None:
@@ -171,9 +170,27 @@ class Anything(RuleBasedStateMachine):
         assert not self.sessions[session].waiting
         assert not self.sessions[session].bound
 
+    @rule(prefix=PREFIXES, seconds=TTLS)
+    def pause(self, prefix: str, seconds: float) -> None:
+        """Pause grants; what is offered is not taken any more."""
+        now = self.world.now
+        self.table.run_due()
+        self.pauses[prefix] = now + seconds
+        for semaphore, model in self.models.items():
+            if model.offered and model.ends > now and semaphore.startswith(prefix):
+                self.free(semaphore)
+        self.table.pause(prefix, seconds, "", "")
+
+    @rule(prefix=PREFIXES)
+    def resume(self, prefix: str) -> None:
+        """End a pause."""
+        found = self.pauses.pop(prefix, EXPIRED) > self.world.now
+        assert self.table.resume(prefix) is found
+
     @rule()
     def clear(self) -> None:
         """Clear the table."""
+        self.pauses.clear()
         for semaphore, model in self.models.items():
             if model.ends > self.world.now and not model.offered:
                 self.free(semaphore)
@@ -192,8 +209,9 @@ class Anything(RuleBasedStateMachine):
         assert seconds > 0
         for semaphore, model in self.models.items():
             ends = model.ends > self.world.now
-            assert ends == (semaphore in self.table.locks)
-            assert ends or not model.queue, "nobody holds what is waited for"
+            is_paused = self.paused_until(semaphore) > self.world.now
+            assert (ends or bool(is_paused and model.queue)) == (semaphore in self.table.locks)
+            assert ends or is_paused or not model.queue, "nobody holds what is waited for"
             assert not ends or model.ends - self.world.now >= seconds
 
     @invariant()
@@ -256,6 +274,14 @@ def test_model_holds_in_a_fixed_course() -> None:
     machine.release("1234collectPayment", "two", keep=2)
     machine.force_release("1234collectPayment", stale=False)
     machine.release("1234collectPayment", "two", keep=0)
+    machine.look_after()
+    machine.agree()
+    machine.join("1234collectPayment", "three", "left", there=True)
+    machine.pause("1234", 3.0)
+    machine.release("1234collectPayment", "three", keep=0)
+    machine.acquire("1234collectPayment", "two", 60.0, "left")
+    machine.resume("9")
+    machine.let_pass(3.0, clock=0)
     machine.look_after()
     machine.agree()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,19 @@ class World:
         """Return the owner that it is offered to, if any."""
         lock = self.table.locks.get(semaphore)
         return lock.owner if lock and lock.offered and lock.expires > self.now else ""
+
+
+@dataclass
+class LockModel:
+    """A simple model of a lock, to compare the table with."""
+
+    owner: str = ""
+    ends: float = EXPIRED
+    token: int = 0
+    offered: bool = False
+    session: str = ""
+    queue: dict[str, str] = field(default_factory=dict)
+    """Waiters in order, with their sessions."""
 
 
 def claim(

@@ -1,9 +1,9 @@
 """The backend of the lock server."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any, ClassVar, Final, cast
+from typing import ClassVar, Final, cast
 
 from django.core import checks
 from django.core.checks import CheckMessage
@@ -12,7 +12,6 @@ from django_distlock import clocks
 from django_distlock.arguments import validate_bool, validate_text
 from django_distlock.backends.base import AsyncStore, QueueingStore
 from django_distlock.backends.batches import BatchedRenewals
-from django_distlock.backends.operations import ListingStore, validate_claim, validate_listing
 from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP
 from django_distlock.backends.sync_driver import run_sync
 from django_distlock.backends.time_budget import Budget, validate_store_timeout
@@ -20,7 +19,6 @@ from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailabl
 from django_distlock.records import (
     Claim,
     Grant,
-    LockInfo,
     Owner,
     Place,
     Refusal,
@@ -28,7 +26,6 @@ from django_distlock.records import (
     Renewal,
 )
 from django_distlock.server.addresses import DEFAULT, parse_address
-from django_distlock.server.listings import PAGE
 
 from .connections import Request
 from .listening import Listener
@@ -36,12 +33,12 @@ from .messages import (
     acquire_request,
     join_request,
     read_grant,
-    read_locks,
     read_renewal,
     release_request,
     renew_request,
     split_into_frames,
 )
+from .operations import ServerOperations
 from .places import QueuedPlace
 from .servers import secret_of, shared_server
 
@@ -49,7 +46,7 @@ REQUEST_ERRORS: Final = {"invalid", "frame", "internal"}
 """The codes of errors that are due to the content of a request."""
 
 
-class ServerBackend(ListingStore, QueueingStore, AsyncStore):
+class ServerBackend(ServerOperations, QueueingStore, AsyncStore):
     """Keeps locks in the process that `manage.py run_lock_server` runs, at `address`.
 
     The address is "host:port", "[::1]:port" or "unix:/path". Both sides know the same secret: a
@@ -68,6 +65,8 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
     """
 
     supports_fencing: ClassVar[bool] = True
+    tells_holder: ClassVar[bool] = True
+    lists_renewals: ClassVar[bool] = True
     store_timeout: float
 
     def __init__(
@@ -222,32 +221,6 @@ class ServerBackend(ListingStore, QueueingStore, AsyncStore):
         """See release()."""
         answer = await self.server.aask(release_request(lease, keep), deadline)
         return Released(answer["released"])
-
-    def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
-        prefix, limit = validate_listing(prefix, limit)
-        request: Request = {"do": "held", "prefix": prefix, "cursor": None}
-        if limit is not None and limit <= PAGE:
-            request["limit"] = limit
-        found: list[LockInfo] = []
-        while True:
-            answer = self.server.ask(request, clocks.monotonic() + self.store_timeout)
-            found += read_locks(answer)
-            request["cursor"] = answer["cursor"]
-            if request["cursor"] is None:
-                break
-        yield from sorted(found, key=lambda lock: lock.semaphore)[:limit]
-
-    def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:
-        semaphore, token = validate_claim(semaphore, token)
-        request = {"do": "force_release", "semaphore": semaphore, "token": token}
-        released = bool(self.server.ask(request, self._budget.deadline())["released"])
-        if released:
-            self.send_force_released(semaphore, token, by)
-        return released
-
-    def status(self) -> dict[str, Any]:
-        """Return the server's counts and limits."""
-        return self.server.ask({"do": "status"}, self._budget.deadline())
 
     def check_deployment(self) -> list[CheckMessage]:
         longest = self.status()["limits"]["max_ttl"]

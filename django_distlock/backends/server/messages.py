@@ -1,22 +1,27 @@
 """The requests that the backend sends to a lock server, and the meaning of the answers."""
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
-from django_distlock.backends.snapshots import lock_info
+from django_distlock.backends.table_records import lock_info, pause_of, refusal_of, waiter_info
 from django_distlock.fields import to_datetime
 from django_distlock.records import (
     LOST,
-    REFUSED,
     Claim,
     Grant,
     LockInfo,
+    LockPage,
+    LockState,
+    Pause,
     Refusal,
     Renewal,
     RenewalOutcome,
+    WaiterInfo,
 )
-from django_distlock.server.locks import LockSnapshot
+from django_distlock.server.locks import LockDescription
+from django_distlock.server.pauses import PauseSnapshot
 from django_distlock.server.protocol import Message
 from django_distlock.server.request_fields import LONGEST_HOLDER
 
@@ -36,8 +41,15 @@ def acquire_request(
 def read_grant(answer: Message) -> Grant | Refusal:
     token = answer["token"]
     if token is None:
-        return REFUSED
+        return _read_refusal(answer)
     return Grant(token, to_datetime(answer["acquired_at"]), to_datetime(answer["expires_at"]))
+
+
+def _read_refusal(answer: Message) -> Refusal:
+    lock, pause = answer.get("lock"), answer.get("pause")
+    if lock is not None:
+        return refusal_of(_described(lock), answer["now"])
+    return refusal_of(None if pause is None else _paused(pause), answer["now"])
 
 
 def join_request(semaphore: str, owner: str, holder: str) -> Message:
@@ -87,10 +99,41 @@ def release_request(lease: Claim, keep: float) -> Message:
 
 def read_locks(answer: Message) -> list[LockInfo]:
     """Return the locks on a page of a listing."""
-    return [
-        lock_info(LockSnapshot(semaphore, "", token, holder, acquired_at, left), answer["now"])
-        for semaphore, token, holder, acquired_at, left in answer["locks"]
-    ]
+    return [lock_info(_described(lock), answer["now"]) for lock in answer["locks"]]
+
+
+def read_lock(answer: Message) -> LockInfo | None:
+    lock = answer["lock"]
+    return None if lock is None else lock_info(_described(lock), answer["now"])
+
+
+def _described(lock: list[Any]) -> LockDescription:
+    semaphore, token, holder, acquired_at, left, renewed_at, kept, waiting = lock
+    return LockDescription(
+        semaphore, token, holder, acquired_at, left, renewed_at or 0, kept, waiting
+    )
+
+
+def read_page(answer: Message, *, lists_stale: bool) -> LockPage:
+    return LockPage(
+        locks=read_locks(answer),
+        found=0 if lists_stale else answer["found"],
+        counts={LockState.HELD: answer["found"], LockState.STALE: 0},
+        is_capped=answer["is_capped"],
+    )
+
+
+def read_waiters(answer: Message) -> list[WaiterInfo]:
+    return [waiter_info(holder, since) for holder, since in answer["waiters"]]
+
+
+def read_pause(pause: list[Any], now: int) -> Pause:
+    return pause_of(_paused(pause), now)
+
+
+def _paused(pause: list[Any]) -> PauseSnapshot:
+    prefix, since, left, reason, by = pause
+    return PauseSnapshot(prefix, since, math.inf if left is None else left, reason, by)
 
 
 @lru_cache

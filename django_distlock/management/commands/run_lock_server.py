@@ -125,6 +125,11 @@ class Command(BaseCommand):
             self._print(
                 f"nothing is granted for {status['grace']:.10g} seconds more, after a restart"
             )
+        for pause in backend.pauses():
+            paused = f"all that begins with {pause.prefix!r}" if pause.prefix else "everything"
+            end = f"{pause.until:%Y-%m-%d %H:%M:%S} UTC" if pause.until else "it is resumed"
+            reason = f": {pause.reason}" if pause.reason else ""
+            self._print(f"paused until {end}: {paused}{reason}")
         listed = list(backend.held(limit=LISTED))
         for lock in listed:
             left = format_duration((lock.expires_at or lock.seen_at) - lock.seen_at)

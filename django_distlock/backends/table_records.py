@@ -13,11 +13,11 @@ from django_distlock.records import (
     Refusal,
     WaiterInfo,
 )
-from django_distlock.server.locks import LockSnapshot
+from django_distlock.server.locks import LockDescription
 from django_distlock.server.pauses import PauseSnapshot
 
 
-def lock_info(lock: LockSnapshot, now: int) -> LockInfo:
+def lock_info(lock: LockDescription, now: int) -> LockInfo:
     """Return a lock as stores list it; `now` is the table's time in microseconds."""
     return LockInfo(
         semaphore=lock.semaphore,
@@ -39,7 +39,7 @@ def pause_of(pause: PauseSnapshot, now: int) -> Pause:
     return Pause(pause.prefix, since, until, pause.reason, pause.by)
 
 
-def refusal_of(refused_by: LockSnapshot | PauseSnapshot | None, now: int) -> Refusal:
+def refusal_of(refused_by: LockDescription | PauseSnapshot | None, now: int) -> Refusal:
     """Return why a table refused a lock. See lock_info()."""
     if refused_by is None:
         return REFUSED
