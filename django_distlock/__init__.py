@@ -55,10 +55,8 @@ def _connect_to_django() -> None:
     transactions.connect_signals()
     commit_guard.connect_signals()
     cleanup.connect_signals()
-    register(checks.check_lock_backends)
-    register(checks.check_deployment, deploy=True)
     register(url_checks.check_placeholders, Tags.urls)
-    checks.warn_of_missing_app()
+    checks.register_checks()
 
 
 _connect_to_django()

@@ -42,7 +42,7 @@ class LockBackendHandler(_ConnectionHandler):
         if configured is None:
             configured = getattr(settings, "DISTLOCK", DEFAULT)
         if not isinstance(configured, dict):
-            raise InvalidLockBackend("DISTLOCK must be a dict of aliases.")
+            raise InvalidLockBackend("DISTLOCK: must be a dict of aliases.")
         for alias in configured:
             if not isinstance(alias, str):
                 raise InvalidLockBackend(f"DISTLOCK: an alias is a str, not {show(alias)}.")

@@ -75,3 +75,7 @@ class LockNotSupported(LockError, NotImplementedError):
 
 class InvalidLockBackend(ImproperlyConfigured):
     """The DISTLOCK setting is wrong, or names something that can't be a lock store."""
+
+
+class UnencryptedServer(InvalidLockBackend):
+    """The setting leads to a lock server on another machine without TLS."""

@@ -73,6 +73,9 @@ class BaseLockBackend(ABC):
     store_timeout: float | None = None
     """Seconds within which a call ends; None if the store sets no limit."""
 
+    using: str | None = None
+    """The database, an alias in DATABASES, that it keeps locks in; None for other stores."""
+
     guard_commits: bool
     """Whether a commit is refused when a lease that it depends on is lost."""
 
@@ -171,6 +174,10 @@ class BaseLockBackend(ABC):
 
     def close(self) -> None:  # noqa: B027 - most have none
         """Close the connections that are not in use; the next call opens one."""
+
+    def check_database(self) -> list[CheckMessage]:
+        """Return more messages for `check --database`, about the database `using` itself."""
+        return []
 
     def check_deployment(self) -> list[CheckMessage]:
         """Return more messages for `check --deploy`, for which the store itself may be asked."""

@@ -136,7 +136,7 @@ def test_setting_other_than_a_dict_is_refused(configured: Any) -> None:
     """The whole setting is wrong, so that no alias can be named."""
     with (
         override_settings(DISTLOCK=configured),
-        pytest.raises(InvalidLockBackend, match=r"^DISTLOCK must be a dict of aliases\.$"),
+        pytest.raises(InvalidLockBackend, match=r"^DISTLOCK: must be a dict of aliases\.$"),
     ):
         lock_backends["default"]
 

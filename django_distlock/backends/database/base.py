@@ -20,11 +20,13 @@ from django_distlock.models import Lock
 from django_distlock.runtime import is_in_testcase
 from django_distlock.semaphores.validation import InvalidSemaphore
 
-from .checks import check_file
+from .checks import check_place
 from .connections import InUse, OwnConnections, own_connections
+from .database_checks import inspect_database
 from .errors import Conflict, RowLocked, is_missing_table, is_unknown_character, translate
 from .mysql import MariaDBStatements, MySQLStatements
 from .orm import ORMStatements
+from .own_connection import OwnConnection
 from .postgresql import PostgreSQLStatements
 from .sqlite import SQLiteStatements
 from .statements import Statements
@@ -39,6 +41,7 @@ class BaseDatabaseBackend(BaseLockBackend):
     """The options of the database backend, and how its statements are run."""
 
     store_timeout: float
+    using: str
     own_connection_vendors: ClassVar[frozenset[str]] = frozenset({"postgresql", "mysql"})
 
     def __init__(
@@ -84,8 +87,10 @@ class BaseDatabaseBackend(BaseLockBackend):
         return ORMStatements(connection, table)
 
     def check(self, **kwargs: object) -> list[CheckMessage]:
-        connection = connections_by_alias[self.using]
-        return [*check_file(self.alias, connection)] if connection.vendor == "sqlite" else []
+        return [*check_place(self.alias, self.using)]
+
+    def check_database(self) -> list[CheckMessage]:
+        return self._inspect(lambda connection: inspect_database(self.alias, connection))
 
     def time_budget(self) -> Budget:
         return self._budget
@@ -159,6 +164,23 @@ class BaseDatabaseBackend(BaseLockBackend):
     @cached_property
     def _may_have_own_connections(self) -> bool:
         return connections_by_alias[self.using].vendor in self.own_connection_vendors
+
+    def _inspect(self, action: Callable[[BaseDatabaseWrapper], T]) -> T:
+        """Run the action on a connection of its own, which needs no table, within the time limit.
+
+        On SQLite and other databases, on the caller's.
+        """
+        own = OwnConnection(self.using, lambda connection: Statements(connection, ""))
+        try:
+            if not self._uses_own_connections():
+                return action(connections_by_alias[self.using])
+            return own.do(lambda sql: action(sql.connection), self._budget.deadline())
+        except TimeoutError as error:
+            raise self._error(f"no answer in {self.store_timeout} seconds") from error
+        except Error as error:
+            raise self._error(error) from error
+        finally:
+            own.close()
 
     def _on_caller(self) -> Statements:
         """Return the statements for the caller's connection."""

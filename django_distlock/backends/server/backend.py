@@ -15,7 +15,11 @@ from django_distlock.backends.batches import BatchedRenewals
 from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP
 from django_distlock.backends.sync_driver import run_sync
 from django_distlock.backends.time_budget import Budget, validate_store_timeout
-from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
+from django_distlock.exceptions import (
+    InvalidLockBackend,
+    LockBackendUnavailable,
+    UnencryptedServer,
+)
 from django_distlock.records import (
     Claim,
     Grant,
@@ -95,14 +99,16 @@ class ServerBackend(ServerOperations, QueueingStore, AsyncStore):
                 validate_text("tls_ca", tls_ca, ", a path")
             self.address = parse_address(address)
             self.secret = secret_of(secret, secret_file)
-            if not (self.tls or self.address.is_local):
-                raise ValueError(f"{self.address} is not on this machine: give tls, or tls_ca")
             if self.tls and self.address.path:
                 raise ValueError("a unix socket needs no TLS: leave out tls and tls_ca")
             self.server = shared_server(self.address, self.secret, store_timeout, self.tls, tls_ca)
         except (OSError, TypeError, ValueError) as error:
             reason = str(error).removesuffix(".")
             raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: {reason}.") from error
+        if not (self.tls or self.address.is_local):
+            raise UnencryptedServer(
+                f"DISTLOCK[{alias!r}]: {self.address} is not on this machine: give tls, or tls_ca."
+            )
         self._budget = Budget(store_timeout)
 
     def time_budget(self) -> Budget:

@@ -132,11 +132,13 @@ def test_server_that_hides_its_policy_is_warned_of(
 
 
 @on_each_library
-def test_server_that_is_down_is_warned_of(library: str, unused_port: int) -> None:
-    """Its policy is unknown. A client that connects at use causes no other message."""
+def test_server_that_is_down_is_an_error(library: str, unused_port: int) -> None:
+    """Of the deployment check only. Its policy is unknown, and not asked for."""
     with locks_at(unused_port, library=library):
         assert messages_of_checks(deployed=False) == []
-        assert warned("unknown") == f"Redis at {HOST}:{unused_port}"
+        (message,) = messages_of_checks(deployed=True)
+    assert message.id == "distlock.E009"
+    assert f"{HOST}:{unused_port}" in message.msg
 
 
 @pytest.mark.needs("redis_cluster")

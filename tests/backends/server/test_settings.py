@@ -101,8 +101,10 @@ def test_ttl_above_the_servers_is_reported_by_the_deployment_checks(
         assert [*check_lock_backends()] == []
 
 
-def test_deployment_check_of_a_server_that_is_not_there_says_nothing(unused_port: int) -> None:
-    """It need not run yet where a site is checked."""
+def test_server_that_is_not_there_is_an_error_of_the_deployment_check(unused_port: int) -> None:
+    """A plain check doesn't ask: the server need not run yet where a site is checked."""
     address = f"{HOST}:{unused_port}"
     with locks_by({"address": address, "secret": SECRET, "ttl": 1e6, "store_timeout": 0.5}):
-        assert [*check_deployment()] == []
+        (message,) = check_deployment()
+        assert message.id == "distlock.E009"
+        assert [*check_lock_backends()] == []

@@ -1,0 +1,201 @@
+"""The system checks of stores, whichever they are: with --deploy, and of their time limits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core import checks
+from django.core.management import CommandError, call_command
+from django.test import override_settings
+
+from django_distlock.checks import (
+    check_databases,
+    check_deployed_databases,
+    check_deployment,
+    check_lock_backends,
+)
+from django_distlock.exceptions import LockBackendUnavailable
+from django_distlock.records import Pause, Refusal
+from tests.app.backends import MinimalBackend
+from tests.support.databases import committed
+from tests.support.ports import HOST
+from tests.support.processes import worker_environment
+
+if TYPE_CHECKING:
+    from tests.support.scripted_store import ScriptedBackend
+
+pytestmark = pytest.mark.once
+
+PASSWORD = "s3cretpassw0rd-of-a-store"
+POSTGRESQL = "django_distlock.backends.database.DatabaseBackend"
+SERVER = "django_distlock.backends.server.ServerBackend"
+
+
+class FailingBackend(MinimalBackend):
+    """A store whose checks fail."""
+
+    using = "default"
+
+    def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
+        raise ZeroDivisionError(f"redis://user:{PASSWORD}@host")
+
+    check_database = check_deployment = check
+
+
+FAILING = {"failing": {"BACKEND": f"{__name__}.FailingBackend"}}
+
+
+@pytest.mark.parametrize("check", [check_lock_backends, check_databases, check_deployed_databases])
+def test_check_that_fails_is_a_warning(check: Any) -> None:
+    """A check never raises, and shows no credentials."""
+    minimal = {"BACKEND": "tests.app.backends.MinimalBackend"}
+    with override_settings(DISTLOCK=FAILING | {"minimal": minimal}):
+        (message,) = check(databases=["default"])
+    assert (message.id, message.level) == ("distlock.W019", checks.WARNING)
+    assert message.msg == (
+        "DISTLOCK['failing']: its checks failed: ZeroDivisionError: redis://…@host"
+    )
+    assert "report it to its authors" in message.hint
+
+
+@pytest.mark.parametrize("setting", [["default"], {"default": {}}, {5: {}}])
+@pytest.mark.parametrize("check", [check_databases, check_deployment, check_deployed_databases])
+def test_wrong_setting_is_left_to_the_check_of_settings(check: Any, setting: Any) -> None:
+    """It is reported once."""
+    with override_settings(DISTLOCK=setting):
+        assert [*check(databases=["default"])] == []
+
+
+def test_checks_can_be_silenced() -> None:
+    """By their ids."""
+    with override_settings(DISTLOCK=FAILING, SILENCED_SYSTEM_CHECKS=["distlock.W019"]):
+        call_command("check", tags=["distlock"], fail_level="WARNING")
+    with override_settings(DISTLOCK=FAILING), pytest.raises(CommandError, match=r"distlock\.W019"):
+        call_command("check", tags=["distlock"], fail_level="WARNING")
+
+
+# Reachability
+
+
+def deployed(distlock: dict[str, Any], *databases: str) -> list[str | None]:
+    """Return the ids of the deployment check's messages."""
+    with override_settings(DISTLOCK=distlock):
+        messages = [*check_deployment(), *check_deployed_databases(databases=databases)]
+    return [message.id for message in messages]
+
+
+def test_store_that_grants_no_lock_is_an_error_of_a_deployment(unused_port: int) -> None:
+    """By the command that the documentation gives."""
+    options = {"address": f"{HOST}:{unused_port}", "secret": PASSWORD, "store_timeout": 0.5}
+    with override_settings(DISTLOCK={"jobs": {"BACKEND": SERVER, "OPTIONS": options}}):
+        call_command("check", tags=["distlock"])  # asks nobody
+        with pytest.raises(CommandError) as caught:
+            call_command("check", tags=["distlock"], deploy=True)
+    text = str(caught.value)
+    assert "(distlock.E009) DISTLOCK['jobs']: no lock can be acquired: " in text
+    assert f"{HOST}:{unused_port}" in text
+    assert "health.check('jobs')" in text
+    assert PASSWORD not in text
+
+
+def test_database_is_only_asked_if_it_is_named() -> None:
+    """As Django's own checks do; a table that is missing is no reason to ask either."""
+    store = {"BACKEND": POSTGRESQL, "OPTIONS": {"using": "nowhere"}}
+    file = {"ENGINE": "django.db.backends.sqlite3", "NAME": "/nowhere/file"}
+    databases = {"default": {}, "nowhere": file}
+    code = (
+        "from django.core.management import execute_from_command_line as run; import sys; "
+        f"from django.conf import settings; settings.configure(DATABASES={databases!r}, "
+        f"DISTLOCK={{'default': {store!r}}}, INSTALLED_APPS=['django_distlock'], SECRET_KEY='x'); "
+        "run(['manage.py', 'check', *sys.argv[1:]])"
+    )
+
+    def check(*options: str) -> str:
+        command = [sys.executable, "-c", code, *options]
+        found = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=worker_environment()
+        )
+        return found.stderr
+
+    assert "distlock" not in check("--deploy")
+    assert "distlock.E009" in check("--deploy", "--database", "nowhere")
+    assert "distlock.W010" in check("--database", "nowhere")
+
+
+@committed
+@pytest.mark.parametrize(
+    "alias",
+    [
+        "default",
+        *(
+            pytest.param(name, marks=pytest.mark.needs(name))
+            for name in ("postgresql", "mariadb", "redis", "memcached", "lock_server")
+        ),
+    ],
+)
+def test_store_that_works_has_no_messages(alias: str, settings: Any) -> None:
+    """Also in a deployment."""
+    only = {alias: settings.DISTLOCK[alias]}
+    databases = [alias] if "using" in settings.DISTLOCK[alias]["OPTIONS"] else []
+    assert deployed(only, *databases) == []
+
+
+def test_paused_store_has_no_messages(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator pauses locks during a deployment."""
+    paused = Refusal(reason=Pause("", datetime.now(UTC), None).refusal)
+    monkeypatch.setattr(scripted, "acquire", lambda *arguments: paused)
+    assert deployed({"default": {"BACKEND": "scripted"}}) == []
+
+
+def test_store_that_is_down_is_asked_nothing_more(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One message is enough, and takes one time limit."""
+    scripted.answer("acquire", LockBackendUnavailable("is down"))
+    monkeypatch.setattr(scripted, "check_deployment", lambda: pytest.fail("asked"))
+    assert deployed({"default": {"BACKEND": "scripted"}}) == ["distlock.E009"]
+
+
+# Time limits
+
+
+@pytest.mark.parametrize(
+    ("ttl", "store_timeout", "is_warned"),
+    [(60, 2, False), (6, 2, False), (5.9, 2, True), (None, 2, False), (60, 20.1, True)],
+)
+def test_ttl_leaves_time_for_two_renewals(
+    ttl: float | None, store_timeout: float, is_warned: bool
+) -> None:
+    """After a third of the ttl comes the first one, which may take the store's time limit."""
+    options = {"ttl": ttl, "store_timeout": store_timeout, "using": "locks"}
+    with override_settings(DISTLOCK={"jobs": {"BACKEND": POSTGRESQL, "OPTIONS": options}}):
+        messages = [*check_lock_backends()]
+    assert [message.id for message in messages] == ["distlock.W014"] * is_warned
+    if is_warned:
+        assert messages[0].msg.startswith(f"DISTLOCK['jobs']: ttl is {ttl:g} and store_timeout")
+        assert f'Write "ttl": {3 * store_timeout:g} or more' in str(messages[0].hint)
+
+
+# TLS
+
+
+def test_server_elsewhere_without_tls_is_an_error_of_its_own() -> None:
+    """The secret is not shown."""
+    options = {"address": "192.0.2.1:7433", "secret": PASSWORD}
+    with override_settings(DISTLOCK={"jobs": {"BACKEND": SERVER, "OPTIONS": options}}):
+        (message,) = check_lock_backends()
+    assert (message.id, message.level) == ("distlock.E006", checks.ERROR)
+    assert message.msg == (
+        "DISTLOCK['jobs']: 192.0.2.1:7433 is not on this machine: give tls, or tls_ca."
+    )
+    assert 'Write "tls": True in OPTIONS' in str(message.hint)
+    with override_settings(
+        DISTLOCK={"jobs": {"BACKEND": SERVER, "OPTIONS": options | {"tls": True}}}
+    ):
+        assert [*check_lock_backends()] == []
