@@ -9,6 +9,7 @@ import pytest
 from django.test import override_settings
 
 from django_distlock import lock_backends
+from django_distlock.backends.database import listing
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.records import LockInfo, LockState
 from tests.support.commands import HOLDER, on_each_store, run_command
@@ -190,6 +191,20 @@ def test_thousands_of_locks_are_listed_as_they_come(monkeypatch: pytest.MonkeyPa
     assert done.out.endswith("\n2500 locks.\n")
     rows = run_command("list_locks", "--backend=memory", "--format=json").rows
     assert len(rows) == 2500
+
+
+@on_each_database
+def test_locks_in_a_database_are_read_page_by_page(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is missing at the pages' ends, or with a limit in the middle of one."""
+    monkeypatch.setattr(listing, "PAGE", 2)
+    for semaphore in "abcde":
+        make_held(alias, semaphore)
+        make_released(alias, f"{semaphore}, released")
+    store = lock_backends[alias]
+    for limit in (None, *range(7)):
+        assert "".join(lock.semaphore for lock in store.held(limit=limit)) == "abcde"[:limit]
 
 
 def test_pauses_are_shown_above_the_locks_and_alone(grant: Callable[..., int]) -> None:

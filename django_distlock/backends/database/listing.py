@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from itertools import chain
 from operator import attrgetter, methodcaller
-from typing import Any, ClassVar
-
-from django.db import connections as connections_by_alias
+from typing import Any, ClassVar, Final
 
 from django_distlock.backends.operations import ListingStore, validate_claim, validate_listing
 from django_distlock.models import Lock, LockQuerySet
@@ -17,6 +15,9 @@ from . import cleaning
 from .base import BaseDatabaseBackend
 from .statements import Parameters
 
+PAGE: Final = 5_000
+"""How many locks are read together."""
+
 
 class ListingDatabaseBackend(BaseDatabaseBackend, ListingStore):
     """Part of DatabaseBackend."""
@@ -26,12 +27,8 @@ class ListingDatabaseBackend(BaseDatabaseBackend, ListingStore):
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
         prefix, limit = validate_listing(prefix, limit)
-        locks = self._locks(prefix).unreleased().with_state()[:limit]
-        # On SQLite, rows that are not all read keep the file locked. The caller may want to write
-        # between two of them.
         with self._unavailable():
-            is_sqlite = connections_by_alias[self.using].vendor == "sqlite"
-            yield from map(_info, list(locks) if is_sqlite else locks.iterator())
+            yield from map(_info, in_pages(self._locks(prefix).unreleased().with_state(), limit))
 
     def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:
         semaphore, token = validate_claim(semaphore, token)
@@ -69,6 +66,23 @@ class ListingDatabaseBackend(BaseDatabaseBackend, ListingStore):
     def _locks(self, prefix: str = "") -> LockQuerySet:
         found = Lock.objects.using(self.using).defer("owner")
         return found.with_prefix(prefix)
+
+
+def in_pages(locks: LockQuerySet, limit: int | None = None) -> Iterator[Lock]:
+    """Yield the locks in the order of their semaphores, read by a query for each PAGE of them.
+
+    MySQL's driver would keep all rows in memory, and on SQLite, rows that are not read yet would
+    keep the file locked: the caller may want to write between two of them.
+    """
+    last, left = "", limit
+    while True:
+        size = PAGE if left is None else min(PAGE, left)
+        page = list(locks.filter(pk__gt=last).order_by("pk")[:size])
+        yield from page
+        if len(page) < PAGE:
+            return
+        last = page[-1].pk
+        left = None if left is None else left - size
 
 
 def _info(lock: Lock) -> LockInfo:
