@@ -1,6 +1,7 @@
 """Cleanup release: of what a request or a task has not released when it ends."""
 
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -15,6 +16,7 @@ from django_distlock.transactions import closing_new_connections
 from .outcomes import unregister
 from .registry import (
     LeaseRegistry,
+    UnderWay,
     current_registry,
     registries_of_ended_request,
 )
@@ -36,22 +38,31 @@ def cleanup_release(lease: LeaseState) -> None:
 
 
 def start_task(**kwargs: Any) -> None:
-    """Record the leases that are held already: they are not this request's or task's."""
+    """Record a task, which `task` or `task_result` is, and the leases that are not its own."""
+    result = kwargs.get("task_result")
+    if result is None:
+        _start(getattr(kwargs.get("task"), "name", None) or "")
+    else:
+        _start(result.task.module_path)
+
+
+def _start(name: str = "") -> None:
     registry = current_registry()
-    registry.held_at_start.append({lease.owner: lease.reentries for lease in registry.leases()})
+    earlier: dict[str, int] = {lease.owner: lease.reentries for lease in registry.leases()}
+    registry.under_way.append(UnderWay(name, earlier))
 
 
 def finish_task(**kwargs: Any) -> None:
     """Release what was acquired since the start, and warn of each lease."""
     registry = current_registry()
-    if registry.held_at_start:
-        _release(registry, registry.held_at_start.pop())
+    if registry.under_way:
+        _release(registry, registry.under_way.pop().earlier)
 
 
 def start_request(**kwargs: Any) -> None:
     """See start_task(). Under ASGI a request has a task of its own, which holds nothing yet."""
     if current_asgi_request() is None:
-        start_task()
+        _start()
 
 
 def finish_request(**kwargs: Any) -> None:
@@ -64,7 +75,7 @@ def finish_request(**kwargs: Any) -> None:
             _release(registry, {})
 
 
-def _release(registry: LeaseRegistry, earlier: dict[str, int]) -> None:
+def _release(registry: LeaseRegistry, earlier: Mapping[str, int]) -> None:
     """Release the registry's leases, except those held earlier, with as many reentries as then."""
     leases = []
     for lease in registry.leases():

@@ -1,5 +1,7 @@
 """The registry of each thread or task: its leases by name, and the blocks that it is in."""
 
+from collections.abc import Mapping
+from typing import NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 from django_distlock.concurrency.callers import Caller, current_caller
@@ -8,6 +10,15 @@ from django_distlock.runtime import current_asgi_request
 from .deferred_release import DeferredRelease
 from .outcomes import mark_lost
 from .state import LeaseState
+
+
+class UnderWay(NamedTuple):
+    """A request or task under way."""
+
+    name: str
+    """The task's name; empty for a request."""
+    earlier: Mapping[str, int]
+    """The owners of leases that were held when it began, and their reentries."""
 
 
 class BlockEntry:
@@ -49,9 +60,9 @@ class LeaseRegistry:
         "_unreleased",
         "block_entries",
         "deferred_releases",
-        "held_at_start",
         "pid",
         "ref",
+        "under_way",
     )
 
     def __init__(self, caller: Caller) -> None:
@@ -62,11 +73,16 @@ class LeaseRegistry:
         self._unreleased: dict[tuple[str, str], LeaseState] = {}
         self.block_entries: list[ref[BlockEntry]] = []
         self.deferred_releases: list[DeferredRelease] = []
-        self.held_at_start: list[dict[str, int]] = []
-        """For each request or task under way: the owners of earlier leases, and their reentries."""
+        self.under_way: list[UnderWay] = []
+        """The requests and tasks that the thread or task is in, the outermost first."""
         self._caller = ref(caller)
         request = current_asgi_request()
         self._request = None if request is None else ref(request)
+
+    @property
+    def is_of_request(self) -> bool:
+        """Whether it is of a request by ASGI."""
+        return self._request is not None
 
     def find(self, backend: str, semaphore: str) -> LeaseState | None:
         """Return the lease of this name."""

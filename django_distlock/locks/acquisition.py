@@ -15,6 +15,7 @@ from django_distlock.leases.immediate_release import release_unannounced
 from django_distlock.leases.lease import Lease
 from django_distlock.leases.outcomes import mark_lost, stop_renewal
 from django_distlock.leases.process_exit import release_at_exit
+from django_distlock.leases.registry import current_registry
 from django_distlock.leases.release import release_quietly
 from django_distlock.leases.request import describe_holder, new_owner
 from django_distlock.locks.arguments import BackendTtl
@@ -29,6 +30,7 @@ from django_distlock.transactions import (
 )
 
 from .attempts import Attempts
+from .labels import running_label
 
 
 class Acquisition(Attempts):
@@ -71,17 +73,19 @@ class Acquisition(Attempts):
             ttl = store.validate_ttl(ttl)
         if max_hold is not None:
             ttl = max_hold if ttl is None else min(ttl, max_hold)
+        registry = current_registry()
         super().__init__(
             backend=store.alias,
             semaphore=validate_semaphore(semaphore),
             owner=new_owner(),
             began=clocks.monotonic(),
             ttl=ttl,
-            holder=describe_holder(label),
+            holder=describe_holder(running_label(registry) if label == "" else label),
             min_hold=shortest_hold,
             max_hold=longest_hold,
             renewed=renew and ttl is not None,
             connection=None,
+            _registry=registry,
         )
         self.deadline = self.began + validate_timeout(timeout)
         self.waits = timeout != 0

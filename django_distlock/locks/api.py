@@ -39,7 +39,7 @@ def acquire_lock(
     release. The default is the backend's. The lease is renewed in the background until it is
     released, unless `renew` is False. It ends `max_hold` seconds after the grant at the latest, so
     that a holder that hangs does not keep it. `label`, of up to 200 characters, describes the lock
-    to people who list held locks.
+    to people who list held locks; the default is the name of the running task or command.
 
     After a release, nobody else gets the lock until `min_hold` seconds after the grant. So a
     worker that comes a little later does not repeat a job that was done quickly.

@@ -8,7 +8,7 @@ from django_distlock.concurrency.store_calls import StoreCalls
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.leases.lease import Lease
 from django_distlock.leases.outcomes import mark_unreleased
-from django_distlock.leases.registry import LeaseRegistry, current_registry
+from django_distlock.leases.registry import LeaseRegistry
 from django_distlock.leases.request import Request
 from django_distlock.records import REFUSED, Refusal
 from django_distlock.signals import lock_acquired
@@ -18,6 +18,7 @@ from django_distlock.signals import lock_acquired
 class Attempts(Request):
     """A request, and what came of the attempts to have it granted."""
 
+    _registry: LeaseRegistry
     refusal: Refusal = field(default=REFUSED, init=False)
     """The store's last answer, unless it granted the request."""
     refused_at: float = field(default=0.0, init=False)
@@ -25,7 +26,6 @@ class Attempts(Request):
     _tried: bool = field(default=False, init=False)
     _may_be_granted: bool = field(default=False, init=False)
     _granted: Lease | None = field(default=None, init=False)
-    _registry: LeaseRegistry = field(default_factory=current_registry, init=False)
 
     @property
     def must_try(self) -> bool:

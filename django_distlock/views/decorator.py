@@ -27,6 +27,7 @@ from django_distlock.locks.arguments import (
     refuse_unknown,
     validate_source,
 )
+from django_distlock.locks.labels import label_of
 from django_distlock.locks.undo import aundo, undo
 from django_distlock.semaphores.signatures import copy_signature
 from django_distlock.semaphores.templates import SemaphoreTemplate
@@ -84,6 +85,8 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
     A decorated callable has its locks in `distributed_locks`, a tuple with the outermost first;
     decorators above that use `functools.wraps` copy it.
 
+    Without a `label`, a decorated function's name, with its module, is the label.
+
     Leaving a block whose lease was lost raises LockLost, unless the block raises already. For the
     other arguments, see acquire_lock(); a wrong one raises at once, not at the first call. Many
     threads may use one object at the same time.
@@ -120,9 +123,10 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         self.semaphore = semaphore
         self.on_conflict = on_conflict
         self.http = http
+        self.label = label
         self._entries: list[BlockEntry] = []
         """The blocks that threads and tasks have entered with this object, and not left yet."""
-        self._new_acquisition: Callable[[str], Acquisition] = partial(
+        self._new_acquisition: Callable[..., Acquisition] = partial(
             Acquisition,
             timeout=timeout,
             ttl=ttl,
@@ -235,8 +239,9 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             make_semaphore = SemaphoreTemplate(self.semaphore).for_calls_of(function)
         else:
             make_semaphore = self.semaphore
+        new_acquisition = partial(self._new_acquisition, label=self.label or label_of(function))
         locked_function = LockedFunction(
-            function, make_semaphore, self._new_acquisition, self.on_conflict, self.http
+            function, make_semaphore, new_acquisition, self.on_conflict, self.http
         )
 
         def locked(*args: Any, **kwargs: Any) -> Any:

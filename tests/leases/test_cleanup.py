@@ -194,7 +194,7 @@ def test_request_without_an_end_does_not_affect_the_next(
     with pytest.warns(ResourceWarning, match=LEFT):
         client.get("/leaving/")
     assert scripted.owner == ""
-    current_registry().held_at_start.clear()
+    current_registry().under_way.clear()
 
 
 @on_each_database

@@ -1,0 +1,46 @@
+"""Default labels: the name of the code that acquires a lock, for people who list held locks."""
+
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from django_distlock.arguments import LONGEST_LABEL
+from django_distlock.leases.registry import LeaseRegistry
+
+COMMANDS: Final = ".management.commands."
+
+
+def label_of(function: Callable[..., Any]) -> str:
+    """Return the name of a decorated function, with its module; of a command, the command's."""
+    module = getattr(function, "__module__", None) or ""
+    if COMMANDS in module:
+        return bounded(module.rpartition(".")[2])
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return bounded(f"{module}.{name}" if module else name)
+
+
+def running_label(registry: LeaseRegistry) -> str:
+    """Return the name of the task that the registry's thread is in, or else of the command.
+
+    A request has none: Django doesn't say which view it calls.
+    """
+    if registry.under_way:
+        return bounded(registry.under_way[-1].name)
+    return "" if registry.is_of_request else command_label()
+
+
+@cache
+def command_label() -> str:
+    """Return the name of the command that manage.py or django-admin runs in this process."""
+    script, command = Path(sys.argv[0] if sys.argv else ""), "".join(sys.argv[1:2])
+    is_main = script.parts[-2:] == ("django", "__main__.py")
+    if command.startswith("-") or not (is_main or script.stem in {"manage", "django-admin"}):
+        return ""
+    return bounded(command)
+
+
+def bounded(label: str) -> str:
+    """Return the label, or its end, which tells more than its beginning, if it is too long."""
+    return label if len(label) <= LONGEST_LABEL else f"…{label[1 - LONGEST_LABEL :]}"
