@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from tests.support.servers import Server
+
 REDIS = "redis"
 STORES = (REDIS, *databases.DATABASES)
 CACHES = {
@@ -57,7 +59,7 @@ def store(options: argparse.Namespace, *apps: str) -> Iterator[None]:
 @contextmanager
 def redis(
     options: argparse.Namespace, others: dict[str, dict[str, Any]] | None = None
-) -> Iterator[None]:
+) -> Iterator[Server]:
     """Start a Redis server for a cache that keeps locks; its address is the cache's LOCATION.
 
     `others` are further lock backends, as DISTLOCK has them.
@@ -82,7 +84,7 @@ def redis(
             USE_TZ=True,
         )
         django.setup()
-        yield
+        yield server
 
 
 def location() -> str:

@@ -38,7 +38,7 @@ def claim(semaphore: str, owner: str) -> LeaseClaim:
 
 def join(store: RedisBackend, semaphore: str, owner: str, wake: Any = print) -> QueuedPlace:
     """Join the queue of a lock."""
-    place = store.join(semaphore, owner, "", wake)
+    place = store.join(semaphore, owner, "waiter's holder", wake)
     assert place is not None
     return cast("QueuedPlace", place)
 

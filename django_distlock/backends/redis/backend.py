@@ -13,25 +13,23 @@ from django_distlock.backends.cache_checks import (
     check_ignored_exceptions,
     check_own_cache,
 )
-from django_distlock.backends.operations import ListingStore, validate_claim, validate_listing
 from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, Calls
 from django_distlock.backends.sync_driver import run_sync
 from django_distlock.backends.time_budget import Budget, validate_store_timeout
-from django_distlock.records import Claim, Grant, LockInfo, Place, Refusal, Released, Renewal
+from django_distlock.records import Claim, Grant, Place, Refusal, Released, Renewal
 
 from .clients import find_servers
 from .keys import KeySpace
 from .listening import Listener
-from .listing import locks_at
 from .messages import (
     acquire_call,
-    force_release_call,
     read_grant,
     read_renewals,
     release_call,
     waiter,
 )
 from .nodes import Node
+from .operations import OperatedStore
 from .renewal import Renewer
 from .scripts import Call
 from .servers import at_node, call_at_node
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
     from .places import QueuedPlace
 
 
-class RedisBackend(ListingStore, QueueingStore, AsyncStore):
+class RedisBackend(OperatedStore, QueueingStore, AsyncStore):
     """Keeps locks in Redis, on the server of a Django cache or of a redis-py client.
 
     `cache` is the alias of a cache of django-redis, or of Django's own RedisCache; `client` is the
@@ -54,6 +52,7 @@ class RedisBackend(ListingStore, QueueingStore, AsyncStore):
     """
 
     supports_fencing: ClassVar[bool] = True
+    tells_holder: ClassVar[bool] = True
     supports_unlimited_ttl: ClassVar[bool] = True
     store_timeout: float
 
@@ -151,28 +150,6 @@ class RedisBackend(ListingStore, QueueingStore, AsyncStore):
         """See release()."""
         call = release_call(self._keys.all(lease.semaphore), lease.owner, keep)
         return Released(await self._acall(call, deadline))
-
-    def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
-        prefix, limit = validate_listing(prefix, limit)
-        key, deadline = self._keys.lock(prefix), self.new_deadline()
-        found = run_sync(
-            at_node(BLOCKING, self._servers, key, deadline, lambda _: self._list(prefix))
-        )
-        yield from sorted(found.values(), key=lambda lock: lock.semaphore)[:limit]
-
-    async def _list(self, prefix: str) -> dict[str, LockInfo]:
-        return {
-            lock.semaphore: lock
-            for node in self._servers.all()
-            for lock in locks_at(node, self._keys, prefix)
-        }
-
-    def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:
-        semaphore, token = validate_claim(semaphore, token)
-        released = bool(self._call(force_release_call(self._keys.all(semaphore), token)))
-        if released:
-            self.send_force_released(semaphore, token, by)
-        return released
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         if self.cache is None:

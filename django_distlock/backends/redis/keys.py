@@ -1,5 +1,7 @@
 """The names of the keys that belong to a lock."""
 
+from collections.abc import Iterator
+
 from .places import Keys
 
 
@@ -8,23 +10,37 @@ class KeySpace:
 
     def __init__(self, prefix: str) -> None:
         self._start = f"{prefix}distlock:{{"
+        self.pauses = f"{prefix}distlock:pauses"
+        """The key with the pauses of all locks."""
 
     def lock(self, semaphore: str) -> str:
         """Return the key that exists while the lock is held."""
         return f"{self._start}{_encode(semaphore)}}}"
 
     def all(self, semaphore: str) -> Keys:
-        """Return the keys of the lock, of its last token and of its queue: all in one slot."""
+        """Return the keys of the lock, its last token and its queue, and that of the pauses.
+
+        The first three are in one slot.
+        """
         lock = self.lock(semaphore)
-        return lock, f"{lock}:token", f"{lock}:queue"
+        return lock, f"{lock}:token", f"{lock}:queue", self.pauses
+
+    def start(self, prefix: str) -> str:
+        """Return what the keys of locks begin with whose semaphores begin with the prefix."""
+        return self._start + _encode(prefix)
 
     def pattern(self, prefix: str) -> str:
         """Return a pattern for SCAN that matches locks whose semaphores begin so."""
-        return _escape(self._start + _encode(prefix)) + "*}"
+        return _escape(self.start(prefix)) + "*}"
 
-    def semaphore(self, key: str) -> str:
-        """Return the semaphore of a lock's key."""
-        return _decode(key.removeprefix(self._start).removesuffix("}"))
+    def semaphores(self, lines: str) -> Iterator[str]:
+        """Yield the semaphores of locks' keys, of which there is one a line."""
+        for encoded in lines.removeprefix(self._start)[:-1].split("}\n" + self._start):
+            yield _decode(encoded)
+
+    def prefix(self, start: str) -> str:
+        """Return the prefix of semaphores whose start() this is."""
+        return _decode(start.removeprefix(self._start))
 
 
 def _encode(semaphore: str) -> str:
@@ -35,6 +51,8 @@ def _encode(semaphore: str) -> str:
 
 
 def _decode(encoded: str) -> str:
+    if "%" not in encoded:
+        return encoded
     return encoded.replace("%7D", "}").replace("%7B", "{").replace("%25", "%")
 
 

@@ -202,12 +202,8 @@ class Listener(listening.Listener[Node, QueuedPlace, RedisConnection]):
     def _ask_all(self, script: Script, places: list[QueuedPlace]) -> list[Any]:
         if not places:
             return []
-        deadline = self._new_deadline()
         calls = [_call(script, place) for place in places]
-        answers = self.server.ask_all([call.command() for call in calls], deadline)
-        if any(getattr(answer, "code", None) == "NOSCRIPT" for answer in answers):
-            answers = self.server.ask_all([call.command(whole=True) for call in calls], deadline)
-        return answers
+        return self.server.run_all(calls, self._new_deadline())
 
     def _new_deadline(self) -> float:
         return clocks.monotonic() + self.server.timeout

@@ -1,64 +1,70 @@
 """The list of the locks on Redis servers."""
 
-import json
-from collections.abc import Iterator
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from django_distlock import clocks
-from django_distlock.exceptions import LockBackendUnavailable
-from django_distlock.fields import to_datetime
-from django_distlock.records import LockInfo, LockState
+from django_distlock.records import LockInfo
 
 from .keys import KeySpace
+from .messages import describe_call, read_lock, scan_call
 from .nodes import Node
+from .servers import Servers
 
-SCANNED: Final = 1_000
+SCANNED: Final = 2_000
 """How many keys a server looks at before it serves other clients."""
-UNLIMITED, GONE = -1, -2
-"""PTTL of a key that doesn't expire, and of one that doesn't exist."""
+DESCRIBED: Final = 200
+"""How many locks are read at once."""
 
 
-def locks_at(node: Node, keys: KeySpace, prefix: str) -> Iterator[LockInfo]:
-    """Yield a server's locks, some twice, as SCAN may; each request has the full timeout."""
-    cursor: bytes | int = 0
-    while True:
-        deadline = clocks.monotonic() + node.timeout
-        scan = ("SCAN", cursor, "MATCH", keys.pattern(prefix), "COUNT", SCANNED)
-        [answer] = node.ask_all([scan], deadline)
-        node.raise_for(answer)
-        cursor, found = answer
-        if found:
-            yield from _read(node, keys, found, deadline)
-        if not int(cursor):
-            return
+class Listing:
+    """Lists the locks of a store; each request to a server has the full timeout."""
 
+    def __init__(self, servers: Servers, keys: KeySpace) -> None:
+        self._servers = servers
+        self._keys = keys
 
-def _read(node: Node, keys: KeySpace, found: list[bytes], deadline: float) -> Iterator[LockInfo]:
-    commands = [(name, key) for key in found for name in ("GET", "PTTL")]
-    *answers, time = node.ask_all([*commands, ("TIME",)], deadline)
-    for (name, key), answer in zip(commands, answers, strict=True):
-        node.raise_for(answer, f" {name} {key!r}")
-    node.raise_for(time)
-    seconds, microseconds = time
-    now = int(seconds) * 1_000_000 + int(microseconds)
-    for key, value, left in zip(found, answers[::2], answers[1::2], strict=True):
-        if value is not None and left != GONE:
-            yield _lock_info(keys.semaphore(key.decode()), key, value, left, now)
+    def semaphores(
+        self, prefix: str, enough: float = math.inf, ends: float = math.inf
+    ) -> tuple[list[str], bool]:
+        """Return the semaphores with locks, in order, and whether there may be more.
 
+        There may be once it has found more than enough, or at that time of clocks.monotonic().
+        """
+        found: set[str] = set()
+        for node in self._servers.all():
+            for semaphores in self._scan(node, prefix):
+                found.update(semaphores)
+                if len(found) > enough or clocks.monotonic() > ends:
+                    return sorted(found), True
+        return sorted(found), False
 
-def _lock_info(semaphore: str, key: bytes, value: bytes, left: int, now: int) -> LockInfo:
-    try:
-        described = json.loads(value)
-        token, holder, acquired_at = map(described.get, ("token", "holder", "acquired_at"))
-        since = to_datetime(acquired_at)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise LockBackendUnavailable(f"{key!r} contains something other than a lock.") from error
-    return LockInfo(
-        semaphore=semaphore,
-        state=LockState.HELD,
-        token=token,
-        holder=holder,
-        acquired_at=since,
-        expires_at=None if left == UNLIMITED else to_datetime(now + left * 1000),
-        seen_at=to_datetime(now),
-    )
+    def _scan(self, node: Node, prefix: str) -> Iterator[Iterator[str]]:
+        """Yield the semaphores of a server's locks, some twice, as SCAN may."""
+        cursor: bytes | int = 0
+        while True:
+            call = scan_call(cursor, self._keys.pattern(prefix), SCANNED)
+            [answer] = node.run_all([call], clocks.monotonic() + node.timeout)
+            node.raise_for(answer)
+            cursor, lines = answer
+            if lines:
+                yield self._keys.semaphores(lines.decode())
+            if not int(cursor):
+                return
+
+    def describe(self, semaphores: Sequence[str]) -> dict[str, LockInfo]:
+        """Return those locks that still exist, by one round trip to each server."""
+        by_node = defaultdict[Node, list[str]](list)
+        for semaphore in semaphores:
+            by_node[self._servers.of(self._keys.lock(semaphore))].append(semaphore)
+        locks: dict[str, LockInfo] = {}
+        for node, names in by_node.items():
+            calls = [describe_call(self._keys.all(name)) for name in names]
+            answers = node.run_all(calls, clocks.monotonic() + node.timeout)
+            for name, answer in zip(names, answers, strict=True):
+                node.raise_for(answer, f" for {self._keys.lock(name)!r}")
+                if answer is not None:
+                    locks[name] = read_lock(name, answer)
+        return locks

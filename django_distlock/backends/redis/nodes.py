@@ -5,7 +5,7 @@ with an answer or with LockBackendUnavailable.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
@@ -37,11 +37,13 @@ class Node(Pool[RedisConnection]):
 
     failures: ClassVar[tuple[type[BaseException], ...]] = (OSError, RedisError)
 
-    def __init__(self, pool: Any, timeout: float) -> None:
+    def __init__(self, pool: Any, timeout: float, *, has_slots: bool = False) -> None:
         super().__init__(timeout)
         self.pool = pool
         self.silent = False
         """Whether it didn't answer the last renewal."""
+        self.has_slots = has_slots
+        """Whether it may refuse a script that is given keys of several slots."""
 
     def __str__(self) -> str:
         if service := self._service():
@@ -62,16 +64,32 @@ class Node(Pool[RedisConnection]):
         If none comes in time, or the task is cancelled, `undo` is sent after it; its answer is
         ignored.
         """
-        undoing = undo and undo.command(whole=True)
-        [answer] = await calls.ask_all(self, [call.command()], deadline, undoing)
+        undoing = undo and self.command(undo, whole=True)
+        [answer] = await calls.ask_all(self, [self.command(call)], deadline, undoing)
         if isinstance(answer, ServerError):
+            if answer.code == "CROSSSLOT" and not self.has_slots and call.script.reads_pauses:
+                self.has_slots = True
+                return await self.run(calls, call, deadline, undo)
             if answer.code == "NOSCRIPT":
                 if calls.takes_turns:
                     deadline = clocks.monotonic() + self.timeout
-                whole = call.command(whole=True)
+                whole = self.command(call, whole=True)
                 [answer] = await calls.ask_all(self, [whole], deadline, undoing)
             self.raise_for(answer)
         return answer
+
+    def command(self, call: Call, *, whole: bool = False) -> tuple[Any, ...]:
+        """Return the command that runs a script here. See Call.command()."""
+        return call.command(whole=whole, in_one_slot=self.has_slots)
+
+    def run_all(self, calls: Sequence[Call], deadline: float) -> list[Any]:
+        """Run the same script several times, and return the answers. See ask_all()."""
+        answers = self.ask_all([self.command(call) for call in calls], deadline)
+        if any(getattr(answer, "code", None) == "NOSCRIPT" for answer in answers):
+            first, *rest = calls
+            commands = [self.command(first, whole=True), *map(self.command, rest)]
+            answers = self.ask_all(commands, deadline)
+        return answers
 
     def raise_for(self, answer: Any, asked: str = "") -> None:
         """Raise Moved or LockBackendUnavailable if the answer is an error."""

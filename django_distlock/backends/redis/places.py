@@ -8,8 +8,8 @@ from django_distlock import clocks
 from django_distlock.backends.sockets import places
 from django_distlock.exceptions import LockBackendUnavailable
 
-Keys = tuple[str, str, str]
-"""Those of a lock, its last token and its queue."""
+Keys = tuple[str, str, str, str]
+"""Those of a lock, its last token, its queue, and the pauses of all locks."""
 
 SOONEST: Final = 0.005
 """Seconds, at least, until something is done about a lock that is about to expire, or has."""

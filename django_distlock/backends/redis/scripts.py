@@ -14,23 +14,30 @@ from typing import Any, NamedTuple
 class Script:
     """A script; once the server has seen its source, the digest is enough to run it."""
 
-    __slots__ = ("digest", "source")
+    __slots__ = ("digest", "reads_pauses", "source")
 
     def __init__(self, source: str) -> None:
         self.source = source
+        self.reads_pauses = "KEYS[4]" in source
+        """Whether its last key is that of the pauses, which a cluster has in another slot."""
         self.digest = sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 class Call(NamedTuple):
-    """A script with its keys, all of one slot, and its arguments."""
+    """A script with its keys, all of one slot but that of the pauses, and its arguments."""
 
     script: Script
     keys: Sequence[str]
     arguments: Sequence[Any]
 
-    def command(self, *, whole: bool = False) -> tuple[Any, ...]:
-        """Return the command; `whole`, for a server that may not have seen the script."""
+    def command(self, *, whole: bool = False, in_one_slot: bool = False) -> tuple[Any, ...]:
+        """Return the command; `whole`, for a server that may not have seen the script.
+
+        `in_one_slot` leaves out the pauses, for a server that takes only keys of one slot.
+        """
         script, keys, arguments = self
+        if in_one_slot and script.reads_pauses:
+            keys = keys[:-1]
         if whole:
             return "EVAL", script.source, len(keys), *keys, *arguments
         return "EVALSHA", script.digest, len(keys), *keys, *arguments
@@ -44,7 +51,11 @@ def _read(name: str) -> str:
     return INCLUDE.sub(lambda line: _read(line[1]), text)
 
 
-ACQUIRE, RELEASE, RENEW, FORCE_RELEASE, JOIN, LOOK, LEAVE = (
+ACQUIRE, RELEASE, RENEW, JOIN, LOOK, LEAVE = (
     Script(_read(f"{name}.lua"))
-    for name in ("acquire", "release", "renew", "force_release", "join", "look", "leave")
+    for name in ("acquire", "release", "renew", "join", "look", "leave")
+)
+FORCE_RELEASE, SCAN, DESCRIBE, WAITERS, PAUSE, RESUME, PAUSES = (
+    Script(_read(f"{name}.lua"))
+    for name in ("force_release", "scan", "describe", "waiters", "pause", "resume", "pauses")
 )

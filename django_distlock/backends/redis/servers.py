@@ -47,6 +47,11 @@ class Servers(Protocol):
         """Distinguish slots from now on: the server has refused keys of several in one script."""
         ...
 
+    @property
+    def have_slots(self) -> bool:
+        """Whether slots are distinguished."""
+        ...
+
     def look_up(self) -> Future[None]:
         """Start to look up which node has which slots; return what is set at the end.
 
@@ -64,7 +69,6 @@ class OneServer:
 
     def __init__(self, pool: Any, timeout: float) -> None:
         self._node = Node(pool, timeout)
-        self._has_slots = False
 
     def of(self, key: str) -> Node:
         """Return the only one."""
@@ -76,11 +80,16 @@ class OneServer:
 
     def slot(self, key: str) -> int:
         """Return 0, unless there turned out to be a cluster behind the address."""
-        return key_slot(key.encode()) if self._has_slots else 0
+        return key_slot(key.encode()) if self.have_slots else 0
 
     def group_by_slot(self) -> None:
         """Distinguish slots: the server may be a proxy before a cluster."""
-        self._has_slots = True
+        self._node.has_slots = True
+
+    @property
+    def have_slots(self) -> bool:
+        """Whether the server has refused keys of several slots in one script."""
+        return self._node.has_slots
 
     def look_up(self) -> Future[None]:
         """Raise LockBackendUnavailable: only a cluster's node answers that it has other slots."""
@@ -121,6 +130,11 @@ class Cluster:
     def group_by_slot(self) -> None:
         """Do nothing: slots are always distinguished."""
 
+    @property
+    def have_slots(self) -> bool:
+        """Return True."""
+        return True
+
     def look_up(self) -> Future[None]:
         """Look up the slots in a thread, unless that is being done; see Servers.look_up().
 
@@ -158,7 +172,7 @@ class Cluster:
         node = self._nodes.get(found.name)
         if node is None:
             pool = self._client.get_redis_connection(found).connection_pool
-            node = self._nodes.setdefault(found.name, Node(pool, self._timeout))
+            node = self._nodes.setdefault(found.name, Node(pool, self._timeout, has_slots=True))
         return node
 
 

@@ -180,7 +180,7 @@ def test_listing_locks_among_many_keys_does_not_block_others(
         with commands(redis_server) as seen:
             listed = [*store.held()]
         assert sorted(int(lock.semaphore) for lock in listed) == [*range(1, 1_001)]
-    assert seen["scan"] > 90
+    assert seen["scan"] > 45
     assert max(sent) < 1_000  # at once, for the locks that one scan has found
 
 

@@ -13,6 +13,7 @@ from django_distlock import (
     LockBackendUnavailable,
     acquire_lock,
 )
+from django_distlock.backends.redis import scripts
 from django_distlock.backends.redis.nodes import Node
 from django_distlock.backends.redis.protocol import RedisConnection
 from django_distlock.leases.outcomes import mark_unreleased
@@ -34,6 +35,7 @@ from tests.support.redis_stores import (
     key_of,
     locks_at,
     locks_of,
+    name_of,
     why_not,
 )
 
@@ -219,7 +221,7 @@ def test_lock_that_ends_while_locks_are_listed_is_not(
         leases = [acquire(ALIAS, name) for name in "abc"]
 
         def delete_and_ask(node: Node, requests: Any, *arguments: Any) -> Any:
-            if requests[0][0] == "GET":
+            if name_of(requests[0]) == scripts.DESCRIBE.digest:
                 client.delete(key_of("b"))
             return ask_all(node, requests, *arguments)
 

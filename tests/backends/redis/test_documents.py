@@ -16,6 +16,8 @@ from redis import VERSION
 
 from django_distlock import InvalidLockBackend, acquire_lock, distributed_lock, lock_backends
 from django_distlock.backends.base import QueueingStore
+from django_distlock.backends.operations import ListingStore
+from django_distlock.records import LockQuery
 from tests.support.children import tied
 from tests.support.documentation import DOCUMENTS, example
 from tests.support.paths import ROOT
@@ -64,7 +66,17 @@ def use_every_action() -> None:
     assert [(lock.semaphore, lock.token) for lock in store.held("1234")] == [
         (SEMAPHORE, grant.token)
     ]
+    assert isinstance(store, ListingStore)
+    found = store.find(SEMAPHORE)
+    assert found is not None
+    assert [lock.token for lock in store.page(LockQuery(search="PAY")).locks] == [found.token]
+    assert not store.waiters(SEMAPHORE)
     assert store.force_release(SEMAPHORE, grant.token)
+    if store.supports_pausing:
+        pause = store.pause("1234", reason="deployment", by="ann")
+        assert store.pauses() == [pause]
+        assert acquire_lock(SEMAPHORE) is None
+        assert store.resume("1234")
     with distributed_lock(SEMAPHORE, min_hold=60):
         pass
     assert acquire_lock(SEMAPHORE) is None

@@ -56,6 +56,7 @@ def test_lock_is_json_at_a_key_of_its_name(redis_server: Server, library: str) -
             "owner": lease.owner,
             "token": lease.token,
             "acquired_at": int(lease.acquired_at.timestamp() * 1_000_000),
+            "ttl": 60_000,
             "holder": lease.holder,
         }
         assert client.get(f"{key_of()}:token") == str(lease.token)

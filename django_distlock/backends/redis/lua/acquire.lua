@@ -1,23 +1,30 @@
--- ARGV: owner, ttl, holder. Return token and time of the grant, or nothing if another owner has the
--- lock.
+-- ARGV: owner, ttl, holder. Return token and time of the grant. If another owner has the lock, return
+-- it described; if a pause holds grants back, 'paused', the pause and the time.
 -- include lock.lua
 local asking, ttl, holder = ARGV[1], ARGV[2], ARGV[3]
-if redis.call('EXISTS', lock, queue) == 0 then
+if redis.call('EXISTS', lock, queue, pauses or lock) == 0 then
   return grant(asking, ttl, holder)
 end
+-- include described.lua
 -- include queue.lua
 local held = redis.call('GET', lock)
 local owner, token = head(held)
-if held and not owner then
-  return redis.error_reply('ERR ' .. lock .. ' contains something other than a lock')
-elseif not owner then
+if held and owner ~= asking then
+  return described(held)
+end
+local pause = (not held or is_offered()) and find_pause()
+if pause then
+  if held then -- an offer from before the pause
+    clear_offer()
+    redis.call('DEL', lock)
+  end
+  return {'paused', pause, digits(microseconds())}
+elseif not held then
   local next = hand_over(asking)
   if next and next ~= asking then
-    return false
+    return described(redis.call('GET', lock))
   end
   return grant(asking, ttl, holder)
-elseif owner ~= asking then
-  return false
 end
 local at = digits(microseconds())
 write(asking, token, at, ttl, holder)

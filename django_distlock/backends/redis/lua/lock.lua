@@ -1,6 +1,7 @@
 -- The keys of a lock: its value exists while it is held; the last token that was granted outlives it;
--- the queue has the waiters in the order in which they joined.
-local lock, last, queue = KEYS[1], KEYS[2], KEYS[3]
+-- the queue has the waiters in the order in which they joined. The pauses are those of all locks; in
+-- a cluster there are none, since their key has another slot.
+local lock, last, queue, pauses = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 local DAY = 86400
 
@@ -14,14 +15,15 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
--- Without a ttl, in milliseconds, the lock lasts until it is released.
+-- Without a ttl, in milliseconds, the lock lasts until it is released. The time of the last renewal is
+-- the end less the ttl.
 local function write(owner, token, at, ttl, holder)
-  local value = '{"owner":"' .. owner .. '","token":' .. token
-    .. ',"acquired_at":' .. at .. ',"holder":' .. holder .. '}'
   if ttl == '' then
-    redis.call('SET', lock, value)
+    redis.call('SET', lock, '{"owner":"' .. owner .. '","token":' .. token
+      .. ',"acquired_at":' .. at .. ',"holder":' .. holder .. '}')
   else
-    redis.call('SET', lock, value, 'PX', ttl)
+    redis.call('SET', lock, '{"owner":"' .. owner .. '","token":' .. token
+      .. ',"acquired_at":' .. at .. ',"ttl":' .. ttl .. ',"holder":' .. holder .. '}', 'PX', ttl)
   end
 end
 

@@ -1,3 +1,4 @@
+-- include find_pause.lua
 local OFFER = 500 -- milliseconds for which a lock is offered to a waiter
 local OUTLIVES = 10000 -- milliseconds for which a queue outlives the last sign of life of its processes
 local HEAD = '^{"owner":"([^"]*)","token":(%d+)'
@@ -29,6 +30,10 @@ local function clear_offer()
   redis.call('ZREMRANGEBYSCORE', queue, 0, 0)
 end
 
+local function is_offered()
+  return redis.call('ZCOUNT', queue, 0, 0) > 0
+end
+
 local function remove_all(channel)
   for _, waiter in ipairs(redis.call('ZRANGE', queue, 0, -1)) do
     if string.match(waiter, '^%S+') == channel then
@@ -45,8 +50,12 @@ local function notify(channel, number)
 end
 
 -- Offer the free lock to the first waiter whose process is alive: it listens, and has not missed an
--- earlier offer. If that is the owner that is asking, it needs no offer. Return the owner.
+-- earlier offer. If that is the owner that is asking, it needs no offer. Return the owner; nothing if
+-- there is none, or while a pause holds grants back.
 local function hand_over(asking)
+  if find_pause() then
+    return nil
+  end
   while true do
     local first = redis.call('ZPOPMIN', queue)[1]
     if not first then
