@@ -15,6 +15,12 @@ class ExitCode(IntEnum):
     """The arguments are wrong, and nothing was tried; argparse uses this code, too."""
     CONTENDED = 75
     """Another holder has the lock. EX_TEMPFAIL of sysexits.h: a later try may succeed."""
+    LOST = 76
+    """The lock was lost while the command of with_lock ran, which was stopped for that."""
+    NOT_EXECUTABLE = 126
+    """The command of with_lock can't be executed. As shells report it."""
+    NOT_FOUND = 127
+    """There is no such command. As shells report it."""
     INTERRUPTED = 130
     """Ctrl-C, as shells report it: 128 + SIGINT."""
 

@@ -35,6 +35,7 @@ MYSQL: dict[int, type[RowLocked] | type[Conflict]] = {
 
 NO_SUCH_TABLE: Final = ("no such table", "ORA-00942", "Invalid object name")
 """Parts of the messages of SQLite, Oracle and Microsoft's SQL Server."""
+NO_SUCH_COLUMN: Final = ("no such column", "has no column named", "ORA-00904", "Invalid column")
 
 
 def translate(vendor: str, error: Error) -> type[RowLocked] | type[Conflict] | None:
@@ -54,6 +55,18 @@ def is_read_only(vendor: str, error: Error) -> bool:
 def is_unknown_character(vendor: str, error: Error) -> bool:
     """Return whether the error is that the database can't store a character that was sent."""
     return vendor == "postgresql" and _sqlstate(error) == "22P05"  # untranslatable_character
+
+
+def is_unmigrated(vendor: str, error: Error) -> bool:
+    """Return whether the error is that a table or a column is missing."""
+    match vendor:
+        case "postgresql":
+            return (
+                is_missing_table(vendor, error) or _sqlstate(error) == "42703"
+            )  # undefined_column
+        case "mysql":
+            return error.args[:1] in ((1146,), (1054,))  # ER_NO_SUCH_TABLE, ER_BAD_FIELD_ERROR
+    return any(text in str(error) for text in (*NO_SUCH_TABLE, *NO_SUCH_COLUMN))
 
 
 def is_missing_table(vendor: str, error: Error) -> bool:

@@ -1,0 +1,138 @@
+"""Run a command while holding a lock: `manage.py with_lock deploy:migrate -- command args…`."""
+
+import math
+import sys
+from argparse import ArgumentParser, ArgumentTypeError
+from pathlib import Path
+from typing import Any, Final
+
+from django.core.management.base import CommandError
+
+from django_distlock.backends.memory import MemoryBackend
+from django_distlock.durations import parse_duration
+from django_distlock.exceptions import LockNotAcquired
+from django_distlock.management.base import LockCommand, find_store
+from django_distlock.management.exit_codes import ExitCode, usage_error
+from django_distlock.management.options import add_backend_option, semaphore
+from django_distlock.management.with_lock.command_lock import CommandLock, LockRequest
+from django_distlock.management.with_lock.running import run_locked
+
+TTL: Final = 60.0
+"""The lease's ttl if the store's own is unlimited: a killed with_lock must not keep the lock."""
+GRACE: Final = 10.0
+
+
+class Command(LockCommand):
+    """Run a command while holding a lock."""
+
+    help = (
+        "Runs a command while holding a lock, and exits with the command's status. The lock is "
+        "renewed meanwhile, and released when the command has ended. If it is lost, the command is "
+        "stopped. Signals are passed on to the command."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("semaphore", type=semaphore, help="name of the lock: deploy:migrate")
+        parser.add_argument(
+            "--timeout",
+            type=seconds_or_none,
+            default=0.0,
+            metavar="DURATION",
+            help="how long to wait for the lock: seconds, or 5m, or none for as long as it takes "
+            "(default: 0, don't wait)",
+        )
+        parser.add_argument(
+            "--ttl",
+            type=seconds,
+            metavar="DURATION",
+            help="how long the lock outlives a killed with_lock or an unreachable store: seconds, "
+            "or 5m (default: the store's)",
+        )
+        parser.add_argument("--label", help="text for lists of locks (default: the command's name)")
+        add_backend_option(parser)
+        parser.add_argument(
+            "--conflict-exit-code",
+            type=exit_code,
+            default=ExitCode.CONTENDED.value,
+            metavar="NUMBER",
+            help="exit code if the lock is still held elsewhere after --timeout (default: 75)",
+        )
+        parser.add_argument(
+            "--grace",
+            type=seconds,
+            default=GRACE,
+            metavar="DURATION",
+            help="how long a command that is stopped, by SIGTERM, has until SIGKILL (default: 10 "
+            "seconds; a third of the ttl at most)",
+        )
+        parser.add_argument("command", nargs="+", help="the command, after --, and its arguments")
+
+    def handle(
+        self,
+        *,
+        semaphore: str,
+        timeout: float | None,
+        ttl: float | None,
+        label: str | None,
+        backend: str,
+        conflict_exit_code: int,
+        grace: float,
+        command: list[str],
+        **options: Any,
+    ) -> None:
+        store = find_store(backend)
+        if isinstance(store, MemoryBackend):
+            raise usage_error(f"DISTLOCK[{backend!r}] keeps locks in one process's memory.")
+        ttl = ttl or store.ttl or TTL
+        grace = min(grace, ttl / 3)
+        request = LockRequest(
+            semaphore, backend, ttl, default_label(command) if label is None else label
+        )
+        try:
+            lock = CommandLock(store, request, margin=grace)
+        except (TypeError, ValueError) as error:
+            raise usage_error(str(error)) from error
+        try:
+            code = run_locked(command, lock, timeout, grace, self._report)
+        except LockNotAcquired as error:
+            raise CommandError(str(error), returncode=conflict_exit_code) from error
+        if code:
+            sys.exit(code)
+
+    def _report(self, text: str) -> None:
+        self.stderr.write(f"with_lock: {text}")
+        self.stderr.flush()
+
+
+def seconds(text: str) -> float:
+    """Return an argument that is a number of seconds, or a duration such as `5m`."""
+    try:
+        found = float(text)
+    except ValueError:
+        try:
+            found = parse_duration(text).total_seconds()
+        except ValueError as error:
+            raise ArgumentTypeError(f"{error} Or write a number of seconds.") from error
+    if not 0 <= found < math.inf:
+        raise ArgumentTypeError(f"{text!r} is no number of seconds from 0 up.")
+    return found
+
+
+def seconds_or_none(text: str) -> float | None:
+    """Return the same, or None for the text `none`."""
+    return None if text == "none" else seconds(text)
+
+
+def exit_code(text: str) -> int:
+    """Return an argument that is an exit code."""
+    if not text.isdecimal() or int(text) > 255:
+        raise ArgumentTypeError(f"{text!r} is no exit code from 0 to 255.")
+    return int(text)
+
+
+def default_label(command: list[str]) -> str:
+    """Return the command's name: `migrate` of `python manage.py migrate`, else the program's."""
+    names = [Path(each).name for each in command[:3]]
+    if len(names) == 3 and names[0].startswith("python") and names[1] == "manage.py":
+        return names[2]
+    return names[1] if names[0].startswith("python") and len(names) > 1 else names[0]

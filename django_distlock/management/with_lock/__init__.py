@@ -1,0 +1,1 @@
+"""The parts of the with_lock command: the lock, the process under it, signals and the terminal."""

@@ -1,0 +1,84 @@
+"""The process that with_lock runs under the lock, and its process group."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+TO_GROUP: Final = frozenset(
+    {signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT}
+)
+"""Signals that a terminal sends to a whole process group."""
+
+FIRST: Final = 1
+"""The process that inherits the children of all that end."""
+ALL: Final = -1
+
+
+class Child:
+    """The command's process. It leads a process group of its own, with its children.
+
+    It has the standard streams of this process, and no other file of it.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start it; OSError if that is not possible."""
+        self._process = subprocess.Popen(command, env=environment, process_group=0)
+        self.pid = self._process.pid
+        self.has_ended = False
+        self.exit_code = 0
+        """The exit code as shells have it, when it has ended."""
+        self.stopped_by: int | None = None
+        """The signal that suspended it; None if it isn't suspended."""
+
+    def send(self, number: int) -> None:
+        """Send a signal to the command, or to its group if a terminal would do so."""
+        if number in TO_GROUP:
+            self.send_to_group(number)
+        elif not self.has_ended:
+            os.kill(self.pid, number)
+
+    def send_to_group(self, number: int) -> None:
+        """Send a signal to the command and to all that it has started in its group."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+        if number == signal.SIGCONT:
+            self.stopped_by = None
+
+    def terminate(self) -> None:
+        """Ask all in the group to end, also those that are suspended."""
+        self.send_to_group(signal.SIGTERM)
+        self.send_to_group(signal.SIGCONT)
+
+    def has_group(self) -> bool:
+        """Return whether anything of the group is left."""
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # as macOS says of a group of zombies
+            return not self.has_ended
+        return True
+
+    def reap(self) -> None:
+        """Record whether the command has ended, or was suspended.
+
+        The first process of a container reaps every orphan, too.
+        """
+        waited_for = ALL if os.getpid() == FIRST else self.pid
+        with suppress(ChildProcessError):
+            while (found := os.waitpid(waited_for, os.WNOHANG | os.WUNTRACED)) != (0, 0):
+                pid, status = found
+                if pid != self.pid:
+                    continue
+                if os.WIFSTOPPED(status):
+                    self.stopped_by = os.WSTOPSIG(status)
+                else:
+                    self._end(os.waitstatus_to_exitcode(status))
+
+    def _end(self, code: int) -> None:
+        self.has_ended = True
+        self._process.returncode = code
+        self.exit_code = 128 - code if code < 0 else code
