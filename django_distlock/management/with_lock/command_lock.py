@@ -29,6 +29,7 @@ from typing import Final, NamedTuple
 from django.db import Error, connections
 
 from django_distlock import clocks
+from django_distlock.arguments import printable
 from django_distlock.backends.base import BaseLockBackend
 from django_distlock.backends.database import DatabaseBackend
 from django_distlock.backends.database.errors import is_unmigrated
@@ -36,7 +37,6 @@ from django_distlock.exceptions import LockBackendUnavailable, LockNotSupported
 from django_distlock.leases.lease import Lease
 from django_distlock.locks.acquisition import Acquisition
 from django_distlock.locks.api import acquire
-from django_distlock.locks.contention import contention
 from django_distlock.locks.undo import undo
 from django_distlock.records import REFUSED, Refusal
 
@@ -115,8 +115,9 @@ class CommandLock:
                 self._own, self._why_none = None, str(error)
                 return
             if left <= 0:
-                refusal = self._describe_holder()
-                raise contention(self._acquisition(timeout=0), refusal, held_here=False)
+                refused = self._acquisition(timeout=0)
+                refused.refusal, refused.refused_at = self._describe_holder(), clocks.monotonic()
+                raise refused.contention()
 
     def _describe_holder(self) -> Refusal:
         """Return what the table says of the holder of the database's own lock."""
@@ -216,7 +217,7 @@ class CommandLock:
             return  # it will be tried again
         refusal = acquisition.refusal
         if self.lease is None and refusal.holder:
-            self.loss = f"{refusal.holder} acquired it when its table was created"
+            self.loss = f"{printable(refusal.holder)} acquired it when its table was created"
 
     def release(self) -> None:
         """Release the lock; set `loss` if it had been lost.
