@@ -25,6 +25,8 @@ from django_distlock.records import (
     Claim,
     Grant,
     LockInfo,
+    LockPage,
+    LockQuery,
     Owner,
     Pause,
     Place,
@@ -35,9 +37,17 @@ from django_distlock.records import (
     WaiterInfo,
 )
 from django_distlock.semaphores.validation import validate_prefix, validate_semaphore
+from django_distlock.server.page_search import PageSearch
 from django_distlock.server.table import LockTable
 
-from .table_records import lock_info, pause_of, refusal_of, waiter_info
+from .table_records import (
+    limit_of,
+    lock_info,
+    page_of_table,
+    pause_of,
+    refusal_of,
+    waiter_info,
+)
 
 SHORTEST_PAUSE: Final = 0.001
 """Seconds that a waiter pauses at least before it tries to get a lock that is about to expire."""
@@ -127,7 +137,6 @@ class MemoryBackend(ListingStore, PausingStore, QueueingStore, AsyncStore):
         prefix, limit = validate_listing(prefix, limit)
         with self._shared.mutex:
             table = self._shared.table
-            table.run_due()  # so that expired locks don't count towards the limit
             found = table.describe(sorted(table.names(prefix))[:limit])
             now = table.microseconds()
         yield from (lock_info(each, now) for each in found)
@@ -146,6 +155,18 @@ class MemoryBackend(ListingStore, PausingStore, QueueingStore, AsyncStore):
             found = self._shared.table.describe([semaphore])
             now = self._shared.table.microseconds()
         return lock_info(found[0], now) if found else None
+
+    def page(self, query: LockQuery) -> LockPage:
+        """See ListingStore. If more than `window` match, they are the ones held longest."""
+        prefix = validate_prefix(query.prefix)
+        with self._shared.mutex:
+            search = PageSearch(self._shared.table, prefix, query.search, self.window)
+            while search.look_on():
+                pass
+            found = search.page(query.page, limit_of(query))
+            now = self._shared.table.microseconds()
+        locks = [lock_info(each, now) for each in found]
+        return page_of_table(locks, len(search), query, is_capped=search.is_capped)
 
     def waiters(self, semaphore: str) -> list[WaiterInfo]:
         semaphore = validate_semaphore(semaphore)

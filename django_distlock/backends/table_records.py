@@ -8,6 +8,8 @@ from django_distlock.records import (
     KEPT,
     REFUSED,
     LockInfo,
+    LockPage,
+    LockQuery,
     LockState,
     Pause,
     Refusal,
@@ -54,6 +56,20 @@ def refusal_of(refused_by: LockDescription | PauseSnapshot | None, now: int) -> 
         seen_at=seen_at,
         reason=KEPT if refused_by.kept else "",
     )
+
+
+def page_of_table(
+    locks: list[LockInfo], found: int, query: LockQuery, *, is_capped: bool
+) -> LockPage:
+    """Return a page that a table was asked for by limit_of(): all of its locks are held."""
+    shown = 0 if query.state is LockState.STALE else found
+    counts = {LockState.HELD: found, LockState.STALE: 0}
+    return LockPage(locks, shown, counts, is_capped)
+
+
+def limit_of(query: LockQuery) -> int:
+    """Return how many locks a table needs to describe for the page: it has no stale ones."""
+    return 0 if query.state is LockState.STALE else query.limit
 
 
 def waiter_info(holder: str, since: int) -> WaiterInfo:

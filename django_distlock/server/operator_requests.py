@@ -12,6 +12,7 @@ from .locks import LockDescription
 from .page_search import PageSearch
 from .protocol import Message
 from .request_fields import (
+    LARGEST_TOKEN,
     LONGEST_PAUSE,
     LONGEST_REASON,
     LONGEST_SEARCH,
@@ -61,7 +62,7 @@ def _held(service: Service, request: Message) -> Message:
 def _page(service: Service, request: Message) -> Message:
     """Look at some of the locks; with the last of them, answer with the page that is asked for."""
     table, cursor = service.table, request.get("cursor")
-    number = whole_of(request, "page", 1, LONGEST_WINDOW)
+    number = whole_of(request, "page", 1, LARGEST_TOKEN)
     limit = whole_of(request, "limit", 0, PAGE)
     if cursor is None:
         window = whole_of(request, "window", 1, LONGEST_WINDOW)
@@ -73,7 +74,7 @@ def _page(service: Service, request: Message) -> Message:
         return {"cursor": service.searches.add(search)}
     return {
         "locks": [describe_lock(lock) for lock in search.page(number, limit)],
-        "found": search.found,
+        "found": len(search),
         "is_capped": search.is_capped,
         "cursor": None,
         "now": table.microseconds(),

@@ -205,8 +205,10 @@ class LockTable(LockTransitions):
         return max(lock.expires, self._grantable_from(semaphore, now)) - now
 
     def names(self, prefix: str = "") -> list[str]:
-        """Return the semaphores that begin with this, in no order."""
-        return [name for name in list(self.locks) if name.startswith(prefix)]
+        """Return the semaphores that begin with this and are held or kept, in no order."""
+        now = self.monotonic()
+        held = [lock.semaphore for lock in list(self.locks.values()) if lock.expires > now]
+        return [name for name in held if name.startswith(prefix)]
 
     def is_held_by(self, semaphore: str, owner: str) -> bool:
         """Return whether the lock is this owner's."""

@@ -40,9 +40,9 @@ def test_pause_outlasts_a_crash_and_an_orderly_stop(place: Place) -> None:
         lines = said("--status", *place.at).splitlines()
         assert running.stop()[0] == 0
     assert [prefix for prefix, *_ in content(place)["pauses"]] == ["1234", "5678"]
-    assert lines[5].startswith("paused until 2")
-    assert lines[5].endswith(" UTC: all that begins with '1234': deploy 7")
-    assert lines[6] == "paused until it is resumed: all that begins with '5678'"
+    assert lines[5].startswith("paused: what begins with 1234, until 2")
+    assert lines[5].endswith(", by root: deploy 7")
+    assert lines[6].startswith("paused: what begins with 5678, until resumed, since 2")
 
 
 def test_pause_that_cannot_be_saved_is_in_force_all_the_same(place: Place) -> None:

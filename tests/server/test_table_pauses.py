@@ -9,6 +9,7 @@ import pytest
 from django_distlock.records import Released
 from django_distlock.server.errors import Refused
 from django_distlock.server.locks import LockDescription, Session
+from django_distlock.server.page_search import PageSearch
 from django_distlock.server.pauses import PauseSnapshot
 from django_distlock.server.transitions import OFFER_SECONDS
 from tests.support.lock_tables import LATER, World, assert_sound, claim
@@ -152,3 +153,15 @@ def test_saved_pauses_go_on_where_they_were() -> None:
     world.table.resume("")
     assert world.acquire("one", "5678collectPayment")
     assert world.table.run_due() == 14
+
+
+def test_what_is_only_waited_for_is_not_listed() -> None:
+    """Nor does it count towards a limit."""
+    world = World()
+    pause(world, "1234c")
+    world.join("one")
+    world.acquire("two", "1234refund")
+    assert world.table.names("1234") == ["1234refund"]
+    search = PageSearch(world.table, "1234", "", 1)
+    assert not search.look_on()
+    assert (len(search), search.is_capped) == (1, False)

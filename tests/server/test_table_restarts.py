@@ -55,7 +55,7 @@ def test_only_reclaimed_locks_are_granted_in_the_grace() -> None:
     assert world.release("one", "5678collectPayment") is Released.NOT_HELD
     assert not world.woken
     world.table.leave("9012collectPayment", "two")
-    assert sorted(world.table.names()) == ["1234collectPayment", "5678collectPayment"]
+    assert sorted(world.table.locks) == ["1234collectPayment", "5678collectPayment"]
     assert_sound(world.table)
     world.let_pass(7)
     assert world.woken == ["two", "two"]

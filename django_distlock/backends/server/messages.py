@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from django_distlock.backends.table_records import lock_info, pause_of, refusal_of, waiter_info
+from django_distlock.backends.table_records import (
+    limit_of,
+    lock_info,
+    page_of_table,
+    pause_of,
+    refusal_of,
+    waiter_info,
+)
 from django_distlock.fields import to_datetime
 from django_distlock.records import (
     LOST,
@@ -13,13 +20,14 @@ from django_distlock.records import (
     Grant,
     LockInfo,
     LockPage,
-    LockState,
+    LockQuery,
     Pause,
     Refusal,
     Renewal,
     RenewalOutcome,
     WaiterInfo,
 )
+from django_distlock.semaphores.validation import validate_prefix
 from django_distlock.server.locks import LockDescription
 from django_distlock.server.pauses import PauseSnapshot
 from django_distlock.server.protocol import Message
@@ -114,13 +122,21 @@ def _described(lock: list[Any]) -> LockDescription:
     )
 
 
-def read_page(answer: Message, *, lists_stale: bool) -> LockPage:
-    return LockPage(
-        locks=read_locks(answer),
-        found=0 if lists_stale else answer["found"],
-        counts={LockState.HELD: answer["found"], LockState.STALE: 0},
-        is_capped=answer["is_capped"],
-    )
+def page_request(query: LockQuery, window: int) -> Message:
+    return {
+        "do": "page",
+        "prefix": validate_prefix(query.prefix),
+        "search": query.search,
+        "window": window,
+        "page": query.page,
+        "limit": limit_of(query),
+        "cursor": None,
+    }
+
+
+def read_page(answer: Message, query: LockQuery) -> LockPage:
+    found, is_capped = answer["found"], answer["is_capped"]
+    return page_of_table(read_locks(answer), found, query, is_capped=is_capped)
 
 
 def read_waiters(answer: Message) -> list[WaiterInfo]:

@@ -12,12 +12,12 @@ from django_distlock.backends.operations import (
     validate_pause,
 )
 from django_distlock.backends.time_budget import Budget
-from django_distlock.records import LockInfo, LockPage, LockQuery, LockState, Pause, WaiterInfo
+from django_distlock.records import LockInfo, LockPage, LockQuery, Pause, WaiterInfo
 from django_distlock.semaphores.validation import validate_prefix, validate_semaphore
 from django_distlock.server.listings import PAGE
 
 from .connections import LockServer, Request
-from .messages import read_lock, read_locks, read_page, read_pause, read_waiters
+from .messages import page_request, read_lock, read_locks, read_page, read_pause, read_waiters
 
 
 class ServerOperations(ListingStore, PausingStore):
@@ -42,18 +42,8 @@ class ServerOperations(ListingStore, PausingStore):
 
         If more than `window` match, they are those that it has had longest.
         """
-        lists_stale = query.state is LockState.STALE  # of which it has none
-        request: Request = {
-            "do": "page",
-            "prefix": validate_prefix(query.prefix),
-            "search": query.search,
-            "window": self.window,
-            "page": query.page,
-            "limit": 0 if lists_stale else query.limit,
-            "cursor": None,
-        }
-        *_, answer = self._ask_on(request)
-        return read_page(answer, lists_stale=lists_stale)
+        *_, answer = self._ask_on(page_request(query, self.window))
+        return read_page(answer, query)
 
     def _ask_on(self, request: Request) -> Iterator[Request]:
         """Yield the answers to a request that the server carries out in several steps."""

@@ -13,6 +13,7 @@ from django_distlock.backends.server import ServerBackend
 from django_distlock.durations import format_duration
 from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
 from django_distlock.management.configured_server import configured_server
+from django_distlock.management.output.text import describe_pause
 from django_distlock.server.addresses import DEFAULT, Address, parse_address, unix_address
 from django_distlock.server.limits import Limits
 from django_distlock.server.path_lock import InUse
@@ -126,10 +127,7 @@ class Command(BaseCommand):
                 f"nothing is granted for {status['grace']:.10g} seconds more, after a restart"
             )
         for pause in backend.pauses():
-            paused = f"all that begins with {pause.prefix!r}" if pause.prefix else "everything"
-            end = f"{pause.until:%Y-%m-%d %H:%M:%S} UTC" if pause.until else "it is resumed"
-            reason = f": {pause.reason}" if pause.reason else ""
-            self._print(f"paused until {end}: {paused}{reason}")
+            self._print(f"paused: {describe_pause(pause)}")
         listed = list(backend.held(limit=LISTED))
         for lock in listed:
             left = format_duration((lock.expires_at or lock.seen_at) - lock.seen_at)
