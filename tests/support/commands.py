@@ -25,7 +25,7 @@ STORES = [
     pytest.param("default", id="sqlite"),
     *(
         pytest.param(name, marks=pytest.mark.needs(name))
-        for name in ("postgresql", "mariadb", "redis")
+        for name in ("postgresql", "mariadb", "redis", "lock_server")
     ),
 ]
 on_each_store = pytest.mark.parametrize("alias", STORES)
