@@ -24,7 +24,7 @@ from .exceptions import (
 from .leases import cleanup, commit_guard
 from .leases.lease import Lease
 from .locks.api import aacquire_lock, acquire_lock, arelease_lock, release_lock
-from .views import url_checks
+from .views import lock_checks, url_checks
 from .views.decorator import distributed_lock, skip
 
 __all__ = [
@@ -55,7 +55,13 @@ def _connect_to_django() -> None:
     transactions.connect_signals()
     commit_guard.connect_signals()
     cleanup.connect_signals()
-    register(url_checks.check_placeholders, Tags.urls)
+    for check in (
+        url_checks.check_placeholders,
+        url_checks.check_captures,
+        lock_checks.check_locks,
+        lock_checks.check_templates,
+    ):
+        register(check, checks.TAG, Tags.urls)
     checks.register_checks()
 
 

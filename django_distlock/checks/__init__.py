@@ -16,6 +16,7 @@ from .stores import (
 )
 
 __all__ = [
+    "TAG",
     "check_databases",
     "check_deployed_databases",
     "check_deployment",

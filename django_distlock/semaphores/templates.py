@@ -16,6 +16,15 @@ PLACEHOLDER: Final = re.compile("<([^<>]*)>")
 OTHER_STYLE: Final = re.compile(r"\{([\w.]*)(?:[!:\[][^{}]*)?\}|%\((\w+)\)|\$(\w+)")
 """A placeholder of str.format(), of the % operator, or of string.Template."""
 
+LIKE_F_STRING: Final = re.compile(r"\{[^\W\d][\w.]*(?:[\[(!:][^{}]*)?\}")
+MANY: Final = 100
+like_f_strings: Final[dict[tuple[str, str], str]] = {}
+"""What stands in braces in templates of decorated callables, by the callable and the template.
+
+It is no argument's name, so it may be meant literally; a system check tells of it. There are MANY
+at most, as templates may be made at run time.
+"""
+
 
 class SemaphoreTemplate:
     """A text such as `<int:customer_id>collectPayment`, filled with the arguments of a call.
@@ -72,6 +81,10 @@ class SemaphoreTemplate:
         problem = self.other_style(None if takes_any else named)
         if parameters and problem:
             raise ValueError(problem)
+        found = LIKE_F_STRING.search("<>".join(self._literals))
+        if found and len(like_f_strings) < MANY:
+            name = f"{function.__module__}.{getattr(function, '__qualname__', function)}"
+            like_f_strings[name, self.text] = found[0]
         # Another decorator below may take arguments that it doesn't show and doesn't pass on.
         wraps = hasattr(function, "__wrapped__") and not takes_any
 

@@ -126,7 +126,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         self.label = label
         self._entries: list[BlockEntry] = []
         """The blocks that threads and tasks have entered with this object, and not left yet."""
-        self._new_acquisition: Callable[..., Acquisition] = partial(
+        self._new_acquisition = partial(
             Acquisition,
             timeout=timeout,
             ttl=ttl,
@@ -137,6 +137,11 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             min_hold=min_hold,
             max_hold=max_hold,
         )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of its acquisitions, by their names in acquire_lock()."""
+        return self._new_acquisition.keywords
 
     def __enter__(self) -> Lease:
         acquisition = self._new_acquisition(self._of_block())

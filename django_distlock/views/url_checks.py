@@ -1,89 +1,25 @@
-"""System check: locked views whose placeholders are filled with raw text of the URL.
+"""System checks of locked views' templates, over the URLconf."""
 
-Behind `path("<customer_id>/…")` the texts `7`, `07` and `+7` find the same row, but make different
-semaphores.
-"""
-
-import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from enum import Enum
-from types import NoneType, UnionType
-from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origin
+from typing import Any
 
 from django.core import checks
 from django.urls import get_resolver
-from django.urls.converters import PathConverter, SlugConverter, StringConverter
-from django.views import View
 
 from django_distlock.locks.arguments import EXAMPLE
-from django_distlock.semaphores.signatures import call_signature
 from django_distlock.semaphores.templates import SemaphoreTemplate
 
 from .decorator import distributed_lock
-from .resolution import ninja_operations, rest_functions, view_classes, wrapped
-
-UNTYPED: Final = (NoneType, StringConverter, PathConverter, SlugConverter)
-"""Converters that pass on the raw text. NoneType stands for a group of re_path()."""
-
-
-class Route(NamedTuple):
-    """A pattern of the URLconf, with the patterns that include it."""
-
-    text: str = ""
-    names: frozenset[str] = frozenset()
-    """The arguments that it passes on as raw text."""
-    has_names: bool = False
-    """Whether any group has a name; then Django drops the text of the others."""
-    unnamed: int = 0
-    """The number of groups, if none has a name."""
-
-    def extended(self, entry: Any) -> "Route":
-        """Return the route of an entry of the URLconf that this one includes."""
-        pattern = entry.pattern
-        groups, converters = pattern.regex.groupindex, pattern.converters
-        texts = {name for name in groups if type(converters.get(name)) in UNTYPED}
-        fixed = getattr(entry, "default_args", {}) | getattr(entry, "default_kwargs", {})
-        return Route(
-            text=f"{self.text}{pattern}",
-            names=((self.names - groups.keys()) | texts) - fixed.keys(),
-            has_names=self.has_names or bool(groups),
-            unnamed=self.unnamed + pattern.regex.groups,
-        )
-
-
-class Called(NamedTuple):
-    """A view, or a callable that it calls."""
-
-    name: str
-    function: Any
-    arguments_before: int = 1
-    """The number of arguments before those of the URL: the request, and before it `self`."""
-    is_validated: bool = False
-    """Whether Django Ninja converts the arguments by their annotations."""
-
-    def locks(self) -> Iterable[Any]:
-        """Return the locks that it is decorated with."""
-        found: Iterable[Any] = getattr(self.function, "distributed_locks", ())
-        return found
-
-    def texts(self, route: Route) -> Iterable[str]:
-        """Return the names of the arguments that it gets as raw text."""
-        if self.is_validated:
-            parameters = inspect.signature(self.function).parameters
-            return [
-                name
-                for name in route.names
-                if name not in parameters or _is_text(parameters[name].annotation)
-            ]
-        if route.has_names or not route.unnamed:
-            return route.names
-        names = [*call_signature(self.function).parameters]
-        return names[self.arguments_before :][: route.unnamed]
+from .resolution import view_classes
+from .url_routes import Called, Route, calls, name_of, walk
 
 
 def check_placeholders(**kwargs: Any) -> list[checks.CheckMessage]:
     """Warn of each untyped placeholder that the URLconf fills with raw text.
+
+    Behind `path("<customer_id>/…")` the texts `7`, `07` and `+7` find the same row, but make
+    different semaphores.
 
     Report each view below a `@distributed_lock` without parentheses, too: it isn't locked, but
     taken for a callable that makes semaphores.
@@ -92,9 +28,9 @@ def check_placeholders(**kwargs: Any) -> list[checks.CheckMessage]:
     """
     found: dict[tuple[str, ...], checks.CheckMessage] = {}
     with suppress(Exception):
-        for route, view in _views(get_resolver().url_patterns, Route()):
+        for route, view in walk(get_resolver().url_patterns, Route()):
             with suppress(Exception):  # a view is any callable, and may raise anything
-                for called in _calls(view):
+                for called in calls(view):
                     if isinstance(called.function, distributed_lock):
                         found.setdefault((called.name,), _missing_parentheses(called))
                 for key in _untyped(route, view):
@@ -102,25 +38,41 @@ def check_placeholders(**kwargs: Any) -> list[checks.CheckMessage]:
     return [*found.values()]
 
 
-def _views(entries: Iterable[Any], outer: Route) -> Iterator[tuple[Route, Any]]:
-    """Yield each view with its route."""
-    for entry in entries:
-        route = None
-        with suppress(Exception):  # another library's pattern, or none
-            route = outer.extended(entry)
-        if route is None:
+def check_captures(**kwargs: Any) -> list[checks.CheckMessage]:
+    """Warn of each placeholder that none of a view's URL patterns captures: requests would fail.
+
+    A view that its own decorators may give arguments isn't judged, nor one of Django Ninja.
+    """
+    missing: dict[tuple[int, str], checks.CheckMessage] = {}
+    captured: set[tuple[int, str]] = set()
+    with suppress(Exception):
+        for route, view in walk(get_resolver().url_patterns, Route()):
+            with suppress(Exception):
+                for called, lock, root in _placeholders(view):
+                    key = id(lock), root
+                    if called.lacks(route, root):
+                        missing.setdefault(key, _not_captured(route, called, lock, root))
+                    else:
+                        captured.add(key)
+    return [message for key, message in missing.items() if key not in captured]
+
+
+def _placeholders(view: Any) -> Iterator[tuple[Called, Any, str]]:
+    """Yield each lock with the names of the arguments that its template needs."""
+    for called in calls(view):
+        if called.is_validated or called.may_get_more:
             continue
-        if hasattr(entry, "url_patterns"):
-            yield from _views(entry.url_patterns, route)
-        else:
-            yield route, entry.callback
+        for lock in called.locks():
+            if isinstance(lock.semaphore, str):
+                for placeholder in SemaphoreTemplate(lock.semaphore).placeholders:
+                    yield called, lock, placeholder.name.partition(".")[0]
 
 
 def _untyped(route: Route, view: Any) -> Iterator[tuple[str, str, str]]:
     """Yield for each warning: a callable's name, the text of a template, a placeholder in it."""
     route = _without_described(route, view)
     seen = []
-    for called in _calls(view):
+    for called in calls(view):
         for lock in called.locks():
             if lock in seen or not isinstance(lock.semaphore, str):
                 continue
@@ -129,25 +81,6 @@ def _untyped(route: Route, view: Any) -> Iterator[tuple[str, str, str]]:
                 if not placeholder.converter and placeholder.name in texts:
                     seen.append(lock)
                     yield called.name, lock.semaphore, placeholder.name
-
-
-def _calls(view: Any) -> Iterator[Called]:
-    """Yield the view and the callables that it calls, for any HTTP method."""
-    while view is not None:
-        name = _name(view)
-        for operation in ninja_operations(view):
-            name = _name(operation.view_func)
-            yield Called(name, operation.view_func, is_validated=True)
-            yield Called(name, operation.run)  # its arguments are not validated yet
-        for function in rest_functions(view):
-            yield from _calls(function)
-        for view_class in view_classes(view):
-            name = f"{view_class.__module__}.{view_class.__name__}"
-            actions = getattr(view, "actions", None) or {}  # a viewset's, by HTTP method
-            for method in (*View.http_method_names, *actions.values(), "dispatch"):
-                yield Called(f"{name}.{method}", getattr(view_class, method, None), 2)
-        yield Called(name, view)
-        view = wrapped(view)
 
 
 def _without_described(route: Route, view: Any) -> Route:
@@ -160,26 +93,8 @@ def _without_described(route: Route, view: Any) -> Route:
     return route
 
 
-def _is_text(annotation: Any) -> bool:
-    """Tell whether an argument with this annotation may be any text, as one without is."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _is_text(get_args(annotation)[0])
-    if origin in (Union, UnionType):
-        return any(map(_is_text, get_args(annotation)))
-    if annotation in (Any, inspect.Parameter.empty):
-        return True
-    is_class = isinstance(annotation, type)
-    return is_class and issubclass(annotation, str) and not issubclass(annotation, Enum)
-
-
-def _name(function: Any) -> str:
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}.{named.__qualname__}"
-
-
 def _missing_parentheses(called: Called) -> checks.CheckMessage:
-    name = _name(called.function.semaphore)
+    name = name_of(called.function.semaphore)
     return checks.Error(
         f"{name} is not locked, but replaced by a distributed_lock: its parentheses are missing.",
         hint=f"Write {EXAMPLE}.",
@@ -197,4 +112,15 @@ def _warning(route: Route, name: str, text: str, placeholder: str) -> checks.Che
         f"<str:{placeholder}> declares that each text is a thing of its own.",
         obj=name,
         id="distlock.W006",
+    )
+
+
+def _not_captured(route: Route, called: Called, lock: Any, name: str) -> checks.CheckMessage:
+    return checks.Warning(
+        f"The semaphore {lock.semaphore!r} names <{name}>, but the URL pattern {route.text!r} "
+        "captures no such argument: each request fails.",
+        hint=f"Write <int:{name}> in the pattern; or in the template, the name that it captures: "
+        f"{', '.join(f'<{each}>' for each in sorted(route.captured)) or 'it captures none'}.",
+        obj=called.name,
+        id="distlock.W016",
     )
