@@ -60,9 +60,11 @@ class LockTransitions:
             self._grants_from = EXPIRED
             for lock in list(self.locks.values()):
                 self._advance(lock, now)
-        if self.pauses and self.pauses.drop_ended(now):
-            self._advance_all_waited_for(now)
-        soonest = min(self.schedule.next_check, self.pauses.next_end)
+        soonest = self.schedule.next_check
+        if self.pauses:
+            if self.pauses.drop_ended(now):
+                self._advance_all_waited_for(now)
+            soonest = min(self.schedule.next_check, self.pauses.next_end)
         if self._grants_from > EXPIRED:
             soonest = min(soonest, self._grants_from)
         return max(0.0, soonest - self.monotonic())

@@ -15,7 +15,13 @@ import pytest
 from django.test import SimpleTestCase, override_settings
 
 from django_distlock import LockBackendUnavailable, acquire_lock, lock_backends
-from django_distlock.backends.base import BaseLockBackend
+from django_distlock.backends.base import (
+    AsyncStore,
+    BaseLockBackend,
+    QueueingStore,
+    TransactionalStore,
+)
+from django_distlock.backends.operations import ListingStore, PausingStore
 from django_distlock.contract import LockBackendContract
 from django_distlock.records import (
     LOST,
@@ -37,6 +43,7 @@ pytestmark = pytest.mark.once
 
 PATH = f"{__name__}.FileBackend"
 MOST_LINES = 65
+MIXINS = AsyncStore, QueueingStore, TransactionalStore
 
 
 class FileBackend(BaseLockBackend):
@@ -132,6 +139,17 @@ def test_documented_setting_and_tests_are_complete(tmp_path: Path) -> None:
         lease = acquire_lock("1234collectPayment", backend="file")
         assert lease is not None
         assert lease.release()
+
+
+def test_documentation_names_what_a_store_can_declare() -> None:
+    """Each capability that is off by default, and each mixin."""
+    text = (DOCUMENTS / "stores.md").read_text("utf-8")
+    stores = (BaseLockBackend, ListingStore)
+    names = {name for store in stores for name, value in vars(store).items() if value is False}
+    names |= {each.__name__ for each in (ListingStore, PausingStore, *MIXINS)}
+    assert {"supports_fencing", "tells_holder", "lists_renewals"} <= names
+    names -= {"keeps_expired", "supports_listing"}  # explained where the mixin is
+    assert {name for name in names if f"`{name}" not in text} == set()
 
 
 def test_file_that_cannot_be_used_is_unavailable(tmp_path: Path) -> None:
