@@ -91,6 +91,19 @@ class ShownLock:
         return gettext("renewed %(age)s ago") % {"age": age}
 
     @property
+    def sign_of_life(self) -> Promise | str:
+        """What its renewals tell of its holder. A lease is renewed each third of its ttl."""
+        info = self.info
+        begun = info.renewed_at or info.acquired_at
+        if info.state is not LockState.HELD or info.kept or info.expires_at is None or not begun:
+            return ""
+        if info.seen_at - begun > (info.expires_at - begun) / 2:
+            return _("A renewal is overdue: its process may be dead, stopped or cut off.")
+        if info.renewed_at is None:
+            return ""
+        return _("Its process is alive, but its work may hang.")
+
+    @property
     def ends(self) -> str:
         """The time at which it ends unless renewed, or ended."""
         return show_time(self.info.expires_at) if self.info.expires_at else ""
@@ -113,7 +126,8 @@ class ShownLock:
         """How much of the lease is left, if that is known."""
         info = self.info
         begun = info.renewed_at or info.acquired_at
-        if info.state is not LockState.HELD or info.expires_at is None or begun is None:
+        is_lease = info.state is LockState.HELD and not info.kept
+        if not is_lease or info.expires_at is None or begun is None:
             return None
         whole = (info.expires_at - begun).total_seconds()
         left = (info.expires_at - info.seen_at).total_seconds()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.test import Client, override_settings
@@ -18,7 +18,7 @@ from tests.support.admin_pages import (
     on_each_locks_database,
     page_text,
 )
-from tests.support.shown_stores import NOW, a_lock, a_stale_lock
+from tests.support.shown_stores import NOW, SECOND, a_lock, a_stale_lock
 
 if TYPE_CHECKING:
     from tests.support.shown_stores import Shown
@@ -60,7 +60,7 @@ def test_page_shows_all_that_is_known(viewer: Client, shown: Shown) -> None:
         "Holder web1 pid 7 MainThread",
         "Label collect payment",
         "Held since Jan. 2, 2026, 6:49 a.m. (for 2h)",
-        "Renewal renewed 4s ago",
+        "Renewal renewed 4s ago Its process is alive, but its work may hang.",
         "56s until Jan. 2, 2026, 8:50 a.m., unless it is renewed",
         "Token 1796006054951302",
         "Waiters 2",
@@ -68,6 +68,27 @@ def test_page_shows_all_that_is_known(viewer: Client, shown: Shown) -> None:
         "web3 pid 9 <Task>",
     ):
         assert known in text
+
+
+@pytest.mark.parametrize(
+    ("values", "sign"),
+    [
+        ({"renewed_at": NOW - 31 * SECOND, "expires_at": NOW + 29 * SECOND}, "overdue"),
+        ({"renewed_at": NOW - 29 * SECOND, "expires_at": NOW + 31 * SECOND}, "alive"),
+        ({"renewed_at": None}, "overdue"),
+        ({"renewed_at": None, "acquired_at": NOW}, ""),
+        ({"renewed_at": None, "acquired_at": None}, ""),
+        ({"expires_at": None}, ""),
+        ({"kept": True}, ""),
+    ],
+)
+def test_renewals_tell_of_the_holders_process(
+    viewer: Client, shown: Shown, values: dict[str, Any], sign: str
+) -> None:
+    """It is alive while it renews, each third of the ttl; else it may be dead."""
+    shown.locks = [a_lock("report", **values)]
+    text = page_text(viewer, lock_page("shown", "report"))
+    assert [word for word in ("overdue", "alive") if word in text] == ([sign] if sign else [])
 
 
 def test_waiters_are_told_from_none_and_from_unknown(viewer: Client, shown: Shown) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.django_db(databases="__all__")
 
 DATABASE = "django_distlock.backends.database.DatabaseBackend"
-STORES = {
+STORES: dict[str, Any] = {
     "other": {"BACKEND": DATABASE, "OPTIONS": {"using": "locks"}},
     "memory": {"BACKEND": "django_distlock.backends.memory.MemoryBackend"},
     "small": {"BACKEND": "tests.app.backends.MinimalBackend"},

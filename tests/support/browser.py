@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tests.support.installed import find_chromium
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from playwright.sync_api import ConsoleMessage, Page
 
@@ -23,8 +23,8 @@ BROWSER_OPTIONS = [
 
 
 @contextmanager
-def opened_page() -> Iterator[Page]:  # pragma: no cover - see below
-    """Open a browser, and fail if its page has reported an error.
+def opened_page(*expected: str) -> Iterator[Page]:  # pragma: no cover - see below
+    """Open a browser, and fail if its page has reported an error that isn't expected.
 
     Until it is closed an event loop runs in this thread, where Django allows no queries. Playwright
     switches between greenlets: measuring in these, too, would slow down every other test.
@@ -41,16 +41,19 @@ def opened_page() -> Iterator[Page]:  # pragma: no cover - see below
         page = browser.new_page(locale="en")
         page.set_default_timeout(TIMEOUT * 1000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda message: complaints.extend(complaint(message)))
+        page.on("console", lambda message: complaints.extend(complaint(message, expected)))
         yield page
     assert complaints == []
 
 
-def complaint(message: ConsoleMessage) -> list[str]:
+def complaint(message: ConsoleMessage, expected: Iterable[str]) -> list[str]:
     """Return the error, if it is one: 409 is the answer for the losers of a race.
 
     A missing icon is no error, either.
     """
-    is_expected = "status of 409" in message.text or "/favicon.ico" in message.location["url"]
+    texts = ("status of 409", *expected)
+    is_expected = "/favicon.ico" in message.location["url"] or any(
+        text in message.text for text in texts
+    )
     is_wrong = message.type == "error" and not is_expected
     return [f"{message.location['url']}: {message.text}"] if is_wrong else []

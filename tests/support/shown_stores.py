@@ -105,6 +105,10 @@ class ShownBackend(ListingStore, PausingStore):
         return self.known.pauses
 
 
+class RedisBackend(ShownBackend):
+    """The same, by a name that a picture may show."""
+
+
 class Shown:
     """What the store has. `failing` is the call, or the semaphore, for which it is down."""
 
@@ -126,12 +130,14 @@ class Shown:
 
 
 @contextmanager
-def shown_store(**stores: Any) -> Iterator[Shown]:
-    """Make DISTLOCK the store "shown", and others."""
+def shown_store(
+    alias: str = "shown", backend: type[ShownBackend] = ShownBackend, **stores: Any
+) -> Iterator[Shown]:
+    """Make DISTLOCK this store, and others."""
     shown = Shown()
-    path = f"{ShownBackend.__module__}.{ShownBackend.__qualname__}"
+    path = f"{backend.__module__}.{backend.__qualname__}"
     with (
         mock.patch.object(ShownBackend, "known", shown, create=True),
-        override_settings(DISTLOCK={"shown": {"BACKEND": path}, **stores}),
+        override_settings(DISTLOCK={alias: {"BACKEND": path}, **stores}),
     ):
         yield shown

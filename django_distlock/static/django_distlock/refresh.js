@@ -85,6 +85,7 @@
     count();
     failure.hidden = true;
     asOf.textContent = live.dataset.asOf;
+    controls.dataset.refreshes = Number(controls.dataset.refreshes ?? 0) + 1;
     if (live.dataset.summary !== before) announcement.textContent = live.dataset.summary;
   }
 
