@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from django.core.management.base import CommandError
 
+from django_distlock.arguments import validate_timeout
 from django_distlock.backends.memory import MemoryBackend
 from django_distlock.durations import parse_duration
 from django_distlock.exceptions import LockNotAcquired
@@ -89,7 +90,8 @@ class Command(LockCommand):
             semaphore, backend, ttl, default_label(command) if label is None else label
         )
         try:
-            lock = CommandLock(store, request, margin=grace)
+            validate_timeout(timeout)
+            lock = CommandLock(store, request, grace)
         except (TypeError, ValueError) as error:
             raise usage_error(str(error)) from error
         try:

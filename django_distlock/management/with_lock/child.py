@@ -5,6 +5,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 TO_GROUP: Final = frozenset(
@@ -53,14 +54,14 @@ class Child:
         self.send_to_group(signal.SIGCONT)
 
     def has_group(self) -> bool:
-        """Return whether anything of the group is left."""
+        """Return whether anything of the group still runs."""
         try:
             os.killpg(self.pid, 0)
         except ProcessLookupError:
             return False
         except PermissionError:  # as macOS says of a group of zombies
             return not self.has_ended
-        return True
+        return not (self.has_ended and is_group_of_zombies(self.pid))
 
     def reap(self) -> None:
         """Record whether the command has ended, or was suspended.
@@ -82,3 +83,18 @@ class Child:
         self.has_ended = True
         self._process.returncode = code
         self.exit_code = 128 - code if code < 0 else code
+
+
+def is_group_of_zombies(group: int) -> bool:
+    """Return whether all of the process group has ended, and waits to be reaped.
+
+    Some containers' first process takes seconds for that, or never does it. False where Linux's
+    /proc is missing.
+    """
+    states = set()
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            state, _, its_group, *_ = file.read_text().rpartition(")")[2].split()
+            if int(its_group) == group:
+                states.add(state)
+    return bool(states) and states <= {"Z", "X"}

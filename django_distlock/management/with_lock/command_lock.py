@@ -33,6 +33,7 @@ from django_distlock.arguments import printable
 from django_distlock.backends.base import BaseLockBackend
 from django_distlock.backends.database import DatabaseBackend
 from django_distlock.backends.database.errors import is_unmigrated
+from django_distlock.backends.operations import ListingStore
 from django_distlock.exceptions import LockBackendUnavailable, LockNotSupported
 from django_distlock.leases.lease import Lease
 from django_distlock.locks.acquisition import Acquisition
@@ -59,17 +60,19 @@ class LockRequest(NamedTuple):
 class CommandLock:
     """The lock under which a command runs: see this module."""
 
-    def __init__(self, store: BaseLockBackend, request: LockRequest, margin: float) -> None:
+    def __init__(self, store: BaseLockBackend, request: LockRequest, grace: float) -> None:
         """Validate the request: TypeError or ValueError.
 
-        The lock counts as lost `margin` seconds before its lease ends, if that can't be renewed.
+        If the lease can't be renewed, the lock counts as lost so early that `grace` seconds later,
+        when the command is killed, the lease has not ended.
         """
         self.lease: Lease | None = None
         self.loss = ""
         """Why the lock was lost; empty as long as it is held."""
         self._store = store
         self._request = request
-        self._margin = margin
+        self._interval = min(CHECK_INTERVAL, request.ttl / 6)
+        self._margin = grace + self._interval
         self._own: DatabaseLock | None = None
         self._why_none = ""
         """Why the database's own lock can't be used."""
@@ -122,9 +125,8 @@ class CommandLock:
     def _describe_holder(self) -> Refusal:
         """Return what the table says of the holder of the database's own lock."""
         with suppress(LockBackendUnavailable, LockNotSupported):
-            for lock in self._store.held(self._request.semaphore, limit=1):
-                if lock.semaphore == self._request.semaphore:
-                    return Refusal(lock.holder, lock.acquired_at, lock.expires_at, lock.seen_at)
+            if isinstance(self._store, ListingStore) and (lock := self._store.find(self.semaphore)):
+                return Refusal(lock.holder, lock.acquired_at, lock.expires_at, lock.seen_at)
         return REFUSED
 
     def _acquire_lease(self, timeout: float | None) -> Lease:
@@ -179,7 +181,7 @@ class CommandLock:
         self._watch.start()
 
     def _check_often(self, on_loss: Callable[[], object]) -> None:
-        while not self._released.wait(CHECK_INTERVAL):
+        while not self._released.wait(self._interval):
             self.check()
             connections.close_all()
             if self.loss:

@@ -1,0 +1,289 @@
+"""The database's own lock: without a table, beside it, and when its connection ends."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+from django.db import connections
+
+from django_distlock import LockBackendUnavailable, acquire_lock, lock_backends
+from django_distlock.backends.database import connections as own
+from django_distlock.management.with_lock import command_lock
+from django_distlock.management.with_lock.database_lock import (
+    LOCKS,
+    NoDatabaseLock,
+    SessionLock,
+    database_lock,
+)
+from tests.support.concurrency import elsewhere, until
+from tests.support.databases import (
+    another_session,
+    behind_pgbouncer,
+    committed,
+    on_each_database,
+    on_each_server,
+)
+from tests.support.holders import held_in
+from tests.support.processes import forked
+from tests.support.with_lock import NAME, meanwhile, run, run_script
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.once, committed]
+
+SERVERS_OWN = {"postgresql": "postgres", "mariadb": "mysql"}
+"""A database that each server has."""
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check often whether the lock is held."""
+    monkeypatch.setattr(command_lock, "CHECK_INTERVAL", 0.01)
+
+
+@contextmanager
+def own_lock(alias: str, semaphore: str = NAME) -> Iterator[Callable[[], None]]:
+    """Hold the database's own lock in another process; yield a function that releases it."""
+    close_sessions()
+    (held, holds), (releasing, release) = os.pipe(), os.pipe()
+
+    def hold() -> None:
+        os.close(release)
+        lock = database_lock(lock_backends[alias], semaphore)
+        assert lock is not None
+        assert lock.acquire()
+        os.write(holds, b"held")
+        os.read(releasing, 1)
+        lock.release()
+
+    with ExitStack() as files:
+        for file in (held, holds, releasing):
+            files.callback(os.close, file)
+        with forked(hold), ExitStack() as holding:
+            holding.callback(os.close, release)
+            assert os.read(held, 4)
+            yield holding.close
+
+
+def close_sessions() -> None:
+    """Close those that a forked child would share with this process."""
+    own.close_own_connections()
+    connections.close_all()
+
+
+@contextmanager
+def renamed(alias: str, change: str, undo: str) -> Iterator[Callable[[], None]]:
+    """Change the table in the block, or until the yielded function is called."""
+
+    def alter(sql: str) -> None:
+        own.close_own_connections()
+        with another_session(alias) as session, session.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {sql}")
+
+    with ExitStack() as undone:
+        alter(change)
+        undone.callback(alter, undo)
+        yield undone.close
+
+
+def without_table(alias: str) -> Any:
+    """Hide the table in a block. See renamed()."""
+    return renamed(alias, "distlock_lock RENAME TO elsewhere", "elsewhere RENAME TO distlock_lock")
+
+
+def with_older_table(alias: str) -> Any:
+    """Hide a column in a block, as if a migration had yet to add it. See renamed()."""
+    return renamed(
+        alias,
+        "distlock_lock RENAME COLUMN holder TO elsewhere",
+        "distlock_lock RENAME COLUMN elsewhere TO holder",
+    )
+
+
+@on_each_database
+@pytest.mark.parametrize("change", [without_table, with_older_table])
+def test_without_the_table_the_databases_own_lock_is_enough(
+    change: Callable[[str], Any], alias: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """There is no token then."""
+    with change(alias):
+        assert run_script('echo "${DISTLOCK_TOKEN-none}"', backend=alias) == (0, "")
+        with own_lock(alias, "another"), own_lock(alias):
+            contended = run("--timeout", "0.1", "--", "echo", "never", backend=alias)
+    assert contended.code == 75
+    assert contended.complaints.endswith(f"Somebody else holds {NAME!r}.")
+    assert capfd.readouterr().out == "none\n"
+
+
+@on_each_database
+def test_own_lock_keeps_out_a_command_that_finds_the_table(alias: str) -> None:
+    """Another command, which found none, may run; the table says who, if it knows."""
+    with own_lock(alias):
+        assert run("--", "true", backend=alias).code == 75
+        other = elsewhere(lambda: acquire_lock(NAME, label="the other command", backend=alias))
+        assert other is not None
+        assert "the other command" in run("--", "true", backend=alias).complaints
+        assert elsewhere(other.release)
+
+
+@on_each_database
+def test_own_lock_is_waited_for(alias: str) -> None:
+    """And granted when it is released."""
+    with own_lock(alias) as release, ExitStack() as started:
+        timer = threading.Timer(0.1, release)
+        started.callback(timer.join)
+        timer.start()
+        assert run("--timeout", "60", "--", "true", backend=alias).code == 0
+
+
+@on_each_database
+def test_lease_is_acquired_when_the_table_appears(alias: str, tmp_path: Path) -> None:
+    """From then on it keeps out acquire_lock(), too."""
+    started, enough = tmp_path / "started", tmp_path / "enough"
+    with without_table(alias) as create_table:
+
+        def look() -> None:
+            try:
+                create_table()
+                until(lambda: elsewhere(lambda: held_in(alias)) == [NAME])
+                assert elsewhere(lambda: acquire_lock(NAME, backend=alias)) is None
+            finally:
+                enough.touch()
+
+        script = f"touch {started}; until [ -e {enough} ]; do sleep 0.02; done"
+        with meanwhile(started, look):
+            assert run_script(script, backend=alias) == (0, "")
+    assert held_in(alias) == []
+
+
+@on_each_database
+def test_lock_is_lost_if_other_code_has_it_when_the_table_appears(
+    alias: str, tmp_path: Path
+) -> None:
+    """Nothing kept that out before."""
+    started = tmp_path / "started"
+    other = elsewhere(lambda: acquire_lock(NAME, backend=alias, label="a worker", renew=False))
+    assert other is not None
+    with without_table(alias) as create_table, meanwhile(started, create_table):
+        code, complaints = run_script(f"touch {started}; sleep 600", backend=alias)
+    assert code == 76
+    assert "acquired it when its table was created" in complaints
+    assert elsewhere(other.release)
+
+
+@on_each_server
+def test_command_is_stopped_when_the_session_of_its_only_lock_ends(
+    alias: str, tmp_path: Path
+) -> None:
+    """Another command may have got the lock."""
+    started = tmp_path / "started"
+    with without_table(alias), meanwhile(started, lambda: kill_holder(alias)):
+        code, complaints = run_script(f"touch {started}; sleep 600", backend=alias)
+    assert code == 76
+    assert "the connection that held the database's own lock has ended" in complaints
+
+
+@on_each_server
+def test_command_goes_on_if_it_has_a_lease_when_that_session_ends(
+    alias: str, tmp_path: Path
+) -> None:
+    """The database's own lock is acquired again."""
+    started, enough = tmp_path / "started", tmp_path / "enough"
+
+    def kill_and_wait() -> None:
+        try:
+            killed = kill_holder(alias)
+            until(lambda: holder_of(alias) not in (None, killed))
+        finally:
+            enough.touch()
+
+    script = f"touch {started}; until [ -e {enough} ]; do sleep 0.02; done"
+    with meanwhile(started, kill_and_wait):
+        assert run_script(script, backend=alias) == (0, "")
+
+
+def holder_of(alias: str) -> int | None:
+    """Return the session that has the database's own lock."""
+    lock = database_lock(lock_backends[alias], NAME)
+    assert isinstance(lock, SessionLock)
+    find = {
+        "postgresql": "SELECT pid FROM pg_locks WHERE locktype = 'advisory'",
+        "mysql": "SELECT IS_USED_LOCK(%(name)s)",
+    }
+    with another_session(alias) as session, session.cursor() as cursor:
+        cursor.execute(find[session.vendor], lock.parameters)
+        [found] = cursor.fetchone() or [None]
+    return None if found is None else int(found)
+
+
+def kill_holder(alias: str) -> int:
+    """End the session that has the database's own lock; return which that was."""
+    killed = holder_of(alias)
+    assert killed is not None
+    kill = {"postgresql": "SELECT pg_terminate_backend(%s)", "mysql": "KILL %s"}
+    with another_session(alias) as session, session.cursor() as cursor:
+        cursor.execute(kill[session.vendor], [killed])
+    return killed
+
+
+@pytest.mark.needs("postgresql", "pgbouncer")
+@pytest.mark.parametrize("is_declared", [True, False])
+def test_pooler_needs_the_table(is_declared: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    """A session, and its advisory lock, would pass from client to client."""
+    with behind_pgbouncer(DISABLE_SERVER_SIDE_CURSORS=is_declared):
+        assert run("--", "true", backend="postgresql") == (0, "")
+        with without_table("postgresql"):
+            code, complaints = run("--", "echo", "never", backend="postgresql")
+    assert code == 1
+    assert complaints.endswith(
+        "; run manage.py migrate --database postgresql. Before that, with_lock would need the "
+        "database's own lock, but the database 'postgresql' is behind a pooler, such as PgBouncer, "
+        "where PostgreSQL's advisory locks are not safe: give with_lock a direct connection. Or "
+        "give --backend another store."
+    )
+    assert capfd.readouterr().out == ""
+
+
+def test_other_databases_need_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those do for which Django has a third party's backend."""
+    monkeypatch.delitem(LOCKS, "sqlite")
+    assert run("--", "true") == (0, "")
+    with without_table("default"):
+        code, complaints = run("--", "true")
+    assert code == 1
+    assert "with_lock knows no lock of SQLite itself" in complaints
+
+
+def test_database_in_memory_needs_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other process sees it."""
+    monkeypatch.setitem(connections["default"].settings_dict, "NAME", ":memory:")
+    lock = database_lock(lock_backends["default"], NAME)
+    assert lock is not None
+    with pytest.raises(NoDatabaseLock, match="no plain file"):
+        lock.acquire()
+
+
+def test_directory_that_can_not_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite could not write there either."""
+    monkeypatch.setitem(connections["default"].settings_dict, "NAME", "/nowhere/db.sqlite3")
+    lock = database_lock(lock_backends["default"], NAME)
+    assert lock is not None
+    with pytest.raises(LockBackendUnavailable, match="No such file or directory"):
+        lock.acquire()
+
+
+@on_each_server
+def test_own_locks_of_other_databases_and_semaphores_are_others(alias: str) -> None:
+    """MariaDB's are the whole server's."""
+    with own_lock(alias), own_lock(alias, "another"):
+        assert run("--", "true", backend=alias).code == 75
+        with mock.patch.dict(connections[alias].settings_dict, NAME=SERVERS_OWN[alias]):
+            with own_lock(alias):
+                pass

@@ -1,0 +1,84 @@
+"""A lock that is lost while the command runs: the command is stopped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from django_distlock import Lease, LockBackendUnavailable
+from django_distlock.management.with_lock import command_lock
+from tests.support.databases import committed
+from tests.support.holders import due_now, take_away
+from tests.support.with_lock import meanwhile, run, run_script
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.scripted_store import ScriptedBackend
+
+pytestmark = [pytest.mark.once, committed]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check often whether the lock is held."""
+    monkeypatch.setattr(command_lock, "CHECK_INTERVAL", 0.01)
+
+
+@pytest.mark.parametrize(
+    ("trap", "grace", "said"), [("echo stopped; exit 0", "60", "stopped\n"), ("", "0.05", "")]
+)
+def test_command_is_stopped_when_an_operator_takes_the_lock_away(
+    trap: str,
+    grace: str,
+    said: str,
+    acquired: list[Lease],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """It may end in good order, and is killed otherwise; so is what it started."""
+    file = tmp_path / "started"
+    script = f"trap '{trap}' TERM; touch {file}; while :; do sleep 0.05; done"
+
+    def lose() -> None:
+        take_away(acquired[0])
+        due_now(acquired)
+
+    with meanwhile(file, lose):
+        code, complaints = run_script(script, "--grace", grace)
+    assert code == 76
+    assert complaints.startswith(
+        "with_lock: The lock was lost: The lease on 'deploy:migrate' was lost: its store has it no "
+        "more: it expired there, or an operator took it away. Stopping the command."
+    )
+    assert capfd.readouterr().out == said
+
+
+def test_command_has_ended_when_an_unreachable_store_ends_the_lease(
+    scripted: ScriptedBackend, acquired: list[Lease], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The grace comes out of the ttl: a third of it at most, so that a renewal may fail."""
+    monkeypatch.setattr(command_lock, "CHECK_INTERVAL", 1)
+    scripted.answer("renew", *[LockBackendUnavailable("no route to host")] * 1000)
+    code, complaints = run_script("trap '' TERM; sleep 600", "--ttl", "1.8", "--grace", "60")
+    assert code == 76
+    assert "its lease could not be renewed, and ends in" in complaints
+    assert acquired[0].remaining > 0
+
+
+@pytest.mark.parametrize(("script", "code"), [("true", 76), ("exit 7", 7)])
+def test_loss_that_is_noticed_at_the_end_is_told(
+    script: str, code: int, scripted: ScriptedBackend
+) -> None:
+    """The command's own failure wins, as an exception does in a `with` block."""
+    scripted.answer("release", lambda: setattr(scripted, "owner", "another"))
+    ended = run_script(script)
+    assert ended.code == code
+    assert ("The lock was lost while the command ran" in ended.complaints) is (code == 76)
+
+
+def test_command_goes_on_while_its_lock_is_held(scripted: ScriptedBackend) -> None:
+    """It outlives the ttl many times."""
+    assert run("--ttl", "0.1", "--", "sleep", "0.3") == (0, "")
+    assert scripted.calls.count("renew") >= 2
