@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.support.commands import end_command, start_command
+from django_distlock import LockBackendUnavailable
+from django_distlock.management.commands import list_locks
+from tests.support.commands import end_command, run_command, start_command
 from tests.support.databases import committed
+from tests.support.memory_stores import memory_store
 from tests.support.stale_locks import make_held
 
 if TYPE_CHECKING:
@@ -81,3 +84,35 @@ def test_terminal_shows_the_first_locks_that_fit_it() -> None:
     assert rest[0] == "default (DatabaseBackend)"
     assert [line.split()[0] for line in rest[2:7]] == [f"job:{number:02}" for number in range(5)]
     assert "Traceback" not in shown
+
+
+def test_what_is_wrong_with_a_store_is_told_once_while_it_lasts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise a log would have the same line every second."""
+    store = memory_store()
+    held = store.held
+    naps = iter(["down", "down", "up", "up"])
+
+    def fail(*arguments: str) -> None:
+        raise LockBackendUnavailable("the store is down")
+
+    def nap(seconds: float) -> None:
+        assert seconds == 2
+        match next(naps, None):
+            case "down":
+                monkeypatch.setattr(store, "held", fail)
+            case "up":
+                monkeypatch.setattr(store, "held", held)
+            case None:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(list_locks, "sleep", nap)
+    store.acquire("job", "owner", 60, "")
+    try:
+        done = run_command("list_locks", "--backend=memory", "--watch", "--interval=2s")
+    finally:
+        store.clear()
+    assert (done.code, done.err) == (0, "the store is down\nAll stores are listed again.\n")
+    assert done.out.count("memory (MemoryBackend)\n") == 3
+    assert done.out.endswith("\n1 lock.\n\n")
