@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.core.management import call_command
 
 from django_distlock import lock_backends
 from django_distlock.leases.request import new_owner
 from django_distlock.management import long_holds
 from django_distlock.models import KEPT, Lock
 from django_distlock.records import LeaseClaim, LockInfo
-from tests.support.commands import HOLDER, on_each_store, run_command, token_of
+from tests.support.commands import HOLDER, Terminal, on_each_store, run_command, token_of
 from tests.support.databases import on_each_database
 from tests.support.memory_stores import memory_store
 from tests.support.stale_locks import HOUR, found, make, make_held, make_released, make_stale
@@ -147,6 +149,21 @@ def test_grant_that_came_after_the_list_is_left_to_its_holder(
     assert [row["token"] for row in done.rows] == [listed]
     assert "1 held lock released by force.\n1 had ended meanwhile.\n" in done.err
     assert token_of(store, "hung:1") is not None
+
+
+def test_list_is_shown_before_the_question_even_in_a_pipe(
+    grant: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever answers has seen it: a pipe's buffer doesn't keep it back."""
+    grant("memory", "hung")
+    long_held(monkeypatch, memory_store())
+    out = StringIO()
+    events = []
+    monkeypatch.setattr(out, "flush", lambda: events.append(out.getvalue()))
+    monkeypatch.setattr("sys.stdin", Terminal("y\n", before=lambda: events.append("asked")))
+    call_command("clear_stale_locks", "--backend=memory", AGE, stdout=out, stderr=StringIO())
+    shown = events[events.index("asked") - 1]
+    assert shown.endswith(f"hung: {HOLDER}, acquired 1h ago\n")
 
 
 def test_many_locks_are_kept_in_a_file_meanwhile(

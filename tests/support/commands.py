@@ -16,6 +16,8 @@ from tests.support.children import tied
 from tests.support.processes import worker_environment
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from django_distlock.backends.base import BaseLockBackend
 
 HOLDER = "payments (web1 pid 7 MainThread)"
@@ -48,17 +50,28 @@ class Outcome(NamedTuple):
 
 
 class Terminal(StringIO):
-    """A terminal at which somebody has typed this."""
+    """A terminal at which somebody types this, after something else has happened."""
+
+    def __init__(self, typed: str, before: Callable[[], object] = lambda: None) -> None:
+        super().__init__(typed)
+        self.before = before
+
+    def readline(self, size: int | None = -1, /) -> str:
+        """Return what is typed."""
+        self.before()
+        return super().readline(size)
 
     def isatty(self) -> bool:
         """Be one."""
         return True
 
 
-def run_command(name: str, *arguments: str, typed: str | None = None) -> Outcome:
+def run_command(
+    name: str, *arguments: str, typed: str | None = None, stdin: StringIO | None = None
+) -> Outcome:
     """Run the command in this process; without a terminal, unless something is typed there."""
     out, err = StringIO(), StringIO()
-    stdin = StringIO() if typed is None else Terminal(typed)
+    stdin = stdin or (StringIO() if typed is None else Terminal(typed))
     code = 0
     with mock.patch.object(sys, "stdin", stdin):
         try:
@@ -75,7 +88,8 @@ def start_command(name: str, *arguments: str, **options: Any) -> subprocess.Pope
     """Start the command in a process of its own, in settings with this test's databases."""
     return subprocess.Popen(
         tied([sys.executable, "-m", "django", name, *arguments]),
-        env=worker_environment() | {"DJANGO_SETTINGS_MODULE": SETTINGS},
+        # With the buffers that pipes have unless a variable says otherwise.
+        env=worker_environment() | {"DJANGO_SETTINGS_MODULE": SETTINGS, "PYTHONUNBUFFERED": ""},
         **{
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,
