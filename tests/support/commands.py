@@ -56,7 +56,7 @@ class Terminal(StringIO):
         super().__init__(typed)
         self.before = before
 
-    def readline(self, size: int | None = -1, /) -> str:
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]
         """Return what is typed."""
         self.before()
         return super().readline(size)
