@@ -86,14 +86,17 @@ def candidates(store: Store, selection: list[Selected], addresses: Addresses) ->
     """Look the selected locks up; none if the store doesn't answer."""
 
     def look_up(backend: ListingStore) -> list[Candidate]:
-        return [_candidate(backend, each, addresses) for each in selection]
+        return [
+            _candidate(store, backend.find(each.semaphore), each, addresses) for each in selection
+        ]
 
     return store.ask(look_up) or []
 
 
-def _candidate(backend: ListingStore, selected: Selected, addresses: Addresses) -> Candidate:
-    info = backend.find(selected.semaphore)
-    lock = shown(info, addresses, backend.alias) if info else None
+def _candidate(
+    store: Store, info: LockInfo | None, selected: Selected, addresses: Addresses
+) -> Candidate:
+    lock = shown(info, addresses, store) if info else None
     return Candidate(selected, lock, _obstacle(selected, info))
 
 

@@ -9,7 +9,6 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from django_distlock.backends.operations import WINDOW
 from django_distlock.records import LockPage, LockState, SearchScope
 from django_distlock.semaphores.validation import validate_prefix
 
@@ -54,22 +53,18 @@ class LockList:
         self._limit = limit
         self.address = address
         self.page = EMPTY
+        self.window = store.listing.window if store.listing else 0
         if is_searchable(address.search):
             self.page = store.ask(lambda backend: backend.page(address.lock_query(limit))) or EMPTY
         if self.page.found and not self.page.locks:  # the last page has become an earlier one
             self.address = last = address.on_page(-(-self.page.found // limit))
             self.page = store.ask(lambda backend: backend.page(last.lock_query(limit))) or EMPTY
-        self.locks = [shown(info, addresses, store.alias) for info in self.page.locks]
+        self.locks = [shown(info, addresses, store) for info in self.page.locks]
 
     @property
     def scope(self) -> Promise:
         """In what the store looked for the search."""
         return SCOPES[self.page.scope]
-
-    @property
-    def window(self) -> int:
-        """How many locks the store looked at, at most."""
-        return WINDOW
 
     @property
     def has_selectable(self) -> bool:

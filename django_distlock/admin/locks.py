@@ -1,7 +1,6 @@
 """The admin's pages of locks, for every store: a list, a lock's own page, and force-release."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from django.contrib import admin, messages
@@ -12,9 +11,7 @@ from django.db import connections, transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
-from django.utils.formats import time_format
 from django.utils.text import capfirst
-from django.utils.timezone import localtime
 from django.utils.translation import gettext
 
 from django_distlock.models import Lock
@@ -26,6 +23,7 @@ from .lock_list import LockList
 from .outcomes import log_message, messages_of
 from .shown_lock import ShownWaiter, shown
 from .stores import Store, Stores
+from .times import show_now
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Lock]
@@ -132,7 +130,7 @@ class LockAdmin(_ModelAdmin):
         context = {
             "title": semaphore,
             "semaphore": semaphore,
-            "lock": shown(info, self._addresses, alias) if info else None,
+            "lock": shown(info, self._addresses, store) if info else None,
             "waiters": None if waiters is None else [ShownWaiter(each) for each in waiters],
             "pauses": [each for each in store.pauses() if semaphore.startswith(each.pause.prefix)],
             "log_address": self._addresses.log(alias, semaphore),
@@ -205,7 +203,7 @@ class LockAdmin(_ModelAdmin):
                 (each, self._addresses.list(ListAddress(each.alias)), each is store)
                 for each in stores
             ],
-            "as_of": time_format(localtime(datetime.now(UTC)), "H:i:s"),
+            "as_of": show_now(),
             "refresh_seconds": self.refresh_seconds,
             "can_force_release": self.has_force_release_permission(request),
             "force_release_address": self._addresses.force_release(address),

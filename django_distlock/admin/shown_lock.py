@@ -1,13 +1,10 @@
 """A lock as the admin's pages show it."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from typing import Final
 
-from django.utils.formats import localize
 from django.utils.functional import Promise
-from django.utils.timezone import localtime
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -15,6 +12,8 @@ from django_distlock.durations import format_duration
 from django_distlock.records import LockInfo, LockState, WaiterInfo
 
 from .addresses import Addresses
+from .stores import Store
+from .times import show_time
 
 WORDS: Final[dict[str, Promise]] = {
     "held": _("held"),
@@ -30,11 +29,6 @@ EXPLANATIONS: Final[dict[str, Promise]] = {
 }
 
 
-def show_time(time: datetime) -> str:
-    """Return the time in the viewer's time zone and format."""
-    return str(localize(localtime(time)))
-
-
 @dataclass(frozen=True)
 class ShownLock:
     """What is known of a lock, in words. Durations are by the store's clock."""
@@ -42,6 +36,8 @@ class ShownLock:
     info: LockInfo
     address: str
     """The address of the lock's own page."""
+    tells_renewals: bool
+    """Whether the store says when it was renewed."""
 
     @cached_property
     def state(self) -> str:
@@ -86,7 +82,7 @@ class ShownLock:
         if self.info.state is LockState.RELEASED or self.info.kept:
             return ""
         if self.info.renewed_at is None:
-            return gettext("never renewed")
+            return gettext("never renewed") if self.tells_renewals else ""
         age = format_duration(self.info.seen_at - self.info.renewed_at)
         return gettext("renewed %(age)s ago") % {"age": age}
 
@@ -134,9 +130,10 @@ class ShownLock:
         return round(100 * max(0, min(1, left / whole))) if whole > 0 else 0
 
 
-def shown(info: LockInfo, addresses: Addresses, alias: str) -> ShownLock:
+def shown(info: LockInfo, addresses: Addresses, store: Store) -> ShownLock:
     """Return a store's lock as the pages show it."""
-    return ShownLock(info, addresses.lock(alias, info.semaphore))
+    tells_renewals = store.listing is not None and store.listing.lists_renewals
+    return ShownLock(info, addresses.lock(store.alias, info.semaphore), tells_renewals)
 
 
 @dataclass(frozen=True)

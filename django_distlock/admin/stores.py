@@ -15,7 +15,7 @@ from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailabl
 from django_distlock.records import Pause
 from django_distlock.redaction.credentials import without_credentials
 
-from .shown_lock import show_time
+from .times import show_time
 
 T = TypeVar("T")
 

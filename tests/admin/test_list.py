@@ -13,6 +13,7 @@ from django_distlock.records import LockQuery, LockState, SearchScope
 from tests.support.admin_pages import (
     LIST,
     listed,
+    lock_page,
     log_in,
     make_all_states,
     make_held,
@@ -20,7 +21,7 @@ from tests.support.admin_pages import (
     page_text,
     rows,
 )
-from tests.support.shown_stores import HOUR, NOW, SECOND, a_lock, a_stale_lock
+from tests.support.shown_stores import HOUR, NOW, SECOND, ShownBackend, a_lock, a_stale_lock
 
 if TYPE_CHECKING:
     from tests.support.shown_stores import Shown
@@ -85,6 +86,16 @@ def test_bar_shows_how_much_of_the_lease_is_left(
     page = viewer.get(LIST).content.decode()
     assert page.count("<meter") == (percent is not None)
     assert percent is None or f'value="{percent}"' in page
+
+
+def test_renewals_that_a_store_does_not_tell_are_not_called_none(
+    viewer: Client, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A third party's store may know nothing of them."""
+    monkeypatch.setattr(ShownBackend, "lists_renewals", False)
+    shown.locks = [a_lock("report", renewed_at=None)]
+    assert rows(viewer)["report"][3] == "2h"
+    assert "Renewal" not in page_text(viewer, lock_page("shown", "report"))
 
 
 def test_states_differ_by_more_than_a_word(viewer: Client, shown: Shown) -> None:

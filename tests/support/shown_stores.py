@@ -55,6 +55,7 @@ def a_stale_lock(semaphore: str, **values: Any) -> LockInfo:
 class ShownBackend(ListingStore, PausingStore):
     """Has the locks that `known` says, and grants none. It counts what it is asked."""
 
+    lists_renewals = True
     known: Shown
 
     def acquire(self, *arguments: Any) -> NoReturn:

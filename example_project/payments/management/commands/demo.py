@@ -43,9 +43,7 @@ class Command(BaseCommand):
                 f"Sign in:   {demo_data.USERNAME}, password {demo_data.PASSWORD}"
             )
             if place:
-                self.stdout.write(
-                    f"Locks:     {place} (the admin lists those in the database only)"
-                )
+                self.stdout.write(f"Locks:     {place}")
             self.stdout.write("Stop it:   Ctrl-C")
             self.stdout.flush()
             serve = server.serve if place else server.become_gunicorn
