@@ -12,6 +12,11 @@ from django_distlock.semaphores.templates import SemaphoreTemplate
 
 from .placeholders import check_placeholder
 
+OWN_FIELDS: Final = (
+    'Write FenceField("<pk>…") or FenceField("<customer_id>…"), with names of the model\'s own '
+    "fields."
+)
+
 if TYPE_CHECKING:
     _BigIntegerField = models.BigIntegerField[int, int]
 else:
@@ -63,6 +68,8 @@ class FenceField(_BigIntegerField):
             yield checks.Error(
                 f"{self.model._meta.label} has a FenceField, but is not a FencedModel, so nothing "
                 "compares the fence.",
+                hint=f"Write class {self.model.__name__}(FencedModel), with FencedModel from "
+                "django_distlock.fencing.",
                 obj=self,
                 id="distlock.E002",
             )
@@ -70,13 +77,13 @@ class FenceField(_BigIntegerField):
     def _check_template(self) -> Iterator[checks.CheckMessage]:
         fields = {name for each in self.model._meta.fields for name in (each.name, each.attname)}
         if problem := self.template.other_style({"pk", *fields}):
-            yield checks.Error(problem, obj=self, id="distlock.E003")
+            yield checks.Error(problem, hint=OWN_FIELDS, obj=self, id="distlock.E003")
         for placeholder in self.template.placeholders:
             try:
                 check_placeholder(placeholder, self.model)
             except ValueError as error:
                 text = f"Template {self.semaphore!r}: {error}"
-                yield checks.Error(text, obj=self, id="distlock.E003")
+                yield checks.Error(text, hint=OWN_FIELDS, obj=self, id="distlock.E003")
 
     def changed_by(self, names: Iterable[str], model: type[models.Model]) -> str | None:
         """Return the first of the fields that the row's semaphore is made of, if one is there."""

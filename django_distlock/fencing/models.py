@@ -217,5 +217,6 @@ class FencedModel(BaseFencedModel):
         try:
             find_fence(cls)
         except ImproperlyConfigured as error:
-            messages.append(checks.Error(str(error), obj=cls, id="distlock.E002"))
+            hint = 'Write one field fence = FenceField("<pk>…") in the model.'
+            messages.append(checks.Error(str(error), hint=hint, obj=cls, id="distlock.E002"))
         return messages

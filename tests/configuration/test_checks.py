@@ -191,6 +191,15 @@ def test_late_import_is_reported_where_it_happens(tmp_path: Path) -> None:
     assert f"{tmp_path}/shop/views.py:1: RuntimeWarning: INSTALLED_APPS: " in output
 
 
+def test_late_import_is_reported_if_distlock_needs_the_table(tmp_path: Path) -> None:
+    """The check of DISTLOCK is registered too late, then."""
+    distlock = {5: None, "jobs": {"BACKEND": DATABASE}}
+    _, output = check_site(tmp_path, "shop/views.py", {"DISTLOCK": distlock})
+    assert "RuntimeWarning: INSTALLED_APPS: DISTLOCK['jobs'] keeps locks in a table" in output
+    assert "(distlock.E001)" in output
+    assert "Traceback" not in output
+
+
 @pytest.mark.parametrize(
     "settings",
     [

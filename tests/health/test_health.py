@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.exceptions import SynchronousOnlyOperation
+from django.db import connections
 from django.test import override_settings
 
 from django_distlock import InvalidLockBackend, clocks, health, lock_backends
@@ -106,6 +107,32 @@ def test_paused_store_is_not_down(
         True,
         "paused: deploying",
     )
+
+
+@pytest.mark.once
+def test_pause_is_seen_whatever_its_prefix() -> None:
+    """One of other semaphores is no matter of the probe."""
+    store = lock_backends["memory"]
+    store.pause("", reason="deploying")
+    assert health.check("memory").status is HealthStatus.PAUSED
+    store.resume("")
+    store.pause("customer:")
+    assert health.check("memory").status is HealthStatus.UP
+    store.resume("customer:")
+
+
+@committed
+@pytest.mark.once
+def test_endless_transaction_is_not_begun() -> None:
+    """Without autocommit, SQLite would keep its only write lock after the check."""
+    connection = connections["default"]
+    connection.set_autocommit(False)
+    try:
+        found = health.check()
+        assert (found.status, connection.connection.in_transaction) == (HealthStatus.DOWN, False)
+    finally:
+        connection.set_autocommit(True)
+    assert "autocommit" in found.detail.lower()
 
 
 @pytest.mark.once

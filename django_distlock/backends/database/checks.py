@@ -23,7 +23,7 @@ def check_place(alias: str, using: str) -> Iterator[checks.CheckMessage]:
         yield checks.Warning(
             f"DISTLOCK[{alias!r}]: locks are in the database {using!r}, but by DATABASE_ROUTERS "
             "the app distlock isn't migrated there, so migrate makes no table.",
-            hint="In your router, write: def allow_migrate(self, db, app_label, **hints): if "
+            hint="In allow_migrate(self, db, app_label, **hints) of your router, write: if "
             f'app_label == "distlock": return db == {using!r}',
             id="distlock.W012",
         )

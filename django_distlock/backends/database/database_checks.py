@@ -40,9 +40,9 @@ class Subject(NamedTuple):
     connection: Any
 
     @property
-    def database(self) -> str:
-        """The setting of the database."""
-        return f"DATABASES[{self.connection.alias!r}]"
+    def using(self) -> str:
+        """The alias of the database."""
+        return str(self.connection.alias)
 
     def rows(self, sql: str, parameters: Any = None) -> list[Any]:
         """Return the rows of a query."""
@@ -74,11 +74,10 @@ def _check_tables(subject: Subject, missing: Iterable[str]) -> Iterator[checks.C
     if sys.argv[1:2] == ["migrate"]:
         return
     if missing := [*missing]:
-        name = subject.connection.alias
         yield checks.Warning(
-            f"{subject.database}: DISTLOCK[{subject.alias!r}] keeps locks there, but it has no "
-            f"{', no '.join(missing)}.",
-            hint=f"Run python manage.py migrate --database {name} distlock",
+            f"DATABASES[{subject.using!r}]: DISTLOCK[{subject.alias!r}] keeps locks there, but it "
+            f"has no {', no '.join(missing)}.",
+            hint=f"Run python manage.py migrate --database {subject.using} distlock",
             id="distlock.W010",
         )
 
@@ -105,8 +104,8 @@ def _check_writable(subject: Subject) -> Iterator[checks.CheckMessage]:
     if not _is_read_only(subject):
         return
     yield checks.Error(
-        f"{subject.database}: DISTLOCK[{subject.alias!r}] keeps locks there, but it can only be "
-        "read: it is a replica, or read_only or default_transaction_read_only is on.",
+        f"DATABASES[{subject.using!r}]: DISTLOCK[{subject.alias!r}] keeps locks there, but it "
+        "can only be read: it is a replica, or read_only or default_transaction_read_only is on.",
         hint='Write "using": "…" in OPTIONS of DISTLOCK, with the alias of the primary; or '
         "switch that off on the server.",
         id="distlock.E007",
@@ -124,15 +123,14 @@ def _is_read_only(subject: Subject) -> bool:
 
 def _check_journal(subject: Subject) -> Iterator[checks.CheckMessage]:
     """Warn of a file without a write-ahead log. It keeps its mode, wherever that was set."""
-    alias = subject.connection.alias
     [[mode]] = subject.rows("PRAGMA journal_mode")
-    if mode in ("wal", "memory") or not shares_file(alias):
+    if mode in ("wal", "memory") or not shares_file(subject.using):
         return
     yield checks.Warning(
-        f"{subject.database}: locks and data are in one SQLite file without a write-ahead log "
-        f"(journal_mode is {mode!r}): whoever reads keeps DISTLOCK[{subject.alias!r}] from "
-        "writing, and the other way round.",
-        hint=SUITED.format(database=alias),
+        f"DATABASES[{subject.using!r}]: locks and data are in one SQLite file without a "
+        f"write-ahead log (journal_mode is {mode!r}): whoever reads keeps "
+        f"DISTLOCK[{subject.alias!r}] from writing, and the other way round.",
+        hint=SUITED.format(database=subject.using),
         id="distlock.W009",
     )
 
@@ -142,8 +140,8 @@ def _check_engines(subject: Subject) -> Iterator[checks.CheckMessage]:
     found = subject.rows(ENGINES, [_tables()])
     for table, engine in found:
         yield checks.Error(
-            f"{subject.database}: DISTLOCK[{subject.alias!r}] keeps locks in the table {table} of "
-            f"the engine {engine}: it locks no rows, so it can't guard commits.",
+            f"DATABASES[{subject.using!r}]: DISTLOCK[{subject.alias!r}] keeps locks in the table "
+            f"{table} of the engine {engine}: it locks no rows, so it can't guard commits.",
             hint=f"Run ALTER TABLE {table} ENGINE=InnoDB",
             id="distlock.E008",
         )
@@ -157,9 +155,9 @@ def _check_collation(subject: Subject) -> Iterator[checks.CheckMessage]:
         if collation is None or collation.endswith(BY_BYTES):
             continue
         yield checks.Warning(
-            f"{subject.database}: the column {table}.semaphore of DISTLOCK[{subject.alias!r}] has "
-            f"the collation {collation}, in which different texts can be equal: two semaphores "
-            "would be one lock.",
+            f"DATABASES[{subject.using!r}]: the column {table}.semaphore of "
+            f"DISTLOCK[{subject.alias!r}] has the collation {collation}, in which different "
+            "texts can be equal: two semaphores would be one lock.",
             hint=f"Run ALTER TABLE {table} MODIFY semaphore varbinary(1020) NOT NULL",
             id="distlock.W013",
         )

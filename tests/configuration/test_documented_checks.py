@@ -1,0 +1,78 @@
+"""docs/reference/checks.md lists the system checks of the code, and no others."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.once
+
+LEVELS = {"Warning": "W", "Error": "E"}
+DOCUMENT = (ROOT / "docs" / "reference" / "checks.md").read_text("utf-8")
+ROWS = re.findall(r"^\| `(distlock\.\w+)` \| (.+?) \| (.+?) \| (.+) \|$", DOCUMENT, re.MULTILINE)
+
+
+def messages() -> Iterator[ast.Call]:
+    """Yield each place in the code where a message is made."""
+    for file in (ROOT / "django_distlock").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and "id" in keywords(node):
+                yield node
+
+
+def keywords(call: ast.Call) -> dict[str | None, ast.expr]:
+    """Return the keyword arguments of a call of the checks' messages."""
+    made = call.func
+    if isinstance(made, ast.Attribute) and made.attr in LEVELS:
+        return {each.arg: each.value for each in call.keywords}
+    return {}
+
+
+def text_of(expression: ast.expr) -> str | None:
+    """Return a text with … in place of what is filled in; None if it isn't a literal."""
+    if isinstance(expression, ast.Constant):
+        return str(expression.value)
+    if isinstance(expression, ast.JoinedStr):
+        parts = expression.values
+        return "".join("…" if isinstance(p, ast.FormattedValue) else str(text_of(p)) for p in parts)
+    return None
+
+
+def id_of(call: ast.Call) -> str:
+    """Return the message's id."""
+    return str(text_of(keywords(call)["id"]))
+
+
+def test_each_message_is_documented_and_no_other() -> None:
+    """Both ways."""
+    assert {id_ for id_, *_ in ROWS} == {id_of(call) for call in messages()}
+
+
+def test_each_message_has_a_level_and_a_hint() -> None:
+    """The letter of the id is that of the level."""
+    for call in messages():
+        assert isinstance(call.func, ast.Attribute)
+        assert re.fullmatch(rf"distlock\.{LEVELS[call.func.attr]}\d{{3}}", id_of(call)), id_of(call)
+        assert "hint" in keywords(call), id_of(call)
+
+
+def test_documented_messages_are_those_of_the_code() -> None:
+    """Where a row shows a message, its parts are in one of the code's, in their order."""
+    texts = defaultdict(list)
+    for call in messages():
+        texts[id_of(call)].append(text_of(call.args[0]))
+    for id_, message, *_ in ROWS:
+        if None in texts[id_]:  # the message is that of an exception
+            continue
+        parts = [part.strip("` .") for part in re.split(r"'?…'?", message)]
+        pattern = re.compile(".*".join(map(re.escape, parts)))
+        assert any(pattern.search(text or "") for text in texts[id_]), (id_, message, texts[id_])
