@@ -2,6 +2,7 @@
 
 import os
 import sys
+from io import TextIOWrapper
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
@@ -27,6 +28,12 @@ class LockCommand(BaseCommand):
     # On MySQL, checks connect to the database. If it is down, the command's own error is one line;
     # that of a check would be a traceback.
     requires_system_checks = ()
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        if isinstance(sys.stdout, TextIOWrapper):
+            # As on stderr: a semaphore may have what the terminal's encoding lacks.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        super().run_from_argv(argv)
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:

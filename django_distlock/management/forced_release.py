@@ -7,6 +7,7 @@ from django.core.management.base import CommandError
 
 from django_distlock.backends.base import BaseLockBackend
 from django_distlock.backends.operations import ListingStore
+from django_distlock.conf import lock_backends
 from django_distlock.records import LockInfo, LockState
 
 from .base import unseen_locks
@@ -35,8 +36,10 @@ def held_lock(store: BaseLockBackend, semaphore: str) -> LockInfo:
             "so nobody holds it, and the next attempt gets it. To mark it as released, run "
             "clear_stale_locks."
         )
+    others = ", ".join(repr(alias) for alias in lock_backends if alias != store.alias)
+    hint = f" DISTLOCK also has {others}: give --backend." if others else ""
     raise unseen_locks(store) or CommandError(
-        f"Nothing was released: {printable(semaphore)} is free in {store.alias!r}."
+        f"Nothing was released: {printable(semaphore)} is free in {store.alias!r}.{hint}"
     )
 
 

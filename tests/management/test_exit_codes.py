@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from io import BytesIO, TextIOWrapper
+
 import pytest
 from django.core.management import execute_from_command_line
 
@@ -62,6 +64,18 @@ def test_errors_end_with_1_and_success_with_0(capsys: pytest.CaptureFixture[str]
     finally:
         memory_store().clear()
     assert capsys.readouterr().err == ""
+
+
+def test_terminal_that_lacks_a_character_shows_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than end with a traceback."""
+    shown = TextIOWrapper(BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", shown)
+    assert memory_store().acquire("Grüße 🔒", "owner", 60, "")
+    try:
+        assert exit_code("list_locks", "--backend=memory") == ExitCode.DONE
+    finally:
+        memory_store().clear()
+    assert rb"Gr\xfc\xdfe \U0001f512 " in shown.buffer.getvalue()
 
 
 def test_ctrl_c_at_the_question_ends_with_130(

@@ -135,10 +135,10 @@ def test_grant_that_ends_during_the_question_is_not_released(has_successor: bool
 
 @on_each_store
 def test_free_lock_is_an_error(alias: str) -> None:
-    """Most often the name is mistyped."""
+    """Most often the name is mistyped, or another store has it."""
     done = run_command("release_lock", "stcuk", f"--backend={alias}", "--no-input")
     assert (done.code, done.out) == (1, "")
-    free = f"CommandError: Nothing was released: stcuk is free in '{alias}'.\n"
+    free = f"CommandError: Nothing was released: stcuk is free in '{alias}'. DISTLOCK also has "
     unseen = "CommandError: DISTLOCK['memory']: MemoryBackend keeps locks in the memory of each "
     assert done.err.startswith(unseen if alias == "memory" else free)
 
@@ -155,7 +155,7 @@ def test_stale_and_released_locks_are_held_by_nobody(alias: str) -> None:
     assert (stale.code, released.code) == (1, 1)
     assert "stale expired 2h 30m ago, so nobody holds it" in stale.err
     assert "run clear_stale_locks" in stale.err
-    assert released.err.endswith(f"released is free in '{alias}'.\n")
+    assert f"released is free in '{alias}'." in released.err
 
 
 @on_each_store
@@ -170,6 +170,13 @@ def test_lock_that_is_only_kept_is_freed(alias: str) -> None:
     assert token_of(store, "limited") is None
     if alias == "memory":
         assert "only min_hold keeps it from others" in done.err
+
+
+def test_only_store_has_no_other_to_name(settings: Any) -> None:
+    """Then the message is about the name alone."""
+    settings.DISTLOCK = {"default": settings.DISTLOCK["default"]}
+    done = run_command("release_lock", "stcuk", "--no-input")
+    assert done.err == "CommandError: Nothing was released: stcuk is free in 'default'.\n"
 
 
 def test_store_that_cannot_list_says_so() -> None:
