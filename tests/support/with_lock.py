@@ -81,6 +81,12 @@ class WithLock:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
+    def write(self, text: str) -> None:
+        """Send input to the command."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(text)
+        self.process.stdin.flush()
+
     def complaint(self) -> str:
         """Return the next line on stderr."""
         assert self.process.stderr is not None
