@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 
+import psutil
 import pytest
 
 from django_distlock import acquire_lock
@@ -45,6 +47,7 @@ def test_signals_are_passed_on_once_and_input_reaches_the_command() -> None:
         running.write("a line\n")
         assert running.read() == "a line"
         send(running, "TERM")
+        assert running.process.wait(60) == 143
         assert running.end() == (143, "", "")
     assert acquire_lock(NAME)
 
@@ -105,3 +108,24 @@ def test_killed_watchdog_does_no_harm() -> None:
         running.write("go\n")
         assert running.end() == (7, "", "")
         assert not is_running(script)
+
+
+IN_A_CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+
+@pytest.mark.skipif(
+    subprocess.run([*IN_A_CONTAINER, "true"], capture_output=True, check=False).returncode != 0,
+    reason="this account may not make process namespaces",
+)
+def test_first_process_of_a_container_reaps_orphans_and_ends_by_a_signal() -> None:
+    """For such a process no signal has a default action, and it inherits every orphan."""
+    script = "(sh -c 'exit 0' & echo $!); read line; ps -o pid=,stat= --ppid 1; echo end; exec cat"
+    with WithLock("--", "sh", "-c", script, begin=IN_A_CONTAINER) as running:
+        orphan = running.read()
+        running.write("go\n")
+        children = {pid for pid, *_ in map(str.split, iter(running.read, "end"))}
+        assert orphan not in children
+        assert len(children) == 2  # the command, and the watchdog
+        [first] = psutil.Process(running.process.pid).children()
+        first.terminate()
+        assert running.process.wait(60) == 143
