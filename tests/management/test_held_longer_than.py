@@ -14,8 +14,9 @@ from django_distlock.leases.request import new_owner
 from django_distlock.management import long_holds
 from django_distlock.models import KEPT, Lock
 from django_distlock.records import LeaseClaim, LockInfo
+from django_distlock.signals import lock_force_released
 from tests.support.commands import HOLDER, Terminal, on_each_store, run_command, token_of
-from tests.support.databases import on_each_database
+from tests.support.databases import another_session, committed, on_each_database
 from tests.support.memory_stores import memory_store
 from tests.support.stale_locks import HOUR, found, make, make_held, make_released, make_stale
 
@@ -83,6 +84,28 @@ def test_only_locks_that_are_held_for_so_long_are_released(alias: str) -> None:
     )
     assert (none.code, none.err) == (0, "")  # and no question about nothing
     assert none.out.endswith("\n0 held locks released by force.\n")
+
+
+@committed
+@on_each_database
+def test_each_release_is_a_transaction_of_its_own(alias: str) -> None:
+    """Another session sees it before the next one: no transaction grows with their number."""
+    for number in range(3):
+        make_held(alias, f"hung:{number}")
+    seen = []
+
+    def look(*, semaphore: str, **arguments: Any) -> None:
+        with another_session(alias) as other, other.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM distlock_lock WHERE owner = ''")
+            seen.append(cursor.fetchone()[0])
+
+    lock_force_released.connect(look)
+    try:
+        done = run_command("clear_stale_locks", f"--backend={alias}", AGE, "--no-input")
+    finally:
+        lock_force_released.disconnect(look)
+    assert done.code == 0
+    assert seen == [1, 2, 3]
 
 
 def test_dry_run_asks_nothing_and_changes_nothing(
