@@ -5,6 +5,8 @@ import sys
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
+from .backends.base import BaseLockBackend
+from .conf import lock_backends, on_created
 from .leases import cleanup
 
 
@@ -16,6 +18,17 @@ class DistlockConfig(AppConfig):
     verbose_name = _("Distributed locks")
 
     def ready(self) -> None:
-        """Connect to Celery's tasks, if the site has imported Celery, as its workers have."""
+        """Connect to Celery's tasks, if its workers have imported it, and record events."""
         if "celery" in sys.modules:
             cleanup.connect_celery()
+        on_created.append(record_events)
+        for store in lock_backends.all(initialized_only=True):
+            record_events(store)
+
+
+def record_events(store: BaseLockBackend) -> None:
+    """Begin to record, if this store asks for it. It needs the app's table."""
+    if store.events:
+        from .events.recording import begin
+
+        begin()

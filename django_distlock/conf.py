@@ -2,6 +2,7 @@
 
 import inspect
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
@@ -25,6 +26,10 @@ else:
 DEFAULT: Final[dict[str, Any]] = {
     "default": {"BACKEND": "django_distlock.backends.database.DatabaseBackend", "OPTIONS": {}}
 }
+
+
+on_created: Final[list[Callable[[BaseLockBackend], object]]] = []
+"""Called with each store that is made."""
 
 
 class LockBackendHandler(_ConnectionHandler):
@@ -90,7 +95,10 @@ class LockBackendHandler(_ConnectionHandler):
             raise InvalidLockBackend(f"{name}: OPTIONS must be a dict.")
         options = {plain(option): plain(value) for option, value in options.items()}
         _check_options(name, backend, alias, options)
-        return backend(alias, **options)
+        store = backend(alias, **options)
+        for call in on_created:
+            call(store)
+        return store
 
 
 def _import_backend(name: str, path: str) -> type[BaseLockBackend]:

@@ -6,9 +6,12 @@ affects nothing else.
 """
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.dispatch import Signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class ReentrantSignal(Signal):
@@ -21,6 +24,23 @@ class ReentrantSignal(Signal):
     def __init__(self) -> None:
         super().__init__()
         self.lock: Any = threading.RLock()
+        self.recorder: Callable[..., object] | None = None
+        """Called before the receivers, in an event loop, too. It neither waits nor raises."""
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anything would be called."""
+        return bool(self.receivers) or self.recorder is not None
+
+    def send_robust(self, sender: Any, **named: Any) -> list[tuple[Any, Any]]:
+        if self.recorder is not None:
+            self.recorder(**named)
+        return super().send_robust(sender, **named)
+
+    async def asend_robust(self, sender: Any, **named: Any) -> list[tuple[Any, Any]]:
+        if self.recorder is not None:
+            self.recorder(**named)
+        return await super().asend_robust(sender, **named)
 
 
 lock_acquired = ReentrantSignal()
@@ -30,7 +50,7 @@ lock_contended = ReentrantSignal()
 """`semaphore`, `backend`: another holder had the lock until the timeout, or it is paused.
 
 `waited`: the seconds from the call until then. `holder`, `reason`: what the store told with its
-last refusal; None or an empty text if it told nothing.
+last refusal; None or an empty text if it told nothing. `refused`: the one that asked, for people.
 """
 
 lock_released = ReentrantSignal()

@@ -67,6 +67,11 @@ class BaseLockBackend(ABC):
         """Whether calls leave connections open for the next ones, which close() closes."""
         return False
 
+    @property
+    def events_using(self) -> str | None:
+        """The database, an alias, for the recorded events; None leaves it to the router."""
+        return None
+
     threads: int = 2
     """How many calls of async code run together, each in a thread of this store's own pool."""
 
@@ -79,11 +84,23 @@ class BaseLockBackend(ABC):
     guard_commits: bool
     """Whether a commit is refused when a lease that it depends on is lost."""
 
-    def __init__(self, alias: str, *, ttl: float | None = 60, guard_commits: bool = True) -> None:
+    events: bool
+    """Whether each process records what happens to its locks: see docs/reference/events.md."""
+
+    def __init__(
+        self,
+        alias: str,
+        *,
+        ttl: float | None = 60,
+        guard_commits: bool = True,
+        events: bool = False,
+    ) -> None:
         self.alias = plain(alias)
         self.guard_commits = guard_commits
+        self.events = events
         try:
             validate_bool("guard_commits", guard_commits)
+            validate_bool("events", events)
             self.ttl = self.validate_ttl(ttl)
         except (TypeError, ValueError) as error:
             raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: {error}") from error

@@ -76,8 +76,9 @@ class MemcachedBackend(BaseLockBackend):
         ttl: float | None = 60,
         store_timeout: float = 2,
         guard_commits: bool = True,
+        events: bool = False,
     ) -> None:
-        super().__init__(alias, ttl=ttl, guard_commits=guard_commits)
+        super().__init__(alias, ttl=ttl, guard_commits=guard_commits, events=events)
         self.cache = cache
         self.store_timeout = validate_store_timeout(alias, store_timeout)
         self._budget = Budget(store_timeout)

@@ -67,8 +67,15 @@ class MemoryBackend(ListingStore, PausingStore, QueueingStore, AsyncStore):
     lists_renewals: ClassVar[bool] = True
     supports_unlimited_ttl: ClassVar[bool] = True
 
-    def __init__(self, alias: str, *, ttl: float | None = 60, guard_commits: bool = True) -> None:
-        super().__init__(alias, ttl=ttl, guard_commits=guard_commits)
+    def __init__(
+        self,
+        alias: str,
+        *,
+        ttl: float | None = 60,
+        guard_commits: bool = True,
+        events: bool = False,
+    ) -> None:
+        super().__init__(alias, ttl=ttl, guard_commits=guard_commits, events=events)
         self._shared = shared_table(alias)
 
     def acquire(

@@ -30,7 +30,7 @@ def end_released(lease: LeaseState) -> None:
     """Record and announce that the store has released the lease."""
     lease.record_release()
     queues.wake_first(lease.backend, lease.semaphore)
-    if lock_released.receivers:
+    if lock_released.is_heard:
         lock_released.send_robust(sender=type(lease), lease=lease, held_for=lease.held_for)
 
 

@@ -118,7 +118,7 @@ def acquire(acquisition: Acquisition) -> Lease | None:
     lease = ask(lock_backends[acquisition.backend], acquisition.begin)
     if lease is None and acquisition.waits:
         lease = wait(acquisition)
-    if lease is None and lock_contended.receivers:
+    if lease is None and lock_contended.is_heard:
         lock_contended.send_robust(sender=Lease, **acquisition.describe_refusal())
     return lease
 
@@ -128,7 +128,7 @@ async def aacquire(acquisition: Acquisition) -> Lease | None:
     lease = await aask(acquisition.backend, acquisition.begin, release_cancelled)
     if lease is None and acquisition.waits:
         lease = await await_turn(acquisition)
-    if lease is None and lock_contended.receivers:
+    if lease is None and lock_contended.is_heard:
         await lock_contended.asend_robust(sender=Lease, **acquisition.describe_refusal())
     return lease
 

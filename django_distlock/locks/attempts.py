@@ -59,8 +59,9 @@ class Attempts(Request):
     def _register(self, lease: Lease) -> None:
         self._registry.add(lease)
         lease.start_renewal()
-        # A receiver may raise what ends the process.
-        lock_acquired.send_robust(sender=Lease, lease=lease, waited=lease.waited)
+        if lock_acquired.is_heard:
+            # A receiver may raise what ends the process.
+            lock_acquired.send_robust(sender=Lease, lease=lease, waited=lease.waited)
 
     def describe_refusal(self) -> dict[str, Any]:
         """Return the arguments of `lock_contended`."""
@@ -70,6 +71,7 @@ class Attempts(Request):
             "waited": clocks.monotonic() - self.began,
             "holder": self.refusal.holder or None,
             "reason": self.refusal.reason,
+            "refused": self.holder,
         }
 
     def mark_unreleased(self) -> Lease | None:

@@ -81,9 +81,10 @@ def test_duration_of_a_store_has_bounds(
 
 @pytest.mark.parametrize("store", PATHS)
 @pytest.mark.parametrize("value", ["no", 0, None, LAZY])
-def test_guard_commits_of_a_store_is_true_or_false(store: str, value: Any) -> None:
+@pytest.mark.parametrize("option", ["guard_commits", "events"])
+def test_switch_of_a_store_is_true_or_false(store: str, option: str, value: Any) -> None:
     """A text such as "False" would count as true."""
-    assert re.match("guard_commits is True or False, not ", refusal(store, guard_commits=value))
+    assert re.match(f"{option} is True or False, not ", refusal(store, **{option: value}))
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_unknown_option_is_named_beside_the_known_ones() -> None:
     message = refusal({"BACKEND": DATABASE, "OPTIONS": {"timeout": 5}})
     assert message == (
         "wrong OPTIONS: got an unexpected keyword argument 'timeout'; "
-        "DatabaseBackend takes using, ttl, connections, store_timeout, guard_commits."
+        "DatabaseBackend takes using, ttl, connections, store_timeout, guard_commits, events."
     )
 
 

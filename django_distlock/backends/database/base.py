@@ -53,8 +53,9 @@ class BaseDatabaseBackend(BaseLockBackend):
         connections: int = 2,
         store_timeout: float = 2,
         guard_commits: bool = True,
+        events: bool = False,
     ) -> None:
-        super().__init__(alias, ttl=ttl, guard_commits=guard_commits)
+        super().__init__(alias, ttl=ttl, guard_commits=guard_commits, events=events)
         self.store_timeout = validate_store_timeout(alias, store_timeout)
         try:
             connections = validate_whole("connections", connections, 1)
@@ -70,6 +71,10 @@ class BaseDatabaseBackend(BaseLockBackend):
         self.connections = self.threads = connections
         self._caller_statements: Statements | None = None
         self._budget = Budget(store_timeout)
+
+    @property
+    def events_using(self) -> str:
+        return self.using
 
     @classmethod
     def statements(cls, connection: BaseDatabaseWrapper) -> Statements:

@@ -53,6 +53,7 @@ class RedisBackend(OperatedStore, QueueingStore, AsyncStore):
 
     supports_fencing: ClassVar[bool] = True
     tells_holder: ClassVar[bool] = True
+    lists_renewals: ClassVar[bool] = True
     supports_unlimited_ttl: ClassVar[bool] = True
     store_timeout: float
 
@@ -65,8 +66,9 @@ class RedisBackend(OperatedStore, QueueingStore, AsyncStore):
         ttl: float | None = 60,
         store_timeout: float = 2,
         guard_commits: bool = True,
+        events: bool = False,
     ) -> None:
-        super().__init__(alias, ttl=ttl, guard_commits=guard_commits)
+        super().__init__(alias, ttl=ttl, guard_commits=guard_commits, events=events)
         self.store_timeout = validate_store_timeout(alias, store_timeout)
         self.cache = cache
         self._budget = Budget(store_timeout)

@@ -86,8 +86,9 @@ class ServerBackend(ServerOperations, QueueingStore, AsyncStore):
         ttl: float | None = 60,
         store_timeout: float = 2,
         guard_commits: bool = True,
+        events: bool = False,
     ) -> None:
-        super().__init__(alias, ttl=ttl, guard_commits=guard_commits)
+        super().__init__(alias, ttl=ttl, guard_commits=guard_commits, events=events)
         self.store_timeout = validate_store_timeout(alias, store_timeout)
         self.release_on_disconnect = release_on_disconnect
         self.tls_ca = tls_ca

@@ -1,0 +1,61 @@
+"""The history of a lock, from its recorded events."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import NamedTuple, cast
+
+from django.db.models import QuerySet
+
+from django_distlock.conf import lock_backends
+from django_distlock.models import LockEvent
+from django_distlock.records import EventKind
+from django_distlock.semaphores.validation import validate_semaphore
+
+from .databases import database_of
+
+
+class PastEvent(NamedTuple):
+    """An event as it is shown to people; see LockEvent."""
+
+    kind: EventKind
+    at: datetime
+    token: int | None
+    holder: str
+    waited: timedelta | None
+    held: timedelta | None
+    by: str
+    reason: str
+    word: str
+    """The kind in the reader's language."""
+
+
+def keeps_history(backend: str) -> bool:
+    """Tell whether the store's events are recorded."""
+    return lock_backends[backend].events
+
+
+def history(backend: str, semaphore: str, limit: int = 100) -> list[PastEvent]:
+    """Return the lock's last events, the newest first."""
+    events = LockEvent.objects.using(database_of(backend)).filter(
+        backend=backend, semaphore=validate_semaphore(semaphore)
+    )
+    return [*_past(events.order_by("-at", "-id")[:limit])]
+
+
+def _past(events: QuerySet[LockEvent]) -> Iterator[PastEvent]:
+    for event in events:
+        yield PastEvent(
+            EventKind(event.kind),
+            cast("datetime", event.at),  # never empty
+            event.token,
+            event.holder,
+            _duration(event.waited),
+            _duration(event.held),
+            event.by,
+            event.reason,
+            event.get_kind_display(),
+        )
+
+
+def _duration(microseconds: int | None) -> timedelta | None:
+    return None if microseconds is None else timedelta(microseconds=microseconds)

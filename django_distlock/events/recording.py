@@ -1,0 +1,130 @@
+"""What is recorded of a lock: the events of this process, in memory until they are written."""
+
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Protocol
+
+from django.db import connections
+
+from django_distlock.conf import lock_backends
+from django_distlock.records import EventKind
+from django_distlock.runtime import is_in_testcase
+from django_distlock.signals import (
+    lock_acquired,
+    lock_contended,
+    lock_force_released,
+    lock_lost,
+    lock_released,
+)
+
+from .writing import Event, write_at_exit, writer
+
+
+class RecordedLease(Protocol):
+    """A lease, as far as its events go."""
+
+    @property
+    def backend(self) -> str: ...
+    @property
+    def semaphore(self) -> str: ...
+    @property
+    def acquired_at(self) -> datetime: ...
+    @property
+    def token(self) -> int | None: ...
+    @property
+    def holder(self) -> str: ...
+
+
+@cache
+def begin() -> None:
+    """Record from now on what happens to the locks of stores with `events`."""
+    write_at_exit()
+    lock_acquired.recorder = record_acquisition
+    lock_released.recorder = record_release
+    lock_lost.recorder = record_loss
+    lock_contended.recorder = record_contention
+    lock_force_released.recorder = record_forced_release
+
+
+def record_acquisition(lease: RecordedLease, waited: float) -> None:
+    """See lock_acquired."""
+    if is_recorded(lease.backend):
+        _add(lease, EventKind.ACQUIRED, lease.acquired_at, waited=waited)
+
+
+def record_release(lease: RecordedLease, held_for: float) -> None:
+    """See lock_released."""
+    if is_recorded(lease.backend):
+        _add(lease, EventKind.RELEASED, _end(lease, held_for), held=held_for)
+
+
+def record_loss(lease: RecordedLease, reason: str, held_for: float) -> None:
+    """See lock_lost."""
+    if is_recorded(lease.backend):
+        _add(lease, EventKind.LOST, _end(lease, held_for), held=held_for, reason=reason)
+
+
+def record_contention(
+    semaphore: str, backend: str, waited: float, holder: str | None, reason: str, refused: str
+) -> None:
+    """See lock_contended."""
+    if is_recorded(backend):
+        writer.add(
+            Event(
+                EventKind.CONTENDED,
+                backend,
+                semaphore,
+                datetime.now(UTC),
+                holder=refused,
+                waited=waited,
+                reason=reason or (f"held by {holder}" if holder else ""),
+            )
+        )
+
+
+def record_forced_release(semaphore: str, backend: str, token: int, by: str) -> None:
+    """See lock_force_released."""
+    if is_recorded(backend):
+        now = datetime.now(UTC)
+        writer.add(Event(EventKind.FORCE_RELEASED, backend, semaphore, now, token, by=by))
+
+
+def is_recorded(backend: str) -> bool:
+    """Tell whether the store keeps events, and no TestCase is to undo what is done now.
+
+    What another thread writes would outlast the test, and could wait for its transaction.
+    """
+    return lock_backends[backend].events and not any(
+        connection.in_atomic_block and is_in_testcase(connection)
+        for connection in connections.all(initialized_only=True)
+    )
+
+
+def _end(lease: RecordedLease, held_for: float) -> datetime:
+    """Return when the lease ended, by the clock of its grant."""
+    return lease.acquired_at + timedelta(seconds=held_for)
+
+
+def _add(
+    lease: RecordedLease,
+    kind: EventKind,
+    at: datetime,
+    *,
+    waited: float | None = None,
+    held: float | None = None,
+    reason: str = "",
+) -> None:
+    """Record what happened to the lease, without a reference to it."""
+    writer.add(
+        Event(
+            kind,
+            lease.backend,
+            lease.semaphore,
+            at,
+            lease.token,
+            lease.holder,
+            waited,
+            held,
+            reason=reason,
+        )
+    )
