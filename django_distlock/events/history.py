@@ -11,7 +11,7 @@ from django_distlock.models import LockEvent
 from django_distlock.records import EventKind
 from django_distlock.semaphores.validation import validate_semaphore
 
-from .databases import database_of
+from .databases import database_to_read
 
 
 class PastEvent(NamedTuple):
@@ -36,7 +36,7 @@ def keeps_history(backend: str) -> bool:
 
 def history(backend: str, semaphore: str, limit: int = 100) -> list[PastEvent]:
     """Return the lock's last events, the newest first."""
-    events = LockEvent.objects.using(database_of(backend)).filter(
+    events = LockEvent.objects.using(database_to_read(backend)).filter(
         backend=backend, semaphore=validate_semaphore(semaphore)
     )
     return [*_past(events.order_by("-at", "-id")[:limit])]

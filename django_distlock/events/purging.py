@@ -6,7 +6,7 @@ from typing import Final
 from django_distlock.models import LockEvent
 from django_distlock.semaphores.validation import first_after
 
-from .databases import database_of
+from .databases import database_to_write
 
 BATCH: Final = 1_000
 """How many rows a statement deletes, so that no transaction is long."""
@@ -19,7 +19,7 @@ def purge_events(
 
     Those of semaphores that begin with the prefix, in batches. `dry_run` only counts them.
     """
-    using = database_of(backend, for_write=True)
+    using = database_to_write(backend)
     end = datetime.now(UTC) - older_than
     old = LockEvent.objects.using(using).filter(backend=backend, at__lt=end)
     if prefix:

@@ -24,7 +24,7 @@ from django_distlock.models import LockEvent
 from django_distlock.records import EventKind
 from django_distlock.redaction.tracebacks import clear_variables
 
-from .databases import database_of
+from .databases import database_to_write
 
 logger = logging.getLogger("django_distlock.events")
 
@@ -191,7 +191,7 @@ def _by_database(events: list[Event]) -> dict[str, list[Event]]:
     found: defaultdict[str, list[Event]] = defaultdict(list)
     for event in events:
         with suppress(InvalidLockBackend):
-            found[database_of(event.backend, for_write=True)].append(event)
+            found[database_to_write(event.backend)].append(event)
     return found
 
 

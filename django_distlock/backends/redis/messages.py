@@ -43,7 +43,7 @@ from .scripts import (
 
 UNLIMITED: Final = -1
 """PTTL of a key that doesn't expire."""
-ROUNDED: Final = 5_000
+ROUNDED: Final = 1_000
 """Microseconds by which the end of a lock may differ from its grant and its ttl."""
 
 
@@ -70,7 +70,7 @@ def _read_refusal(answer: list[Any]) -> Refusal:
     return Refusal(
         lock["holder"],
         to_datetime(lock["acquired_at"]),
-        None if left == UNLIMITED else to_datetime(now + left * 1000),
+        None if left == UNLIMITED else to_datetime(_end_of_lock(now, left)),
         to_datetime(now),
         KEPT if kept else "",
     )
@@ -113,7 +113,7 @@ def read_lock(semaphore: str, answer: list[Any]) -> LockInfo:
     value, kept, left, at, waiting = answer
     lock, now = _read_value(value), int(at)
     acquired_at = lock["acquired_at"]
-    ends = None if left == UNLIMITED else now + left * 1000
+    ends = None if left == UNLIMITED else _end_of_lock(now, left)
     renewed = None
     if ends is not None and not kept and "ttl" in lock:
         renewed = ends - lock["ttl"] * 1000
@@ -130,6 +130,11 @@ def read_lock(semaphore: str, answer: list[Any]) -> LockInfo:
         kept=bool(kept),
         waiting=waiting,
     )
+
+
+def _end_of_lock(now: int, left: int) -> int:
+    """Return when it expires: Redis counts milliseconds."""
+    return (now // 1000 + left) * 1000
 
 
 def _read_value(value: bytes) -> dict[str, Any]:

@@ -1,3 +1,14 @@
+-- Return the time in microseconds, and in how many milliseconds the lock expires, counted from the
+-- millisecond of that time: otherwise the end would vary by one from look to look.
+local function time_left()
+  local left, time
+  repeat
+    time = microseconds()
+    left = redis.call('PTTL', lock)
+  until math.floor(time / 1000) == math.floor(microseconds() / 1000)
+  return time, left
+end
+
 -- Return what people may know of the lock with this value: it without its owner, whether it is kept
 -- from others after its release (1), in how many milliseconds it expires, and the time.
 local function described(value)
@@ -5,6 +16,6 @@ local function described(value)
   if not owner then
     return redis.error_reply('ERR ' .. lock .. ' contains something other than a lock')
   end
-  local kept = owner == '' and 1 or 0
-  return {'{' .. rest, kept, redis.call('PTTL', lock), digits(microseconds())}
+  local time, left = time_left()
+  return {'{' .. rest, owner == '' and 1 or 0, left, digits(time)}
 end
