@@ -13,6 +13,7 @@ from django_distlock.conf import lock_backends
 from django_distlock.leases.outcomes import stop_renewal
 from django_distlock.leases.process_exit import unreferenced_leases
 from django_distlock.leases.registry import current_registry
+from django_distlock.logs import clear_repeats
 from django_distlock.signals import lock_acquired, lock_lost
 from tests.support.lock_server_command import Place, new_place
 from tests.support.lock_server_proxy import LockServerProxy
@@ -202,6 +203,14 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
 def moved_clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
     """Return the local clock by which leases end, for the test to move."""
     return MovedClock(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def clear_repeated_lines() -> Iterator[None]:
+    """Leave out no line because another test has logged it."""
+    clear_repeats()
+    yield
+    clear_repeats()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ waiter, reconnects when its connection is lost, and ends when there has been no 
 Each kind of server has a subclass with its protocol.
 """
 
-import logging
 import os
 import threading
 from abc import ABC, abstractmethod
@@ -17,11 +16,12 @@ from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, cast
 
 from django_distlock import clocks
 from django_distlock.exceptions import LockBackendUnavailable
+from django_distlock.logs import room_logger
+from django_distlock.threads import NoThread, start_daemon
 
 from .sockets.calls import Calls, running_future
-from .sockets.daemons import NoThread, start_daemon
 
-logger = logging.getLogger("django_distlock")
+logger = room_logger("listening")
 
 IDLE: Final = 60.0
 """Seconds without a waiter after which the thread ends, and its connection with it."""
@@ -239,7 +239,12 @@ class Listener(ABC, Generic[S, W, C]):
         A single failure may happen to any connection.
         """
         if self._failure is None and self.is_needed():
-            logger.warning("%s: can't listen, retrying: %s", self.server, error)
+            logger.warning(
+                "%s: can't listen, retrying: %s",
+                self.server,
+                error,
+                extra={"reason": f"{self.server}: {error}"},
+            )
         self._failure = error
         if failures > 1:
             self._ready.set_result(error)

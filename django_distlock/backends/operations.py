@@ -31,7 +31,8 @@ from django_distlock.signals import lock_force_released
 
 from .base import BaseLockBackend
 
-logger = logging.getLogger("django_distlock")
+logger = logging.getLogger("django_distlock.operations")
+"""Not a room_logger(): each line tells of another action of an operator."""
 
 WINDOW: Final = 10_000
 """How many locks a page of a list is made from, at most."""
@@ -106,6 +107,7 @@ class ListingStore(BaseLockBackend):
             semaphore,
             token,
             f" by {by}" if by else "",
+            extra={"semaphore": semaphore, "backend": self.alias, "token": token, "by": by},
         )
         lock_force_released.send_robust(
             sender=type(self), semaphore=semaphore, backend=self.alias, token=token, by=by

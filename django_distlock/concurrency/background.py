@@ -4,7 +4,6 @@ It renews the leases, and does work that can't be done in place, such as in the 
 Each store has a thread of its own, so that a store that hangs costs no leases in another.
 """
 
-import logging
 import math
 import os
 import threading
@@ -17,15 +16,16 @@ from django.db import connections
 
 from django_distlock import clocks
 from django_distlock.backends.listening import on_lost_connection
-from django_distlock.backends.sockets.daemons import lacks_threads
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import InvalidLockBackend
+from django_distlock.logs import room_logger
 from django_distlock.redaction.tracebacks import clear_variables
+from django_distlock.threads import lacks_threads
 
 from .renewal import Renewable, Renewals
 from .wakeups import Wakeup
 
-logger = logging.getLogger("django_distlock")
+logger = room_logger("renewal")
 
 IDLE: Final = 60.0
 """Seconds after which the thread ends if there is nothing to renew and nothing pins it.
@@ -123,7 +123,10 @@ class Background:
         if lacks_threads():
             if not needed:
                 return
-            logger.error("uWSGI needs --enable-threads: without it no lease is renewed.")
+            logger.error(
+                "uWSGI needs --enable-threads: without it no lease is renewed.",
+                extra={"backend": self.alias},
+            )
         name = f"django_distlock {self.alias}"
         thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread = thread  # first: an interruption of start() doesn't end it
@@ -132,7 +135,10 @@ class Background:
         except RuntimeError:  # no more threads, or the interpreter is about to end
             self.thread = None
             if needed:
-                logger.exception("No thread could be started: leases end without being renewed.")
+                logger.exception(
+                    "No thread could be started: leases end without being renewed.",
+                    extra={"backend": self.alias},
+                )
 
     def _run(self) -> None:
         try:

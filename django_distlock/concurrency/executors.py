@@ -6,7 +6,6 @@ stores, for one that is down.
 """
 
 import asyncio
-import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine
@@ -20,6 +19,7 @@ from django.db import connections
 from django_distlock.backends.base import TransactionalStore
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable
+from django_distlock.logs import room_logger
 from django_distlock.runtime import sync_thread
 
 from .callers import continue_in_task, current_caller
@@ -27,7 +27,7 @@ from .sync_transactions import has_open_transaction
 
 T = TypeVar("T")
 
-logger = logging.getLogger("django_distlock")
+logger = room_logger("locks")
 
 executors: dict[str, ThreadPoolExecutor] = {}
 """The thread pool of each store, by its alias."""
@@ -143,8 +143,11 @@ async def _finish_cancelled(backend: str, work: Work[T]) -> None:
         else:
             result = work.outcome.result()
             await asyncio.shield(detach(in_thread(backend, lambda: undo(result))))
-    except Exception:
-        logger.exception("A task was cancelled; what it asked a lock's store for failed.")
+    except Exception as error:
+        logger.exception(
+            "A task was cancelled; what it asked a lock's store for failed.",
+            extra={"backend": backend, "reason": str(error)},
+        )
 
 
 def _executor(backend: str) -> ThreadPoolExecutor:

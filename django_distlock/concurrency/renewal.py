@@ -1,6 +1,5 @@
 """Which leases are due for a renewal, and what its result means for them."""
 
-import logging
 import math
 from collections import defaultdict
 from typing import Final, Protocol
@@ -8,9 +7,10 @@ from weakref import WeakKeyDictionary, ref
 
 from django_distlock import clocks
 from django_distlock.conf import lock_backends
+from django_distlock.logs import room_logger
 from django_distlock.records import Claim, Owner, Renewal, RenewalOutcome
 
-logger = logging.getLogger("django_distlock")
+logger = room_logger("renewal")
 
 REPEATED: Final = 60.0
 """Seconds until a warning that a lease could not be renewed for some reason is repeated."""
@@ -42,6 +42,7 @@ class Renewable(Protocol):
     def extend(self, renewal: Renewal, sent: float) -> None: ...
     def retry(self, now: float) -> None: ...
     def mark_lost(self) -> None: ...
+    def log_fields(self, **more: object) -> dict[str, object]: ...
 
 
 class Renewals:
@@ -144,11 +145,12 @@ class Renewals:
         if news := [lease for lease in leases if self._is_news(lease, reason, now)]:
             first, *others = news
             logger.warning(
-                "%s, of %s, and %d others could not be renewed; it will be tried again: %s",
+                "%s, of %s,%s could not be renewed; it will be tried again: %s",
                 first,
                 first.holder,
-                len(others),
+                f" and {len(others)} more" if others else "",
                 reason,
+                extra=first.log_fields(reason=reason, leases=len(news)),
             )
 
     def _is_news(self, lease: Renewable, reason: str, now: float) -> bool:

@@ -6,7 +6,6 @@ function. In async code, aask() awaits it in the event loop, or runs it in a thr
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -14,6 +13,7 @@ from django_distlock import signals
 from django_distlock.backends.base import AsyncStore, BaseLockBackend, QueueingStore
 from django_distlock.backends.sync_driver import run_sync
 from django_distlock.conf import lock_backends
+from django_distlock.logs import room_logger
 from django_distlock.records import Claim, Grant, Place, Refusal, Released, Renewal
 from django_distlock.redaction.tracebacks import ClearedVariables
 from django_distlock.transactions import open_transactions
@@ -22,7 +22,7 @@ from .background import background
 from .executors import detach, in_thread
 from .sync_transactions import has_open_transaction
 
-logger = logging.getLogger("django_distlock")
+logger = room_logger("locks")
 
 T = TypeVar("T")
 
@@ -158,7 +158,11 @@ async def aask(backend: str, policy: Policy[T], undo: Callable[[T], object] | No
     except asyncio.CancelledError:
         await asyncio.wait([running])
         if error := running.exception():
-            logger.error("A task was cancelled; what it asked a lock's store for failed: %s", error)
+            logger.error(
+                "A task was cancelled; what it asked a lock's store for failed: %s",
+                error,
+                extra={"backend": backend, "reason": str(error)},
+            )
         raise
 
 

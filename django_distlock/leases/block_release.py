@@ -1,16 +1,16 @@
 """Block release: at the end of a block, or of a decorated call."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django_distlock.exceptions import LockBackendUnavailable, LockLost
+from django_distlock.logs import room_logger
 
 from .registry import BlockEntry, current_registry
 from .release import arelease, end_interrupted_release, release
 from .state import LeaseState
 
-logger = logging.getLogger("django_distlock")
+logger = room_logger("leases")
 
 
 def release_block(lease: LeaseState, *, failed: bool, answered: bool = False) -> None:
@@ -66,19 +66,23 @@ def _outcome(lease: LeaseState, failed: bool, answered: bool) -> Iterator[_Outco
     else:
         try:
             yield outcome
-        except LockBackendUnavailable:
+        except LockBackendUnavailable as error:
             if lease.ttl is None and not (failed or answered):
                 raise
             end = "by itself" if lease.ttl else "only by its store's force_release()"
-            logger.exception("%s could not be released; it ends %s.", lease, end)
+            fields = lease.log_fields(reason=str(error))
+            logger.exception("%s could not be released; it ends %s.", lease, end, extra=fields)
             outcome.lost = not lease.remaining
     if outcome.lost and failed:
-        logger.error("%s was lost before a block that failed ended.", lease)
+        logger.error(
+            "%s was lost before a block that failed ended.", lease, extra=lease.log_fields()
+        )
     elif outcome.lost and answered:
         logger.error(
             "%s was lost before its view ended. What that did is kept, and its answer given; "
             "somebody else may have done the same.",
             lease,
+            extra=lease.log_fields(),
         )
     elif outcome.lost:
         raise LockLost(f"{lease} was lost before its block ended.", lease)

@@ -11,7 +11,6 @@ it. So `commit` and `rollback` are wrapped on the connections of this process, f
 acquisition on.
 """
 
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -27,6 +26,7 @@ from django_distlock.backends.base import BaseLockBackend, TransactionalStore
 from django_distlock.concurrency.store_calls import ask
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable, LockLost
+from django_distlock.logs import room_logger
 from django_distlock.redaction.tracebacks import ClearedVariables
 from django_distlock.transactions import is_for_locks
 
@@ -35,7 +35,7 @@ from .registry import current_registry
 from .renewal import renew_once
 from .state import LeaseState
 
-logger = logging.getLogger("django_distlock")
+logger = room_logger("leases")
 
 _unguarded: set[ref[BaseDatabaseWrapper]] = set()
 """Open connections of every thread: another thread's may serve a task that holds a lock."""
@@ -173,6 +173,7 @@ def _is_confirmed(lease: LeaseState, store: BaseLockBackend) -> bool:
             lease,
             lease.remaining,
             error,
+            extra=lease.log_fields(reason=str(error)),
         )
     else:
         if renewal.lost:

@@ -3,7 +3,6 @@
 Otherwise others would get the lock before they can see the work done under it.
 """
 
-import logging
 import threading
 from contextlib import suppress
 from enum import Enum, auto
@@ -15,6 +14,7 @@ from django_distlock.backends.base import joins_transaction
 from django_distlock.concurrency.background import background
 from django_distlock.concurrency.store_calls import ask
 from django_distlock.conf import lock_backends
+from django_distlock.logs import room_logger
 from django_distlock.runtime import is_in_savepoint
 from django_distlock.transactions import AfterTransactions
 
@@ -22,7 +22,7 @@ from .immediate_release import release_in_store
 from .outcomes import end_lost, end_released, mark_unreleased, stop_renewal
 from .state import LeaseState
 
-logger = logging.getLogger("django_distlock")
+logger = room_logger("leases")
 
 
 class Stage(Enum):
@@ -100,10 +100,13 @@ class DeferredRelease:
                 self._background.submit(announce)
             else:
                 announce()
-        except Exception:
+        except Exception as error:
             end = "by itself" if self.lease.ttl else "only by its store's force_release()"
             logger.exception(
-                "%s could not be released after a transaction; it ends %s.", self.lease, end
+                "%s could not be released after a transaction; it ends %s.",
+                self.lease,
+                end,
+                extra=self.lease.log_fields(reason=str(error)),
             )
         except BaseException:
             mark_unreleased(self.lease)

@@ -7,11 +7,12 @@ import logging
 
 from django_distlock.concurrency.background import background
 from django_distlock.concurrency.process_queue import queues
+from django_distlock.logs import room_logger
 from django_distlock.signals import lock_lost, lock_released
 
 from .state import LeaseState, Status
 
-logger = logging.getLogger("django_distlock")
+logger = room_logger("leases")
 
 
 def stop_renewal(lease: LeaseState) -> None:
@@ -30,6 +31,14 @@ def end_released(lease: LeaseState) -> None:
     """Record and announce that the store has released the lease."""
     lease.record_release()
     queues.wake_first(lease.backend, lease.semaphore)
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug(
+            "%s, with token %s, was released after %.3f s.",
+            lease,
+            lease.token,
+            lease.held_for,
+            extra=lease.log_fields(held_for=lease.held_for),
+        )
     if lock_released.is_heard:
         lock_released.send_robust(sender=type(lease), lease=lease, held_for=lease.held_for)
 
@@ -39,7 +48,13 @@ def end_lost(lease: LeaseState) -> None:
     reason = lease.record_loss()
     stop_renewal(lease)
     queues.wake_first(lease.backend, lease.semaphore)
-    logger.warning("%s, of %s, was lost: %s.", lease, lease.holder, reason)
+    logger.warning(
+        "%s, of %s, was lost: %s.",
+        lease,
+        lease.holder,
+        reason,
+        extra=lease.log_fields(reason=reason, held_for=lease.held_for),
+    )
     lock_lost.send_robust(sender=type(lease), lease=lease, reason=reason, held_for=lease.held_for)
 
 

@@ -1,7 +1,6 @@
 """Release at exit: a process releases its leases, so that others need not wait for a ttl."""
 
 import atexit
-import logging
 import os
 import warnings
 from collections import deque
@@ -13,13 +12,14 @@ from django_distlock.backends.base import BaseLockBackend
 from django_distlock.backends.time_budget import Budget
 from django_distlock.concurrency.store_calls import ask
 from django_distlock.conf import lock_backends
+from django_distlock.logs import room_logger
 from django_distlock.records import LeaseClaim
 
 from .registry import current_registry
 from .release import release
 from .state import LeaseState
 
-logger = logging.getLogger("django_distlock")
+logger = room_logger("leases")
 
 LONGEST: Final = 3.0
 """Seconds after which no other store is asked: a process must end, even if a store is down."""
@@ -71,15 +71,12 @@ def _release_all() -> None:
         unreferenced = unreferenced_leases.popleft()
         if unreferenced.deadline > now:
             leases.append(unreferenced)
-    reports = _release_each(leases)
-    for report in reports:
-        logger.warning(report)
-    for report in reports:
+    for report in _release_each(leases):
         warnings.warn(report, ResourceWarning, stacklevel=2)
 
 
 def _release_each(leases: list[LeaseState | UnreferencedLease]) -> list[str]:
-    """Release these; return a report of each. A store that is down is asked once."""
+    """Release these; log and return a report of each. A store that is down is asked once."""
     deadline = clocks.monotonic() + LONGEST
     failures: dict[str, str] = {}
     reports = []
@@ -112,7 +109,14 @@ def _release(lease: LeaseState | UnreferencedLease) -> None:
 
 
 def _report(lease: LeaseState | UnreferencedLease, failure: str | None) -> str:
-    left = f"The lease on {lease.semaphore!r} was not released by a process"
-    if failure is None:
-        return f"{left}, and ended with it: release it there, or use a `with` block."
-    return f"{left}, and could not be released: {failure}"
+    """Log what became of the lease; return it, too."""
+    became = "and ended with it: release it there, or use a `with` block."
+    if failure is not None:
+        became = f"and could not be released: {failure}"
+    logger.warning(
+        "The lease on %r was not released by a process, %s",
+        lease.semaphore,
+        became,
+        extra={"semaphore": lease.semaphore, "backend": lease.backend, "reason": failure or ""},
+    )
+    return f"The lease on {lease.semaphore!r} was not released by a process, {became}"

@@ -1,6 +1,5 @@
 """Release of a lease: immediate, or deferred to the end of open transactions."""
 
-import logging
 import os
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -8,6 +7,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django_distlock.backends.base import joins_transaction
 from django_distlock.concurrency.store_calls import StoreCalls, aask, ask
 from django_distlock.conf import lock_backends
+from django_distlock.logs import room_logger
 from django_distlock.transactions import open_transactions
 
 from .deferred_release import DeferredRelease, Stage
@@ -16,7 +16,7 @@ from .outcomes import mark_lost, mark_unreleased, unregister
 from .registry import current_registry
 from .state import LeaseState, Status
 
-logger = logging.getLogger("django_distlock")
+logger = room_logger("leases")
 
 
 def release(lease: LeaseState, *, failed: bool = False) -> bool:
@@ -88,8 +88,9 @@ async def release_quietly(calls: StoreCalls, lease: LeaseState, *, failed: bool 
     """Release the lease. An error is logged; the lease then ends by itself."""
     try:
         await release_or_defer(calls, lease, failed=failed)
-    except Exception:
-        logger.exception("%s could not be released.", lease)
+    except Exception as error:
+        fields = lease.log_fields(reason=str(error))
+        logger.exception("%s could not be released.", lease, extra=fields)
 
 
 def end_interrupted_release(lease: LeaseState, reentries: int) -> None:

@@ -204,6 +204,16 @@ class LeaseState(Deadlines):
         connection = None if self._connection is None else self._connection()
         return connection is not None and connection.in_atomic_block and not self.is_urgent
 
+    def log_fields(self, **more: object) -> dict[str, object]:
+        """Return the fields of a log line about it, for `extra`."""
+        return {
+            "semaphore": self.semaphore,
+            "backend": self.backend,
+            "token": self.token,
+            "holder": self.holder,
+            **more,
+        }
+
     def limit_reentries(self, to: int) -> None:
         """Count the reentries beyond this number as released."""
         self.reentries = max(0, min(self.reentries, to))

@@ -9,7 +9,7 @@ from django_distlock.backends.base import QueueingStore, TransactionalStore
 from django_distlock.concurrency.process_queue import queues, recent_handovers
 from django_distlock.concurrency.store_calls import StoreCalls
 from django_distlock.conf import lock_backends
-from django_distlock.exceptions import LockBackendUnavailable, LockError, LockLost, LockNotAcquired
+from django_distlock.exceptions import LockBackendUnavailable, LockError, LockLost
 from django_distlock.leases.commit_guard import guard_connections
 from django_distlock.leases.immediate_release import release_unannounced
 from django_distlock.leases.lease import Lease
@@ -19,7 +19,6 @@ from django_distlock.leases.registry import current_registry
 from django_distlock.leases.release import release_quietly
 from django_distlock.leases.request import describe_holder, new_owner
 from django_distlock.locks.arguments import BackendTtl
-from django_distlock.locks.contention import contention
 from django_distlock.records import LOST, Place
 from django_distlock.runtime import running_loop
 from django_distlock.semaphores.validation import validate_semaphore
@@ -149,13 +148,6 @@ class Acquisition(Attempts):
         """Return the lease that this thread or task holds by this name."""
         lease = self._registry.find(self.backend, self.semaphore)
         return lease if isinstance(lease, Lease) and lease.is_still_held() else None
-
-    def contention(self) -> LockNotAcquired:
-        """Return the error that says why it was refused, as far as is known here."""
-        own = self._registry.find(self.backend, self.semaphore)
-        held_here = own is not None and own.held
-        age = clocks.monotonic() - self.refused_at
-        return contention(self, self.refusal, held_here=held_here, age=age)
 
     async def join(self, calls: StoreCalls, wake: Callable[[], object]) -> Place | None:
         """Wait in the store's queue, if it has one; in any thread."""

@@ -118,8 +118,10 @@ def acquire(acquisition: Acquisition) -> Lease | None:
     lease = ask(lock_backends[acquisition.backend], acquisition.begin)
     if lease is None and acquisition.waits:
         lease = wait(acquisition)
-    if lease is None and lock_contended.is_heard:
-        lock_contended.send_robust(sender=Lease, **acquisition.describe_refusal())
+    if lease is None:
+        acquisition.log_refusal()
+        if lock_contended.is_heard:
+            lock_contended.send_robust(sender=Lease, **acquisition.refusal_fields())
     return lease
 
 
@@ -128,8 +130,10 @@ async def aacquire(acquisition: Acquisition) -> Lease | None:
     lease = await aask(acquisition.backend, acquisition.begin, release_cancelled)
     if lease is None and acquisition.waits:
         lease = await await_turn(acquisition)
-    if lease is None and lock_contended.is_heard:
-        await lock_contended.asend_robust(sender=Lease, **acquisition.describe_refusal())
+    if lease is None:
+        acquisition.log_refusal()
+        if lock_contended.is_heard:
+            await lock_contended.asend_robust(sender=Lease, **acquisition.refusal_fields())
     return lease
 
 

@@ -1,17 +1,26 @@
 """The attempts of one acquisition: what the store was asked, and what it answered."""
 
+import logging
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from django_distlock import clocks
 from django_distlock.concurrency.store_calls import StoreCalls
-from django_distlock.exceptions import LockBackendUnavailable
+from django_distlock.exceptions import LockBackendUnavailable, LockNotAcquired
 from django_distlock.leases.lease import Lease
 from django_distlock.leases.outcomes import mark_unreleased
 from django_distlock.leases.registry import LeaseRegistry
 from django_distlock.leases.request import Request
+from django_distlock.logs import room_logger
 from django_distlock.records import REFUSED, Refusal
 from django_distlock.signals import lock_acquired
+
+from .contention import describe_contention
+
+logger = room_logger("locks")
+
+LONG_WAIT: Final = 1.0
+"""Seconds of waiting that are logged as INFO."""
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -59,12 +68,31 @@ class Attempts(Request):
     def _register(self, lease: Lease) -> None:
         self._registry.add(lease)
         lease.start_renewal()
+        level = logging.DEBUG if lease.waited < LONG_WAIT else logging.INFO
+        if logger.isEnabledFor(level):
+            logger.log(
+                level,
+                "%s was granted after %.3f s, with token %s.",
+                lease,
+                lease.waited,
+                lease.token,
+                extra=lease.log_fields(waited=lease.waited),
+            )
         if lock_acquired.is_heard:
             # A receiver may raise what ends the process.
             lock_acquired.send_robust(sender=Lease, lease=lease, waited=lease.waited)
 
-    def describe_refusal(self) -> dict[str, Any]:
-        """Return the arguments of `lock_contended`."""
+    def log_refusal(self) -> None:
+        """Log that it was refused until its timeout."""
+        waited = clocks.monotonic() - self.began
+        level = logging.DEBUG if waited < LONG_WAIT else logging.INFO
+        if logger.isEnabledFor(level):
+            fields = self.refusal_fields()
+            text = "%r was refused after %.3f s. %s"
+            logger.log(level, text, self.semaphore, waited, self.explain_refusal(), extra=fields)
+
+    def refusal_fields(self) -> dict[str, Any]:
+        """Return what signals and log lines have about a refusal."""
         return {
             "semaphore": self.semaphore,
             "backend": self.backend,
@@ -73,6 +101,29 @@ class Attempts(Request):
             "reason": self.refusal.reason,
             "refused": self.holder,
         }
+
+    def explain_refusal(self) -> str:
+        """Return a sentence that says why it was refused, as far as is known here."""
+        own = self._registry.find(self.backend, self.semaphore)
+        return describe_contention(
+            self.semaphore,
+            self.refusal,
+            held_here=own is not None and own.held,
+            age=clocks.monotonic() - self.refused_at,
+        )
+
+    def contention(self) -> LockNotAcquired:
+        """Return the error that says why it was refused."""
+        return LockNotAcquired(
+            self.explain_refusal(),
+            semaphore=self.semaphore,
+            backend=self.backend,
+            holder=self.refusal.holder or None,
+            held_since=self.refusal.acquired_at,
+            expires_at=self.refusal.expires_at,
+            seen_at=self.refusal.seen_at,
+            reason=self.refusal.reason,
+        )
 
     def mark_unreleased(self) -> Lease | None:
         """Renew the granted lease no longer; return it."""

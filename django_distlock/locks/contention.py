@@ -1,34 +1,17 @@
-"""What is told about an acquisition that was refused until its timeout."""
+"""What a refusal tells people: who holds the semaphore, or why it is not granted."""
 
 import os
 from datetime import datetime
 
 from django_distlock.arguments import printable
-from django_distlock.exceptions import LockNotAcquired
-from django_distlock.leases.request import Request, describe_process
+from django_distlock.leases.request import describe_process
 from django_distlock.records import LABELLED, Refusal
-
-
-def contention(
-    request: Request, refusal: Refusal, *, held_here: bool, age: float
-) -> LockNotAcquired:
-    """Return the error that says why it was refused, as far as the store told `age` seconds ago."""
-    return LockNotAcquired(
-        describe_contention(request.semaphore, refusal, held_here=held_here, age=age),
-        semaphore=request.semaphore,
-        backend=request.backend,
-        holder=refusal.holder or None,
-        held_since=refusal.acquired_at,
-        expires_at=refusal.expires_at,
-        seen_at=refusal.seen_at,
-        reason=refusal.reason,
-    )
 
 
 def describe_contention(
     semaphore: str, refusal: Refusal, *, held_here: bool = False, age: float = 0
 ) -> str:
-    """Return a sentence that says who holds the semaphore, or why it is not granted."""
+    """Return a sentence, as far as the store told `age` seconds ago."""
     if held_here:
         return (
             f"This thread or task holds {semaphore!r} itself; reentrant=True gives it the same "

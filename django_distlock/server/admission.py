@@ -4,7 +4,11 @@ import asyncio
 from itertools import islice
 from typing import Final, Protocol
 
-from .throttled_log import ThrottledLog
+from django_distlock.logs import room_logger
+
+logger = room_logger("server")
+
+FULL: Final = "%d connections are open, as many as --max-connections allows."
 
 CLOSE_TIMEOUT: Final = 1.0
 """Seconds that a client has to read the last message and to close the connection."""
@@ -37,9 +41,8 @@ class Admission:
     know the secret makes room for each new one; authenticated ones stay.
     """
 
-    def __init__(self, max_connections: int, log: ThrottledLog) -> None:
+    def __init__(self, max_connections: int) -> None:
         self._max = max_connections
-        self._log = log
         self.open: set[Connected] = set()
         self.unauthenticated: dict[Connected, None] = {}
         """The oldest first."""
@@ -53,10 +56,9 @@ class Admission:
     def admit(self, connection: Connected) -> str | None:
         """Make room for a connection that was added; return why that is impossible, if it is."""
         if len(self.open) > self._max:
-            full = f"{self._max} connections are open, as many as --max-connections allows."
-            self._log.write("full", "%s", full)
+            logger.warning(FULL, self._max)
             if not self.unauthenticated:
-                return full
+                return FULL % self._max
             next(iter(self.unauthenticated)).drop("handshake", "Others want to connect.")
         self.unauthenticated[connection] = None
         return None

@@ -7,12 +7,16 @@ from contextlib import suppress
 from ssl import SSLContext, SSLError
 from typing import Final, cast
 
+from django_distlock.logs import room_logger
+
 from .admission import CLOSE_TIMEOUT
 from .errors import RequestError
 from .handshake import Handshake, HandshakeFailed
 from .protocol import BadFrame, Message, decode, encode, error_message
 from .requests import answer
 from .service import STOPPING, Service
+
+logger = room_logger("server")
 
 UNREAD: Final = 16 * 1024 * 1024
 """Bytes of answers that a client may leave unread: more than the longest page of locks has."""
@@ -150,9 +154,8 @@ class Connection(asyncio.Protocol):
             return self._last_message(error.code, str(error))
         except BadFrame as error:
             return self._last_message("frame", str(error))
-        except Exception:  # noqa: BLE001 - the log has its traceback
-            text = "A request could not be answered; its connection is closed."
-            self._service.log.write("internal", text, failed=True)
+        except Exception:
+            logger.exception("A request could not be answered; its connection is closed.")
             return self._last_message("internal", "The server failed; its log says how.")
 
     def _refuse_frame(self) -> bytes:
@@ -172,7 +175,7 @@ class Connection(asyncio.Protocol):
 
     def _log_turned_away(self, code: str, text: str) -> None:
         peer = self._transport.get_extra_info("peername") or "a process of this machine"
-        self._service.log.write(code, "%s was turned away: %s", peer, text)
+        logger.warning("%s was turned away: %s", peer, text, extra={"reason": code})
 
     def _last_message(self, code: str, text: str) -> bytes:
         self._ended = True

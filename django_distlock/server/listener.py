@@ -1,15 +1,14 @@
 """How a lock server accepts connections."""
 
 import asyncio
-import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from .throttled_log import ThrottledLog
+from django_distlock.logs import room_logger
 
-logger = logging.getLogger("django_distlock.server")
+logger = room_logger("server")
 
 BACKLOG: Final = 1_000
 """Connections that the system keeps until they are accepted."""
@@ -39,7 +38,6 @@ class Listener:
         self._sockets = sockets
         self._connect = connect
         self._free_descriptors = free_descriptors
-        self._log = ThrottledLog(logger)
         self._loop = asyncio.get_running_loop()
         self._accepted: set[asyncio.Task[None]] = set()
         """Connections whose protocol wasn't called yet, and so doesn't count them."""
@@ -77,7 +75,7 @@ class Listener:
 
     def _pause(self, sock: socket.socket, error: OSError) -> None:
         """Try again in a moment. Until then, the socket would stay readable and keep us busy."""
-        self._log.write("accept", "No connection can be accepted: %s", error)
+        logger.warning("No connection can be accepted: %s", error, extra={"reason": str(error)})
         self._loop.remove_reader(sock)
         self._loop.call_later(PAUSE, self._resume, sock)
         self._free_descriptors()

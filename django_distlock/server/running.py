@@ -1,7 +1,6 @@
 """Run a lock server, from its start to its orderly stop."""
 
 import asyncio
-import logging
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -10,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from ssl import SSLContext
 from typing import Final
+
+from django_distlock.logs import room_logger
 
 from .addresses import Address
 from .connection import Connection
@@ -23,7 +24,7 @@ from .sockets import bind, remove_socket
 from .system import allow_files, notify_systemd
 from .table import LockTable
 
-logger = logging.getLogger("django_distlock.server")
+logger = room_logger("server")
 
 OTHER_FILES: Final = 50
 """The highest number of open files beside the connections."""
@@ -131,7 +132,9 @@ class _Server:
             self._write_running(table)
         except OSError as error:
             logger.warning(
-                "%s. After a crash, nothing would be granted for longer than necessary.", error
+                "%s. After a crash, nothing would be granted for longer than necessary.",
+                error,
+                extra={"reason": str(error)},
             )
 
     def _write_running(self, table: LockTable) -> None:
@@ -142,7 +145,11 @@ class _Server:
         try:
             self._write_running(table)
         except OSError as error:
-            logger.warning("%s. A crash would undo the last pause or resumption.", error)
+            logger.warning(
+                "%s. A crash would undo the last pause or resumption.",
+                error,
+                extra={"reason": str(error)},
+            )
 
     async def _listen(self, service: Service) -> Listener:
         address = self._config.address

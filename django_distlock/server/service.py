@@ -1,7 +1,6 @@
 """A lock server's state: its table, and the clients that use it."""
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -16,9 +15,6 @@ from .page_search import PageSearch
 from .processes import Processes, Recipient
 from .protocol import VERSION, Message
 from .table import LockTable
-from .throttled_log import ThrottledLog
-
-logger = logging.getLogger("django_distlock.server")
 
 STOPPING: Final = ("closing", "The server stops; it may be back soon.")
 """The last message to all clients: code and text."""
@@ -41,8 +37,7 @@ class Service:
         self.tls = tls
         self.save_pauses = save_pauses
         """To be called when the table's pauses have changed, before that is answered."""
-        self.log = ThrottledLog(logger)
-        self.admission = Admission(limits.max_connections, self.log)
+        self.admission = Admission(limits.max_connections)
         self.processes = Processes()
         self.listings = Listings[list[str]]()
         self.searches = Listings[PageSearch]()

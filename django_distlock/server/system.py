@@ -1,11 +1,12 @@
 """Requests to the operating system: the limit of open files, and systemd's notifications."""
 
-import logging
 import os
 import resource
 import socket
 
-logger = logging.getLogger("django_distlock.server")
+from django_distlock.logs import room_logger
+
+logger = room_logger("server")
 
 
 def allow_files(number: int) -> None:
@@ -36,4 +37,6 @@ def notify_systemd(state: str) -> None:
             notified.connect(path)
             notified.sendall(state.encode())
         except OSError as error:
-            logger.warning("%s can't be sent to NOTIFY_SOCKET: %s", state, error)
+            logger.warning(
+                "%s can't be sent to NOTIFY_SOCKET: %s", state, error, extra={"reason": str(error)}
+            )

@@ -13,6 +13,8 @@ from django_distlock.exceptions import LockBackendUnavailable, LockLost
 from django_distlock.leases.commit_guard import may_have_committed
 from django_distlock.leases.lease import Lease
 from django_distlock.locks.acquisition import Acquisition
+from django_distlock.locks.labels import label_of
+from django_distlock.logs import room_logger
 from django_distlock.semaphores.validation import InvalidSemaphore
 
 from .atomic_requests import is_atomic, rolled_back
@@ -23,7 +25,8 @@ from .responses import contended, invalid, unavailable, unfinished
 REFUSALS: Final = (InvalidSemaphore, LockBackendUnavailable)
 """Why a view is not called, other than contention."""
 
-logger = logging.getLogger("django_distlock")
+
+logger = room_logger("views")
 
 
 class LockedFunction(NamedTuple):
@@ -99,6 +102,16 @@ class Call(NamedTuple):
         args = without_self(self.args) if self.answers else self.args
         return on_conflict(*args, **self.kwargs)
 
+    def log_skipped(self, acquisition: Acquisition) -> None:
+        """Log that the function is not called, unless an error will say so."""
+        if (self.answers or self.locked.on_conflict) and logger.isEnabledFor(logging.INFO):
+            logger.info(
+                "%s was not called. %s",
+                label_of(self.locked.function),
+                acquisition.explain_refusal(),
+                extra=acquisition.refusal_fields(),
+            )
+
     def contended(self, acquisition: Acquisition) -> HttpResponse:
         """Answer that the lock was refused."""
         return rolled_back(contended(self._served, acquisition.refusal, acquisition.ttl))
@@ -124,7 +137,7 @@ class Call(NamedTuple):
         else:
             message = "A locked view lost its lock and failed: its work may have been done in part."
             answer = unfinished
-        logger.error(message, exc_info=error)
+        logger.error(message, exc_info=error, extra={"reason": str(error)})
         return rolled_back(answer(request))
 
     @property

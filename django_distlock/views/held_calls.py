@@ -44,6 +44,7 @@ def run(call: Call) -> Any:
             raise
         return call.refusal(error)
     if lease is None:
+        call.log_skipped(acquisition)
         if on_conflict := call.locked.on_conflict:
             return call.conflict(on_conflict)
         if not call.answers:
@@ -72,6 +73,7 @@ async def arun(call: Call) -> Any:
             raise
         return await sync_to_async(call.refusal)(error)
     if lease is None:
+        call.log_skipped(acquisition)
         if on_conflict := call.locked.on_conflict:
             answer = call.conflict(on_conflict)
             return await answer if inspect.isawaitable(answer) else answer

@@ -10,12 +10,12 @@ from unittest import mock
 import pytest
 
 from django_distlock import LockBackendUnavailable, clocks
+from django_distlock import threads as package_threads
 from django_distlock.backends import listening
 from django_distlock.backends.listening import CannotListen, Listener
-from django_distlock.backends.sockets import daemons
 from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP
-from django_distlock.backends.sockets.daemons import NoThread
 from django_distlock.backends.sync_driver import run_sync
+from django_distlock.threads import NoThread
 from tests.support.concurrency import run, until
 from tests.support.processes import forked
 from tests.support.scripted_listener import PATIENCE, Scripted, Waiting, ready, threads
@@ -189,7 +189,7 @@ def test_thread_ends_when_nobody_waits_for_another_attempt(listener: Scripted) -
 def test_without_threads_nothing_is_left_behind(listener: Scripted, uwsgi: bool) -> None:
     """As under uWSGI without --enable-threads, or at the limit of threads."""
     lacking = (
-        mock.patch.object(daemons, "lacks_threads", return_value=True)
+        mock.patch.object(package_threads, "lacks_threads", return_value=True)
         if uwsgi
         else mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("no more"))
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -180,7 +181,7 @@ def test_lock_of_a_running_thread_is_not_released() -> None:
 def test_store_that_is_down_does_not_keep_a_process_from_ending(
     redis_server: Server, store_timeout: int
 ) -> None:
-    """It is asked once, however many leases it has; each lease is logged."""
+    """It is asked once, however many leases it has; a few lines tell of all of them."""
     program = (
         "for number in range(50): acquire_lock(f'{number}', **(name | {'ttl': 5}))\n"
         "print('acquired', flush=True)\n"
@@ -197,5 +198,7 @@ def test_store_that_is_down_does_not_keep_a_process_from_ending(
         assert time.monotonic() - began < LONGEST + 15
     assert process.returncode == 0
     logged = [line for line in said.splitlines() if "was not released by a process" in line]
-    assert len(logged) == 50
+    assert len(logged) <= LONGEST + 2
+    left_out = re.findall(r"\((\d+) more lines", "".join(logged))
+    assert len(logged) + sum(map(int, left_out)) == 50
     assert all("could not be released: Redis at" in line for line in logged)

@@ -60,7 +60,7 @@ def test_locked_row_stalls_no_other_renewal(
         renewals.renew_due()
         moved = [lease.expires_at != end for lease, end in zip(leases, ends, strict=True)]
         assert moved == [True] * 50 + [False] + [True] * 49
-        assert f"'{alias} 50', of {leases[50].holder}, and 0 others could not" in caplog.text
+        assert f"'{alias} 50', of {leases[50].holder}, could not" in caplog.text
         assert 0 < leases[50].due - clocks.monotonic() < 5
         assert leases[50].held
         with pytest.raises(LockBackendUnavailable, match="has its row locked"):

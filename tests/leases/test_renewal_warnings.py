@@ -54,10 +54,10 @@ def test_each_reason_is_logged_with_its_leases(
     renewals.renew_due()
     first, second = sorted(logged_warnings(caplog), key=lambda text: text.endswith("too long"))
     assert first.endswith(
-        "and 1 others could not be renewed; it will be tried again: its row is locked"
+        "and 1 more could not be renewed; it will be tried again: its row is locked"
     )
     assert "'b'" in second
-    assert second.endswith("and 0 others could not be renewed; it will be tried again: too long")
+    assert second.endswith(" MainThread, could not be renewed; it will be tried again: too long")
 
 
 def test_lease_that_is_repeatedly_not_renewed_is_logged_once_a_minute(

@@ -47,7 +47,7 @@ def test_lost_is_sent_once(
     }
     [line] = [record for record in caplog.records if "was lost" in record.message]
     assert line.levelno == logging.WARNING
-    assert line.name == "django_distlock"
+    assert line.name == "django_distlock.leases"
     for word in ("'1234collectPayment'", lease.holder, signals_sent.all[-1][1]["reason"]):
         assert word in line.message
 

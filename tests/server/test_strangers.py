@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import socket
 import ssl
 import time
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from django_distlock.server.throttled_log import ThrottledLog
 from tests.support.concurrency import until
 from tests.support.lock_client import LockClient, Serving, endpoint_of, friend, line
 from tests.support.lock_servers import connect_to, flawless_lock_server
@@ -265,18 +263,3 @@ def test_flood_of_strangers_writes_a_line_a_second(*, tls: bool) -> None:
         passed = time.monotonic() - began
         assert 1 <= len(lines(running, "was turned away")) <= passed + 1
         assert 1 <= len(lines(running, "connections are open")) <= passed + 1
-
-
-def test_line_says_how_many_like_it_were_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    """When the next line of its kind is written."""
-    now = 0.0
-    log = ThrottledLog(logging.getLogger("django_distlock.server"), lambda: now)
-    for moment in (0.0, 0.5, 0.9, 1.0, 2.0):
-        now = moment
-        log.write("a", "%s happened.", "A")
-        if moment == 0.5:
-            log.write("b", "B happened.", failed=True)
-    left_out = "A happened. (2 more lines like this were left out)"
-    expected = ["A happened.", "B happened.", left_out, "A happened."]
-    assert [record.getMessage() for record in caplog.records] == expected
-    assert [record.levelname for record in caplog.records][1] == "ERROR"

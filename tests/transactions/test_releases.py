@@ -205,5 +205,5 @@ def test_database_error_in_a_block_does_not_become_an_error_of_the_lock(
         with distributed_lock("1234collectPayment", backend=alias):
             Counter.objects.using(alias).create(pk=1)
             Counter.objects.using(alias).create(pk=1)
-    assert not [record for record in caplog.records if record.name == "django_distlock"]
+    assert not [record for record in caplog.records if record.name.startswith("django_distlock")]
     assert free_for_others(alias)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any, Final, Protocol
 
-from django_distlock.backends.sockets.daemons import NoThread
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.records import REFUSED, Grant, Refusal
+from django_distlock.threads import NoThread
 
 from .errors import Conflict
 from .statements import Parameters

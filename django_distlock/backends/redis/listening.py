@@ -6,7 +6,6 @@ die: so the thread also looks at each queue from time to time. The first look at
 it over.
 """
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,15 +17,16 @@ from django_distlock.backends import listening
 from django_distlock.backends.listening import CannotListen
 from django_distlock.backends.sockets.calls import Calls
 from django_distlock.backends.sockets.connections import ServerError
-from django_distlock.backends.sockets.daemons import NoThread
 from django_distlock.exceptions import LockBackendUnavailable
+from django_distlock.logs import room_logger
+from django_distlock.threads import NoThread
 
 from .nodes import Moved, Node
 from .places import SOONEST, Keys, QueuedPlace, note_expiry
 from .protocol import RedisConnection
 from .scripts import JOIN, LEAVE, LOOK, Call, Script
 
-logger = logging.getLogger("django_distlock")
+logger = room_logger("redis")
 
 LOOK_EVERY: Final = 0.4
 """Seconds between two looks at a queue."""
@@ -131,7 +131,11 @@ class Listener(listening.Listener[Node, QueuedPlace, RedisConnection]):
         A connection that was lost, and nothing else, does not concern them.
         """
         if isinstance(error, CannotListen):
-            logger.warning("%s forbids SUBSCRIBE: waiters poll.", self.server)
+            logger.warning(
+                "%s forbids SUBSCRIBE: waiters poll.",
+                self.server,
+                extra={"reason": str(self.server)},
+            )
             for place in self.places():
                 place.poll()
         elif not was_listening or isinstance(error, LockBackendUnavailable):

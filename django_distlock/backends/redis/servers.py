@@ -1,6 +1,5 @@
 """Which Redis server has a lock: the only one, or a node of a cluster."""
 
-import logging
 import math
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -12,15 +11,16 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from django_distlock import clocks
 from django_distlock.backends.sockets.calls import Calls, running_future
-from django_distlock.backends.sockets.daemons import NoThread, start_daemon
 from django_distlock.exceptions import LockBackendUnavailable
+from django_distlock.logs import room_logger
+from django_distlock.threads import NoThread, start_daemon
 
 from .nodes import Moved, Node
 from .scripts import Call
 
 T = TypeVar("T")
 
-logger = logging.getLogger("django_distlock")
+logger = room_logger("redis")
 
 BETWEEN_LOOK_UPS: Final = 1.0
 """Seconds, at least, between two attempts to learn the slots of a cluster's nodes."""
@@ -158,7 +158,11 @@ class Cluster:
         try:
             self.look_up().add_done_callback(_log_failure)
         except NoThread as error:
-            logger.warning("The slots of a Redis Cluster can't be looked up: %s", error)
+            logger.warning(
+                "The slots of a Redis Cluster can't be looked up: %s",
+                error,
+                extra={"reason": str(error)},
+            )
 
     def _look_up(self, known: Future[None]) -> None:
         try:
@@ -178,7 +182,11 @@ class Cluster:
 
 def _log_failure(known: Future[None]) -> None:
     if error := known.exception():
-        logger.warning("Looking up the slots of a Redis Cluster failed: %s", error)
+        logger.warning(
+            "Looking up the slots of a Redis Cluster failed: %s",
+            error,
+            extra={"reason": str(error)},
+        )
 
 
 async def at_node(

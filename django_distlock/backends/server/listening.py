@@ -18,9 +18,9 @@ from django_distlock.backends import listening
 from django_distlock.backends.listening import on_lost_connection
 from django_distlock.backends.sockets.calls import BLOCKING, IN_LOOP, Calls
 from django_distlock.backends.sockets.connections import ServerError
-from django_distlock.backends.sockets.daemons import NoThread
 from django_distlock.backends.sync_driver import run_sync
 from django_distlock.exceptions import LockBackendUnavailable
+from django_distlock.threads import NoThread
 
 from .connections import LockServer, Request, ServerConnection, UnknownProcess
 from .places import QueuedPlace

@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 from weakref import WeakSet
 
 from django_distlock.exceptions import LockBackendUnavailable
+from django_distlock.threads import NoThread
 
 from .connections import Connection
-from .daemons import NoThread
 from .turns import AT_ONCE, Turns, seconds_until
 
 T = TypeVar("T")

@@ -7,12 +7,11 @@ from unittest import mock
 import pytest
 from django.db import connections
 
-from django_distlock import Lease, acquire_lock
+from django_distlock import Lease, acquire_lock, threads
 from django_distlock.backends import listening as life_cycle
 from django_distlock.backends.database import listening, places
 from django_distlock.backends.database.places import QueuedPlace
 from django_distlock.backends.database.postgresql import PostgreSQLStatements
-from django_distlock.backends.sockets import daemons
 from django_distlock.concurrency import process_queue
 from django_distlock.concurrency.process_queue import recent_handovers
 from django_distlock.leases.request import new_owner
@@ -143,9 +142,9 @@ def test_listener_goes_on_after_an_error(
 
 def test_without_threads_nobody_joins(monkeypatch: pytest.MonkeyPatch) -> None:
     """As under uWSGI without --enable-threads, or at the limit of threads."""
-    monkeypatch.setattr(daemons, "lacks_threads", lambda: True)
+    monkeypatch.setattr(threads, "lacks_threads", lambda: True)
     assert store().join("1234collectPayment", new_owner(), "", lambda: None) is None
-    monkeypatch.setattr(daemons, "lacks_threads", lambda: False)
+    monkeypatch.setattr(threads, "lacks_threads", lambda: False)
     with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError):
         assert store().join("1234collectPayment", new_owner(), "", lambda: None) is None
     assert waiters() == 0

@@ -1,4 +1,4 @@
-"""Daemon threads of a store, where there may be no room for another thread."""
+"""Daemon threads, where there may be no room for another thread."""
 
 import sys
 import threading
