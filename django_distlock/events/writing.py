@@ -5,7 +5,6 @@ its own, so no transaction of other code is touched; they are closed after each 
 """
 
 import atexit
-import logging
 import os
 import threading
 from collections import defaultdict, deque
@@ -17,16 +16,17 @@ from django.db import DataError, IntegrityError, connections
 
 from django_distlock import clocks
 from django_distlock.arguments import printable
-from django_distlock.backends.sockets.daemons import NoThread, start_daemon
 from django_distlock.concurrency.wakeups import Wakeup
 from django_distlock.exceptions import InvalidLockBackend
+from django_distlock.logs import room_logger
 from django_distlock.models import LockEvent
 from django_distlock.records import EventKind
 from django_distlock.redaction.tracebacks import clear_variables
+from django_distlock.threads import NoThread, start_daemon
 
 from .databases import database_to_write
 
-logger = logging.getLogger("django_distlock.events")
+logger = room_logger("events")
 
 DELAY: Final = 1.0
 """Seconds for which events are collected before they are written."""

@@ -22,6 +22,7 @@ from django_distlock import (
     release_lock,
     signals,
 )
+from django_distlock.leases.request import describe_holder
 from tests.support.concurrency import elsewhere
 from tests.support.databases import committed, on_each_database
 from tests.support.holders import acquire, renew_now, take_away
@@ -71,6 +72,7 @@ def test_contended_is_sent_once_for_each_call(
         "semaphore": "1234collectPayment",
         "backend": alias,
         "reason": "",
+        "refused": describe_holder(),
     }
     other.release()
 
