@@ -96,17 +96,20 @@ class LockQuerySet(models.QuerySet["Lock"]):
 _Manager = models.Manager.from_queryset(LockQuerySet)
 
 
+def uncached(rows: Any) -> Any:
+    """Return the rows by a query with a clock in it.
+
+    The condition holds for each row. It makes django-cachalot ask the database every time.
+    """
+    return rows.filter(GreaterThanOrEqual(Now(), Now()))
+
+
 class LockManager(_Manager["Lock"]):
     """The default manager: its queries are never cached, since stores change rows unseen."""
 
     def get_queryset(self) -> LockQuerySet:
-        """Return all locks, by a query with a clock in it.
-
-        The condition holds for each row. It makes django-cachalot ask the database every time.
-        """
-        locks: Any = super().get_queryset()
-        current: LockQuerySet = locks.filter(GreaterThanOrEqual(Now(), Now()))
-        return current
+        locks: LockQuerySet = uncached(super().get_queryset())
+        return locks
 
 
 class Lock(models.Model):
@@ -156,6 +159,14 @@ class NotDumpedManager(_AnyManager):
         return super().get_queryset().none()
 
 
+class PauseManager(_AnyManager):
+    """Pauses, by queries that are never cached, since a pause ends by itself."""
+
+    def get_queryset(self) -> models.QuerySet[Any]:
+        pauses: models.QuerySet[Any] = uncached(super().get_queryset())
+        return pauses
+
+
 class LockPause(models.Model):
     """A pause: nothing is granted whose semaphore begins with the prefix; see records.Pause."""
 
@@ -166,7 +177,7 @@ class LockPause(models.Model):
     by = models.TextField()
 
     dumped = NotDumpedManager()
-    objects = models.Manager()
+    objects = PauseManager()
 
     class Meta:
         default_permissions = ()

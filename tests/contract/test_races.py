@@ -10,7 +10,8 @@ import pytest
 from django.db import connections
 
 from django_distlock import acquire_lock, clocks, lock_backends
-from django_distlock.backends.database.mysql import MariaDBStatements, MySQLStatements
+from django_distlock.backends.database.mariadb import MariaDBStatements
+from django_distlock.backends.database.mysql import MySQLStatements
 from django_distlock.backends.database.statements import Parameters
 from tests.app.models import Counter
 from tests.support.databases import DATABASES, committed

@@ -14,7 +14,7 @@ from django.db.backends.signals import connection_created
 from django_distlock import acquire_lock, clocks, lock_backends
 from django_distlock.backends.database import DatabaseBackend, listening
 from django_distlock.backends.database import connections as own
-from django_distlock.models import Lock
+from django_distlock.models import Lock, LockPause
 from tests.support.concurrency import elsewhere
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.postgresql import start_pgbouncer
@@ -97,13 +97,14 @@ def another_database(alias: str, options: str = "") -> Iterator[None]:
 
 @contextmanager
 def connected_to_file(path: Path, **settings: Any) -> Iterator[BaseDatabaseWrapper]:
-    """Connect to a new SQLite file with the table of locks, by the alias "file"."""
+    """Connect to a new SQLite file with the tables of locks, by the alias "file"."""
     connection = connections["default"].copy("file")
     connection.settings_dict |= {"NAME": str(path / "file.sqlite3"), **settings}
     connections["file"] = connection
     try:
         with connection.schema_editor() as editor:
             editor.create_model(Lock)
+            editor.create_model(LockPause)
         yield connection
     finally:
         del connections["file"]

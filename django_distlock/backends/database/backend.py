@@ -31,6 +31,7 @@ from .errors import Conflict, RowLocked
 from .listening import Listener, listener
 from .listing import ListingDatabaseBackend
 from .own_connection import is_behind_pooler
+from .pausing import PausingDatabaseBackend
 from .places import QueuedPlace, had_to_wait, places
 from .queue import ALIVE
 from .statements import (
@@ -66,7 +67,9 @@ MariaDB's own wait counts whole seconds. PostgreSQL's is as long as ROW_WAIT, so
 """
 
 
-class DatabaseBackend(ListingDatabaseBackend, TransactionalDatabaseBackend, QueueingStore):
+class DatabaseBackend(
+    ListingDatabaseBackend, PausingDatabaseBackend, TransactionalDatabaseBackend, QueueingStore
+):
     """Keeps locks in the Lock model's table, in the database with the alias `using`.
 
     On PostgreSQL and MySQL's family it has `connections` connections of its own per process, so a

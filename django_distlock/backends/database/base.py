@@ -24,7 +24,8 @@ from .checks import check_place
 from .connections import InUse, OwnConnections, own_connections
 from .database_checks import inspect_database
 from .errors import Conflict, RowLocked, is_missing_table, is_unknown_character, translate
-from .mysql import MariaDBStatements, MySQLStatements
+from .mariadb import MariaDBStatements
+from .mysql import MySQLStatements
 from .orm import ORMStatements
 from .own_connection import OwnConnection
 from .postgresql import PostgreSQLStatements

@@ -6,6 +6,7 @@ milliseconds. Rows that others have locked are skipped, because they are in use.
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from operator import itemgetter, methodcaller
 from time import sleep
 from typing import Any, Final, NamedTuple
@@ -121,8 +122,10 @@ def batches(locks: LockQuerySet, job: Job) -> Iterator[list[Lock]]:
         yield list(job.select(page).with_state())
 
 
-def change(locks: LockQuerySet, job: Job) -> Iterator[Lock]:
-    """Change the locks by the ORM; yield those that were changed.
+def change(
+    locks: LockQuerySet, job: Job, send: Callable[[Callable[[], list[Lock]]], list[Lock]]
+) -> Iterator[Lock]:
+    """Change the locks by the ORM, some at a time; yield those that were changed.
 
     Row by row where rows can be locked: MySQL's family also locks rows that it only looks at, and a
     renewal would find its row locked. SQLite has one writer only.
@@ -130,7 +133,7 @@ def change(locks: LockQuerySet, job: Job) -> Iterator[Lock]:
     by_row = connections[locks.db].features.has_select_for_update
     for batch in batches(locks, job):
         for some in [[lock] for lock in batch] if by_row else [batch] if batch else []:
-            yield from _change(some, job.select(locks), job)
+            yield from send(partial(_change, some, locks, job))
             if not by_row:
                 sleep(PAUSE)
 
@@ -138,7 +141,7 @@ def change(locks: LockQuerySet, job: Job) -> Iterator[Lock]:
 def _change(batch: list[Lock], locks: LockQuerySet, job: Job) -> list[Lock]:
     """Change those of the rows that are still as they were read, and not locked by others."""
     features = connections[locks.db].features
-    rows = locks.filter(pk__in=[lock.pk for lock in batch]).order_by()
+    rows = job.select(locks).filter(pk__in=[lock.pk for lock in batch]).order_by()
     with transaction.atomic(using=locks.db):
         if not features.has_select_for_update:
             # On SQLite, only a transaction that begins with a write can wait for other writers.

@@ -69,6 +69,11 @@ def is_unmigrated(vendor: str, error: Error) -> bool:
     return any(text in str(error) for text in (*NO_SUCH_TABLE, *NO_SUCH_COLUMN))
 
 
+def is_file_locked(error: BaseException | None) -> bool:
+    """Return whether the error is SQLite's that another connection is writing or has written."""
+    return "database is locked" in str(error) or "database table is locked" in str(error)
+
+
 def is_missing_table(vendor: str, error: Error) -> bool:
     """Return whether the error is that a table is missing."""
     match vendor:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from operator import methodcaller
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 from django.db import connections
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
@@ -30,6 +30,8 @@ from .own_connection import Make, OwnConnection
 from .places import QueuedPlace
 from .postgresql import PostgreSQLStatements
 from .queue import ALIVE, TICK
+
+T = TypeVar("T")
 
 PROBING: Final = 1.0
 """Seconds within which a notification to ourselves has to arrive."""
@@ -150,19 +152,20 @@ class Listener(listening.Listener[Database, QueuedPlace, Session]):
         if rows[0][0] != session.pid:
             raise CannotListen("a pooler hands out another session for each statement")
         self._heartbeat_at = now
-        pause, free = TICK, set()
+        pause, free = TICK, dict[str, QueuedPlace]()
         for _, found, semaphore, left in rows:
-            waiting.pop(found, None)
-            if left is None:
+            place = waiting.pop(found, None)
+            if left is None or place is None:
                 continue
             if left <= 0:
-                free.add(semaphore)
+                free.setdefault(semaphore, place)
             else:
                 pause = min(pause, left / 1_000_000 + 0.001)
         for missing in waiting.values():
             missing.miss()
-        for semaphore in free:
-            self._try(partial(session.statements.offer_free, semaphore))
+        for semaphore, place in free.items():
+            if not self._try(partial(session.statements.offer_free, semaphore)):
+                place.wake()  # a lock that was paused before its first grant has no row
         if now >= session.sweep_at:
             session.sweep_at = now + SWEEPING
             self._try(partial(self._sweep, session.statements))
@@ -179,13 +182,14 @@ class Listener(listening.Listener[Database, QueuedPlace, Session]):
                 statements.leave(row)
         statements.sweep(5 * ALIVE)
 
-    def _try(self, action: Callable[[], object]) -> None:
+    def _try(self, action: Callable[[], T]) -> T | None:
         """Do it, unless another transaction is in the way: then at the next tick."""
         try:
-            action()
+            return action()
         except Exception as error:
             if getattr(error, "sqlstate", None) not in POSTGRESQL:
                 raise
+            return None
 
     def _deadline(self) -> float:
         """Return until when the database has to answer."""

@@ -12,14 +12,14 @@ from django_distlock.records import LockInfo, LockState
 from django_distlock.semaphores.validation import validate_prefix
 
 from . import cleaning
-from .base import BaseDatabaseBackend
+from .operating import OperatingDatabaseBackend
 from .statements import Parameters
 
 PAGE: Final = 5_000
 """How many locks are read together."""
 
 
-class ListingDatabaseBackend(BaseDatabaseBackend, ListingStore):
+class ListingDatabaseBackend(OperatingDatabaseBackend, ListingStore):
     """Part of DatabaseBackend."""
 
     keeps_expired: ClassVar[bool] = True
@@ -32,9 +32,8 @@ class ListingDatabaseBackend(BaseDatabaseBackend, ListingStore):
 
     def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:
         semaphore, token = validate_claim(semaphore, token)
-        held = self._locks().held().filter(semaphore=semaphore, token=token)
-        with self._unavailable():
-            released = held.mark_released()
+        parameters: Parameters = {"semaphore": semaphore, "token": token}
+        released = self._operate(lambda sql: sql.force_release(parameters))
         if released:
             self.send_force_released(semaphore, token, by)
         return released
@@ -56,7 +55,7 @@ class ListingDatabaseBackend(BaseDatabaseBackend, ListingStore):
             elif self._run(attrgetter("cleans_pages")):
                 yield from cleaning.change_pages(prefix, job, self._send_clean)
             else:
-                yield from map(_info, cleaning.change(locks, job))
+                yield from map(_info, cleaning.change(locks, job, self._change))
 
     def _send_clean(self, sql: str, parameters: Parameters) -> list[Any]:
         """Change a page of rows, in a transaction of its own where there is a connection for it."""

@@ -16,9 +16,9 @@ from django.db.models.functions import Greatest
 
 from django_distlock.clocks import read_clock
 from django_distlock.fields import to_datetime, to_microseconds
-from django_distlock.models import KEPT, Lock, LockQuerySet
+from django_distlock.models import KEPT, Lock, LockPause, LockQuerySet
 from django_distlock.records import KEPT as KEPT_REASON
-from django_distlock.records import REFUSED, Grant, Refusal
+from django_distlock.records import REFUSED, Grant, Pause, Refusal
 
 from .statements import Parameters, Statements, moment, unpack
 
@@ -64,6 +64,9 @@ class ORMStatements(Statements):
             "renewed_at": None,
             "expires_at": expires_at,
         }
+        pause = self._pause(semaphore, now)
+        if pause is not None and not self._own(parameters, now).exists():
+            return pause
         free = Q(owner__in=["", owner]) | Q(expires_at__lte=now)
         refusal = None
         if self._writers_exclude_each_other():
@@ -103,6 +106,10 @@ class ORMStatements(Statements):
         rest = {"owner": parameters["after"], "expires_at": now + keep}
         return bool(self._own(parameters, now).update(**rest))
 
+    def force_release(self, parameters: Parameters) -> bool:
+        with transaction.atomic(using=self.locks.db):  # so that a failure is not the caller's
+            return self.locks.held().filter(**parameters).mark_released()
+
     @unlogged
     def guard(self, parameters: Parameters) -> bool:
         now = to_microseconds(read_clock(self.connection))
@@ -110,6 +117,17 @@ class ORMStatements(Statements):
         if self.connection.features.has_select_for_update:
             own = own.select_for_update()
         return bool(own.values_list("token"))
+
+    def _pause(self, semaphore: str, now: int) -> Refusal | None:
+        """Return the refusal by the pause that lasts longest, if one is in force."""
+        prefixes = [semaphore[:length] for length in range(len(semaphore) + 1)]
+        pauses = LockPause.objects.using(self.locks.db).filter(prefix__in=prefixes)
+        in_force = pauses.filter(Q(until=None) | Q(until__gt=now))
+        pause = in_force.order_by(F("until").desc(nulls_first=True)).first()
+        if pause is None:
+            return None
+        reason = Pause("", to_datetime(now), pause.until, pause.reason).refusal
+        return Refusal(expires_at=pause.until, seen_at=to_datetime(now), reason=reason)
 
     def _writers_exclude_each_other(self) -> bool:
         """Return whether an UPDATE waits for other writers even if it finds no row, as SQLite's."""

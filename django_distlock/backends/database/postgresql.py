@@ -12,12 +12,18 @@ from typing import Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_distlock.clocks import NOW
-from django_distlock.models import KEPT, LockWaiter, WaitingProcess
+from django_distlock.models import KEPT, LockPause, LockWaiter, WaitingProcess
 
 from .errors import MissingTable
 from .own_connection import is_behind_pooler
 from .queue import QueueStatements, queue_values
 from .statements import Parameters, unpack
+
+# The pause that lasts longest of those that are in force.
+PAUSED = """
+{pauses} WHERE starts_with(%(semaphore)s::varchar, prefix) AND (until IS NULL OR until > {now})
+ORDER BY until DESC NULLS FIRST LIMIT 1
+"""
 
 # `refusing` makes a refused attempt read-only: no row lock, no WAL.
 # Each clock in DO UPDATE is read after the wait for the row; that of `excluded` is older.
@@ -29,22 +35,22 @@ WITH refusing AS (
     FROM {table}
     WHERE semaphore = %(semaphore)s::varchar AND owner NOT IN ('', %(owner)s::varchar)
         AND (expires_at IS NULL OR expires_at > {now})
+    UNION ALL (SELECT 'paused', NULL, NULL, until, reason FROM {paused})
 ), granted AS (
     INSERT INTO {table} AS lock (semaphore, owner, token, holder, acquired_at, expires_at)
     SELECT
         %(semaphore)s::varchar, %(owner)s::varchar, {now}, %(holder)s::text,
         {now}, {now} + %(ttl)s::bigint
     FROM set_config('lock_timeout', '50ms', true)
-    WHERE NOT EXISTS (SELECT FROM refusing) AND (
-        NOT EXISTS (
-            SELECT FROM {waiters} AS waiter
-            JOIN {processes} AS process ON process.id = waiter.process
-            WHERE waiter.semaphore = %(semaphore)s::varchar AND waiter.id < %(place)s::bigint
-                AND process.seen_at > {now} - {alive}
-        ) OR EXISTS (
-            SELECT FROM {table}
-            WHERE semaphore = %(semaphore)s::varchar AND owner = %(owner)s::varchar
-        )
+    WHERE NOT EXISTS (SELECT FROM refusing) AND NOT EXISTS (
+        SELECT FROM {waiters} AS waiter
+        JOIN {processes} AS process ON process.id = waiter.process
+        WHERE waiter.semaphore = %(semaphore)s::varchar AND waiter.id < %(place)s::bigint
+            AND process.seen_at > {now} - {alive}
+    ) OR EXISTS (
+        SELECT FROM {table}
+        WHERE semaphore = %(semaphore)s::varchar AND owner = %(owner)s::varchar
+            AND acquired_at IS NOT NULL AND (expires_at IS NULL OR expires_at > {now})
     )
     ON CONFLICT (semaphore) DO UPDATE SET
         owner = excluded.owner,
@@ -153,6 +159,7 @@ class PostgreSQLStatements(QueueStatements):
             "table": table,
             "waiters": connection.ops.quote_name(LockWaiter._meta.db_table),
             "processes": connection.ops.quote_name(WaitingProcess._meta.db_table),
+            "pauses": connection.ops.quote_name(LockPause._meta.db_table),
         }
         with connection.cursor() as cursor:
             for key, name in names.items():
@@ -164,6 +171,7 @@ class PostgreSQLStatements(QueueStatements):
             cursor.execute("SELECT pg_get_serial_sequence(%s, 'id')", [names["waiters"]])
             [names["ids"]] = cursor.fetchone()
         values: dict[str, Any] = {"now": NOW["postgresql"], "kept": KEPT, **names, **queue_values()}
+        values["paused"] = PAUSED.strip().format(**values)
         values["next_waiter"] = values["next_waiter"].format(**values)
 
         def complete(sql: str) -> str:

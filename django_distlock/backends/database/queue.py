@@ -5,6 +5,7 @@ row, as an offer that ends soon, and notifies that process.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from django_distlock.records import Grant, Refusal
@@ -20,22 +21,24 @@ TICK: Final = 0.25
 FORGOTTEN: Final = 3_600_000_000
 """Microseconds after its last heartbeat when a process is deleted from the table."""
 
-# Delete the first waiter of a living process from the queue, if the lock can be `given`.
+# Delete the first waiter of a living process from the queue, if the lock can be `given`. In a pause
+# it is offered to nobody.
 NEXT_WAITER = """
     DELETE FROM {waiters} WHERE id = (
         SELECT waiter.id
         FROM {waiters} AS waiter JOIN {processes} AS process ON process.id = waiter.process
         WHERE waiter.semaphore = %(semaphore)s::varchar AND process.seen_at > {now} - {alive}
-            AND EXISTS (SELECT FROM given)
+            AND EXISTS (SELECT FROM given) AND NOT EXISTS (SELECT FROM {paused})
         ORDER BY waiter.id LIMIT 1
         FOR UPDATE OF waiter
     )
     RETURNING owner, holder, process, number
 """
 
-# Release a lock that others wait for. `given` is the row, if it is this owner's; it is locked
+# Release a lock that others wait for, if it is `its_holder` who holds it: an owner, or for a forced
+# release the one that was granted a token. `given` is the row, if it is this owner's; it is locked
 # before the first living waiter is looked up. That waiter has to take the lock before the offer
-# ends.
+# ends. What is offered has no `acquired_at` yet.
 HAND_OVER = """
 WITH given AS (
     SELECT semaphore
@@ -44,7 +47,7 @@ WITH given AS (
         CASE WHEN %(ttl)s::bigint IS NULL THEN current_setting('synchronous_commit') ELSE 'off' END,
         true
     ) AS durability
-    WHERE semaphore = %(semaphore)s::varchar AND owner = %(owner)s::varchar
+    WHERE semaphore = %(semaphore)s::varchar AND {its_holder}
         AND (expires_at IS NULL OR expires_at > {now})
     FOR NO KEY UPDATE OF lock
 ), next AS (
@@ -57,7 +60,7 @@ UPDATE {table} AS lock SET
         ELSE greatest(lock.token + 1, {now})
     END,
     holder = coalesce(next.holder, lock.holder),
-    acquired_at = CASE WHEN next.owner IS NULL THEN lock.acquired_at ELSE {now} END,
+    acquired_at = CASE WHEN next.owner IS NULL THEN lock.acquired_at END,
     renewed_at = CASE WHEN next.owner IS NULL THEN lock.renewed_at END,
     expires_at = {now} + CASE WHEN next.owner IS NULL THEN 0 ELSE {offer} END
 FROM given LEFT JOIN next ON true
@@ -69,6 +72,7 @@ RETURNING
     END,
     next.owner IS NULL
         AND EXISTS (SELECT FROM {waiters} WHERE semaphore = %(semaphore)s::varchar)
+        AND NOT EXISTS (SELECT FROM {paused})
 """
 
 # The same for a lock that nobody holds.
@@ -84,18 +88,30 @@ WITH given AS (
 )
 UPDATE {table} AS lock SET
     owner = next.owner, token = greatest(lock.token + 1, {now}), holder = next.holder,
-    acquired_at = {now}, renewed_at = NULL, expires_at = {now} + {offer}
+    acquired_at = NULL, renewed_at = NULL, expires_at = {now} + {offer}
 FROM given, next
 WHERE lock.semaphore = given.semaphore
 RETURNING pg_notify('distlock_' || next.process, next.number::text)::text
 """
 
-# Take an offered lock: an acquisition by the same owner, whose row is known to exist.
+# Take an offered lock: an acquisition by the same owner, whose row is known to exist. In a pause,
+# the offer ends.
 TAKE = """
-UPDATE {table} SET acquired_at = {now}, expires_at = {now} + %(ttl)s::bigint
-FROM set_config('lock_timeout', '50ms', true) AS wait
-WHERE semaphore = %(semaphore)s::varchar AND owner = %(owner)s::varchar AND expires_at > {now}
-RETURNING 'granted', token, acquired_at, expires_at, holder, 0
+WITH paused AS (
+    SELECT until, reason FROM {paused}
+), taken AS (
+    UPDATE {table} AS lock SET
+        owner = CASE WHEN is_paused THEN '' ELSE owner END,
+        acquired_at = CASE WHEN NOT is_paused THEN {now} END,
+        expires_at = {now} + CASE WHEN is_paused THEN 0 ELSE %(ttl)s::bigint END
+    FROM set_config('lock_timeout', '50ms', true) AS wait,
+        (SELECT EXISTS (SELECT FROM paused) AS is_paused) AS pause
+    WHERE semaphore = %(semaphore)s::varchar AND owner = %(owner)s::varchar AND expires_at > {now}
+        AND (acquired_at IS NULL OR NOT is_paused)
+    RETURNING token, acquired_at, expires_at
+)
+SELECT 'granted', token, acquired_at, expires_at, '', 0 FROM taken WHERE acquired_at IS NOT NULL
+UNION ALL SELECT 'paused', NULL, NULL, until, reason, {now} FROM paused
 """
 
 # Waiters need not survive a crash of the server: they notice, and join again. The lock's row is not
@@ -134,7 +150,8 @@ DELETE FROM {waiters} USING set_config('synchronous_commit', 'off', true) AS dur
 WHERE id = %(place)s::bigint
 """
 
-# Return which of the waiters are still in the queue, and in how many microseconds their locks end.
+# Return which of the waiters are still in the queue, and in how many microseconds their locks can
+# be free: at the end of the lease, or of the pause.
 HEARTBEAT = """
 WITH heartbeat AS (
     INSERT INTO {processes} (id, seen_at)
@@ -143,10 +160,17 @@ WITH heartbeat AS (
 )
 SELECT
     pg_backend_pid(), waiter.id, waiter.semaphore,
-    CASE WHEN lock.owner = '' THEN 0 ELSE lock.expires_at - {now} END
+    CASE
+        WHEN waiter.id IS NULL THEN NULL
+        WHEN pause.prefix IS NOT NULL AND pause.until IS NULL THEN NULL
+        WHEN lock.semaphore IS NULL OR lock.owner = '' THEN greatest(0, pause.until - {now})
+        ELSE greatest(lock.expires_at, pause.until) - {now}
+    END
 FROM (SELECT) AS session
 LEFT JOIN (
     {waiters} AS waiter LEFT JOIN {table} AS lock ON lock.semaphore = waiter.semaphore
+    LEFT JOIN {pauses} AS pause
+    ON starts_with(waiter.semaphore, pause.prefix) AND (pause.until IS NULL OR pause.until > {now})
 ) ON waiter.id = ANY (%(places)s::bigint[])
 """
 
@@ -179,7 +203,10 @@ class QueueStatements(Statements):
 
     def complete_queue(self, complete: Callable[[str], str]) -> None:
         """Fill the tables' names into the statements."""
-        self._hand_over_sql, self._offer_free_sql = complete(HAND_OVER), complete(OFFER_FREE)
+        hand_over = partial(HAND_OVER.replace, "{its_holder}")
+        self._hand_over_sql = complete(hand_over("owner = %(owner)s::varchar"))
+        self._force_release_sql = complete(hand_over("owner <> '' AND token = %(token)s::bigint"))
+        self._offer_free_sql = complete(OFFER_FREE)
         self._take_sql = complete(TAKE)
         self._join_sql, self._leave_sql = complete(JOIN), complete(LEAVE)
         self._heartbeat_sql = complete(HEARTBEAT)
@@ -195,9 +222,12 @@ class QueueStatements(Statements):
             return HandOver.TO_WAITER
         return HandOver.PAST_THE_DEAD if only_dead else HandOver.TO_NOBODY
 
-    def offer_free(self, semaphore: str) -> None:
-        """Offer a lock that nobody holds to its first waiter."""
-        self.fetch(self._offer_free_sql, {"semaphore": semaphore})
+    def force_release(self, parameters: Parameters) -> bool:
+        return bool(self.fetch(self._force_release_sql, parameters | {"ttl": None}))
+
+    def offer_free(self, semaphore: str) -> bool:
+        """Offer a lock that nobody holds to its first waiter; return whether it was offered."""
+        return bool(self.fetch(self._offer_free_sql, {"semaphore": semaphore}))
 
     def take(self, parameters: Parameters) -> Grant | Refusal:
         """Take an offered lock, if the offer has not ended."""

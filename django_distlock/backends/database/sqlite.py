@@ -11,11 +11,12 @@ from typing import Any, Final
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_distlock.clocks import NOW
-from django_distlock.models import KEPT
+from django_distlock.models import KEPT, LockPause
 from django_distlock.records import Grant, Refusal
 
 from .statements import Parameters, Statements, outcome
 
+# Why an attempt is refused: a holder, or the pause that lasts longest.
 # Sent before the INSERT, which takes the file's write lock even if it inserts nothing: it would
 # wait for a transaction that writes, or fail one that has read and is about to write.
 REFUSING = """
@@ -24,6 +25,17 @@ SELECT
 FROM {table}
 WHERE semaphore = :semaphore AND owner NOT IN ('', :owner)
     AND (expires_at IS NULL OR expires_at > {now})
+UNION ALL SELECT * FROM (
+    SELECT 'paused', NULL, NULL, until, reason, {now}
+    FROM {pauses}
+    WHERE substr(:semaphore, 1, length(prefix)) = prefix AND (until IS NULL OR until > {now})
+        AND NOT EXISTS (
+            SELECT 1 FROM {table}
+            WHERE semaphore = :semaphore AND owner = :owner
+                AND (expires_at IS NULL OR expires_at > {now})
+        )
+    ORDER BY until IS NULL DESC, until DESC LIMIT 1
+)
 """
 
 # Within one statement the clock stands still; it is read after the wait for the file. It counts
@@ -31,11 +43,7 @@ WHERE semaphore = :semaphore AND owner NOT IN ('', :owner)
 ACQUIRE = """
 INSERT INTO {table} AS lock (semaphore, owner, token, holder, acquired_at, expires_at)
 SELECT :semaphore, :owner, {now}, :holder, {now}, {now} + {step} + :ttl
-WHERE NOT EXISTS (
-    SELECT 1 FROM {table}
-    WHERE semaphore = :semaphore AND owner NOT IN ('', :owner)
-        AND (expires_at IS NULL OR expires_at > {now})
-)
+WHERE NOT EXISTS ({refusing})
 ON CONFLICT (semaphore) DO UPDATE SET
     owner = excluded.owner,
     token = CASE
@@ -71,6 +79,12 @@ WHERE semaphore = :semaphore AND owner = :owner
     AND (expires_at IS NULL OR expires_at > {now})
 """
 
+FORCE_RELEASE = """
+UPDATE {table} SET owner = '', expires_at = {now}
+WHERE semaphore = :semaphore AND token = :token AND owner <> ''
+    AND (expires_at IS NULL OR expires_at > {now})
+"""
+
 # A transaction that wrote keeps all others from writing until it ends.
 GUARD = """
 SELECT 1 FROM {table}
@@ -91,10 +105,12 @@ class SQLiteStatements(Statements):
 
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
         super().__init__(connection, table)
-        self.refusing_sql, self.acquire_sql, self.renew_sql, self.release_sql, self.guard_sql = (
-            sql.format(table=table, now=NOW["sqlite"], step=STEP, kept=KEPT)
-            for sql in (REFUSING, ACQUIRE, RENEW, RELEASE, GUARD)
-        )
+        pauses = connection.ops.quote_name(LockPause._meta.db_table)
+        values = {"table": table, "pauses": pauses, "now": NOW["sqlite"], "step": STEP}
+        self.refusing_sql = values["refusing"] = REFUSING.format(**values, kept=KEPT)
+        self.acquire_sql, self.renew_sql = ACQUIRE.format(**values), RENEW.format(**values)
+        self.release_sql, self.guard_sql = RELEASE.format(**values), GUARD.format(**values)
+        self.force_release_sql = FORCE_RELEASE.format(**values)
 
     def acquire(self, parameters: Parameters) -> Grant | Refusal:
         # In a transaction, a read takes a snapshot, after which it can't wait to write.

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, NamedTuple, Self
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_distlock.fields import to_datetime
-from django_distlock.records import KEPT, REFUSED, Claim, Grant, Owner, Refusal
+from django_distlock.records import KEPT, REFUSED, Claim, Grant, Owner, Pause, Refusal
 
 Parameters = dict[str, Any]
 """The named parameters of a statement.
@@ -20,9 +20,12 @@ Parameters = dict[str, Any]
 - A release: `keep`, the microseconds for which others are kept out, and the owner `after` it.
 - A renewal: `leases`, as JSON of a list of objects with a semaphore, an owner and a ttl.
 - An acquisition where there is a queue: `place`, before which nobody may wait.
+- A forced release: `semaphore` and `token`.
 - Joining a queue: `process`, the `number` of the waiter there, its former `place` or None, whether
   to send the process's `heartbeat`, and whether it joins `again`, since the reply was lost.
 """
+
+TEXTS: Final = ("holder", "reason", "by")
 
 LAST: Final = 2**63 - 1
 """The `place` of an acquisition that has waited in no queue."""
@@ -80,11 +83,13 @@ class Answer(NamedTuple):
     """What a statement returns of an attempt; the times are in microseconds since the epoch."""
 
     kind: str
-    """`granted`; else why not: the lock is `held`, or `kept` from others."""
+    """`granted`; else why not: `held` by another, only `kept` from others, or `paused`."""
     token: int
     acquired_at: int
     expires_at: int | None
-    holder: str
+    """The end of the lease, or of the pause."""
+    text: str
+    """The holder, or the reason of the pause."""
     seen_at: int
 
     def outcome(self) -> Grant | Refusal:
@@ -92,13 +97,12 @@ class Answer(NamedTuple):
         expires_at = moment(self.expires_at)
         if self.kind == "granted":
             return Grant(self.token, to_datetime(self.acquired_at), expires_at)
-        return Refusal(
-            self.holder,
-            moment(self.acquired_at),
-            expires_at,
-            to_datetime(self.seen_at),
-            KEPT if self.kind == "kept" else "",
-        )
+        seen_at = to_datetime(self.seen_at)
+        if self.kind == "paused":
+            reason = Pause("", seen_at, expires_at, self.text).refusal
+            return Refusal(expires_at=expires_at, seen_at=seen_at, reason=reason)
+        reason = KEPT if self.kind == "kept" else ""
+        return Refusal(self.text, moment(self.acquired_at), expires_at, seen_at, reason)
 
 
 def moment(microseconds: int | None) -> datetime | None:
@@ -133,20 +137,23 @@ class Statements:
     renew_sql: str
     release_sql: str
     guard_sql: str
+    force_release_sql: str
 
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
         self.connection = connection
         self._cursor: Any = None
 
     def fitting(self, parameters: Parameters) -> Parameters:
-        """Return the parameters with characters of the holder escaped that the table can't have.
+        """Return the parameters with characters of TEXTS escaped that the table can't have.
 
-        The holder is for people only; a semaphore with such characters is refused.
+        They are for people only; a semaphore with such characters is refused.
         """
-        holder: str = parameters["holder"]
-        if holder.isascii() or self.has_all_characters():
+        texts = {name: parameters[name] for name in TEXTS if name in parameters}
+        if "".join(texts.values()).isascii() or self.has_all_characters():
             return parameters
-        return parameters | {"holder": holder.encode("ascii", "backslashreplace").decode()}
+        return parameters | {
+            name: text.encode("ascii", "backslashreplace").decode() for name, text in texts.items()
+        }
 
     def has_all_characters(self) -> bool:
         """Return whether the connection can send each character, and the table keep it."""
@@ -170,6 +177,10 @@ class Statements:
     def hand_over(self, parameters: Parameters) -> HandOver:
         """Release to the first waiter: a plain release found some, or found no lease."""
         return HandOver.NOT_HELD
+
+    def force_release(self, parameters: Parameters) -> bool:
+        """Release the lock if the grant with this token still holds it; return whether it did."""
+        return self.execute(self.force_release_sql, parameters) == 1
 
     def guard(self, parameters: Parameters) -> bool:
         """Keep others out until the transaction ends; return whether the lease is this owner's."""

@@ -14,7 +14,8 @@ from django.test import override_settings
 from django_distlock import LockBackendUnavailable, acquire_lock, clocks
 from django_distlock.backends.database.backend import DatabaseBackend
 from django_distlock.backends.database.base import TRIES
-from django_distlock.backends.database.mysql import MariaDBStatements, MySQLStatements
+from django_distlock.backends.database.mariadb import MariaDBStatements
+from django_distlock.backends.database.mysql import MySQLStatements
 from django_distlock.backends.database.orm import ORMStatements
 from django_distlock.backends.database.sqlite import SQLiteStatements
 from django_distlock.backends.database.statements import Parameters, Statements

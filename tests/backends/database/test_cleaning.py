@@ -24,6 +24,7 @@ from tests.support.databases import (
     locked_row,
     on_each_database,
     on_each_server,
+    own_statements,
     statements_sent,
 )
 from tests.support.processes import Workers
@@ -31,6 +32,8 @@ from tests.support.processes import Workers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
 pytestmark = committed
 
@@ -184,7 +187,7 @@ def test_locked_row_is_skipped(alias: str, job: str) -> None:
 def test_mariadb_locks_one_row_at_a_time(job: str) -> None:
     """A statement for several would lock the others of a small table, too."""
     write("mariadb", 3, job)
-    with CaptureQueriesContext(connections["mariadb"]) as queries:
+    with CaptureQueriesContext(changing("mariadb")) as queries:
         assert len(do("mariadb", job)) == 3
     locking = [query["sql"] for query in queries if "FOR UPDATE SKIP LOCKED" in query["sql"]]
     assert [sql.count(":edit") for sql in locking] == [1, 1, 1]
@@ -195,10 +198,15 @@ def test_mariadb_locks_one_row_at_a_time(job: str) -> None:
 def test_row_is_waited_for_where_locked_ones_cannot_be_skipped(job: str) -> None:
     """MariaDB before 10.6 has no SKIP LOCKED."""
     write("mariadb", 3, job)
-    features = connections["mariadb"].features
+    features = changing("mariadb").features
     with mock.patch.object(features, "has_select_for_update_skip_locked", False):
         assert len(do("mariadb", job)) == 3
     assert left("mariadb", job) == []
+
+
+def changing(alias: str) -> BaseDatabaseWrapper:
+    """Return the connection on which rows are changed: where locks have their own, one of them."""
+    return connections[alias] if alias == "default" else own_statements(alias).connection
 
 
 @contextmanager
@@ -211,7 +219,7 @@ def in_parallel(alias: str, act: Callable[[], object]) -> Iterator[None]:
             elsewhere(acts.pop())
         return execute(sql, *arguments)
 
-    with connections[alias].execute_wrapper(intrude):
+    with changing(alias).execute_wrapper(intrude):
         yield
     assert not acts
 

@@ -4,7 +4,7 @@ import pytest
 from django.db import transaction
 
 from django_distlock.models import Lock
-from tests.support.databases import committed
+from tests.support.databases import committed, statements_sent
 from tests.support.holders import acquire, take_away
 from tests.support.postgresql_waiters import (
     ALIAS,
@@ -16,6 +16,8 @@ from tests.support.postgresql_waiters import (
     store,
     waiters,
 )
+
+SEMAPHORE = "1234collectPayment"
 
 pytestmark = [
     committed,
@@ -39,13 +41,33 @@ def test_lock_that_is_freed_by_an_operator_is_handed_over(only_woken: None, how:
     lease.release()
 
 
-def test_lock_that_is_freed_in_a_transaction_is_handed_over_after_it(only_woken: None) -> None:
-    """The transaction has locked its row until then."""
+@pytest.mark.usefixtures("long_offers")
+def test_lock_that_is_freed_by_force_is_handed_over_in_the_same_statement(only_woken: None) -> None:
+    """Whatever becomes of the operator's own transaction; the new token is higher."""
     lease = acquire(ALIAS)
     with Line() as line:
         waiting = line.join()
         with transaction.atomic(using=ALIAS):
-            assert store().force_release("1234collectPayment", lease.token or 0)
+            token = lease.token or 0
+            sent = statements_sent(ALIAS, lambda: store().force_release(SEMAPHORE, token))
+            assert len(sent) == 1
+            assert not store().force_release(SEMAPHORE, token)
+            transaction.set_rollback(True, using=ALIAS)
+        successor = granted(waiting)
+        assert (successor.token or 0) > token
+        assert successor.release()
+    assert not lease.release()
+
+
+def test_lock_that_is_freed_by_force_in_a_pause_is_handed_over_after_it(only_woken: None) -> None:
+    """Until then it is free."""
+    lease = acquire(ALIAS)
+    with Line() as line:
+        waiting = line.join()
+        store().pause(SEMAPHORE)
+        assert store().force_release(SEMAPHORE, lease.token or 0)
+        assert [*store().held()] == []
+        assert store().resume(SEMAPHORE)
         assert granted(waiting).release()
     lease.release()
 

@@ -30,10 +30,11 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django_distlock import acquire_lock, lock_backends
 from django_distlock.admin import LockAdmin
-from django_distlock.models import Lock
+from django_distlock.models import Lock, LockPause
 with connection.schema_editor() as editor:
     editor.create_model(User)
     editor.create_model(Lock)
+    editor.create_model(LockPause)
 
 def seen():
     listed = LockAdmin(Lock, site).get_queryset(None).held()

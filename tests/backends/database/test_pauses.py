@@ -1,0 +1,190 @@
+"""Pauses in the database, apart from what the contract asks of every store."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from unittest import mock
+
+import pytest
+from django.db import connection, transaction
+
+from django_distlock import lock_backends
+from django_distlock.backends.database.backend import DatabaseBackend
+from django_distlock.leases.request import new_owner
+from django_distlock.models import Lock, LockPause
+from django_distlock.records import Grant, Refusal
+from tests.support.concurrency import elsewhere
+from tests.support.databases import (
+    SERVERS,
+    committed,
+    on_each_database,
+    on_each_server,
+    statements_sent,
+)
+from tests.support.holders import acquire
+from tests.support.lock_rows import HOUR, NOW
+from tests.support.postgresql_waiters import ALIAS, Line, granted, waiters
+
+pytestmark = [committed, pytest.mark.once]
+
+SEMAPHORE = "1234collectPayment"
+
+
+def store(alias: str) -> DatabaseBackend:
+    found = lock_backends[alias]
+    assert isinstance(found, DatabaseBackend)
+    return found
+
+
+def reason(alias: str, semaphore: str = SEMAPHORE) -> str:
+    """Return why an attempt is refused."""
+    refusal = store(alias).acquire(semaphore, new_owner(), 60, "another")
+    assert isinstance(refusal, Refusal)
+    return refusal.reason
+
+
+@on_each_server
+def test_pause_acts_at_once_whatever_becomes_of_the_callers_transaction(alias: str) -> None:
+    """As does its end: an operator's request may fail after it."""
+    with transaction.atomic(using=alias):
+        store(alias).pause("1234")
+        assert elsewhere(lambda: reason(alias)) == "paused"
+        assert [pause.prefix for pause in store(alias).pauses()] == ["1234"]
+        transaction.set_rollback(True, using=alias)
+    assert reason(alias) == "paused"
+    with transaction.atomic(using=alias):
+        assert store(alias).resume("1234")
+        assert elsewhere(lambda: acquire(alias).release())
+
+
+@pytest.mark.parametrize("alias", SERVERS)
+def test_refusal_by_a_pause_takes_one_statement(alias: str) -> None:
+    """The one that would have granted the lock."""
+    store(alias).pause("1234", reason="deploy")
+    reason(alias)
+    reasons: list[str] = []
+    assert len(statements_sent(alias, lambda: reasons.append(reason(alias)))) == 1
+    assert reasons == ["paused: deploy"]
+
+
+@on_each_database
+def test_holder_is_told_rather_than_the_pause(alias: str) -> None:
+    """A lock that is held would be refused without the pause, too."""
+    lease = acquire(alias)
+    store(alias).pause("", 60)
+    assert reason(alias) == ""
+    assert reason(alias, "another") == "paused"
+    assert lease.release()
+
+
+@on_each_database
+def test_semaphore_that_was_paused_before_its_first_grant_is_free_afterwards(alias: str) -> None:
+    """Whether its refusal wrote a row or not, nobody is said to hold it."""
+    store(alias).pause("1234")
+    assert reason(alias) == "paused"
+    assert [*store(alias).held()] == []
+    assert [*Lock.objects.using(alias).released()] == [*Lock.objects.using(alias).all()]
+    assert store(alias).resume("1234")
+    assert acquire(alias).release()
+
+
+@on_each_database
+def test_longest_of_several_pauses_is_told(alias: str) -> None:
+    """One without an end is the longest."""
+    for prefix, seconds, why in (("1", 60, "short"), ("12", 600, "long"), ("123", 90, "short")):
+        store(alias).pause(prefix, seconds, reason=why)
+    assert reason(alias) == "paused: long"
+    store(alias).pause("", reason="until resumed")
+    assert reason(alias) == "paused: until resumed"
+
+
+@on_each_database
+def test_pauses_that_ended_are_deleted_by_the_next_one(alias: str) -> None:
+    """Nothing else need clean up after them."""
+    LockPause.objects.using(alias).create(prefix="a", since=NOW - HOUR, until=NOW)
+    store(alias).pause("b")
+    assert [*LockPause.objects.using(alias).values_list("prefix", flat=True)] == ["b"]
+
+
+@pytest.mark.parametrize("in_transaction", [True, False])
+def test_pause_holds_where_the_orm_is_used(in_transaction: bool) -> None:
+    """As on a database that is not known."""
+    with mock.patch.object(connection.features, "can_return_columns_from_insert", False):
+        store("default").pause("1234", 60, reason="deploy")
+        store("default").pause("")
+        with transaction.atomic() if in_transaction else nullcontext():
+            assert reason("default") == "paused"
+        assert store("default").resume("")
+        assert reason("default") == "paused: deploy"
+        assert acquire("default", "another").release()
+        assert store("default").resume("1234")
+        assert acquire("default").release()
+
+
+@pytest.mark.needs("mariadb")
+def test_two_operators_may_pause_the_same_at_once() -> None:
+    """The second one's pause is kept."""
+    pauses = LockPause.objects.using("mariadb")
+    others = [lambda: pauses.create(prefix="1234", since=NOW, reason="first", by="")]
+    create = type(pauses.all()).create
+
+    def interrupted(queryset: object, **values: object) -> object:
+        if others:
+            elsewhere(others.pop())
+        return create(queryset, **values)  # type: ignore[arg-type]
+
+    with mock.patch.object(type(pauses.all()), "create", interrupted):
+        assert store("mariadb").pause("1234", reason="second").reason == "second"
+    assert [pause.reason for pause in store("mariadb").pauses()] == ["second"]
+
+
+# PostgreSQL's queue
+
+
+@pytest.mark.needs("postgresql")
+@pytest.mark.usefixtures("fresh_listeners", "only_woken")
+@pytest.mark.parametrize("seconds", [None, 0.3])
+@pytest.mark.parametrize("is_held", [True, False])
+def test_waiter_is_woken_at_the_end_of_a_pause(is_held: bool, seconds: float | None) -> None:
+    """It need not try by itself; also for a lock that was never granted."""
+    lease = acquire(ALIAS) if is_held else None
+    with Line() as line:
+        store(ALIAS).pause("1234", seconds)
+        waiting = line.join()
+        if lease is not None:
+            assert lease.release()
+        if seconds is None:
+            assert waiters() == 1
+            assert store(ALIAS).resume("1234")
+        assert granted(waiting).release()
+
+
+@pytest.mark.needs("postgresql")
+@pytest.mark.usefixtures("fresh_listeners")
+def test_waiters_of_a_paused_lock_are_not_taken_for_dead() -> None:
+    """A release that finds only dead ones removes them, which takes another statement."""
+    lease = acquire(ALIAS)
+    with Line() as line:
+        waiting = line.join()
+        store(ALIAS).pause("1234")
+        with mock.patch.object(type(store(ALIAS)), "_run", side_effect=store(ALIAS)._run) as run:
+            assert lease.release()
+        assert run.call_count == 2
+        assert waiters() == 1
+        assert store(ALIAS).resume("1234")
+        assert granted(waiting).release()
+
+
+@pytest.mark.needs("postgresql")
+def test_grant_beside_many_pauses_is_one_statement() -> None:
+    """They are looked at in it."""
+    LockPause.objects.using(ALIAS).bulk_create(
+        LockPause(prefix=f"{number:03}", since=NOW) for number in range(500)
+    )
+    acquire(ALIAS, "another").release()
+    granted: list[Grant | Refusal] = []
+    sent = statements_sent(
+        ALIAS, lambda: granted.append(store(ALIAS).acquire("another", new_owner(), 60, "another"))
+    )
+    assert len(sent) == 1
+    assert granted[0]
