@@ -213,4 +213,5 @@ def _client(
     try:
         return ServerBackend("status", address=str(address), **arguments)
     except InvalidLockBackend as error:
-        raise ValueError(f"--status: {error.__cause__}.") from error
+        reason = str(error).partition(": ")[2]  # without the alias, which is this command's
+        raise ValueError(f"--status: {reason}") from error
