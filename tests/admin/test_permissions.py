@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.contrib import admin
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.db import connections
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.urls import path, reverse
 
@@ -24,6 +24,7 @@ from tests.support.admin_pages import (
     make_held,
     page_text,
 )
+from tests.support.documentation import example
 from tests.support.shown_stores import Shown, a_lock
 
 if TYPE_CHECKING:
@@ -113,6 +114,19 @@ def test_custom_admin_site_has_its_own_addresses(operator: Client, shown: Shown)
     allowed.force_login(User.objects.create_superuser("night shift"))
     response = allowed.post(f"{address}force-release/?store=shown", {"selected": "1:report"})
     assert 'action="/night/admin/distlock/lock/force-release/' in response.content.decode()
+
+
+def test_documented_site_has_its_own_rule(shown: Shown) -> None:
+    """As docs/admin.md registers it: users of the group "on call" may force-release."""
+    [(model, model_admin)] = example("admin.md", "Permissions").site._registry.items()
+    assert model is Lock
+    user = User.objects.create_user("bob", is_staff=True)
+    request = RequestFactory().get(LIST)
+    request.user = user
+    assert not model_admin.has_force_release_permission(request)
+    user.groups.add(Group.objects.create(name="on call"))
+    assert model_admin.has_force_release_permission(request)
+    assert model_admin.list_per_page == 50
 
 
 def test_owner_is_on_no_page_and_is_not_read(admin_client: Client) -> None:
