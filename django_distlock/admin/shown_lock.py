@@ -1,10 +1,13 @@
 """A lock as the admin's pages show it."""
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
 from django.utils.functional import Promise
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -27,6 +30,13 @@ EXPLANATIONS: Final[dict[str, Promise]] = {
     "stale": _("Its lease expired and was never released. Anybody can acquire it."),
     "released": _("Nobody holds it."),
 }
+BREAKS: Final = re.compile(r"(?<=[.:/_-])(?=.)", re.DOTALL)
+BREAK: Final = SafeString("<wbr>")
+
+
+def breakable(text: str) -> SafeString:
+    """Return the text for a narrow column, where a line may end after a dot and the like."""
+    return format_html_join(BREAK, "{}", ((part,) for part in BREAKS.split(text)))
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,21 @@ class ShownLock:
     """The address of the lock's own page."""
     tells_renewals: bool
     """Whether the store says when it was renewed."""
+
+    @property
+    def semaphore(self) -> SafeString:
+        """The semaphore, for a narrow column."""
+        return breakable(self.info.semaphore)
+
+    @property
+    def process(self) -> SafeString:
+        """The holder without its label, for a narrow column."""
+        return breakable(self.info.process)
+
+    @property
+    def label(self) -> SafeString:
+        """The holder's label, for a narrow column."""
+        return breakable(self.info.label)
 
     @cached_property
     def state(self) -> str:

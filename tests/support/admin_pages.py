@@ -72,7 +72,7 @@ def make_all_states(alias: str) -> None:
 
 def text_of(html: str) -> str:
     """Return what a person reads there."""
-    visible = re.sub(r"<(script|style)\b.*?</\1>", "", html, flags=re.DOTALL)
+    visible = re.sub(r"<(script|style)\b.*?</\1>|<wbr>", "", html, flags=re.DOTALL)
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", visible)).split())
 
 
