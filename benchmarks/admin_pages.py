@@ -26,7 +26,8 @@ from rich.table import Table
 
 from benchmarks.databases import STARTERS
 from benchmarks.pair import Spread
-from tests.support.redis_servers import HOST, start_redis
+from tests.support.ports import HOST
+from tests.support.redis_servers import start_redis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
