@@ -5,14 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from functools import cache
 
 import pytest
 
 from tests.support.paths import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.once
 
@@ -21,12 +18,17 @@ DOCUMENT = (ROOT / "docs" / "reference" / "checks.md").read_text("utf-8")
 ROWS = re.findall(r"^\| `(distlock\.\w+)` \| (.+?) \| (.+?) \| (.+) \|$", DOCUMENT, re.MULTILINE)
 
 
-def messages() -> Iterator[ast.Call]:
-    """Yield each place in the code where a message is made."""
-    for file in (ROOT / "django_distlock").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and "id" in keywords(node):
-                yield node
+@cache
+def messages() -> list[ast.Call]:
+    """Return each place in the code where a message is made."""
+    texts = [file.read_text("utf-8") for file in (ROOT / "django_distlock").rglob("*.py")]
+    return [
+        node
+        for text in texts
+        if "distlock." in text
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and "id" in keywords(node)
+    ]
 
 
 def keywords(call: ast.Call) -> dict[str | None, ast.expr]:

@@ -11,7 +11,9 @@ import pytest
 from django.core import checks
 from django.core.management import CommandError, call_command
 from django.test import override_settings
+from django.urls import path
 
+from django_distlock import distributed_lock
 from django_distlock.checks import (
     check_databases,
     check_deployed_databases,
@@ -20,6 +22,7 @@ from django_distlock.checks import (
 )
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.records import Pause, Refusal
+from django_distlock.views.lock_checks import check_locks
 from tests.app.backends import MinimalBackend
 from tests.support.databases import committed
 from tests.support.ports import HOST
@@ -70,6 +73,15 @@ def test_wrong_setting_is_left_to_the_check_of_settings(check: Any, setting: Any
         assert [*check(databases=["default"])] == []
 
 
+@pytest.fixture
+def no_locked_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the locks of the tests' own views and tasks, which name other stores."""
+    for name in ("_of_views", "_of_tasks"):
+        monkeypatch.setattr(f"django_distlock.views.lock_checks.{name}", lambda: iter(()))
+    monkeypatch.setattr("django_distlock.views.lock_checks.like_f_strings", {})
+
+
+@pytest.mark.usefixtures("no_locked_code")
 def test_checks_can_be_silenced() -> None:
     """By their ids."""
     with override_settings(DISTLOCK=FAILING, SILENCED_SYSTEM_CHECKS=["distlock.W019"]):
@@ -88,6 +100,7 @@ def deployed(distlock: dict[str, Any], *databases: str) -> list[str | None]:
     return [message.id for message in messages]
 
 
+@pytest.mark.usefixtures("no_locked_code")
 def test_store_that_grants_no_lock_is_an_error_of_a_deployment(unused_port: int) -> None:
     """By the command that the documentation gives."""
     options = {"address": f"{HOST}:{unused_port}", "secret": PASSWORD, "store_timeout": 0.5}
@@ -142,6 +155,32 @@ def test_store_that_works_has_no_messages(alias: str, settings: Any) -> None:
     only = {alias: settings.DISTLOCK[alias]}
     databases = [alias] if "using" in settings.DISTLOCK[alias]["OPTIONS"] else []
     assert deployed(only, *databases) == []
+
+
+class UnreachableBackend(MinimalBackend):
+    """A store that is asked when it is made, as a cluster is."""
+
+    def __init__(self, alias: str) -> None:
+        raise LockBackendUnavailable(f"redis://user:{PASSWORD}@host is down")
+
+
+@distributed_lock("x")
+def locked_view(request: Any) -> Any:
+    """Stand for a view."""
+    raise NotImplementedError
+
+
+def test_store_that_is_asked_when_it_is_made_is_no_error_of_a_plain_check() -> None:
+    """It need not run where a site is built, nor where its databases are checked."""
+    store = {"default": {"BACKEND": f"{__name__}.UnreachableBackend"}}
+    with override_settings(DISTLOCK=store):
+        assert [*check_lock_backends(), *check_databases(databases=["default"])] == []
+        urls: Any = (path("", locked_view),)
+        with override_settings(ROOT_URLCONF=urls):
+            assert [each for each in check_locks() if "locked_view" in str(each.obj)] == []
+        (message,) = check_deployment()
+    assert message.id == "distlock.E009"
+    assert message.msg == "DISTLOCK['default']: no lock can be acquired: redis://…@host is down"
 
 
 def test_paused_store_has_no_messages(

@@ -194,6 +194,8 @@ def test_database_that_is_not_migrated_names_all_tables(tmp_path: Path) -> None:
         connection.ensure_connection()
         (message,) = inspect_database("jobs", connection)
         assert f"no table {Lock._meta.db_table}, no table distlock_" in message.msg
+        with override_settings(DATABASE_ROUTERS=[f"{__name__}.Router"]):
+            assert inspect_database("jobs", connection) == []  # check_place() tells of it
         call_command("migrate", "distlock", database="file", verbosity=0)
         assert inspect_database("jobs", connection) == []
 
@@ -281,13 +283,13 @@ def test_binary_collation_without_padding_suits() -> None:
 
 @committed
 @pytest.mark.once
-@pytest.mark.needs("postgresql")
+@pytest.mark.needs("mariadb")
 def test_database_that_does_not_answer_is_an_error_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Within the store's time limit."""
-    with through_proxy("postgresql") as proxy, proxy.swallowing():
-        monkeypatch.setattr(lock_backends["postgresql"]._budget, "seconds", 0.1)  # type: ignore[attr-defined]
-        messages = [*check_databases(databases=["postgresql"])]
+    with through_proxy("mariadb") as proxy, proxy.swallowing():
+        monkeypatch.setattr(lock_backends["mariadb"]._budget, "seconds", 0.1)  # type: ignore[attr-defined]
+        messages = [*check_databases(databases=["mariadb"])]
     assert ids(messages) == ["distlock.E009"]
-    assert messages[0].msg.startswith("DISTLOCK['postgresql']: no lock can be acquired: ")
+    assert messages[0].msg.startswith("DISTLOCK['mariadb']: no lock can be acquired: ")
