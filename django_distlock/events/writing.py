@@ -131,20 +131,19 @@ class Writer:
         while self._added.wait(IDLE) or not self._end():
             self._ending.wait(delay)
             self._is_awake = False
-            if self._write():
-                delay = DELAY
-            else:
-                delay = min(2 * delay, LONGEST_DELAY)
+            is_done = self._write()
+            connections.close_all()
+            if self._ending.is_set() and (self._end() or not is_done):
+                return
+            delay = DELAY if is_done else min(2 * delay, LONGEST_DELAY)
+            if not is_done:
                 self._is_awake = True
                 self._added.set()
-            connections.close_all()
-            if self._ending.is_set() and self._end(dropping=True):
-                return
 
-    def _end(self, *, dropping: bool = False) -> bool:
-        """Return whether the thread is to end: the next event starts another one."""
+    def _end(self) -> bool:
+        """Tell whether there is nothing to write. Then the next event starts another thread."""
         with self._starting:
-            if self._events and not dropping:
+            if self._events:
                 return False
             self._thread = None
             return True
