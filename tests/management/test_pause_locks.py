@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from django_distlock import acquire_lock, lock_backends
+from django_distlock.records import Refusal
 from tests.support.commands import on_each_shared_store, run_command
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ def resumed(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
     else:
         store = lock_backends[request.getfixturevalue("alias")]
-        if not store.supports_pausing:
-            pytest.skip("not yet")
         yield
         for pause in store.pauses():
             store.resume(pause.prefix)
@@ -39,7 +38,8 @@ def test_paused_locks_are_refused_until_they_are_resumed(alias: str) -> None:
     assert done.out.startswith("Paused: what begins with deploy:, until 2")
     assert done.out.endswith(": migration 42\n")
     refused = lock_backends[alias].acquire("deploy:1", "owner", 60, "holder")
-    assert not refused
+    assert isinstance(refused, Refusal)
+    assert refused.reason == "paused: migration 42"
     other = acquire_lock("other", backend=alias)
     assert other is not None
     other.release()

@@ -6,8 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import CommandError
+from django.db import Error
 
 from django_distlock.backends.base import BaseLockBackend
+from django_distlock.events.purging import purge_events
 from django_distlock.management import options
 from django_distlock.management.base import LockCommand, find_store, unseen_locks
 from django_distlock.management.long_holds import held_longer, listed_locks
@@ -43,6 +45,12 @@ class Command(LockCommand):
             help="also delete locks released longer ago than this: 90s, 15m, 12h, 1d",
         )
         parser.add_argument(
+            "--purge-events",
+            type=options.duration,
+            metavar="AGE",
+            help="also delete the store's events that are older: 30d",
+        )
+        parser.add_argument(
             "--held-longer-than",
             type=options.positive_duration,
             metavar="AGE",
@@ -59,6 +67,7 @@ class Command(LockCommand):
         backend: str,
         prefix: str,
         purge_released: timedelta | None,
+        purge_events: timedelta | None,
         held_longer_than: timedelta | None,
         dry_run: bool,
         interactive: bool,
@@ -77,6 +86,9 @@ class Command(LockCommand):
                 purgeable = store.purge_released(purge_released, prefix, dry_run=dry_run)
                 purged = told.add(purgeable, "acquired", "released")
                 told.say(f"{count_of(purged, 'released lock')} {would}deleted.")
+            if purge_events is not None:
+                events = delete_events(backend, purge_events, prefix, dry_run=dry_run)
+                told.say(f"{count_of(events, 'event')} {would}deleted.")
             if held_longer_than is not None:
                 held = held_longer(store, held_longer_than, prefix)
                 self._release_held(store, held, told, dry_run=dry_run, asks=asks)
@@ -113,3 +125,11 @@ class Command(LockCommand):
             told.say(f"{count_of(released, 'held lock')} released by force.")
             if released < listed.number:
                 told.say(f"{listed.number - released} had ended meanwhile.")
+
+
+def delete_events(backend: str, age: timedelta, prefix: str, *, dry_run: bool) -> int:
+    """Delete the store's events that are older. See purge_events()."""
+    try:
+        return purge_events(backend, age, prefix, dry_run=dry_run)
+    except Error as error:
+        raise CommandError(f"DISTLOCK[{backend!r}]: the events: {error}") from error
