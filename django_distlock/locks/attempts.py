@@ -87,9 +87,14 @@ class Attempts(Request):
         waited = clocks.monotonic() - self.began
         level = logging.DEBUG if waited < LONG_WAIT else logging.INFO
         if logger.isEnabledFor(level):
-            fields = self.refusal_fields()
-            text = "%r was refused after %.3f s. %s"
-            logger.log(level, text, self.semaphore, waited, self.explain_refusal(), extra=fields)
+            logger.log(
+                level,
+                "%r was refused after %.3f s. %s",
+                self.semaphore,
+                waited,
+                self.explain_refusal(),
+                extra=self.refusal_fields(),
+            )
 
     def refusal_fields(self) -> dict[str, Any]:
         """Return what signals and log lines have about a refusal."""
