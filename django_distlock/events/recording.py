@@ -1,8 +1,9 @@
 """What is recorded of a lock: the events of this process, in memory until they are written."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 from django.db import connections
 
@@ -17,6 +18,7 @@ from django_distlock.signals import (
     lock_released,
 )
 
+from .databases import Place, database_to_write
 from .writing import Event, write_at_exit, writer
 
 
@@ -39,38 +41,51 @@ class RecordedLease(Protocol):
 def begin() -> None:
     """Record from now on what happens to the locks of stores with `events`."""
     write_at_exit()
-    lock_acquired.recorder = record_acquisition
-    lock_released.recorder = record_release
-    lock_lost.recorder = record_loss
-    lock_contended.recorder = record_contention
-    lock_force_released.recorder = record_forced_release
+    lock_acquired.recorder = harmless(record_acquisition)
+    lock_released.recorder = harmless(record_release)
+    lock_lost.recorder = harmless(record_loss)
+    lock_contended.recorder = harmless(record_contention)
+    lock_force_released.recorder = harmless(record_forced_release)
+
+
+def harmless(record: Callable[..., None]) -> Callable[..., None]:
+    """Return the function with its errors logged: a lock depends on none, such as a router's."""
+
+    def record_if_possible(**arguments: Any) -> None:
+        try:
+            record(**arguments)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the lock goes on
+            writer.warn("An event can't be recorded: %s", error)
+
+    return record_if_possible
 
 
 def record_acquisition(lease: RecordedLease, waited: float) -> None:
     """See lock_acquired."""
-    if is_recorded(lease.backend):
-        _add(lease, EventKind.ACQUIRED, lease.acquired_at, waited=waited)
+    if place := place_to_write(lease.backend):
+        _add(place, lease, EventKind.ACQUIRED, lease.acquired_at, waited=waited)
 
 
 def record_release(lease: RecordedLease, held_for: float) -> None:
     """See lock_released."""
-    if is_recorded(lease.backend):
-        _add(lease, EventKind.RELEASED, _end(lease, held_for), held=held_for)
+    if place := place_to_write(lease.backend):
+        _add(place, lease, EventKind.RELEASED, _end(lease, held_for), held=held_for)
 
 
 def record_loss(lease: RecordedLease, reason: str, held_for: float) -> None:
     """See lock_lost."""
-    if is_recorded(lease.backend):
-        _add(lease, EventKind.LOST, _end(lease, held_for), held=held_for, reason=reason)
+    if place := place_to_write(lease.backend):
+        _add(place, lease, EventKind.LOST, _end(lease, held_for), held=held_for, reason=reason)
 
 
 def record_contention(
     semaphore: str, backend: str, waited: float, holder: str | None, reason: str, refused: str
 ) -> None:
     """See lock_contended."""
-    if is_recorded(backend):
+    if place := place_to_write(backend):
         writer.add(
             Event(
+                place,
                 EventKind.CONTENDED,
                 backend,
                 semaphore,
@@ -84,20 +99,22 @@ def record_contention(
 
 def record_forced_release(semaphore: str, backend: str, token: int, by: str) -> None:
     """See lock_force_released."""
-    if is_recorded(backend):
+    if place := place_to_write(backend):
         now = datetime.now(UTC)
-        writer.add(Event(EventKind.FORCE_RELEASED, backend, semaphore, now, token, by=by))
+        writer.add(Event(place, EventKind.FORCE_RELEASED, backend, semaphore, now, token, by=by))
 
 
-def is_recorded(backend: str) -> bool:
-    """Tell whether the store keeps events, and no TestCase is to undo what is done now.
+def place_to_write(backend: str) -> Place | None:
+    """Return where to write the store's events; None if it keeps none, or in a TestCase.
 
     What another thread writes would outlast the test, and could wait for its transaction.
     """
-    return lock_backends[backend].events and not any(
-        connection.in_atomic_block and is_in_testcase(connection)
-        for connection in connections.all(initialized_only=True)
-    )
+    if not lock_backends[backend].events:
+        return None
+    for connection in connections.all(initialized_only=True):
+        if connection.in_atomic_block and is_in_testcase(connection):
+            return None
+    return Place.of(database_to_write(backend))
 
 
 def _end(lease: RecordedLease, held_for: float) -> datetime:
@@ -106,6 +123,7 @@ def _end(lease: RecordedLease, held_for: float) -> datetime:
 
 
 def _add(
+    place: Place,
     lease: RecordedLease,
     kind: EventKind,
     at: datetime,
@@ -117,6 +135,7 @@ def _add(
     """Record what happened to the lease, without a reference to it."""
     writer.add(
         Event(
+            place,
             kind,
             lease.backend,
             lease.semaphore,

@@ -8,7 +8,6 @@ import atexit
 import os
 import threading
 from collections import defaultdict, deque
-from contextlib import suppress
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -17,14 +16,13 @@ from django.db import DataError, IntegrityError, connections
 from django_distlock import clocks
 from django_distlock.arguments import printable
 from django_distlock.concurrency.wakeups import Wakeup
-from django_distlock.exceptions import InvalidLockBackend
 from django_distlock.logs import room_logger
 from django_distlock.models import LockEvent
 from django_distlock.records import EventKind
 from django_distlock.redaction.tracebacks import clear_variables
 from django_distlock.threads import NoThread, start_daemon
 
-from .databases import database_to_write
+from .databases import Place
 
 logger = room_logger("events")
 
@@ -49,6 +47,7 @@ REFUSED: Final = (DataError, IntegrityError, OverflowError, TypeError, ValueErro
 class Event(NamedTuple):
     """An event that is to be written; durations are in seconds. See LockEvent."""
 
+    place: Place
     kind: EventKind
     backend: str
     semaphore: str
@@ -113,7 +112,7 @@ class Writer:
                     start_daemon(self._thread)
                 except NoThread as error:
                     self._thread = None
-                    self._warn("Events are only written when the process ends: %s", error)
+                    self.warn("Events are only written when the process ends: %s", error)
             self._added.set()
 
     def finish(self, seconds: float) -> None:
@@ -163,10 +162,10 @@ class Writer:
                 clear_variables(error, None)
                 is_done = False
                 self._events.extendleft(reversed(group))
-                self._warn("Events of locks can't be written to %r, retrying: %s", using, error)
+                self.warn("Events of locks can't be written to %r, retrying: %s", using, error)
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
-            self._warn("%d events of locks were dropped: there were too many at once.", dropped)
+            self.warn("%d events of locks were dropped: there were too many at once.", dropped)
         return is_done
 
     def _write_each(self, using: str, events: list[Event]) -> None:
@@ -175,9 +174,9 @@ class Writer:
             try:
                 event.row().save(using=using, force_insert=True)
             except Exception as error:  # noqa: BLE001 - the others are to be written
-                self._warn("An event of %r was refused: %s", event.semaphore, error)
+                self.warn("An event of %r was refused: %s", event.semaphore, error)
 
-    def _warn(self, message: str, *arguments: object) -> None:
+    def warn(self, message: str, *arguments: object) -> None:
         """Log a warning, unless the same message was logged lately."""
         now = clocks.monotonic()
         if now - self._warned.get(message, -REPEATED) >= REPEATED:
@@ -186,11 +185,11 @@ class Writer:
 
 
 def _by_database(events: list[Event]) -> dict[str, list[Event]]:
-    """Group the events; those of stores that are configured no more are left out."""
+    """Group the events; what a test left is not written to the database that comes after it."""
     found: defaultdict[str, list[Event]] = defaultdict(list)
     for event in events:
-        with suppress(InvalidLockBackend):
-            found[database_to_write(event.backend)].append(event)
+        if event.place.is_current():
+            found[event.place.using].append(event)
     return found
 
 

@@ -15,6 +15,7 @@ from django.test import TestCase, override_settings
 
 from django_distlock import acquire_lock, lock_backends
 from django_distlock.events import writing
+from django_distlock.events.databases import Place
 from django_distlock.events.history import history
 from django_distlock.events.purging import purge_events
 from django_distlock.events.writing import Event, writer
@@ -188,10 +189,40 @@ def test_event_that_the_database_refuses_costs_no_other(
     """It is dropped, with a log line."""
     monkeypatch.setattr(writing, "DELAY", 60)
     now = acquire("silent").acquired_at
-    writer.add(Event(EventKind.ACQUIRED, "memory", SEMAPHORE, now, token=2**70))
-    writer.add(Event(EventKind.RELEASED, "memory", SEMAPHORE, now, token=1))
+    place = Place.of("default")
+    writer.add(Event(place, EventKind.ACQUIRED, "memory", SEMAPHORE, now, token=2**70))
+    writer.add(Event(place, EventKind.RELEASED, "memory", SEMAPHORE, now, token=1))
     assert [kind for kind, _ in recorded()] == ["released"]
     assert "An event of '1234collectPayment' was refused" in caplog.text
+
+
+class BrokenRouter:
+    """A router that fails."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        """Fail."""
+        raise RuntimeError("no database for locks")
+
+
+def test_event_that_cannot_be_recorded_costs_no_lock(caplog: pytest.LogCaptureFixture) -> None:
+    """The log says why, once."""
+    with override_settings(DATABASE_ROUTERS=[f"{__name__}.BrokenRouter"]):
+        assert acquire("memory").release()
+    assert caplog.text.count("An event can't be recorded: no database for locks") == 1
+    assert recorded() == []
+
+
+def test_event_of_a_test_is_not_written_to_the_database_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The alias leads to the site's own database again by then."""
+    monkeypatch.setattr(writing, "DELAY", 60)
+    assert acquire("memory").release()
+    with monkeypatch.context() as after:
+        after.setitem(connections.settings["default"], "NAME", "of the site")
+        assert Place.of("default").name == "of the site"
+        writer.finish(60)
+    assert recorded() == []
 
 
 def test_too_many_events_are_dropped_and_counted(
