@@ -20,6 +20,7 @@ from .addresses import Addresses
 from .shown_lock import ShownLock, shown
 from .stores import Store
 
+GREATEST_TOKEN: Final = 2**63 - 1
 SELECTION: Final = re.compile(r"([0-9]{1,19}):(.+)", re.DOTALL)
 
 
@@ -35,7 +36,7 @@ def parse_selection(values: Iterable[str]) -> list[Selected]:
     selected = {}
     for value in values:
         match = SELECTION.fullmatch(value)
-        if match is None:
+        if match is None or int(match[1]) > GREATEST_TOKEN:
             raise BadRequest("Not a lock with its token.")
         try:
             semaphore = validate_semaphore(match[2])

@@ -210,7 +210,9 @@ def test_store_that_goes_down_in_between_is_told(operator: Client, shown: Shown)
     assert "The store “shown” is unreachable." in confirmation(operator, "1:c", "1:d")
 
 
-@pytest.mark.parametrize("values", [[], ["1:"], ["report"], ["x:report"], ["1:a\x00"]])
+@pytest.mark.parametrize(
+    "values", [[], ["1:"], ["report"], ["x:report"], ["1:a\x00"], ["9223372036854775808:a"]]
+)
 def test_what_names_no_lock_is_refused(operator: Client, shown: Shown, values: list[str]) -> None:
     """Nothing selected is a message; nonsense is a 400; a GET leads to the list."""
     assert operator.get(FORCE_RELEASE)["Location"] == f"{LIST}?store=shown"
