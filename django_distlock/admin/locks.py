@@ -14,6 +14,7 @@ from django.urls import URLPattern, path
 from django.utils.text import capfirst
 from django.utils.translation import gettext
 
+from django_distlock.events.pages import past_of
 from django_distlock.models import Lock
 from django_distlock.semaphores.validation import validate_semaphore
 
@@ -33,7 +34,6 @@ else:
 View = TypeVar("View", bound=Callable[..., HttpResponse])
 TEMPLATES: Final = "admin/distlock/lock"
 REFRESH_HEADER: Final = "X-Distlock-Refresh"
-"""Sent by the script that refreshes a page. The answer is only the part that changes."""
 
 
 def not_atomic(view: View) -> View:
@@ -45,6 +45,11 @@ def not_atomic(view: View) -> View:
     for alias in connections:
         view = transaction.non_atomic_requests(alias)(view)
     return view
+
+
+def is_refresh(request: HttpRequest) -> bool:
+    """Tell whether it is the script that asks, for the part of a page that changes."""
+    return REFRESH_HEADER in request.headers
 
 
 @admin.register(Lock)
@@ -133,6 +138,9 @@ class LockAdmin(_ModelAdmin):
             "lock": shown(info, self._addresses, store) if info else None,
             "waiters": None if waiters is None else [ShownWaiter(each) for each in waiters],
             "pauses": [each for each in store.pauses() if semaphore.startswith(each.pause.prefix)],
+            "past": past_of(alias, semaphore)
+            if store.backend and not is_refresh(request)
+            else None,
             "log_address": self._addresses.log(alias, semaphore),
             **self._context(request, stores, store, ListAddress(alias)),
         }
@@ -212,7 +220,7 @@ class LockAdmin(_ModelAdmin):
     def _answer(self, request: HttpRequest, page: str, context: dict[str, Any]) -> HttpResponse:
         """Return the page, or to the script that refreshes it only the part that changes."""
         request.current_app = self.admin_site.name
-        if REFRESH_HEADER in request.headers:
+        if is_refresh(request):
             return TemplateResponse(request, f"{TEMPLATES}/{page}_live.html", context)
         context = {**self.admin_site.each_context(request), **context}
         return TemplateResponse(request, f"{TEMPLATES}/{page}.html", context)

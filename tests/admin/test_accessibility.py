@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from django_distlock.models import LockEvent
 from django_distlock.records import Pause, WaiterInfo
 from tests.support.admin_browser import signed_in, strict_site
 from tests.support.admin_pages import BOTH, LIST, lock_page, log_in
@@ -62,7 +63,7 @@ COLOURS = """
 @pytest.fixture
 def redis() -> Iterator[Shown]:
     """Show a Redis server's locks in all states, with realistic names."""
-    with shown_store("redis", RedisBackend, **STORES) as store:
+    with shown_store("redis", RedisBackend, events=True, **STORES) as store:
         never, token = {"renewed_at": None}, 1796006054951302
         worker = "worker-17.eu.example.org pid 24804 ThreadPoolExecutor-0_3"
         store.locks = [
@@ -113,7 +114,26 @@ def redis() -> Iterator[Shown]:
         store.pauses = [
             Pause("deploy:", NOW - 60 * SECOND, NOW + 540 * SECOND, "release 2026.11", "alice")
         ]
+        record_past(token)
         yield store
+
+
+def record_past(token: int) -> None:
+    """Record what happened to the stuck lock before."""
+    kinds = ["released", "released", "lost", "released", "contended", "released"]
+    for number, kind in enumerate(kinds):
+        waited = 900_000 * number
+        held = None if kind == "contended" else 1_700_000 * (7 - number)
+        at = NOW - 3 * HOUR + 60 * number * SECOND
+        known: dict[str, Any] = {
+            "backend": "redis",
+            "semaphore": STUCK,
+            "holder": f"invoices.tasks.build (worker-{number + 3} pid 7 MainThread)",
+            "token": None if kind == "contended" else token - 6 + number,
+        }
+        if kind != "contended":
+            LockEvent.objects.create(kind="acquired", at=at, waited=waited, **known)
+        LockEvent.objects.create(kind=kind, at=at + 20 * SECOND, waited=waited, held=held, **known)
 
 
 def faults(page: Page) -> list[str]:

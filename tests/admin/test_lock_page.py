@@ -8,7 +8,7 @@ import pytest
 from django.test import Client, override_settings
 from django.urls import reverse
 
-from django_distlock.models import Lock
+from django_distlock.models import Lock, LockEvent
 from django_distlock.records import LockState, WaiterInfo
 from tests.support.admin_pages import (
     LIST,
@@ -18,7 +18,7 @@ from tests.support.admin_pages import (
     on_each_locks_database,
     page_text,
 )
-from tests.support.shown_stores import NOW, SECOND, a_lock, a_stale_lock
+from tests.support.shown_stores import NOW, SECOND, a_lock, a_stale_lock, shown_store
 
 if TYPE_CHECKING:
     from tests.support.shown_stores import Shown
@@ -97,6 +97,20 @@ def test_waiters_are_told_from_none_and_from_unknown(viewer: Client, shown: Show
     assert "Nobody waits for it." in page_text(viewer, lock_page("shown", "report"))
     shown.waiters = None
     assert "Waiters" not in page_text(viewer, lock_page("shown", "report"))
+
+
+def test_page_has_the_history_of_a_store_that_records_it(viewer: Client) -> None:
+    """Also when nobody holds the lock any more. A refresh leaves it alone."""
+    LockEvent.objects.create(
+        backend="shown", semaphore="report", kind="lost", at=NOW, token=7, holder="web9 pid 1"
+    )
+    address = lock_page("shown", "report")
+    with shown_store(events=True):
+        assert "lost web9 pid 1 token 7" in page_text(viewer, address)
+        part = viewer.get(address, headers={"X-Distlock-Refresh": "1"}).content.decode()
+        assert "web9" not in part
+    with shown_store():
+        assert "History" not in page_text(viewer, address)
 
 
 @pytest.mark.parametrize("state", [*LockState, None])

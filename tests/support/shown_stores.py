@@ -132,13 +132,18 @@ class Shown:
 
 @contextmanager
 def shown_store(
-    alias: str = "shown", backend: type[ShownBackend] = ShownBackend, **stores: Any
+    alias: str = "shown",
+    backend: type[ShownBackend] = ShownBackend,
+    *,
+    events: bool = False,
+    **stores: Any,
 ) -> Iterator[Shown]:
     """Make DISTLOCK this store, and others."""
     shown = Shown()
-    path = f"{backend.__module__}.{backend.__qualname__}"
+    entry: dict[str, Any] = {"OPTIONS": {"events": events}}
+    entry["BACKEND"] = f"{backend.__module__}.{backend.__qualname__}"
     with (
         mock.patch.object(ShownBackend, "known", shown, create=True),
-        override_settings(DISTLOCK={alias: {"BACKEND": path}, **stores}),
+        override_settings(DISTLOCK={alias: entry, **stores}),
     ):
         yield shown
