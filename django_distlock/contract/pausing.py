@@ -1,12 +1,15 @@
 """Pauses: nothing new is granted for a while, and those who hold locks go on."""
 
+import asyncio
 import threading
 from datetime import UTC, timedelta
 from functools import partial
 
+from django_distlock.backends.base import AsyncStore
 from django_distlock.backends.operations import PausingStore
 from django_distlock.clocks import monotonic
 from django_distlock.exceptions import LockNotSupported
+from django_distlock.leases.request import new_owner
 from django_distlock.locks.api import acquire_lock
 from django_distlock.records import REFUSED, Grant, Pause, Refusal, Released
 
@@ -54,6 +57,21 @@ class PausingTests(QueueingTests):
         self.assertFalse(self.try_once(f"{semaphore}, and more"))
         self.assertTrue(self.pausing_store().resume(semaphore))
         self.assert_free(semaphore)
+
+    def test_pause_refuses_new_grants_in_an_event_loop_too(self) -> None:
+        store, semaphore = self.pausing_store(), self.new_semaphore()
+        if not isinstance(store, AsyncStore):
+            raise self.lacks("coroutines")
+        self.pause(semaphore, 60, "deploy 7")
+        arguments = (semaphore, new_owner(), 60, "contract")
+        deadline = store.new_deadline()
+
+        async def attempt() -> Grant | Refusal:
+            return await store.aacquire(*arguments, deadline=deadline)
+
+        refusal = asyncio.run(attempt())
+        assert isinstance(refusal, Refusal)
+        self.assertEqual((refusal.holder, refusal.reason), ("", "paused: deploy 7"))
 
     def test_pause_without_an_end_lasts_until_it_is_resumed(self) -> None:
         semaphore = self.new_semaphore()

@@ -33,8 +33,12 @@ SMOKE = {
     "test_lease_is_renewed_in_the_background",
     "test_many_leases_are_renewed_at_once",
     "test_one_of_many_threads_gets_a_semaphore",
+    "test_pages_follow_each_other_in_the_order_of_the_semaphores",
+    "test_pause_refuses_new_grants_and_says_why",
+    "test_pauses_are_listed_in_the_order_of_their_prefixes",
     "test_released_lock_goes_to_those_who_wait",
     "test_tokens_rise_across_release_expiry_and_force_release",
+    "test_waiters_are_listed_in_turn",
 }
 
 
