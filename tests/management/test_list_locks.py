@@ -220,9 +220,10 @@ def test_pauses_are_shown_above_the_locks_and_alone(grant: Callable[..., int]) -
     finally:
         store.resume("deploy:")
     assert table[1].startswith("Paused: what begins with deploy:, until 2")
-    assert table[1].endswith(", by os user alice@web1: migration")
-    assert table[2].startswith("SEMAPHORE")
-    assert alone.out.splitlines() == table[:2]
+    assert table[1].endswith(": migration")
+    assert table[2].startswith("    by os user alice@web1, since 2")
+    assert table[3].startswith("SEMAPHORE")
+    assert alone.out.splitlines() == table[:3]
     [row] = rows
     assert set(row) == {"backend", "prefix", "since", "until", "reason", "by"}
     assert (row["backend"], row["prefix"], row["reason"]) == ("memory", "deploy:", "migration")

@@ -40,9 +40,10 @@ def test_pause_outlasts_a_crash_and_an_orderly_stop(place: Place) -> None:
         lines = said("--status", *place.at).splitlines()
         assert running.stop()[0] == 0
     assert [prefix for prefix, *_ in content(place)["pauses"]] == ["1234", "5678"]
-    assert lines[5].startswith("paused: what begins with 1234, until 2")
-    assert lines[5].endswith(", by root: deploy 7")
-    assert lines[6].startswith("paused: what begins with 5678, until resumed, since 2")
+    assert lines[5].startswith("Paused: what begins with 1234, until 2")
+    assert lines[5].endswith(": deploy 7")
+    assert lines[6].startswith("    by root, since 2")
+    assert lines[7] == "Paused: what begins with 5678, until resumed"
 
 
 def test_pause_that_cannot_be_saved_is_in_force_all_the_same(place: Place) -> None:

@@ -13,7 +13,7 @@ from django_distlock.backends.server import ServerBackend
 from django_distlock.durations import format_duration
 from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
 from django_distlock.management.configured_server import configured_server
-from django_distlock.management.output.text import describe_pause
+from django_distlock.management.output.text import holder_of, pause_lines, printable
 from django_distlock.server.addresses import DEFAULT, Address, parse_address, unix_address
 from django_distlock.server.limits import Limits
 from django_distlock.server.path_lock import InUse
@@ -126,12 +126,12 @@ class Command(BaseCommand):
             self._print(
                 f"nothing is granted for {status['grace']:.10g} seconds more, after a restart"
             )
-        for pause in backend.pauses():
-            self._print(f"paused: {describe_pause(pause)}")
+        if pauses := backend.pauses():
+            self._print("\n".join(pause_lines(pauses)))
         listed = list(backend.held(limit=LISTED))
         for lock in listed:
             left = format_duration((lock.expires_at or lock.seen_at) - lock.seen_at)
-            self._print(f"{lock.semaphore}: {lock.holder or 'unknown holder'}, {left} left")
+            self._print(f"{printable(lock.semaphore)}: {holder_of(lock)}, {left} left")
         if len(listed) == LISTED < status["locks"]:
             self._print(f"and {status['locks'] - LISTED} more")
 

@@ -1,7 +1,7 @@
 """Texts for people: escaped, aligned, and in words."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from django.utils.timezone import localtime
@@ -69,18 +69,17 @@ def holder_of(lock: LockInfo) -> str:
     return printable(lock.holder) or "unknown holder"
 
 
-def describe_pause(pause: Pause) -> str:
-    """Return what is paused, from when until when, and by whom, in a line."""
-    what = f"what begins with {printable(pause.prefix)}" if pause.prefix else "all locks"
-    until = "until resumed" if pause.until is None else f"until {time_of(pause.until)}"
-    by = f", by {printable(pause.by)}" if pause.by else ""
-    reason = f": {printable(pause.reason)}" if pause.reason else ""
-    return f"{what}, {until}, since {time_of(pause.since)}{by}{reason}"
-
-
-def pause_lines(pauses: Sequence[Pause]) -> list[str]:
-    """Return a line for each pause that is in force, or one that says that there is none."""
-    return [f"Paused: {describe_pause(pause)}" for pause in pauses] or ["No pauses."]
+def pause_lines(pauses: Sequence[Pause]) -> Iterator[str]:
+    """Yield two lines for each pause that is in force, or one that says that there is none."""
+    for pause in pauses:
+        paused = f"what begins with {printable(pause.prefix)}" if pause.prefix else "all locks"
+        until = "until resumed" if pause.until is None else f"until {time_of(pause.until)}"
+        reason = f": {printable(pause.reason)}" if pause.reason else ""
+        by = f"by {printable(pause.by)}, " if pause.by else ""
+        yield f"Paused: {paused}, {until}{reason}"
+        yield f"    {by}since {time_of(pause.since)}"
+    if not pauses:
+        yield "No pauses."
 
 
 def describe_lock(lock: LockInfo, *events: str) -> str:
