@@ -40,7 +40,7 @@ def check_locks(**kwargs: Any) -> list[checks.CheckMessage]:
     """Report locks whose store or ttl can't be, and those that outwait their worker."""
     messages: list[checks.CheckMessage] = []
     seen: set[int] = set()
-    for find in (_of_views, _of_tasks):
+    for find in (locks_of_views, locks_of_tasks):
         with suppress(Exception):  # Django and Celery report their own mistakes
             for subject in find():
                 if id(subject.lock) not in seen:
@@ -65,7 +65,7 @@ def check_templates(**kwargs: Any) -> Iterator[checks.CheckMessage]:
         )
 
 
-def _of_views() -> Iterator[Subject]:
+def locks_of_views() -> Iterator[Subject]:
     limits = request_limits()
     for _, view in walk(get_resolver().url_patterns, Route()):
         with suppress(Exception):  # a view is any callable, and may raise anything
@@ -74,7 +74,7 @@ def _of_views() -> Iterator[Subject]:
                     yield Subject(called.name, lock, limits)
 
 
-def _of_tasks() -> Iterator[Subject]:
+def locks_of_tasks() -> Iterator[Subject]:
     """Yield the locks of Celery's tasks, if the site has imported Celery and them."""
     celery = sys.modules.get("celery")
     if celery is None:

@@ -76,7 +76,7 @@ def test_wrong_setting_is_left_to_the_check_of_settings(check: Any, setting: Any
 @pytest.fixture
 def no_locked_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the locks of the tests' own views and tasks, which name other stores."""
-    for name in ("_of_views", "_of_tasks"):
+    for name in ("locks_of_views", "locks_of_tasks"):
         monkeypatch.setattr(f"django_distlock.views.lock_checks.{name}", lambda: iter(()))
     monkeypatch.setattr("django_distlock.views.lock_checks.like_f_strings", {})
 

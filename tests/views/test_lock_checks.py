@@ -33,7 +33,7 @@ def test_invalid_urlconf_is_left_to_djangos_checks(
 ) -> None:
     """These checks don't fail."""
     monkeypatch.setattr("django_distlock.views.lock_checks.like_f_strings", {})
-    monkeypatch.setattr("django_distlock.views.lock_checks._of_tasks", lambda: iter(()))
+    monkeypatch.setattr("django_distlock.views.lock_checks.locks_of_tasks", lambda: iter(()))
     with override_settings(ROOT_URLCONF=urlconf):
         assert check() == []
 
