@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +24,7 @@ from tests.support.admin_pages import (
     rows,
     text_of,
 )
-from tests.support.databases import DATABASES
+from tests.support.commands import on_each_store
 from tests.support.holders import holding
 from tests.support.shown_stores import Shown, a_lock, a_stale_lock
 
@@ -233,11 +234,16 @@ def test_store_that_lists_nothing_releases_nothing(operator: Client) -> None:
         assert told == ["This store can't release a lock by force."]
 
 
-@pytest.mark.parametrize("alias", [*DATABASES, "memory"])
+@on_each_store
 def test_holder_loses_the_lock_and_the_next_token_is_greater(operator: Client, alias: str) -> None:
     """A holder that wakes up late learns it, and a confirmation from before frees nothing."""
-    with holding(alias, "report") as lease:
+    with holding(alias, "report", label="nightly") as lease:
         selected = f"{lease.token}:report"
+        [held] = rows(operator, store=alias).values()
+        assert (held[0], held[2], held[5]) == ("held", "nightly", str(lease.token))
+        assert held[3].endswith("never renewed")
+        lease.renew()
+        assert re.search(r"renewed \d+s ago", page_text(operator, lock_page(alias, "report")))
         assert "Yes, force-release it" in confirmation(operator, selected, store=alias)
         assert force_release(operator, selected, store=alias) == ["Force-released: report ."]
         with pytest.raises(LockLost):

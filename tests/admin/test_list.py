@@ -8,6 +8,7 @@ import pytest
 from django.db import connections
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from django_distlock.records import LockQuery, LockState, SearchScope
 from tests.support.admin_pages import (
@@ -191,6 +192,8 @@ def test_times_are_in_the_viewers_zone(viewer: Client, shown: Shown, settings: A
     shown.locks = [a_lock("report", acquired_at=NOW)]
     address = "/admin/distlock/lock/shown_3Areport/change/"
     assert "Jan. 2, 2026, 8:49 a.m." in page_text(viewer, address)
+    with timezone.override("Asia/Tokyo"):  # as a site's middleware does for its user
+        assert "Jan. 2, 2026, 12:04 p.m." in page_text(viewer, address)
     settings.USE_TZ = False
     settings.TIME_ZONE = "America/New_York"
     assert "Jan. 1, 2026, 10:04 p.m." in page_text(viewer, address)
