@@ -5,13 +5,12 @@ local asking, ttl, holder = ARGV[1], ARGV[2], ARGV[3]
 if redis.call('EXISTS', lock, queue, pauses or lock) == 0 then
   return grant(asking, ttl, holder)
 end
+local held, start = redis.call('GET', lock), '{"owner":"' .. asking .. '"'
 -- include described.lua
--- include queue.lua
-local held = redis.call('GET', lock)
-local owner, token = head(held)
-if held and owner ~= asking then
+if held and string.sub(held, 1, #start) ~= start then
   return described(held)
 end
+-- include queue.lua
 local pause = (not held or is_offered()) and find_pause()
 if pause then
   if held then -- an offer from before the pause
@@ -26,6 +25,7 @@ elseif not held then
   end
   return grant(asking, ttl, holder)
 end
+local _, token = head(held)
 local at = digits(microseconds())
 write(asking, token, at, ttl, holder)
 clear_offer()

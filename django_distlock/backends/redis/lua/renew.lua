@@ -14,7 +14,7 @@ for index, key in ipairs(KEYS) do
   local start = '{"owner":"' .. owner .. '"'
   local head = redis.call('GETRANGE', key, 0, #start + LONGEST_HEAD)
   renewed[index] = 0
-  if string.sub(head, 1, #start) == start then
+  if string.find(head, start, 1, true) == 1 then
     renewed[index] = 1
     if ttl == '' then
       redis.call('PERSIST', key)
