@@ -14,6 +14,7 @@ from django_distlock.backends.base import TransactionalStore
 from django_distlock.backends.operations import ListingStore
 from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.records import LockInfo, LockState
+from django_distlock.redaction.credentials import without_credentials
 from django_distlock.semaphores.validation import validate_semaphore
 
 from .addresses import Addresses
@@ -126,7 +127,7 @@ def release_all(
                 info = store.find(selected.semaphore)
                 yield selected, _obstacle(selected, info) or Outcome.FREE, ""
         except LockBackendUnavailable as failure:
-            error = str(failure)
+            error = without_credentials(failure)
             yield selected, Outcome.UNKNOWN, error
 
 

@@ -195,11 +195,11 @@ def test_store_that_goes_down_in_between_is_told(operator: Client, shown: Shown)
     """The lock that was tried may be released or not; the others aren't tried, which takes long."""
     shown.locks = [a_lock(name, token=1) for name in ("a", "b", "c", "d")]
     shown.failing = {"b"}
-    shown.error = LockBackendUnavailable("timed out", reply_lost=True)
+    shown.error = LockBackendUnavailable("redis://u:secret@h timed out", reply_lost=True)
     messages = force_release(operator, "1:a", "1:b", "1:c", "1:d")
     assert messages == [
         "Force-released: a .",
-        "The store did not answer, so it may have been released, or not: b . timed out",
+        "The store did not answer, so it may have been released, or not: b . redis://…@h timed out",
         "Not tried, because the store did not answer: c , d .",
     ]
     log = [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,10 @@ from django.test import Client, override_settings
 
 from django_distlock import LockBackendUnavailable
 from django_distlock.records import Pause
-from tests.support.admin_pages import LIST, alerts, listed, make_held, page_text
+from tests.support.admin_pages import LIST, alerts, listed, lock_page, make_held, page_text
 from tests.support.holders import holding
 from tests.support.shown_stores import NOW, SECOND, Shown, a_lock, shown_store
+from tests.support.strict_policy import NONCE, nonce
 
 if TYPE_CHECKING:
     from tests.support.servers import Server
@@ -159,6 +161,20 @@ def test_real_store_that_is_down_answers_within_its_time(
             began = time.monotonic()
             assert "unreachable" in alerts(viewer, store=name)[0]
             assert time.monotonic() - began < 5
+
+
+def test_scripts_and_styles_have_the_policys_nonce(
+    viewer: Client, shown: Shown, settings: Any
+) -> None:
+    """For a Content-Security-Policy that allows those alone."""
+    [engine] = copy.deepcopy(settings.TEMPLATES)
+    engine["OPTIONS"]["context_processors"].append(f"{nonce.__module__}.{nonce.__qualname__}")
+    settings.TEMPLATES = [engine]
+    for page in (LIST, lock_page("shown", "report")):
+        text = viewer.get(page).content.decode()
+        assert text.count("distlock/admin.css") == text.count("distlock/refresh.js") == 1
+        assert f'distlock/admin.css" nonce="{NONCE}">' in text
+        assert f'distlock/refresh.js" defer nonce="{NONCE}">' in text
 
 
 def test_missing_table_is_a_warning(viewer: Client) -> None:
