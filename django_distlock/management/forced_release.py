@@ -14,13 +14,14 @@ from .base import unseen_locks
 from .output.text import ago, holder_of, printable, time_left, time_of
 
 CONSEQUENCES: Final = (
-    "The holder is not stopped: it learns of its loss at the next renewal.",
-    "Meanwhile the next one may get the lock, with a greater token, and both are at work.",
+    "The holder is not stopped: it learns of its loss at its next renewal.",
+    "The next one may get the lock before, with a greater token: both work then.",
 )
 GUARDED: Final = (
-    "The commit of the holder's block or decorated call is refused; all else may be done twice."
+    "The commit of the holder's block or decorated call is refused.",
+    "Whatever else it does may be done twice.",
 )
-UNGUARDED: Final = "What the holder does may be done twice: guard_commits is off for this store."
+UNGUARDED: Final = ("What it does may be done twice: guard_commits is off for this store.",)
 KEPT: Final = "Its holder has released it: only min_hold keeps it from others."
 
 
@@ -68,7 +69,7 @@ def description(store: BaseLockBackend, lock: LockInfo) -> Iterator[str]:
         yield KEPT
         return
     yield from CONSEQUENCES
-    yield GUARDED if store.guard_commits else UNGUARDED
+    yield from GUARDED if store.guard_commits else UNGUARDED
 
 
 def _moment(lock: LockInfo, name: str) -> str:

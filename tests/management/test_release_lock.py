@@ -54,7 +54,8 @@ def test_lock_is_shown_and_released_after_a_yes(
     assert shown[2].startswith("  acquired:  0s ago, at 2")
     assert f"  token:     {token}" in shown
     assert shown[-1] == "Release it by force? [y/N] "
-    assert "may be done twice" in done.err
+    assert "Whatever else it does may be done twice." in shown
+    assert max(map(len, shown)) <= 80
     assert token_of(lock_backends[alias], "stuck") is None
     [event] = told
     assert (event["semaphore"], event["backend"], event["token"]) == ("stuck", alias, token)
@@ -184,6 +185,17 @@ def test_store_that_cannot_list_says_so() -> None:
     done = run_command("release_lock", "stuck", "--backend=minimal", "--no-input")
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("CommandError: DISTLOCK['minimal']: MinimalBackend can't list locks")
+
+
+def test_store_without_the_guard_says_that_all_may_be_done_twice(
+    settings: Any, grant: Callable[..., int]
+) -> None:
+    """Its operator should know before."""
+    unguarded = {"OPTIONS": {"guard_commits": False}}
+    settings.DISTLOCK = {"memory": settings.DISTLOCK["memory"] | unguarded}
+    grant("memory", "stuck")
+    done = run_command("release_lock", "stuck", "--backend=memory", "--no-input")
+    assert "may be done twice: guard_commits is off for this store.\n" in done.err
 
 
 def test_sudo_tells_the_user_before_it(
