@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from django.db import connections
 
 from django_distlock import LockBackendUnavailable
 from django_distlock.management.commands import list_locks
 from tests.support.commands import end_command, run_command, start_command
-from tests.support.databases import committed
+from tests.support.databases import committed, kill_session, on_each_server
 from tests.support.memory_stores import memory_store
 from tests.support.stale_locks import make_held
 
@@ -116,3 +117,31 @@ def test_what_is_wrong_with_a_store_is_told_once_while_it_lasts(
     assert (done.code, done.err) == (0, "the store is down\nAll stores are listed again.\n")
     assert done.out.count("memory (MemoryBackend)\n") == 3
     assert done.out.endswith("\n1 lock.\n\n")
+
+
+@on_each_server
+def test_database_that_ended_the_session_is_listed_again(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after its restart: a watch runs for days."""
+    naps = iter(["kill", "wait", "wait"])
+
+    def nap(seconds: float) -> None:
+        match next(naps, None):
+            case "kill":
+                kill_session(alias)
+            case None:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(list_locks, "sleep", nap)
+    connection = connections[alias]
+    monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", None)
+    connection.close()  # the next one lasts
+    make_held(alias, "job")
+    done = run_command("list_locks", f"--backend={alias}", "--watch")
+    connection.close()
+    assert done.code == 0
+    assert done.out.count("\n1 lock.\n") == 3
+    failure, again = done.err.splitlines()
+    assert failure.startswith(f"DISTLOCK['{alias}']: ")
+    assert again == "All stores are listed again."
