@@ -146,7 +146,7 @@ class Renewals:
             first, *others = news
             logger.warning(
                 "%s, of %s,%s could not be renewed; it will be tried again: %s",
-                first,
+                str(first),  # a handler may keep the line, but must not keep the lease
                 first.holder,
                 f" and {len(others)} more" if others else "",
                 reason,

@@ -170,7 +170,7 @@ def _is_confirmed(lease: LeaseState, store: BaseLockBackend) -> bool:
     except LockBackendUnavailable as error:
         logger.warning(
             "%s could not be renewed before a commit; it is held for %.1f seconds more: %s",
-            lease,
+            str(lease),
             lease.remaining,
             error,
             extra=lease.log_fields(reason=str(error)),

@@ -34,7 +34,7 @@ def end_released(lease: LeaseState) -> None:
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug(
             "%s, with token %s, was released after %.3f s.",
-            lease,
+            str(lease),
             lease.token,
             lease.held_for,
             extra=lease.log_fields(held_for=lease.held_for),

@@ -73,7 +73,7 @@ class Attempts(Request):
             logger.log(
                 level,
                 "%s was granted after %.3f s, with token %s.",
-                lease,
+                str(lease),  # a handler may keep the line, and so the lease, which is renewed then
                 lease.waited,
                 lease.token,
                 extra=lease.log_fields(waited=lease.waited),

@@ -6,6 +6,7 @@ import json
 import logging
 import logging.config
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import pytest
 from django.http import HttpResponse
@@ -93,6 +94,19 @@ def test_async_code_has_the_same_lines(
         (LOCKS, "DEBUG"),
         (LEASES, "DEBUG"),
     ]
+
+
+def test_line_that_is_kept_keeps_no_lease(
+    scripted: ScriptedBackend, debug: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise a lease that nobody uses any more would be renewed for ever."""
+    lease = ref(acquire("default", renew=False))
+    held = lease()
+    assert held
+    held.release()
+    del held
+    assert len(debug.records) == 2
+    assert lease() is None
 
 
 def test_refusal_says_who_holds_the_lock(
