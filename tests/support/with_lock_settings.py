@@ -11,6 +11,6 @@ DATABASES = {"default": json.loads(os.environ["DISTLOCK_TEST_WITH_LOCK"])}
 DISTLOCK = {
     "default": {
         "BACKEND": "django_distlock.backends.database.DatabaseBackend",
-        "OPTIONS": {"store_timeout": 60},
+        "OPTIONS": {"ttl": 180, "store_timeout": 60},
     }
 }

@@ -186,6 +186,7 @@ def test_label_is_shown_to_people(acquired: list[Lease]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
+        (("--ttl", "0"), "ttl is 0.0, but must be from"),
         (("--ttl", "0.0001"), "ttl is 0.0001, but must be from"),
         (("--timeout", "1e12"), "timeout is 1"),
         (("--label", "x" * 201), "label has 201 characters"),

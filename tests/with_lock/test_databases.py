@@ -174,7 +174,7 @@ def test_lock_is_lost_if_other_code_has_it_when_the_table_appears(
     with without_table(alias) as create_table, meanwhile(started, create_table):
         code, complaints = run_script(f"touch {started}; sleep 600", backend=alias)
     assert code == 76
-    assert "acquired it when its table was created" in complaints
+    assert "acquired it when its table was created. Stopping the command." in complaints
     assert elsewhere(other.release)
 
 
@@ -187,7 +187,7 @@ def test_command_is_stopped_when_the_session_of_its_only_lock_ends(
     with without_table(alias), meanwhile(started, lambda: kill_holder(alias)):
         code, complaints = run_script(f"touch {started}; sleep 600", backend=alias)
     assert code == 76
-    assert "the connection that held the database's own lock has ended" in complaints
+    assert "that held the database's own lock has ended. Stopping the command." in complaints
 
 
 @on_each_server
@@ -207,6 +207,23 @@ def test_command_goes_on_if_it_has_a_lease_when_that_session_ends(
     script = f"touch {started}; until [ -e {enough} ]; do sleep 0.02; done"
     with meanwhile(started, kill_and_wait):
         assert run_script(script, backend=alias) == (0, "")
+
+
+@pytest.mark.needs("postgresql")
+def test_no_transaction_stays_open_while_the_command_runs(tmp_path: Path) -> None:
+    """It would keep the server from cleaning up, for as long as the command takes."""
+    started, looked, states = tmp_path / "started", tmp_path / "looked", set[str]()
+
+    def look() -> None:
+        with another_session("postgresql") as session, session.cursor() as cursor:
+            cursor.execute("SELECT state FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+            states.update(state for (state,) in cursor.fetchall() if state)
+        looked.touch()
+
+    script = f"touch {started}; until [ -e {looked} ]; do sleep 0.02; done"
+    with meanwhile(started, look):
+        assert run_script(script, backend="postgresql") == (0, "")
+    assert states == {"idle"}
 
 
 def holder_of(alias: str) -> int | None:

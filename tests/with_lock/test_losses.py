@@ -64,7 +64,18 @@ def test_command_has_ended_when_an_unreachable_store_ends_the_lease(
     code, complaints = run_script("trap '' TERM; sleep 600", "--ttl", "1.8", "--grace", "60")
     assert code == 76
     assert "its lease could not be renewed, and ends in" in complaints
+    assert complaints.endswith("Stopping the command.\n")
     assert acquired[0].remaining > 0
+
+
+def test_command_is_stopped_when_nobody_can_tell_whether_the_lock_is_held(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong in the check."""
+    monkeypatch.setattr(Lease, "remaining", property(lambda lease: 1 / 0))
+    code, complaints = run("--", "sleep", "600")
+    assert code == 76
+    assert "it could not be checked: division by zero. Stopping the command." in complaints
 
 
 @pytest.mark.parametrize(("script", "code"), [("true", 76), ("exit 7", 7)])

@@ -3,6 +3,7 @@
 import math
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from django_distlock.management.exit_codes import ExitCode, usage_error
 from django_distlock.management.options import add_backend_option, semaphore
 from django_distlock.management.with_lock.command_lock import CommandLock, LockRequest
 from django_distlock.management.with_lock.running import run_locked
+from django_distlock.semaphores.validation import InvalidSemaphore
 
 TTL: Final = 60.0
 """The lease's ttl if the store's own is unlimited: a killed with_lock must not keep the lock."""
@@ -66,6 +68,7 @@ class Command(LockCommand):
             help="how long a command that is stopped, by SIGTERM, has until SIGKILL (default: 10 "
             "seconds; a third of the ttl at most)",
         )
+        parser.epilog = "Example: manage.py with_lock deploy:migrate -- python manage.py migrate"
         parser.add_argument("command", nargs="+", help="the command, after --, and its arguments")
 
     def handle(
@@ -84,7 +87,8 @@ class Command(LockCommand):
         store = find_store(backend)
         if isinstance(store, MemoryBackend):
             raise usage_error(f"DISTLOCK[{backend!r}] keeps locks in one process's memory.")
-        ttl = ttl or store.ttl or TTL
+        if ttl is None:
+            ttl = store.ttl or TTL
         grace = min(grace, ttl / 3)
         request = LockRequest(
             semaphore, backend, ttl, default_label(command) if label is None else label
@@ -98,12 +102,15 @@ class Command(LockCommand):
             code = run_locked(command, lock, timeout, grace, self._report)
         except LockNotAcquired as error:
             raise CommandError(str(error), returncode=conflict_exit_code) from error
+        except InvalidSemaphore as error:  # as the store says, which was asked
+            raise usage_error(str(error)) from error
         if code:
             sys.exit(code)
 
     def _report(self, text: str) -> None:
-        self.stderr.write(f"with_lock: {text}")
-        self.stderr.flush()
+        with suppress(OSError):  # its reader has left, or the terminal is gone
+            self.stderr.write(f"with_lock: {text}")
+            self.stderr.flush()
 
 
 def seconds(text: str) -> float:

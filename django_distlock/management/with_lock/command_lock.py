@@ -182,7 +182,10 @@ class CommandLock:
 
     def _check_often(self, on_loss: Callable[[], object]) -> None:
         while not self._released.wait(self._interval):
-            self.check()
+            try:
+                self.check()
+            except Exception as error:  # noqa: BLE001 - whatever it is, nobody else would check
+                self.loss = f"it could not be checked: {error or type(error).__name__}"
             connections.close_all()
             if self.loss:
                 on_loss()

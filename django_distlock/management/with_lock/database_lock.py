@@ -118,11 +118,12 @@ class SessionLock(DatabaseLock):
 class PostgreSQLLock(SessionLock):
     """An advisory lock of the session."""
 
-    acquire_sql = """
-        SELECT pg_advisory_lock(%(key)s) IS NOT NULL
-        FROM set_config('lock_timeout', %(milliseconds)s, false)
-    """
+    acquire_sql = "SELECT pg_advisory_lock(%(key)s) IS NOT NULL"
     held_sql = "SELECT pg_backend_pid() = %(pid)s"
+    limit_sql = """
+        SELECT set_config('lock_timeout', %(milliseconds)s, false),
+            set_config('statement_timeout', '0', false)
+    """
 
     def __init__(self, store: DatabaseBackend, semaphore: str) -> None:
         super().__init__(store, semaphore)
@@ -130,7 +131,8 @@ class PostgreSQLLock(SessionLock):
 
     def _acquire(self, statements: Statements, wait: float) -> bool:
         self._refuse_pooler(statements)
-        self.parameters["milliseconds"] = str(max(1, int(1000 * wait)))  # 0 waits for ever
+        self.parameters["milliseconds"] = str(max(1, int(1000 * wait)))  # 0 would wait for ever
+        self._ask(statements, self.limit_sql)
         try:
             return super()._acquire(statements, wait)
         except OperationalError as error:
@@ -144,14 +146,12 @@ class PostgreSQLLock(SessionLock):
         A pooler tells its clients a process id of its own making.
         """
         connection: Any = statements.connection
-        pid = statements.fetch("SELECT pg_backend_pid()", {})[0][0]
-        told = connection.connection.info.backend_pid
-        if is_behind_pooler(connection.settings_dict) or told != pid:
+        self.parameters["pid"] = connection.connection.info.backend_pid
+        if is_behind_pooler(connection.settings_dict) or not self._ask(statements, self.held_sql):
             raise NoDatabaseLock(
                 f"the database {self.store.using!r} is behind a pooler, such as PgBouncer, where "
                 "PostgreSQL's advisory locks are not safe: give with_lock a direct connection"
             )
-        self.parameters["pid"] = pid
 
 
 class MySQLLock(SessionLock):
