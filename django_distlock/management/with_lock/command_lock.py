@@ -185,7 +185,7 @@ class CommandLock:
             try:
                 self.check()
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody else would check
-                self.loss = f"it could not be checked: {error or type(error).__name__}"
+                self.loss = f"it could not be checked: {error!r}"
             connections.close_all()
             if self.loss:
                 on_loss()
