@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django_distlock.records import LeaseClaim, LockQuery
 from django_distlock.server import page_search
 from django_distlock.server.page_search import PageSearch
+from tests.support.lock_client import Serving
 from tests.support.lock_tables import World
+from tests.support.memory_stores import memory_store
 
 if TYPE_CHECKING:
     import pytest
@@ -27,3 +30,19 @@ def test_search_of_many_locks_goes_through_all_of_them(monkeypatch: pytest.Monke
         steps.append(search.look_on())
     assert [each.semaphore for each in search.page(1, 100)] == list("1234567")
     assert len(steps) == 3 + 4
+
+
+def test_page_is_searched_in_several_steps_through_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the memory's store in one call, and through a server in one request after another."""
+    monkeypatch.setattr(page_search, "SLICE", 2)
+    query, memory = LockQuery(search="collect", page=2, limit=2), memory_store()
+    with Serving() as running, running.locks() as server:
+        for store in (server, memory):
+            for number in range(5):
+                assert store.acquire(f"{number}collectPayment", str(number), 60, "host")
+            page = store.page(query)
+            assert [each.semaphore for each in page.locks] == ["2collectPayment", "3collectPayment"]
+            assert page.found == 5
+            for number in range(5):
+                lease = LeaseClaim(f"{number}collectPayment", str(number), 60)
+                assert store.release(lease)
