@@ -115,21 +115,23 @@ def _check_database(alias: str, databases: Sequence[str]) -> Iterable[checks.Che
     try:
         return store.check_database()
     except LockBackendUnavailable as error:
-        return [_unreachable(alias, without_credentials(error))]
+        return [_unreachable(alias, without_credentials(error), store.using)]
 
 
 def _check_deployed(alias: str, places: Sequence[str | None]) -> Iterable[checks.CheckMessage]:
+    using = None
     try:
-        if lock_backends[alias].using not in places:
+        store = lock_backends[alias]
+        using = store.using
+        if using not in places:
             return []
         health = probe(alias)
-        if not health:
-            return [_unreachable(alias, health.detail)]
-        return lock_backends[alias].check_deployment()
+        return store.check_deployment() if health else [_unreachable(alias, health.detail, using)]
     except InvalidLockBackend:
         return []
-    except LockBackendUnavailable as error:
-        return [_unreachable(alias, without_credentials(error))]
+    except LockBackendUnavailable as error:  # also a store that is asked when it is made
+        reason = without_credentials(error)
+        return [_unreachable(alias, reason, using)] if using in places else []
 
 
 def _invalid(error: InvalidLockBackend) -> checks.Error:
@@ -163,12 +165,13 @@ def _check_ttl(store: BaseLockBackend) -> Iterator[checks.CheckMessage]:
     )
 
 
-def _unreachable(alias: str, reason: str) -> checks.Error:
+def _unreachable(alias: str, reason: str, using: str | None) -> checks.Error:
     """Return the error for a store that grants no locks now."""
     name = f"DISTLOCK[{alias!r}]"
+    place = "its OPTIONS say" if using is None else f"DATABASES[{using!r}] says"
     return checks.Error(
         f"{name}: no lock can be acquired: {reason.removeprefix(f'{name}: ')}",
-        hint="Start the store, or correct where OPTIONS say that it is. To try again, write in "
+        hint=f"Start the store, or correct where {place} that it is. To try again, write in "
         f"manage.py shell: from django_distlock import health; health.check({alias!r})",
         id="distlock.E009",
     )

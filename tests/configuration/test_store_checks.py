@@ -135,7 +135,9 @@ def test_database_is_only_asked_if_it_is_named() -> None:
         return found.stderr
 
     assert "distlock" not in check("--deploy")
-    assert "distlock.E009" in check("--deploy", "--database", "nowhere")
+    error = check("--deploy", "--database", "nowhere")
+    assert "distlock.E009" in error
+    assert "Start the store, or correct where DATABASES['nowhere'] says that it is." in error
     assert "distlock.W010" in check("--database", "nowhere")
 
 
@@ -178,6 +180,7 @@ def test_store_that_is_asked_when_it_is_made_is_no_error_of_a_plain_check() -> N
         urls: Any = (path("", locked_view),)
         with override_settings(ROOT_URLCONF=urls):
             assert [each for each in check_locks() if "locked_view" in str(each.obj)] == []
+        assert [*check_deployed_databases(databases=["default"])] == []
         (message,) = check_deployment()
     assert message.id == "distlock.E009"
     assert message.msg == "DISTLOCK['default']: no lock can be acquired: redis://…@host is down"
