@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from io import BytesIO, TextIOWrapper
+from io import BytesIO, StringIO, TextIOWrapper
+from typing import Any
 
 import pytest
 from django.core.management import execute_from_command_line
@@ -64,6 +65,16 @@ def test_errors_end_with_1_and_success_with_0(capsys: pytest.CaptureFixture[str]
     finally:
         memory_store().clear()
     assert capsys.readouterr().err == ""
+
+
+def test_alias_whose_settings_are_wrong_is_an_error(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command was called the right way."""
+    settings.DISTLOCK = {"jobs": {"BACKEND": "no.such.Backend"}}
+    monkeypatch.setattr("sys.stdout", StringIO())  # as where something else takes the output
+    assert exit_code("release_lock", "job", "--backend=jobs") == ExitCode.ERROR
+    assert capsys.readouterr().err.startswith("CommandError: DISTLOCK['jobs']: could not import")
 
 
 def test_terminal_that_lacks_a_character_shows_its_code(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,8 +79,6 @@ def run_command(
         except CommandError as error:
             code = error.returncode
             err.write(f"CommandError: {error}\n")
-        except SystemExit as end:
-            code = int(end.code or 0)
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
