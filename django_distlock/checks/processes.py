@@ -65,7 +65,7 @@ def request_limits() -> list[Limit]:
         limits.append(Limit("GUNICORN_CMD_ARGS: --timeout", seconds))
     with suppress(ValueError):
         if seconds := float(_uwsgi_options().get("harakiri") or 0):
-            limits.append(Limit("UWSGI_HARAKIRI", seconds))
+            limits.append(Limit("UWSGI_HARAKIRI (harakiri of uWSGI)", seconds))
     return limits
 
 

@@ -105,8 +105,8 @@ def _missing_parentheses(called: Called) -> checks.CheckMessage:
 
 def _warning(route: Route, name: str, text: str, placeholder: str) -> checks.CheckMessage:
     return checks.Warning(
-        f"The URL pattern {route.text!r} fills <{placeholder}> of the semaphore {text!r} with raw "
-        "text: two spellings of the same thing, such as '7' and '07', are two locks.",
+        f"ROOT_URLCONF: the pattern {route.text!r} fills <{placeholder}> of the semaphore {text!r} "
+        "with raw text: two spellings of the same thing, such as '7' and '07', are two locks.",
         hint=f"Type the placeholder: <int:{placeholder}>, <uuid:{placeholder}> or "
         f"<slug:{placeholder}>; or use a converter such as int or uuid in the URL. "
         f"<str:{placeholder}> declares that each text is a thing of its own.",
@@ -117,8 +117,8 @@ def _warning(route: Route, name: str, text: str, placeholder: str) -> checks.Che
 
 def _not_captured(route: Route, called: Called, lock: Any, name: str) -> checks.CheckMessage:
     return checks.Warning(
-        f"The semaphore {lock.semaphore!r} names <{name}>, but the URL pattern {route.text!r} "
-        "captures no such argument: each request fails.",
+        f"ROOT_URLCONF: the pattern {route.text!r} captures no <{name}>, which the semaphore "
+        f"{lock.semaphore!r} names: each request fails.",
         hint=f"Write <int:{name}> in the pattern; or in the template, the name that it captures: "
         f"{', '.join(f'<{each}>' for each in sorted(route.captured)) or 'it captures none'}.",
         obj=called.name,

@@ -172,5 +172,6 @@ def _is_text(annotation: Any) -> bool:
 
 
 def name_of(function: Any) -> str:
+    """Return the dotted path of a callable, or of its class."""
     named = function if hasattr(function, "__qualname__") else type(function)
     return f"{named.__module__}.{named.__qualname__}"

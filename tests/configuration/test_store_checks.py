@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -88,6 +89,18 @@ def test_checks_can_be_silenced() -> None:
         call_command("check", tags=["distlock"], fail_level="WARNING")
     with override_settings(DISTLOCK=FAILING), pytest.raises(CommandError, match=r"distlock\.W019"):
         call_command("check", tags=["distlock"], fail_level="WARNING")
+
+
+def test_plain_check_contacts_nothing(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a server, nor a database, which pytest-django denies a test without a mark.
+
+    But redis-py's client of a cluster, which a site makes itself, connects at once.
+    """
+    stores = {alias: each for alias, each in settings.DISTLOCK.items() if "cluster" not in alias}
+    settings.DISTLOCK = stores
+    monkeypatch.setattr(socket.socket, "connect", lambda *arguments: pytest.fail("connected"))
+    found = {message.id for message in checks.run_checks(tags=["distlock"])}
+    assert found <= {"distlock.W005", "distlock.W014", "distlock.W017", "distlock.E011"}
 
 
 # Reachability
