@@ -9,6 +9,7 @@ from typing import ClassVar, Final
 from django_distlock.arguments import (
     LONGEST,
     SHORTEST_TTL,
+    printable,
     validate_seconds,
     validate_text,
     validate_whole,
@@ -106,7 +107,7 @@ class ListingStore(BaseLockBackend):
             "The lock on %r, with token %s, was force-released%s.",
             semaphore,
             token,
-            f" by {by}" if by else "",
+            f" by {printable(by)}" if by else "",
             extra={"semaphore": semaphore, "backend": self.alias, "token": token, "by": by},
         )
         lock_force_released.send_robust(

@@ -6,10 +6,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory, override_settings
 from django.urls import include, path
+from django.utils.decorators import method_decorator
 from ninja import NinjaAPI
 from rest_framework.decorators import action, api_view
 from rest_framework.response import Response
@@ -46,6 +46,17 @@ class OnMethod(APIView):  # type: ignore[misc]
         return Response()
 
 
+@method_decorator(lock, name="dispatch")
+class OnDispatch(APIView):  # type: ignore[misc]
+    """A view of REST framework that is locked as a whole."""
+
+    authentication_classes = ()
+
+    def get(self, request: Any, pk: str) -> Response:
+        """Collect."""
+        return Response()
+
+
 @api_view()  # type: ignore[untyped-decorator]
 @lock
 def function(request: Any, pk: str) -> Response:
@@ -69,6 +80,30 @@ def operation(request: HttpRequest, pk: str) -> None:
     """Answer by Django Ninja."""
 
 
+@distributed_lock("<pk>collectPayment", http=False)
+def charge(request: Any, pk: str) -> None:
+    """Help a view, which does not expect a refusal."""
+
+
+def overlook(request: HttpRequest, pk: str) -> HttpResponse:
+    """Call the helper."""
+    charge(request, pk)
+    return HttpResponse()
+
+
+@api_view()  # type: ignore[untyped-decorator]
+def overlook_in_function(request: Any, pk: str) -> Response:
+    """Call the helper."""
+    charge(request, pk)
+    return Response()
+
+
+@api.get("/overlook/{pk}/")
+def overlook_in_operation(request: HttpRequest, pk: str) -> None:
+    """Call the helper."""
+    charge(request, pk)
+
+
 @api.get("/async/{pk}/")
 @lock
 async def async_operation(request: HttpRequest, pk: str) -> None:
@@ -80,12 +115,21 @@ router.register("customers", Customers, basename="customer")
 urlpatterns = [
     path("page/<pk>/", page),
     path("method/<pk>/", OnMethod.as_view()),
+    path("dispatch/<pk>/", OnDispatch.as_view()),
     path("function/<pk>/", function),
+    path("overlook/<pk>/", overlook),
+    path("overlook-in-function/<pk>/", overlook_in_function),
     path("ninja/", api.urls),
     path("", include(router.urls)),
 ]
 PAGE = "/page/1234/"
-APIS = ["/method/1234/", "/function/1234/", "/customers/1234/collect/", "/ninja/1234/"]
+APIS = [
+    "/method/1234/",
+    "/dispatch/1234/",
+    "/function/1234/",
+    "/customers/1234/collect/",
+    "/ninja/1234/",
+]
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 
@@ -186,10 +230,8 @@ def test_site_with_pages_answers_in_text(
 def test_view_that_django_did_not_resolve_answers_in_text(scripted: ScriptedBackend) -> None:
     """There is no way to see that it is an API's."""
     refuse(scripted, REFUSED)
-    request = RequestFactory().get("/")
-    request.user = AnonymousUser()
     view = distributed_lock("1234collectPayment", http=True)(lambda request: HttpResponse())
-    assert view(request)["Content-Type"] == TEXT
+    assert view(RequestFactory().get("/"))["Content-Type"] == TEXT
 
 
 # And nothing else
@@ -233,3 +275,19 @@ def test_client_is_not_told_who_holds_the_lock(
         *("Allow", "X-Frame-Options", "X-Content-Type-Options", "Referrer-Policy"),
         "Cross-Origin-Opener-Policy",
     }
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("accept", [JSON, "text/html"])
+@pytest.mark.parametrize(
+    "url", ["/overlook/1234/", "/overlook-in-function/1234/", "/ninja/overlook/1234/"]
+)
+def test_error_page_of_a_view_does_not_say_it_either(
+    scripted: ScriptedBackend, url: str, accept: str
+) -> None:
+    """The text of LockNotAcquired is for the log. Under DEBUG, Django shows all that there is."""
+    refuse(scripted, Refusal(SECRET, EPOCH, EPOCH, EPOCH))
+    client = Client(raise_request_exception=False)
+    response = client.get(url, headers={"accept": accept})
+    assert response.status_code == 500
+    assert SECRET not in f"{response.headers}{response.content.decode()}"
