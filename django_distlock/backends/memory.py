@@ -49,17 +49,17 @@ from .table_records import (
     waiter_info,
 )
 
-SHORTEST_PAUSE: Final = 0.001
-"""Seconds that a waiter pauses at least before it tries to get a lock that is about to expire."""
-LONGEST_PAUSE: Final = 1.0
-"""Seconds that a waiter pauses at most."""
+SHORTEST_PATIENCE: Final = 0.001
+"""Seconds after which a waiter tries at the soonest, for a lock that is about to expire."""
+LONGEST_PATIENCE: Final = 1.0
+"""Seconds after which it tries at the latest."""
 
 
 class MemoryBackend(ListingStore, PausingStore, QueueingStore, AsyncStore):
     """Keeps locks in the memory of this process: for tests, and for sites of one process.
 
     It does not keep out another process, whether a second worker of the same server, a management
-    command, or a forked child: each has locks of its own. They end with it.
+    command, or a forked child: each has locks and pauses of its own, which end with it.
     """
 
     supports_fencing: ClassVar[bool] = True
@@ -238,11 +238,11 @@ class MemoryPlace:
     def patience(self) -> float:
         """Seconds until the lock expires: no thread wakes waiters when a lease expires.
 
-        Not more than LONGEST_PAUSE, since a new holder may have a shorter lease.
+        Not more than LONGEST_PATIENCE, since a new holder may have a shorter lease.
         """
         with self._shared.mutex:
             remaining = self._shared.table.remaining(self.semaphore)
-        return min(max(remaining, SHORTEST_PAUSE), LONGEST_PAUSE)
+        return min(max(remaining, SHORTEST_PATIENCE), LONGEST_PATIENCE)
 
     def check(self) -> None:
         """Do nothing: this process's memory is always there."""

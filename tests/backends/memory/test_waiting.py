@@ -13,7 +13,7 @@ import pytest
 
 from django_distlock import Lease, aacquire_lock, acquire_lock, distributed_lock
 from django_distlock.backends import memory
-from django_distlock.backends.memory import LONGEST_PAUSE, SHORTEST_PAUSE
+from django_distlock.backends.memory import LONGEST_PATIENCE, SHORTEST_PATIENCE
 from django_distlock.server import transitions
 from tests.support.concurrency import until
 from tests.support.holders import acquire
@@ -174,7 +174,7 @@ def test_waiter_gets_the_lock_though_its_next_holder_has_it_for_shorter(
     shared_table: memory.SharedTable, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A waiter behind an unlimited lease doesn't sleep for ever if a limited one follows."""
-    monkeypatch.setattr(memory, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(memory, "LONGEST_PATIENCE", 0.1)
     lease = acquire(ALIAS, ttl=None)
 
     def take_and_forget() -> Lease | None:
@@ -198,9 +198,9 @@ def test_waiter_looks_when_the_lease_ends_but_neither_at_once_nor_too_late(
     place = store.join("1234collectPayment", "two", "", lambda: None)
     assert place.patience == 0.5
     table_clock.now += 0.4999
-    assert place.patience == SHORTEST_PAUSE
+    assert place.patience == SHORTEST_PATIENCE
     store.acquire("1234collectPayment", "one", None, "")
-    assert place.patience == LONGEST_PAUSE
+    assert place.patience == LONGEST_PATIENCE
     place.check()
     store.leave(place, False)
     table_clock.now += 1
@@ -217,6 +217,6 @@ def test_leaving_the_queue_after_a_grant_keeps_the_lock(table_clock: TableClock)
     second = store.join("1234collectPayment", "two", "", lambda: woken.append("two"))
     store.leave(second, False)
     table_clock.now += 60
-    assert second.patience == SHORTEST_PAUSE
+    assert second.patience == SHORTEST_PATIENCE
     assert store.acquire("1234collectPayment", "three", 60, "")
     assert woken == ["one"]
