@@ -40,8 +40,11 @@ def texts_of(argument: ast.expr, tree: ast.Module) -> Iterator[str]:
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 if ast.dump(targets[0]).startswith(f"Name(id='{argument.id}'"):
                     yield from texts_of(node.value, tree)
-            elif called(node) == "_warn" and isinstance(node, ast.Call):
-                yield from texts_of(node.args[0], ast.Module([], []))
+
+
+def placeholders(text: str) -> str:
+    """Return the text as the page writes it."""
+    return re.sub(r"%[.\d]*[a-z]", "…", text)
 
 
 def lines_of(file: Path) -> Iterator[Line]:
@@ -51,14 +54,15 @@ def lines_of(file: Path) -> Iterator[Line]:
     rooms = [ast.literal_eval(each.args[0]) for each in calls if called(each) == "room_logger"]
     rooms += re.findall(r'getLogger\("django_distlock\.(\w+)"\)', file.read_text("utf-8"))
     for call in calls:
+        if called(call) == "warn" and file.parent.name == "events":  # Writer.warn()
+            yield "events", "WARNING", placeholders(ast.literal_eval(call.args[0]))
         owner = getattr(call.func, "value", None)
         if getattr(owner, "id", "") != "logger" or called(call) in {"isEnabledFor", "addFilter"}:
             continue
         [room] = rooms
         text = call.args[1] if called(call) == "log" else call.args[0]
         for found in texts_of(text, tree):
-            line = re.sub(r"%[.\d]*[a-z]", "…", found)
-            yield room, LEVELS.get(called(call), called(call).upper()), line
+            yield room, LEVELS.get(called(call), called(call).upper()), placeholders(found)
 
 
 def test_documented_lines_are_those_of_the_code() -> None:
