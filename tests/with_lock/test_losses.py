@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
 from django_distlock import Lease, LockBackendUnavailable
 from django_distlock.management.with_lock import command_lock
+from django_distlock.management.with_lock.child import Child
 from tests.support.databases import committed
 from tests.support.holders import due_now, take_away
-from tests.support.with_lock import meanwhile, run, run_script
+from tests.support.with_lock import is_running, meanwhile, run, run_script
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,6 +79,25 @@ def test_command_is_stopped_when_nobody_can_tell_whether_the_lock_is_held(
     code, complaints = run("--", "sleep", "600")
     assert code == 76
     assert "it could not be checked: ZeroDivisionError('division by zero'). Stop" in complaints
+
+
+def test_error_in_with_lock_kills_the_command(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It must not go on without the lock, which is released."""
+    started = tmp_path / "started"
+    with monkeypatch.context() as patch:
+        patch.setattr(Child, "send", raise_bug)
+        with meanwhile(started, lambda: os.kill(os.getpid(), signal.SIGUSR1)):
+            with pytest.raises(RuntimeError, match="a bug"):
+                run_script(f"echo $$ > {started}; sleep 600")
+    assert scripted.owner == ""
+    assert not is_running(int(started.read_text()))
+
+
+def raise_bug(*arguments: object) -> None:
+    """Fail."""
+    raise RuntimeError("a bug")
 
 
 @pytest.mark.parametrize(("script", "code"), [("true", 76), ("exit 7", 7)])

@@ -53,14 +53,17 @@ class Child:
         self.send_to_group(signal.SIGTERM)
         self.send_to_group(signal.SIGCONT)
 
+    def kill(self) -> None:
+        """Kill all in the group, and wait for the command's end."""
+        self.send_to_group(signal.SIGKILL)
+        self._process.wait()
+
     def has_group(self) -> bool:
         """Return whether anything of the group still runs."""
         try:
             os.killpg(self.pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # macOS says the latter of zombies
             return False
-        except PermissionError:  # as macOS says of a group of zombies
-            return not self.has_ended
         return not (self.has_ended and is_group_of_zombies(self.pid))
 
     def reap(self) -> None:

@@ -74,7 +74,7 @@ class Signals:
 
     def wait(self, seconds: float | None) -> list[int]:
         """Return the signals that came since the last call; wait for one, or for wake()."""
-        select.select([self._reading], [], [], None if self._received else seconds)
+        select.select([self._reading], [], [], 0 if self._received else seconds)
         with suppress(BlockingIOError):
             os.read(self._reading, MOST)
         received = []

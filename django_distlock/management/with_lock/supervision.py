@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -51,7 +52,7 @@ class Supervision:
                     self._handle(number)
                 self._stop_if_needed()
         except BaseException:
-            self._child.send_to_group(signal.SIGKILL)
+            self._child.kill()
             raise
         finally:
             if self._terminal is not None:
@@ -122,9 +123,14 @@ class Supervision:
 
 
 def suspend(group: int) -> None:
-    """Suspend this process and its group, as Ctrl-Z does. Return when it goes on."""
+    """Suspend this process and its group, as Ctrl-Z does. Return when it goes on.
+
+    At once if no shell could continue it. So a command that keeps reading from a terminal that is
+    another's must not make this process busy.
+    """
     handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
     try:
         os.killpg(group, signal.SIGTSTP)
+        time.sleep(POLL_INTERVAL)
     finally:
         signal.signal(signal.SIGTSTP, handler)
