@@ -1,6 +1,6 @@
 """The admin's pages of locks for everybody: axe-core, narrow windows, light and dark.
 
-With DISTLOCK_SCREENSHOTS=1 it takes the pictures that README.md shows.
+With DISTLOCK_SCREENSHOTS=1 it takes the pictures that README.md and docs/admin.md show.
 """
 
 from __future__ import annotations
@@ -43,6 +43,14 @@ STORES: dict[str, Any] = {
     "default": {"BACKEND": "django_distlock.backends.database.DatabaseBackend"},
     "sessions": {"BACKEND": "tests.app.backends.MinimalBackend"},
     "old": {"BACKEND": "tests.app.backends.NoBackend"},
+}
+PICTURES = {
+    "admin-light",
+    "admin-dark",
+    "admin-light-390",
+    "admin-dark-390",
+    "admin-confirm-light",
+    "admin-lock-dark",
 }
 CUT_OFF = """
 [...document.querySelectorAll(".distlock *")]
@@ -149,8 +157,8 @@ def faults(page: Page) -> list[str]:
 
 
 def picture(page: Page, name: str) -> None:
-    """Take a picture for README.md, if that is asked for."""
-    if os.environ.get("DISTLOCK_SCREENSHOTS"):
+    """Take a picture that a document shows, if that is asked for."""
+    if os.environ.get("DISTLOCK_SCREENSHOTS") and name in PICTURES:
         page.screenshot(path=ROOT / "docs" / f"{name}.png", full_page=True)
 
 
@@ -179,8 +187,5 @@ def test_pages_have_no_serious_fault_and_fit(redis: Shown) -> None:
                     assert page.evaluate(CUT_OFF) == []
                     assert page.evaluate(SIDEWAYS) == 0
                     colours |= {tuple(each) for each in page.evaluate(COLOURS)}
-                    if width == 1280 and name.strip():
-                        picture(page, f"{name}-{theme}")
-                    elif name == "admin":
-                        picture(page, f"{name}-{theme}-{width}")
+                    picture(page, f"{name}-{theme}{'' if width == 1280 else '-390'}")
     assert len({tuple(rest) for _, *rest in colours}) == len(colours) == 3 * 2
