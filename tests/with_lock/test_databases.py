@@ -14,6 +14,7 @@ from django.db import connections
 from django_distlock import LockBackendUnavailable, acquire_lock, lock_backends
 from django_distlock.backends.database import connections as own
 from django_distlock.management.with_lock import command_lock
+from django_distlock.management.with_lock import database_lock as database_locks
 from django_distlock.management.with_lock.database_lock import (
     LOCKS,
     NoDatabaseLock,
@@ -224,6 +225,17 @@ def test_no_transaction_stays_open_while_the_command_runs(tmp_path: Path) -> Non
     with meanwhile(started, look):
         assert run_script(script, backend="postgresql") == (0, "")
     assert states == {"idle"}
+
+
+@pytest.mark.needs("mariadb")
+def test_server_releases_the_lock_of_a_host_that_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets no checks any more. PostgreSQL's keepalives need a host that really has gone."""
+    monkeypatch.setattr(database_locks, "LONGEST_SILENCE", 1)
+    lock = database_lock(lock_backends["mariadb"], NAME)
+    assert lock is not None
+    assert lock.acquire()
+    until(lambda: holder_of("mariadb") is None)
+    assert not lock.is_held()
 
 
 def holder_of(alias: str) -> int | None:

@@ -29,6 +29,8 @@ PURPOSE: Final = "django_distlock with_lock"
 """Part of each key: another program's locks in the database have other keys."""
 LONGEST_WAIT: Final = 1.0
 """Seconds for which one statement waits, at most; then the next one does."""
+LONGEST_SILENCE: Final = 30
+"""Seconds without a check after which the server ends a session: this host has gone, probably."""
 FILE_WAIT: Final = 0.05
 """Seconds between two attempts to lock a file."""
 
@@ -120,9 +122,13 @@ class PostgreSQLLock(SessionLock):
 
     acquire_sql = "SELECT pg_advisory_lock(%(key)s) IS NOT NULL"
     held_sql = "SELECT pg_backend_pid() = %(pid)s"
-    limit_sql = """
+    # With the keepalives the server notices within half a minute that this host has gone.
+    session_sql = """
         SELECT set_config('lock_timeout', %(milliseconds)s, false),
-            set_config('statement_timeout', '0', false)
+            set_config('statement_timeout', '0', false),
+            set_config('tcp_keepalives_idle', '15', false),
+            set_config('tcp_keepalives_interval', '5', false),
+            set_config('tcp_keepalives_count', '3', false)
     """
 
     def __init__(self, store: DatabaseBackend, semaphore: str) -> None:
@@ -132,7 +138,7 @@ class PostgreSQLLock(SessionLock):
     def _acquire(self, statements: Statements, wait: float) -> bool:
         self._refuse_pooler(statements)
         self.parameters["milliseconds"] = str(max(1, int(1000 * wait)))  # 0 would wait for ever
-        self._ask(statements, self.limit_sql)
+        self._ask(statements, self.session_sql)
         try:
             return super()._acquire(statements, wait)
         except OperationalError as error:
@@ -155,16 +161,24 @@ class PostgreSQLLock(SessionLock):
 
 
 class MySQLLock(SessionLock):
-    """A named lock of MariaDB or MySQL. It is the server's: its name has to name the database."""
+    """A named lock of MariaDB or MySQL, of 64 characters at most.
+
+    It is the whole server's, so the name depends on the database's.
+    """
 
     acquire_sql = "SELECT GET_LOCK(%(name)s, %(wait)s)"
     held_sql = "SELECT IS_USED_LOCK(%(name)s) = CONNECTION_ID()"
+    session_sql = "SET SESSION wait_timeout = %(silence)s"
 
     def __init__(self, store: DatabaseBackend, semaphore: str) -> None:
         super().__init__(store, semaphore)
         database = str(connections[store.using].settings_dict["NAME"])
         digest = sha256(database.encode() + b"\0" + self.key).hexdigest()
-        self.parameters = {"name": f"distlock:{digest}"[:64]}  # a name's longest
+        self.parameters = {"name": f"distlock:{digest}"[:64], "silence": LONGEST_SILENCE}
+
+    def _acquire(self, statements: Statements, wait: float) -> bool:
+        statements.execute(self.session_sql, self.parameters)
+        return super()._acquire(statements, wait)
 
 
 class SQLiteLock(DatabaseLock):
