@@ -66,18 +66,23 @@ def _renew(service: Service, request: Message) -> Message:
     if type(leases) is not list:
         raise InvalidRequest("leases is a list.")
     session = _bound_session(service, request)
-    return {"expires_at": [_renew_one(service, lease, session) for lease in leases]}
+    at = service.table.microseconds()
+    return {"expires_at": [_renew_one(service, lease, session, at) for lease in leases]}
 
 
-def _renew_one(service: Service, lease: object, session: Session | None) -> int | Message | None:
+def _renew_one(
+    service: Service, lease: object, session: Session | None, at: int
+) -> int | Message | None:
     """Return the lease's new expiry; None if it is lost; an error that concerns it alone."""
     try:
-        return _renewed_until(service, lease_from(lease), session)
+        return _renewed_until(service, lease_from(lease), session, at)
     except RequestError as error:
         return error_message(error.code, str(error))
 
 
-def _renewed_until(service: Service, lease: LockSnapshot, session: Session | None) -> int | None:
+def _renewed_until(
+    service: Service, lease: LockSnapshot, session: Session | None, at: int
+) -> int | None:
     """Renew the lease, or let its holder reclaim it while nothing is granted.
 
     Return its new expiry; None if it is lost. Refused if it is held, or may be, but can't be
@@ -92,10 +97,10 @@ def _renewed_until(service: Service, lease: LockSnapshot, session: Session | Non
                 f"which is {longest:.10g}: lower the one, or raise the other."
             )
         return None
-    held = table.renew(lease.semaphore, lease.owner, ttl, session)
+    held = table.renew(lease.semaphore, lease.owner, ttl, session, at)
     if not held and lease.token:
         held = table.reclaim(lease, session)
-    return table.microseconds() + round(ttl * 1_000_000) if held else None
+    return at + round(ttl * 1_000_000) if held else None
 
 
 def _release(service: Service, request: Message) -> Message:

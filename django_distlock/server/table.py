@@ -62,9 +62,19 @@ class LockTable(LockTransitions):
         lock.bind(session)
         return lock
 
-    def renew(self, semaphore: str, owner: str, ttl: float, session: Session | None = None) -> bool:
-        """Renew the lease for `ttl` seconds from now; False if the lock isn't this owner's."""
-        now, renewed_at = self.monotonic(), self.microseconds()
+    def renew(
+        self,
+        semaphore: str,
+        owner: str,
+        ttl: float,
+        session: Session | None = None,
+        at: int | None = None,
+    ) -> bool:
+        """Renew the lease for `ttl` seconds from now; False if the lock isn't this owner's.
+
+        Leases that are renewed together share the time `at`, by the wall clock: one int, not many.
+        """
+        now, renewed_at = self.monotonic(), self.microseconds() if at is None else at
         lock = self._held_by(semaphore, owner, now)
         if lock is None:
             return False
