@@ -15,7 +15,7 @@ from django_distlock.arguments import plain
 from django_distlock.records import EventKind, LockState
 
 from .clocks import now_expression
-from .fields import EpochMicrosecondsField, SemaphoreField
+from .fields import EpochMicrosecondsField, SemaphoreField, Unreleased, UnreleasedIndex
 from .semaphores.validation import MAX_LENGTH, first_after
 
 if TYPE_CHECKING:
@@ -32,15 +32,19 @@ KEPT = "kept"
 class LockQuerySet(models.QuerySet["Lock"]):
     """Locks by their state, according to the database's clock."""
 
+    def with_owner(self) -> Self:
+        """Held and stale locks, and some that are free: those that were kept until now."""
+        return self.filter(Unreleased())
+
     def held(self) -> Self:
         """Locks with an unexpired lease."""
-        return self.exclude(owner="").filter(
-            Q(expires_at=None) | Q(expires_at__gt=self.database_now())
-        )
+        now = self.database_now()
+        return self.with_owner().filter(Q(expires_at=None) | Q(expires_at__gt=now))
 
     def stale(self) -> Self:
         """Locks whose lease expired and was never released: the holder died or took too long."""
-        return self.exclude(owner__in=["", KEPT]).filter(expires_at__lte=self.database_now())
+        expired = self.with_owner().filter(expires_at__lte=self.database_now())
+        return expired.exclude(owner=KEPT)
 
     def released(self) -> Self:
         """Free locks; their rows keep the token and the time of release."""
@@ -48,7 +52,7 @@ class LockQuerySet(models.QuerySet["Lock"]):
 
     def unreleased(self) -> Self:
         """Locks that are held or stale."""
-        return self.exclude(self._released())
+        return self.with_owner().exclude(self._no_longer_kept())
 
     def with_prefix(self, prefix: str) -> Self:
         """Locks whose semaphore begins with the prefix, byte by byte.
@@ -86,7 +90,10 @@ class LockQuerySet(models.QuerySet["Lock"]):
         return self.update(owner="", expires_at=self.database_now()) > 0
 
     def _released(self) -> Q:
-        return Q(owner="") | Q(owner=KEPT, expires_at__lte=self.database_now())
+        return Q(owner="") | self._no_longer_kept()
+
+    def _no_longer_kept(self) -> Q:
+        return Q(owner=KEPT, expires_at__lte=self.database_now())
 
     def database_now(self) -> "Expression":
         """Return the clock of the database that this query runs on, as an expression."""
@@ -139,6 +146,7 @@ class Lock(models.Model):
         verbose_name = _("lock")
         verbose_name_plural = _("locks")
         ordering = ["semaphore"]
+        indexes = [UnreleasedIndex(fields=["semaphore"], name="distlock_unreleased_locks")]
         permissions = [("force_release_lock", "Can force-release lock")]
 
     def __str__(self) -> str:

@@ -53,6 +53,11 @@ class Migration(migrations.Migration):
                 "verbose_name": "lock",
                 "verbose_name_plural": "locks",
                 "ordering": ["semaphore"],
+                "indexes": [
+                    django_distlock.fields.UnreleasedIndex(
+                        fields=["semaphore"], name="distlock_unreleased_locks"
+                    )
+                ],
                 "permissions": [("force_release_lock", "Can force-release lock")],
             },
         ),

@@ -1,25 +1,40 @@
 """The database backend for operators: list locks, release them by force, and clean up."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import timedelta
-from itertools import chain
+from itertools import chain, islice
 from operator import attrgetter, methodcaller
 from typing import Any, ClassVar, Final
 
+from django.db import connections as connections_by_alias
+from django.db.models import Count
+
+from django_distlock.backends.base import QueueingStore
 from django_distlock.backends.operations import ListingStore, validate_claim, validate_listing
-from django_distlock.models import Lock, LockQuerySet
-from django_distlock.records import LockInfo, LockState
-from django_distlock.semaphores.validation import validate_prefix
+from django_distlock.clocks import now_expression
+from django_distlock.fields import MICROSECOND
+from django_distlock.models import Lock, LockQuerySet, LockWaiter, WaitingProcess
+from django_distlock.records import (
+    LockInfo,
+    LockPage,
+    LockQuery,
+    LockState,
+    WaiterInfo,
+)
+from django_distlock.semaphores.validation import validate_prefix, validate_semaphore
 
 from . import cleaning
 from .operating import OperatingDatabaseBackend
+from .paging import LISTED, find_page
+from .queue import ALIVE
 from .statements import Parameters
 
-PAGE: Final = 5_000
-"""How many locks are read together."""
+CHUNK: Final = 500
+"""How many locks of a list are completed together."""
 
 
-class ListingDatabaseBackend(OperatingDatabaseBackend, ListingStore):
+class ListingDatabaseBackend(OperatingDatabaseBackend, ListingStore, QueueingStore):
     """Part of DatabaseBackend."""
 
     keeps_expired: ClassVar[bool] = True
@@ -27,8 +42,58 @@ class ListingDatabaseBackend(OperatingDatabaseBackend, ListingStore):
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
         prefix, limit = validate_listing(prefix, limit)
+        locks = self._locks(prefix).unreleased().with_state()[:limit]
+        # On SQLite, rows that are not all read keep the file locked. The caller may want to write
+        # between two of them.
         with self._unavailable():
-            yield from map(_info, in_pages(self._locks(prefix).unreleased().with_state(), limit))
+            is_sqlite = connections_by_alias[self.using].vendor == "sqlite"
+            yield from self._infos(list(locks) if is_sqlite else locks.iterator())
+
+    def find(self, semaphore: str) -> LockInfo | None:
+        with self._unavailable():
+            found = self._locks().filter(pk=validate_semaphore(semaphore)).with_state()
+            return next(self._infos(found), None)
+
+    def waiters(self, semaphore: str) -> list[WaiterInfo] | None:
+        semaphore = validate_semaphore(semaphore)
+        if not self.queues_all:
+            return None
+        with self._unavailable():
+            waiting = self._waiting().filter(semaphore=semaphore).order_by("id")
+            return [WaiterInfo(holder) for holder in waiting.values_list("holder", flat=True)]
+
+    def page(self, query: LockQuery) -> LockPage:
+        """See ListingStore.page(). A page of released locks is from `window` rows of any state."""
+        with self._unavailable():
+            page = find_page(self._locks, query, self.window)
+            counts = page.counts
+            if query.state is LockState.RELEASED:
+                counts = find_page(self._locks, replace(query, state=None), self.window).counts
+            return LockPage(
+                locks=[*self._infos(page.rows.with_state())],
+                found=page.found,
+                counts={state: counts[state] for state in LISTED},
+                is_capped=page.is_capped,
+                scope=page.scope,
+            )
+
+    def _infos(self, locks: Iterable[Lock]) -> Iterator[LockInfo]:
+        """Return what is told of each of the locks, by one query more for CHUNK of them."""
+        rows = iter(locks)
+        while chunk := list(islice(rows, CHUNK)):
+            waiting: dict[str, int] = {}
+            is_known = self.queues_all
+            if is_known:
+                counted = self._waiting().filter(semaphore__in=[lock.pk for lock in chunk])
+                waiting = dict(counted.values_list("semaphore").annotate(number=Count("id")))
+            for lock in chunk:
+                yield _info(lock, waiting.get(lock.pk, 0) if is_known else None)
+
+    def _waiting(self) -> Any:
+        """Return the waiters of processes that are alive."""
+        recent = now_expression(connections_by_alias[self.using], ALIVE * MICROSECOND)
+        alive = WaitingProcess.objects.using(self.using).filter(seen_at__gt=recent)
+        return LockWaiter.objects.using(self.using).filter(process__in=alive.values("id"))
 
     def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:
         semaphore, token = validate_claim(semaphore, token)
@@ -67,24 +132,7 @@ class ListingDatabaseBackend(OperatingDatabaseBackend, ListingStore):
         return found.with_prefix(prefix)
 
 
-def in_pages(locks: LockQuerySet, limit: int | None = None) -> Iterator[Lock]:
-    """Yield the locks in the order of their semaphores, read by a query for each PAGE of them.
-
-    MySQL's driver would keep all rows in memory, and on SQLite, rows that are not read yet would
-    keep the file locked: the caller may want to write between two of them.
-    """
-    last, left = "", limit
-    while True:
-        size = PAGE if left is None else min(PAGE, left)
-        page = list(locks.filter(pk__gt=last).order_by("pk")[:size])
-        yield from page
-        if len(page) < PAGE:
-            return
-        last = page[-1].pk
-        left = None if left is None else left - size
-
-
-def _info(lock: Lock) -> LockInfo:
+def _info(lock: Lock, waiting: int | None = None) -> LockInfo:
     return LockInfo(
         semaphore=lock.semaphore,
         state=LockState(lock.state),
@@ -95,4 +143,5 @@ def _info(lock: Lock) -> LockInfo:
         seen_at=lock.seen_at,
         renewed_at=lock.renewed_at,
         kept=lock.kept,
+        waiting=waiting,
     )
