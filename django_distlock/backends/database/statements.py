@@ -111,8 +111,17 @@ def moment(microseconds: int | None) -> datetime | None:
 
 
 def outcome(rows: list[Any]) -> Grant | Refusal:
-    """Return what the first row says; without one, the attempt was refused."""
-    return Answer(*rows[0]).outcome() if rows else REFUSED
+    """Return what the first row says, or the pause that lasts longest.
+
+    Without a row, the attempt was refused.
+    """
+    if not rows:
+        return REFUSED
+    answer = Answer(*rows[0])
+    if answer.kind == "paused" and len(rows) > 1:
+        pauses = map(Answer._make, rows)
+        answer = max(pauses, key=lambda pause: (pause.expires_at is None, pause.expires_at))
+    return answer.outcome()
 
 
 class HandOver(Enum):
