@@ -11,9 +11,10 @@ import pytest
 from django.db import connections
 from django.test import Client, override_settings
 
-from django_distlock import LockBackendUnavailable
+from django_distlock import LockBackendUnavailable, lock_backends
 from django_distlock.records import Pause
 from tests.support.admin_pages import LIST, alerts, listed, lock_page, make_held, page_text
+from tests.support.commands import on_each_store
 from tests.support.holders import holding
 from tests.support.shown_stores import NOW, SECOND, Shown, a_lock, shown_store
 from tests.support.strict_policy import NONCE, nonce
@@ -139,6 +140,20 @@ def test_pauses_are_on_top(viewer: Client, shown: Shown) -> None:
     text = page_text(viewer, f"{LIST}shown_3Areport/change/")
     assert "Paused: all" in text
     assert "deploy" not in text
+
+
+@on_each_store
+def test_pause_of_each_store_is_shown(viewer: Client, alias: str) -> None:
+    """And no more, once it is resumed."""
+    store = lock_backends[alias]
+    store.pause("deploy:", 600, reason="release 7", by="alice at web1")
+    try:
+        text = page_text(viewer, LIST, store=alias)
+        assert "Paused: semaphores that begin with “deploy:”." in text
+        assert "reason: release 7 · by: alice at web1" in text
+    finally:
+        store.resume("deploy:")
+    assert "Paused" not in page_text(viewer, LIST, store=alias)
 
 
 @pytest.mark.needs("redis")
