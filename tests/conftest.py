@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.db import connections
 
+from django_distlock import signals
 from django_distlock.concurrency.callers import current_caller
 from django_distlock.conf import lock_backends
 from django_distlock.leases.outcomes import stop_renewal
 from django_distlock.leases.process_exit import unreferenced_leases
 from django_distlock.leases.registry import current_registry
 from django_distlock.logs import clear_repeats
-from django_distlock.signals import lock_acquired, lock_lost
+from django_distlock.signals import ReentrantSignal, lock_acquired, lock_lost
 from tests.support.lock_server_command import Place, new_place
 from tests.support.lock_server_proxy import LockServerProxy
 from tests.support.lock_servers import start_lock_server
@@ -184,6 +185,19 @@ def forgotten() -> Iterator[None]:
         stop_renewal(lease)
     current_caller().registry = None
     unreferenced_leases.clear()
+
+
+@pytest.fixture(autouse=True)
+def unrecorded() -> Iterator[None]:
+    """Record no events because another test's store asked for it."""
+    yield
+    if lock_acquired.recorder is not None:
+        from django_distlock.events.recording import begin
+
+        begin.cache_clear()
+        for signal in vars(signals).values():
+            if isinstance(signal, ReentrantSignal):
+                signal.recorder = None
 
 
 @pytest.fixture
