@@ -15,7 +15,7 @@ def main() -> None:
         file.touch(exist_ok=False)
     except FileExistsError:
         sys.exit("NOT ALONE")
-    ManagementUtility(["manage.py", "migrate", "--no-color"]).execute()
+    ManagementUtility(["manage.py", "migrate", "--no-color", "--skip-checks"]).execute()
     file.unlink()
 
 

@@ -15,12 +15,15 @@ import django
 from django.core import management
 from django.core.management import ManagementUtility
 
+from django_distlock.conf import lock_backends
+
 
 def main() -> None:
     """Fork the pods, let them start when all are there, and print how they ended."""
     number, *arguments = sys.argv[1:]
     django.setup()
     management.load_command_class("django_distlock", "with_lock")
+    assert lock_backends["default"].alias  # imports the driver, and connects to nothing
     reading, writing = os.pipe()
     pods = []
     for _ in range(int(number)):
