@@ -34,8 +34,8 @@ def find_page(locks: Locks, query: LockQuery, size: int) -> FoundPage:
     Each query is in the order of an index, and has a limit: with other conditions, PostgreSQL may
     prefer to read the whole table, above all as long as it has no statistics.
     """
-    if not query.search and query.state is None:
-        return _page_of_all(_rows(locks, query.prefix), query, size)
+    if not query.search and query.state is not LockState.RELEASED:
+        return _page_by_database(_rows(locks, query.prefix), query, size)
     rows = _rows(locks, query.prefix, query.state)
     is_capped = _exceeds(rows, size)
     if not (query.search and is_capped):
@@ -43,6 +43,10 @@ def find_page(locks: Locks, query: LockQuery, size: int) -> FoundPage:
     rows = _rows(locks, query.prefix + query.search, query.state)
     page = _page_of_some(locks, rows, query, size, is_capped=_exceeds(rows, size), search=False)
     return page._replace(scope=SearchScope.PREFIX)
+
+
+def _states(query: LockQuery) -> tuple[LockState, ...]:
+    return (query.state,) if query.state else LISTED
 
 
 def _rows(locks: Locks, prefix: str, state: LockState | None = None) -> LockQuerySet:
@@ -60,16 +64,26 @@ def _exceeds(rows: LockQuerySet, size: int) -> bool:
     return bool(rows.values_list("semaphore")[size : size + 1])
 
 
-def _page_of_all(rows: LockQuerySet, query: LockQuery, size: int) -> FoundPage:
-    """Let the database count the states in the window."""
+def _page_by_database(rows: LockQuerySet, query: LockQuery, size: int) -> FoundPage:
+    """Let the database count the states in the window.
+
+    So many of a state are in the window, and the first ones of that state in the table are these.
+    """
     window: Any = rows.with_state()[:size]
     counted = window.aggregate(
         **{state.name: Count("pk", filter=Q(state=state)) for state in LockState}
     )
     counts = Counter({LockState[name]: count for name, count in counted.items()})
-    found = sum(counts[state] for state in LISTED)
+    found = sum(counts[state] for state in _states(query))
     first = (query.page - 1) * query.limit
-    page = rows.unreleased()[first : min(first + query.limit, max(first, found))]
+    match query.state:
+        case LockState.HELD:
+            rows_in_state = rows.held()
+        case LockState.STALE:
+            rows_in_state = rows.stale()
+        case _:
+            rows_in_state = rows.unreleased()
+    page = rows_in_state[first : min(first + query.limit, max(first, found))]
     is_capped = counts.total() == size and _exceeds(rows, size)
     return FoundPage(page, found, counts, is_capped)
 
@@ -84,7 +98,6 @@ def _page_of_some(
     search: bool = True,
 ) -> FoundPage:
     """Look at each row of the window: for a text, which no database finds as Python does."""
-    states = (query.state,) if query.state else LISTED
     text = query.search.casefold() if search else ""
     window: Any = rows.with_state()[:size]
     found = [
@@ -92,7 +105,7 @@ def _page_of_some(
         for semaphore, holder, state in window.values_list("semaphore", "holder", "state")
         if text in semaphore.casefold() or text in holder.casefold()
     ]
-    shown = [semaphore for semaphore, state in found if state in states]
+    shown = [semaphore for semaphore, state in found if state in _states(query)]
     first = (query.page - 1) * query.limit
     page = locks("").filter(pk__in=shown[first : first + query.limit])
     return FoundPage(page, len(shown), Counter(state for _, state in found), is_capped)

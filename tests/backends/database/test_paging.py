@@ -29,6 +29,7 @@ MANY = {"default": 6_000, "postgresql": 20_000, "mariadb": 6_000}
 QUERIES = {
     "all": LockQuery(limit=20),
     "held": LockQuery(state=LockState.HELD, limit=20),
+    "stale": LockQuery(state=LockState.STALE, limit=20, page=3),
     "released": LockQuery(state=LockState.RELEASED, limit=20),
     "deep": LockQuery(page=9, limit=20),
     "search": LockQuery(search="0001"),
