@@ -110,10 +110,13 @@ class Attempts(Request):
     def explain_refusal(self) -> str:
         """Return a sentence that says why it was refused, as far as is known here."""
         own = self._registry.find(self.backend, self.semaphore)
+        # After a forced release it is held as far as this process knows; somebody else may have it.
+        told = self.refusal.holder.removesuffix("…")  # a store may have shortened it
+        held_here = own is not None and own.held and own.holder.startswith(told)
         return describe_contention(
             self.semaphore,
             self.refusal,
-            held_here=own is not None and own.held,
+            held_here=held_here,
             age=clocks.monotonic() - self.refused_at,
         )
 

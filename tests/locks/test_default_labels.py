@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from importlib import import_module
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -84,6 +85,24 @@ class ByMethodDecorator(View):
         return HttpResponse(label())
 
 
+@method_decorator(lock, name="dispatch")
+class OnDispatch(View):
+    """A view whose dispatch(), which Django defines, is decorated on the class."""
+
+    def get(self, request: Any) -> HttpResponse:
+        """Answer with the label."""
+        return HttpResponse(label())
+
+
+class Inherited(ByMethodDecorator):
+    """A view that inherits its locked method."""
+
+    @classmethod
+    def of_class(cls) -> str:
+        """Return the label."""
+        return label()
+
+
 def block_in_view(request: Any) -> HttpResponse:
     """Answer with the label of a block."""
     return HttpResponse(label_of_block())
@@ -93,6 +112,8 @@ urlpatterns = [
     path("view/", view),
     path("method/", OnMethod.as_view()),
     path("method-decorator/", ByMethodDecorator.as_view()),
+    path("dispatch/", OnDispatch.as_view()),
+    path("inherited/", Inherited.as_view()),
     path("block/", block_in_view),
 ]
 
@@ -116,6 +137,8 @@ def test_decorated_function_is_named_with_its_module() -> None:
         ("/view/", "view"),
         ("/method/", "OnMethod.get"),
         ("/method-decorator/", "ByMethodDecorator.get"),
+        ("/dispatch/", "OnDispatch.dispatch"),
+        ("/inherited/", "Inherited.get"),
     ],
 )
 def test_view_is_named(client: Client, url: str, name: str) -> None:
@@ -141,9 +164,28 @@ def test_given_label_wins(run_by: Any) -> None:
     release_lock("report", backend="memory")
 
 
-def test_callable_without_a_name_is_named_by_its_type() -> None:
-    """Such as a partial function."""
-    assert lock(functools.partial(label))() == "functools.partial"
+class Report:
+    """A callable object."""
+
+    def __call__(self) -> str:
+        """Return the label."""
+        return label()
+
+
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [
+        (Report(), "Report"),
+        (functools.partial(label), "label"),
+        (functools.partial(functools.partial(Report())), "Report"),
+        (Report().__call__, "Report.__call__"),
+        (Inherited.of_class, "Inherited.of_class"),
+        (MethodType(functools.partial(lambda _: label()), Report()), "Report.partial"),
+    ],
+)
+def test_callable_is_named_by_the_function_that_it_calls(called: Any, name: str) -> None:
+    """Or else by its type."""
+    assert lock(called)() == f"{__name__}.{name}"
 
 
 def test_long_name_is_cut_at_its_beginning() -> None:

@@ -11,12 +11,18 @@ from unittest import mock
 import pytest
 from django.utils.timezone import now
 
-from django_distlock import LockNotAcquired, acquire_lock, distributed_lock, lock_backends
+from django_distlock import (
+    LockLost,
+    LockNotAcquired,
+    acquire_lock,
+    distributed_lock,
+    lock_backends,
+)
 from django_distlock.concurrency.process_queue import Queue
 from django_distlock.fields import EPOCH
-from django_distlock.leases.request import describe_holder
+from django_distlock.leases.request import describe_holder, new_owner
 from django_distlock.locks.waiting import WaitingThread
-from django_distlock.records import KEPT, REFUSED, Refusal
+from django_distlock.records import KEPT, REFUSED, LeaseClaim, Refusal
 from tests.support.concurrency import elsewhere, run
 
 if TYPE_CHECKING:
@@ -203,6 +209,24 @@ def test_own_lock_is_not_called_somebody_elses() -> None:
         error = refused(backend="memory")
     assert str(error).startswith("This thread or task holds '1234collectPayment' itself")
     assert error.holder == describe_holder()
+
+
+def test_lock_that_was_taken_away_is_not_called_ones_own() -> None:
+    """Though the lease is held as far as its process knows: the store names the next holder."""
+    store = lock_backends["memory"]
+    lease = acquire_lock("1234collectPayment", backend="memory", label="export", renew=False)
+    assert lease
+    assert lease.token
+    assert store.force_release("1234collectPayment", lease.token)
+    other = new_owner()
+    assert store.acquire("1234collectPayment", other, 60, HOLDER)
+    assert lease.held
+    assert str(refused(backend="memory")).startswith(
+        f"Somebody else holds '1234collectPayment': {HOLDER}"
+    )
+    store.release(LeaseClaim("1234collectPayment", other, 60))
+    with pytest.raises(LockLost):
+        lease.renew()
 
 
 def test_pause_is_told_with_its_reason_and_end() -> None:
