@@ -76,14 +76,17 @@ class RepeatFilter(logging.Filter):
     def __init__(self, logger: logging.Logger) -> None:
         super().__init__()
         self._logger = logger
-        self.clear()
+        self.forget()
         _filters.append(self)
 
-    def clear(self) -> None:
-        """Forget all lines: a forked child has written none of its parent's."""
-        for window in vars(self).get("_windows", {}).values():
+    def cancel(self) -> None:
+        """Cancel the threads that would write what was left out."""
+        for window in list(self._windows.values()):
             if window.timer is not None:
                 window.timer.cancel()
+
+    def forget(self) -> None:
+        """Forget all lines."""
         # Reentrant: the garbage collector may run here, and release a lock.
         self._changing = threading.RLock()
         self._windows: dict[Kind, Window] = {}
@@ -155,7 +158,17 @@ _filters: list[RepeatFilter] = []
 def clear_repeats() -> None:
     """Forget all lines."""
     for each in _filters:
-        each.clear()
+        each.cancel()
+        each.forget()
+
+
+def _forget_all() -> None:
+    """Forget the parent's lines in a forked child.
+
+    Its threads are not there, and one of them may have locked its timer.
+    """
+    for each in _filters:
+        each.forget()
 
 
 def _end_all() -> None:
@@ -164,4 +177,4 @@ def _end_all() -> None:
 
 
 atexit.register(_end_all)
-os.register_at_fork(after_in_child=clear_repeats)
+os.register_at_fork(after_in_child=_forget_all)

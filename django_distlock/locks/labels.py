@@ -46,7 +46,8 @@ def running_label(registry: LeaseRegistry) -> str:
     """
     if registry.under_way:
         return bounded(registry.under_way[-1].name)
-    return "" if registry.is_of_request else command_label()
+    label = command_label()
+    return "" if label and registry.is_of_request else label
 
 
 @cache
