@@ -1,6 +1,7 @@
 """The database backend's pauses: rows of a table that each attempt to acquire looks at."""
 
 from datetime import timedelta
+from operator import methodcaller
 from typing import Any
 
 from django.db import IntegrityError, connections, transaction
@@ -24,7 +25,9 @@ class PausingDatabaseBackend(OperatingDatabaseBackend, PausingStore):
     ) -> Pause:
         prefix, seconds, reason, by = validate_pause(prefix, seconds, reason, by)
         texts = self._run(lambda sql: sql.fitting({"reason": reason, "by": by}))
-        return self._change(lambda: self._write(prefix, seconds, **texts))
+        paused = self._change(lambda: self._write(prefix, seconds, **texts))
+        self._run(methodcaller("finish_attempts"))
+        return paused
 
     def _write(self, prefix: str, seconds: float | None, **texts: str) -> Pause:
         """Replace the pause of this prefix; delete those that have ended."""

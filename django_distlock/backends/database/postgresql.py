@@ -7,10 +7,12 @@ that the statements can be prepared: parsing and planning took two thirds of the
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from time import sleep
+from typing import Any, Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_distlock import clocks
 from django_distlock.clocks import NOW
 from django_distlock.models import KEPT, LockPause, LockWaiter, WaitingProcess
 
@@ -118,6 +120,18 @@ WHERE semaphore = %(semaphore)s AND owner = %(owner)s
 FOR SHARE
 """
 
+# Those that change locks at this moment. Each has locked the table before it looked at the pauses.
+CHANGING = """
+SELECT virtualtransaction FROM pg_locks
+WHERE relation = %(table)s::regclass AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid()
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+LONGEST_ATTEMPT: Final = 1.0
+"""Seconds after which a statement is no attempt to acquire, but somebody's transaction."""
+LOOK_EVERY: Final = 0.005
+"""Seconds."""
+
 QUALIFIED_NAME = """
 SELECT quote_ident(nspname) || '.' || quote_ident(relname)
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
@@ -178,6 +192,7 @@ class PostgreSQLStatements(QueueStatements):
 
         self.acquire_sql, self.renew_sql = complete(ACQUIRE), complete(RENEW)
         self.release_sql, self.guard_sql = complete(RELEASE), complete(GUARD)
+        self._table = names["table"]
         self.complete_queue(complete)
         self._complete = complete
 
@@ -200,6 +215,14 @@ class PostgreSQLStatements(QueueStatements):
         # took 1.4 seconds.
         with self._unprepared():
             return super().renew(parameters)
+
+    def finish_attempts(self) -> None:
+        deadline = clocks.monotonic() + LONGEST_ATTEMPT
+        table = {"table": self._table}
+        running = {*self.fetch(CHANGING, table)}
+        while running and clocks.monotonic() < deadline:
+            sleep(LOOK_EVERY)
+            running &= {*self.fetch(CHANGING, table)}
 
     def clean(self, sql: str, parameters: Parameters) -> list[Any]:
         """Change a page of rows by a statement of cleaning.py."""

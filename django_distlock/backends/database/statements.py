@@ -191,6 +191,12 @@ class Statements:
         """Release the lock if the grant with this token still holds it; return whether it did."""
         return self.execute(self.force_release_sql, parameters) == 1
 
+    def finish_attempts(self) -> None:
+        """Wait for the attempts that have begun before a pause, and so can't see it.
+
+        Elsewhere than on PostgreSQL the pause itself waits for them, since they lock what they see.
+        """
+
     def guard(self, parameters: Parameters) -> bool:
         """Keep others out until the transaction ends; return whether the lease is this owner's."""
         return bool(self.fetch(self.guard_sql, parameters))

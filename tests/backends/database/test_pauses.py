@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from unittest import mock
 
 import pytest
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 
 from django_distlock import lock_backends
+from django_distlock.backends.database import postgresql
 from django_distlock.backends.database.backend import DatabaseBackend
+from django_distlock.backends.database.connections import close_own_connections
 from django_distlock.leases.request import new_owner
 from django_distlock.models import Lock, LockPause
 from django_distlock.records import Grant, Refusal
-from tests.support.concurrency import elsewhere
+from tests.support.concurrency import elsewhere, until
 from tests.support.databases import (
     SERVERS,
+    another_session,
     committed,
+    locked_row,
     on_each_database,
     on_each_server,
     statements_sent,
@@ -186,3 +192,47 @@ def test_grant_beside_many_pauses_is_one_statement() -> None:
     )
     assert len(sent) == 1
     assert granted[0]
+
+
+@pytest.mark.needs("postgresql")
+def test_attempt_that_began_before_a_pause_ends_before_it_has_begun(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """It can't see the pause, and may wait for a row. Nothing is granted after pause() returned."""
+    acquire(ALIAS).release()
+    request.addfinalizer(close_own_connections)
+    monkeypatch.setattr(postgresql, "ACQUIRE", postgresql.ACQUIRE.replace("'50ms'", "'60s'"))
+    monkeypatch.setattr(postgresql, "LONGEST_ATTEMPT", 60)
+    close_own_connections()  # which have the statements
+    with ThreadPoolExecutor() as threads, locked_row(ALIAS, SEMAPHORE):
+        attempt = threads.submit(elsewhere, lambda: acquire(ALIAS))
+        until(rows_are_waited_for)
+        pause = threads.submit(elsewhere, lambda: (store(ALIAS).pause("1234"), datetime.now(UTC)))
+        until(LockPause.objects.using(ALIAS).exists)
+        wait([pause], 0.05)
+    _, began_at = pause.result()
+    lease = attempt.result()
+    assert lease.acquired_at < began_at
+    assert lease.release()
+
+
+def rows_are_waited_for() -> bool:
+    """Return whether a session waits for another one's transaction."""
+    with connections[ALIAS].cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+        return bool(cursor.fetchone()[0])
+
+
+@pytest.mark.needs("postgresql")
+def test_pause_begins_though_a_transaction_changes_a_lock_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is no attempt to acquire."""
+    monkeypatch.setattr(postgresql, "LONGEST_ATTEMPT", 0.05)
+    acquire(ALIAS).release()
+    with another_session(ALIAS) as session, session.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute(f"UPDATE {Lock._meta.db_table} SET holder = ''")
+        assert store(ALIAS).pause("1234")
+        cursor.execute("ROLLBACK")
+    assert reason(ALIAS) == "paused"
