@@ -29,7 +29,7 @@ from .errors import POSTGRESQL
 from .own_connection import Make, OwnConnection
 from .places import QueuedPlace
 from .postgresql import PostgreSQLStatements
-from .queue import ALIVE, TICK
+from .queue import SWEPT, TICK
 
 T = TypeVar("T")
 
@@ -180,7 +180,7 @@ class Listener(listening.Listener[Database, QueuedPlace, Session]):
         for row, number in statements.waiters_of(self.process):
             if number not in self._places:
                 statements.leave(row)
-        statements.sweep(5 * ALIVE)
+        statements.sweep(SWEPT)
 
     def _try(self, action: Callable[[], T]) -> T | None:
         """Do it, unless another transaction is in the way: then at the next tick."""

@@ -27,7 +27,7 @@ from django_distlock.semaphores.validation import validate_prefix, validate_sema
 from . import cleaning
 from .operating import OperatingDatabaseBackend
 from .paging import LISTED, find_page
-from .queue import ALIVE
+from .queue import SWEPT
 from .statements import Parameters
 
 CHUNK: Final = 500
@@ -90,8 +90,8 @@ class ListingDatabaseBackend(OperatingDatabaseBackend, ListingStore, QueueingSto
                 yield _info(lock, waiting.get(lock.pk, 0) if is_known else None)
 
     def _waiting(self) -> Any:
-        """Return the waiters of processes that are alive."""
-        recent = now_expression(connections_by_alias[self.using], ALIVE * MICROSECOND)
+        """Return the waiters of processes that had a heartbeat, if not quite lately: see SWEPT."""
+        recent = now_expression(connections_by_alias[self.using], SWEPT * MICROSECOND)
         alive = WaitingProcess.objects.using(self.using).filter(seen_at__gt=recent)
         return LockWaiter.objects.using(self.using).filter(process__in=alive.values("id"))
 

@@ -16,6 +16,8 @@ OFFER: Final = 400_000
 """Microseconds for which a lock is offered to a waiter."""
 ALIVE: Final = 700_000
 """Microseconds after its last heartbeat for which a process counts as alive."""
+SWEPT: Final = 5 * ALIVE
+"""Microseconds after its process's last heartbeat when a waiter is removed from the queue."""
 TICK: Final = 0.25
 """Seconds between two heartbeats."""
 FORGOTTEN: Final = 3_600_000_000
