@@ -35,8 +35,9 @@ def let_offers_last(change: Callable[[Any, str, int], None] = setattr) -> None:
     It only affects statements that are made afterwards.
     """
     change(queue, "OFFER", 60_000_000)
-    for module in (queue, backend, listening):
+    for module in (queue, backend):
         change(module, "ALIVE", 60_000_000)
+    change(listening, "SWEPT", 300_000_000)
 
 
 def store() -> DatabaseBackend:
