@@ -43,11 +43,13 @@ class LockCommand(BaseCommand):
             raise CommandError(str(error), returncode=ExitCode.ERROR) from error
         except KeyboardInterrupt:
             sys.exit(ExitCode.INTERRUPTED)
-        except BrokenPipeError:
-            # The reader of a pipe has left, as `head` does. Python would flush the rest at its end,
-            # and fail again.
+        except OSError as error:
+            # The disk is full, or the reader of a pipe has left, as `head` does. Python would flush
+            # the rest at its end, and fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(ExitCode.ERROR)
+            if isinstance(error, BrokenPipeError):
+                sys.exit(ExitCode.ERROR)
+            raise CommandError(str(error), returncode=ExitCode.ERROR) from error
         return output
 
 

@@ -1,6 +1,7 @@
 """What an operator is told about a held lock before it is taken from its holder."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Final
 
 from django.core.management.base import CommandError
@@ -56,10 +57,11 @@ def description(store: BaseLockBackend, lock: LockInfo) -> Iterator[str]:
     """Yield the lines that tell all about the lock, and what its release means."""
     yield f"{printable(lock.semaphore)} in {store.alias} ({type(store).__name__})"
     waiting = "not known" if lock.waiting is None else str(lock.waiting)
+    lists_renewals = isinstance(store, ListingStore) and store.lists_renewals
     for name, value in (
         ("holder", holder_of(lock)),
-        ("acquired", _moment(lock, "acquired_at")),
-        ("renewed", _moment(lock, "renewed_at")),
+        ("acquired", _moment(lock, lock.acquired_at, "not known")),
+        ("renewed", _moment(lock, lock.renewed_at, "never" if lists_renewals else "not known")),
         ("time left", time_left(lock)),
         ("token", str(lock.token)),
         ("waiting", waiting),
@@ -72,6 +74,5 @@ def description(store: BaseLockBackend, lock: LockInfo) -> Iterator[str]:
     yield from GUARDED if store.guard_commits else UNGUARDED
 
 
-def _moment(lock: LockInfo, name: str) -> str:
-    moment = getattr(lock, name)
-    return "not known" if moment is None else f"{ago(lock, moment)}, at {time_of(moment)}"
+def _moment(lock: LockInfo, moment: datetime | None, absent: str) -> str:
+    return absent if moment is None else f"{ago(lock, moment)}, at {time_of(moment)}"

@@ -6,6 +6,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TypeVar
 
+from django_distlock.arguments import LONGEST
 from django_distlock.durations import parse_duration
 from django_distlock.semaphores.validation import validate_semaphore
 
@@ -55,7 +56,10 @@ def add_no_input_option(parser: ArgumentParser) -> None:
 
 def duration(text: str) -> timedelta:
     """Return an argument such as `10m`."""
-    return _read(parse_duration, text)
+    found = _read(parse_duration, text)
+    if found.total_seconds() > LONGEST:
+        raise ArgumentTypeError(f"{text!r} is longer than {LONGEST / 86400:g}d.")
+    return found
 
 
 def positive_duration(text: str) -> timedelta:

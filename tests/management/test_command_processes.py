@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +56,10 @@ def test_reader_that_leaves_costs_no_traceback() -> None:
     process.stdout = None
     _, complaints = process.communicate(timeout=60)
     assert (process.returncode, complaints) == (1, "")
+
+
+def test_full_disk_is_an_error_of_a_line() -> None:
+    """Not a traceback, and neither success."""
+    with Path("/dev/full").open("w") as full:
+        outcome = end_command(start_command("list_locks", "--backend=default", stdout=full))
+    assert (outcome.code, outcome.err) == (1, "CommandError: [Errno 28] No space left on device\n")

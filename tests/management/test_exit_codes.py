@@ -41,6 +41,8 @@ def exit_code(*arguments: str) -> int:
         (["resume_locks"], "one of the arguments PREFIX --all is required"),
         (["clear_stale_locks", "--prefix=a\n"], "argument --prefix: A semaphore has no control"),
         (["clear_stale_locks", "--held-longer-than=0s"], "must be longer than 0"),
+        (["clear_stale_locks", "--purge-events=3651d"], "'3651d' is longer than 3650d"),
+        (["list_locks", "--watch", "--interval=999999d"], "'999999d' is longer than 3650d"),
     ],
 )
 def test_wrong_arguments_end_with_2(

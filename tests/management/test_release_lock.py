@@ -52,6 +52,7 @@ def test_lock_is_shown_and_released_after_a_yes(
     assert shown[0] == f"stuck in {alias} ({type(lock_backends[alias]).__name__})"
     assert shown[1] == f"  holder:    {HOLDER}"
     assert shown[2].startswith("  acquired:  0s ago, at 2")
+    assert shown[3] == "  renewed:   never"
     assert f"  token:     {token}" in shown
     assert shown[-1] == "Release it by force? [y/N] "
     assert "Whatever else it does may be done twice." in shown

@@ -68,9 +68,12 @@ def test_exit_code_is_the_commands_as_in_shells(
     assert acquire_lock(NAME)
 
 
-def test_arguments_of_the_command_are_its_own(capfd: pytest.CaptureFixture[str]) -> None:
-    """After `--`, with_lock has none."""
-    assert run("--ttl", "30", "--", "echo", "--ttl", "5", "--", "--help") == (0, "")
+@pytest.mark.parametrize("options", [["--ttl", "30", "--"], ["--"], ["--ttl", "30"], []])
+def test_arguments_of_the_command_are_its_own(
+    options: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """After `--`, or the command's name, with_lock has none, not even another `--`."""
+    assert run(*options, "echo", "--ttl", "5", "--", "--help") == (0, "")
     assert capfd.readouterr().out == "--ttl 5 -- --help\n"
 
 
@@ -169,6 +172,8 @@ def test_what_ends_soon_after_the_command_is_waited_for(
         ("python collect.py", "collect.py"),
         ("/opt/bin/backup --all", "backup"),
         ("python", "python"),
+        ("python -m backup", "backup"),
+        ("python -u -c 1", "python"),
     ],
 )
 def test_default_label_is_the_commands_name(command: str, label: str) -> None:

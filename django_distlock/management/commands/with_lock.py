@@ -2,7 +2,7 @@
 
 import math
 import sys
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import PARSER, ArgumentParser, ArgumentTypeError
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -69,7 +69,11 @@ class Command(LockCommand):
             "seconds; a third of the ttl at most)",
         )
         parser.epilog = "Example: manage.py with_lock deploy:migrate -- python manage.py migrate"
-        parser.add_argument("command", nargs="+", help="the command, after --, and its arguments")
+        parser.add_argument(
+            "command",
+            nargs=PARSER,  # which leaves the command's own options, and a further --, as they are
+            help="the command, after --, and its arguments",
+        )
 
     def handle(
         self,
@@ -84,6 +88,8 @@ class Command(LockCommand):
         command: list[str],
         **options: Any,
     ) -> None:
+        if command[0] == "--":  # where argparse leaves it depends on what precedes it
+            del command[0]
         store = find_store(backend)
         if isinstance(store, MemoryBackend):
             raise usage_error(f"DISTLOCK[{backend!r}] keeps locks in one process's memory.")
@@ -141,7 +147,11 @@ def exit_code(text: str) -> int:
 
 def default_label(command: list[str]) -> str:
     """Return the command's name: `migrate` of `python manage.py migrate`, else the program's."""
-    names = [Path(each).name for each in command[:3]]
-    if len(names) == 3 and names[0].startswith("python") and names[1] == "manage.py":
-        return names[2]
-    return names[1] if names[0].startswith("python") and len(names) > 1 else names[0]
+    program, *arguments = [Path(each).name for each in command[:3]]
+    if program.startswith("python"):
+        match arguments:
+            case ["manage.py" | "-m", name]:
+                return name
+            case [script, *_] if not script.startswith("-"):
+                return script
+    return program
