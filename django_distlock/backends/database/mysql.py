@@ -14,12 +14,14 @@ from django_distlock.records import REFUSED, Grant, Owner, Refusal
 
 from .statements import Answer, Parameters, Statements, outcome, pack, unpack
 
-# The pause that lasts longest of those that are in force, as JSON of its end and its reason.
+# The pause that lasts longest of those that are in force, as JSON of its end and its reason. Locked
+# until the attempt ends: so a pause begins when the attempts that can't see it have ended.
 PAUSED = """
 SELECT json_array(until, reason) FROM {pauses}
 WHERE left(CAST(%(semaphore)s AS BINARY), length(prefix)) = prefix
     AND (until IS NULL OR until > {now})
 ORDER BY until IS NULL DESC, until DESC LIMIT 1
+LOCK IN SHARE MODE
 """
 
 ACQUIRE_UPDATE = """

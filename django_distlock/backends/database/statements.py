@@ -194,7 +194,7 @@ class Statements:
     def finish_attempts(self) -> None:
         """Wait for the attempts that have begun before a pause, and so can't see it.
 
-        Elsewhere than on PostgreSQL the pause itself waits for them, since they lock what they see.
+        Except on PostgreSQL, it is written only then, since attempts lock the pauses they look at.
         """
 
     def guard(self, parameters: Parameters) -> bool:

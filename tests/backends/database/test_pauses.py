@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -36,15 +37,33 @@ pytestmark = [committed, pytest.mark.once]
 SEMAPHORE = "1234collectPayment"
 
 
+WAITS = {
+    "postgresql": "SELECT count(*) FROM pg_locks WHERE NOT granted",
+    "mysql": "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+}
+
+
+def session_waits(alias: str) -> bool:
+    """Return whether a session waits for another one's transaction."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(WAITS[connections[alias].vendor])
+        return bool(cursor.fetchone()[0])
+
+
 def store(alias: str) -> DatabaseBackend:
     found = lock_backends[alias]
     assert isinstance(found, DatabaseBackend)
     return found
 
 
+def attempt(alias: str, semaphore: str = SEMAPHORE) -> Grant | Refusal:
+    """Try once."""
+    return store(alias).acquire(semaphore, new_owner(), 60, "another")
+
+
 def reason(alias: str, semaphore: str = SEMAPHORE) -> str:
     """Return why an attempt is refused."""
-    refusal = store(alias).acquire(semaphore, new_owner(), 60, "another")
+    refusal = attempt(alias, semaphore)
     assert isinstance(refusal, Refusal)
     return refusal.reason
 
@@ -205,22 +224,30 @@ def test_attempt_that_began_before_a_pause_ends_before_it_has_begun(
     monkeypatch.setattr(postgresql, "LONGEST_ATTEMPT", 60)
     close_own_connections()  # which have the statements
     with ThreadPoolExecutor() as threads, locked_row(ALIAS, SEMAPHORE):
-        attempt = threads.submit(elsewhere, lambda: acquire(ALIAS))
-        until(rows_are_waited_for)
+        granted_late = threads.submit(elsewhere, lambda: acquire(ALIAS))
+        until(lambda: session_waits(ALIAS))
         pause = threads.submit(elsewhere, lambda: (store(ALIAS).pause("1234"), datetime.now(UTC)))
         until(LockPause.objects.using(ALIAS).exists)
         wait([pause], 0.05)
     _, began_at = pause.result()
-    lease = attempt.result()
+    lease = granted_late.result()
     assert lease.acquired_at < began_at
     assert lease.release()
 
 
-def rows_are_waited_for() -> bool:
-    """Return whether a session waits for another one's transaction."""
-    with connections[ALIAS].cursor() as cursor:
-        cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
-        return bool(cursor.fetchone()[0])
+@pytest.mark.needs("mariadb")
+@pytest.mark.parametrize("alias", ["mariadb", "mysql"])
+def test_pause_waits_for_the_attempts_that_do_not_see_it(alias: str) -> None:
+    """They lock the pauses that they look at. So here, one waits until another pause is written."""
+    acquire(alias).release()
+    with another_session("mariadb") as operator, ThreadPoolExecutor() as threads:
+        operator.set_autocommit(False)
+        with operator.cursor() as cursor:
+            cursor.execute("INSERT INTO distlock_lockpause VALUES ('1234', 0, NULL, 'deploy', '')")
+        outcome = threads.submit(elsewhere, partial(attempt, alias))
+        until(lambda: outcome.done() or session_waits("mariadb"))
+        operator.commit()
+        assert not outcome.result()
 
 
 @pytest.mark.needs("postgresql")
