@@ -131,6 +131,14 @@ class QueueingTests(StoreTestCase):
         self.require(self.backend.supports_listing, "listing")
         held = self.grant(self.new_semaphore())
         first, second, third = [self.join(held.semaphore, f"waiter {n}") for n in range(3)]
+        store = self.backend
+        assert isinstance(store, ListingStore)
+
+        def all_are_listed() -> bool:
+            waiters = store.waiters(held.semaphore)
+            return waiters is None or len(waiters) == 3
+
+        self.wait_until(all_are_listed)  # a process may be known as alive only a moment later
         self.assertEqual(self.waiting(held.semaphore), ["waiter 0", "waiter 1", "waiter 2"])
         self.leave(second, granted=False)
         self.assertEqual(self.waiting(held.semaphore), ["waiter 0", "waiter 2"])

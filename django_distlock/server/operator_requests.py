@@ -109,8 +109,9 @@ def _pause(service: Service, request: Message) -> Message:
         text_of(request, "reason", LONGEST_REASON, shortest=0),
         text_of(request, "by", LONGEST_REASON, shortest=0),
     )
+    now = service.table.microseconds()
     service.save_pauses()
-    return {"pause": pause.as_list(), "now": service.table.microseconds()}
+    return {"pause": pause.as_list(), "now": now}
 
 
 def _resume(service: Service, request: Message) -> Message:

@@ -82,6 +82,20 @@ def test_waiter_is_offered_the_lock_by_the_server_at_the_end_of_the_pause() -> N
         assert waiter.acquire("1234collectPayment", "two")
 
 
+def test_end_of_a_pause_is_told_however_long_it_takes_to_save_it() -> None:
+    """What is left of it, and the time, are of the same moment: their sum is its end."""
+    now = 1_000_000
+    with Serving() as running, friend(running.endpoint) as client:
+        running.service.table.microseconds = lambda: now
+
+        def save() -> None:
+            nonlocal now
+            now += 50_000
+
+        running.service.save_pauses = save
+        assert client.ask("pause", prefix="1234", seconds=10)["now"] == 1_000_000
+
+
 def test_pauses_are_bounded(quiet_client: LockClient) -> None:
     """Each attempt looks at all of them."""
     for number in range(MAX_PAUSES):

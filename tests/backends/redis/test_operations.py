@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from django_distlock.backends.redis import operations, scripts
+from django_distlock.backends.redis.keys import KeySpace
 from django_distlock.leases.request import new_owner
 from django_distlock.records import (
     KEPT,
@@ -85,6 +86,24 @@ def test_refusal_by_an_offer_tells_of_the_waiter(redis_store: RedisBackend) -> N
     assert isinstance(refusal, Refusal)
     assert refusal.holder == "waiter's holder"
     place.leave(granted=False)
+
+
+def test_server_tells_no_client_the_owner(redis_store: RedisBackend, redis_server: Server) -> None:
+    """An answer may be read on its way, or be in a log: whoever has the owner can release."""
+    lease = acquire(ALIAS, label="collect")
+    place = join(redis_store, SEMAPHORE, "secret")
+    keys = KeySpace("site:").all(SEMAPHORE)
+    with connect(redis_server) as client:
+        for script, arguments in (
+            (scripts.ACQUIRE, (new_owner(), 60_000, '""')),
+            (scripts.DESCRIBE, ()),
+            (scripts.WAITERS, ()),
+        ):
+            answer = str(client.eval(script.source, len(keys), *keys, *arguments))
+            assert "collect" in answer or "s holder" in answer
+            assert lease.owner not in answer
+            assert "secret" not in answer
+    redis_store.leave(place, granted=False)
 
 
 # What is listed of a lock
