@@ -30,6 +30,8 @@ from .paging import LISTED, find_page
 from .queue import SWEPT
 from .statements import Parameters
 
+PAGE: Final = 5_000
+"""How many locks are read together."""
 CHUNK: Final = 500
 """How many locks of a list are completed together."""
 
@@ -42,12 +44,9 @@ class ListingDatabaseBackend(OperatingDatabaseBackend, ListingStore, QueueingSto
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
         prefix, limit = validate_listing(prefix, limit)
-        locks = self._locks(prefix).unreleased().with_state()[:limit]
-        # On SQLite, rows that are not all read keep the file locked. The caller may want to write
-        # between two of them.
+        locks = self._locks(prefix).unreleased().with_state()
         with self._unavailable():
-            is_sqlite = connections_by_alias[self.using].vendor == "sqlite"
-            yield from self._infos(list(locks) if is_sqlite else locks.iterator())
+            yield from self._infos(in_pages(locks, limit))
 
     def find(self, semaphore: str) -> LockInfo | None:
         with self._unavailable():
@@ -130,6 +129,23 @@ class ListingDatabaseBackend(OperatingDatabaseBackend, ListingStore, QueueingSto
     def _locks(self, prefix: str = "") -> LockQuerySet:
         found = Lock.objects.using(self.using).defer("owner")
         return found.with_prefix(prefix)
+
+
+def in_pages(locks: LockQuerySet, limit: int | None = None) -> Iterator[Lock]:
+    """Yield the locks in the order of their semaphores, read by a query for each PAGE of them.
+
+    MySQL's driver would keep all rows in memory, and on SQLite, rows that are not read yet would
+    keep the file locked: the caller may want to write between two of them.
+    """
+    last, left = "", limit
+    while True:
+        size = PAGE if left is None else min(PAGE, left)
+        page = list(locks.filter(pk__gt=last).order_by("pk")[:size])
+        yield from page
+        if len(page) < PAGE:
+            return
+        last = page[-1].pk
+        left = None if left is None else left - size
 
 
 def _info(lock: Lock, waiting: int | None = None) -> LockInfo:
