@@ -106,42 +106,39 @@ class QueueingTests(StoreTestCase):
         self.assertTrue(self.backend.force_release(held.semaphore, held.token or 0))
         self.assert_given_to(waiter, held)
 
-    def waiting(self, semaphore: str) -> list[str]:
-        """Return the holders' texts of the waiters; skip the test if the store doesn't list them.
+    def assert_waiting(self, semaphore: str, *holders: str) -> None:
+        """Wait until exactly these are listed as waiters, by their holders' texts.
 
-        They are as many as the listed lock tells.
+        Skip the test if the store doesn't list waiters. One may be listed a moment after it joined.
         """
-        self.require(self.backend.supports_listing, "listing")
         store = self.backend
         assert isinstance(store, ListingStore)
-        waiters, lock = store.waiters(semaphore), store.find(semaphore)
-        if waiters is None:
+        if store.waiters(semaphore) is None:
             raise self.lacks("list of waiters")
-        assert lock is not None
-        self.assertEqual(lock.waiting, len(waiters))
-        for waiter in waiters:
-            if waiter.since is not None:
-                assert lock.acquired_at is not None
-                self.assertLessEqual(lock.acquired_at, waiter.since)
-                self.assertLessEqual(waiter.since, lock.seen_at)
-        return [waiter.holder for waiter in waiters]
+
+        def is_listed() -> bool:
+            waiters, lock = store.waiters(semaphore), store.find(semaphore)
+            assert waiters is not None and lock is not None
+            for waiter in waiters:
+                if waiter.since is not None:
+                    assert lock.acquired_at is not None
+                    self.assertLessEqual(lock.acquired_at, waiter.since)
+                    self.assertLessEqual(waiter.since, lock.seen_at)
+            listed = tuple(waiter.holder for waiter in waiters)
+            return listed == holders and lock.waiting == len(holders)
+
+        self.wait_until(is_listed)
 
     def test_waiters_are_listed_in_turn(self) -> None:
         """Until they leave."""
         self.require(self.backend.supports_listing, "listing")
         held = self.grant(self.new_semaphore())
         first, second, third = [self.join(held.semaphore, f"waiter {n}") for n in range(3)]
-        store = self.backend
-        assert isinstance(store, ListingStore)
-
-        def all_are_listed() -> bool:
-            waiters = store.waiters(held.semaphore)
-            return waiters is None or len(waiters) == 3
-
-        self.wait_until(all_are_listed)  # a process may be known as alive only a moment later
-        self.assertEqual(self.waiting(held.semaphore), ["waiter 0", "waiter 1", "waiter 2"])
-        self.leave(second, granted=False)
-        self.assertEqual(self.waiting(held.semaphore), ["waiter 0", "waiter 2"])
-        for waiter in (first, third):
-            self.leave(waiter, granted=False)
-        self.assertEqual(self.waiting(held.semaphore), [])
+        try:
+            self.assert_waiting(held.semaphore, "waiter 0", "waiter 1", "waiter 2")
+            self.leave(second, granted=False)
+            self.assert_waiting(held.semaphore, "waiter 0", "waiter 2")
+        finally:
+            for waiter in (first, second, third):
+                self.leave(waiter, granted=False)
+        self.assert_waiting(held.semaphore)
