@@ -139,7 +139,7 @@ class LockAdmin(_ModelAdmin):
             "waiters": None if waiters is None else [ShownWaiter(each) for each in waiters],
             "pauses": [each for each in store.pauses() if semaphore.startswith(each.pause.prefix)],
             "past": past_of(alias, semaphore)
-            if store.backend and not is_refresh(request)
+            if store.has_history and not is_refresh(request)
             else None,
             "log_address": self._addresses.log(alias, semaphore),
             **self._context(request, stores, store, ListAddress(alias)),

@@ -36,6 +36,11 @@ class Store:
         return self.listing is not None and not self.problem
 
     @property
+    def has_history(self) -> bool:
+        """Whether recorded events can be read: not from a database that has just not answered."""
+        return self.backend is not None and not (self.problem and self.backend.events_using)
+
+    @property
     def kind(self) -> str:
         """The name of its backend's class."""
         return type(self.backend).__name__ if self.backend is not None else ""

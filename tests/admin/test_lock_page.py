@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from django.test import Client, override_settings
@@ -18,7 +19,7 @@ from tests.support.admin_pages import (
     on_each_locks_database,
     page_text,
 )
-from tests.support.shown_stores import NOW, SECOND, a_lock, a_stale_lock, shown_store
+from tests.support.shown_stores import NOW, SECOND, ShownBackend, a_lock, a_stale_lock, shown_store
 
 if TYPE_CHECKING:
     from tests.support.shown_stores import Shown
@@ -111,6 +112,22 @@ def test_page_has_the_history_of_a_store_that_records_it(viewer: Client) -> None
         assert "web9" not in part
     with shown_store():
         assert "History" not in page_text(viewer, address)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("database", "is_shown"), [(None, True), ("default", False)])
+def test_history_is_not_read_from_a_database_that_does_not_answer(
+    viewer: Client, database: str | None, is_shown: bool
+) -> None:
+    """Django's connections have no time limit, unlike those for locks."""
+    with (
+        mock.patch.object(ShownBackend, "events_using", database),
+        shown_store(events=True) as store,
+    ):
+        store.failing = {"all"}
+        page = page_text(viewer, lock_page("shown", "report"))
+    assert "The store “shown” is unreachable." in page
+    assert ("Nothing has been recorded of this lock." in page) is is_shown
 
 
 @pytest.mark.parametrize("state", [*LockState, None])

@@ -202,6 +202,11 @@ def own_statements(alias: str) -> Statements:
     return pool_of(alias).all[0].statements(clocks.monotonic() + 60)
 
 
+def operating_connection(alias: str) -> BaseDatabaseWrapper:
+    """Return the connection of what operators call: where locks have their own, one of them."""
+    return connections[alias] if alias == "default" else own_statements(alias).connection
+
+
 class SpyingCursor:
     """A cursor that records what it executes."""
 

@@ -1,6 +1,7 @@
 """The database backend for operators: list locks, release them by force, and clean up."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from itertools import chain, islice
@@ -20,9 +21,14 @@ from django_distlock.records import (
     LockPage,
     LockQuery,
     LockState,
+    SearchScope,
     WaiterInfo,
 )
-from django_distlock.semaphores.validation import validate_prefix, validate_semaphore
+from django_distlock.semaphores.validation import (
+    InvalidSemaphore,
+    validate_prefix,
+    validate_semaphore,
+)
 
 from . import cleaning
 from .operating import OperatingDatabaseBackend
@@ -34,6 +40,14 @@ PAGE: Final = 5_000
 """How many locks are read together."""
 CHUNK: Final = 500
 """How many locks of a list are completed together."""
+NO_LOCKS: Final = LockPage(
+    locks=[],
+    found=0,
+    counts=dict.fromkeys(LISTED, 0),
+    is_capped=False,
+    scope=SearchScope.PREFIX,
+)
+"""The page of a text that the database's encoding can't have."""
 
 
 class ListingDatabaseBackend(OperatingDatabaseBackend, ListingStore, QueueingStore):
@@ -49,32 +63,41 @@ class ListingDatabaseBackend(OperatingDatabaseBackend, ListingStore, QueueingSto
             yield from self._infos(in_pages(locks, limit))
 
     def find(self, semaphore: str) -> LockInfo | None:
-        with self._unavailable():
-            found = self._locks().filter(pk=validate_semaphore(semaphore)).with_state()
-            return next(self._infos(found), None)
+        locks = self._locks().filter(pk=validate_semaphore(semaphore))
+        with suppress(InvalidSemaphore):  # the database's encoding can't have it
+            return self._use_orm(lambda: next(self._infos(locks.with_state()), None))
+        return None
 
     def waiters(self, semaphore: str) -> list[WaiterInfo] | None:
         semaphore = validate_semaphore(semaphore)
         if not self.queues_all:
             return None
-        with self._unavailable():
-            waiting = self._waiting().filter(semaphore=semaphore).order_by("id")
-            return [WaiterInfo(holder) for holder in waiting.values_list("holder", flat=True)]
+        with suppress(InvalidSemaphore):
+            return self._use_orm(lambda: [*self._waiters(semaphore)])
+        return []
+
+    def _waiters(self, semaphore: str) -> Iterator[WaiterInfo]:
+        waiting = self._waiting().filter(semaphore=semaphore).order_by("id")
+        return map(WaiterInfo, waiting.values_list("holder", flat=True))
 
     def page(self, query: LockQuery) -> LockPage:
         """See ListingStore.page(). A page of released locks is from `window` rows of any state."""
-        with self._unavailable():
-            page = find_page(self._locks, query, self.window)
-            counts = page.counts
-            if query.state is LockState.RELEASED:
-                counts = find_page(self._locks, replace(query, state=None), self.window).counts
-            return LockPage(
-                locks=[*self._infos(page.rows.with_state())],
-                found=page.found,
-                counts={state: counts[state] for state in LISTED},
-                is_capped=page.is_capped,
-                scope=page.scope,
-            )
+        with suppress(InvalidSemaphore):
+            return self._use_orm(lambda: self._page(query))
+        return NO_LOCKS
+
+    def _page(self, query: LockQuery) -> LockPage:
+        page = find_page(self._locks, query, self.window)
+        counts = page.counts
+        if query.state is LockState.RELEASED:
+            counts = find_page(self._locks, replace(query, state=None), self.window).counts
+        return LockPage(
+            locks=[*self._infos(page.rows.with_state())],
+            found=page.found,
+            counts={state: counts[state] for state in LISTED},
+            is_capped=page.is_capped,
+            scope=page.scope,
+        )
 
     def _infos(self, locks: Iterable[Lock]) -> Iterator[LockInfo]:
         """Return what is told of each of the locks, by one query more for CHUNK of them."""
@@ -119,7 +142,7 @@ class ListingDatabaseBackend(OperatingDatabaseBackend, ListingStore, QueueingSto
             elif self._run(attrgetter("cleans_pages")):
                 yield from cleaning.change_pages(prefix, job, self._send_clean)
             else:
-                yield from map(_info, cleaning.change(locks, job, self._change))
+                yield from map(_info, cleaning.change(locks, job, self._use_orm))
 
     def _send_clean(self, sql: str, parameters: Parameters) -> list[Any]:
         """Change a page of rows, in a transaction of its own where there is a connection for it."""

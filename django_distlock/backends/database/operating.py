@@ -58,16 +58,16 @@ class OperatingDatabaseBackend(BaseDatabaseBackend):
                 if not is_file_locked(error.__cause__) or clocks.monotonic() > deadline:
                     raise
 
-    def _change(self, change: Callable[[], T]) -> T:
+    def _use_orm(self, action: Callable[[], T]) -> T:
         """Do what Django's ORM does with the alias, on the connection that locks use.
 
-        So on PostgreSQL and MySQL's family it takes effect at once, whatever becomes of the
-        caller's transaction.
+        So on PostgreSQL and MySQL's family it has a time limit, and takes effect at once, whatever
+        becomes of the caller's transaction.
         """
 
         def act(statements: Statements) -> T:
             with connected(self.using, statements.connection):
-                return change()
+                return action()
 
         return self._operate(act)
 

@@ -25,7 +25,7 @@ class PausingDatabaseBackend(OperatingDatabaseBackend, PausingStore):
     ) -> Pause:
         prefix, seconds, reason, by = validate_pause(prefix, seconds, reason, by)
         texts = self._run(lambda sql: sql.fitting({"reason": reason, "by": by}))
-        paused = self._change(lambda: self._write(prefix, seconds, **texts))
+        paused = self._use_orm(lambda: self._write(prefix, seconds, **texts))
         self._run(methodcaller("finish_attempts"))
         return paused
 
@@ -47,14 +47,14 @@ class PausingDatabaseBackend(OperatingDatabaseBackend, PausingStore):
 
     def resume(self, prefix: str) -> bool:
         prefix = validate_prefix(prefix)
-        return self._change(lambda: self._delete(prefix))
+        return self._use_orm(lambda: self._delete(prefix))
 
     def _delete(self, prefix: str) -> bool:
         with transaction.atomic(using=self.using):  # so that a failure is not the caller's
             return self._in_force().filter(prefix=prefix).delete()[0] > 0
 
     def pauses(self) -> list[Pause]:
-        return self._change(lambda: [_pause(row) for row in self._in_force().order_by("prefix")])
+        return self._use_orm(lambda: [_pause(row) for row in self._in_force().order_by("prefix")])
 
     def _in_force(self) -> QuerySet[LockPause]:
         now = now_expression(connections[self.using])

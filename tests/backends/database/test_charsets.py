@@ -1,13 +1,15 @@
 """Databases and connections that can't hold every character."""
 
+from typing import Any
 from unittest import mock
 
 import pytest
 from django.db import connections
 
-from django_distlock import acquire_lock
+from django_distlock import acquire_lock, lock_backends
 from django_distlock.backends.database import connections as own
 from django_distlock.models import Lock
+from django_distlock.records import LockQuery
 from django_distlock.semaphores.validation import InvalidSemaphore
 from tests.support.concurrency import elsewhere
 from tests.support.databases import another_database, committed, on_each_database
@@ -74,6 +76,11 @@ def test_label_is_escaped_in_a_database_of_another_encoding() -> None:
         )
         with pytest.raises(InvalidSemaphore, match="encoding of the database"):
             acquire_lock(CYRILLIC, backend="postgresql")
+        store: Any = lock_backends["postgresql"]
+        assert store.find(CYRILLIC) is None
+        assert store.waiters(CYRILLIC) == []
+        with mock.patch.object(type(store), "window", 0):
+            assert store.page(LockQuery(search=CYRILLIC)).locks == []
         holder = Lock.objects.using("postgresql").get().holder
         assert lease.release()
     assert holder.startswith(r"Zo\xeb \U0001f512 (")

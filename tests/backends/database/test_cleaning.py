@@ -24,7 +24,7 @@ from tests.support.databases import (
     locked_row,
     on_each_database,
     on_each_server,
-    own_statements,
+    operating_connection,
     statements_sent,
 )
 from tests.support.processes import Workers
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from django.db.backends.base.base import BaseDatabaseWrapper
 
 pytestmark = committed
 
@@ -187,7 +186,7 @@ def test_locked_row_is_skipped(alias: str, job: str) -> None:
 def test_mariadb_locks_one_row_at_a_time(job: str) -> None:
     """A statement for several would lock the others of a small table, too."""
     write("mariadb", 3, job)
-    with CaptureQueriesContext(changing("mariadb")) as queries:
+    with CaptureQueriesContext(operating_connection("mariadb")) as queries:
         assert len(do("mariadb", job)) == 3
     locking = [query["sql"] for query in queries if "FOR UPDATE SKIP LOCKED" in query["sql"]]
     assert [sql.count(":edit") for sql in locking] == [1, 1, 1]
@@ -198,15 +197,10 @@ def test_mariadb_locks_one_row_at_a_time(job: str) -> None:
 def test_row_is_waited_for_where_locked_ones_cannot_be_skipped(job: str) -> None:
     """MariaDB before 10.6 has no SKIP LOCKED."""
     write("mariadb", 3, job)
-    features = changing("mariadb").features
+    features = operating_connection("mariadb").features
     with mock.patch.object(features, "has_select_for_update_skip_locked", False):
         assert len(do("mariadb", job)) == 3
     assert left("mariadb", job) == []
-
-
-def changing(alias: str) -> BaseDatabaseWrapper:
-    """Return the connection on which rows are changed: where locks have their own, one of them."""
-    return connections[alias] if alias == "default" else own_statements(alias).connection
 
 
 @contextmanager
@@ -219,7 +213,7 @@ def in_parallel(alias: str, act: Callable[[], object]) -> Iterator[None]:
             elsewhere(acts.pop())
         return execute(sql, *arguments)
 
-    with changing(alias).execute_wrapper(intrude):
+    with operating_connection(alias).execute_wrapper(intrude):
         yield
     assert not acts
 

@@ -4,12 +4,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from django_distlock import Lease, LockBackendUnavailable, acquire_lock
+from django_distlock import Lease, LockBackendUnavailable, acquire_lock, lock_backends
 from django_distlock.backends.database import connections as own
 from django_distlock.backends.database.deadlines import limit
+from django_distlock.records import LockQuery
 from tests.support.concurrency import elsewhere, until, used_elsewhere
 from tests.support.databases import (
     committed,
@@ -112,6 +114,28 @@ def test_all_calls_end_in_time(alias: str, action: str, store_timeout: StoreTime
         store_timeout(alias, LONG)
         with in_time():
             assert lease.release()
+
+
+@on_each_server
+@pytest.mark.parametrize(
+    "ask",
+    [
+        pytest.param(lambda store: store.page(LockQuery()), id="page"),
+        pytest.param(lambda store: store.find("1234collectPayment"), id="find"),
+    ],
+)
+def test_operators_are_answered_in_time(
+    alias: str, ask: Callable[[Any], object], store_timeout: StoreTimeout
+) -> None:
+    """So that the admin's page can say that the store doesn't answer."""
+    with through_proxy(alias) as proxy:
+        acquire(alias).release()
+        store_timeout(alias, SHORT)
+        with proxy.swallowing():
+            fail_in_time(lambda: ask(lock_backends[alias]))
+        store_timeout(alias, LONG)
+        with in_time():
+            ask(lock_backends[alias])
 
 
 @on_each_server

@@ -15,7 +15,7 @@ from django_distlock import lock_backends
 from django_distlock.backends.database.backend import DatabaseBackend
 from django_distlock.models import KEPT, Lock
 from django_distlock.records import LockQuery, LockState, SearchScope
-from tests.support.databases import committed, on_each_database
+from tests.support.databases import committed, on_each_database, operating_connection
 from tests.support.holders import acquire
 from tests.support.postgresql_waiters import ALIAS, Line, granted
 
@@ -76,7 +76,7 @@ def write(alias: str, number: int, held_each: int) -> None:
 
 def plans(alias: str, query: LockQuery) -> Iterator[str]:
     """Return how the database finds each row of the locks' table for the page."""
-    connection = connections[alias]
+    connection = operating_connection(alias)
     with CaptureQueriesContext(connection) as queries:
         store(alias).page(query)
     assert len(queries) <= 6
@@ -198,7 +198,7 @@ def test_waiters_are_counted_by_one_query_for_a_page() -> None:
     lease, other = acquire(ALIAS), acquire(ALIAS, "another")
     with Line() as line:
         waiting = [line.join(), line.join()]
-        with CaptureQueriesContext(connections[ALIAS]) as queries:
+        with CaptureQueriesContext(operating_connection(ALIAS)) as queries:
             page = store(ALIAS).page(LockQuery())
         counted = {lock.semaphore: lock.waiting for lock in page.locks}
         assert counted == {"1234collectPayment": 2, "another": 0}
