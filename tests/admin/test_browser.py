@@ -139,12 +139,16 @@ def test_page_tells_that_it_is_outdated(address: str, shown: Shown) -> None:
             expect(warning.first).to_be_visible()
             page.unroute("**/lock/")
             expect(warning.first).to_be_hidden()
+        page.get_by_label("Select report").check()
+        search = page.get_by_label("Search", exact=True)
+        search.fill("half a wor")
         shown.failing = {"all"}
         expect(page.get_by_role("alert")).to_contain_text("The store “shown” is unreachable.")
         expect(page.get_by_role("link", name="shown unreachable")).to_be_visible()
         expect(page.get_by_role("row", name="report")).to_have_count(0)
         shown.failing = set()
-        expect(page.get_by_role("row", name="report")).to_be_visible()
+        expect(page.get_by_label("Select report")).to_be_checked()
+        assert focused(page) == search.input_value() == "half a wor"
         page.context.clear_cookies()
         expect(page.get_by_text("sign in again").first).to_be_visible()
 

@@ -17,12 +17,11 @@
   let timer = 0;
   let running = null;
 
-  /* Change an element into the other one, and keep what the user has done to it: ticks, an open
-     menu, the text in a field. Rows are the same if their keys are. Nothing is moved, since that
+  /* Change an element into the other one, and keep what the user has done to it: an open menu, the
+     text in a field. Rows are the same if their keys are. Nothing is moved, since that
      would lose the focus: locks stay in their order. */
   function update(from, to) {
     if (from.hasAttribute("data-keep")) return;
-    if (from.type === "checkbox" && from.value !== to.value) from.checked = false;
     for (const { name } of [...from.attributes]) {
       if (!to.hasAttribute(name) && name !== "open") from.removeAttribute(name);
     }
@@ -50,7 +49,9 @@
 
   const kind = (node) => `${node.nodeName} ${node.className ?? ""} ${node.id ?? ""}`;
 
+  /* A text is the next node or a new one: to look further would drop the elements before it. */
   function find(at, wanted) {
+    if (wanted.nodeType === Node.TEXT_NODE) return at?.nodeType === Node.TEXT_NODE ? at : null;
     const key = wanted.dataset?.key;
     for (let node = at; node; node = node.nextSibling) {
       if (key === undefined ? kind(node) === kind(wanted) : node.dataset?.key === key) return node;
@@ -82,6 +83,7 @@
   function show(fresh) {
     const before = live.dataset.summary;
     keepFocus(() => update(live, fresh));
+    for (const tick of ticks()) tick.checked = selected.has(tick.value);
     count();
     failure.hidden = true;
     asOf.textContent = live.dataset.asOf;
@@ -139,24 +141,34 @@
     else refresh();
   }
 
+  /* Which locks are selected, as they were granted: also while the store doesn't answer. */
+  const selected = new Set();
   const ticks = () => [...live.querySelectorAll("input[name=selected][type=checkbox]")];
+
+  function remember() {
+    for (const tick of ticks()) {
+      if (tick.checked) selected.add(tick.value);
+      else selected.delete(tick.value);
+    }
+    count();
+  }
 
   function count() {
     const all = live.querySelector(".distlock-select-all");
     if (!all) return;
-    const selected = ticks().filter((tick) => tick.checked).length;
+    const number = ticks().filter((tick) => tick.checked).length;
     const box = all.querySelector("input");
     all.hidden = false;
-    box.checked = selected > 0 && selected === ticks().length;
-    box.indeterminate = selected > 0 && !box.checked;
-    live.querySelector(".distlock-count").textContent = selected ? `(${selected})` : "";
+    box.checked = number > 0 && number === ticks().length;
+    box.indeterminate = number > 0 && !box.checked;
+    live.querySelector(".distlock-count").textContent = number ? `(${number})` : "";
   }
 
   live.addEventListener("change", (event) => {
     if (event.target.closest(".distlock-select-all")) {
       for (const tick of ticks()) tick.checked = event.target.checked;
     }
-    count();
+    remember();
   });
   pause.addEventListener("click", () => {
     const isPressed = pause.getAttribute("aria-pressed") === "true";
@@ -165,6 +177,6 @@
   });
   document.addEventListener("visibilitychange", pauseOrGoOn);
   pause.hidden = false;
-  count();
+  remember();
   if (!isPaused()) timer = setTimeout(refresh, interval);
 })();
