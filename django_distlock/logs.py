@@ -147,7 +147,7 @@ class RepeatFilter(logging.Filter):
         self._logger.handle(record)
 
     def end_all(self) -> None:
-        """Write what was left out so far: the process ends."""
+        """Write what was left out so far."""
         for kind, window in list(self._windows.items()):
             self.end(kind, window)
 
@@ -171,10 +171,11 @@ def _forget_all() -> None:
         each.forget()
 
 
-def _end_all() -> None:
+def end_repeats() -> None:
+    """Write what was left out so far: the process ends."""
     for each in _filters:
         each.end_all()
 
 
-atexit.register(_end_all)
+atexit.register(end_repeats)
 os.register_at_fork(after_in_child=_forget_all)

@@ -1,5 +1,7 @@
 """System checks of the DISTLOCK setting; each store checks its own options."""
 
+import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
@@ -115,6 +117,8 @@ def _check_database(alias: str, databases: Sequence[str]) -> Iterable[checks.Che
     try:
         return store.check_database()
     except LockBackendUnavailable as error:
+        if "--deploy" in sys.argv:
+            return []  # check_deployed_databases() reports it
         return [_unreachable(alias, without_credentials(error), store.using)]
 
 
@@ -156,11 +160,12 @@ def _check_ttl(store: BaseLockBackend) -> Iterator[checks.CheckMessage]:
     ttl, timeout = store.ttl, store.store_timeout
     if ttl is None or timeout is None or ttl >= RENEWALS * timeout:
         return
+    longer, shorter = math.ceil(RENEWALS * timeout), math.floor(100 * ttl / RENEWALS) / 100
     yield checks.Warning(
         f"DISTLOCK[{store.alias!r}]: ttl is {ttl:g} and store_timeout {timeout:g} seconds: after "
         "a renewal that isn't answered there is no time for another one, and the lease is lost.",
-        hint=f'Write "ttl": {RENEWALS * timeout:g} or more in OPTIONS, or "store_timeout": '
-        f"{ttl / RENEWALS:g} or less.",
+        hint=f'Write "ttl": {longer} or more in OPTIONS, or "store_timeout": '
+        f"{max(0.01, shorter):g} or less.",
         id="distlock.W014",
     )
 

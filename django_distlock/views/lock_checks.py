@@ -121,7 +121,7 @@ def _check_ttl(subject: Subject, store: BaseLockBackend, ttl: float) -> Iterator
             f"DISTLOCK[{store.alias!r}]: store_timeout is {timeout:g} seconds, but ttl={ttl:g}: "
             "after a renewal that isn't answered there is no time for another one, and the lease "
             "is lost.",
-            hint=f"Write ttl={RENEWALS * timeout:g} or more in distributed_lock(…).",
+            hint=f"Write ttl={math.ceil(RENEWALS * timeout)} or more in distributed_lock(…).",
             obj=subject.name,
             id="distlock.W014",
         )

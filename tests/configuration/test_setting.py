@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.test import override_settings
 
 from django_distlock import InvalidLockBackend, acquire_lock, lock_backends
 from django_distlock.backends.database import DatabaseBackend
+from django_distlock.checks import check_lock_backends
 from django_distlock.conf import LockBackendHandler
 from tests.app.backends import MinimalBackend, ORMBackend
 
@@ -139,6 +141,17 @@ def test_setting_other_than_a_dict_is_refused(configured: Any) -> None:
         pytest.raises(InvalidLockBackend, match=r"^DISTLOCK: must be a dict of aliases\.$"),
     ):
         lock_backends["default"]
+
+
+def test_setting_other_than_a_dict_is_left_to_the_system_checks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """If the app raised, no command would start, and so no check."""
+    monkeypatch.setattr("django_distlock.apps.on_created", [])
+    with override_settings(DISTLOCK="default"):
+        apps.get_app_config("distlock").ready()
+        (message,) = check_lock_backends()
+    assert (message.id, message.msg) == ("distlock.E001", "DISTLOCK: must be a dict of aliases.")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
@@ -128,30 +129,39 @@ def test_store_that_grants_no_lock_is_an_error_of_a_deployment(unused_port: int)
     assert PASSWORD not in text
 
 
-def test_database_is_only_asked_if_it_is_named() -> None:
-    """As Django's own checks do; a table that is missing is no reason to ask either."""
+def errors(database: dict[str, Any], *options: str) -> str:
+    """Return what `manage.py check` writes for a site whose locks are in the database `nowhere`."""
     store = {"BACKEND": POSTGRESQL, "OPTIONS": {"using": "nowhere"}}
-    file = {"ENGINE": "django.db.backends.sqlite3", "NAME": "/nowhere/file"}
-    databases = {"default": {}, "nowhere": file}
     code = (
         "from django.core.management import execute_from_command_line as run; import sys; "
-        f"from django.conf import settings; settings.configure(DATABASES={databases!r}, "
-        f"DISTLOCK={{'default': {store!r}}}, INSTALLED_APPS=['django_distlock'], SECRET_KEY='x'); "
+        "from django.conf import settings; settings.configure(SECRET_KEY='x', "
+        f"DATABASES={{'default': {{}}, 'nowhere': {database!r}}}, "
+        f"DISTLOCK={{'default': {store!r}}}, INSTALLED_APPS=['django_distlock']); "
         "run(['manage.py', 'check', *sys.argv[1:]])"
     )
+    command = [sys.executable, "-c", code, *options]
+    found = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=worker_environment()
+    )
+    return found.stderr
 
-    def check(*options: str) -> str:
-        command = [sys.executable, "-c", code, *options]
-        found = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=worker_environment()
-        )
-        return found.stderr
 
-    assert "distlock" not in check("--deploy")
-    error = check("--deploy", "--database", "nowhere")
+def test_database_is_only_asked_if_it_is_named() -> None:
+    """As Django's own checks do; a table that is missing is no reason to ask either."""
+    file = {"ENGINE": "django.db.backends.sqlite3", "NAME": "/nowhere/file"}
+    assert "distlock" not in errors(file, "--deploy")
+    error = errors(file, "--deploy", "--database", "nowhere")
     assert "distlock.E009" in error
     assert "Start the store, or correct where DATABASES['nowhere'] says that it is." in error
-    assert "distlock.W010" in check("--database", "nowhere")
+    assert "distlock.W010" in errors(file, "--database", "nowhere")
+
+
+@pytest.mark.parametrize("options", [["--deploy"], []])
+def test_database_that_is_down_is_one_error(options: list[str], unused_port: int) -> None:
+    """Of a deployment, too, where two checks notice it."""
+    down = {"ENGINE": "django.db.backends.postgresql", "HOST": HOST, "PORT": unused_port}
+    error = errors(down | {"NAME": "site"}, "--database", "nowhere", *options)
+    assert error.count("distlock.E009") == 1
 
 
 @committed
@@ -220,21 +230,27 @@ def test_store_that_is_down_is_asked_nothing_more(
 # Time limits
 
 
-@pytest.mark.parametrize(
-    ("ttl", "store_timeout", "is_warned"),
-    [(60, 2, False), (6, 2, False), (5.9, 2, True), (None, 2, False), (60, 20.1, True)],
-)
-def test_ttl_leaves_time_for_two_renewals(
-    ttl: float | None, store_timeout: float, is_warned: bool
-) -> None:
-    """After a third of the ttl comes the first one, which may take the store's time limit."""
+def check_times(ttl: float | None, store_timeout: float) -> list[checks.CheckMessage]:
+    """Return the messages for a store with these times."""
     options = {"ttl": ttl, "store_timeout": store_timeout, "using": "locks"}
     with override_settings(DISTLOCK={"jobs": {"BACKEND": POSTGRESQL, "OPTIONS": options}}):
-        messages = [*check_lock_backends()]
-    assert [message.id for message in messages] == ["distlock.W014"] * is_warned
-    if is_warned:
-        assert messages[0].msg.startswith(f"DISTLOCK['jobs']: ttl is {ttl:g} and store_timeout")
-        assert f'Write "ttl": {3 * store_timeout:g} or more' in str(messages[0].hint)
+        return [*check_lock_backends()]
+
+
+@pytest.mark.parametrize(("ttl", "store_timeout"), [(60, 2), (6, 2), (None, 2)])
+def test_ttl_leaves_time_for_two_renewals(ttl: float | None, store_timeout: float) -> None:
+    """After a third of the ttl comes the first one, which may take the store's time limit."""
+    assert check_times(ttl, store_timeout) == []
+
+
+@pytest.mark.parametrize(("ttl", "store_timeout"), [(5.9, 2), (60, 20.1), (20, 30), (1, 7.7777)])
+def test_ttl_that_leaves_no_time_is_warned_of(ttl: float, store_timeout: float) -> None:
+    """Either number of the hint, written as it is, is enough."""
+    (message,) = check_times(ttl, store_timeout)
+    assert message.id == "distlock.W014"
+    assert message.msg.startswith(f"DISTLOCK['jobs']: ttl is {ttl:g} and store_timeout")
+    longer, shorter = map(float, re.findall(r": ([\d.]+) or", str(message.hint)))
+    assert check_times(longer, store_timeout) == check_times(ttl, shorter) == []
 
 
 # TLS

@@ -152,7 +152,7 @@ def test_end_of_the_process_writes_what_was_left_out(caplog: pytest.LogCaptureFi
     """Nobody else would."""
     for number in range(5):
         lose(number)
-    logs._end_all()
+    logs.end_repeats()
     assert caplog.messages[-1].endswith("(3 more lines like this were left out: 's1', 's2', 's3')")
 
 
