@@ -79,6 +79,26 @@ def test_ctrl_c_reaches_the_command_once() -> None:
         assert terminal.process.wait(60) == 5
 
 
+STOPS_ITSELF = """
+import os, signal, termios
+signal.signal(signal.SIGTTOU, lambda number, frame: os.kill(os.getpid(), signal.SIGSTOP))
+while True:
+    try:
+        termios.tcsetattr(0, termios.TCSADRAIN, termios.tcgetattr(0))
+    except termios.error:
+        continue
+    break
+print("drawn")
+"""
+
+
+def test_command_that_stops_itself_for_want_of_the_terminal_gets_it() -> None:
+    """As `top` does, which handles the signal that would stop it."""
+    with Terminal(*WITH_LOCK, sys.executable, "-c", STOPS_ITSELF) as terminal:
+        terminal.until("drawn")
+        assert terminal.process.wait(60) == 0
+
+
 def test_ctrl_z_suspends_and_fg_continues() -> None:
     """The shell sees one job; afterwards it has the terminal again."""
     with Terminal("bash", "--norc", "--noprofile", "--noediting", "-i") as terminal:

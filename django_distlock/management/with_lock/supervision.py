@@ -89,7 +89,8 @@ class Supervision:
         Not from the start: what else is in this process's group, as `less` in a pipeline, needs it,
         too. If the user has suspended the command, suspend this process, as the shell expects.
         """
-        if stopped_by in (signal.SIGTTIN, signal.SIGTTOU):
+        # The last is what a program does that handles the others itself, as top does.
+        if stopped_by in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGSTOP):
             if terminal.pass_on(self._group, self._child.pid):
                 self._child.send(signal.SIGCONT)
                 return
