@@ -1,8 +1,8 @@
 """The cost of a change: acquire and release with the package of two checkouts, in turns.
 
-Each checkout has a process of its own, both on one processor; the servers run on the others. A
-ratio is taken between two batches that follow each other; its median and quartiles are over the
-rounds. Linux only.
+Each checkout has a process and servers of its own; both processes are on one processor, the servers
+on the others. A ratio is taken between two batches that follow each other; its median and quartiles
+are over the rounds. Linux only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from benchmarks.pair import Spread, spreads
-from tests.support import postgresql, redis_servers
+from tests.support import mariadb, postgresql, redis_servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,8 +41,12 @@ BACKENDS = {
         "BACKEND": "django_distlock.backends.database.DatabaseBackend",
         "OPTIONS": {"using": "postgresql"},
     },
+    "mariadb": {
+        "BACKEND": "django_distlock.backends.database.DatabaseBackend",
+        "OPTIONS": {"using": "mariadb"},
+    },
 }
-BATCHES = {"memory": 200, "sqlite": 20, "redis": 40, "postgresql": 20}
+BATCHES = {"memory": 200, "sqlite": 20, "redis": 40, "postgresql": 20, "mariadb": 20}
 """How many pairs are made in a turn."""
 KINDS = ("pair", "block", "call")
 
@@ -62,9 +66,11 @@ def main() -> None:
     first, *others = os.sched_getaffinity(0)
     os.sched_setaffinity(0, others or {first})
     with ExitStack() as stack:
-        configured = stack.enter_context(servers(options.stores))
         old, new = (
-            stack.enter_context(Worker(checkout, configured, first))
+            # With servers of its own, because the tables may have changed.
+            stack.enter_context(
+                Worker(checkout, stack.enter_context(servers(options.stores)), first)
+            )
             for checkout in (options.old, options.new)
         )
         table = spreads("times as long as before")
@@ -128,6 +134,8 @@ def servers(stores: list[str]) -> Iterator[dict[str, Any]]:
         }
         if "postgresql" in stores:
             databases["postgresql"] = stack.enter_context(postgresql.start_postgresql()).settings
+        if "mariadb" in stores:
+            databases["mariadb"] = stack.enter_context(mariadb.start_mariadb()).settings
         if "redis" in stores:
             place = stack.enter_context(redis_servers.start_redis()).settings
             caches["redis"] = {
