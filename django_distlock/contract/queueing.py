@@ -94,6 +94,20 @@ class QueueingTests(StoreTestCase):
         self.assertTrue(self.backend.release(held._replace(owner=third.owner, grant=grant)))
         self.assert_free(held.semaphore)
 
+    def test_renewal_of_the_former_holder_is_not_its_successors(self) -> None:
+        store = self.backend
+        if not isinstance(store, ListingStore) or not store.lists_renewals:
+            raise self.lacks("renewals in its list")
+        held = self.grant(self.new_semaphore())
+        waiter = self.join(held.semaphore)
+        self.assertTrue(store.renew([held])[held.owner].renewed)
+        self.assertTrue(store.release(held))
+        self.acquire_in_turn(waiter)
+        lock = store.find(held.semaphore)
+        assert lock is not None
+        self.assertIsNone(lock.renewed_at)
+        self.leave(waiter, granted=True)
+
     def test_waiter_gets_a_lock_whose_lease_expired(self) -> None:
         held = self.grant(self.new_semaphore(), ttl=self.at_least(0.05))
         waiter = self.join(held.semaphore)

@@ -30,7 +30,7 @@ from tests.support.databases import (
 )
 from tests.support.holders import acquire
 from tests.support.lock_rows import HOUR, NOW
-from tests.support.postgresql_waiters import ALIAS, Line, granted, waiters
+from tests.support.postgresql_waiters import ALIAS, Line, granted, wait_by_hand, waiters
 
 pytestmark = [committed, pytest.mark.once]
 
@@ -196,6 +196,27 @@ def test_waiters_of_a_paused_lock_are_not_taken_for_dead() -> None:
         assert waiters() == 1
         assert store(ALIAS).resume("1234")
         assert granted(waiting).release()
+
+
+@pytest.mark.needs("postgresql")
+@pytest.mark.usefixtures("fresh_listeners", "long_offers", "only_woken")
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_pause_takes_only_an_offer_back(is_taken: bool) -> None:
+    """Once its waiter has taken the lock, it may ask again, as if the answer had been lost."""
+    lease = acquire(ALIAS)
+    place, owner, woken = wait_by_hand()
+    woken.clear()
+    assert lease.release()
+    assert woken.wait(60)
+    ask = partial(store(ALIAS).acquire, SEMAPHORE, owner, 60, "by hand")
+    grant = ask() if is_taken else None
+    store(ALIAS).pause("1234", reason="deploy")
+    again = ask()
+    assert bool(again) == is_taken
+    assert [lock.holder for lock in store(ALIAS).held()] == ["by hand"] * is_taken
+    if isinstance(grant, Grant) and isinstance(again, Grant):
+        assert again.token == grant.token
+    store(ALIAS).leave(place, granted=is_taken)
 
 
 @pytest.mark.needs("postgresql")
