@@ -99,8 +99,9 @@ class LockAdmin(_ModelAdmin):
         address = ListAddress.parse(request.GET, stores.default)
         store = stores.get(address.alias)
         if store is None and stores:
-            unknown = gettext("DISTLOCK has no store %(alias)s.") % {"alias": address.alias}
-            self.message_user(request, unknown, messages.WARNING)
+            if not is_refresh(request):  # which shows no messages
+                unknown = gettext("DISTLOCK has no store %(alias)s.") % {"alias": address.alias}
+                self.message_user(request, unknown, messages.WARNING)
             return HttpResponseRedirect(self._addresses.list(ListAddress(stores.default)))
         listing = LockList(store, address, self._addresses, self.list_per_page) if store else None
         context = {

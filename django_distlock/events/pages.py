@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from django.db import Error
+from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
 from django_distlock.conf import lock_backends
@@ -27,6 +28,7 @@ class ShownEvent(NamedTuple):
     """An event in the list: texts, which may be empty."""
 
     at: datetime
+    """In the reader's time zone, which templates don't see to without USE_TZ."""
     kind: str
     word: str
     holder: str
@@ -99,7 +101,7 @@ def chart_of(events: list[PastEvent]) -> Chart | None:
             _units(span.waited, longest),
             _units(span.held, longest),
             span.kind.value,
-            span.at,
+            localtime(span.at),
             ", ".join(_durations(span.waited or None, span.held or None)),
         )
         for row, span in enumerate(spans)
@@ -143,9 +145,8 @@ def _shown(event: PastEvent) -> ShownEvent:
         describe_duration(each) if each is not None else "" for each in (event.waited, event.held)
     )
     note = _("by %(person)s") % {"person": event.by} if event.by else event.reason
-    return ShownEvent(
-        event.at, event.kind.value, event.word, event.holder, event.token, waited, held, note
-    )
+    at, kind = localtime(event.at), event.kind.value
+    return ShownEvent(at, kind, event.word, event.holder, event.token, waited, held, note)
 
 
 def _durations(waited: timedelta | None, held: timedelta | None) -> list[str]:

@@ -157,6 +157,18 @@ def test_page_escapes_what_it_shows_and_needs_no_inline_style_or_script() -> Non
     ]
 
 
+@pytest.mark.parametrize("use_tz", [True, False])
+def test_times_are_in_the_readers_zone(use_tz: bool) -> None:
+    """As all others on the lock's page, with or without USE_TZ."""
+    LockEvent.objects.create(
+        backend="memory", semaphore="a", kind="released", at=NOW, holder="h", held=1_000_000
+    )
+    with override_settings(USE_TZ=use_tz, TIME_ZONE="Asia/Tokyo"):
+        page = rendered(past_of("memory", "a"))
+    assert re.findall(r"\d\d:00:00", page) == ["21:00:00"] * 3
+    assert 'datetime="2026-11-30T21:00:00+09:00"' in page
+
+
 def test_page_says_that_nothing_was_recorded() -> None:
     """A store without events has no history at all."""
     assert "Nothing has been recorded" in rendered(past_of("memory", "a"))
