@@ -3,6 +3,8 @@
 The database's clock is read first. An outdated time is safe: it only refuses a lock that has just
 expired, and shortens the lease by the duration of the statements. A step of the clock is added to
 the lease, because the clock may have shown this time for a while already.
+
+An attempt that looked at the pauses before one began may be granted the lock a moment after that.
 """
 
 from collections.abc import Callable

@@ -26,7 +26,7 @@ class PausingDatabaseBackend(OperatingDatabaseBackend, PausingStore):
         prefix, seconds, reason, by = validate_pause(prefix, seconds, reason, by)
         texts = self._run(lambda sql: sql.fitting({"reason": reason, "by": by}))
         paused = self._use_orm(lambda: self._write(prefix, seconds, **texts))
-        self._run(methodcaller("finish_attempts"))
+        self._run(methodcaller("wait_for_attempts"))
         return paused
 
     def _write(self, prefix: str, seconds: float | None, **texts: str) -> Pause:

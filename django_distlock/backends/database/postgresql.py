@@ -216,7 +216,7 @@ class PostgreSQLStatements(QueueStatements):
         with self._unprepared():
             return super().renew(parameters)
 
-    def finish_attempts(self) -> None:
+    def wait_for_attempts(self) -> None:
         deadline = clocks.monotonic() + LONGEST_ATTEMPT
         table = {"table": self._table}
         running = {*self.fetch(CHANGING, table)}

@@ -191,7 +191,7 @@ class Statements:
         """Release the lock if the grant with this token still holds it; return whether it did."""
         return self.execute(self.force_release_sql, parameters) == 1
 
-    def finish_attempts(self) -> None:
+    def wait_for_attempts(self) -> None:
         """Wait for the attempts that have begun before a pause, and so can't see it.
 
         Except on PostgreSQL, it is written only then, since attempts lock the pauses they look at.
