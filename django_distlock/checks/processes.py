@@ -18,6 +18,8 @@ PREFIX: Final = "UWSGI_"
 """How the environment variables begin that are options of uWSGI."""
 DECLARING: Final = ("ini", "module", "wsgi-file", "http", "http-socket", "socket", "master")
 """Options of uWSGI without which it runs no site: the environment may have others by chance."""
+UNKNOWN: Final = "unknown"
+"""Stands for an option that may be in a file that can't be read here."""
 OFF: Final = ("", "0", "false", "no", "off")
 
 
@@ -104,12 +106,15 @@ def _uwsgi_options() -> Mapping[str, str]:
     }
     if not any(name in options for name in DECLARING):
         return {}
-    if file := os.environ.get(f"{PREFIX}INI"):
+    if ini := os.environ.get(f"{PREFIX}INI"):
+        file, _, section = ini.partition(":")
         parser = ConfigParser(strict=False, interpolation=None, allow_no_value=True)
         with suppress(OSError, Error, UnicodeError):  # uWSGI will say so
             parser.read(file, encoding="utf-8")
-        if parser.has_section("uwsgi"):
-            options |= {name: _text(value) for name, value in parser.items("uwsgi")}
+        if parser.has_section(section := section or "uwsgi"):
+            options |= {name: _text(value) for name, value in parser.items(section)}
+        else:
+            options.setdefault("enable-threads", UNKNOWN)
     return options
 
 

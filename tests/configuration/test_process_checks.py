@@ -27,7 +27,7 @@ pytestmark = pytest.mark.once
         ({"UWSGI_HTTP": ":8000", "UWSGI_ENABLE_THREADS": "false"}, True),
         ({"UWSGI_HTTP": ":8000", "UWSGI_ENABLE_THREADS": "True"}, False),
         ({"UWSGI_HTTP": ":8000", "UWSGI_THREADS": "4"}, False),
-        ({"UWSGI_INI": "/nowhere.ini"}, True),
+        ({"UWSGI_INI": "/nowhere.ini"}, False),
     ],
 )
 def test_uwsgi_without_threads_is_warned_of(
@@ -60,6 +60,9 @@ def test_uwsgi_is_read_from_its_file(
     file = tmp_path / "uwsgi.ini"
     file.write_text(f"[uwsgi]\n{lines}\n")
     monkeypatch.setenv("UWSGI_INI", str(file))
+    assert bool([*check_threads()]) is is_warned
+    file.write_text(f"[uwsgi]\n[site]\n{lines}\n")
+    monkeypatch.setenv("UWSGI_INI", f"{file}:site")
     assert bool([*check_threads()]) is is_warned
 
 
