@@ -30,12 +30,11 @@ from tests.support.databases import (
 )
 from tests.support.holders import acquire
 from tests.support.lock_rows import HOUR, NOW
-from tests.support.postgresql_waiters import ALIAS, Line, granted, wait_by_hand, waiters
+from tests.support.postgresql_waiters import ALIAS
 
 pytestmark = [committed, pytest.mark.once]
 
 SEMAPHORE = "1234collectPayment"
-
 
 WAITS = {
     "postgresql": "SELECT count(*) FROM pg_locks WHERE NOT granted",
@@ -161,62 +160,6 @@ def test_two_operators_may_pause_the_same_at_once() -> None:
     with mock.patch.object(type(pauses.all()), "create", interrupted):
         assert store("mariadb").pause("1234", reason="second").reason == "second"
     assert [pause.reason for pause in store("mariadb").pauses()] == ["second"]
-
-
-# PostgreSQL's queue
-
-
-@pytest.mark.needs("postgresql")
-@pytest.mark.usefixtures("fresh_listeners", "only_woken")
-@pytest.mark.parametrize("seconds", [None, 0.3])
-@pytest.mark.parametrize("is_held", [True, False])
-def test_waiter_is_woken_at_the_end_of_a_pause(is_held: bool, seconds: float | None) -> None:
-    """It need not try by itself; also for a lock that was never granted."""
-    lease = acquire(ALIAS) if is_held else None
-    with Line() as line:
-        store(ALIAS).pause("1234", seconds)
-        waiting = line.join()
-        if lease is not None:
-            assert lease.release()
-        if seconds is None:
-            assert waiters() == 1
-            assert store(ALIAS).resume("1234")
-        assert granted(waiting).release()
-
-
-@pytest.mark.needs("postgresql")
-@pytest.mark.usefixtures("fresh_listeners")
-def test_waiters_of_a_paused_lock_are_not_taken_for_dead() -> None:
-    """A release that finds only dead ones removes them, which takes another statement."""
-    lease = acquire(ALIAS)
-    with Line() as line:
-        waiting = line.join()
-        store(ALIAS).pause("1234")
-        assert len(statements_sent(ALIAS, lease.release)) == 2
-        assert waiters() == 1
-        assert store(ALIAS).resume("1234")
-        assert granted(waiting).release()
-
-
-@pytest.mark.needs("postgresql")
-@pytest.mark.usefixtures("fresh_listeners", "long_offers", "only_woken")
-@pytest.mark.parametrize("is_taken", [False, True])
-def test_pause_takes_only_an_offer_back(is_taken: bool) -> None:
-    """Once its waiter has taken the lock, it may ask again, as if the answer had been lost."""
-    lease = acquire(ALIAS)
-    place, owner, woken = wait_by_hand()
-    woken.clear()
-    assert lease.release()
-    assert woken.wait(60)
-    ask = partial(store(ALIAS).acquire, SEMAPHORE, owner, 60, "by hand")
-    grant = ask() if is_taken else None
-    store(ALIAS).pause("1234", reason="deploy")
-    again = ask()
-    assert bool(again) == is_taken
-    assert [lock.holder for lock in store(ALIAS).held()] == ["by hand"] * is_taken
-    if isinstance(grant, Grant) and isinstance(again, Grant):
-        assert again.token == grant.token
-    store(ALIAS).leave(place, granted=is_taken)
 
 
 @pytest.mark.needs("postgresql")
