@@ -236,3 +236,14 @@ def test_own_locks_of_other_databases_and_semaphores_are_others(alias: str) -> N
         with mock.patch.dict(connections[alias].settings_dict, NAME=SERVERS_OWN[alias]):
             with own_lock(alias):
                 pass
+
+
+@on_each_server
+def test_database_that_does_not_answer_is_unavailable(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message says for how long."""
+    monkeypatch.setattr(database_locks.OwnConnection, "do", mock.Mock(side_effect=TimeoutError))
+    limit = lock_backends[alias].store_timeout
+    complaint = f"DISTLOCK['{alias}']: no answer in {limit} seconds"
+    assert run("--", "true", backend=alias) == (1, complaint)

@@ -23,7 +23,7 @@ from django_distlock.semaphores.validation import InvalidSemaphore
 from .checks import check_place
 from .connections import InUse, OwnConnections, own_connections
 from .database_checks import inspect_database
-from .errors import Conflict, RowLocked, is_missing_table, is_unknown_character, translate
+from .errors import Conflict, RowLocked, is_unknown_character, is_unmigrated, translate
 from .mariadb import MariaDBStatements
 from .mysql import MySQLStatements
 from .orm import ORMStatements
@@ -209,7 +209,7 @@ class BaseDatabaseBackend(BaseLockBackend):
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         message = f"DISTLOCK[{self.alias!r}]: {reason}"
         vendor = connections_by_alias[self.using].vendor
-        if isinstance(error, Error) and is_missing_table(vendor, error):
+        if isinstance(error, Error) and is_unmigrated(vendor, error):
             message += f"; run manage.py migrate --database {self.using}."
         return LockBackendUnavailable(message, reply_lost=reply_lost)
 

@@ -114,6 +114,8 @@ class SessionLock(DatabaseLock):
             return self._connection.do(action, deadline)
         except (Error, TimeoutError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if isinstance(error, TimeoutError):
+                reason = f"no answer in {self.store.store_timeout} seconds"
             raise LockBackendUnavailable(f"DISTLOCK[{self.store.alias!r}]: {reason}") from error
 
 

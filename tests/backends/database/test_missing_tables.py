@@ -92,6 +92,24 @@ def test_missing_table_is_unavailable_until_it_is_migrated(
     assert lease.release()
 
 
+@pytest.mark.once
+@pytest.mark.parametrize(("alias", "using"), STORES)
+def test_column_of_a_later_version_is_unavailable_until_it_is_migrated(
+    alias: str, using: str
+) -> None:
+    """Likewise."""
+    column = connections[using].ops.quote_name("renewed_at")
+    message = rf"^DISTLOCK\['{alias}'\]: .*; run manage.py migrate --database {using}\.$"
+    own.close_own_connections()
+    with connections[using].cursor() as cursor:
+        cursor.execute(f"ALTER TABLE distlock_lock RENAME COLUMN {column} TO later")
+        try:
+            with pytest.raises(LockBackendUnavailable, match=message):
+                list(lock_backends[alias].held())
+        finally:
+            cursor.execute(f"ALTER TABLE distlock_lock RENAME COLUMN later TO {column}")
+
+
 @pytest.mark.needs("postgresql")
 @pytest.mark.parametrize("table", ["distlock_lockwaiter", "distlock_waitingprocess"])
 def test_missing_queue_is_unavailable_until_it_is_migrated(table: str) -> None:
