@@ -119,10 +119,15 @@ def acquire(acquisition: Acquisition) -> Lease | None:
     if lease is None and acquisition.waits:
         lease = wait(acquisition)
     if lease is None:
-        acquisition.log_refusal()
-        if lock_contended.is_heard:
-            lock_contended.send_robust(sender=Lease, **acquisition.refusal_fields())
+        report_refusal(acquisition)
     return lease
+
+
+def report_refusal(acquisition: Acquisition) -> None:
+    """Log that it was refused, and send lock_contended."""
+    acquisition.log_refusal()
+    if lock_contended.is_heard:
+        lock_contended.send_robust(sender=Lease, **acquisition.refusal_fields())
 
 
 async def aacquire(acquisition: Acquisition) -> Lease | None:

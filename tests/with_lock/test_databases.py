@@ -11,6 +11,7 @@ import pytest
 from django.db import connections
 
 from django_distlock import LockBackendUnavailable, acquire_lock, lock_backends
+from django_distlock.backends.database.own_connection import OwnConnection
 from django_distlock.management.with_lock import command_lock
 from django_distlock.management.with_lock import database_lock as database_locks
 from django_distlock.management.with_lock.database_lock import (
@@ -18,6 +19,7 @@ from django_distlock.management.with_lock.database_lock import (
     NoDatabaseLock,
     database_lock,
 )
+from django_distlock.signals import lock_contended
 from tests.support.concurrency import elsewhere, until
 from tests.support.database_locks import (
     holder_of,
@@ -243,7 +245,24 @@ def test_database_that_does_not_answer_is_unavailable(
     alias: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message says for how long."""
-    monkeypatch.setattr(database_locks.OwnConnection, "do", mock.Mock(side_effect=TimeoutError))
+    monkeypatch.setattr(OwnConnection, "do", mock.Mock(side_effect=TimeoutError))
     limit = lock_backends[alias].store_timeout
     complaint = f"DISTLOCK['{alias}']: no answer in {limit} seconds"
     assert run("--", "true", backend=alias) == (1, complaint)
+
+
+@on_each_server
+def test_refusal_by_the_databases_own_lock_is_told(alias: str) -> None:
+    """To receivers of the signal, such as the history of events, and so once."""
+    heard: list[Any] = []
+
+    def hear(semaphore: str, **others: Any) -> None:
+        heard.append(semaphore)
+
+    lock_contended.connect(hear)
+    try:
+        with own_lock(alias):
+            assert run("--", "true", backend=alias).code == 75
+    finally:
+        lock_contended.disconnect(hear)
+    assert heard == [NAME]

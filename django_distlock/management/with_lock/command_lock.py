@@ -37,7 +37,7 @@ from django_distlock.backends.operations import ListingStore
 from django_distlock.exceptions import LockBackendUnavailable, LockNotSupported
 from django_distlock.leases.lease import Lease
 from django_distlock.locks.acquisition import Acquisition
-from django_distlock.locks.api import acquire
+from django_distlock.locks.api import acquire, report_refusal
 from django_distlock.locks.undo import undo
 from django_distlock.records import REFUSED, Refusal
 
@@ -90,9 +90,9 @@ class CommandLock:
         None waits as long as it takes. LockBackendUnavailable: the store can't be reached, or there
         is no table and no other way to lock.
         """
-        deadline = self._acquisition(timeout).deadline
-        self._acquire_own(deadline)
-        left = None if timeout is None else max(0.0, deadline - clocks.monotonic())
+        acquisition = self._acquisition(timeout)
+        self._acquire_own(acquisition)
+        left = None if timeout is None else max(0.0, acquisition.deadline - clocks.monotonic())
         try:
             self.lease = self._acquire_lease(left)
         except LockBackendUnavailable as error:
@@ -106,10 +106,10 @@ class CommandLock:
         # For hours, perhaps, no statement is sent on the connections that were opened here.
         connections.close_all()
 
-    def _acquire_own(self, deadline: float) -> None:
+    def _acquire_own(self, acquisition: Acquisition) -> None:
         """Acquire the database's own lock by the deadline, if it has one."""
         while self._own is not None:
-            left = deadline - clocks.monotonic()
+            left = acquisition.deadline - clocks.monotonic()
             try:
                 if self._own.acquire(max(0.0, left)):
                     return
@@ -118,9 +118,10 @@ class CommandLock:
                 self._own, self._why_none = None, str(error)
                 return
             if left <= 0:
-                refused = self._acquisition(timeout=0)
-                refused.refusal, refused.refused_at = self._describe_holder(), clocks.monotonic()
-                raise refused.contention()
+                acquisition.refusal = self._describe_holder()
+                acquisition.refused_at = clocks.monotonic()
+                report_refusal(acquisition)
+                raise acquisition.contention()
 
     def _describe_holder(self) -> Refusal:
         """Return what the table says of the holder of the database's own lock."""
