@@ -15,12 +15,17 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from django.db import connections
 
 from django_distlock import LockBackendUnavailable
+from django_distlock.backends.database.operating import connected
 from django_distlock.management.commands import list_locks
 from tests.support.commands import end_command, run_command, start_command
-from tests.support.databases import committed, kill_session, on_each_server
+from tests.support.databases import (
+    committed,
+    kill_session,
+    on_each_server,
+    operating_connection,
+)
 from tests.support.memory_stores import memory_store
 from tests.support.stale_locks import make_held
 
@@ -129,17 +134,14 @@ def test_database_that_ended_the_session_is_listed_again(
     def nap(seconds: float) -> None:
         match next(naps, None):
             case "kill":
-                kill_session(alias)
+                with connected(alias, operating_connection(alias)):
+                    kill_session(alias)
             case None:
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(list_locks, "sleep", nap)
-    connection = connections[alias]
-    monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", None)
-    connection.close()  # the next one lasts
     make_held(alias, "job")
     done = run_command("list_locks", f"--backend={alias}", "--watch")
-    connection.close()
     assert done.code == 0
     assert done.out.count("\n1 lock.\n") == 3
     failure, again = done.err.splitlines()

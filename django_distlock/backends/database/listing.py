@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from itertools import chain, islice
 from operator import attrgetter, methodcaller
 from typing import Any, ClassVar, Final
@@ -36,8 +37,8 @@ from .paging import LISTED, find_page
 from .queue import SWEPT
 from .statements import Parameters
 
-PAGE: Final = 5_000
-"""How many locks are read together."""
+PAGE: Final = 1_000
+"""How many locks of a list are read together, within the time limit."""
 CHUNK: Final = 500
 """How many locks of a list are completed together."""
 NO_LOCKS: Final = LockPage(
@@ -58,9 +59,21 @@ class ListingDatabaseBackend(OperatingDatabaseBackend, ListingStore, QueueingSto
 
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
         prefix, limit = validate_listing(prefix, limit)
-        locks = self._locks(prefix).unreleased().with_state()
-        with self._unavailable():
-            yield from self._infos(in_pages(locks, limit))
+        last, left = "", limit
+        with suppress(InvalidSemaphore):  # the database's encoding can't have the prefix
+            while True:
+                size = PAGE if left is None else min(PAGE, left)
+                page = self._use_orm(partial(self._held_after, last, prefix, size))
+                yield from page
+                if len(page) < PAGE:
+                    return
+                last = page[-1].semaphore
+                left = None if left is None else left - size
+
+    def _held_after(self, last: str, prefix: str, size: int) -> list[LockInfo]:
+        """Return the next locks: MySQL's driver, for one, would keep all of a query in memory."""
+        locks = self._locks(prefix).filter(pk__gt=last).order_by("pk")
+        return [*self._infos(locks.unreleased().with_state()[:size])]
 
     def find(self, semaphore: str) -> LockInfo | None:
         locks = self._locks().filter(pk=validate_semaphore(semaphore))
@@ -152,23 +165,6 @@ class ListingDatabaseBackend(OperatingDatabaseBackend, ListingStore, QueueingSto
     def _locks(self, prefix: str = "") -> LockQuerySet:
         found = Lock.objects.using(self.using).defer("owner")
         return found.with_prefix(prefix)
-
-
-def in_pages(locks: LockQuerySet, limit: int | None = None) -> Iterator[Lock]:
-    """Yield the locks in the order of their semaphores, read by a query for each PAGE of them.
-
-    MySQL's driver would keep all rows in memory, and on SQLite, rows that are not read yet would
-    keep the file locked: the caller may want to write between two of them.
-    """
-    last, left = "", limit
-    while True:
-        size = PAGE if left is None else min(PAGE, left)
-        page = list(locks.filter(pk__gt=last).order_by("pk")[:size])
-        yield from page
-        if len(page) < PAGE:
-            return
-        last = page[-1].pk
-        left = None if left is None else left - size
 
 
 def _info(lock: Lock, waiting: int | None = None) -> LockInfo:

@@ -78,6 +78,7 @@ def test_label_is_escaped_in_a_database_of_another_encoding() -> None:
             acquire_lock(CYRILLIC, backend="postgresql")
         store: Any = lock_backends["postgresql"]
         assert store.find(CYRILLIC) is None
+        assert list(store.held(CYRILLIC)) == []
         assert store.waiters(CYRILLIC) == []
         with mock.patch.object(type(store), "window", 0):
             assert store.page(LockQuery(search=CYRILLIC)).locks == []

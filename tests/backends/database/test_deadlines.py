@@ -121,6 +121,7 @@ def test_all_calls_end_in_time(alias: str, action: str, store_timeout: StoreTime
     "ask",
     [
         pytest.param(lambda store: store.page(LockQuery()), id="page"),
+        pytest.param(lambda store: list(store.held()), id="held"),
         pytest.param(lambda store: store.find("1234collectPayment"), id="find"),
     ],
 )
