@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from operator import attrgetter, methodcaller
 from typing import Any, ClassVar, Final
 
@@ -151,7 +151,9 @@ class ListingDatabaseBackend(OperatingDatabaseBackend, ListingStore, QueueingSto
         locks = self._locks(prefix)
         with self._unavailable():
             if dry_run:
-                yield from map(_info, chain.from_iterable(cleaning.batches(locks, job)))
+                batches = cleaning.batches(locks, job)
+                while (batch := self._use_orm(partial(next, batches, None))) is not None:
+                    yield from map(_info, batch)
             elif self._run(attrgetter("cleans_pages")):
                 yield from cleaning.change_pages(prefix, job, self._send_clean)
             else:

@@ -88,7 +88,7 @@ def test_each_lock_is_dealt_with_once(
     monkeypatch.setattr(cleaning, "PAGE", 3)
     write(alias, number, job)
     write(alias, 4, job, "other-")
-    write(alias, 2, "clear" if job == "purge" else "purge", "page-00001:")
+    write(alias, 6, "clear" if job == "purge" else "purge", "page-00001:")
     expected = [f"page-{each:05}:edit" for each in range(number)]
     assert do(alias, job, "page-", dry_run=dry_run) == expected
     assert do(alias, job, "page-", dry_run=dry_run) == (expected if dry_run else [])
