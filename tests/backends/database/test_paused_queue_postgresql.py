@@ -8,8 +8,9 @@ from unittest import mock
 import pytest
 
 from django_distlock.backends.database.places import QueuedPlace
+from django_distlock.backends.database.postgresql import PostgreSQLStatements
 from django_distlock.records import Grant, Refusal
-from tests.support.databases import committed, statements_sent
+from tests.support.databases import committed, own_statements, statements_sent
 from tests.support.holders import acquire
 from tests.support.postgresql_waiters import ALIAS, Line, granted, store, wait_by_hand, waiters
 
@@ -38,6 +39,18 @@ def test_waiter_is_woken_at_the_end_of_a_pause(is_held: bool, seconds: float | N
             assert waiters() == 1
             assert store().resume("1234")
         assert granted(waiting).release()
+
+
+@pytest.mark.usefixtures("only_woken")
+def test_waiter_of_a_paused_lock_is_not_woken_at_each_heartbeat() -> None:
+    """A free lock that is paused without an end is not about to be anybody's."""
+    place, _, _ = wait_by_hand()
+    store().pause("1234")
+    statements = own_statements(ALIAS)
+    assert isinstance(statements, PostgreSQLStatements)
+    [(_, row, semaphore, left)] = statements.heartbeat(1, [place.id or 0])
+    assert (row, semaphore, left) == (place.id, SEMAPHORE, None)
+    store().leave(place, granted=False)
 
 
 def test_waiters_of_a_paused_lock_are_not_taken_for_dead() -> None:
