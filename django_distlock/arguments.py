@@ -45,8 +45,16 @@ def show(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text with what can't be printed escaped: control characters, direction marks."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    """Return the text with each character escaped that isn't shown as itself.
+
+    Semaphores and holders may come from strangers: a terminal would obey an escape sequence, and
+    a mark for right-to-left text would show the rest of the line in another order.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def type_of(value: object) -> str:

@@ -6,13 +6,14 @@ from typing import Final
 
 from django.core.management.base import CommandError
 
+from django_distlock.arguments import printable
 from django_distlock.backends.base import BaseLockBackend
 from django_distlock.backends.operations import ListingStore
 from django_distlock.conf import lock_backends
 from django_distlock.records import LockInfo, LockState
 
 from .base import unseen_locks
-from .output.text import ago, holder_of, printable, time_left, time_of
+from .output.text import ago, holder_of, time_left, time_of
 
 CONSEQUENCES: Final = (
     "The holder is not stopped: it learns of its loss at its next renewal.",

@@ -5,7 +5,7 @@ import pwd
 import socket
 from typing import Final
 
-from .output.text import printable
+from django_distlock.arguments import printable
 
 LONGEST: Final = 255
 """Characters at most, as stores take it: SUDO_USER may be longer."""

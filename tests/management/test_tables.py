@@ -7,9 +7,10 @@ from os import terminal_size
 
 import pytest
 
+from django_distlock.arguments import printable
 from django_distlock.management.output.screens import screen
 from django_distlock.management.output.tables import lock_table
-from django_distlock.management.output.text import cells, printable
+from django_distlock.management.output.text import cells
 from django_distlock.records import LockInfo, LockState
 
 pytestmark = pytest.mark.once

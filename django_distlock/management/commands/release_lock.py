@@ -5,13 +5,14 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
+from django_distlock.arguments import printable
 from django_distlock.management import options
 from django_distlock.management.base import LockCommand, find_store
 from django_distlock.management.forced_release import description, held_lock, in_short
 from django_distlock.management.operators import operating_system_user
 from django_distlock.management.options import OutputFormat
 from django_distlock.management.output.rows import json_array, lock_row
-from django_distlock.management.output.text import holder_of, printable
+from django_distlock.management.output.text import holder_of
 from django_distlock.management.prompts import confirm, require_terminal
 from django_distlock.records import LockInfo
 

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Final
 
+from django_distlock.arguments import printable
 from django_distlock.durations import format_duration
 from django_distlock.records import LockInfo
 
-from .text import ago, cells, holder_of, printable, state_of, time_left
+from .text import ago, cells, holder_of, state_of, time_left
 
 HEADINGS: Final = (
     *("SEMAPHORE", "STATE", "HELD", "RENEWED", "LEFT", "WAITING"),

@@ -6,21 +6,9 @@ from datetime import datetime, timedelta
 
 from django.utils.timezone import localtime
 
+from django_distlock.arguments import printable
 from django_distlock.durations import format_duration
 from django_distlock.records import LockInfo, LockState, Pause
-
-
-def printable(text: str) -> str:
-    """Return the text with each character escaped that isn't shown as itself.
-
-    Semaphores and holders may come from strangers: a terminal would obey an escape sequence, and
-    a mark for right-to-left text would show the rest of the line in another order.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
 
 
 def cells(text: str) -> int:
