@@ -6,12 +6,10 @@ affects nothing else.
 """
 
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from django.dispatch import Signal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class ReentrantSignal(Signal):
@@ -24,43 +22,55 @@ class ReentrantSignal(Signal):
     def __init__(self) -> None:
         super().__init__()
         self.lock: Any = threading.RLock()
-        self.recorder: Callable[..., object] | None = None
-        """Called before the receivers, in an event loop, too. It neither waits nor raises."""
+        self.recorders: tuple[Callable[..., object], ...] = ()
+        """Called before the receivers, in an event loop, too. They neither wait nor raise."""
 
     @property
     def is_heard(self) -> bool:
         """Whether anything would be called."""
-        return bool(self.receivers) or self.recorder is not None
+        return bool(self.receivers or self.recorders)
+
+    def record(self, recorder: Callable[..., object]) -> None:
+        """Call the recorder from now on, too."""
+        self.recorders = (*self.recorders, recorder)
+
+    def stop_recording(self, recorder: Callable[..., object]) -> None:
+        """Call the recorder no more."""
+        self.recorders = tuple(each for each in self.recorders if each != recorder)
 
     def send_robust(self, sender: Any, **named: Any) -> list[tuple[Any, Any]]:
-        if self.recorder is not None:
-            self.recorder(**named)
+        for record in self.recorders:
+            record(**named)
         return super().send_robust(sender, **named)
 
     async def asend_robust(self, sender: Any, **named: Any) -> list[tuple[Any, Any]]:
-        if self.recorder is not None:
-            self.recorder(**named)
+        for record in self.recorders:
+            record(**named)
         return await super().asend_robust(sender, **named)
 
 
 lock_acquired = ReentrantSignal()
-"""`lease`, which was granted; `waited`, the seconds from the call until the grant."""
+"""`lease`, which was granted; `waited`, the seconds from the call until the grant; `template`.
+
+`template`, here and below, is what a decorated function's semaphore was made by: the text of
+`@distributed_lock("…")`, or the name of its callable. It is empty for other acquisitions.
+"""
 
 lock_contended = ReentrantSignal()
-"""`semaphore`, `backend`: another holder had the lock until the timeout, or it is paused.
+"""`semaphore`, `backend`, `template`: another holder had it until the timeout, or it is paused.
 
 `waited`: the seconds from the call until then. `holder`, `reason`: what the store told with its
 last refusal; None or an empty text if it told nothing. `refused`: the one that asked, for people.
 """
 
 lock_released = ReentrantSignal()
-"""`lease`, which its holder released; `held_for`, the seconds from the grant until then.
+"""`lease`, `template`: its holder released it; `held_for`, the seconds from the grant until then.
 
 A deferred release sends it after the transactions' end.
 """
 
 lock_lost = ReentrantSignal()
-"""`lease`, `reason`, `held_for`: the lease was lost. Sent once for each lease."""
+"""`lease`, `reason`, `held_for`, `template`: the lease was lost. Sent once for each lease."""
 
 lock_force_released = ReentrantSignal()
 """`semaphore`, `backend`, `token`: an operator released the lock by force, in this process.

@@ -191,13 +191,13 @@ def forgotten() -> Iterator[None]:
 def unrecorded() -> Iterator[None]:
     """Record no events because another test's store asked for it."""
     yield
-    if lock_acquired.recorder is not None:
+    if lock_acquired.recorders:
         from django_distlock.events.recording import begin
 
         begin.cache_clear()
         for signal in vars(signals).values():
             if isinstance(signal, ReentrantSignal):
-                signal.recorder = None
+                signal.recorders = ()
 
 
 @pytest.fixture

@@ -41,11 +41,11 @@ class RecordedLease(Protocol):
 def begin() -> None:
     """Record from now on what happens to the locks of stores with `events`."""
     write_at_exit()
-    lock_acquired.recorder = harmless(record_acquisition)
-    lock_released.recorder = harmless(record_release)
-    lock_lost.recorder = harmless(record_loss)
-    lock_contended.recorder = harmless(record_contention)
-    lock_force_released.recorder = harmless(record_forced_release)
+    lock_acquired.record(harmless(record_acquisition))
+    lock_released.record(harmless(record_release))
+    lock_lost.record(harmless(record_loss))
+    lock_contended.record(harmless(record_contention))
+    lock_force_released.record(harmless(record_forced_release))
 
 
 def harmless(record: Callable[..., None]) -> Callable[..., None]:
@@ -60,26 +60,32 @@ def harmless(record: Callable[..., None]) -> Callable[..., None]:
     return record_if_possible
 
 
-def record_acquisition(lease: RecordedLease, waited: float) -> None:
+def record_acquisition(lease: RecordedLease, waited: float, **_: Any) -> None:
     """See lock_acquired."""
     if place := place_to_write(lease.backend):
         _add(place, lease, EventKind.ACQUIRED, lease.acquired_at, waited=waited)
 
 
-def record_release(lease: RecordedLease, held_for: float) -> None:
+def record_release(lease: RecordedLease, held_for: float, **_: Any) -> None:
     """See lock_released."""
     if place := place_to_write(lease.backend):
         _add(place, lease, EventKind.RELEASED, _end(lease, held_for), held=held_for)
 
 
-def record_loss(lease: RecordedLease, reason: str, held_for: float) -> None:
+def record_loss(lease: RecordedLease, reason: str, held_for: float, **_: Any) -> None:
     """See lock_lost."""
     if place := place_to_write(lease.backend):
         _add(place, lease, EventKind.LOST, _end(lease, held_for), held=held_for, reason=reason)
 
 
 def record_contention(
-    semaphore: str, backend: str, waited: float, holder: str | None, reason: str, refused: str
+    semaphore: str,
+    backend: str,
+    waited: float,
+    holder: str | None,
+    reason: str,
+    refused: str,
+    **_: Any,
 ) -> None:
     """See lock_contended."""
     if place := place_to_write(backend):

@@ -40,7 +40,9 @@ def end_released(lease: LeaseState) -> None:
             extra=lease.log_fields(held_for=lease.held_for),
         )
     if lock_released.is_heard:
-        lock_released.send_robust(sender=type(lease), lease=lease, held_for=lease.held_for)
+        lock_released.send_robust(
+            sender=type(lease), lease=lease, held_for=lease.held_for, template=lease.template
+        )
 
 
 def end_lost(lease: LeaseState) -> None:
@@ -55,7 +57,13 @@ def end_lost(lease: LeaseState) -> None:
         reason,
         extra=lease.log_fields(reason=reason, held_for=lease.held_for),
     )
-    lock_lost.send_robust(sender=type(lease), lease=lease, reason=reason, held_for=lease.held_for)
+    lock_lost.send_robust(
+        sender=type(lease),
+        lease=lease,
+        reason=reason,
+        held_for=lease.held_for,
+        template=lease.template,
+    )
 
 
 def mark_lost(lease: LeaseState) -> None:

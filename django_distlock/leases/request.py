@@ -49,6 +49,8 @@ class Request:
     max_hold: float
     renewed: bool
     """Whether the lease is renewed in the background."""
+    template: str
+    """What a decorated function's semaphore was made by; empty for other acquisitions."""
     connection: BaseDatabaseWrapper | None
     """That of the caller, if the acquisition is made on it."""
 

@@ -63,6 +63,7 @@ class LeaseState(Deadlines):
         "renewed",
         "semaphore",
         "status",
+        "template",
         "token",
         "waited",
     )
@@ -77,6 +78,8 @@ class LeaseState(Deadlines):
     """The fencing token: greater than that of every earlier grant of this semaphore."""
     acquired_at: datetime
     """By the store's clock."""
+    template: str
+    """See Request."""
     waited: float
     """Seconds from the call that acquired it until the grant, by the local monotonic clock."""
     pid: int
@@ -98,6 +101,7 @@ class LeaseState(Deadlines):
         self.semaphore = request.semaphore
         self.owner = request.owner
         self.holder = request.holder
+        self.template = request.template
         self.pid = registry.pid
         self.registry = registry.ref
         self.reentries = 0

@@ -60,6 +60,7 @@ class Acquisition(Attempts):
         reentrant: bool,
         min_hold: float | None,
         max_hold: float | None,
+        template: str = "",
     ) -> None:
         """Validate the arguments: TypeError or ValueError."""
         store = lock_backends[backend]
@@ -83,6 +84,7 @@ class Acquisition(Attempts):
             min_hold=shortest_hold,
             max_hold=longest_hold,
             renewed=renew and ttl is not None,
+            template=template,
             connection=None,
             _registry=registry,
         )
@@ -95,6 +97,11 @@ class Acquisition(Attempts):
         self._loop = running_loop()
         self._reentrant = reentrant
         self._reentered: tuple[Lease, int] | None = None
+
+    def pass_time(self, seconds: float) -> None:
+        """Count this many seconds as waited already."""
+        self.began -= seconds
+        self.deadline -= seconds
 
     def is_over(self) -> bool:
         """Tell whether the deadline has passed."""

@@ -127,7 +127,8 @@ def report_refusal(acquisition: Acquisition) -> None:
     """Log that it was refused, and send lock_contended."""
     acquisition.log_refusal()
     if lock_contended.is_heard:
-        lock_contended.send_robust(sender=Lease, **acquisition.refusal_fields())
+        fields = acquisition.refusal_fields()
+        lock_contended.send_robust(sender=Lease, template=acquisition.template, **fields)
 
 
 async def aacquire(acquisition: Acquisition) -> Lease | None:
@@ -138,7 +139,8 @@ async def aacquire(acquisition: Acquisition) -> Lease | None:
     if lease is None:
         acquisition.log_refusal()
         if lock_contended.is_heard:
-            await lock_contended.asend_robust(sender=Lease, **acquisition.refusal_fields())
+            fields = acquisition.refusal_fields()
+            await lock_contended.asend_robust(sender=Lease, template=acquisition.template, **fields)
     return lease
 
 

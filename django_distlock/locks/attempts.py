@@ -80,7 +80,9 @@ class Attempts(Request):
             )
         if lock_acquired.is_heard:
             # A receiver may raise what ends the process.
-            lock_acquired.send_robust(sender=Lease, lease=lease, waited=lease.waited)
+            lock_acquired.send_robust(
+                sender=Lease, lease=lease, waited=lease.waited, template=lease.template
+            )
 
     def log_refusal(self) -> None:
         """Log that it was refused until its timeout."""

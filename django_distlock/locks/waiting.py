@@ -3,10 +3,10 @@
 import asyncio
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from django_distlock import clocks
 from django_distlock.backends.sync_driver import run_sync
@@ -91,12 +91,18 @@ class WaitingTask:
 Waiter = WaitingThread | WaitingTask
 
 
+before_waits: Final[list[Callable[[Acquisition, Waiter], Coroutine[Any, Any, object]]]] = []
+"""Awaited before each wait, in sync code as by run_sync(): the test kit lets the time pass."""
+
+
 async def _wait(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
     """Attempt and pause in turn, until the deadline.
 
     If the store queues waiters itself, each has its place there. Otherwise only the first waiter of
     each queue of this process asks the store, and the others wait for their turn.
     """
+    for prepare in before_waits:
+        await prepare(acquisition, waiter)
     if acquisition.is_queued_by_store:
         return await _ask_again(acquisition, waiter)
     backend, semaphore = acquisition.backend, acquisition.semaphore

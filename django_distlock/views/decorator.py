@@ -241,10 +241,16 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             )
         refuse_undecorable(function)
         if isinstance(self.semaphore, str):
-            make_semaphore = SemaphoreTemplate(self.semaphore).for_calls_of(function)
+            template = self.semaphore
+            make_semaphore = SemaphoreTemplate(template).for_calls_of(function)
         else:
+            template = f"{label_of(self.semaphore)}()"
             make_semaphore = self.semaphore
-        new_acquisition = partial(self._new_acquisition, label=self.label or label_of(function))
+        new_acquisition = partial(
+            self._new_acquisition,
+            label=self.label or label_of(function),
+            template=template,
+        )
         locked_function = LockedFunction(
             function, make_semaphore, new_acquisition, self.on_conflict, self.http
         )

@@ -79,6 +79,7 @@ def granted(alias: str, number: int) -> Lease:
         ttl=3600,
         holder=describe_holder(),
         renewed=False,
+        template="",
         connection=None,
         min_hold=0,
         max_hold=math.inf,

@@ -71,6 +71,7 @@ def test_contended_is_sent_once_for_each_call(
         "sender": Lease,
         "semaphore": "1234collectPayment",
         "backend": alias,
+        "template": "",
         "reason": "",
         "refused": describe_holder(),
     }

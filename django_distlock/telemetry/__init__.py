@@ -1,0 +1,1 @@
+"""Metrics and traces of locks, for OpenTelemetry and Prometheus."""
