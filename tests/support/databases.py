@@ -112,6 +112,22 @@ def connected_to_file(path: Path, **settings: Any) -> Iterator[BaseDatabaseWrapp
 
 
 @contextmanager
+def using_engine(alias: str, engine: str, **options: Any) -> Iterator[None]:
+    """Make new connections, and this thread's and the locks', use the engine in the block."""
+    before = connections[alias]
+    entry = connections.settings[alias]
+    own.close_own_connections()
+    with mock.patch.dict(entry, ENGINE=engine, OPTIONS=entry["OPTIONS"] | options):
+        connections[alias] = connections.create_connection(alias)
+        try:
+            yield
+        finally:
+            connections[alias].close()
+            connections[alias] = before
+            own.close_own_connections()
+
+
+@contextmanager
 def noting_connections(alias: str) -> Iterator[list[BaseDatabaseWrapper]]:
     """Note each connection that is made to the database in the block."""
     made: list[BaseDatabaseWrapper] = []

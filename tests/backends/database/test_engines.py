@@ -1,45 +1,29 @@
 """Databases with an engine that isn't Django's own, or with settings that can't be copied."""
 
 import ssl
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from unittest import mock
 
 import pytest
 from django.db import connections, transaction
 
 from django_distlock import LockError, LockLost, acquire_lock, distributed_lock
-from django_distlock.backends.database import connections as own
 from tests.app.models import Counter
-from tests.support.databases import committed
+from tests.support.databases import committed, using_engine
 from tests.support.holders import acquire, take_away
 
 pytestmark = [committed, pytest.mark.needs("postgresql")]
 
 ALIAS = "postgresql"
-ENGINE = "tests.app.engines.pooled"
 Engine = Callable[..., AbstractContextManager[None]]
 
 
 @pytest.fixture
 def engine() -> Engine:
     """Return a function that makes this thread's and the locks' connections use the engine."""
-
-    @contextmanager
-    def use(**options: object) -> Iterator[None]:
-        before = connections[ALIAS]
-        entry = connections.settings[ALIAS]
-        own.close_own_connections()
-        with mock.patch.dict(entry, ENGINE=ENGINE, OPTIONS=entry["OPTIONS"] | options):
-            connections[ALIAS] = connections.create_connection(ALIAS)
-            try:
-                yield
-            finally:
-                connections[ALIAS].close()
-                connections[ALIAS] = before
-                own.close_own_connections()
-
-    return use
+    return partial(using_engine, ALIAS, "tests.app.engines.pooled")
 
 
 def test_commit_is_guarded_though_the_engine_has_no_isolation_level(engine: Engine) -> None:
