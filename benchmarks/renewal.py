@@ -42,6 +42,7 @@ def measure(number: int, rounds: int) -> dict[str, str]:
     from django_distlock import acquire_lock, clocks
     from django_distlock.backends.database import DatabaseBackend
     from django_distlock.concurrency.renewal import Renewals
+    from django_distlock.leases.owned_lease import OwnedLease
 
     warm_up = acquire_lock("warm up")
     assert warm_up
@@ -52,7 +53,7 @@ def measure(number: int, rounds: int) -> dict[str, str]:
     before, _ = tracemalloc.get_traced_memory()
     leases = [acquire_lock(f"{n}collectPayment", ttl=3600, renew=False) for n in range(number)]
     for lease in leases:
-        assert lease
+        assert isinstance(lease, OwnedLease)
         renewals.add(lease)
     gc.collect()
     after, _ = tracemalloc.get_traced_memory()

@@ -21,8 +21,8 @@ from .exceptions import (
     LockNotAcquired,
     LockNotHeld,
 )
+from .lease import Lease
 from .leases import cleanup, commit_guard
-from .leases.lease import Lease
 from .locks.api import aacquire_lock, acquire_lock, arelease_lock, release_lock
 from .views import lock_checks, url_checks
 from .views.decorator import distributed_lock, skip

@@ -1,7 +1,10 @@
 """Arguments: what each has to be, and what to write instead of something else."""
 
 import math
+import re
 import sys
+from datetime import timedelta
+from functools import lru_cache
 from types import NoneType
 from typing import Final, TypeVar
 
@@ -16,6 +19,7 @@ SHORTEST_TTL: Final = 0.001
 LONGEST_LABEL: Final = 200
 SHOWN: Final = 80
 """Characters of a value that a message shows."""
+UNITS: Final = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
 def plain(value: T) -> T:
@@ -141,3 +145,26 @@ def validate_label(label: object) -> str:
             "the lock is for."
         )
     return text
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return the duration of a number with a unit (s, m, h, d); ValueError for any other text."""
+    match = re.fullmatch("([0-9]{1,6})([smhd])", text)
+    if not match:
+        raise ValueError(f"{text!r} is not a duration; write 90s, 15m, 12h or 1d.")
+    return timedelta(seconds=int(match[1]) * UNITS[match[2]])
+
+
+def format_duration(duration: timedelta) -> str:
+    """Return the duration in its two largest units, rounded down: `1d 3h`, `42s`."""
+    return _format_seconds(max(0, int(duration.total_seconds())))
+
+
+@lru_cache(maxsize=1024)  # most of the thousands of locks in a purge have the same age
+def _format_seconds(seconds: int) -> str:
+    parts = []
+    for unit, size in UNITS.items():
+        amount, seconds = divmod(seconds, size)
+        if amount:
+            parts.append(f"{amount}{unit}")
+    return " ".join(parts[:2]) or "0s"

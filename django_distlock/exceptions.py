@@ -1,9 +1,10 @@
 """The errors that this package raises."""
 
 from datetime import datetime
-from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
+
+from .lease import Lease
 
 
 class LockError(Exception):
@@ -49,11 +50,11 @@ class LockNotHeld(LockError):
 class LockLost(LockError):
     """The lease is not held any more: it expired, was released, or an operator took it away."""
 
-    def __init__(self, message: str, lease: Any = None) -> None:
+    def __init__(self, message: str, lease: Lease | None = None) -> None:
         super().__init__(message)
         self.lease = lease
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         # Without the lease: a task queue may send the error to another process.
         return type(self), self.args, {**self.__dict__, "lease": None}
 

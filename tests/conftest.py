@@ -31,8 +31,9 @@ from tests.support.servers import Server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from django_distlock import Lease
     from django_distlock.backends.base import BaseLockBackend
-    from django_distlock.leases.lease import Lease
+    from django_distlock.leases.owned_lease import OwnedLease
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -234,11 +235,11 @@ def stopped_clock(moved_clock: MovedClock) -> None:
 
 
 @pytest.fixture
-def acquired() -> Iterator[list[Lease]]:
+def acquired() -> Iterator[list[OwnedLease]]:
     """Collect the leases that are acquired in the test, in order."""
-    leases: list[Lease] = []
+    leases: list[OwnedLease] = []
 
-    def receive(*, lease: Lease, **kwargs: Any) -> None:
+    def receive(*, lease: OwnedLease, **kwargs: Any) -> None:
         leases.append(lease)
 
     lock_acquired.connect(receive)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from django_distlock.durations import format_duration, parse_duration
+from django_distlock.arguments import format_duration, parse_duration
 
 
 @pytest.mark.parametrize(

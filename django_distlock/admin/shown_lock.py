@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from django_distlock.durations import format_duration
+from django_distlock.arguments import format_duration
 from django_distlock.records import LockInfo, LockState, WaiterInfo
 
 from .addresses import Addresses

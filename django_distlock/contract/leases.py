@@ -10,7 +10,7 @@ from django.db import connections
 
 from django_distlock.concurrency.background import background
 from django_distlock.exceptions import LockBackendUnavailable, LockLost, LockNotHeld
-from django_distlock.leases.lease import Lease
+from django_distlock.lease import Lease
 from django_distlock.locks.api import acquire_lock, release_lock
 from django_distlock.signals import lock_lost
 

@@ -8,8 +8,8 @@ from django.db import Error
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
+from django_distlock.arguments import format_duration
 from django_distlock.conf import lock_backends
-from django_distlock.durations import format_duration
 from django_distlock.records import EventKind
 
 from .history import PastEvent, history

@@ -12,7 +12,7 @@ from django.db import DatabaseError, models, router, transaction
 from django.db.models import DEFERRED
 from django.db.models.base import ModelBase
 
-from django_distlock.leases.lease import Lease
+from django_distlock.lease import Lease
 
 from .fields import BaseFencedModel, find_fence
 from .querysets import FencedQuerySet

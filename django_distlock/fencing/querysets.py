@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 from django.db import models, transaction
 from django.db.models import Q
 
-from django_distlock.leases.lease import Lease
+from django_distlock.lease import Lease
 
 from .fields import find_fence
 from .refusals import as_update_sees, check_held, check_lease, check_token, lose_to_later_holder

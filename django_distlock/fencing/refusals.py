@@ -6,7 +6,9 @@ from django.db import connections, models
 
 from django_distlock.arguments import show
 from django_distlock.exceptions import LockLost
-from django_distlock.leases.lease import Lease
+from django_distlock.lease import Lease
+from django_distlock.leases.outcomes import mark_lost
+from django_distlock.leases.state import LeaseState
 
 from .fields import FenceField
 
@@ -59,7 +61,8 @@ def describe(instance: models.Model) -> str:
 
 def lose_to_later_holder(lease: Lease, subject: str, token: int) -> LockLost:
     """Mark the lease as lost, since the row has a greater token; return the error to raise."""
-    lease.mark_lost()
+    if isinstance(lease, LeaseState):
+        mark_lost(lease)
     return LockLost(
         f"{subject} was not written: a later holder of {lease.semaphore!r}, with token {token}, "
         f"has written it since. {lease} has token {lease.token}.",

@@ -8,7 +8,7 @@ from django.db import connections, models
 from django.db.models import F, Q
 from django.db.models.lookups import Exact
 
-from django_distlock.leases.lease import Lease
+from django_distlock.lease import Lease
 from django_distlock.semaphores.templates import SemaphoreTemplate
 from django_distlock.semaphores.validation import InvalidSemaphore
 

@@ -1,7 +1,7 @@
 """Health of the stores, for readiness probes and monitoring."""
 
 from django_distlock.arguments import validate_alias
-from django_distlock.leases.lease import refuse_event_loop
+from django_distlock.leases.owned_lease import refuse_event_loop
 from django_distlock.leases.probe import HealthStatus, StoreHealth, aprobe, probe
 
 __all__ = ["HealthStatus", "StoreHealth", "acheck", "check"]

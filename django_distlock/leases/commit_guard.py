@@ -26,6 +26,7 @@ from django_distlock.backends.base import BaseLockBackend, TransactionalStore
 from django_distlock.concurrency.store_calls import ask
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable, LockLost
+from django_distlock.lease import Lease
 from django_distlock.logs import room_logger
 from django_distlock.redaction.tracebacks import ClearedVariables
 from django_distlock.transactions import is_for_locks
@@ -143,9 +144,11 @@ def guard(lease: LeaseState, connection: BaseDatabaseWrapper) -> None:
         )
 
 
-def may_have_committed(lease: LeaseState) -> bool:
+def may_have_committed(lease: Lease | None) -> bool:
     """Tell whether a transaction was committed under the lease; unknown without the guard."""
-    return lease.committed or not lock_backends[lease.backend].guard_commits
+    return isinstance(lease, LeaseState) and (
+        lease.committed or not lock_backends[lease.backend].guard_commits
+    )
 
 
 def _is_held(lease: LeaseState, store: BaseLockBackend, connection: BaseDatabaseWrapper) -> bool:

@@ -43,8 +43,8 @@ class Deadlines:
 
     due: float
     """When the lease is due for renewal in the background, or has ended."""
+    ttl: float | None
     expires_at: datetime | None
-    """By the store's clock; None means not before it is released."""
 
     def __init__(
         self,
@@ -68,16 +68,12 @@ class Deadlines:
 
     @property
     def remaining(self) -> float:
-        """Seconds until it expires unless renewed, by the local monotonic clock.
-
-        Never more than by the store's: they are counted from before the request was sent. Infinite
-        for an unlimited ttl.
-        """
+        """See Lease.remaining."""
         return max(0.0, self._deadline - clocks.monotonic())
 
     @property
     def held_for(self) -> float:
-        """Seconds since it was granted, or until it ended, by the local monotonic clock."""
+        """See Lease.held_for."""
         return min(clocks.monotonic(), self._ended_at, self._deadline) - self._granted_at
 
     @property

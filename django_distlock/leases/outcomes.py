@@ -7,6 +7,7 @@ import logging
 
 from django_distlock.concurrency.background import background
 from django_distlock.concurrency.process_queue import queues
+from django_distlock.lease import Lease
 from django_distlock.logs import room_logger
 from django_distlock.signals import lock_lost, lock_released
 
@@ -41,7 +42,7 @@ def end_released(lease: LeaseState) -> None:
         )
     if lock_released.is_heard:
         lock_released.send_robust(
-            sender=type(lease), lease=lease, held_for=lease.held_for, template=lease.template
+            sender=Lease, lease=lease, held_for=lease.held_for, template=lease.template
         )
 
 
@@ -58,7 +59,7 @@ def end_lost(lease: LeaseState) -> None:
         extra=lease.log_fields(reason=reason, held_for=lease.held_for),
     )
     lock_lost.send_robust(
-        sender=type(lease),
+        sender=Lease,
         lease=lease,
         reason=reason,
         held_for=lease.held_for,

@@ -4,10 +4,11 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from weakref import ref
 
 from django_distlock import clocks
+from django_distlock.lease import Lease
 from django_distlock.records import Claim, Grant, LeaseClaim, Owner
 
 from .deadlines import Deadlines
@@ -44,8 +45,8 @@ class Registry(Protocol):
     def add_unreleased(self, lease: "LeaseState") -> None: ...
 
 
-class LeaseState(Deadlines):
-    """A lease without its actions, which Lease and the ways to release one have."""
+class LeaseState(Deadlines, Lease):
+    """A lease without its actions, which OwnedLease and the ways to release one have."""
 
     __slots__ = (
         "__weakref__",
@@ -68,20 +69,17 @@ class LeaseState(Deadlines):
         "waited",
     )
 
+    # What a Lease shows.
+    semaphore: str
     backend: str
-    """The alias of its store."""
+    template: str
+    holder: str
+    token: int | None
+    acquired_at: datetime
+    waited: float
+
     owner: Owner
     """The secret by which the store knows it."""
-    holder: str
-    """The host, process, and thread or task that acquired it, for people."""
-    token: int | None
-    """The fencing token: greater than that of every earlier grant of this semaphore."""
-    acquired_at: datetime
-    """By the store's clock."""
-    template: str
-    """See Request."""
-    waited: float
-    """Seconds from the call that acquired it until the grant, by the local monotonic clock."""
     pid: int
     """The process that acquired it."""
     registry: Callable[[], Registry | None]
@@ -115,7 +113,7 @@ class LeaseState(Deadlines):
 
     @property
     def held(self) -> bool:
-        """Whether this process has the lock as far as it knows: no round trip is made."""
+        """See Lease.held."""
         return (
             self.status in (Status.HELD, Status.UNRELEASED)
             and bool(self._end_unclaimed)
@@ -221,9 +219,6 @@ class LeaseState(Deadlines):
     def limit_reentries(self, to: int) -> None:
         """Count the reentries beyond this number as released."""
         self.reentries = max(0, min(self.reentries, to))
-
-    def __bool__(self) -> Literal[True]:
-        return True
 
     def __str__(self) -> str:
         return f"The lease on {self.semaphore!r}"

@@ -12,8 +12,8 @@ from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable, LockError, LockLost
 from django_distlock.leases.commit_guard import guard_connections
 from django_distlock.leases.immediate_release import release_unannounced
-from django_distlock.leases.lease import Lease
 from django_distlock.leases.outcomes import mark_lost, stop_renewal
+from django_distlock.leases.owned_lease import OwnedLease
 from django_distlock.leases.process_exit import release_at_exit
 from django_distlock.leases.registry import current_registry
 from django_distlock.leases.release import release_quietly
@@ -96,7 +96,7 @@ class Acquisition(Attempts):
         self.has_left = False
         self._loop = running_loop()
         self._reentrant = reentrant
-        self._reentered: tuple[Lease, int] | None = None
+        self._reentered: tuple[OwnedLease, int] | None = None
 
     def pass_time(self, seconds: float) -> None:
         """Count this many seconds as waited already."""
@@ -107,7 +107,7 @@ class Acquisition(Attempts):
         """Tell whether the deadline has passed."""
         return clocks.monotonic() >= self.deadline
 
-    async def begin(self, calls: StoreCalls) -> Lease | None:
+    async def begin(self, calls: StoreCalls) -> OwnedLease | None:
         """Try for the first time, in the thread of the caller's transactions."""
         try:
             self._prepare()
@@ -151,16 +151,16 @@ class Acquisition(Attempts):
             return recent_handovers.pop(self.backend, self.semaphore)
         return self.waits and queues.has(self.backend, self.semaphore, self._loop)
 
-    def _held_here(self) -> Lease | None:
+    def _held_here(self) -> OwnedLease | None:
         """Return the lease that this thread or task holds by this name."""
         lease = self._registry.find(self.backend, self.semaphore)
-        return lease if isinstance(lease, Lease) and lease.is_still_held() else None
+        return lease if isinstance(lease, OwnedLease) and lease.is_still_held() else None
 
     async def join(self, calls: StoreCalls, wake: Callable[[], object]) -> Place | None:
         """Wait in the store's queue, if it has one; in any thread."""
         return await calls.join(self.semaphore, self.owner, self.holder, wake)
 
-    async def try_once(self, calls: StoreCalls) -> Lease | None:
+    async def try_once(self, calls: StoreCalls) -> OwnedLease | None:
         """Try, in any thread. After an error or interruption it is undone."""
         try:
             lease = await self._attempt(calls)
@@ -173,7 +173,7 @@ class Acquisition(Attempts):
             raise
         return lease
 
-    async def try_or_leave(self, calls: StoreCalls, place: Place | None) -> Lease | None:
+    async def try_or_leave(self, calls: StoreCalls, place: Place | None) -> OwnedLease | None:
         """Try; if the store can't be asked and that ends the wait, leave the queue as well.
 
         So both have the time of one call.
@@ -187,7 +187,7 @@ class Acquisition(Attempts):
                     await calls.leave(place, False)
             raise
 
-    async def _take_back(self, calls: StoreCalls) -> Lease | None:
+    async def _take_back(self, calls: StoreCalls) -> OwnedLease | None:
         """Acquire again what an earlier block of the same transaction released; else return None.
 
         LockLost if another owner may have had the lock in between: such a transaction must not be
@@ -226,7 +226,7 @@ class Acquisition(Attempts):
         lease.claim_end()
         return again
 
-    def retain(self, lease: Lease) -> None:
+    def retain(self, lease: OwnedLease) -> None:
         """Let the thread or task refer to the lease: its caller may not."""
         self._registry.retain(lease)
         release_at_exit()

@@ -6,7 +6,8 @@ from django_distlock.arguments import validate_alias
 from django_distlock.concurrency.store_calls import aask, ask
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockNotHeld
-from django_distlock.leases.lease import Lease, refuse_event_loop
+from django_distlock.lease import Lease
+from django_distlock.leases.owned_lease import OwnedLease, refuse_event_loop
 from django_distlock.leases.registry import current_registry
 from django_distlock.leases.release import arelease, release
 from django_distlock.leases.state import LeaseState
@@ -112,7 +113,7 @@ async def arelease_lock(semaphore: str | Lease, *, backend: str = "default") -> 
     return await arelease(_find(semaphore, backend))
 
 
-def acquire(acquisition: Acquisition) -> Lease | None:
+def acquire(acquisition: Acquisition) -> OwnedLease | None:
     """Acquire or wait, in this thread. The caller keeps the lease, and calls undo() on failure."""
     refuse_event_loop()
     lease = ask(lock_backends[acquisition.backend], acquisition.begin)
@@ -131,7 +132,7 @@ def report_refusal(acquisition: Acquisition) -> None:
         lock_contended.send_robust(sender=Lease, template=acquisition.template, **fields)
 
 
-async def aacquire(acquisition: Acquisition) -> Lease | None:
+async def aacquire(acquisition: Acquisition) -> OwnedLease | None:
     """See acquire()."""
     lease = await aask(acquisition.backend, acquisition.begin, release_cancelled)
     if lease is None and acquisition.waits:
@@ -146,7 +147,7 @@ async def aacquire(acquisition: Acquisition) -> Lease | None:
 
 def _find(semaphore: str | Lease, backend: str) -> LeaseState:
     """Return the lease itself, or the one that was acquired here by this name."""
-    if isinstance(semaphore, Lease):
+    if isinstance(semaphore, OwnedLease):
         return semaphore
     name = validate_alias(backend), validate_semaphore(semaphore)
     lease = current_registry().find(*name) or current_registry().find_unreleased(*name)

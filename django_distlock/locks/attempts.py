@@ -7,8 +7,9 @@ from typing import Any, Final
 from django_distlock import clocks
 from django_distlock.concurrency.store_calls import StoreCalls
 from django_distlock.exceptions import LockBackendUnavailable, LockNotAcquired
-from django_distlock.leases.lease import Lease
+from django_distlock.lease import Lease
 from django_distlock.leases.outcomes import mark_unreleased
+from django_distlock.leases.owned_lease import OwnedLease
 from django_distlock.leases.registry import LeaseRegistry
 from django_distlock.leases.request import Request
 from django_distlock.logs import room_logger
@@ -34,14 +35,14 @@ class Attempts(Request):
     """When it gave that answer, by the local monotonic clock."""
     _tried: bool = field(default=False, init=False)
     _may_be_granted: bool = field(default=False, init=False)
-    _granted: Lease | None = field(default=None, init=False)
+    _granted: OwnedLease | None = field(default=None, init=False)
 
     @property
     def must_try(self) -> bool:
         """Whether the store has not been asked yet: each acquisition asks it once at least."""
         return not self._tried
 
-    async def _attempt(self, calls: StoreCalls) -> Lease | None:
+    async def _attempt(self, calls: StoreCalls) -> OwnedLease | None:
         """Try once; if the reply is lost, once more as the same owner, to find our own grant."""
         self._tried = self._may_be_granted = True
         sent = clocks.monotonic()
@@ -62,10 +63,10 @@ class Attempts(Request):
                 f"DISTLOCK[{self.backend!r}] granted {self.semaphore!r} too late: after its ttl, "
                 f"{self.ttl:g} seconds."
             )
-        self._granted = Lease(self, grant, sent, self._registry)
+        self._granted = OwnedLease(self, grant, sent, self._registry)
         return self._granted
 
-    def _register(self, lease: Lease) -> None:
+    def _register(self, lease: OwnedLease) -> None:
         self._registry.add(lease)
         lease.start_renewal()
         level = logging.DEBUG if lease.waited < LONG_WAIT else logging.INFO
@@ -135,7 +136,7 @@ class Attempts(Request):
             reason=self.refusal.reason,
         )
 
-    def mark_unreleased(self) -> Lease | None:
+    def mark_unreleased(self) -> OwnedLease | None:
         """Renew the granted lease no longer; return it."""
         granted, self._granted = self._granted, None
         if granted is not None:

@@ -15,7 +15,7 @@ from django_distlock.concurrency.store_calls import Policy, aask, ask
 from django_distlock.concurrency.wakeups import Wakeup
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable
-from django_distlock.leases.lease import Lease
+from django_distlock.leases.owned_lease import OwnedLease
 from django_distlock.leases.release import release_quietly
 from django_distlock.records import Place
 
@@ -27,12 +27,12 @@ FIRST_PAUSE: Final = 0.001
 LONGEST_PAUSE: Final = 0.2
 
 
-def wait(acquisition: Acquisition) -> Lease | None:
+def wait(acquisition: Acquisition) -> OwnedLease | None:
     """Attempt to acquire until the deadline, in this thread."""
     return run_sync(_wait(acquisition, WaitingThread(acquisition.backend)))
 
 
-async def await_turn(acquisition: Acquisition) -> Lease | None:
+async def await_turn(acquisition: Acquisition) -> OwnedLease | None:
     """See wait()."""
     return await _wait(acquisition, WaitingTask(acquisition.backend))
 
@@ -95,7 +95,7 @@ before_waits: Final[list[Callable[[Acquisition, Waiter], Coroutine[Any, Any, obj
 """Awaited before each wait, in sync code as by run_sync(): the test kit lets the time pass."""
 
 
-async def _wait(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
+async def _wait(acquisition: Acquisition, waiter: Waiter) -> OwnedLease | None:
     """Attempt and pause in turn, until the deadline.
 
     If the store queues waiters itself, each has its place there. Otherwise only the first waiter of
@@ -118,12 +118,12 @@ async def _wait(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
         queues.leave(backend, semaphore, waiter)
 
 
-async def _ask_again(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
+async def _ask_again(acquisition: Acquisition, waiter: Waiter) -> OwnedLease | None:
     """Attempt after each pause, which ends early when the store wakes the waiter."""
     place = await waiter.ask(
         partial(acquisition.join, wake=waiter.wake), partial(_leave, acquisition.backend)
     )
-    lease: Lease | None = None
+    lease: OwnedLease | None = None
     try:
         for pause in waits(acquisition.deadline, place):
             await waiter.pause(pause)
@@ -150,14 +150,14 @@ async def _ask_again(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
     return lease
 
 
-async def _try_at_least_once(acquisition: Acquisition, waiter: Waiter) -> Lease | None:
+async def _try_at_least_once(acquisition: Acquisition, waiter: Waiter) -> OwnedLease | None:
     """Attempt after the deadline, if there was no attempt before."""
     return (
         await waiter.ask(acquisition.try_once, release_cancelled) if acquisition.must_try else None
     )
 
 
-async def _leave_with(place: Place | None, lease: Lease | None, waiter: Waiter) -> None:
+async def _leave_with(place: Place | None, lease: OwnedLease | None, waiter: Waiter) -> None:
     """Leave the store's queue. If that is interrupted, release the lease, which is not returned."""
     if place is None:
         return
@@ -188,7 +188,7 @@ def waits(deadline: float, place: Place | None = None) -> Iterator[float]:
         yield min(left, pause)
 
 
-def release_cancelled(lease: Lease | None) -> None:
+def release_cancelled(lease: OwnedLease | None) -> None:
     """Release at once a lease that was granted to a cancelled task."""
     if lease is not None:
         ask(lock_backends[lease.backend], partial(release_quietly, lease=lease, failed=True))

@@ -6,8 +6,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TypeVar
 
-from django_distlock.arguments import LONGEST
-from django_distlock.durations import parse_duration
+from django_distlock.arguments import LONGEST, parse_duration
 from django_distlock.semaphores.validation import validate_semaphore
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ class InvalidSemaphore(ValueError):
     """The text can't be a semaphore; a locked view answers 400."""
 
 
-def validate_semaphore(semaphore: str) -> str:
+def validate_semaphore(semaphore: object) -> str:
     """Return the semaphore as a plain str, or raise InvalidSemaphore; its text is never changed."""
     if type(semaphore) is not str:
         if not isinstance(semaphore, str):

@@ -28,7 +28,7 @@ HOLDERS: Final = 1_000
 
 def semaphore_of(request: Message) -> str:
     try:
-        return validate_semaphore(request.get("semaphore"))  # type: ignore[arg-type]
+        return validate_semaphore(request.get("semaphore"))
     except (TypeError, ValueError) as error:
         raise InvalidRequest(str(error)) from error
 

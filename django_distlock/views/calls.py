@@ -10,8 +10,8 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.http import HttpRequest, HttpResponse
 
 from django_distlock.exceptions import LockBackendUnavailable, LockLost
+from django_distlock.lease import Lease
 from django_distlock.leases.commit_guard import may_have_committed
-from django_distlock.leases.lease import Lease
 from django_distlock.locks.acquisition import Acquisition
 from django_distlock.locks.labels import label_of
 from django_distlock.logs import room_logger
@@ -132,7 +132,7 @@ class Call(NamedTuple):
         answer = unavailable
         if not isinstance(error, LockLost):
             message = "A locked view was not called: its lock's store is unavailable."
-        elif is_atomic(request) and not (error.lease and may_have_committed(error.lease)):
+        elif is_atomic(request) and not may_have_committed(error.lease):
             message = "A locked view lost its lock: its work is rolled back."
         else:
             message = "A locked view lost its lock and failed: its work may have been done in part."

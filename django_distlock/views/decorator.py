@@ -10,12 +10,12 @@ from typing import Any, Final, Literal, Never, ParamSpec, TypeVar, cast
 from asgiref.sync import iscoroutinefunction
 
 from django_distlock.arguments import show
+from django_distlock.lease import Lease
 from django_distlock.leases.block_release import (
     arelease_block,
     end_interrupted_block,
     release_block,
 )
-from django_distlock.leases.lease import Lease
 from django_distlock.leases.registry import BlockEntry, current_registry
 from django_distlock.locks.acquisition import Acquisition
 from django_distlock.locks.api import aacquire, acquire

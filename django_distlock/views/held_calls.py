@@ -17,7 +17,7 @@ from django_distlock.leases.block_release import (
     release_block,
 )
 from django_distlock.leases.commit_guard import guard
-from django_distlock.leases.lease import Lease
+from django_distlock.leases.owned_lease import OwnedLease
 from django_distlock.leases.registry import current_registry
 from django_distlock.locks.api import aacquire, acquire
 from django_distlock.locks.undo import aundo, undo
@@ -88,7 +88,7 @@ async def arun(call: Call) -> Any:
         return await sync_to_async(call.refusal)(error)
 
 
-def _hold(call: Call, lease: Lease) -> Any:
+def _hold(call: Call, lease: OwnedLease) -> Any:
     """Call the function under the lock, and release it.
 
     If the view's response is the answer, a loss of the lock that comes too late to undo anything
@@ -113,7 +113,7 @@ def _hold(call: Call, lease: Lease) -> Any:
         raise
 
 
-async def _ahold(call: Call, lease: Lease) -> Any:
+async def _ahold(call: Call, lease: OwnedLease) -> Any:
     """See _hold(). Django opens no transaction around an async view: its work is kept."""
     entry = current_registry().enter_block(lease)
     try:
@@ -137,7 +137,7 @@ async def _ahold(call: Call, lease: Lease) -> Any:
         raise
 
 
-def _call_in_transactions(call: Call, lease: Lease) -> Any:
+def _call_in_transactions(call: Call, lease: OwnedLease) -> Any:
     """Call the function, inside the transactions that ATOMIC_REQUESTS asks for."""
     request, function = call.request, call.locked.function
     transactions = request_transactions(request, function) if request else None
@@ -149,7 +149,7 @@ def _call_in_transactions(call: Call, lease: Lease) -> Any:
     return result
 
 
-def _check(lease: Lease, *, opened: bool) -> None:
+def _check(lease: OwnedLease, *, opened: bool) -> None:
     """Report a loss of the lease; raise LockLost if there are transactions left to roll back.
 
     Django commits its own transactions when it is too late to answer 503. So the question that is

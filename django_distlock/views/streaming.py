@@ -6,11 +6,11 @@ from typing import Any
 from django.http import FileResponse, StreamingHttpResponse
 
 from django_distlock.leases.cleanup import cleanup_release
-from django_distlock.leases.lease import Lease
+from django_distlock.leases.owned_lease import OwnedLease
 from django_distlock.runtime import streamed_content
 
 
-def release_when_closed(result: Any, lease: Lease) -> bool:
+def release_when_closed(result: Any, lease: OwnedLease) -> bool:
     """Release the lease when this response is closed. False if it has no content to produce yet.
 
     A FileResponse's content exists already.
@@ -31,7 +31,7 @@ def release_when_closed(result: Any, lease: Lease) -> bool:
 class _Held:
     """Content that is produced under a lock."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: OwnedLease) -> None:
         self._lease = lease
 
     def close(self) -> None:
@@ -43,7 +43,7 @@ class _Held:
 class _Content(_Held):
     """Under ASGI, Django doesn't close a response whose content fails: that releases, too."""
 
-    def __init__(self, content: Iterable[Any], lease: Lease) -> None:
+    def __init__(self, content: Iterable[Any], lease: OwnedLease) -> None:
         super().__init__(lease)
         self._content = content
 
@@ -58,7 +58,7 @@ class _Content(_Held):
 class _AsyncContent(_Held):
     """See _Content."""
 
-    def __init__(self, content: AsyncIterable[Any], lease: Lease) -> None:
+    def __init__(self, content: AsyncIterable[Any], lease: OwnedLease) -> None:
         super().__init__(lease)
         self._content = content
 

@@ -15,6 +15,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from tests.support.concurrency import elsewhere
 from tests.support.databases import committed
 from tests.support.holders import acquire
+from tests.support.leases import internals
 from tests.support.tasks import aowns, get, owns
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def test_thread_owns_what_its_async_code_acquired_first() -> None:
 
     def call() -> bool:
         lease = async_to_sync(main)()
-        return owns() and lease.released
+        return owns() and internals(lease).released
 
     assert elsewhere(call)
 
@@ -76,7 +77,7 @@ def test_thread_owns_what_was_acquired_three_crossings_away(cross: Any) -> None:
 
     def call() -> bool:
         lease = async_to_sync(main)()
-        return owns() and lease.released
+        return owns() and internals(lease).released
 
     assert elsewhere(call)
 
@@ -109,7 +110,7 @@ def test_thread_is_known_in_every_thread_of_its_async_code() -> None:
 
     def call() -> bool:
         lease = take()
-        return async_to_sync(main)() and lease.released
+        return async_to_sync(main)() and internals(lease).released
 
     assert elsewhere(call)
 
@@ -158,7 +159,7 @@ def test_thread_is_known_three_crossings_away(cross: Any) -> None:
 
     def call() -> bool:
         lease = take()
-        return async_to_sync(main)() and lease.released
+        return async_to_sync(main)() and internals(lease).released
 
     assert elsewhere(call)
 
@@ -250,7 +251,7 @@ def test_children_in_the_thread_that_waits_for_them_count_as_it() -> None:
 
     def call() -> bool:
         lease = take()
-        return async_to_sync(main)() and lease.released
+        return async_to_sync(main)() and internals(lease).released
 
     assert elsewhere(call)
 
@@ -270,6 +271,6 @@ def test_child_counts_as_a_parent_that_waits_in_an_async_generator() -> None:
         lease = await atake()
         assert [each async for each in generate(is_known=True)] == [False]
         assert [each async for each in generate(is_known=False)] == [not lease.held]
-        assert lease.released or await lease.arelease()
+        assert internals(lease).released or await lease.arelease()
 
     asyncio.run(main())

@@ -15,6 +15,7 @@ from django_distlock import LockLost, distributed_lock, release_lock
 from tests.support.concurrency import run
 from tests.support.databases import committed
 from tests.support.holders import acquire, take_away
+from tests.support.leases import internals
 from tests.support.tasks import Stall
 
 pytestmark = committed
@@ -33,7 +34,7 @@ def test_sync_code_keeps_its_leases_when_its_task_has_ended(thread_sensitive: bo
                 with distributed_lock("report", backend="memory") as lease:
                     stall()
                     take_away(lease)
-                    lease.mark_lost()
+                    internals(lease).mark_lost()
                     with transaction.atomic(using="locks"):
                         seen.append("open")
             except LockLost as error:

@@ -26,6 +26,7 @@ from django_distlock.leases.registry import current_registry
 from tests.support.concurrency import run, until
 from tests.support.databases import committed, on_each_database, on_each_server
 from tests.support.holders import due_now, free_for_others, renewed_since
+from tests.support.leases import internals
 from tests.support.tasks import get, in_other_thread, is_free, others_ended
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def test_block_may_be_left_by_another_task(alias: str) -> None:
         block = distributed_lock("1234collectPayment", backend=alias)
         lease = await asyncio.create_task(block.__aenter__())
         assert await block.__aexit__(None, None, None) is False
-        assert lease.released
+        assert internals(lease).released
         entered, leave = asyncio.Event(), asyncio.Event()
 
         async def enter_and_wait() -> None:
@@ -115,7 +116,7 @@ def test_error_keeps_nothing_alive(scripted: ScriptedBackend, action: str) -> No
 
     async def main() -> ref[Any]:
         lease = await get("default")
-        current_registry().remove(lease)
+        current_registry().remove(internals(lease))
         scripted.answer(action, fail)
         with suppress(LockBackendUnavailable):
             await (lease.arelease() if action == "release" else lease.arenew())
@@ -190,10 +191,10 @@ def test_cleanup_release_does_not_block_the_loop(alias: str) -> None:
 
     async def main() -> None:
         lease = await get(alias)
-        cleanup_release(lease)
+        cleanup_release(internals(lease))
         assert lease.held
         await others_ended()
-        assert lease.released
+        assert internals(lease).released
         assert await is_free(alias)
         await in_other_thread(connections.close_all)
 

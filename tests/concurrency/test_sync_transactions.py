@@ -11,7 +11,6 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connections, transaction
 
 from django_distlock import (
-    Lease,
     LockError,
     LockLost,
     aacquire_lock,
@@ -24,10 +23,13 @@ from django_distlock.runtime import stack_of, sync_call
 from tests.support.concurrency import run, until
 from tests.support.databases import committed, on_each_database, on_each_server
 from tests.support.holders import due_now, free_for_others, renewed_since, take_away
+from tests.support.leases import internals
 from tests.support.tasks import Stall, cancelled, get, is_free
 
 if TYPE_CHECKING:
     from types import FrameType
+
+    from django_distlock.leases.state import LeaseState
 
 pytestmark = committed
 
@@ -71,7 +73,7 @@ def test_commit_under_a_lost_lock_is_refused(alias: str) -> None:
     async def main() -> None:
         async with distributed_lock("1234collectPayment", backend=alias) as lease:
             await asyncio.to_thread(take_away, lease)
-            lease.mark_lost()
+            internals(lease).mark_lost()
             await sync_to_async(write)()
 
     def write() -> None:
@@ -203,7 +205,7 @@ def test_lease_of_a_cancelled_task_is_renewed_until_its_deferred_release(
     stall = Stall()
     release_or_defer = release.release_or_defer
 
-    async def release_slowly(calls: Any, lease: Lease, **options: Any) -> bool:
+    async def release_slowly(calls: Any, lease: LeaseState, **options: Any) -> bool:
         released = await release_or_defer(calls, lease, **options)
         stall()
         return released

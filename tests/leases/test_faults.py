@@ -5,7 +5,7 @@ import gc
 import json
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -143,7 +143,7 @@ def test_leases_outlast_a_restart_of_their_database(
     assert [lease.release() for lease in leases] == [True] * 5
 
 
-def until_renewed(leases: list[Lease]) -> None:
+def until_renewed(leases: Sequence[Lease]) -> None:
     """Make the background try until it has renewed them all."""
     is_renewed = renewed_since(leases)
 

@@ -11,6 +11,7 @@ from django_distlock.leases.outcomes import end_lost
 from django_distlock.records import Released, Renewal, RenewalOutcome
 from tests.support.concurrency import until
 from tests.support.holders import acquire
+from tests.support.leases import internals
 from tests.support.moved_clock import MovedClock
 from tests.support.scripted_store import ScriptedBackend
 
@@ -45,13 +46,13 @@ def test_lease_released_during_its_renewal_is_not_lost(
         assert renewed.release() is True
         if outcome == "gone":
             return renew(claims)
-        return {renewed.owner: Renewal(RenewalOutcome.HELD, renewed.expires_at)}
+        return {internals(renewed).owner: Renewal(RenewalOutcome.HELD, renewed.expires_at)}
 
     monkeypatch.setattr(scripted, "renew", after_the_release)
     moved_clock.advance(300)
     default_background.renewals.renew_due()
     assert not lost
-    assert renewed.released
+    assert internals(renewed).released
     assert caplog.text == ""
 
 
@@ -59,12 +60,12 @@ def test_lease_whose_loss_is_being_reported_is_not_released(
     scripted: ScriptedBackend, renewed: Lease, lost: dict[Lease, str]
 ) -> None:
     """The thread that first claims the end of the lease decides."""
-    assert renewed.claim_end()
+    assert internals(renewed).claim_end()
     assert not renewed.held
     assert "is being released, or lost" in repr(renewed)
     assert renewed.release() is False
     assert scripted.calls == ["acquire"]
-    end_lost(renewed)
+    end_lost(internals(renewed))
     assert list(lost) == [renewed]
 
 
@@ -72,13 +73,13 @@ def test_failed_release_ends_the_renewal(
     scripted: ScriptedBackend, default_background: Background, renewed: Lease
 ) -> None:
     """It can be tried again until the lease expires, but may never be."""
-    assert renewed in default_background.renewals
+    assert internals(renewed) in default_background.renewals
     scripted.answer("release", LockBackendUnavailable("down"))
     with pytest.raises(LockBackendUnavailable):
         renewed.release()
-    assert renewed not in default_background.renewals
+    assert internals(renewed) not in default_background.renewals
     assert renewed.release() is True
-    assert renewed not in default_background.renewals
+    assert internals(renewed) not in default_background.renewals
 
 
 def test_lease_ends_by_either_release_or_loss(
@@ -91,14 +92,14 @@ def test_lease_ends_by_either_release_or_loss(
         released = release(claim, keep)
         with pytest.raises(LockLost, match="is being released"):
             unrenewed.check()
-        unrenewed.mark_lost()
+        internals(unrenewed).mark_lost()
         assert unrenewed.release() is False
         return released
 
     with mock.patch.object(scripted, "release", renew_meanwhile):
         assert unrenewed.release() is True
-    assert unrenewed.released
-    assert not unrenewed.lost
+    assert internals(unrenewed).released
+    assert not internals(unrenewed).lost
     assert not lost
 
 

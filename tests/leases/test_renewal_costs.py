@@ -11,9 +11,10 @@ from unittest import mock
 
 import pytest
 
-from django_distlock import Lease, clocks, lock_backends
+from django_distlock import clocks, lock_backends
 from django_distlock.backends.database.connections import close_own_connections
 from django_distlock.backends.database.statements import Statements
+from django_distlock.leases.owned_lease import OwnedLease
 from django_distlock.leases.registry import current_registry
 from django_distlock.leases.request import Request, describe_holder, new_owner
 from django_distlock.models import Lock
@@ -24,6 +25,7 @@ from tests.support.databases import (
     pool_of,
 )
 from tests.support.holders import hold
+from tests.support.leases import internals
 from tests.support.moved_clock import MovedClock
 from tests.support.renewals import renewals_of
 from tests.support.scripted_store import ScriptedBackend
@@ -57,7 +59,7 @@ def test_ten_thousand_leases_cost_few_round_trips(alias: str, moved_clock: Moved
     leases = [granted(alias, number) for number in range(10_000)]
     renewals = renewals_of(*leases)
     Lock.objects.using(alias).bulk_create(
-        Lock(semaphore=each.semaphore, owner=each.owner, expires_at=each.expires_at)
+        Lock(semaphore=each.semaphore, owner=internals(each).owner, expires_at=each.expires_at)
         for each in leases
     )
     moved_clock.stop()
@@ -69,7 +71,7 @@ def test_ten_thousand_leases_cost_few_round_trips(alias: str, moved_clock: Moved
     assert min(lease.remaining for lease in leases) > 3000
 
 
-def granted(alias: str, number: int) -> Lease:
+def granted(alias: str, number: int) -> OwnedLease:
     """Return a lease of an hour that is in no store."""
     request = Request(
         backend=alias,
@@ -86,7 +88,7 @@ def granted(alias: str, number: int) -> Lease:
     )
     now = datetime.now(UTC)
     grant = Grant(number, now, now + timedelta(hours=1))
-    lease = Lease(request, grant, clocks.monotonic(), current_registry())
+    lease = OwnedLease(request, grant, clocks.monotonic(), current_registry())
     current_registry().add(lease)
     current_registry().retain(lease)
     return lease

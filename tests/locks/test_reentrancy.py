@@ -22,6 +22,7 @@ from django_distlock import (
 from tests.support.concurrency import elsewhere
 from tests.support.databases import committed, on_each_database
 from tests.support.holders import acquire, expired, free_for_others, reenter, take_away
+from tests.support.leases import internals
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -143,7 +144,7 @@ def test_inner_block_raises_when_the_lease_was_lost(alias: str) -> None:
     with pytest.raises(LockLost, match="before its block ended") as outer, lock as lease:
         with pytest.raises(LockLost) as lost, lock:
             take_away(lease)
-            lease.mark_lost()
+            internals(lease).mark_lost()
             inner.set()
         assert lost.value.lease is lease
     assert outer.value.lease is lease
@@ -156,7 +157,7 @@ def test_lost_lease_is_not_reentered(alias: str) -> None:
     lock = distributed_lock("1234collectPayment", backend=alias, reentrant=True, renew=False)
     with pytest.raises(LockLost), lock as lease:
         take_away(lease)
-        lease.mark_lost()
+        internals(lease).mark_lost()
         with lock as successor:
             assert successor is not lease
             assert successor.token

@@ -12,6 +12,7 @@ from django.db import transaction
 from django_distlock import Lease, LockLost, distributed_lock, release_lock, signals
 from tests.support.databases import committed, on_each_database, on_each_server
 from tests.support.holders import acquire, brief, expired, take_away
+from tests.support.leases import internals
 
 if TYPE_CHECKING:
     from tests.support.scripted_store import ScriptedBackend
@@ -44,6 +45,7 @@ def test_lost_is_sent_once(
         "lease": lease,
         "reason": signals_sent.all[-1][1]["reason"],
         "held_for": lease.held_for,
+        "template": "",
     }
     [line] = [record for record in caplog.records if "was lost" in record.message]
     assert line.levelno == logging.WARNING
@@ -64,7 +66,7 @@ def test_lost_is_sent_by_the_first_to_notice(
     ):
         take_away(lease)
         if how == "check":
-            lease.mark_lost()
+            internals(lease).mark_lost()
         with suppress(LockLost):
             if how != "leave":
                 getattr(lease, how)()

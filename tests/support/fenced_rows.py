@@ -11,6 +11,7 @@ from django_distlock.semaphores.templates import SemaphoreTemplate
 from tests.app.models import Customer, Invoice
 from tests.support.concurrency import elsewhere
 from tests.support.holders import acquire, holding, take_away
+from tests.support.leases import internals
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -61,7 +62,7 @@ def have_lost(lease: Lease) -> None:
     take_away(lease)
     with suppress(LockLost):
         lease.renew()
-    assert lease.lost
+    assert internals(lease).lost
 
 
 def stored(row: Any) -> Any:

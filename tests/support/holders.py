@@ -9,29 +9,31 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
-from django_distlock import Lease, LockBackendUnavailable, acquire_lock, clocks, lock_backends
+from django_distlock import LockBackendUnavailable, acquire_lock, clocks, lock_backends
 from django_distlock.concurrency.background import background
 from django_distlock.models import KEPT, Lock
 from django_distlock.records import LockState
 from tests.support.concurrency import elsewhere
+from tests.support.leases import internals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+
+    from django_distlock import Lease
+    from django_distlock.leases.owned_lease import OwnedLease
 
 
-def acquire(alias: str, semaphore: str = "1234collectPayment", **arguments: Any) -> Lease:
+def acquire(alias: str, semaphore: str = "1234collectPayment", **arguments: Any) -> OwnedLease:
     """Acquire a lock that must be free."""
-    lease = acquire_lock(semaphore, backend=alias, **arguments)
-    assert lease is not None
-    return lease
+    return internals(acquire_lock(semaphore, backend=alias, **arguments))
 
 
-def hold(number: int, alias: str) -> list[Lease]:
+def hold(number: int, alias: str) -> list[OwnedLease]:
     """Acquire so many leases of a minute, which nobody renews but the test."""
     return [acquire(alias, f"{alias} {n}", ttl=60, renew=False) for n in range(number)]
 
 
-def reenter(alias: str) -> Lease:
+def reenter(alias: str) -> OwnedLease:
     """Reenter the lock."""
     return acquire(alias, reentrant=True)
 
@@ -42,7 +44,9 @@ def held_in(alias: str) -> list[str]:
 
 
 @contextmanager
-def holding(alias: str, semaphore: str = "1234collectPayment", **arguments: Any) -> Iterator[Lease]:
+def holding(
+    alias: str, semaphore: str = "1234collectPayment", **arguments: Any
+) -> Iterator[OwnedLease]:
     """Hold a lock that must be free; release it at the end, even if it counts as lost."""
     lease = acquire(alias, semaphore, **arguments)
     try:
@@ -68,7 +72,7 @@ def outlast(lease: Lease) -> None:
         time.sleep(lease.remaining)
 
 
-def brief(alias: str, **arguments: Any) -> Lease:
+def brief(alias: str, **arguments: Any) -> OwnedLease:
     """Acquire for a moment; again if a slow machine let it expire before."""
     give_up = time.monotonic() + 60
     while True:
@@ -78,7 +82,7 @@ def brief(alias: str, **arguments: Any) -> Lease:
             assert time.monotonic() < give_up
 
 
-def expired(alias: str) -> Lease:
+def expired(alias: str) -> OwnedLease:
     """Return a lease whose ttl has passed by the local clock."""
     lease = brief(alias, ttl=0.05, renew=False)
     outlast(lease)
@@ -92,17 +96,17 @@ def take_away(lease: Lease) -> None:
     assert elsewhere(lambda: lock_backends[lease.backend].force_release(lease.semaphore, token))
 
 
-def renewed_since(leases: list[Lease]) -> Callable[[], bool]:
+def renewed_since(leases: Sequence[Lease]) -> Callable[[], bool]:
     """Return a function that returns whether all have been renewed since now."""
     ends = [lease.expires_at for lease in leases]
     return lambda: all(lease.expires_at != end for lease, end in zip(leases, ends, strict=True))
 
 
-def due_now(leases: list[Lease]) -> None:
+def due_now(leases: Sequence[Lease]) -> None:
     """Make the background renew these at once."""
     renewed = background(leases[0].backend)
     for lease in leases:
-        lease.due = clocks.monotonic()
+        internals(lease).due = clocks.monotonic()
     renewed.submit(renewed.renewals.next_due)  # wakes it
 
 

@@ -17,6 +17,8 @@ from tests.support.redis_stores import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from redis import RedisCluster
 
     from django_distlock import Lease
@@ -36,7 +38,7 @@ def at(client: RedisCluster, node: Server, number: int) -> list[str]:
     return [*islice(found, number)]
 
 
-def be_renewed(leases: list[Lease], due: list[Lease] | None = None) -> None:
+def be_renewed(leases: Sequence[Lease], due: Sequence[Lease] | None = None) -> None:
     """Wait until the background has renewed these, once all `due` leases are due."""
     renewed = renewed_since(leases)
     due_now(due or leases)

@@ -29,6 +29,7 @@ from tests.app.views import charge_http, has_read
 from tests.support.concurrency import until
 from tests.support.databases import on_each_server
 from tests.support.holders import due_now, take_away
+from tests.support.leases import internals
 from tests.support.moved_clock import MovedClock
 from tests.support.scripted_store import ScriptedBackend
 from tests.support.visits import SOON, atomic_requests, visit
@@ -228,7 +229,7 @@ def test_view_whose_lease_is_lost_is_rolled_back_and_503(
             with distributed_lock("1234collectPayment", backend=alias, reentrant=True) as lease:
                 take_away(lease)
                 due_now([lease])
-                until(lambda: lease.lost)
+                until(lambda: internals(lease).lost)
         return HttpResponse("collected")
 
     assert visit(collect).status_code == 503

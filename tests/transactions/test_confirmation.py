@@ -13,6 +13,7 @@ from tests.app.models import Counter
 from tests.support.concurrency import until
 from tests.support.databases import committed
 from tests.support.holders import due_now, renewed_since, take_away
+from tests.support.leases import internals
 from tests.support.moved_clock import MovedClock
 from tests.support.processes import send_and_wait
 from tests.support.redis_stores import ALIAS, locks_at
@@ -57,7 +58,7 @@ def test_renewal_in_the_background_counts(
         moved_clock.outdate(lease)
         is_renewed = renewed_since([lease])
         due_now([lease])
-        until(lambda: is_renewed() and lease.is_confirmed())
+        until(lambda: is_renewed() and internals(lease).is_confirmed())
     assert scripted.calls == ["acquire", "renew", "release"]
 
 
@@ -162,7 +163,7 @@ def test_max_hold_is_not_exceeded_by_a_commit(moved_clock: MovedClock) -> None:
         with transaction.atomic():
             moved_clock.outdate(lease)
             left = lease.remaining
-        assert lease.is_confirmed()
+        assert internals(lease).is_confirmed()
         assert lease.remaining == left
 
 
@@ -173,8 +174,8 @@ def test_rest_of_max_hold_is_never_shorter_than_the_stores_shortest_ttl(
     moved_clock.stop()
     with distributed_lock("1234collectPayment", backend="memory", max_hold=5) as lease:
         end = clocks.monotonic() + lease.remaining
-        assert lease.claim(end - 0.0001).ttl == 0.001
-        assert lease.claim(end + 1).ttl == 0.001
+        assert internals(lease).claim(end - 0.0001).ttl == 0.001
+        assert internals(lease).claim(end + 1).ttl == 0.001
 
 
 def test_unlimited_lease_is_asked_for(moved_clock: MovedClock, lost: dict[Lease, str]) -> None:

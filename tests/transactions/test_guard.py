@@ -79,7 +79,7 @@ def test_commit_after_a_release_of_a_lost_lock_is_rolled_back(alias: str) -> Non
 @on_each_database
 def test_sequential_blocks_whose_transaction_fails_leave_nothing_behind(alias: str) -> None:
     """Nor does a lease that was acquired before the transaction, also on SQLite."""
-    lease = acquire(alias)
+    lease: Lease = acquire(alias)
     for _ in range(5):
         with suppress(ZeroDivisionError), transaction.atomic(using=alias):
             lease.release()

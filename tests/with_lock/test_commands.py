@@ -14,6 +14,7 @@ from django_distlock.signals import lock_contended
 from tests.support.concurrency import elsewhere
 from tests.support.databases import committed
 from tests.support.holders import holding
+from tests.support.leases import internals
 from tests.support.with_lock import NAME, is_running, run, run_script
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def test_command_runs_while_the_lock_is_held(
     token = "none" if lease.token is None else lease.token
     assert capfd.readouterr() == (f"{NAME} {token}\n", "oops\n")
     assert ended == (7, "")
-    assert lease.released
+    assert internals(lease).released
     with holding(alias, NAME):
         assert run("--", "touch", "/never", backend=alias).code == 75
 

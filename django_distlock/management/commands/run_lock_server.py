@@ -9,9 +9,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from django_distlock.arguments import printable
+from django_distlock.arguments import format_duration, printable
 from django_distlock.backends.server import ServerBackend
-from django_distlock.durations import format_duration
 from django_distlock.exceptions import InvalidLockBackend, LockBackendUnavailable
 from django_distlock.management.configured_server import configured_server
 from django_distlock.management.output.text import holder_of, pause_lines

@@ -9,9 +9,8 @@ from typing import Any, Final
 
 from django.core.management.base import CommandError
 
-from django_distlock.arguments import validate_timeout
+from django_distlock.arguments import parse_duration, validate_timeout
 from django_distlock.backends.memory import MemoryBackend
-from django_distlock.durations import parse_duration
 from django_distlock.exceptions import LockNotAcquired
 from django_distlock.management.base import LockCommand, find_store
 from django_distlock.management.exit_codes import ExitCode, usage_error

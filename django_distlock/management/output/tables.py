@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Final
 
-from django_distlock.arguments import printable
-from django_distlock.durations import format_duration
+from django_distlock.arguments import format_duration, printable
 from django_distlock.records import LockInfo
 
 from .text import ago, cells, holder_of, state_of, time_left

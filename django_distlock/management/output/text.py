@@ -6,8 +6,7 @@ from datetime import datetime, timedelta
 
 from django.utils.timezone import localtime
 
-from django_distlock.arguments import printable
-from django_distlock.durations import format_duration
+from django_distlock.arguments import format_duration, printable
 from django_distlock.records import LockInfo, LockState, Pause
 
 

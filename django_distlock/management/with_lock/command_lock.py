@@ -35,7 +35,7 @@ from django_distlock.backends.database import DatabaseBackend
 from django_distlock.backends.database.errors import is_unmigrated
 from django_distlock.backends.operations import ListingStore
 from django_distlock.exceptions import LockBackendUnavailable, LockNotSupported
-from django_distlock.leases.lease import Lease
+from django_distlock.leases.owned_lease import OwnedLease
 from django_distlock.locks.acquisition import Acquisition
 from django_distlock.locks.api import acquire, report_refusal
 from django_distlock.locks.undo import undo
@@ -66,7 +66,7 @@ class CommandLock:
         If the lease can't be renewed, the lock counts as lost so early that `grace` seconds later,
         when the command is killed, the lease has not ended.
         """
-        self.lease: Lease | None = None
+        self.lease: OwnedLease | None = None
         self.loss = ""
         """Why the lock was lost; empty as long as it is held."""
         self._store = store
@@ -130,7 +130,7 @@ class CommandLock:
                 return Refusal(lock.holder, lock.acquired_at, lock.expires_at, lock.seen_at)
         return REFUSED
 
-    def _acquire_lease(self, timeout: float | None) -> Lease:
+    def _acquire_lease(self, timeout: float | None) -> OwnedLease:
         acquisition = self._acquisition(timeout)
         try:
             lease = acquire(acquisition)
@@ -244,5 +244,5 @@ class CommandLock:
                 self._own.release()
 
 
-def _describe(lease: Lease) -> str:
+def _describe(lease: OwnedLease) -> str:
     return f"{lease} {lease.describe_status()}"

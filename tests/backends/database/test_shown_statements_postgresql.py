@@ -14,6 +14,7 @@ from django_distlock.backends.database.postgresql import PostgreSQLStatements
 from tests.app.models import Counter
 from tests.support.databases import behind_pgbouncer, committed
 from tests.support.holders import acquire
+from tests.support.leases import internals
 from tests.support.postgresql_waiters import ALIAS, Line, granted
 
 if TYPE_CHECKING:
@@ -50,12 +51,12 @@ def test_no_owner_is_in_a_statement_that_monitoring_sees(pooled: bool, shown: li
     """On the locks' own connections, on the user's, and behind a pooler."""
     with behind_pgbouncer(DISABLE_SERVER_SIDE_CURSORS=True) if pooled else nullcontext():
         with distributed_lock("1234collectPayment", backend=ALIAS) as lease:
-            lock_backends[ALIAS].renew([lease])
-            lock_backends[ALIAS].renew([lease, lease])
+            lock_backends[ALIAS].renew([internals(lease)])
+            lock_backends[ALIAS].renew([internals(lease), internals(lease)])
             with transaction.atomic(using=ALIAS):
                 Counter.objects.using(ALIAS).create()
     sent = "WITH refusing", "WITH lease", "SELECT 1 FROM", "UPDATE"
-    assert_shown_without({lease.owner}, shown, *sent)
+    assert_shown_without({internals(lease).owner}, shown, *sent)
 
 
 @pytest.mark.usefixtures("fresh_listeners")
@@ -67,7 +68,7 @@ def test_no_owner_of_a_waiter_is_in_a_statement_that_monitoring_sees(shown: list
         lease.release()
         next_lease = granted(waiting)
         next_lease.release()
-    owners = {lease.owner, next_lease.owner}
+    owners = {internals(lease).owner, internals(next_lease).owner}
     assert_shown_without(owners, shown, "WITH heartbeat", "WITH given", "UPDATE")
 
 

@@ -9,7 +9,7 @@ import pytest
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_distlock import aacquire_lock, acquire_lock, distributed_lock
+from django_distlock import Lease, aacquire_lock, acquire_lock, distributed_lock
 from django_distlock.backends.database import DatabaseBackend
 from django_distlock.backends.database.orm import ORMStatements
 from django_distlock.backends.database.places import QueuedPlace
@@ -97,7 +97,7 @@ def test_release_wakes_one_waiter_alone(only_woken: None, monkeypatch: pytest.Mo
         offer(place)
 
     monkeypatch.setattr(QueuedPlace, "offer", count)
-    lease = acquire(ALIAS)
+    lease: Lease = acquire(ALIAS)
     with Line() as line:
         waiting = [line.join() for _ in range(5)]
         for number, each in enumerate(waiting, start=1):

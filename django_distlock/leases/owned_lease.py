@@ -1,4 +1,4 @@
-"""The lease: the holder's actions on it."""
+"""The lease as acquire_lock() makes it: its owner, and the actions of its holder."""
 
 import os
 import warnings
@@ -13,6 +13,7 @@ from django_distlock.concurrency.renewal import NO_REASON
 from django_distlock.concurrency.store_calls import StoreCalls, aask, ask
 from django_distlock.conf import lock_backends
 from django_distlock.exceptions import LockBackendUnavailable, LockLost
+from django_distlock.lease import Lease
 from django_distlock.runtime import running_loop, running_task
 
 from . import outcomes
@@ -36,17 +37,12 @@ def refuse_event_loop() -> None:
         raise SynchronousOnlyOperation(ASYNC_UNSAFE)
 
 
-class Lease(LeaseState):
-    """A lock held for a time: until `ttl` seconds after it was acquired or renewed, or a release.
-
-    It may be used, and released, from another thread or task, but not by a forked child. It is
-    always true: ask `held`.
-    """
+class OwnedLease(LeaseState):
+    """A lease with its owner, and the actions of its holder. Users see it as a Lease."""
 
     __slots__ = ()
 
     def check(self) -> None:
-        """Raise LockLost unless the lease is held."""
         if self.held:
             return
         expired = not self.remaining and not self.released and self.pid == os.getpid()
@@ -56,21 +52,14 @@ class Lease(LeaseState):
         raise self._lost()
 
     async def acheck(self) -> None:
-        """See check()."""
         if not self.held:
             await in_thread(self.backend, self.check)  # receivers of the signal need a thread
 
     def renew(self) -> None:
-        """Let the lease end `ttl` seconds from now; LockLost if it is lost.
-
-        It never lasts longer than `max_hold`. After LockBackendUnavailable it is unknown which end
-        is true; `remaining` has the earlier, as it has in a transaction that could undo this.
-        """
         refuse_event_loop()
         ask(lock_backends[self.backend], self._renew)
 
     async def arenew(self) -> None:
-        """See renew()."""
         await aask(self.backend, self._renew)
 
     async def _renew(self, calls: StoreCalls) -> None:
@@ -96,17 +85,10 @@ class Lease(LeaseState):
         return self.held
 
     def release(self) -> bool:
-        """Release the lock; False if the lease was lost, or released before.
-
-        Inside a transaction that is done when the outermost atomic block has ended, however it
-        ends. With `min_hold`, others get it when that has passed. After LockBackendUnavailable it
-        is renewed no more, so that it ends with its ttl; until then it can be released again.
-        """
         refuse_event_loop()
         return release(self)
 
     async def arelease(self) -> bool:
-        """See release()."""
         return await arelease(self)
 
     def start_renewal(self) -> None:
@@ -121,6 +103,10 @@ class Lease(LeaseState):
     def mark_lost(self) -> None:
         """Record and announce its loss, unless another thread has claimed its end."""
         outcomes.mark_lost(self)
+
+    def __dir__(self) -> list[str]:
+        """Offer in an interactive shell what an editor offers."""
+        return dir(Lease)
 
     def __repr__(self) -> str:
         identity = f"{self.semaphore!r} token={self.token} backend={self.backend!r}"
