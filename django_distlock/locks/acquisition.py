@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 from django_distlock import clocks
 from django_distlock.arguments import validate_bool, validate_holds, validate_timeout
@@ -97,6 +98,8 @@ class Acquisition(Attempts):
         self._loop = running_loop()
         self._reentrant = reentrant
         self._reentered: tuple[OwnedLease, int] | None = None
+        for call in on_begun:
+            call(self)
 
     def pass_time(self, seconds: float) -> None:
         """Count this many seconds as waited already."""
@@ -249,3 +252,7 @@ class Acquisition(Attempts):
         elif may_be_granted:
             with suppress(Exception):
                 await calls.release(self)
+
+
+on_begun: Final[list[Callable[[Acquisition], object]]] = []
+"""Called with each acquisition, by the code that asks for it: the test kit looks where that is."""

@@ -1,1 +1,11 @@
 """The test kit: hold, lose and watch locks in the tests of a site."""
+
+from .captured_locks import CapturedEvent, CapturedLocks, captured_locks
+from .leaks import no_lock_held_after_test
+
+__all__ = [
+    "CapturedEvent",
+    "CapturedLocks",
+    "captured_locks",
+    "no_lock_held_after_test",
+]

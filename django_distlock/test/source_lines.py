@@ -1,0 +1,104 @@
+"""Where the code of a site or of its tests acquires a lock: the file, line and function."""
+
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from inspect import unwrap
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
+
+from django_distlock.leases.registry import LeaseRegistry, current_registry
+from django_distlock.leases.state import LeaseState
+from django_distlock.locks.acquisition import Acquisition, on_begun
+from django_distlock.views import held_calls
+
+PACKAGE: Final = "django_distlock"
+LIBRARIES: Final = (
+    "<frozen ",
+    *(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib")),
+)
+INSTALLED: Final = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
+DECORATED_CALLS: Final = (held_calls.run.__code__, held_calls.arun.__code__)
+
+
+class SourceLine(NamedTuple):
+    """A line of source code, in a function."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        path = Path(self.file)
+        file = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        return f"{file}:{self.line}, in {self.function}"
+
+    @classmethod
+    def of_call(cls) -> "SourceLine":
+        """Return the line of the site's code that runs now.
+
+        Of a decorated function it is the definition: its call may be Django's. Without any code of
+        the site, it is the line of the library that asks for the lock.
+        """
+        frames = list(_frames_outside(sys._getframe(1)))
+        for frame in frames:
+            if frame.f_code in DECORATED_CALLS:
+                if code := _code_of(frame.f_locals["call"].locked.function):
+                    return cls(code.co_filename, code.co_firstlineno, code.co_qualname)
+            elif not _is_library(frame.f_code.co_filename):
+                return cls.of_frame(frame)
+        others = (frame for frame in frames if frame.f_code not in DECORATED_CALLS)
+        return cls.of_frame(next(others, frames[-1]))
+
+    @classmethod
+    def of_frame(cls, frame: FrameType) -> "SourceLine":
+        """Return the line that the frame is at."""
+        code = frame.f_code
+        return cls(code.co_filename, frame.f_lineno, code.co_qualname)
+
+
+def _frames_outside(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield the frames that aren't this package's, and the calls of decorated functions."""
+    while frame is not None:
+        module: str = frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] != PACKAGE or frame.f_code in DECORATED_CALLS:
+            yield frame
+        frame = frame.f_back
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith(LIBRARIES) or any(part in file for part in INSTALLED)
+
+
+def _code_of(function: Callable[..., Any]) -> CodeType | None:
+    """Return the code of a decorated function, as its author wrote it."""
+    return getattr(unwrap(function), "__code__", None)
+
+
+class AcquisitionLines:
+    """The source line of each thread's or task's last acquisition.
+
+    It is found in the code that asks for the lock: async code may acquire it in another thread.
+    """
+
+    def __init__(self) -> None:
+        self._lines: WeakKeyDictionary[LeaseRegistry, SourceLine] = WeakKeyDictionary()
+
+    def start(self) -> None:
+        """Note where locks are acquired from now on."""
+        on_begun.append(self._note)
+
+    def stop(self) -> None:
+        """Note it no more."""
+        on_begun.remove(self._note)
+
+    def _note(self, acquisition: Acquisition) -> None:
+        self._lines[current_registry()] = SourceLine.of_call()
+
+    def of(self, lease: LeaseState) -> SourceLine | None:
+        """Return where the lease was acquired, just after that."""
+        registry = lease.registry()
+        return self._lines.get(registry) if isinstance(registry, LeaseRegistry) else None

@@ -1,0 +1,24 @@
+"""Fixtures for the tests of the test kit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from django.test import override_settings
+
+from django_distlock.backends.memory import shared_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MEMORY = {"BACKEND": "django_distlock.backends.memory.MemoryBackend"}
+
+
+@pytest.fixture
+def in_memory() -> Iterator[None]:
+    """Keep the locks of two stores, `default` and `other`, in memory."""
+    with override_settings(DISTLOCK={"default": MEMORY, "other": MEMORY}):
+        yield
+    for alias in ("default", "other"):
+        shared_table(alias).reset()
