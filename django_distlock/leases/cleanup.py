@@ -16,9 +16,8 @@ from django_distlock.transactions import closing_new_connections
 from .outcomes import unregister
 from .registry import (
     LeaseRegistry,
-    UnderWay,
     current_registry,
-    registries_of_ended_request,
+    registries_of_ended,
 )
 from .release import release_quietly
 from .state import LeaseState
@@ -37,55 +36,95 @@ def cleanup_release(lease: LeaseState) -> None:
         ask(lock_backends[lease.backend], policy)
 
 
-def start_task(**kwargs: Any) -> None:
-    """Record a task, which `task` or `task_result` is, and the leases that are not its own."""
-    result = kwargs.get("task_result")
-    if result is None:
-        _start(getattr(kwargs.get("task"), "name", None) or "")
-    else:
-        _start(result.task.module_path)
+def start(name: str = "", key: object = None) -> None:
+    """Record the start of a task or request, and which leases are not its own.
+
+    The name of a task is the default label of its locks. The key identifies it at its end.
+    """
+    current_registry().start(name, key)
 
 
-def _start(name: str = "") -> None:
-    registry = current_registry()
-    earlier: dict[str, int] = {lease.owner: lease.reentries for lease in registry.leases()}
-    registry.under_way.append(UnderWay(name, earlier))
-
-
-def finish_task(**kwargs: Any) -> None:
+def finish(key: object = None) -> None:
     """Release what was acquired since the start, and warn of each lease."""
-    registry = current_registry()
-    if registry.under_way:
-        _release(registry, registry.under_way.pop().earlier)
+    _release_all(_end(key))
+
+
+async def afinish(key: object = None) -> None:
+    """See finish(). Return when the leases are released."""
+    leases = _end(key)
+    for lease in leases:
+        await aask(lease.backend, partial(release_quietly, lease=lease))
+    _warn(leases)
 
 
 def start_request(**kwargs: Any) -> None:
-    """See start_task(). Under ASGI a request has a task of its own, which holds nothing yet."""
+    """Under ASGI a request has a task of its own, which holds nothing yet."""
     if current_asgi_request() is None:
-        _start()
+        start()
 
 
 def finish_request(**kwargs: Any) -> None:
-    """See finish_task()."""
+    """See finish()."""
     request = current_asgi_request()
     if request is None:
-        finish_task()
+        finish()
     else:
-        for registry in registries_of_ended_request(request):
-            _release(registry, {})
+        for registry in registries_of_ended(request):
+            _release_all(_leftovers(registry, {}))
 
 
-def _release(registry: LeaseRegistry, earlier: Mapping[str, int]) -> None:
-    """Release the registry's leases, except those held earlier, with as many reentries as then."""
+def start_celery_task(*, task_id: str, task: Any, **kwargs: Any) -> None:
+    start(task.name, task_id)
+
+
+def finish_celery_task(*, task_id: str, **kwargs: Any) -> None:
+    finish(task_id)
+
+
+def start_django_task(*, task_result: Any, **kwargs: Any) -> None:
+    start(task_result.task.module_path, task_result.id)
+
+
+def finish_django_task(*, task_result: Any, **kwargs: Any) -> None:
+    finish(task_result.id)
+
+
+def _end(key: object) -> list[LeaseState]:
+    """End the task or request, and return the leases that it did not release."""
+    registry = current_registry()
+    ended = registry.end(key)
+    if ended is None:
+        return []
+    leases = _leftovers(registry, ended.earlier)
+    for part in registries_of_ended(ended):
+        leases += _leftovers(part, {})
+    return leases
+
+
+def _leftovers(registry: LeaseRegistry, earlier: Mapping[str, int]) -> list[LeaseState]:
+    """Remove and return the registry's leases, except those held earlier.
+
+    Those keep as many reentries as they had then. If the release of the others is interrupted, as
+    by a time limit, nothing refers to them any more: they end with their ttl.
+    """
     leases = []
     for lease in registry.leases():
         lease.limit_reentries(earlier.get(lease.owner, 0))
         if lease.owner not in earlier:
+            unregister(lease)
             leases.append(lease)
+    return leases
+
+
+def _release_all(leases: list[LeaseState]) -> None:
     if leases:
         with closing_new_connections():  # Django has closed those of the request by now
             for lease in leases:
                 cleanup_release(lease)
+        _warn(leases)
+
+
+def _warn(leases: list[LeaseState]) -> None:
     for lease in leases:
         warnings.warn(
             f"{lease} was not released by a request or task, and ended with it: release it there.",
@@ -103,7 +142,7 @@ def _connect(module: str, started: str, start: Any, finished: str, finish: Any) 
 
 def connect_celery() -> None:
     """Clean up after the tasks of Celery, too, which this imports."""
-    _connect("celery.signals", "task_prerun", start_task, "task_postrun", finish_task)
+    _connect("celery.signals", "task_prerun", start_celery_task, "task_postrun", finish_celery_task)
 
 
 def connect_signals() -> None:
@@ -112,4 +151,10 @@ def connect_signals() -> None:
         "django.core.signals", "request_started", start_request, "request_finished", finish_request
     )
     with suppress(ModuleNotFoundError):  # before Django 6.0
-        _connect("django.tasks.signals", "task_started", start_task, "task_finished", finish_task)
+        _connect(
+            "django.tasks.signals",
+            "task_started",
+            start_django_task,
+            "task_finished",
+            finish_django_task,
+        )

@@ -1,7 +1,8 @@
 """The registry of each thread or task: its leases by name, and the blocks that it is in."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from contextvars import ContextVar
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary, ref
 
 from django_distlock.concurrency.callers import Caller, current_caller
@@ -12,13 +13,22 @@ from .outcomes import mark_lost
 from .state import LeaseState
 
 
-class UnderWay(NamedTuple):
-    """A request or task under way."""
+@dataclass(eq=False, slots=True, weakref_slot=True)
+class UnderWay:
+    """A request, or a task of a task queue, under way."""
 
     name: str
     """The task's name; empty for a request."""
+    key: object
+    """What identifies it at its end; None for a request."""
     earlier: Mapping[str, int]
     """The owners of leases that were held when it began, and their reentries."""
+    outer: "UnderWay | None"
+    """What it began in."""
+
+
+_under_way: ContextVar[UnderWay | None] = ContextVar("django_distlock_under_way", default=None)
+"""The innermost one, for asyncio's tasks, which inherit it."""
 
 
 class BlockEntry:
@@ -55,7 +65,7 @@ class LeaseRegistry:
         "__weakref__",
         "_caller",
         "_leases",
-        "_request",
+        "_part_of",
         "_retained",
         "_unreleased",
         "block_entries",
@@ -74,15 +84,36 @@ class LeaseRegistry:
         self.block_entries: list[ref[BlockEntry]] = []
         self.deferred_releases: list[DeferredRelease] = []
         self.under_way: list[UnderWay] = []
-        """The requests and tasks that the thread or task is in, the outermost first."""
+        """The requests and tasks that began in this thread or task, the outermost first."""
         self._caller = ref(caller)
-        request = current_asgi_request()
-        self._request = None if request is None else ref(request)
+        part_of = current_asgi_request() or (caller.task and _under_way.get())
+        self._part_of = None if part_of is None else ref(part_of)
 
-    @property
-    def is_of_request(self) -> bool:
-        """Whether it is of a request by ASGI."""
-        return self._request is not None
+    def running_name(self) -> str | None:
+        """Return the name of the task that it works for; empty in a request, None elsewhere."""
+        if self.under_way:
+            return self.under_way[-1].name
+        part_of = self._part_of and self._part_of()
+        if isinstance(part_of, UnderWay):
+            return part_of.name
+        return None if self._part_of is None else ""
+
+    def start(self, name: str, key: object) -> None:
+        """Record the start of a request or task."""
+        earlier: dict[str, int] = {lease.owner: lease.reentries for lease in self.leases()}
+        started = UnderWay(name, key, earlier, _under_way.get())
+        self.under_way.append(started)
+        _under_way.set(started)
+
+    def end(self, key: object) -> UnderWay | None:
+        """Remove the latest request or task of this key, and those inside that had no end."""
+        for index in reversed(range(len(self.under_way))):
+            ended = self.under_way[index]
+            if ended.key == key:
+                del self.under_way[index:]
+                _under_way.set(ended.outer)
+                return ended
+        return None
 
     def find(self, backend: str, semaphore: str) -> LeaseState | None:
         """Return the lease of this name."""
@@ -99,7 +130,7 @@ class LeaseRegistry:
         if earlier := self.find(*name):
             mark_lost(earlier)
         self._leases[name] = ref(lease)
-        if registries := self._of_same_request():
+        if registries := self._of_the_same():
             registries.add(self)
 
     def retain(self, lease: LeaseState) -> None:
@@ -116,7 +147,7 @@ class LeaseRegistry:
         lease_ref = self._leases.get(name)
         if lease_ref is not None and lease_ref() is lease:
             del self._leases[name]
-            if not self._leases and (registries := self._of_same_request()):
+            if not self._leases and (registries := self._of_the_same()):
                 registries.discard(self)
         if self._retained.get(name) is lease:
             del self._retained[name]
@@ -136,10 +167,10 @@ class LeaseRegistry:
         lease = self._unreleased.get((backend, semaphore)) if self._unreleased else None
         return lease if lease is not None and lease.remaining else None
 
-    def _of_same_request(self) -> "RequestRegistries | None":
-        """Return the registries of the same ASGI request that have leases."""
-        request = self._request and self._request()
-        return None if request is None else _of_requests.setdefault(request, RequestRegistries())
+    def _of_the_same(self) -> "Registries | None":
+        """Return the registries of the same request or task that have leases."""
+        part_of = self._part_of and self._part_of()
+        return None if part_of is None else _parts.setdefault(part_of, Registries())
 
     def belongs_to(self, caller: Caller) -> bool:
         """Tell whether this is the caller's registry, or that of one that has ended."""
@@ -196,8 +227,11 @@ class LeaseRegistry:
         raise RuntimeError("The block was left more often than it was entered.")
 
 
-class RequestRegistries(set[LeaseRegistry]):
-    """The registries of one ASGI request that have leases. It is false when that has ended."""
+class Registries(set[LeaseRegistry]):
+    """The registries of one request or task that have leases. It is false when that has ended.
+
+    A request by ASGI has several, and so has a task that runs an event loop.
+    """
 
     ended = False
 
@@ -205,7 +239,7 @@ class RequestRegistries(set[LeaseRegistry]):
         return not self.ended
 
     def end(self, caller: Caller) -> list[LeaseRegistry]:
-        """Return those of this caller, and of tasks that have ended. Others keep their leases.
+        """Return those of this caller, and of asyncio's tasks that have ended. Others keep theirs.
 
         Before 6.1, Django calls a view in a child task of the one that begins and ends the request.
         """
@@ -216,7 +250,7 @@ class RequestRegistries(set[LeaseRegistry]):
         return registries
 
 
-_of_requests: WeakKeyDictionary[object, RequestRegistries] = WeakKeyDictionary()
+_parts: WeakKeyDictionary[object, Registries] = WeakKeyDictionary()
 
 
 def current_registry() -> LeaseRegistry:
@@ -228,6 +262,6 @@ def current_registry() -> LeaseRegistry:
     return registry
 
 
-def registries_of_ended_request(request: object) -> list[LeaseRegistry]:
-    """Return the registries whose leases end with the request."""
-    return _of_requests.setdefault(request, RequestRegistries()).end(current_caller())
+def registries_of_ended(whole: object) -> list[LeaseRegistry]:
+    """Return the registries whose leases end with this request or task."""
+    return _parts.setdefault(whole, Registries()).end(current_caller())

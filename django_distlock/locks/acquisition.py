@@ -62,8 +62,12 @@ class Acquisition(Attempts):
         min_hold: float | None,
         max_hold: float | None,
         template: str = "",
+        function: str = "",
     ) -> None:
-        """Validate the arguments: TypeError or ValueError."""
+        """Validate the arguments: TypeError or ValueError.
+
+        `function` is the name of the decorated one.
+        """
         store = lock_backends[backend]
         validate_bool("renew", renew)
         validate_bool("reentrant", reentrant)
@@ -81,7 +85,7 @@ class Acquisition(Attempts):
             owner=new_owner(),
             began=clocks.monotonic(),
             ttl=ttl,
-            holder=describe_holder(running_label(registry) if label == "" else label),
+            holder=describe_holder(running_label(registry, function) if label == "" else label),
             min_hold=shortest_hold,
             max_hold=longest_hold,
             renewed=renew and ttl is not None,

@@ -39,15 +39,15 @@ def _name_of(function: Callable[..., Any]) -> tuple[str, str]:
     return getattr(called, "__module__", None) or "", name
 
 
-def running_label(registry: LeaseRegistry) -> str:
-    """Return the name of the task that the registry's thread is in, or else of the command.
+def running_label(registry: LeaseRegistry, function: str = "") -> str:
+    """Return the name of the task that the registry's thread is in, or else of the function.
 
-    A request has none: Django doesn't say which view it calls.
+    Without either, it is the command's. A request has none: Django doesn't say which view it calls.
     """
-    if registry.under_way:
-        return bounded(registry.under_way[-1].name)
-    label = command_label()
-    return "" if label and registry.is_of_request else label
+    running = registry.running_name()
+    if running or function:
+        return bounded(running or function)
+    return command_label() if running is None else ""
 
 
 @cache

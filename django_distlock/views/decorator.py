@@ -85,7 +85,8 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
     A decorated callable has its locks in `distributed_locks`, a tuple with the outermost first;
     decorators above that use `functools.wraps` copy it.
 
-    Without a `label`, a decorated function's name, with its module, is the label.
+    Without a `label`, it is the name of the running task of a task queue, or else of the decorated
+    function, with its module.
 
     Leaving a block whose lease was lost raises LockLost, unless the block raises already. For the
     other arguments, see acquire_lock(); a wrong one raises at once, not at the first call. Many
@@ -123,7 +124,6 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         self.semaphore = semaphore
         self.on_conflict = on_conflict
         self.http = http
-        self.label = label
         self._entries: list[BlockEntry] = []
         """The blocks that threads and tasks have entered with this object, and not left yet."""
         self._new_acquisition = partial(
@@ -248,8 +248,8 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             make_semaphore = self.semaphore
         new_acquisition = partial(
             self._new_acquisition,
-            label=self.label or label_of(function),
             template=template,
+            function=label_of(function),
         )
         locked_function = LockedFunction(
             function, make_semaphore, new_acquisition, self.on_conflict, self.http

@@ -15,7 +15,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.db import connections
 from django.test import AsyncClient
 
-from django_distlock.leases.registry import RequestRegistries
+from django_distlock.leases.registry import Registries
 from tests.support.concurrency import run
 from tests.support.databases import committed, on_each_database
 from tests.support.holders import acquire
@@ -86,7 +86,7 @@ def test_tasks_that_outlast_their_request_keep_their_leases() -> None:
         await asyncio.to_thread(threads_lease.pop().release)
         await asyncio.to_thread(connections.close_all)
         gc.collect()
-        requests = [each for each in gc.get_objects() if type(each) is RequestRegistries]
+        requests = [each for each in gc.get_objects() if type(each) is Registries]
         assert [(each.ended, len(each)) for each in requests] == [(True, 0)]
         task = going_on.pop()
         task.cancel()

@@ -150,10 +150,10 @@ def test_several_are_released_though_one_release_fails(
 
 def test_warning_that_is_an_error_keeps_no_lock(scripted: ScriptedBackend) -> None:
     """All leases are released before the error is raised."""
-    cleanup.start_task()
+    cleanup.start()
     acquire("default")
     with pytest.raises(ResourceWarning, match=LEFT):
-        cleanup.finish_task()
+        cleanup.finish()
     assert scripted.owner == ""
 
 

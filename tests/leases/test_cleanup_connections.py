@@ -6,7 +6,7 @@ import pytest
 from django.core.signals import request_finished, request_started
 from django.db import connections
 
-from django_distlock.leases.cleanup import finish_task, start_task
+from django_distlock.leases.cleanup import finish, start
 from tests.support.concurrency import elsewhere
 from tests.support.databases import committed, on_each_database
 from tests.support.holders import acquire, free_for_others
@@ -41,10 +41,10 @@ def test_task_keeps_the_connections_that_it_had(alias: str) -> None:
 
     def work() -> list[str]:
         connections[alias].ensure_connection()
-        start_task()
+        start()
         acquire(alias)
         with pytest.warns(ResourceWarning, match="was not released by"):
-            finish_task()
+            finish()
         return opened()
 
     assert elsewhere(work) == [alias]

@@ -41,7 +41,7 @@ tasks: Any = import_module("django.tasks") if find_spec("django.tasks") else Non
 
 def enqueue_task() -> list[Any]:
     """Run it, and return its result; without django.tasks, call the signals' receivers."""
-    by_hand = (cleanup.start_task, run_task, cleanup.finish_task)
+    by_hand = (cleanup.start, run_task, cleanup.finish)
     return [tasks.task(run_task).enqueue()] if tasks else [call() for call in by_hand][:0]
 
 

@@ -251,6 +251,22 @@ def test_block_in_a_celery_task_is_named_by_the_task(run_by: Any) -> None:
     assert label_of_block() == "nightly"
 
 
+def test_decorated_function_in_a_celery_task_is_named_by_the_task() -> None:
+    """Its own function, and one that it calls. Outside a task, it is named by itself."""
+    connect_celery()
+    app = Celery("labels", set_as_current=False)
+    app.conf.task_always_eager = True
+    own = app.task(function, name="shop.own")
+
+    def call() -> str:
+        return function()
+
+    calling = app.task(call, name="shop.calling")
+    assert own.delay().result == "shop.own"
+    assert calling.delay().result == "shop.calling"
+    assert function() == f"{__name__}.function"
+
+
 def test_block_in_a_task_of_django_is_named_by_the_task(settings: Any) -> None:
     """New in Django 6.0."""
     tasks = pytest.importorskip("django.tasks")

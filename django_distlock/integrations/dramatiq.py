@@ -1,0 +1,38 @@
+"""Dramatiq: a middleware that releases the locks that actors left behind."""
+
+from typing import Any
+
+from django_distlock.leases.cleanup import finish, start
+
+try:
+    from dramatiq import Broker, Middleware
+    from dramatiq.broker import MessageProxy
+except ImportError as error:
+    raise ImportError("TaskLocks needs Dramatiq: pip install dramatiq") from error
+
+
+class TaskLocks(Middleware):
+    """In an actor, the actor's name is the default label of locks.
+
+    Locks that it acquired and did not release are released when it has ended. Put this middleware
+    first, so that no time limit interrupts the release.
+    """
+
+    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Start the task."""
+        start(message.actor_name, message.message_id)
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Finish the task, however it ended."""
+        finish(message.message_id)
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+        """See after_process_message()."""
+        finish(message.message_id)

@@ -1,0 +1,22 @@
+"""RQ: a class of jobs that release the locks that their functions left behind."""
+
+from typing import Any
+
+from .tasks import task_scope
+
+try:
+    from rq.job import Job as RQJob
+except ImportError as error:
+    raise ImportError("This class of jobs needs RQ: pip install django-rq") from error
+
+
+class Job(RQJob):
+    """A job. In its function, the function's name is the default label of locks.
+
+    `RQ = {"JOB_CLASS": "django_distlock.integrations.rq.Job"}` makes django-rq use it.
+    """
+
+    def perform(self) -> Any:
+        """Run the function; release the locks that it acquired and did not release."""
+        with task_scope(self.func_name or ""):
+            return super().perform()
