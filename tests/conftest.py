@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import filterfalse
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,7 +30,7 @@ from tests.support.scripted_store import ScriptedBackend
 from tests.support.servers import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from django_distlock import Lease
     from django_distlock.backends.base import BaseLockBackend
@@ -192,13 +193,18 @@ def forgotten() -> Iterator[None]:
 def unrecorded() -> Iterator[None]:
     """Record no events because another test's store asked for it."""
     yield
-    if lock_acquired.recorders:
+    if any(map(records_events, lock_acquired.recorders)):
         from django_distlock.events.recording import begin
 
         begin.cache_clear()
         for signal in vars(signals).values():
             if isinstance(signal, ReentrantSignal):
-                signal.recorders = ()
+                signal.recorders = tuple(filterfalse(records_events, signal.recorders))
+
+
+def records_events(recorder: Callable[..., object]) -> bool:
+    """Tell whether this recorder is one of the recorded history's."""
+    return recorder.__module__ == "django_distlock.events.recording"
 
 
 @pytest.fixture

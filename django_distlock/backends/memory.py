@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final, cast
+from weakref import WeakSet
 
 from django.conf import settings
 from django.core import checks
@@ -253,6 +254,7 @@ class SharedTable:
 
     def __init__(self) -> None:
         self.reset()
+        _all.add(self)
 
     def reset(self) -> None:
         """Start without locks, as a forked child does."""
@@ -262,6 +264,7 @@ class SharedTable:
         self.mutex = threading.RLock()
 
 
+_all: WeakSet[SharedTable] = WeakSet()
 _shared: dict[str, SharedTable] = {}
 
 
@@ -271,7 +274,7 @@ def shared_table(alias: str) -> SharedTable:
 
 
 def _reset_all() -> None:
-    for shared in _shared.values():
+    for shared in _all:
         shared.reset()
 
 

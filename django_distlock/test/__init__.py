@@ -2,10 +2,12 @@
 
 from .captured_locks import CapturedEvent, CapturedLocks, captured_locks
 from .leaks import no_lock_held_after_test
+from .overriding import override_locks
 
 __all__ = [
     "CapturedEvent",
     "CapturedLocks",
     "captured_locks",
     "no_lock_held_after_test",
+    "override_locks",
 ]

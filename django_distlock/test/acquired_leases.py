@@ -1,0 +1,23 @@
+"""The leases that this process has acquired since it imported the test kit."""
+
+from typing import Any
+from weakref import ref
+
+from django_distlock.leases.state import LeaseState
+from django_distlock.signals import lock_acquired
+
+_acquired: set[ref[LeaseState]] = set()
+
+
+def remember(*, lease: LeaseState, **fields: Any) -> None:
+    """Record a lease of any thread or task, without keeping it."""
+    _acquired.add(ref(lease, _acquired.discard))
+
+
+lock_acquired.record(remember)
+
+
+def acquired_leases() -> list[LeaseState]:
+    """Return those that still exist, whether held or not."""
+    copy = list(_acquired)  # other threads add to it
+    return [lease for lease_ref in copy if (lease := lease_ref())]

@@ -1,0 +1,152 @@
+"""Keep locks in memory during a test."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.core.checks import CheckMessage
+from django.test.utils import TestContextDecorator, override_settings
+
+from django_distlock.backends.memory import MemoryBackend, SharedTable
+from django_distlock.concurrency.callers import current_caller
+from django_distlock.concurrency.process_queue import recent_handovers
+from django_distlock.conf import LockBackendHandler, lock_backends
+from django_distlock.leases.outcomes import stop_renewal, unregister
+from django_distlock.leases.process_exit import unreferenced_leases
+from django_distlock.leases.state import LeaseState
+from django_distlock.logs import clear_repeats
+from django_distlock.records import Claim, Grant, Refusal, Released, Renewal
+
+from .acquired_leases import acquired_leases
+
+
+class override_locks(TestContextDecorator):  # noqa: N801 - like Django's override_settings
+    """Keep the locks of every alias in DISTLOCK in memory; no store is asked, no table is needed.
+
+    A context manager, or a decorator of functions, sync or async, and of TestCase classes, for
+    each of their tests. Each time it begins without locks and pauses, and nothing remains at its
+    end: a lease that was not released then is held no longer, which no signal, warning or log line
+    tells. An alias keeps its `ttl` and `guard_commits`; all threads of the process are meant.
+
+    A lease that was acquired before is renewed and released in its own store. A test that
+    overrides the setting DISTLOCK inside gets the stores that this describes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._active: list[_Override] = []
+
+    def enable(self) -> None:
+        self._active.append(_Override())
+
+    def disable(self) -> None:
+        self._active.pop().end()
+
+
+class _Override:
+    """One time for which locks are kept in memory."""
+
+    def __init__(self) -> None:
+        self._owners: set[str] = set()
+        outer = LockBackendHandler(lock_backends.settings)
+        self._settings = override_settings(
+            DISTLOCK={
+                alias: _in_memory(backend, granted=self._owners, outer=outer)
+                for alias, backend in outer.settings.items()
+            }
+        )
+        _forget_recent()
+        # Names are free, too: what the running code holds by one is not meant by it in the test.
+        self._caller = current_caller()
+        self._outer_registry, self._caller.registry = self._caller.registry, None
+        self._settings.enable()
+
+    def end(self) -> None:
+        """Use the earlier stores again, and end all leases of this one."""
+        try:
+            self._end_leases()
+        finally:
+            self._settings.disable()
+            _forget_recent()
+
+    def _end_leases(self) -> None:
+        for lease in acquired_leases():
+            if lease.owner in self._owners:
+                _end_quietly(lease)
+        registry, self._caller.registry = self._caller.registry, self._outer_registry
+        for deferred in list(registry.deferred_releases if registry else ()):
+            deferred.close()
+        for unreferenced in list(unreferenced_leases):
+            if unreferenced.claim.owner in self._owners:
+                unreferenced_leases.remove(unreferenced)
+
+
+def _in_memory(backend: Any, *, granted: set[str], outer: LockBackendHandler) -> dict[str, Any]:
+    """Return what DISTLOCK has for an alias, with its store replaced."""
+    options = backend.get("OPTIONS") if isinstance(backend, Mapping) else None
+    kept = options if isinstance(options, Mapping) else {}
+    return {
+        "BACKEND": f"{OverridingBackend.__module__}.{OverridingBackend.__qualname__}",
+        "OPTIONS": {
+            **{name: kept[name] for name in ("ttl", "guard_commits") if name in kept},
+            "shared": SharedTable(),
+            "granted": granted,
+            "outer": outer,
+        },
+    }
+
+
+def _end_quietly(lease: LeaseState) -> None:
+    stop_renewal(lease)
+    if lease.claim_end():
+        lease.record_release()
+    unregister(lease)
+
+
+def _forget_recent() -> None:
+    """Forget what would change the log or the waits of another test."""
+    clear_repeats()
+    recent_handovers.clear()
+
+
+class OverridingBackend(MemoryBackend):
+    """The memory store of override_locks(), with a table for each time that this is used.
+
+    It passes on what is meant for the store that it stands for: a lease that was acquired before.
+    """
+
+    def __init__(
+        self,
+        alias: str,
+        *,
+        shared: SharedTable,
+        granted: set[str],
+        outer: LockBackendHandler,
+        ttl: float | None = 60,
+        guard_commits: bool = True,
+    ) -> None:
+        super().__init__(alias, ttl=ttl, guard_commits=guard_commits)
+        self._shared = shared
+        self._granted = granted
+        self._outer = outer
+
+    def acquire(
+        self, semaphore: str, owner: str, ttl: float | None, holder: str
+    ) -> Grant | Refusal:
+        self._granted.add(owner)
+        return super().acquire(semaphore, owner, ttl, holder)
+
+    def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
+        own = [lease for lease in leases if lease.owner in self._granted]
+        renewals = super().renew(own)
+        if others := [lease for lease in leases if lease.owner not in self._granted]:
+            renewals |= self._outer[self.alias].renew(others)
+        return renewals
+
+    def release(self, lease: Claim, keep: float = 0) -> Released:
+        if lease.owner not in self._granted:
+            return self._outer[self.alias].release(lease, keep)
+        return super().release(lease, keep)
+
+    def check(self, **kwargs: Any) -> list[CheckMessage]:
+        """Return no warning: a test is one process."""
+        return []
