@@ -32,6 +32,13 @@ from django_distlock.transactions import (
 from .attempts import Attempts
 from .labels import running_label
 
+before_acquisitions: Final[list[Callable[[], object]]] = []
+"""Called before each acquisition, in the stack of the code that acquires.
+
+What they set in a context variable, the recorders of its signals find, in whatever thread. Like
+these, they neither wait nor raise.
+"""
+
 
 class Acquisition(Attempts):
     """A request, with the policy for its attempts.
@@ -68,6 +75,8 @@ class Acquisition(Attempts):
 
         `function` is the name of the decorated one.
         """
+        for prepare in before_acquisitions:
+            prepare()
         store = lock_backends[backend]
         validate_bool("renew", renew)
         validate_bool("reentrant", reentrant)

@@ -1,0 +1,220 @@
+"""The panel of django-debug-toolbar: the locks of a request, and what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+
+pytest.importorskip("debug_toolbar")
+
+from django.conf import settings
+from django.test import AsyncClient, Client, override_settings
+
+from django_distlock import acquire_lock
+from django_distlock.locks.acquisition import before_acquisitions
+from tests.support.concurrency import elsewhere, run
+from tests.support.databases import committed
+from tests.support.holders import acquire, finish_background_work
+from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.once, committed]
+
+PANEL = "django_distlock.integrations.debug_toolbar.LocksPanel"
+SITE = ROOT / "tests" / "support" / "toolbar_site.py"
+MARKUP = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(autouse=True)
+def site() -> Iterator[None]:
+    """Serve a site with the toolbar."""
+    with override_settings(
+        DEBUG=True,
+        INTERNAL_IPS=["127.0.0.1"],
+        ROOT_URLCONF="tests.support.toolbar_site",
+        INSTALLED_APPS=[*settings.INSTALLED_APPS, "debug_toolbar"],
+        MIDDLEWARE=["debug_toolbar.middleware.DebugToolbarMiddleware", *settings.MIDDLEWARE],
+        DEBUG_TOOLBAR_PANELS=["debug_toolbar.panels.history.HistoryPanel", PANEL],
+        DISTLOCK={
+            "default": {"BACKEND": "django_distlock.backends.memory.MemoryBackend"},
+            "database": {"BACKEND": "django_distlock.backends.database.DatabaseBackend"},
+        },
+    ):
+        from django_distlock.integrations import debug_toolbar
+
+        debug_toolbar.LocksPanel.ready()
+        yield
+        debug_toolbar.held_locks.clear()
+        before_acquisitions.remove(debug_toolbar.record_place)
+
+
+def stored(response: Any, panel: str = "LocksPanel") -> dict[str, Any]:
+    """Return what the toolbar has stored of the response, for the page and its history."""
+    from debug_toolbar.store import MemoryStore
+
+    found: dict[str, Any] = MemoryStore.panel(response["djdt-request-id"], panel)
+    return found
+
+
+def outcomes(response: Any) -> dict[str, str]:
+    """Return what came of each lock, by its semaphore."""
+    return {lock["semaphore"]: lock["outcome"] for lock in stored(response)["locks"]}
+
+
+def shown(response: Any) -> str:
+    """Return the panel's HTML, as the toolbar's page asks for it."""
+    query = {"request_id": response["djdt-request-id"], "panel_id": "LocksPanel"}
+    content: str = Client().get("/__debug__/render_panel/", query).json()["content"]
+    return content
+
+
+def line_of(text: str) -> str:
+    """Return the place of the first line of the site that has the text."""
+    lines = SITE.read_text("utf-8").splitlines()
+    number = next(number for number, line in enumerate(lines, start=1) if text in line)
+    return f"support/toolbar_site.py:{number}"
+
+
+def test_locks_of_a_request_are_shown() -> None:
+    """With their times, tokens, places, and who had the one that was refused; escaped."""
+    other = elsewhere(lambda: acquire("default", MARKUP, label=MARKUP))
+    response = Client().get("/acquires/")
+    report, export, refused = stored(response)["locks"]
+    assert (report["backend"], export["backend"]) == ("default", "database")
+    assert report["outcome"] == export["outcome"] == "released"
+    assert 0 <= report["waited"] <= report["held"]
+    assert report["token"] is not None
+    assert report["where"] == line_of("with distributed_lock")
+    assert "toolbar_site.py" in report["stack"]
+    assert "django_distlock" not in report["stack"]
+    assert (refused["outcome"], refused["held"], refused["token"]) == ("contended", None, None)
+    assert refused["holder"] == other.holder
+    html = shown(response)
+    assert str(report["token"]) in html
+    assert "&lt;img src=x" in html
+    assert "<img" not in html
+    assert "3 locks, " in response.content.decode()
+    assert response["Server-Timing"].startswith("LocksPanel_waited;dur=")
+    assert other.release()
+
+
+@pytest.mark.parametrize(
+    ("url", "definition"),
+    [
+        ("/collect/1234/", '@distributed_lock("<customer_id>collectPayment")'),
+        ("/class/1234/", "class Collect(View):"),
+    ],
+)
+def test_lock_of_a_view_is_at_the_view(url: str, definition: str) -> None:
+    """No line of the site's code calls it."""
+    response = Client().get(url)
+    [lock] = stored(response)["locks"]
+    assert lock["where"] == line_of(definition)
+    assert lock["template"] == "<customer_id>collectPayment"
+    assert "&lt;customer_id&gt;collectPayment" in shown(response)
+    assert "1 lock, " in response.content.decode()
+
+
+def test_locks_of_an_async_request_are_shown() -> None:
+    """Each, whichever thread carries it out, with its place in the coroutine."""
+    response = run(get_async("/awaits/"))
+    found = {lock["semaphore"]: lock for lock in stored(response)["locks"]}
+    assert {lock["outcome"] for lock in found.values()} == {"released"}
+    assert found["in the event loop"]["where"] == line_of("async with distributed_lock")
+    assert found["in a thread"]["where"] == line_of("await aacquire_lock")
+    assert found["in sync code"]["where"] == line_of("with distributed_lock(semaphore)")
+
+
+def test_concurrent_requests_show_their_own_locks() -> None:
+    """Both hold one at the same time, in one event loop."""
+
+    async def meet() -> tuple[Any, Any]:
+        return await asyncio.gather(get_async("/meet/first/"), get_async("/meet/second/"))
+
+    first, second = run(meet())
+    assert outcomes(first) == {"first": "released"}
+    assert outcomes(second) == {"second": "released"}
+
+
+async def get_async(url: str) -> Any:
+    """Visit the site through ASGI."""
+    return await AsyncClient().get(url)
+
+
+def test_end_after_the_response_is_shown_later() -> None:
+    """A streamed response keeps its view's lock: the page and its history then show its end."""
+    response = Client().get("/stream/1234/")
+    assert outcomes(response) == {"1234collectPayment": "held"}
+    assert "still held" in shown(response)
+    [held] = stored(response)["locks"]
+    assert held["held"] > 0
+    assert b"Done." in response.getvalue()
+    assert outcomes(response) == {"1234collectPayment": "released_later"}
+    assert "released after the response" in shown(response)
+    assert stored(response)["locks"][0]["held"] > held["held"]
+
+
+def test_end_after_the_response_waits_for_no_other_store() -> None:
+    """Nobody who releases a lock waits for the toolbar's database."""
+    with mock.patch(f"{PANEL.rpartition('.')[0]}.MemoryStore", type("AnotherStore", (), {})):
+        response = Client().get("/stream/1234/")
+        response.close()
+    assert outcomes(response) == {"1234collectPayment": "held"}
+
+
+def test_forgotten_request_stays_forgotten() -> None:
+    """The toolbar keeps the latest requests only."""
+    from debug_toolbar.store import MemoryStore
+
+    response = Client().get("/stream/1234/")
+    MemoryStore.clear()
+    response.close()
+    assert not MemoryStore.exists(response["djdt-request-id"])
+
+
+def test_loss_and_forgotten_release_are_shown() -> None:
+    """What a request leaves behind is released when it ends."""
+    with pytest.warns(ResourceWarning, match="kept"):
+        response = Client().get("/loses/")
+    assert outcomes(response) == {"lost": "lost", "kept": "released_later"}
+    [lost, _] = stored(response)["locks"]
+    assert "an operator took it away" in lost["reason"]
+    assert "an operator took it away" in shown(response)
+
+
+def test_lock_of_a_rolled_back_transaction_is_shown_once() -> None:
+    """Its second block takes the lock back; the background thread releases it."""
+    response = Client().get("/rolls-back/")
+    finish_background_work()
+    assert list(outcomes(response)) == ["report"]
+    assert outcomes(response)["report"].startswith("released")
+
+
+def test_panel_that_is_off_records_nothing() -> None:
+    """By its checkbox, which sets a cookie."""
+    from django_distlock.integrations import debug_toolbar
+
+    client = Client()
+    client.cookies["djdtLocksPanel"] = "off"
+    with mock.patch.object(debug_toolbar, "stack_of_caller") as stack:
+        response = client.get("/collect/1234/")
+        assert acquire_lock("outside a request")
+    assert not stack.called
+    assert stored(response) == {}
+    assert debug_toolbar.held_locks == {}
+
+
+def test_held_locks_are_bounded() -> None:
+    """The end of some is never seen."""
+    from django_distlock.integrations import debug_toolbar
+
+    with mock.patch.object(debug_toolbar, "MOST_OPEN", 0):
+        response = Client().get("/stream/1234/")
+        assert debug_toolbar.held_locks == {}
+    response.close()
+    assert outcomes(response) == {"1234collectPayment": "held"}

@@ -1,0 +1,108 @@
+"""A site with django-debug-toolbar, whose views acquire locks in each way there is."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import sync_to_async
+from debug_toolbar.toolbar import debug_toolbar_urls
+from django.db import transaction
+from django.http import HttpResponse, StreamingHttpResponse
+from django.urls import path
+from django.views import View
+
+from django_distlock import aacquire_lock, acquire_lock, distributed_lock
+from tests.support.holders import acquire, take_away
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+HTML = "<!doctype html><html lang=en><title>Site</title><body><p>Done.</p></body></html>"
+MARKUP = "<img src=x onerror=alert(1)>"
+both_hold = asyncio.Barrier(2)
+
+
+def acquires(request: HttpRequest) -> HttpResponse:
+    """Release one lock after the other; a third is refused."""
+    with distributed_lock("report"), distributed_lock("export", backend="database"):
+        pass
+    acquire_lock(MARKUP, label=MARKUP)
+    return HttpResponse(HTML)
+
+
+@distributed_lock("<customer_id>collectPayment")
+def collect(request: HttpRequest, customer_id: str) -> HttpResponse:
+    """Do nothing under a lock."""
+    return HttpResponse(HTML)
+
+
+class Collect(View):
+    """Do nothing under a lock of a method."""
+
+    @distributed_lock("<customer_id>collectPayment")
+    def get(self, request: HttpRequest, customer_id: str) -> HttpResponse:
+        """Answer."""
+        return HttpResponse(HTML)
+
+
+@distributed_lock("<customer_id>collectPayment")
+def stream(request: HttpRequest, customer_id: str) -> StreamingHttpResponse:
+    """Keep the lock until the response is sent."""
+    return StreamingHttpResponse(iter([HTML]))
+
+
+def loses(request: HttpRequest) -> HttpResponse:
+    """Have one lock taken away, and keep another."""
+    lost = acquire("default", "lost")
+    take_away(lost)
+    lost.release()
+    acquire("default", "kept")
+    return HttpResponse(HTML)
+
+
+def rolls_back(request: HttpRequest) -> HttpResponse:
+    """Acquire twice in a transaction, at whose end the lock is released."""
+    with transaction.atomic():
+        for _ in range(2):
+            with distributed_lock("report", backend="database"):
+                pass
+        transaction.set_rollback(True)
+    return HttpResponse(HTML)
+
+
+async def awaits(request: HttpRequest) -> HttpResponse:
+    """Acquire in the event loop, in a thread of the store, and in sync code."""
+    async with distributed_lock("in the event loop"):
+        pass
+    lease = await aacquire_lock("in a thread", backend="database")
+    assert lease
+    await lease.arelease()
+    await sync_to_async(hold)("in sync code")
+    return HttpResponse(HTML)
+
+
+async def meet(request: HttpRequest, name: str) -> HttpResponse:
+    """Hold a lock while the other request holds another one."""
+    async with distributed_lock(name):
+        await both_hold.wait()
+    return HttpResponse(HTML)
+
+
+def hold(semaphore: str) -> None:
+    """Acquire and release."""
+    with distributed_lock(semaphore):
+        pass
+
+
+urlpatterns: list[Any] = [
+    path("acquires/", acquires),
+    path("collect/<customer_id>/", collect),
+    path("class/<customer_id>/", Collect.as_view()),
+    path("stream/<customer_id>/", stream),
+    path("loses/", loses),
+    path("rolls-back/", rolls_back),
+    path("awaits/", awaits),
+    path("meet/<name>/", meet),
+    *debug_toolbar_urls(),
+]
