@@ -11,16 +11,17 @@ from django.http import HttpRequest, HttpResponse
 
 from django_distlock.exceptions import LockBackendUnavailable, LockLost
 from django_distlock.lease import Lease
-from django_distlock.leases.commit_guard import may_have_committed
 from django_distlock.locks.acquisition import Acquisition
 from django_distlock.locks.labels import label_of
 from django_distlock.logs import room_logger
 from django_distlock.semaphores.validation import InvalidSemaphore
 
-from .atomic_requests import is_atomic, rolled_back
+from .answers import AnsweredError, answer_to, contended
+from .api_errors import is_answered_by_api
+from .atomic_requests import rolled_back
 from .request_bodies import is_arriving, read_body
 from .resolution import find_request, is_resolved, without_self
-from .responses import contended, invalid, unavailable, unfinished
+from .responses import respond, respond_invalid
 
 REFUSALS: Final = (InvalidSemaphore, LockBackendUnavailable)
 """Why a view is not called, other than contention."""
@@ -114,31 +115,33 @@ class Call(NamedTuple):
 
     def contended(self, acquisition: Acquisition) -> HttpResponse:
         """Answer that the lock was refused."""
-        return rolled_back(contended(self._served, acquisition.refusal, acquisition.ttl))
+        answer = contended(acquisition.refusal, acquisition.ttl)
+        return rolled_back(respond(self._served, answer))
+
+    def responds(self) -> bool:
+        """Tell whether to respond with a refusal, rather than to let an error say it.
+
+        An API's exception handler that answers lock errors gets the error.
+        """
+        if not self.answers:
+            return False
+        function = self.locked.function
+        return not is_answered_by_api(self._served, function, self.args, self.kwargs)
 
     def answers_refusal(self, error: BaseException) -> bool:
         """Tell whether to answer with refusal() after the acquisition raised this."""
-        return self.answers and isinstance(error, REFUSALS)
+        return isinstance(error, REFUSALS) and self.responds()
 
     def answers_loss(self, error: LockLost, lease: Lease) -> bool:
         """Tell whether to answer with refusal() after the call raised this."""
-        return self.answers and error.lease is lease
+        return error.lease is lease and self.responds()
 
     def refusal(self, error: BaseException) -> HttpResponse:
         """Answer why the view was not called, or why its work was undone."""
         request = self._served
         if isinstance(error, InvalidSemaphore):
-            return rolled_back(invalid(request, error))
-        answer = unavailable
-        if not isinstance(error, LockLost):
-            message = "A locked view was not called: its lock's store is unavailable."
-        elif is_atomic(request) and not may_have_committed(error.lease):
-            message = "A locked view lost its lock: its work is rolled back."
-        else:
-            message = "A locked view lost its lock and failed: its work may have been done in part."
-            answer = unfinished
-        logger.error(message, exc_info=error, extra={"reason": str(error)})
-        return rolled_back(answer(request))
+            return rolled_back(respond_invalid(request, error))
+        return rolled_back(respond(request, answer_to(request, cast("AnsweredError", error))))
 
     @property
     def _served(self) -> HttpRequest:

@@ -47,7 +47,7 @@ def run(call: Call) -> Any:
         call.log_skipped(acquisition)
         if on_conflict := call.locked.on_conflict:
             return call.conflict(on_conflict)
-        if not call.answers:
+        if not call.responds():
             raise acquisition.contention()
         return call.contended(acquisition)
     try:
@@ -77,7 +77,7 @@ async def arun(call: Call) -> Any:
         if on_conflict := call.locked.on_conflict:
             answer = call.conflict(on_conflict)
             return await answer if inspect.isawaitable(answer) else answer
-        if not call.answers:
+        if not call.responds():
             raise acquisition.contention()
         return await sync_to_async(call.contended)(acquisition)
     try:

@@ -147,6 +147,25 @@ def _ninja_functions(view: Any, request: HttpRequest) -> Iterator[Any]:
             yield operation.run  # decorate_view() wraps this
 
 
+def ninja_apis(request: HttpRequest, function: Callable[..., Any]) -> Iterator[Any]:
+    """Yield the API of Django Ninja whose operation for the request calls this function."""
+    match = request.resolver_match
+    for layer in _layers(match.func, request) if match else ():
+        for operation in ninja_operations(layer):
+            if request.method in operation.methods and any(
+                inner is function for inner in _layers(operation.view_func, request)
+            ):
+                yield operation.api
+
+
+def rest_views(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+    """Yield the view of REST framework that made the request among these arguments."""
+    for argument in (*args[:2], kwargs.get("request")):
+        context = getattr(argument, "__dict__", {}).get("parser_context")
+        if isinstance(context, dict) and "view" in context:
+            yield context["view"]
+
+
 def _owner(view: Any) -> Any:
     """Return the `self` of a method, or of the method in which a function was defined."""
     if isinstance(view, FunctionType) and "self" in (names := view.__code__.co_freevars):

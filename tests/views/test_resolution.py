@@ -18,7 +18,7 @@ from rest_framework.request import Request
 
 from django_distlock import LockNotAcquired, acquire_lock, distributed_lock
 from django_distlock.views.resolution import is_resolved, without_self
-from django_distlock.views.responses import invalid
+from django_distlock.views.responses import respond_invalid
 from tests.app.models import Counter
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def test_invalid_semaphore_is_400_of_the_sites_own(
 def test_bad_request_can_be_answered_without_raising_it(caplog: pytest.LogCaptureFixture) -> None:
     """Where a view's caller answers every exception as a server error."""
     request = RequestFactory().get("/collect/")
-    response = invalid(request, ValueError("too long"))
+    response = respond_invalid(request, ValueError("too long"))
     assert response.status_code == 400
     assert "too long: /collect/" in caplog.text
 

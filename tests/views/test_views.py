@@ -89,7 +89,7 @@ def test_plain_answer_says_how_it_is_encoded(
 ) -> None:
     """A translation may exceed ASCII, and a site may use another charset."""
     settings.DEFAULT_CHARSET = "latin-1"
-    monkeypatch.setattr("django_distlock.views.responses._", lambda text: "Später €")
+    monkeypatch.setattr("django_distlock.views.answers._", lambda text: "Später €")
     response = client.get("/collect/1234/")
     assert response["Content-Type"] == "text/plain; charset=utf-8"
     assert response.content == "Später €\n".encode()
