@@ -15,6 +15,7 @@ from django.test import AsyncClient, Client, override_settings
 
 from django_distlock import acquire_lock
 from django_distlock.locks.acquisition import before_acquisitions
+from django_distlock.signals import lock_acquired, lock_contended, lock_lost, lock_released
 from tests.support.concurrency import elsewhere, run
 from tests.support.databases import committed
 from tests.support.holders import acquire, finish_background_work
@@ -51,6 +52,10 @@ def site() -> Iterator[None]:
         yield
         debug_toolbar.held_locks.clear()
         before_acquisitions.remove(debug_toolbar.record_place)
+        for signal in (lock_acquired, lock_contended, lock_released, lock_lost):
+            for recorder in signal.recorders:
+                if recorder.__module__ == debug_toolbar.__name__:
+                    signal.stop_recording(recorder)
 
 
 def stored(response: Any, panel: str = "LocksPanel") -> dict[str, Any]:
