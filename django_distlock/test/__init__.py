@@ -2,12 +2,14 @@
 
 from .captured_locks import CapturedEvent, CapturedLocks, captured_locks
 from .leaks import no_lock_held_after_test
+from .lock_order import consistent_lock_order
 from .overriding import override_locks
 
 __all__ = [
     "CapturedEvent",
     "CapturedLocks",
     "captured_locks",
+    "consistent_lock_order",
     "no_lock_held_after_test",
     "override_locks",
 ]

@@ -98,7 +98,10 @@ class AcquisitionLines:
     def _note(self, acquisition: Acquisition) -> None:
         self._lines[current_registry()] = SourceLine.of_call()
 
+    def latest(self, registry: object) -> SourceLine | None:
+        """Return where the thread or task of this registry asked for a lock the last time."""
+        return self._lines.get(registry) if isinstance(registry, LeaseRegistry) else None
+
     def of(self, lease: LeaseState) -> SourceLine | None:
         """Return where the lease was acquired, just after that."""
-        registry = lease.registry()
-        return self._lines.get(registry) if isinstance(registry, LeaseRegistry) else None
+        return self.latest(lease.registry())

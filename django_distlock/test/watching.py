@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import wraps
 from types import TracebackType
 from typing import Any, TypeVar, cast
+from unittest import TestCase
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.test.utils import TestContextDecorator
@@ -17,6 +18,9 @@ class Watching(TestContextDecorator):
     A subclass may find a problem, which is raised as an AssertionError at the end. If the block
     raises itself, the problem is a note to its exception instead.
     """
+
+    test: str = ""
+    """The name of a decorated test."""
 
     def enable(self) -> Any:
         """Start to watch, and return what `with … as` gives."""
@@ -51,7 +55,20 @@ class Watching(TestContextDecorator):
         # In a thread, since it may call a store.
         _report(await sync_to_async(self.finish)(), error)
 
+    def decorate_class(self, cls: Any) -> Any:
+        super().decorate_class(cls)
+        set_up = cls.setUp
+
+        @wraps(set_up)
+        def set_up_watching(case: TestCase) -> None:
+            self.test = case.id()
+            set_up(case)
+
+        cls.setUp = set_up_watching
+        return cls
+
     def decorate_callable(self, func: C) -> C:
+        self.test = f"{func.__module__}.{func.__qualname__}"
         if not iscoroutinefunction(func):
             return super().decorate_callable(func)
 

@@ -1,0 +1,142 @@
+"""`consistent_lock_order`: two locks are taken in one order everywhere, else they may deadlock."""
+
+import os
+import threading
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from django_distlock.concurrency.background import background
+from django_distlock.leases.registry import LeaseRegistry, current_registry
+from django_distlock.leases.state import LeaseState, Status
+from django_distlock.locks.acquisition import Acquisition, on_begun
+from django_distlock.signals import lock_acquired, lock_lost, lock_released
+
+from .order_graph import OrderGraph
+from .source_lines import AcquisitionLines, SourceLine
+from .taken_orders import LockClass, Pair, TakenOrder, describe_cycle
+from .watching import Watching
+
+
+class LockOrder:
+    """The orders in which the tests of this process took locks, and contradictions among them.
+
+    An order counts if a thread or task held the first lock itself when it asked for the second.
+    """
+
+    def __init__(self) -> None:
+        self._graph: OrderGraph[LockClass, TakenOrder] = OrderGraph()
+        self._lines = AcquisitionLines()
+        self._acquired_at: WeakKeyDictionary[LeaseState, SourceLine] = WeakKeyDictionary()
+        self._of_held: dict[str, dict[Pair, TakenOrder]] = {}
+        """Orders that begin with a lock that is held still, by its owner."""
+        self._of_ended: dict[Pair, TakenOrder] = {}
+        self._tests: list[str] = []
+
+    def start(self, test: str) -> None:
+        """Watch from now on, for this test."""
+        if not self._tests:
+            self._lines.start()
+            on_begun.append(self._asked)
+            lock_acquired.record(self._acquired)
+            lock_released.record(self._released)
+            lock_lost.record(self._lost)
+        self._tests.append(test)
+
+    def finish(self) -> str:
+        """Watch no more, and return a report of the contradictions that are new."""
+        self._tests.pop()
+        if not self._tests:
+            self._lines.stop()
+            on_begun.remove(self._asked)
+            lock_acquired.stop_recording(self._acquired)
+            lock_released.stop_recording(self._released)
+            lock_lost.stop_recording(self._lost)
+        orders, self._of_ended = self._of_ended, {}
+        while self._of_held:
+            orders |= self._of_held.popitem()[1]
+        cycles = [self._add(order) for order in orders.values()]
+        return "\n\n".join(describe_cycle(cycle) for cycle in cycles if cycle)
+
+    def _add(self, order: TakenOrder) -> list[TakenOrder]:
+        if self._graph.find(*order.pair) is None:
+            return self._graph.add(*order.pair, order)
+        self._graph.replace(*order.pair, order)
+        return []
+
+    def _asked(self, acquisition: Acquisition) -> None:
+        """Record what this thread or task holds while it asks for one more."""
+        registry = current_registry()
+        line = self._lines.latest(registry)
+        held = held_by(registry)
+        name = acquisition.backend, acquisition.semaphore
+        if line is None or any((lease.backend, lease.semaphore) == name for lease in held):
+            return  # it has this lock already
+        timeout = acquisition.deadline - acquisition.began if acquisition.waits else 0
+        for lease in held:
+            pair = Pair.of(lease, acquisition)
+            orders = self._of_held.setdefault(lease.owner, {})
+            known = orders.get(pair) or self._graph.find(*pair)
+            if known is None or (timeout and not known.timeout):
+                first_line = self._acquired_at.get(lease)
+                orders[pair] = TakenOrder(
+                    pair,
+                    lease.semaphore,
+                    acquisition.semaphore,
+                    first_line,
+                    line,
+                    timeout,
+                    self._tests[-1],
+                )
+
+    def _acquired(self, lease: LeaseState, **_: Any) -> None:
+        if line := self._lines.of(lease):
+            self._acquired_at[lease] = line
+
+    def _released(self, lease: LeaseState, **_: Any) -> None:
+        orders = self._of_held.pop(lease.owner, {})
+        if not is_released_elsewhere(lease):
+            self._of_ended |= orders
+
+    def _lost(self, lease: LeaseState, **_: Any) -> None:
+        self._of_ended |= self._of_held.pop(lease.owner, {})
+
+
+def held_by(registry: LeaseRegistry) -> list[LeaseState]:
+    """Return the leases of a thread or task that its store has, also if a release is deferred."""
+    deferred = [each.lease for each in registry.deferred_releases if not each.ended]
+    leases = dict.fromkeys(registry.leases() + deferred)
+    return [
+        lease
+        for lease in leases
+        if lease.remaining and lease.status not in (Status.RELEASED, Status.LOST)
+    ]
+
+
+def is_released_elsewhere(lease: LeaseState) -> bool:
+    """Tell whether another thread or task releases it: the lease was passed on.
+
+    The one that acquired it did not hold it itself then, when it asked for other locks.
+    """
+    registry = lease.registry()
+    if registry is None or threading.current_thread() is background(lease.backend).thread:
+        return False
+    return current_registry() is not registry
+
+
+lock_order: Final = LockOrder()
+"""This process's."""
+
+
+class consistent_lock_order(Watching):  # noqa: N801 - used like a function
+    """Fail a block or a decorated test that takes two locks in the opposite order of another one.
+
+    Orders are compared with those of all tests of this process that were watched, too. A circle of
+    more locks counts as well; each is reported once, by the test that closes it.
+    """
+
+    def enable(self) -> None:
+        current = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
+        lock_order.start(current or self.test or str(SourceLine.of_call()))
+
+    def finish(self) -> str:
+        return lock_order.finish()
