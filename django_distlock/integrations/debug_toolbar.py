@@ -101,6 +101,7 @@ class LocksPanel(Panel):
 
     is_async = True
     title = _("Locks")
+    nav_icon: Any = "django_distlock/lock.svg"
     template = "distlock/debug_toolbar.html"
 
     def __init__(self, *arguments: Any) -> None:

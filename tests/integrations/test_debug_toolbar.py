@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -12,12 +13,15 @@ pytest.importorskip("debug_toolbar")
 
 from django.conf import settings
 from django.test import AsyncClient, Client, override_settings
+from pytest_django.live_server_helper import LiveServer
 
 from django_distlock import acquire_lock
 from django_distlock.locks.acquisition import before_acquisitions
 from django_distlock.signals import lock_acquired, lock_contended, lock_lost, lock_released
+from tests.support.browser import opened_page
 from tests.support.concurrency import elsewhere, run
 from tests.support.databases import committed
+from tests.support.documentation import example
 from tests.support.holders import acquire, finish_background_work
 from tests.support.paths import ROOT
 
@@ -86,42 +90,43 @@ def line_of(text: str) -> str:
 
 
 def test_locks_of_a_request_are_shown() -> None:
-    """With their times, tokens, places, and who had the one that was refused; escaped."""
+    """With their times, tokens and places; the view's own is at the view."""
+    response = Client().get("/collect/1234/")
+    own, stock, ledger, _ = stored(response)["locks"]
+    assert [lock["backend"] for lock in (own, stock, ledger)] == ["default", "default", "database"]
+    assert own["outcome"] == stock["outcome"] == ledger["outcome"] == "released"
+    assert 0 <= stock["waited"] <= stock["held"] <= own["held"]
+    assert stock["token"] != own["token"] is not None
+    assert stock["where"] == line_of("with distributed_lock")
+    assert "toolbar_site.py" in stock["stack"]
+    assert "django_distlock" not in stock["stack"]
+    assert own["where"] == line_of('@distributed_lock("<customer_id>collectPayment")')
+    assert own["template"] == "<customer_id>collectPayment"
+    html = shown(response)
+    assert str(own["token"]) in html
+    assert "&lt;customer_id&gt;collectPayment" in html
+    assert "4 locks, " in response.content.decode()
+    assert response["Server-Timing"].startswith("LocksPanel_waited;dur=")
+
+
+def test_refusal_is_shown_with_the_holder() -> None:
+    """What others wrote is escaped."""
     other = elsewhere(lambda: acquire("default", MARKUP, label=MARKUP))
-    response = Client().get("/acquires/")
-    report, export, refused = stored(response)["locks"]
-    assert (report["backend"], export["backend"]) == ("default", "database")
-    assert report["outcome"] == export["outcome"] == "released"
-    assert 0 <= report["waited"] <= report["held"]
-    assert report["token"] is not None
-    assert report["where"] == line_of("with distributed_lock")
-    assert "toolbar_site.py" in report["stack"]
-    assert "django_distlock" not in report["stack"]
+    response = Client().get("/collect/1234/", {"last": MARKUP})
+    refused = stored(response)["locks"][-1]
     assert (refused["outcome"], refused["held"], refused["token"]) == ("contended", None, None)
     assert refused["holder"] == other.holder
     html = shown(response)
-    assert str(report["token"]) in html
-    assert "&lt;img src=x" in html
+    assert html.count("&lt;img src=x") == 2
     assert "<img" not in html
-    assert "3 locks, " in response.content.decode()
-    assert response["Server-Timing"].startswith("LocksPanel_waited;dur=")
     assert other.release()
 
 
-@pytest.mark.parametrize(
-    ("url", "definition"),
-    [
-        ("/collect/1234/", '@distributed_lock("<customer_id>collectPayment")'),
-        ("/class/1234/", "class Collect(View):"),
-    ],
-)
-def test_lock_of_a_view_is_at_the_view(url: str, definition: str) -> None:
+def test_lock_of_a_method_is_at_its_class() -> None:
     """No line of the site's code calls it."""
-    response = Client().get(url)
+    response = Client().get("/class/1234/")
     [lock] = stored(response)["locks"]
-    assert lock["where"] == line_of(definition)
-    assert lock["template"] == "<customer_id>collectPayment"
-    assert "&lt;customer_id&gt;collectPayment" in shown(response)
+    assert lock["where"] == line_of("class Collect(View):")
     assert "1 lock, " in response.content.decode()
 
 
@@ -207,7 +212,7 @@ def test_panel_that_is_off_records_nothing() -> None:
     client = Client()
     client.cookies["djdtLocksPanel"] = "off"
     with mock.patch.object(debug_toolbar, "stack_of_caller") as stack:
-        response = client.get("/collect/1234/")
+        response = client.get("/class/1234/")
         assert acquire_lock("outside a request")
     assert not stack.called
     assert stored(response) == {}
@@ -223,3 +228,31 @@ def test_held_locks_are_bounded() -> None:
         assert debug_toolbar.held_locks == {}
     response.close()
     assert outcomes(response) == {"1234collectPayment": "held"}
+
+
+def test_how_to_adds_the_panel() -> None:
+    """To those that the toolbar has."""
+    assert example("integrations/debug_toolbar.md", "Set up").DEBUG_TOOLBAR_PANELS[-1] == PANEL
+
+
+@pytest.mark.needs("chromium")
+def test_page_shows_the_panel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wide and light, narrow and dark. DISTLOCK_SCREENSHOTS=1 takes the how-to's picture."""
+    monkeypatch.setattr(
+        "django_distlock.leases.request.describe_process", lambda pid: "web-2 pid 7"
+    )
+    other = elsewhere(lambda: acquire("default", "invoices:2026-11", label="invoices.tasks.build"))
+    server = LiveServer("localhost")
+    with opened_page() as page:
+        for width, theme in ((1280, "light"), (390, "dark")):
+            page.set_viewport_size({"width": width, "height": 420})
+            page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+            page.goto(f"{server.url}/collect/1234/")
+            page.locator("#djdt-LocksPanel a").click()
+            page.get_by_text("contended").wait_for()
+            if os.environ.get("DISTLOCK_SCREENSHOTS") and theme == "light":
+                page.screenshot(path=ROOT / "docs" / "integrations" / "debug-toolbar.png")
+            page.locator("#distlockMain_1 .djToggleSwitch").click()
+            page.get_by_text("<customer_id>collectPayment").wait_for()
+    server.stop()
+    assert other.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
@@ -12,28 +13,23 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.urls import path
 from django.views import View
 
-from django_distlock import aacquire_lock, acquire_lock, distributed_lock
+from django_distlock import LockNotAcquired, aacquire_lock, distributed_lock
 from tests.support.holders import acquire, take_away
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
 HTML = "<!doctype html><html lang=en><title>Site</title><body><p>Done.</p></body></html>"
-MARKUP = "<img src=x onerror=alert(1)>"
 both_hold = asyncio.Barrier(2)
-
-
-def acquires(request: HttpRequest) -> HttpResponse:
-    """Release one lock after the other; a third is refused."""
-    with distributed_lock("report"), distributed_lock("export", backend="database"):
-        pass
-    acquire_lock(MARKUP, label=MARKUP)
-    return HttpResponse(HTML)
 
 
 @distributed_lock("<customer_id>collectPayment")
 def collect(request: HttpRequest, customer_id: str) -> HttpResponse:
-    """Do nothing under a lock."""
+    """Hold four locks, of which the last may be refused."""
+    with distributed_lock("stock:4711"), distributed_lock("ledger", backend="database"):
+        pass
+    with suppress(LockNotAcquired), distributed_lock(request.GET.get("last", "invoices:2026-11")):
+        pass
     return HttpResponse(HTML)
 
 
@@ -96,7 +92,6 @@ def hold(semaphore: str) -> None:
 
 
 urlpatterns: list[Any] = [
-    path("acquires/", acquires),
     path("collect/<customer_id>/", collect),
     path("class/<customer_id>/", Collect.as_view()),
     path("stream/<customer_id>/", stream),
