@@ -42,6 +42,32 @@ changed = [
 assert not changed, changed
 """
 
+LOADED = """
+import sys
+before = {*sys.modules}  # which site-packages may load at the start
+import django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["django_distlock"],
+    DISTLOCK={"default": {"BACKEND": "django_distlock.backends.memory.MemoryBackend"}},
+)
+django.setup()
+from django_distlock import acquire_lock, distributed_lock, signals
+assert acquire_lock("1234collectPayment").release()
+distributed_lock("<number>collectPayment")(lambda number: None)(1234)
+loaded = {*sys.modules} - before
+others = {
+    root
+    for name in loaded
+    if "site-packages" in (getattr(sys.modules[name], "__file__", None) or "")
+    and (root := name.partition(".")[0]) not in {"asgiref", "django", "django_distlock", "sqlparse"}
+}
+assert not others, others
+rooms = ["contract", "integrations", "telemetry", "test"]
+assert not loaded & {f"django_distlock.{room}" for room in rooms}
+assert not signals.lock_acquired.recorders
+"""
+
 ELSEWHERE = """
 import django, os, sys
 from django.conf import settings
@@ -75,6 +101,13 @@ def test_import_alone_does_nothing_but_connect_signals() -> None:
 def test_import_replaces_nothing_of_asgiref_or_asyncio() -> None:
     """None of their functions is wrapped."""
     done = run(PATCHED)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.once
+def test_a_lock_loads_no_other_library() -> None:
+    """Telemetry and integrations are loaded if the site asks for them, and cost nothing before."""
+    done = run(LOADED)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
