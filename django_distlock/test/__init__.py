@@ -1,6 +1,8 @@
 """The test kit: hold, lose and watch locks in the tests of a site."""
 
+from .assertions import assert_locked
 from .captured_locks import CapturedEvent, CapturedLocks, captured_locks
+from .case_mixin import LockTestMixin
 from .leaks import no_lock_held_after_test
 from .lock_order import consistent_lock_order
 from .overriding import override_locks
@@ -8,6 +10,8 @@ from .overriding import override_locks
 __all__ = [
     "CapturedEvent",
     "CapturedLocks",
+    "LockTestMixin",
+    "assert_locked",
     "captured_locks",
     "consistent_lock_order",
     "no_lock_held_after_test",
