@@ -1,7 +1,8 @@
 """Recorders of the signals about locks, and how they turn them into measurements."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from django_distlock import signals
@@ -57,6 +58,17 @@ def in_turn(record: Callable[..., None]) -> Callable[..., None]:
             _thread.is_recording = False
 
     return record_in_turn
+
+
+@contextmanager
+def postponing() -> Iterator[None]:
+    """Record what happens in this thread during the block after it."""
+    _thread.is_recording = True
+    try:
+        yield
+    finally:
+        _thread.is_recording = False
+    in_turn(lambda: None)()
 
 
 class LockTelemetry:
