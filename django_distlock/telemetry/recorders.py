@@ -45,8 +45,8 @@ def in_turn(record: Callable[..., None]) -> Callable[..., None]:
         _thread.is_recording = True
         try:
             record(**arguments)
-            while _thread.postponed:
-                _thread.postponed.pop(0)()
+            for record_postponed in [*_thread.postponed]:
+                record_postponed()
         except Exception as error:
             logger.warning(
                 "Telemetry can't be recorded: %s",
@@ -55,6 +55,8 @@ def in_turn(record: Callable[..., None]) -> Callable[..., None]:
                 extra={"reason": str(error)},
             )
         finally:
+            # An exporter that acquires locks itself would go on postponing: drop the rest.
+            _thread.postponed.clear()
             _thread.is_recording = False
 
     return record_in_turn

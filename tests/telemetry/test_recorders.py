@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections import Counter
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -173,6 +174,27 @@ def test_handler_of_a_signal_may_release_during_a_measurement() -> None:
     measured = ["distlock.attempts", "distlock.wait", "distlock.hold"]
     assert records == [f"{name} {edge}" for name in measured for edge in ("begins", "ends")]
     assert not lock_acquired.recorders
+
+
+def test_exporter_may_acquire_locks() -> None:
+    """Its own are recorded once, rather than without an end."""
+    records: list[str] = []
+
+    def bind(measure: Measure, template: str, backend: str) -> Record:
+        def record(value: float) -> None:
+            records.append(measure.name)
+            acquire("memory", "the exporter's").release()
+
+        return record
+
+    metrics = LockMetrics(bind)
+    metrics.start()
+    try:
+        lease = acquire("memory")
+        assert Counter(records) == {"distlock.attempts": 3, "distlock.wait": 3, "distlock.hold": 2}
+    finally:
+        metrics.stop()
+    lease.release()
 
 
 def test_prometheus_names() -> None:
