@@ -207,12 +207,12 @@ def is_in_testcase(connection: BaseDatabaseWrapper) -> bool:
     blocks = read_private(connection, "atomic_blocks")
     marks = [None] if blocks is None else [read_private(each, "_from_testcase") for each in blocks]
     if None in marks:
-        return connection.in_atomic_block and _may_be_durable(connection)
+        return connection.in_atomic_block and may_be_durable(connection)
     return any(marks)
 
 
-def _may_be_durable(connection: BaseDatabaseWrapper) -> bool:
-    """Ask for a durable block, which Django allows directly inside a TestCase's transaction."""
+def may_be_durable(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether Django allows a durable block: not inside another one but a TestCase's own."""
     try:
         with transaction.atomic(using=connection.alias, savepoint=False, durable=True):
             return connection is connections[connection.alias]

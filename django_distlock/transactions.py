@@ -1,6 +1,7 @@
 """The caller's transactions: which are open in this thread, and what to do when they end."""
 
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from .runtime import (
     commits_on_exit,
     is_closed_in_transaction,
     is_in_testcase,
+    may_be_durable,
     transaction_key,
 )
 
@@ -85,6 +87,22 @@ def open_transactions() -> list[BaseDatabaseWrapper]:
         if connection.in_atomic_block
         and not is_closed_in_transaction(connection)
         and not is_in_testcase(connection)
+    ]
+
+
+def undoable_transactions() -> list[BaseDatabaseWrapper]:
+    """Return this thread's connections in an atomic block that can undo what was done in it.
+
+    They are open_transactions(), and, in a TestCase, those in which the tested code has a block.
+    """
+    if "django.test.testcases" not in sys.modules:
+        return open_transactions()
+    return [
+        connection
+        for connection in _opened_here()
+        if connection.in_atomic_block
+        and not is_closed_in_transaction(connection)
+        and not may_be_durable(connection)
     ]
 
 

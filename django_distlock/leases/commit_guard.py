@@ -9,12 +9,16 @@ confirmed the lease a moment ago.
 Django has no public hook for that: execute wrappers don't see a commit, and on_commit() runs after
 it. So `commit` and `rollback` are wrapped on the connections of this process, from its first
 acquisition on.
+
+In a TestCase nothing is ever committed: what would be, without the test's own transaction, ends by
+the release of a savepoint. So where tests run, those methods are wrapped, too.
 """
 
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from weakref import WeakValueDictionary, ref
 
 from django.db import Error
@@ -29,6 +33,7 @@ from django_distlock.exceptions import LockBackendUnavailable, LockLost
 from django_distlock.lease import Lease
 from django_distlock.logs import room_logger
 from django_distlock.redaction.tracebacks import ClearedVariables
+from django_distlock.runtime import is_in_testcase, may_be_durable
 from django_distlock.transactions import is_for_locks
 
 from .outcomes import mark_lost
@@ -37,6 +42,12 @@ from .renewal import renew_once
 from .state import LeaseState
 
 logger = room_logger("leases")
+
+ROLLED_BACK: Final = "rolled_back_savepoint"
+"""The attribute of a connection in a test that names its last savepoint that was rolled back."""
+
+on_rollback: Final[list[Callable[[BaseDatabaseWrapper], object]]] = []
+"""Called after a rollback, in a test also after one to a savepoint: the test kit needs to know."""
 
 _unguarded: set[ref[BaseDatabaseWrapper]] = set()
 """Open connections of every thread: another thread's may serve a task that holds a lock."""
@@ -58,6 +69,9 @@ def guard_connections() -> None:
             if (connection := weakly()) is not None:
                 _wrap(connection, "commit", commit_if_held)
                 _wrap(connection, "rollback", roll_back_and_release)
+                if "django.test.testcases" in sys.modules:
+                    _wrap(connection, "savepoint_commit", commit_savepoint_if_held)
+                    _wrap(connection, "savepoint_rollback", roll_back_to_savepoint)
             _unguarded.discard(weakly)  # last: after an interruption it is tried again
 
 
@@ -130,6 +144,47 @@ def roll_back_and_release(connection: BaseDatabaseWrapper, rollback: Callable[[]
             each.completed_by_rollback = False
             if each.ended:
                 each.complete(in_rollback=True)
+    for call in on_rollback:
+        call(connection)
+
+
+def commit_savepoint_if_held(
+    connection: BaseDatabaseWrapper, savepoint_commit: Callable[[str], None], sid: str
+) -> None:
+    """Guard the end of the outermost atomic block of the code that a TestCase tests.
+
+    Without the test's transaction it would commit. See commit_if_held().
+    """
+    leases = []
+    if vars(connection).get(ROLLED_BACK) != sid and _ends_tested_block(connection):
+        leases = current_registry().guarding_leases()
+    try:
+        for lease in leases:
+            guard(lease, connection)
+    except Error:
+        raise  # Django rolls back
+    except BaseException:
+        connection.savepoint_rollback(sid)
+        savepoint_commit(sid)
+        raise
+    savepoint_commit(sid)
+    for lease in leases:
+        lease.committed = True
+
+
+def _ends_tested_block(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether none but a TestCase's own atomic blocks are open."""
+    return is_in_testcase(connection) and may_be_durable(connection)
+
+
+def roll_back_to_savepoint(
+    connection: BaseDatabaseWrapper, savepoint_rollback: Callable[[str], None], sid: str
+) -> None:
+    """Roll back; Django then releases the savepoint, which commits nothing."""
+    savepoint_rollback(sid)
+    vars(connection)[ROLLED_BACK] = sid
+    for call in on_rollback:
+        call(connection)
 
 
 def guard(lease: LeaseState, connection: BaseDatabaseWrapper) -> None:

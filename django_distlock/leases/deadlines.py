@@ -90,6 +90,14 @@ class Deadlines:
         """Tell whether the store confirmed the lease a moment ago, counted from the request."""
         return clocks.monotonic() - self._confirmed_at < min(CONFIRMED, self._period)
 
+    def forget_confirmation(self) -> None:
+        """Let no commit rely on the store's last answer."""
+        self._confirmed_at = -math.inf
+
+    def expire(self) -> None:
+        """Let it end now, by the local clock."""
+        self._deadline = self.due = clocks.monotonic()
+
     def ttl_from(self, now: float) -> float | None:
         """Return the ttl for a renewal then: within `max_hold`."""
         left = self._max_hold_until - now

@@ -5,15 +5,20 @@ from .captured_locks import CapturedEvent, CapturedLocks, captured_locks
 from .case_mixin import LockTestMixin
 from .leaks import no_lock_held_after_test
 from .lock_order import consistent_lock_order
+from .losses import aexpire, alose, expire, lose
 from .overriding import override_locks
 
 __all__ = [
     "CapturedEvent",
     "CapturedLocks",
     "LockTestMixin",
+    "aexpire",
+    "alose",
     "assert_locked",
     "captured_locks",
     "consistent_lock_order",
+    "expire",
+    "lose",
     "no_lock_held_after_test",
     "override_locks",
 ]

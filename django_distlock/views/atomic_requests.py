@@ -8,7 +8,7 @@ from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
 
 from django_distlock.runtime import atomic_exemptions, set_atomic_exemptions
-from django_distlock.transactions import open_transactions
+from django_distlock.transactions import undoable_transactions
 
 
 class LockedExemptions(set[str]):
@@ -47,7 +47,7 @@ def request_transactions(request: HttpRequest, view: Callable[..., Any]) -> Iter
 
 def is_atomic(request: HttpRequest) -> bool:
     """Tell whether transactions are around the view, ours or Django's, that undo a failure."""
-    return bool(_left_to_us(request) or open_transactions())
+    return bool(_left_to_us(request) or undoable_transactions())
 
 
 def rolled_back(response: HttpResponse) -> HttpResponse:
@@ -56,7 +56,7 @@ def rolled_back(response: HttpResponse) -> HttpResponse:
     They are Django's own: ours are only opened inside the lock of a whole view. The response must
     be rendered by now, since the database takes no more queries.
     """
-    for connection in open_transactions():
+    for connection in undoable_transactions():
         connection.set_rollback(True)
     return response
 

@@ -21,7 +21,7 @@ from django_distlock.leases.owned_lease import OwnedLease
 from django_distlock.leases.registry import current_registry
 from django_distlock.locks.api import aacquire, acquire
 from django_distlock.locks.undo import aundo, undo
-from django_distlock.transactions import open_transactions
+from django_distlock.transactions import undoable_transactions
 
 from .atomic_requests import request_transactions
 from .calls import Call
@@ -104,7 +104,7 @@ def _hold(call: Call, lease: OwnedLease) -> Any:
             raise
         entry.exit()
         if not release_when_closed(result, lease):
-            answered = call.answers and not open_transactions()
+            answered = call.answers and not undoable_transactions()
             release_block(lease, failed=False, answered=answered)
         return result
     except BaseException:
@@ -155,7 +155,7 @@ def _check(lease: OwnedLease, *, opened: bool) -> None:
     Django commits its own transactions when it is too late to answer 503. So the question that is
     asked before a commit is asked here, too, unless the store has confirmed the lease just now.
     """
-    transactions = open_transactions()
+    transactions = undoable_transactions()
     with nullcontext() if opened or transactions else suppress(LockLost):
         lease.check()
     if not opened and not lease.is_confirmed():

@@ -1,0 +1,137 @@
+"""Let a holder lose its lock: by force, or by the end of its ttl."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+from django_distlock import clocks
+from django_distlock.concurrency.executors import in_thread
+from django_distlock.concurrency.store_calls import StoreCalls, aask
+from django_distlock.conf import lock_backends
+from django_distlock.lease import Lease
+from django_distlock.leases.outcomes import mark_lost, stop_renewal
+from django_distlock.records import LOST
+from django_distlock.signals import lock_lost
+
+from .holdings import Holding, find_holding
+from .rollbacks import repeat_after_rollback
+from .store_calls import ask_store
+
+PATIENCE: Final = 10.0
+"""Seconds after which expire() gives up: something else renews the lease, or locks its row."""
+
+
+def lose(lease: Lease | str, *, backend: str = "default", noticed: bool = True) -> None:
+    """Take a lock from its holder, as an operator does who releases it by force.
+
+    `lease` is a lease, or the semaphore of one that any thread or task of this process, or
+    held_elsewhere(), has in the store `backend`; AssertionError if none has. The lock is free then.
+    A commit under the lease is refused from now on.
+
+    The holder has noticed: `held` is False, check() raises LockLost, and lock_lost has been sent.
+    With `noticed=False` only the store knows. The holder finds out when it renews, commits or
+    releases.
+
+    In async code, `await alose(…)`; on the memory store this can be called there, too.
+    """
+    holding = find_holding(lease, backend)
+    ask_store(holding.backend, partial(_take_away, holding=holding))
+    if noticed and holding.lease:
+        mark_lost(holding.lease)
+
+
+async def alose(lease: Lease | str, *, backend: str = "default", noticed: bool = True) -> None:
+    """See lose()."""
+    holding = find_holding(lease, backend)
+    await aask(holding.backend, partial(_take_away, holding=holding))
+    if noticed:
+        await _anotice(holding)
+
+
+def expire(lease: Lease | str, *, backend: str = "default", noticed: bool = True) -> None:
+    """Let the ttl of a lease pass: others may get the lock, though nobody has released it.
+
+    The store lists it as stale, if it lists such locks. The lease has run out by the holder's clock
+    as well, and the holder has noticed that. With `noticed=False` it has not looked at the clock
+    yet: `held` is False, but lock_lost is sent only when the holder checks, commits or releases.
+
+    It takes twice the store's shortest ttl: some milliseconds, but on Memcached, which counts whole
+    seconds, two seconds. For the rest, see lose().
+    """
+    holding = find_holding(lease, backend)
+    ask_store(holding.backend, partial(_begin_to_expire, holding=holding))
+    for pause in _pauses(holding):
+        time.sleep(pause)
+        if ask_store(holding.backend, partial(_has_expired, holding=holding)):
+            break
+    _run_out(holding)
+    if noticed and holding.lease:
+        mark_lost(holding.lease)
+
+
+async def aexpire(lease: Lease | str, *, backend: str = "default", noticed: bool = True) -> None:
+    """See expire()."""
+    holding = find_holding(lease, backend)
+    await aask(holding.backend, partial(_begin_to_expire, holding=holding))
+    for pause in _pauses(holding):
+        await asyncio.sleep(pause)
+        if await aask(holding.backend, partial(_has_expired, holding=holding)):
+            break
+    _run_out(holding)
+    if noticed:
+        await _anotice(holding)
+
+
+async def _anotice(holding: Holding) -> None:
+    if holding.lease and lock_lost.receivers:  # they need a thread
+        await in_thread(holding.backend, partial(mark_lost, holding.lease))
+    elif holding.lease:
+        mark_lost(holding.lease)
+
+
+async def _take_away(calls: StoreCalls, holding: Holding) -> None:
+    """Release the lock as its owner would: every store can do that."""
+    if not await calls.release(holding.claim):
+        raise _gone(holding)
+    if holding.lease:
+        holding.lease.forget_confirmation()
+    repeat_after_rollback(holding.backend, partial(_release, holding=holding))
+
+
+async def _release(calls: StoreCalls, holding: Holding) -> None:
+    await calls.release(holding.claim)
+
+
+async def _begin_to_expire(calls: StoreCalls, holding: Holding) -> None:
+    if holding.claim.ttl is None:
+        raise AssertionError(f"{holding} has no ttl, so it can't expire. It can be lost: lose(…).")
+    if holding.lease:
+        stop_renewal(holding.lease)
+    if await _has_expired(calls, holding):
+        raise _gone(holding)
+
+
+async def _has_expired(calls: StoreCalls, holding: Holding) -> bool:
+    """Tell whether the lease has expired. If not, renew it for the shortest time."""
+    claim = holding.claim._replace(ttl=lock_backends[holding.backend].shortest_ttl)
+    return (await calls.renew([claim])).get(claim.owner, LOST).lost
+
+
+def _pauses(holding: Holding) -> Iterator[float]:
+    """Yield how long to wait before asking whether it has expired."""
+    give_up = clocks.monotonic() + PATIENCE
+    while clocks.monotonic() < give_up:
+        yield 2 * lock_backends[holding.backend].shortest_ttl
+    raise AssertionError(f"{holding} did not expire in {PATIENCE:g} seconds.")
+
+
+def _run_out(holding: Holding) -> None:
+    if holding.lease:
+        holding.lease.expire()
+    repeat_after_rollback(holding.backend, partial(_has_expired, holding=holding))
+
+
+def _gone(holding: Holding) -> AssertionError:
+    return AssertionError(f"{holding} is held no more in its store.")
