@@ -1,10 +1,11 @@
 """Validation of the arguments of acquire_lock() and distributed_lock()."""
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, ParamSpec
 
 from asgiref.sync import iscoroutinefunction
 
@@ -22,6 +23,8 @@ from django_distlock.arguments import (
     validate_timeout,
 )
 from django_distlock.semaphores.signatures import seen_signature
+
+P = ParamSpec("P")
 
 IN_A_CALL: Final = re.compile(r"<((?:\w+:)?[^\W\d]\w*(?:\.[^\W\d]\w*)*)>")
 """A placeholder that is filled with an argument of a decorated call."""
@@ -90,6 +93,18 @@ def refuse_template(semaphore: object) -> None:
             f"{show(text)} is a template, but only a decorated call fills one in. Give the "
             f"semaphore itself, for instance as an f-string: f{show(filled)}."
         )
+
+
+def requires_semaphore(init: Callable[P, None]) -> Callable[P, None]:
+    """Raise a helpful TypeError if the semaphore is missing; type checkers see the signature."""
+
+    @functools.wraps(init)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> None:
+        if len(args) == 1 and "semaphore" not in kwargs:
+            raise TypeError(f"distributed_lock() needs a semaphore. Write {EXAMPLE}.")
+        init(*args, **kwargs)
+
+    return checked
 
 
 def validate_source(semaphore: object) -> None:

@@ -1,44 +1,35 @@
 """`distributed_lock`: a lock around a block, a function or a view."""
 
 import functools
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
 from functools import partial
-from types import TracebackType
-from typing import Any, Final, Literal, Never, ParamSpec, TypeVar, cast
+from typing import Any, Final, Never, ParamSpec, TypeVar, overload
 
 from asgiref.sync import iscoroutinefunction
 
 from django_distlock.arguments import show
-from django_distlock.lease import Lease
-from django_distlock.leases.block_release import (
-    arelease_block,
-    end_interrupted_block,
-    release_block,
-)
-from django_distlock.leases.registry import BlockEntry, current_registry
 from django_distlock.locks.acquisition import Acquisition
-from django_distlock.locks.api import aacquire, acquire
 from django_distlock.locks.arguments import (
     EXAMPLE,
     BackendTtl,
     check_arguments,
-    refuse_template,
     refuse_unknown,
+    requires_semaphore,
     validate_source,
 )
 from django_distlock.locks.labels import label_of
-from django_distlock.locks.undo import aundo, undo
 from django_distlock.semaphores.signatures import copy_signature
 from django_distlock.semaphores.templates import SemaphoreTemplate
 
 from .atomic_requests import take_over_transactions
+from .block import Conflict_co, LockBlock
 from .calls import Call, LockedFunction
 from .decorable import may_be_decorated, refuse_undecorable
 from .held_calls import arun, run
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C")
 
 NOTHING: Final[Any] = None
 """Stands for the function, in a call without arguments."""
@@ -48,19 +39,7 @@ def skip(*args: object, **kwargs: object) -> None:
     """Do nothing: with `on_conflict=skip` a contended call returns None."""
 
 
-def _with_semaphore(init: Callable[P, None]) -> Callable[P, None]:
-    """Raise a helpful TypeError if the semaphore is missing; type checkers see the signature."""
-
-    @functools.wraps(init)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> None:
-        if len(args) == 1 and "semaphore" not in kwargs:
-            raise TypeError(f"distributed_lock() needs a semaphore. Write {EXAMPLE}.")
-        init(*args, **kwargs)
-
-    return checked
-
-
-class distributed_lock:  # noqa: N801 - used like a function, as contextlib.suppress is
+class distributed_lock(LockBlock[Conflict_co]):  # noqa: N801 - used like a function, as contextlib.suppress is
     """Hold a lock during a `with` block, or during each call of a decorated function.
 
     As a context manager it yields the lease, and raises LockNotAcquired when contended. Async code
@@ -93,7 +72,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
     threads may use one object at the same time.
     """
 
-    @_with_semaphore
+    @requires_semaphore
     def __init__(
         self,
         semaphore: str | Callable[..., str],
@@ -102,7 +81,7 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         ttl: float | BackendTtl | None = BackendTtl.DEFAULT,
         renew: bool = True,
         label: str = "",
-        on_conflict: Callable[..., Any] | None = None,
+        on_conflict: Conflict_co = None,  # type: ignore[assignment] # the default type, too
         backend: str = "default",
         http: bool | None = None,
         reentrant: bool = False,
@@ -121,12 +100,8 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             )
         if not (http is None or isinstance(http, bool)):
             raise TypeError(f"http is True, False or None, not {show(http)}.")
-        self.semaphore = semaphore
-        self.on_conflict = on_conflict
         self.http = http
-        self._entries: list[BlockEntry] = []
-        """The blocks that threads and tasks have entered with this object, and not left yet."""
-        self._new_acquisition = partial(
+        new_acquisition = partial(
             Acquisition,
             timeout=timeout,
             ttl=ttl,
@@ -137,102 +112,35 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
             min_hold=min_hold,
             max_hold=max_hold,
         )
+        super().__init__(semaphore, on_conflict, new_acquisition)
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments of its acquisitions, by their names in acquire_lock()."""
         return self._new_acquisition.keywords
 
-    def __enter__(self) -> Lease:
-        acquisition = self._new_acquisition(self._of_block())
-        entry = None
-        try:
-            lease = acquire(acquisition)
-            if lease is None:
-                raise acquisition.contention()
-            entry = current_registry().enter_block(lease)
-            self._entries.append(entry)
-            return lease
-        except BaseException:
-            self._exit(entry)
-            undo(acquisition)
-            raise
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> Literal[False]:
-        entry = None
-        try:
-            entry = current_registry().entry_to_exit(self._entries)
-            self._exit(entry)
-            release_block(entry.lease, failed=error is not None)
-        except BaseException:
-            self._end_interrupted_block(entry)
-            raise
-        return False
-
-    async def __aenter__(self) -> Lease:
-        acquisition = self._new_acquisition(self._of_block())
-        entry = None
-        try:
-            lease = await aacquire(acquisition)
-            if lease is None:
-                raise acquisition.contention()
-            entry = current_registry().enter_block(lease)
-            self._entries.append(entry)
-            return lease
-        except BaseException as failure:
-            self._exit(entry)
-            await aundo(acquisition, failure)
-            raise
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> Literal[False]:
-        entry = None
-        try:
-            entry = current_registry().entry_to_exit(self._entries)
-            self._exit(entry)
-            await arelease_block(entry.lease, failed=error is not None)
-        except BaseException:
-            self._end_interrupted_block(entry)
-            raise
-        return False
-
-    def _end_interrupted_block(self, entry: BlockEntry | None) -> None:
-        """See end_interrupted_block(), also for an interruption before the entry was found."""
-        entry = entry or current_registry().entry_to_exit(self._entries)
-        self._exit(entry)
-        end_interrupted_block(entry)
-
-    def _exit(self, entry: BlockEntry | None) -> None:
-        """Mark the block as left, if it was entered and is not left yet."""
-        if entry is not None:
-            with suppress(ValueError):
-                self._entries.remove(entry)
-            entry.exit()
-
-    def _of_block(self) -> str:
-        """Return the semaphore of a `with` block, which has no arguments to fill a template."""
-        if not isinstance(self.semaphore, str):
-            raise TypeError(
-                f"{self.semaphore!r} is called with a decorated call's arguments; a `with` block "
-                "has none. Give the semaphore itself."
-            )
-        refuse_template(self.semaphore)
-        if self.on_conflict is not None:
-            raise TypeError("on_conflict is for decorated calls; a `with` block raises.")
-        return self.semaphore
-
+    # The first is for a lock without `on_conflict`, the next two are for async functions.
+    @overload
+    def __call__(self: "distributed_lock[None]", function: Callable[P, R], /) -> Callable[P, R]: ...
+    @overload
     def __call__(
-        self, function: Callable[P, R] = NOTHING, /, *args: Never, **kwargs: Never
-    ) -> Callable[P, R]:
+        self: "distributed_lock[Callable[..., Coroutine[Any, Any, C]]]",
+        function: Callable[P, Coroutine[Any, Any, R]],
+        /,
+    ) -> Callable[P, Coroutine[Any, Any, R | C]]: ...
+    @overload
+    def __call__(
+        self: "distributed_lock[Callable[..., C]]",
+        function: Callable[P, Coroutine[Any, Any, R]],
+        /,
+    ) -> Callable[P, Coroutine[Any, Any, R | C]]: ...
+    @overload
+    def __call__(
+        self: "distributed_lock[Callable[..., C]]", function: Callable[P, R], /
+    ) -> Callable[P, R | C]: ...
+    def __call__(
+        self, function: Callable[..., Any] = NOTHING, /, *args: Any, **kwargs: Any
+    ) -> Callable[..., Any]:
         is_template = isinstance(self.semaphore, str)
         if args or kwargs or not (is_template or may_be_decorated(function)):
             raise TypeError(
@@ -272,4 +180,4 @@ class distributed_lock:  # noqa: N801 - used like a function, as contextlib.supp
         copy_signature(decorated, function)
         earlier = getattr(function, "distributed_locks", ())
         vars(decorated)["distributed_locks"] = (self, *earlier)
-        return cast("Callable[P, R]", decorated)
+        return decorated

@@ -227,7 +227,7 @@ def test_template_is_refused_in_a_block() -> None:
         with pytest.raises(TypeError, match="Give the semaphore itself"):
             distributed_lock(semaphore).__enter__()
     with pytest.raises(TypeError, match="on_conflict"):
-        distributed_lock("report", on_conflict=skip).__enter__()
+        distributed_lock("report", on_conflict=skip).__enter__()  # type: ignore[misc]
 
 
 def generator() -> Iterator[int]:

@@ -138,9 +138,9 @@ def acquisition() -> None:
 # Here the package can't catch the exception, but a living object refers to the lease.
 UNPROTECTED = {
     shared_block: {
-        "distributed_lock.__enter__ return",
-        "distributed_lock.__exit__ call",
-        "distributed_lock.__exit__ line",
+        "LockBlock.__enter__ return",
+        "LockBlock.__exit__ call",
+        "LockBlock.__exit__ line",
     },
     acquisition: {"acquire_lock return"},
 }
