@@ -20,6 +20,7 @@ from .exceptions import (
     LockLost,
     LockNotAcquired,
     LockNotHeld,
+    LockNotSupported,
 )
 from .lease import Lease
 from .leases import cleanup, commit_guard
@@ -35,6 +36,7 @@ __all__ = [
     "LockLost",
     "LockNotAcquired",
     "LockNotHeld",
+    "LockNotSupported",
     "aacquire_lock",
     "acquire_lock",
     "arelease_lock",
@@ -43,6 +45,11 @@ __all__ = [
     "release_lock",
     "skip",
 ]
+
+
+def __dir__() -> list[str]:
+    """Offer in an interactive shell what users import from here, and no module of the package."""
+    return __all__
 
 
 def _connect_to_django() -> None:

@@ -2,7 +2,7 @@
 
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
@@ -63,6 +63,13 @@ class LockBackendHandler(_ConnectionHandler):
             known = ", ".join(map(repr, self.settings)) or "no alias"
             raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: not configured; DISTLOCK has {known}.")
         return super().__getitem__(alias)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.settings)
+
+    def all(self, initialized_only: bool = False) -> list[BaseLockBackend]:
+        """Return the stores; only those that this thread has made already, if asked for."""
+        return list(super().all(initialized_only))
 
     def reset(self) -> None:
         """Forget the settings and the stores made from them."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, IntEnum, StrEnum, auto
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol, TypedDict
 
 
 class Owner(str):
@@ -255,6 +255,22 @@ class LockPage:
     is_capped: bool
     """Whether there are more locks than the store looked at: the numbers are minimums then."""
     scope: SearchScope = SearchScope.SEMAPHORE_AND_HOLDER
+
+
+class ServerStatus(TypedDict):
+    """A lock server's counts and limits, as its status() tells them."""
+
+    version: int
+    up: float
+    """Seconds since it was started."""
+    grace: float
+    """Seconds for which nothing is granted, after a restart."""
+    locks: int
+    waiters: int
+    pauses: int
+    connections: int
+    processes: int
+    limits: dict[str, float]
 
 
 class Pause(NamedTuple):

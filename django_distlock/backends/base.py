@@ -2,9 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from datetime import timedelta
 from typing import Any, ClassVar, Final
 
 from django.core.checks import CheckMessage
@@ -17,23 +16,15 @@ from django_distlock.arguments import (
     validate_bool,
     validate_seconds,
 )
-from django_distlock.exceptions import InvalidLockBackend, LockNotSupported
-from django_distlock.records import (
-    Claim,
-    Grant,
-    LockInfo,
-    Pause,
-    Place,
-    Refusal,
-    Released,
-    Renewal,
-)
-from django_distlock.semaphores.validation import validate_prefix
+from django_distlock.exceptions import InvalidLockBackend
+from django_distlock.records import Claim, Grant, Place, Refusal, Released, Renewal
+
+from .operator_calls import OperatorCalls
 
 NO_TIME_LIMIT: Final = nullcontext()
 
 
-class BaseLockBackend(ABC):
+class BaseLockBackend(OperatorCalls, ABC):
     """A lock store: makes one attempt at a time. Waiting, renewal and HTTP are not its concern.
 
     Each thread has its own object, which keeps no state of a lock; the store itself is shared.
@@ -149,47 +140,7 @@ class BaseLockBackend(ABC):
         is no loss.
         """
 
-    def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
-        """List locks, if this is a ListingStore; else raise LockNotSupported."""
-        raise self._unsupported("list locks")
-
-    def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:
-        """Take a lock from its holder, if this is a ListingStore; else raise LockNotSupported."""
-        raise self._unsupported("release a lock by force")
-
-    def pause(
-        self, prefix: str, seconds: float | None = None, *, reason: str = "", by: str = ""
-    ) -> Pause:
-        """Grant nothing new, if this is a PausingStore; else raise LockNotSupported."""
-        raise self._unsupported("pause locks")
-
-    def resume(self, prefix: str) -> bool:
-        """End a pause, if this is a PausingStore; else raise LockNotSupported."""
-        raise self._unsupported("pause locks")
-
-    def pauses(self) -> list[Pause]:
-        """Return the pauses in force. By default there are none."""
-        return []
-
-    def _unsupported(self, action: str) -> LockNotSupported:
-        return LockNotSupported(
-            f"DISTLOCK[{self.alias!r}]: {type(self).__name__} can't {action}. The database, Redis, "
-            "the lock server and the memory store can; here, a lock ends with its ttl."
-        )
-
-    def clear_stale(self, prefix: str = "", *, dry_run: bool = False) -> Iterator[LockInfo]:
-        """Release locks that expired without release; yield each. By default there are none."""
-        validate_prefix(prefix)
-        return iter(())
-
-    def purge_released(
-        self, older_than: timedelta, prefix: str = "", *, dry_run: bool = False
-    ) -> Iterator[LockInfo]:
-        """Delete locks released longer ago than that; yield each. By default there are none."""
-        validate_prefix(prefix)
-        return iter(())
-
-    def close(self) -> None:  # noqa: B027 - most have none
+    def close(self) -> None:
         """Close the connections that are not in use; the next call opens one."""
 
     def check_database(self) -> list[CheckMessage]:

@@ -21,7 +21,6 @@ from django_distlock.records import (
     LockState,
     Pause,
     SearchScope,
-    WaiterInfo,
 )
 from django_distlock.semaphores.validation import (
     CONTROL_OR_SURROGATE,
@@ -118,10 +117,6 @@ class ListingStore(BaseLockBackend):
         """Return what is known of one lock; None if it is free, and nothing is known."""
         found = next(iter(self.held(validate_semaphore(semaphore), limit=1)), None)
         return found if found is not None and found.semaphore == semaphore else None
-
-    def waiters(self, semaphore: str) -> list[WaiterInfo] | None:
-        """Return who waits in the store's queue, first come first; None if that isn't known."""
-        return None
 
     def page(self, query: LockQuery) -> LockPage:
         """Return a page of the list, made from `window` locks at most.

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from django_distlock.backends.operations import ListingStore
 from django_distlock.exceptions import LockNotSupported
-from django_distlock.records import LockState
+from django_distlock.records import LockQuery, LockState
 
 from .cases import StoreTestCase
 
@@ -19,6 +19,11 @@ class ListingTests(StoreTestCase):
         if not is_listing:
             with self.assertRaises(LockNotSupported):
                 self.backend.held()
+            with self.assertRaises(LockNotSupported):
+                self.backend.find(self.new_semaphore())
+            with self.assertRaises(LockNotSupported):
+                self.backend.page(LockQuery())
+            self.assertIsNone(self.backend.waiters(self.new_semaphore()))
             with self.assertRaises(LockNotSupported):
                 self.backend.force_release(self.new_semaphore(), 0)
             self.assertEqual(list(self.backend.clear_stale()), [])

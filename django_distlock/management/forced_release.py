@@ -29,8 +29,7 @@ KEPT: Final = "Its holder has released it: only min_hold keeps it from others."
 
 def held_lock(store: BaseLockBackend, semaphore: str) -> LockInfo:
     """Return the lock if it is held, or kept; otherwise raise what says so."""
-    # A store that can't list locks raises LockNotSupported.
-    lock = store.find(semaphore) if isinstance(store, ListingStore) else next(store.held())
+    lock = store.find(semaphore)
     if lock is not None and lock.state is LockState.HELD:
         return lock
     if lock is not None and lock.state is LockState.STALE:

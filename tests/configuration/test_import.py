@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+import django_distlock
+from django_distlock import exceptions
+
 SANITY = """
 import logging, os, signal, threading, django.dispatch
 from django.conf import settings
@@ -96,6 +99,20 @@ def test_import_alone_does_nothing_but_connect_signals() -> None:
     """It needs no settings, starts no thread and writes nothing."""
     done = run(SANITY)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_package_shows_what_users_import_from_it() -> None:
+    """In an interactive shell, too: not the modules that it imports itself."""
+    assert dir(django_distlock) == sorted(django_distlock.__all__)
+    for name in django_distlock.__all__:
+        assert getattr(django_distlock, name) is not None
+    errors = {name for name, value in vars(exceptions).items() if is_lock_error(value)}
+    assert errors - set(django_distlock.__all__) == {"UnencryptedServer"}  # InvalidLockBackend
+
+
+def is_lock_error(value: object) -> bool:
+    """Return whether it is an exception of this package."""
+    return isinstance(value, type) and value.__module__ == exceptions.__name__
 
 
 def test_import_replaces_nothing_of_asgiref_or_asyncio() -> None:

@@ -1,7 +1,7 @@
 """What operators ask a lock server: to list locks, release them by force, and pause grants."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from django_distlock import clocks
 from django_distlock.backends.operations import (
@@ -12,7 +12,7 @@ from django_distlock.backends.operations import (
     validate_pause,
 )
 from django_distlock.backends.time_budget import Budget
-from django_distlock.records import LockInfo, LockPage, LockQuery, Pause, WaiterInfo
+from django_distlock.records import LockInfo, LockPage, LockQuery, Pause, ServerStatus, WaiterInfo
 from django_distlock.semaphores.validation import validate_prefix, validate_semaphore
 from django_distlock.server.listings import PAGE
 
@@ -82,9 +82,8 @@ class ServerOperations(ListingStore, PausingStore):
         answer = self._ask("pauses")
         return [read_pause(each, answer["now"]) for each in answer["pauses"]]
 
-    def status(self) -> dict[str, Any]:
-        """Return the server's counts and limits."""
-        return self._ask("status")
+    def status(self) -> ServerStatus:
+        return cast("ServerStatus", self._ask("status"))
 
     def _ask(self, do: str, **members: Any) -> Request:
         return self.server.ask({"do": do, **members}, self._budget.deadline())

@@ -33,7 +33,6 @@ from django_distlock.arguments import printable
 from django_distlock.backends.base import BaseLockBackend
 from django_distlock.backends.database import DatabaseBackend
 from django_distlock.backends.database.errors import is_unmigrated
-from django_distlock.backends.operations import ListingStore
 from django_distlock.exceptions import LockBackendUnavailable, LockNotSupported
 from django_distlock.leases.owned_lease import OwnedLease
 from django_distlock.locks.acquisition import Acquisition
@@ -126,7 +125,7 @@ class CommandLock:
     def _describe_holder(self) -> Refusal:
         """Return what the table says of the holder of the database's own lock."""
         with suppress(LockBackendUnavailable, LockNotSupported):
-            if isinstance(self._store, ListingStore) and (lock := self._store.find(self.semaphore)):
+            if lock := self._store.find(self.semaphore):
                 return Refusal(lock.holder, lock.acquired_at, lock.expires_at, lock.seen_at)
         return REFUSED
 
