@@ -1,12 +1,15 @@
 """Dramatiq: a middleware that releases the locks that actors left behind."""
 
+from asyncio import sleep
 from typing import Any
 
 from django_distlock.leases.cleanup import finish, start
 
 try:
     from dramatiq import Broker, Middleware
+    from dramatiq.asyncio import get_event_loop_thread
     from dramatiq.broker import MessageProxy
+    from dramatiq.middleware import Interrupt
 except ImportError as error:
     raise ImportError("TaskLocks needs Dramatiq: pip install dramatiq") from error
 
@@ -31,6 +34,8 @@ class TaskLocks(Middleware):
         exception: BaseException | None = None,
     ) -> None:
         """Finish the task, however it ended."""
+        if isinstance(exception, Interrupt) and (event_loop := get_event_loop_thread()):
+            event_loop.run_coroutine(sleep(0))  # an interrupted actor's last step has ended then
         finish(message.message_id)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:

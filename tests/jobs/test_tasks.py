@@ -13,6 +13,7 @@ from django_distlock import (
     LockNotAcquired,
     acquire_lock,
     distributed_lock,
+    release_lock,
     skip,
 )
 from tests.support.documentation import example
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 else:
     tasks = pytest.importorskip("django.tasks")
 
+InvalidTask = pytest.importorskip("django.tasks.exceptions").InvalidTask
 BACKEND = "django.tasks.backends.immediate.ImmediateBackend"
 
 
@@ -115,12 +117,17 @@ def test_context_is_an_argument_as_others() -> None:
     assert outcome(collect_in_context.enqueue(1234)) == "busy"
 
 
-def test_documented_task_is_locked() -> None:
-    """That of docs/frameworks.md."""
-    documented = example("frameworks.md", "Tasks").collect_payment
-    assert outcome(documented.enqueue(1234)) == "collected from 1234"
+def test_documented_tasks_are_locked() -> None:
+    """Those of docs/integrations/django_tasks.md: skipped, or enqueued again for later."""
+    documented = example("integrations/django_tasks.md", "Tasks")
+    assert outcome(documented.collect_payment.enqueue(1234)) == "collected from 1234"
     acquire_lock("1234collectPayment")
-    assert outcome(documented.enqueue(1234)) is None
+    assert outcome(documented.collect_payment.enqueue(1234)) is None
+    release_lock("1234collectPayment")
+    assert outcome(documented.refund_payment.enqueue(1234)) == "refunded 1234"
+    acquire_lock("1234refundPayment")
+    # This backend runs a task at once, and can't defer it.
+    assert outcome(documented.refund_payment.enqueue(1234)) is InvalidTask
 
 
 def test_locked_task_is_found_by_its_name() -> None:

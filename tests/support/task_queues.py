@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 import pytest
 
 from django_distlock import acquire_lock, lock_backends
-from tests.support.leaving_views import about_leases
+from tests.support.leaving_views import about_leases, names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +17,32 @@ if TYPE_CHECKING:
 LEFT = "was not released by a request or task"
 
 
-def label_of(semaphore: str, alias: str = "memory") -> str:
+class Charges:
+    """Stands for the `charge()` that documented tasks call.
+
+    The first call lasts until another task has been refused.
+    """
+
+    def __init__(self) -> None:
+        self.customers: list[int] = []
+        self.labels: list[str] = []
+        self.refused = Event()
+        self._alone = Lock()
+
+    def __call__(self, customer_id: int) -> None:
+        """Charge the customer, if nobody else does."""
+        assert self._alone.acquire(blocking=False), "two at once"
+        self.customers.append(customer_id)
+        self.labels.append(label_of(f"{customer_id}collectPayment"))
+        assert self.refused.wait(30)
+        self._alone.release()
+
+    def refuse(self, **fields: object) -> None:
+        """Record that a task was refused."""
+        self.refused.set()
+
+
+def label_of(semaphore: str, alias: str = "default") -> str:
     """Return the label of a lock that is held."""
     [held] = lock_backends[alias].held(semaphore)
     return held.label
@@ -24,14 +50,14 @@ def label_of(semaphore: str, alias: str = "memory") -> str:
 
 def leave(semaphore: str) -> str:
     """Acquire a lock, leave it behind, and return its label."""
-    assert acquire_lock(semaphore, backend="memory")
+    assert acquire_lock(semaphore)
     return label_of(semaphore)
 
 
 @contextmanager
-def leaving_behind(number: int = 1) -> Iterator[None]:
-    """Expect that so many locks are left behind, released, and warned of."""
+def leaving_behind(number: int = 1, held: list[str] | None = None) -> Iterator[None]:
+    """Expect that so many locks are left behind, released, and warned of; others stay held."""
     with pytest.warns(ResourceWarning, match=LEFT) as caught:
         yield
     assert len(about_leases(caught)) == number
-    assert [*lock_backends["memory"].held()] == []
+    assert names("default") == (held or [])

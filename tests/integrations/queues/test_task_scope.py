@@ -24,12 +24,12 @@ pytestmark = pytest.mark.once
 def nothing_left() -> Iterator[None]:
     """Check that each test ends without a lock."""
     yield
-    assert names("memory") == []
+    assert names("default") == []
 
 
 async def aleave(semaphore: str) -> str:
     """See leave()."""
-    assert await aacquire_lock(semaphore, backend="memory")
+    assert await aacquire_lock(semaphore)
     return label_of(semaphore)
 
 
@@ -38,7 +38,7 @@ async def leave_in_child(semaphore: str) -> str:
     return await asyncio.create_task(aleave(semaphore))
 
 
-@distributed_lock("report", backend="memory")
+@distributed_lock("report")
 def decorated() -> str:
     """Return the label under the lock."""
     return label_of("report")
@@ -61,11 +61,11 @@ def test_lock_is_released_at_the_end() -> None:
             leave("report")
             raise ZeroDivisionError
 
-    earlier = acquire_lock("earlier", backend="memory")
+    earlier = acquire_lock("earlier")
     assert earlier is not None
     with pytest.raises(ZeroDivisionError), pytest.warns(ResourceWarning, match=LEFT):
         fail()
-    assert names("memory") == ["earlier"]
+    assert names("default") == ["earlier"]
     assert earlier.release()
 
 
@@ -80,11 +80,11 @@ def test_async_task_waits_for_the_release() -> None:
 
     async def cancel() -> list[str]:
         task = asyncio.create_task(work())
-        await working.wait()
+        await asyncio.wait_for(working.wait(), 30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        return names("memory")
+        return names("default")
 
     working = asyncio.Event()
     with leaving_behind():
@@ -96,7 +96,7 @@ def test_event_loops_in_a_task_are_part_of_it() -> None:
     with leaving_behind(3), task_scope("shop.task"):
         labels = [asyncio.run(aleave("a")), asyncio.run(aleave("b"))]
         labels += [asyncio.run(leave_in_child("c"))]
-        assert names("memory") == ["a", "b", "c"]
+        assert names("default") == ["a", "b", "c"]
     assert labels == ["shop.task"] * 3
 
 
@@ -113,14 +113,14 @@ def test_child_task_that_goes_on_keeps_its_lock() -> None:
     async def work() -> list[str]:
         async with task_scope("shop.task"):
             child = asyncio.create_task(hold())
-            await holding.wait()
-        held = names("memory")
+            await asyncio.wait_for(holding.wait(), 30)
+        held = names("default")
         go_on.set()
         await child
         return held
 
     async def hold() -> None:
-        async with distributed_lock("report", backend="memory"):
+        async with distributed_lock("report"):
             holding.set()
             await go_on.wait()
 

@@ -1,0 +1,29 @@
+"""Fixtures for tests of task queues."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from django_distlock.signals import lock_contended
+from tests.support.task_queues import Charges
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def in_memory(settings: Any) -> None:
+    """Keep the locks of the default store in memory: the queues' workers are threads."""
+    memory = {"BACKEND": "django_distlock.backends.memory.MemoryBackend"}
+    settings.DISTLOCK = settings.DISTLOCK | {"default": memory}
+
+
+@pytest.fixture
+def charges() -> Iterator[Charges]:
+    """Return the work of the documented tasks, which notices when a task is refused."""
+    work = Charges()
+    lock_contended.record(work.refuse)
+    yield work
+    lock_contended.stop_recording(work.refuse)
