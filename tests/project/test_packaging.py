@@ -116,13 +116,16 @@ def closure(distribution: str) -> set[str]:
 
 
 @pytest.mark.once
-def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
-    """Nobody gets tests or the example into their site-packages."""
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {Path(name).parts[0] for name in names} == {
+def test_the_wheel_has_the_package_and_its_pytest_plugin_and_nothing_else(wheel: Path) -> None:
+    """Nobody gets tests or the example into their site-packages. Pytest finds the plugin."""
+    archive = zipfile.ZipFile(wheel)
+    assert {Path(name).parts[0] for name in archive.namelist()} == {
         "django_distlock",
         "django_distlock-0.1.0.dist-info",
+        "django_distlock_pytest.py",
     }
+    points = archive.read("django_distlock-0.1.0.dist-info/entry_points.txt").decode()
+    assert "[pytest11]\ndjango_distlock = django_distlock_pytest\n" in points
 
 
 @pytest.mark.once
