@@ -194,10 +194,10 @@ def test_pooler_needs_the_table(is_declared: bool, capfd: pytest.CaptureFixture[
             code, complaints = run("--", "echo", "never", backend="postgresql")
     assert code == 1
     assert complaints.endswith(
-        "; run manage.py migrate --database postgresql. Before that, with_lock would need the "
-        "database's own lock, but the database 'postgresql' is behind a pooler, such as PgBouncer, "
-        "where PostgreSQL's advisory locks are not safe: give with_lock a direct connection. Or "
-        "give --backend another store."
+        ". Run python manage.py migrate --database postgresql distlock. Before that, with_lock "
+        "would need the database's own lock, but the database 'postgresql' is behind a pooler, "
+        "such as PgBouncer, where PostgreSQL's advisory locks are not safe: give with_lock a "
+        "direct connection. Or give --backend another store."
     )
     assert capfd.readouterr().out == ""
 

@@ -20,7 +20,7 @@ from django_distlock.models import Lock
 from django_distlock.runtime import is_in_testcase
 from django_distlock.semaphores.validation import InvalidSemaphore
 
-from .checks import check_place
+from .checks import check_place, how_to_migrate
 from .connections import InUse, OwnConnections, own_connections
 from .database_checks import inspect_database
 from .errors import Conflict, RowLocked, is_unknown_character, is_unmigrated, translate
@@ -208,9 +208,9 @@ class BaseDatabaseBackend(BaseLockBackend):
         # PostgreSQL's second line, the detail, may have the row with the owner.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         message = f"DISTLOCK[{self.alias!r}]: {reason}"
-        vendor = connections_by_alias[self.using].vendor
-        if isinstance(error, Error) and is_unmigrated(vendor, error):
-            message += f"; run manage.py migrate --database {self.using}."
+        connection = connections_by_alias[self.using]
+        if isinstance(error, Error) and is_unmigrated(connection.vendor, error):
+            message += f". {how_to_migrate(connection)}."
         return LockBackendUnavailable(message, reply_lost=reply_lost)
 
 

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from django.core import checks
 from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model
 
 from django_distlock.models import Lock
 
@@ -15,21 +17,56 @@ SUITED: Final = (
     "OPTIONS of DATABASES[{database!r}], or give locks a file of their own."
 )
 
+IN_SHARED_APPS: Final = (
+    'Write "django_distlock" in SHARED_APPS, and run python manage.py migrate_schemas --shared'
+)
+
 
 def check_place(alias: str, using: str) -> Iterator[checks.CheckMessage]:
     """Warn of a database in which the locks' table can't be written, or is never made."""
     yield from _check_mirror(alias, using)
-    if not router.allow_migrate_model(using, Lock):
+    connection = connections[using]
+    if not is_migrated(using, Lock):
+        hint = (
+            "In allow_migrate(self, db, app_label, **hints) of your router, write: if "
+            f'app_label == "distlock": return db == {using!r}'
+        )
         yield checks.Warning(
             f"DISTLOCK[{alias!r}]: locks are in the database {using!r}, but by DATABASE_ROUTERS "
             "the app distlock isn't migrated there, so migrate makes no table.",
-            hint="In allow_migrate(self, db, app_label, **hints) of your router, write: if "
-            f'app_label == "distlock": return db == {using!r}',
+            hint=IN_SHARED_APPS if has_tenants(connection) else hint,
             id="distlock.W012",
         )
-    connection = connections[using]
     if connection.vendor == "sqlite":
         yield from check_file(alias, connection)
+
+
+def has_tenants(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether it is a connection of django-tenants, which switches to a tenant's schema."""
+    return hasattr(connection, "set_schema_to_public")
+
+
+def is_migrated(using: str, model: type[Model]) -> bool:
+    """Tell whether `migrate` makes the model's table there.
+
+    For django-tenants that means in the shared schema, where own connections look for it.
+    """
+    connection: Any = connections[using]
+    if not has_tenants(connection):
+        return router.allow_migrate_model(using, model)
+    tenant, with_shared = connection.tenant, connection.include_public_schema
+    connection.set_schema_to_public()
+    try:
+        return router.allow_migrate_model(using, model)
+    finally:
+        connection.set_tenant(tenant, with_shared)
+
+
+def how_to_migrate(connection: BaseDatabaseWrapper) -> str:
+    """Return what to do if a table is missing there."""
+    if has_tenants(connection):
+        return IN_SHARED_APPS
+    return f"Run python manage.py migrate --database {connection.alias} distlock"
 
 
 def _check_mirror(alias: str, using: str) -> Iterator[checks.CheckMessage]:

@@ -7,12 +7,11 @@ from typing import Any, Final, NamedTuple
 
 from django.apps import apps
 from django.core import checks
-from django.db import router
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_distlock.models import Lock
 
-from .checks import SUITED, shares_file
+from .checks import SUITED, how_to_migrate, is_migrated, shares_file
 
 READ_ONLY_POSTGRESQL: Final = """
 SELECT pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on'
@@ -77,7 +76,7 @@ def _check_tables(subject: Subject, missing: Iterable[str]) -> Iterator[checks.C
         yield checks.Warning(
             f"DATABASES[{subject.using!r}]: DISTLOCK[{subject.alias!r}] keeps locks there, but it "
             f"has no {', no '.join(missing)}.",
-            hint=f"Run python manage.py migrate --database {subject.using} distlock",
+            hint=how_to_migrate(subject.connection),
             id="distlock.W010",
         )
 
@@ -88,7 +87,7 @@ def _missing(subject: Subject) -> Iterator[str]:
         tables = connection.introspection.table_names(cursor)
         for model in apps.get_app_config("distlock").get_models():
             table = model._meta.db_table
-            if not model._meta.managed or not router.allow_migrate_model(connection.alias, model):
+            if not model._meta.managed or not is_migrated(connection.alias, model):
                 continue
             if table not in tables:
                 yield f"table {table}"

@@ -68,7 +68,7 @@ def test_missing_table_is_unavailable_until_it_is_migrated(
 
     message = (
         rf"^DISTLOCK\['{alias}'\]: .*distlock_lock.*"
-        rf"; run manage.py migrate --database {using}\.$"
+        rf"\. Run python manage.py migrate --database {using} distlock\.$"
     )
     asking: list[Callable[[], object]]
     with missing("distlock_lock", using):
@@ -99,7 +99,9 @@ def test_column_of_a_later_version_is_unavailable_until_it_is_migrated(
 ) -> None:
     """Likewise."""
     column = connections[using].ops.quote_name("renewed_at")
-    message = rf"^DISTLOCK\['{alias}'\]: .*; run manage.py migrate --database {using}\.$"
+    message = (
+        rf"^DISTLOCK\['{alias}'\]: .*\. Run python manage.py migrate --database {using} distlock\.$"
+    )
     own.close_own_connections()
     with connections[using].cursor() as cursor:
         cursor.execute(f"ALTER TABLE distlock_lock RENAME COLUMN {column} TO later")
@@ -114,7 +116,7 @@ def test_column_of_a_later_version_is_unavailable_until_it_is_migrated(
 @pytest.mark.parametrize("table", ["distlock_lockwaiter", "distlock_waitingprocess"])
 def test_missing_queue_is_unavailable_until_it_is_migrated(table: str) -> None:
     """PostgreSQL has tables for waiters, too."""
-    message = rf": .*{table}.*; run manage.py migrate --database postgresql\.$"
+    message = rf": .*{table}.*\. Run python manage.py migrate --database postgresql distlock\.$"
     own.close_own_connections()
     with missing(table, "postgresql"), pytest.raises(LockBackendUnavailable, match=message):
         acquire_lock("1234collectPayment", backend="postgresql", timeout=5)

@@ -1,0 +1,1 @@
+"""A site of two tenants, by django-tenants."""
