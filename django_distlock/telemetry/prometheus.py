@@ -13,7 +13,7 @@ except ImportError as error:
 
 from django_distlock.conf import lock_backends
 
-from .measures import FORCE_RELEASED, LABELS, MEASURES, Kind, Measure
+from .measures import FORCE_RELEASED, LABELS, LOST, MEASURES, Kind, Measure
 from .recorders import LockMetrics, Record, TemplateOf, postponing
 
 _running: Final[list["LockCollector"]] = []
@@ -54,7 +54,9 @@ class LockCollector(Collector):
         """Register the metrics, and record."""
         self._registry.register(self)
         for alias in lock_backends:
-            self.bind(FORCE_RELEASED, "", alias)  # a process that acquires nothing has it, too
+            # Of these, the first one counts: they are 0 before a process has acquired anything.
+            self.bind(LOST, "", alias)
+            self.bind(FORCE_RELEASED, "", alias)
         self._recorders.start()
 
     def stop(self) -> None:
