@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from redis import Redis
 
 from django_distlock import (
@@ -200,6 +201,19 @@ def test_task_leaves_no_lock_behind(worker: Worker, name: str) -> None:
                 f"The lease on '{name}' was not released by a request or task" in worker.output()
             )
         )
+
+
+@pytest.mark.parametrize("pool", ["prefork"], scope="module")
+def test_task_that_exceeds_its_time_limit_leaves_no_lock_behind(
+    worker: Worker, broker: Redis, name: str
+) -> None:
+    """The soft limit is this signal, and an exception in the task."""
+    result = celery_app.leave_behind_and_hang.delay(name)
+    os.kill(working(broker, name), signal.SIGUSR1)
+    with pytest.raises(SoftTimeLimitExceeded):
+        result.get(60)
+    until(lambda: f"The lease on '{name}' was not released" in worker.output())
+    assert [*lock_backends["default"].held()] == []
 
 
 def test_task_inside_a_task_ends_for_itself(worker: Worker, name: str) -> None:

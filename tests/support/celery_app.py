@@ -109,6 +109,13 @@ def leave_behind(name: str) -> bool:
 
 
 @app.task  # type: ignore[untyped-decorator]
+def leave_behind_and_hang(name: str) -> None:
+    """Acquire, and work until a time limit ends that."""
+    assert acquire_lock(name)
+    meet(name)
+
+
+@app.task  # type: ignore[untyped-decorator]
 def call_another(name: str) -> bool:
     """Hold a lock while another task runs in this one."""
     with distributed_lock(name) as lease:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from django_distlock import lock_backends
 from django_distlock.signals import lock_contended
 from tests.support.task_queues import Charges
 
@@ -14,10 +15,13 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def in_memory(settings: Any) -> None:
+def in_memory(settings: Any) -> Iterator[None]:
     """Keep the locks of the default store in memory: the queues' workers are threads."""
     memory = {"BACKEND": "django_distlock.backends.memory.MemoryBackend"}
     settings.DISTLOCK = settings.DISTLOCK | {"default": memory}
+    yield
+    store: Any = lock_backends["default"]
+    store.clear()
 
 
 @pytest.fixture

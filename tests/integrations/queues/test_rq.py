@@ -44,7 +44,22 @@ def queue(settings: Any) -> Iterator[rq.Queue]:
     queue.connection.close()
 
 
-def work(worker_class: Any = rq.SimpleWorker) -> None:
+class WithoutCommands:
+    """A worker that listens to no commands: to stop that may take a second."""
+
+    def subscribe(self) -> None:
+        """Do nothing."""
+
+
+class Worker(WithoutCommands, rq.SimpleWorker):
+    """A worker that does its jobs in its own process."""
+
+
+class ForkingWorker(WithoutCommands, rq.Worker):
+    """A worker that forks a process for each job."""
+
+
+def work(worker_class: Any = Worker) -> None:
     """Do all jobs that are in the queue."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     worker = django_rq.get_worker("default", worker_class=worker_class)
@@ -165,7 +180,7 @@ def test_forked_worker_renews_its_leases_and_leaves_none_behind(queue: rq.Queue)
     job = queue.enqueue(hold_renewed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        work(rq.Worker)
+        work(ForkingWorker)
     assert job.return_value() == f"{__name__}.hold_renewed"
     assert names("redis") == ["the worker's"]
     assert earlier.release()

@@ -1,0 +1,80 @@
+"""The documented tasks of Celery, run in this process; tests/jobs has real workers."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from celery import Celery
+
+from django_distlock.leases.cleanup import connect_celery
+from django_distlock.signals import lock_contended
+from tests.support.concurrency import elsewhere
+from tests.support.documentation import example
+from tests.support.holders import acquire
+from tests.support.leaving_views import names
+from tests.support.task_queues import leave, leaving_behind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture(scope="module", autouse=True)
+def app() -> Iterator[Celery]:
+    """Run tasks at once."""
+    connect_celery()  # unless it was imported before Django's apps were ready
+    app = Celery("documented")
+    app.conf.task_always_eager = True
+    yield app
+    app.close()
+
+
+def test_contended_tasks_are_retried() -> None:
+    """By autoretry_for, or by self.retry(). So the how-to says."""
+    documented: Any = example("integrations/celery.md", "Tasks")
+    charged: list[int] = []
+    documented.charge = charged.append
+    leases = [
+        elsewhere(partial(acquire, "default", semaphore))
+        for semaphore in ("1234collectPayment", "1234refundPayment")
+    ]
+
+    def release(*, semaphore: str, **fields: object) -> None:
+        [lease] = [each for each in leases if each.semaphore == semaphore]
+        refused.append(semaphore)
+        assert lease.release()
+
+    refused: list[str] = []
+    lock_contended.record(release)
+    for task in (documented.collect_payment, documented.refund_payment):
+        task.delay(1234)
+        task.delay(customer_id=1234)
+    lock_contended.stop_recording(release)
+    assert charged == [1234, 1234, -1234, -1234]
+    assert refused == [each.semaphore for each in leases]
+
+
+def test_task_runs_once_on_all_hosts() -> None:
+    """The documented periodic task is skipped for a minute after it has run."""
+    documented: Any = example("integrations/tasks.md", "Once on all hosts")
+    reports: list[int] = []
+    documented.send_report = lambda: reports.append(1)
+    for _ in range(8):
+        documented.send_daily_report.delay()
+    assert reports == [1]
+    assert names("default") == ["dailyReport"]
+
+
+def test_documented_queue_runs_its_jobs_in_a_scope() -> None:
+    """For a queue without an integration."""
+
+    class Job:
+        name = "shop.leave"
+        function = staticmethod(leave)
+        args = ("report",)
+
+    with leaving_behind():
+        assert example("integrations/tasks.md", "Another queue").perform(Job) == "shop.leave"
