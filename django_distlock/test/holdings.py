@@ -1,15 +1,17 @@
 """What holds a lock during a test: a lease of this process, or held_elsewhere()."""
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Final
 
 from django_distlock.arguments import validate_alias
+from django_distlock.concurrency.store_calls import StoreCalls
 from django_distlock.conf import lock_backends
 from django_distlock.lease import Lease
 from django_distlock.leases.registry import current_registry
 from django_distlock.leases.state import LeaseState, Status
-from django_distlock.records import LeaseClaim
+from django_distlock.records import LOST, LeaseClaim
 from django_distlock.semaphores.validation import validate_semaphore
 
 from .acquired_leases import acquired_leases
@@ -22,14 +24,35 @@ class Holding:
     backend: str
     claim: LeaseClaim
     lease: LeaseState | None = None
-    """None for one of held_elsewhere()."""
+    """None for HoldingElsewhere."""
 
     def __str__(self) -> str:
         return f"The lease on {self.claim.semaphore!r}"
 
+    @property
+    def name(self) -> tuple[str, str]:
+        """The backend and the semaphore."""
+        return self.backend, self.claim.semaphore
 
-elsewhere: Final[dict[tuple[str, str], Holding]] = {}
-"""Those of held_elsewhere(), by backend and semaphore."""
+
+@dataclass(frozen=True)
+class HoldingElsewhere(Holding):
+    """A lock that held_elsewhere() holds."""
+
+    release_after: float = math.inf
+    """Seconds of a wait after which it is released."""
+
+    async def is_held(self, calls: StoreCalls) -> bool:
+        """Tell whether the store still has it, and renew it."""
+        return not (await calls.renew([self.claim])).get(self.claim.owner, LOST).lost
+
+    async def release(self, calls: StoreCalls) -> None:
+        """Release it, if it is still held."""
+        await calls.release(self.claim)
+
+
+elsewhere: Final[dict[tuple[str, str], HoldingElsewhere]] = {}
+"""What held_elsewhere() holds, by Holding.name."""
 
 
 def find_holding(lease: Lease | str, backend: str) -> Holding:

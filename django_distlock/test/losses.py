@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from functools import partial
+from itertools import count
 from typing import Final
 
 from django_distlock import clocks
@@ -57,15 +58,12 @@ def expire(lease: Lease | str, *, backend: str = "default", noticed: bool = True
     as well, and the holder has noticed that. With `noticed=False` it has not looked at the clock
     yet: `held` is False, but lock_lost is sent only when the holder checks, commits or releases.
 
-    It takes twice the store's shortest ttl: some milliseconds, but on Memcached, which counts whole
-    seconds, two seconds. For the rest, see lose().
+    It takes some milliseconds; on Memcached, which counts in seconds, three seconds. For the rest,
+    see lose().
     """
     holding = find_holding(lease, backend)
     ask_store(holding.backend, partial(_begin_to_expire, holding=holding))
-    for pause in _pauses(holding):
-        time.sleep(pause)
-        if ask_store(holding.backend, partial(_has_expired, holding=holding)):
-            break
+    _await_expiry(holding)
     _run_out(holding)
     if noticed and holding.lease:
         mark_lost(holding.lease)
@@ -97,7 +95,8 @@ async def _take_away(calls: StoreCalls, holding: Holding) -> None:
         raise _gone(holding)
     if holding.lease:
         holding.lease.forget_confirmation()
-    repeat_after_rollback(holding.backend, partial(_release, holding=holding))
+    release = partial(_release, holding=holding)
+    repeat_after_rollback(holding.backend, partial(ask_store, holding.backend, release))
 
 
 async def _release(calls: StoreCalls, holding: Holding) -> None:
@@ -119,18 +118,35 @@ async def _has_expired(calls: StoreCalls, holding: Holding) -> bool:
     return (await calls.renew([claim])).get(claim.owner, LOST).lost
 
 
+def _await_expiry(holding: Holding) -> None:
+    for pause in _pauses(holding):
+        time.sleep(pause)
+        if ask_store(holding.backend, partial(_has_expired, holding=holding)):
+            return
+
+
 def _pauses(holding: Holding) -> Iterator[float]:
-    """Yield how long to wait before asking whether it has expired."""
+    """Yield how long to wait before asking whether it has expired, each time a little longer.
+
+    Twice the ttl at least: a store may count in steps of it, and keep a lease a step longer.
+    """
+    step = lock_backends[holding.backend].shortest_ttl
     give_up = clocks.monotonic() + PATIENCE
-    while clocks.monotonic() < give_up:
-        yield 2 * lock_backends[holding.backend].shortest_ttl
-    raise AssertionError(f"{holding} did not expire in {PATIENCE:g} seconds.")
+    for steps in count(3):
+        if clocks.monotonic() > give_up:
+            raise AssertionError(f"{holding} did not expire in {PATIENCE:g} seconds.")
+        yield steps * step
 
 
 def _run_out(holding: Holding) -> None:
     if holding.lease:
         holding.lease.expire()
-    repeat_after_rollback(holding.backend, partial(_has_expired, holding=holding))
+    repeat_after_rollback(holding.backend, partial(_expire_again, holding))
+
+
+def _expire_again(holding: Holding) -> None:
+    if not ask_store(holding.backend, partial(_has_expired, holding=holding)):
+        _await_expiry(holding)
 
 
 def _gone(holding: Holding) -> AssertionError:

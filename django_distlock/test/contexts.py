@@ -1,0 +1,43 @@
+"""The base of what is done around a test: a context manager and a decorator, sync and async."""
+
+from collections.abc import Callable
+from functools import wraps
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+from asgiref.sync import iscoroutinefunction
+from django.test.utils import TestContextDecorator
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+class AsyncTestContextDecorator(TestContextDecorator):
+    """A TestContextDecorator that is an async context manager, too.
+
+    It decorates coroutine functions as that. A subclass whose enable() or disable() has to wait
+    overrides the async methods.
+    """
+
+    async def __aenter__(self) -> Any:
+        return self.enable()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def decorate_callable(self, func: C) -> C:
+        if not iscoroutinefunction(func):
+            return super().decorate_callable(func)
+
+        @wraps(func)
+        async def inner(*args: Any, **kwargs: Any) -> Any:
+            async with self as context:
+                if self.kwarg_name:
+                    kwargs[self.kwarg_name] = context
+                return await func(*args, **kwargs)
+
+        return cast("C", inner)

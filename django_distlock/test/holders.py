@@ -1,0 +1,136 @@
+"""Hold a lock during a test as another worker would, and let the time pass for those that wait."""
+
+import math
+from contextlib import AbstractContextManager, nullcontext, suppress
+from types import TracebackType
+
+from django_distlock import clocks
+from django_distlock.arguments import LONGEST, printable, validate_seconds, validate_text
+from django_distlock.concurrency.store_calls import StoreCalls, aask
+from django_distlock.conf import lock_backends
+from django_distlock.exceptions import LockBackendUnavailable
+from django_distlock.leases.request import new_owner
+from django_distlock.locks.acquisition import Acquisition
+from django_distlock.locks.arguments import BackendTtl, refuse_template
+from django_distlock.locks.contention import describe_contention
+from django_distlock.locks.waiting import Waiter, before_waits
+from django_distlock.records import LeaseClaim
+from django_distlock.semaphores.validation import validate_semaphore
+
+from .contexts import AsyncTestContextDecorator
+from .holdings import HoldingElsewhere, elsewhere
+from .store_calls import ask_store
+
+
+class held_elsewhere(AsyncTestContextDecorator):  # noqa: N801 - used like a function
+    """Hold a lock as another worker would: the tested code finds it contended.
+
+    `with`, `async with`, or a decorator of a function, sync or async, or of a TestCase, for each of
+    its tests. The store gets one call at the start, and one at the end, when the lock is free. If
+    somebody holds it at the start, that is an AssertionError. `holder` is what people see of the
+    other worker. Its lease has the `ttl`, the backend's by default, and is renewed when it is
+    waited for.
+
+    Who waits for the lock, in any thread or task of this process, doesn't take any time: it is
+    refused at once, as if its `timeout` had passed, and `waited` is as long as that. With
+    `release_after`, seconds, the other worker releases the lock at the first wait that is not
+    shorter; that waiter gets it, and has waited so long. To wait without a timeout for a lock that
+    is never released is an AssertionError.
+    """
+
+    def __init__(
+        self,
+        semaphore: str,
+        *,
+        holder: str = "another worker",
+        backend: str = "default",
+        ttl: float | BackendTtl | None = BackendTtl.DEFAULT,
+        release_after: float | None = None,
+    ) -> None:
+        super().__init__()
+        refuse_template(semaphore)
+        self._semaphore = validate_semaphore(semaphore)
+        self._holder = printable(validate_text("holder", holder))
+        self._backend = backend
+        self._ttl = ttl
+        self._release_after = math.inf
+        if release_after is not None:
+            self._release_after = validate_seconds("release_after", release_after, 0, LONGEST)
+        self._holdings: list[HoldingElsewhere] = []
+
+    def enable(self) -> None:
+        self._begin(ask_store(self._backend, self._acquire))
+
+    async def __aenter__(self) -> None:
+        self._begin(await aask(self._backend, self._acquire))
+
+    def disable(self) -> None:
+        holding = self._end()
+        ask_store(holding.backend, holding.release)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with _unless_failed(error):
+            self.disable()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        holding = self._end()
+        with _unless_failed(error):
+            await aask(holding.backend, holding.release)
+
+    async def _acquire(self, calls: StoreCalls) -> HoldingElsewhere:
+        store = lock_backends[self._backend]
+        ttl = store.ttl if isinstance(self._ttl, BackendTtl) else store.validate_ttl(self._ttl)
+        owner = new_owner()
+        grant = await calls.acquire(self._semaphore, owner, ttl, self._holder)
+        if not grant:
+            raise AssertionError(
+                "held_elsewhere() needs a lock that nobody holds. "
+                + describe_contention(self._semaphore, grant)
+            )
+        claim = LeaseClaim(self._semaphore, owner, ttl, grant.token, self._holder)
+        return HoldingElsewhere(store.alias, claim, release_after=self._release_after)
+
+    def _begin(self, holding: HoldingElsewhere) -> None:
+        self._holdings.append(holding)
+        elsewhere[holding.name] = holding
+
+    def _end(self) -> HoldingElsewhere:
+        holding = self._holdings.pop()
+        if elsewhere.get(holding.name) is holding:
+            del elsewhere[holding.name]
+        return holding
+
+
+def _unless_failed(error: BaseException | None) -> AbstractContextManager[object]:
+    """Return what lets an error of the store be raised, unless the block has failed already."""
+    return nullcontext() if error is None else suppress(LockBackendUnavailable)
+
+
+async def let_time_pass(acquisition: Acquisition, waiter: Waiter) -> None:
+    """Count the wait for a lock that held_elsewhere() holds as over."""
+    holding = elsewhere.get((acquisition.backend, acquisition.semaphore))
+    if holding is None or not await waiter.ask(holding.is_held):
+        return
+    timeout = acquisition.deadline - acquisition.began
+    if timeout == holding.release_after == math.inf:
+        raise AssertionError(
+            f"This would wait for {acquisition.semaphore!r} for ever: it has no timeout, and "
+            "held_elsewhere() never releases it. Give one of them: timeout=…, release_after=…"
+        )
+    if holding.release_after <= timeout:
+        await waiter.ask(holding.release)
+    waited = clocks.monotonic() - acquisition.began
+    acquisition.pass_time(max(0.0, min(timeout, holding.release_after) - waited))
+
+
+before_waits.append(let_time_pass)

@@ -1,0 +1,77 @@
+"""The test kit on real stores in a TestCase, whose transaction the locks' rows are part of."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+from django.db import transaction
+from django.test import TestCase
+
+from django_distlock import (
+    LockBackendUnavailable,
+    LockLost,
+    aacquire_lock,
+    acquire_lock,
+    distributed_lock,
+)
+from django_distlock.records import LockState
+from django_distlock.test import aexpire, alose, expire, held_elsewhere, lose, store_down
+from tests.support.holders import acquire, states
+
+if TYPE_CHECKING:
+    Base = TestCase
+else:
+    Base = object
+
+pytestmark = pytest.mark.once
+
+LOCK = "1234collectPayment"
+
+
+class InTestCase(Base):
+    """Whatever the kit does is rolled back with the test."""
+
+    using: str
+
+    def test_lock_is_held_elsewhere(self) -> None:
+        with held_elsewhere(LOCK, backend=self.using):
+            self.assertIsNone(acquire_lock(LOCK, backend=self.using, timeout=200))
+        with held_elsewhere(LOCK, backend=self.using, release_after=3):
+            self.assertEqual(round(acquire(self.using, timeout=20).waited), 3)
+
+    test_again_with_nothing_left = test_lock_is_held_elsewhere
+
+    async def test_async_code_is_meant_too(self) -> None:
+        async with held_elsewhere(LOCK, backend=self.using):
+            self.assertIsNone(await aacquire_lock(LOCK, backend=self.using, timeout=200))
+        for take in (alose, aexpire):
+            lease = await aacquire_lock(LOCK, backend=self.using)
+            await take(LOCK, backend=self.using)
+            assert lease is not None
+            self.assertFalse(lease.held)
+
+    def test_lease_expires_and_stays_so_after_a_rollback(self) -> None:
+        for noticed in (True, False):
+            with suppress(LockLost), distributed_lock(LOCK, backend=self.using):
+                with transaction.atomic(using=self.using):
+                    expire(LOCK, backend=self.using, noticed=noticed)
+            self.assertEqual(states(self.using), [LockState.STALE])
+            lose(acquire(self.using))
+            self.assertEqual(states(self.using), [])
+
+    def test_store_is_down(self) -> None:
+        with store_down(self.using), pytest.raises(LockBackendUnavailable):
+            acquire(self.using)
+        acquire(self.using)
+
+
+class OnSQLite(InTestCase, TestCase):
+    using = "default"
+
+
+@pytest.mark.needs("postgresql")
+class OnPostgreSQL(InTestCase, TestCase):
+    using = "postgresql"
+    databases = {"postgresql"}
