@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from django.db import models, transaction
 from django.db.models import Q
@@ -21,12 +21,21 @@ from .rows import (
 )
 
 M = TypeVar("M", bound=models.Model)
+N = TypeVar("N", bound=models.Model)
+
+MYPY: Final = False
+"""True to mypy, which learns about managers from its plugin for Django; others have to be told."""
 
 
 class FencedQuerySet(models.QuerySet[M]):
     """Rows that can be updated and deleted under a lease: see fenced()."""
 
     _lease: Lease | None = None
+
+    if TYPE_CHECKING and not MYPY:
+
+        @classmethod
+        def as_manager(cls) -> "FencedManager[M]": ...
 
     def fenced(self, lease: Lease) -> Self:
         """Return the same rows, to be written only if no later holder has written them.
@@ -151,6 +160,22 @@ class FencedQuerySet(models.QuerySet[M]):
         if self._lease is not None or getattr(other, "_lease", None) is not None:
             raise TypeError("Combine the querysets first, then call fenced().")
         super()._merge_sanity_check(other)  # type: ignore[misc]
+
+
+if TYPE_CHECKING and not MYPY:
+
+    class FencedManager(models.Manager[M]):
+        """What as_manager() returns."""
+
+        def __get__(self, instance: None, model: type[N]) -> "FencedManager[N]": ...
+        def fenced(self, lease: Lease) -> FencedQuerySet[M]: ...
+        def get_queryset(self) -> FencedQuerySet[M]: ...
+        def all(self) -> FencedQuerySet[M]: ...
+        def none(self) -> FencedQuerySet[M]: ...
+        def using(self, alias: str | None) -> FencedQuerySet[M]: ...
+        def filter(self, *args: Any, **kwargs: Any) -> FencedQuerySet[M]: ...
+        def exclude(self, *args: Any, **kwargs: Any) -> FencedQuerySet[M]: ...
+        def order_by(self, *names: Any) -> FencedQuerySet[M]: ...
 
 
 def _is_one_statement(rows: models.QuerySet[Any]) -> bool:
