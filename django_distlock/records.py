@@ -19,6 +19,10 @@ class Owner(str):
     def __repr__(self) -> str:
         return "<owner>"
 
+    def __sentry_repr__(self) -> str:
+        """Hide it from Sentry, which sends a text among a query's parameters as it is."""
+        return repr(self)
+
 
 class LockState(StrEnum):
     """The state of a listed lock; `stale` means expired and never released."""

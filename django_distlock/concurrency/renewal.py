@@ -121,14 +121,13 @@ class Renewals:
         """Renew all; return those that the store has no more."""
         sent = clocks.monotonic()
         try:
-            renewals = lock_backends[self._alias].renew([lease.claim(sent) for lease in leases])
+            renewals = self._ask(leases, sent)
         except Exception as error:  # noqa: BLE001 - whatever it is, there is a retry
             self._warn(leases, str(error) or type(error).__name__)
             return []
         taken: list[Renewable] = []
         unrenewed: defaultdict[str, list[Renewable]] = defaultdict(list)
-        for lease in leases:
-            renewal = renewals.get(lease.owner, UNANSWERED)
+        for lease, renewal in zip(leases, renewals, strict=True):
             if renewal.lost:
                 taken.append(lease)
             elif renewal.renewed:
@@ -138,6 +137,11 @@ class Renewals:
         for reason, group in unrenewed.items():
             self._warn(group, reason)
         return taken
+
+    def _ask(self, leases: list[Renewable], sent: float) -> list[Renewal]:
+        """Return the store's answer for each lease: not by the owners, which no frame may show."""
+        renewals = lock_backends[self._alias].renew([lease.claim(sent) for lease in leases])
+        return [renewals.get(lease.owner, UNANSWERED) for lease in leases]
 
     def _warn(self, leases: list[Renewable], reason: str) -> None:
         """Log those leases for which this reason was not logged lately."""

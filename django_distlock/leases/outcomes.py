@@ -4,6 +4,7 @@ A function that ends a lease is called by the thread that claimed its end.
 """
 
 import logging
+from typing import Final
 
 from django_distlock.concurrency.background import background
 from django_distlock.concurrency.process_queue import queues
@@ -14,6 +15,9 @@ from django_distlock.signals import lock_lost, lock_released
 from .state import LeaseState, Status
 
 logger = room_logger("leases")
+
+LOSS: Final = "%s, of %s, was lost: %s."
+"""The log line of a loss."""
 
 
 def stop_renewal(lease: LeaseState) -> None:
@@ -52,7 +56,7 @@ def end_lost(lease: LeaseState) -> None:
     stop_renewal(lease)
     queues.wake_first(lease.backend, lease.semaphore)
     logger.warning(
-        "%s, of %s, was lost: %s.",
+        LOSS,
         lease,
         lease.holder,
         reason,

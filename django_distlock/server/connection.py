@@ -8,6 +8,7 @@ from ssl import SSLContext, SSLError
 from typing import Final, cast
 
 from django_distlock.logs import room_logger
+from django_distlock.redaction.tracebacks import clear_variables
 
 from .admission import CLOSE_TIMEOUT
 from .errors import RequestError
@@ -154,7 +155,9 @@ class Connection(asyncio.Protocol):
             return self._last_message(error.code, str(error))
         except BadFrame as error:
             return self._last_message("frame", str(error))
-        except Exception:
+        except Exception as error:
+            line = b""  # an error tracker shows the variables of all frames; it has the owner
+            clear_variables(error, None)
             logger.exception("A request could not be answered; its connection is closed.")
             return self._last_message("internal", "The server failed; its log says how.")
 

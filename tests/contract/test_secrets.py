@@ -6,30 +6,24 @@ Error trackers store the variables of all frames; a driver's frame has the state
 from __future__ import annotations
 
 import asyncio
-import secrets
-import sys
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
 from django.db import transaction
 
 from django_distlock import LockBackendUnavailable, aacquire_lock, acquire_lock, distributed_lock
-from django_distlock.records import Owner
 from tests.app.models import Counter
 from tests.support.concurrency import Interrupted, elsewhere
 from tests.support.databases import committed, on_each_server
 from tests.support.holders import acquire
+from tests.support.known_owners import Interrupter, known_owner, shown_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+    from collections.abc import Callable
 
 pytestmark = committed
-
-SECRET = secrets.token_hex(16)
-"""An owner; a global, since what is local to the functions here is looked through, too."""
 
 STORES = ["default", "memory"] + [
     pytest.param(name, marks=pytest.mark.needs(name))
@@ -38,65 +32,6 @@ STORES = ["default", "memory"] + [
 ASYNC_STORES = [
     pytest.param(name, marks=pytest.mark.needs(name)) for name in ("redis", "lock_server")
 ]
-
-
-class Interrupter:
-    """Raises at the n-th line, in any code, at which a local variable shows the secret."""
-
-    def __init__(self, number: int, kind: type[BaseException]) -> None:
-        self.left = number
-        self.kind = kind
-        self.has_raised = False
-
-    @contextmanager
-    def armed(self) -> Iterator[None]:
-        """Raise in this block, once."""
-        before = sys.gettrace()
-        sys.settrace(self._trace)
-        try:
-            yield
-        finally:
-            sys.settrace(before)
-
-    def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if not self.has_raised and event == "line" and shows(frame):
-            if not self.left:
-                self.has_raised = True
-                raise self.kind
-            self.left -= 1
-        return self._trace
-
-
-def shows(frame: FrameType) -> bool:
-    """Return whether the repr of one of the frame's variables has the secret."""
-    values = [each for each in frame.f_locals.values() if type(each) in SHOWN]
-    with suppress(Exception):  # of an object that isn't complete yet
-        return SECRET in repr(values)
-    return False
-
-
-SHOWN = {str, bytes, bytearray, list, tuple, dict}
-
-
-def shown_by(error: BaseException) -> list[str]:
-    """Return the functions with the secret, of all tracebacks that the error leads to."""
-    found, errors, seen = [], [error], set()
-    while errors:
-        each = errors.pop()
-        seen.add(id(each))
-        traceback = each.__traceback__
-        while traceback is not None:
-            if shows(traceback.tb_frame):
-                found.append(traceback.tb_frame.f_code.co_qualname)
-            traceback = traceback.tb_next
-        linked = (each.__cause__, each.__context__, *getattr(each, "exceptions", ()))
-        errors += [one for one in linked if one is not None and id(one) not in seen]
-    return found
-
-
-def known_owner() -> Owner:
-    """Return the secret."""
-    return Owner(SECRET)
 
 
 def interrupt_wherever_shown(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from django_distlock.server import protocol, requests
+from tests.support.known_owners import SECRET, shown_by
 from tests.support.lock_client import Endpoint, LockClient, Serving, endpoint_of, friend, line
 from tests.support.lock_servers import KINDS
 
@@ -143,16 +144,19 @@ def assert_answered_in_order(client: LockClient) -> None:
 def test_failure_of_the_server_ends_the_connection_only(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged, and others are served."""
+    """It is logged, without the request, which has the owner, and others are served."""
     monkeypatch.setitem(requests.ACTIONS, "ping", lambda *arguments: 1 / 0)
     with (
         Serving() as running,
         friend(running.endpoint) as client,
         friend(running.endpoint) as other,
     ):
-        assert client.last_word_after(line({"do": "ping"})) == "internal"
+        assert client.last_word_after(line({"do": "ping", "owner": SECRET})) == "internal"
         assert other.is_served()
     assert "could not be answered" in caplog.text
+    [error] = [record.exc_info[1] for record in caplog.records if record.exc_info]
+    assert error is not None
+    assert shown_by(error) == []
 
 
 def test_numbers_that_json_lacks_are_not_sent() -> None:

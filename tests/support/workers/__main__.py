@@ -9,11 +9,11 @@ import sys
 
 import django
 
-from tests.support.workers import holders, interruptions, races, stopped, upkeep, visits
+from tests.support.workers import holders, interruptions, races, sentry, stopped, upkeep, visits
 
 WORKERS = {
     name: function
-    for module in (holders, interruptions, races, stopped, upkeep, visits)
+    for module in (holders, interruptions, races, sentry, stopped, upkeep, visits)
     for name, function in vars(module).items()
     if getattr(function, "__module__", None) == module.__name__
 }

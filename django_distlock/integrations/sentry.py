@@ -1,0 +1,168 @@
+"""Report lost leases to Sentry, and keep semaphores out of what it makes of the log."""
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from django_distlock.lease import Lease
+from django_distlock.leases.outcomes import LOSS
+from django_distlock.redaction.credentials import chain
+from django_distlock.signals import lock_acquired, lock_lost, lock_released
+
+try:
+    import sentry_sdk
+    from sentry_sdk.integrations import Integration
+    from sentry_sdk.integrations.logging import (
+        ignore_logger_for_sentry_logs,
+        unignore_logger_for_sentry_logs,
+    )
+    from sentry_sdk.scope import Scope, add_global_event_processor, use_isolation_scope, use_scope
+    from sentry_sdk.utils import capture_internal_exceptions
+except ImportError as error:
+    raise ImportError(
+        "DistlockIntegration needs sentry-sdk 2.60 or later: pip install 'sentry-sdk>=2.60'"
+    ) from error
+
+if TYPE_CHECKING:
+    from sentry_sdk.types import Event, Hint
+
+LOGGERS: Final = "django_distlock."
+HIDDEN: Final = "<semaphore>"
+LEFT_OUT: Final = re.compile(r"( more lines like this were left out): .*", re.DOTALL)
+"""The end of a log line that stands for others, with their semaphores."""
+NO_STACK: Final[Any] = {"values": []}
+"""Otherwise Sentry may add the stack of the thread that noticed something, with its variables."""
+
+scopes_of_leases: Final[WeakKeyDictionary[Lease, tuple[Scope, Scope]]] = WeakKeyDictionary()
+"""Sentry's isolation scope and current scope in which each lease was acquired.
+
+They know its request or job. The thread that notices a loss is often another one.
+"""
+
+
+class DistlockIntegration(Integration):
+    """Makes an error of each lost lease, grouped by the template of its semaphore.
+
+    A semaphore may contain a customer's id. Unless `semaphores` is True, Sentry gets none by these
+    errors, by lock errors, or by the package's log lines, which then are no Sentry Logs.
+    """
+
+    identifier = "django_distlock"
+
+    def __init__(self, *, semaphores: bool = False) -> None:
+        self.semaphores = semaphores
+        change = unignore_logger_for_sentry_logs if semaphores else ignore_logger_for_sentry_logs
+        change(f"{LOGGERS}*")
+
+    @staticmethod
+    def setup_once() -> None:
+        """Listen to the leases of this process, and to Sentry's events."""
+        lock_acquired.record(remember_scopes)
+        lock_released.record(forget_scopes)
+        lock_lost.record(report_loss)
+        add_global_event_processor(process)
+
+
+def active_integration() -> DistlockIntegration | None:
+    """Return the integration of the current client; None if it has none."""
+    return sentry_sdk.get_client().get_integration(DistlockIntegration)
+
+
+def remember_scopes(lease: Lease, **_: Any) -> None:
+    """See lock_acquired."""
+    if active_integration():
+        scopes_of_leases[lease] = sentry_sdk.get_isolation_scope(), sentry_sdk.get_current_scope()
+
+
+def forget_scopes(lease: Lease, **_: Any) -> None:
+    """See lock_released."""
+    scopes_of_leases.pop(lease, None)
+
+
+def report_loss(lease: Lease, reason: str, held_for: float, template: str, **_: Any) -> None:
+    """See lock_lost. The event belongs to the request or job that acquired the lease."""
+    integration = active_integration()
+    if integration is None:
+        return
+    with capture_internal_exceptions():
+        details: dict[str, object] = {
+            "template": template,
+            "backend": lease.backend,
+            "grant": lease.token,  # Sentry hides what is called a token
+            "holder": lease.holder,
+            "held_for": held_for,
+            "reason": reason,
+        }
+        if integration.semaphores:
+            details["semaphore"] = lease.semaphore
+        event: Event = {
+            "level": "error",
+            "message": f"A lease on {template} was lost" if template else "A lease was lost",
+            "fingerprint": ["django_distlock.lock_lost", template],
+            "tags": {"distlock.template": template, "distlock.backend": lease.backend},
+            "contexts": {"distlock": details},
+            "threads": NO_STACK,
+        }
+        here = sentry_sdk.get_isolation_scope(), sentry_sdk.get_current_scope()
+        isolation, current = scopes_of_leases.pop(lease, here)
+        with use_isolation_scope(isolation), use_scope(current):
+            sentry_sdk.capture_event(event)
+
+
+def process(event: "Event", hint: "Hint") -> "Event | None":
+    """Drop the log line of a loss, which has an event already; hide semaphores."""
+    integration = active_integration()
+    if integration is None:
+        return event
+    line = hint.get("log_record")
+    if line is not None and str(line.msg).startswith(LOSS):
+        return None
+    if not integration.semaphores:
+        hide_in_breadcrumbs(event)
+        hide_in_event(event, {*semaphores_of(hint)})
+    return event
+
+
+def hide_in_breadcrumbs(event: Any) -> None:
+    """Hide the semaphores of the package's log lines in an event's breadcrumbs."""
+    found = event.get("breadcrumbs")
+    for crumb in found.get("values", ()) if isinstance(found, dict) else ():
+        if str(crumb.get("category")).startswith(LOGGERS):
+            crumb.update(hidden(crumb, {crumb.get("data", {}).get("semaphore", "")}))
+
+
+def hide_in_event(event: Any, semaphores: set[str]) -> None:
+    """Hide these semaphores in a log line, and in an error and the variables of its frames."""
+    if str(event.get("logger")).startswith(LOGGERS):
+        event.get("logentry", {}).pop("params", None)
+        if "exception" not in event:
+            event["threads"] = NO_STACK
+    for part in ("logentry", "extra", "exception", "threads"):
+        if part in event:
+            event[part] = hidden(event[part], semaphores)
+
+
+def semaphores_of(hint: "Hint") -> Iterator[str]:
+    """Yield the semaphores that the log line or the errors of an event are about."""
+    if semaphore := getattr(hint.get("log_record"), "semaphore", ""):
+        yield semaphore
+    for error in chain((hint.get("exc_info") or (None, None))[1]):
+        lock = getattr(error, "lease", None) or error
+        if semaphore := getattr(lock, "semaphore", ""):
+            yield semaphore
+
+
+def hidden(value: Any, semaphores: set[str]) -> Any:
+    """Return the value without these semaphores, where they stand alone or in quotes."""
+    if isinstance(value, dict):
+        return {key: hidden(each, semaphores) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [hidden(each, semaphores) for each in value]
+    if not isinstance(value, str):
+        return value
+    if value in semaphores:
+        return HIDDEN
+    for semaphore in semaphores:
+        value = value.replace(repr(semaphore), HIDDEN)
+    return LEFT_OUT.sub(r"\1)", value)

@@ -1,0 +1,143 @@
+"""Workers whose locks and errors Sentry records. Its library can't be switched off again."""
+
+import asyncio
+import logging
+from itertools import chain
+from typing import Any
+from unittest import mock
+
+
+def collect_envelopes(**options: Any) -> list[Any]:
+    """Start Sentry, with all that records anything; return where it puts what it would send."""
+    import sentry_sdk
+    from sentry_sdk.integrations.django import DjangoIntegration
+    from sentry_sdk.integrations.logging import LoggingIntegration
+    from sentry_sdk.integrations.redis import RedisIntegration
+    from sentry_sdk.integrations.threading import ThreadingIntegration
+    from sentry_sdk.transport import Transport
+
+    sent: list[Any] = []
+
+    class Collecting(Transport):
+        def capture_envelope(self, envelope: Any) -> None:
+            sent.extend(item.payload.json for item in envelope.items)
+
+    logging.getLogger("django_distlock").setLevel(logging.DEBUG)
+    sentry_sdk.init(
+        dsn="http://key@127.0.0.1/1",
+        transport=Collecting,
+        default_integrations=False,
+        attach_stacktrace=True,
+        enable_logs=True,
+        send_default_pii=True,
+        traces_sample_rate=1.0,
+        integrations=[
+            DjangoIntegration(),
+            RedisIntegration(),
+            ThreadingIntegration(),
+            LoggingIntegration(level=logging.DEBUG, event_level=logging.WARNING),
+            *options.pop("integrations", []),
+        ],
+        **options,
+    )
+    return sent
+
+
+def record(*stores: str) -> dict[str, list[Any]]:
+    """Return what is sent of losses, with semaphores hidden and shown, and where owners are."""
+    from django_distlock.integrations.sentry import DistlockIntegration
+    from tests.support.documentation import example
+
+    with mock.patch("sentry_sdk.init") as init:
+        example("integrations/sentry.md", "Set up")
+    found = {"hidden": collect_envelopes(integrations=init.call_args.kwargs["integrations"])}
+    lose()
+    found["shown"] = collect_envelopes(integrations=[DistlockIntegration(semaphores=True)])
+    lose()
+    return found | {"owners": show_owners(*stores)}
+
+
+def lose() -> None:
+    """Lose two leases in a request, which the background notices, and one elsewhere."""
+    import sentry_sdk
+
+    from django_distlock import LockLost, distributed_lock
+    from django_distlock.leases.registry import current_registry
+    from tests.support.holders import acquire, renew_now, take_away
+
+    @distributed_lock("<customer_id>collectPayment", backend="memory", label="payments")
+    def collect(customer_id: str) -> None:
+        [lease] = current_registry().leases()
+        take_away(lease)
+        renew_now(lease)
+
+    with sentry_sdk.isolation_scope() as request:
+        request.set_tag("url", "/collect/")
+        for customer_id in ("1234", "5678"):
+            try:
+                collect(customer_id)
+            except LockLost as error:
+                sentry_sdk.capture_exception(error)
+    lease = acquire("memory", f"{4711}refund")
+    take_away(lease)
+    lease.release()
+    sentry_sdk.flush()
+
+
+def show_owners(*stores: str) -> list[str]:
+    """Use each store, and fail in it; return where Sentry has the owner.
+
+    The last place is a message of this function's, which shows that the owner would be found.
+    """
+    import sentry_sdk
+    from django.db import transaction
+
+    from django_distlock import LockBackendUnavailable, distributed_lock
+    from django_distlock.backends.memory import MemoryBackend
+    from django_distlock.records import Renewal, RenewalOutcome
+    from tests.support.concurrency import Interrupted
+    from tests.support.holders import acquire, renew_now
+    from tests.support.known_owners import SECRET, Interrupter, known_owner
+
+    def refuse(store: MemoryBackend, leases: list[Any]) -> dict[str, Renewal]:
+        return {lease.owner: Renewal(RenewalOutcome.HELD) for lease in leases}
+
+    sent = collect_envelopes(_experiments={"record_sql_params": True})
+
+    def work(store: str) -> None:
+        with distributed_lock("1234collectPayment", backend=store) as lease, transaction.atomic():
+            lease.renew()
+
+    async def awork(store: str) -> None:
+        async with distributed_lock("1234collectPayment", backend=store) as lease:
+            await lease.arenew()
+
+    with mock.patch("django_distlock.locks.acquisition.new_owner", known_owner):
+        for store in stores:
+            with sentry_sdk.start_transaction(op="test", name=store):
+                work(store)
+                asyncio.run(awork(store))
+                sentry_sdk.capture_message(store)
+                for number in (0, 15):
+                    try:
+                        with Interrupter(number, Interrupted).armed():
+                            work(store)
+                    except (Interrupted, LockBackendUnavailable) as error:
+                        sentry_sdk.capture_exception(error)
+        with mock.patch.object(MemoryBackend, "renew", refuse):  # which is logged
+            lease = acquire("memory")
+            renew_now(lease)
+        lease.release()
+    sentry_sdk.capture_message(SECRET)
+    sentry_sdk.flush()
+    return [place for item in sent for place in places(item, SECRET)]
+
+
+def places(item: Any, text: str, path: str = "") -> list[str]:
+    """Return the paths in what is sent that lead to a text with this one."""
+    if isinstance(item, dict):
+        found = [places(each, text, f"{path}.{key}") for key, each in item.items()]
+        return [f"{path} as key" for key in item if text in key] + list(chain(*found))
+    if isinstance(item, list):
+        return [place for each in item for place in places(each, text, f"{path}[]")]
+    return [path] if text in str(item) else []
