@@ -136,3 +136,35 @@ def assert_locked() -> Callable[..., None]:
     from django_distlock.test import assert_locked
 
     return assert_locked
+
+
+@pytest.fixture
+def held_elsewhere() -> type[kit.held_elsewhere]:
+    """Return django_distlock.test.held_elsewhere."""
+    from django_distlock.test import held_elsewhere
+
+    return held_elsewhere
+
+
+@pytest.fixture
+def lose() -> Callable[..., None]:
+    """Return django_distlock.test.lose."""
+    from django_distlock.test import lose
+
+    return lose
+
+
+@pytest.fixture
+def expire() -> Callable[..., None]:
+    """Return django_distlock.test.expire."""
+    from django_distlock.test import expire
+
+    return expire
+
+
+@pytest.fixture
+def store_down() -> type[kit.store_down]:
+    """Return django_distlock.test.store_down."""
+    from django_distlock.test import store_down
+
+    return store_down

@@ -46,9 +46,10 @@ class SourceLine(NamedTuple):
         frames = list(_frames_outside(sys._getframe(1)))
         for frame in frames:
             if frame.f_code in DECORATED_CALLS:
-                if code := _code_of(frame.f_locals["call"].locked.function):
+                code = _code_of(frame.f_locals["call"].locked.function)
+                if code is not None and not _is_library(code):
                     return cls(code.co_filename, code.co_firstlineno, code.co_qualname)
-            elif not _is_library(frame.f_code.co_filename):
+            elif not _is_library(frame.f_code):
                 return cls.of_frame(frame)
         others = (frame for frame in frames if frame.f_code not in DECORATED_CALLS)
         return cls.of_frame(next(others, frames[-1]))
@@ -69,7 +70,9 @@ def _frames_outside(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _is_library(file: str) -> bool:
+def _is_library(code: CodeType) -> bool:
+    """Tell whether the code is of Python, or of an installed library."""
+    file = code.co_filename
     return file.startswith(LIBRARIES) or any(part in file for part in INSTALLED)
 
 

@@ -14,6 +14,7 @@ VARYING: Final = re.compile(
 )
 """What differs between locks of one class: placeholders of templates, UUIDs and digits."""
 BLANK: Final = "<…>"
+ADVICE: Final = "Take the locks in one order everywhere."
 
 
 class LockClass(NamedTuple):
@@ -84,8 +85,8 @@ def describe_cycle(orders: list[TakenOrder]) -> str:
     if len(orders) > 2:
         many = f"{len(orders)} locks are taken in orders that form a circle"
     places = [line for order in orders for line in order.describe()]
-    end = f"{_consequence([order.timeout for order in orders])} Take them in one order everywhere."
-    return "\n".join([f"Possible deadlock: {many}.", *places, f"  {end}"])
+    end = [_consequence([order.timeout for order in orders]), ADVICE]
+    return "\n".join([f"Possible deadlock: {many}.", *places, *(f"  {line}" for line in end)])
 
 
 def _consequence(waits: list[float]) -> str:

@@ -3,16 +3,17 @@
 from collections.abc import Callable
 from functools import wraps
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from unittest import TestCase
 
-from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.test.utils import TestContextDecorator
+from asgiref.sync import sync_to_async
+
+from .contexts import AsyncTestContextDecorator
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 
-class Watching(TestContextDecorator):
+class Watching(AsyncTestContextDecorator):
     """Watches locks in a block, a function or each test of a TestCase; each may be async.
 
     A subclass may find a problem, which is raised as an AssertionError at the end. If the block
@@ -22,18 +23,13 @@ class Watching(TestContextDecorator):
     test: str = ""
     """The name of a decorated test."""
 
-    def enable(self) -> Any:
-        """Start to watch, and return what `with … as` gives."""
-        raise NotImplementedError
-
     def finish(self) -> str:
         """Watch no more; return the problem, or an empty text."""
         raise NotImplementedError
 
     def disable(self) -> None:
         """Watch no more, and raise AssertionError if there is a problem."""
-        if problem := self.finish():
-            raise AssertionError(problem)
+        _report(self.finish(), None)
 
     def __exit__(
         self,
@@ -42,9 +38,6 @@ class Watching(TestContextDecorator):
         traceback: TracebackType | None,
     ) -> None:
         _report(self.finish(), error)
-
-    async def __aenter__(self) -> Any:
-        return self.enable()
 
     async def __aexit__(
         self,
@@ -69,17 +62,7 @@ class Watching(TestContextDecorator):
 
     def decorate_callable(self, func: C) -> C:
         self.test = f"{func.__module__}.{func.__qualname__}"
-        if not iscoroutinefunction(func):
-            return super().decorate_callable(func)
-
-        @wraps(func)
-        async def inner(*args: Any, **kwargs: Any) -> Any:
-            async with self as context:
-                if self.kwarg_name:
-                    kwargs[self.kwarg_name] = context
-                return await func(*args, **kwargs)
-
-        return cast("C", inner)
+        return super().decorate_callable(func)
 
 
 def _report(problem: str, error: BaseException | None) -> None:

@@ -19,12 +19,12 @@ SETTINGS = "tests.support.kit_project.project_settings"
 INI = "tests/support/kit_project/pytest.ini"
 
 
-def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run Python with the package of this repository, without this run's settings and plugins."""
     kept = {name: value for name, value in os.environ.items() if "DJANGO" not in name}
     return subprocess.run(
         [sys.executable, *arguments],
-        cwd=ROOT,
+        cwd=cwd,
         env={**kept, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
@@ -33,7 +33,7 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def run_pytest(
-    directory: Path, *arguments: str, plugins: tuple[str, ...] = ()
+    directory: Path, *arguments: str, plugins: tuple[str, ...] = (), cwd: Path = ROOT
 ) -> tuple[Mapping[str, str], str]:
     """Run pytest with the package's plugin and these; return each test's problem, and the output.
 
@@ -41,8 +41,8 @@ def run_pytest(
     """
     report = directory / "report.xml"
     loaded = [f"-p{plugin}" for plugin in (*plugins, "django_distlock_pytest")]
-    options = ["-pno:cacheprovider", "--noconftest", f"--rootdir={ROOT}", f"--junitxml={report}"]
-    done = run_python("-m", "pytest", *loaded, *options, *arguments)
+    options = ["-pno:cacheprovider", "--noconftest", f"--rootdir={cwd}", f"--junitxml={report}"]
+    done = run_python("-m", "pytest", *loaded, *options, *arguments, cwd=cwd)
     assert report.is_file(), done.stderr
     problems: dict[str, str] = {}
     for case in ElementTree.parse(report).iter("testcase"):

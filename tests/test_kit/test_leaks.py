@@ -6,12 +6,17 @@ import asyncio
 import gc
 import unittest
 import warnings
+from functools import partial
 from inspect import currentframe, getsourcelines
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.signals import request_finished, request_started
 from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory
+from django.utils.decorators import method_decorator
+from django.views import View
 
 from django_distlock import (
     Lease,
@@ -159,6 +164,23 @@ def test_decorated_function_is_found_itself() -> None:
     line, within = this_line() - 13, "test_decorated_function_is_found_itself.<locals>"
     assert f"acquired at {FILE}:{line}, in {within}.collect" in problem
     assert f"acquired at {FILE}:{line + 4}, in {within}.acollect" in later
+
+
+def test_code_of_libraries_is_not_shown() -> None:
+    """A decorated method may be Django's own, and a decorated callable may have no code."""
+
+    @method_decorator(distributed_lock("1234collectPayment"), name="dispatch")
+    class Collect(View):
+        def get(self, request: HttpRequest) -> HttpResponse:
+            return HttpResponse(watching.finish())
+
+    watching = no_lock_held_after_test()
+    watching.enable()
+    problem = Collect.as_view()(RequestFactory().get("/")).getvalue().decode()
+    assert f"acquired at {FILE}:{this_line() - 1}, in test_code_of_lib" in problem
+    watching.enable()
+    problem = distributed_lock("1234collectPayment")(partial(watching.finish))()
+    assert f"acquired at {FILE}:{this_line() - 1}, in test_code_of_lib" in problem
 
 
 @committed

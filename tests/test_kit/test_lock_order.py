@@ -58,7 +58,8 @@ def test_opposite_orders_are_reported_once_with_all_four_places() -> None:
         "  <…>collectPayment, then <…>shipOrder, in test_1:",
         f"    '12collectPayment' {place}",
         f"    '7shipOrder' {place} (timeout=0)",
-        f"  {REFUSE} Take them in one order everywhere.",
+        f"  {REFUSE}",
+        "  Take the locks in one order everywhere.",
     ]
     assert report(take(payment, order), take(order, payment)) == ""
 
