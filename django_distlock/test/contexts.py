@@ -35,9 +35,7 @@ class AsyncTestContextDecorator(TestContextDecorator):
 
         @wraps(func)
         async def inner(*args: Any, **kwargs: Any) -> Any:
-            async with self as context:
-                if self.kwarg_name:
-                    kwargs[self.kwarg_name] = context
+            async with self:
                 return await func(*args, **kwargs)
 
         return cast("C", inner)

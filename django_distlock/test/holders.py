@@ -106,8 +106,7 @@ class held_elsewhere(AsyncTestContextDecorator):  # noqa: N801 - used like a fun
 
     def _end(self) -> HoldingElsewhere:
         holding = self._holdings.pop()
-        if elsewhere.get(holding.name) is holding:
-            del elsewhere[holding.name]
+        elsewhere.pop(holding.name, None)
         return holding
 
 

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Iterator
 from functools import partial
-from itertools import count
 from typing import Final
 
 from django_distlock import clocks
@@ -73,10 +72,10 @@ async def aexpire(lease: Lease | str, *, backend: str = "default", noticed: bool
     """See expire()."""
     holding = find_holding(lease, backend)
     await aask(holding.backend, partial(_begin_to_expire, holding=holding))
-    for pause in _pauses(holding):
-        await asyncio.sleep(pause)
-        if await aask(holding.backend, partial(_has_expired, holding=holding)):
-            break
+    pauses, expired = _pauses(holding), False
+    while not expired:
+        await asyncio.sleep(next(pauses))
+        expired = await aask(holding.backend, partial(_has_expired, holding=holding))
     _run_out(holding)
     if noticed:
         await _anotice(holding)
@@ -119,10 +118,10 @@ async def _has_expired(calls: StoreCalls, holding: Holding) -> bool:
 
 
 def _await_expiry(holding: Holding) -> None:
-    for pause in _pauses(holding):
-        time.sleep(pause)
-        if ask_store(holding.backend, partial(_has_expired, holding=holding)):
-            return
+    pauses, expired = _pauses(holding), False
+    while not expired:
+        time.sleep(next(pauses))
+        expired = ask_store(holding.backend, partial(_has_expired, holding=holding))
 
 
 def _pauses(holding: Holding) -> Iterator[float]:
@@ -131,11 +130,12 @@ def _pauses(holding: Holding) -> Iterator[float]:
     Twice the ttl at least: a store may count in steps of it, and keep a lease a step longer.
     """
     step = lock_backends[holding.backend].shortest_ttl
+    pause = 3 * step
     give_up = clocks.monotonic() + PATIENCE
-    for steps in count(3):
-        if clocks.monotonic() > give_up:
-            raise AssertionError(f"{holding} did not expire in {PATIENCE:g} seconds.")
-        yield steps * step
+    while clocks.monotonic() < give_up:
+        yield pause
+        pause += step
+    raise AssertionError(f"{holding} did not expire in {PATIENCE:g} seconds.")
 
 
 def _run_out(holding: Holding) -> None:

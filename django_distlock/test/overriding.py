@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.core.checks import CheckMessage
-from django.test.utils import TestContextDecorator, override_settings
+from django.test.utils import override_settings
 
 from django_distlock.backends.memory import MemoryBackend, SharedTable
 from django_distlock.concurrency.callers import current_caller
@@ -17,13 +17,14 @@ from django_distlock.logs import clear_repeats
 from django_distlock.records import Claim, Grant, Refusal, Released, Renewal
 
 from .acquired_leases import acquired_leases
+from .contexts import AsyncTestContextDecorator
 
 
-class override_locks(TestContextDecorator):  # noqa: N801 - like Django's override_settings
+class override_locks(AsyncTestContextDecorator):  # noqa: N801 - used like a function
     """Keep the locks of every alias in DISTLOCK in memory; no store is asked, no table is needed.
 
-    A context manager, or a decorator of functions, sync or async, and of TestCase classes, for
-    each of their tests. Each time it begins without locks and pauses, and nothing remains at its
+    `with`, `async with`, or a decorator of a function, sync or async, or of a TestCase, for each of
+    its tests. Each time it begins without locks and pauses, and nothing remains at its
     end: a lease that was not released then is held no longer, which no signal, warning or log line
     tells. An alias keeps its `ttl` and `guard_commits`; all threads of the process are meant.
 
@@ -75,9 +76,10 @@ class _Override:
         registry, self._caller.registry = self._caller.registry, self._outer_registry
         for deferred in list(registry.deferred_releases if registry else ()):
             deferred.close()
-        for unreferenced in list(unreferenced_leases):
-            if unreferenced.claim.owner in self._owners:
-                unreferenced_leases.remove(unreferenced)
+        for unreferenced in [
+            each for each in unreferenced_leases if each.claim.owner in self._owners
+        ]:
+            unreferenced_leases.remove(unreferenced)
 
 
 def _in_memory(backend: Any, *, granted: set[str], outer: LockBackendHandler) -> dict[str, Any]:

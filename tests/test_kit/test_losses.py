@@ -20,7 +20,7 @@ from django_distlock import (
     lock_backends,
     release_lock,
 )
-from django_distlock.records import LockState
+from django_distlock.records import LockState, Renewal, RenewalOutcome
 from django_distlock.test import (
     aexpire,
     alose,
@@ -28,6 +28,7 @@ from django_distlock.test import (
     expire,
     held_elsewhere,
     lose,
+    losses,
     override_locks,
 )
 from tests.app.models import Counter
@@ -39,6 +40,9 @@ from tests.support.signals import received
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from django_distlock.backends.base import BaseLockBackend
+    from django_distlock.records import Claim
 
 pytestmark = pytest.mark.once
 
@@ -206,6 +210,24 @@ def test_what_nothing_holds_is_an_error_that_says_what_is_held() -> None:
             take(LOCK, backend="other")
 
 
+@pytest.mark.usefixtures("in_memory")
+def test_lease_that_is_renewed_all_the_time_does_not_expire(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when something else renews it: the test does not hang."""
+    monkeypatch.setattr(losses, "PATIENCE", 0.01)
+
+    def renew(self: BaseLockBackend, leases: list[Claim]) -> dict[str, Renewal]:
+        return {lease.owner: Renewal(RenewalOutcome.RENEWED) for lease in leases}
+
+    monkeypatch.setattr(type(lock_backends["default"]), "renew", renew)
+    lease = acquire("default")
+    with pytest.raises(AssertionError, match=r"did not expire in 0\.01 s"):
+        expire(lease)
+    with pytest.raises(AssertionError, match=r"did not expire in 0\.01 s"):
+        run(aexpire(lease))
+
+
 @committed
 @quickly
 def test_async_code_awaits_them(store: str) -> None:
@@ -222,6 +244,10 @@ def test_async_code_awaits_them(store: str) -> None:
             assert lease is not None
             await atake(LOCK, backend=store, noticed=False)
             assert await lease.arelease() is False
+            async with held_elsewhere(LOCK, backend=store):
+                await atake(LOCK, backend=store)
+                async with distributed_lock(LOCK, backend=store):
+                    pass
 
     run(main())
     with received("lost", lambda **_: called_in.append(Counter.objects.count())):

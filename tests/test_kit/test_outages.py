@@ -91,6 +91,8 @@ def test_request_whose_reply_gets_lost_is_carried_out(store: str) -> None:
         with pytest.raises(LockBackendUnavailable) as lost:
             acquire(store)
         assert lost.value.reply_lost
+        with pytest.raises(LockBackendUnavailable):
+            run(aacquire(LOCK, backend=store))
     assert free_for_others(store)
     lease = acquire(store)
     with store_down(store, reply_lost=True), pytest.raises(LockBackendUnavailable):

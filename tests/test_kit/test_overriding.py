@@ -85,15 +85,20 @@ test_decorated_function_again = test_decorated_function_has_no_locks_at_its_star
 
 
 def test_decorated_coroutine_function_is_awaited_inside() -> None:
-    """The locks are in memory until it has ended."""
+    """The locks are in memory until it has ended; `async with` is the same."""
 
     @override_locks()
     async def locked() -> type[object]:
         assert await aacquire_lock(LOCK)
         return type(lock_backends["default"])
 
-    for _ in range(2):
-        assert issubclass(run(locked()), MemoryBackend)
+    async def in_block() -> type[object]:
+        async with override_locks():
+            assert lock_backends["default"].check() == []
+            return type(lock_backends["default"])
+
+    for coroutine in (locked(), locked(), in_block()):
+        assert issubclass(run(coroutine), MemoryBackend)
     assert not isinstance(lock_backends["default"], MemoryBackend)
 
 

@@ -245,12 +245,14 @@ class OnSQLite(Guarded, TestCase):
                 Counter.objects.using(inner).all().delete()
 
 
+@pytest.mark.once
 @pytest.mark.needs("postgresql")
 class OnPostgreSQL(Guarded, TestCase):
     using = "postgresql"
     databases = {"postgresql"}
 
 
+@pytest.mark.once
 @pytest.mark.needs("mariadb")
 class OnMariaDB(Guarded, TestCase):
     using = "mariadb"
