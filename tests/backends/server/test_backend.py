@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pytest
 
 from django_distlock import LockBackendUnavailable, acquire_lock, clocks, distributed_lock
+from django_distlock.records import ServerStatus
 from django_distlock.server.listings import PAGE
 from tests.support.concurrency import run
 from tests.support.holders import acquire
@@ -26,7 +27,11 @@ def test_ttl_above_the_servers_is_refused_with_the_limit() -> None:
         with pytest.raises(ValueError, match=r"ttl is from 0\.001 to 100 seconds, not 100\.5"):
             acquire_lock("1234collectPayment", backend=ALIAS, ttl=100.5)
         assert acquire(ALIAS, ttl=100).release()
-        assert store.status()["locks"] == 0
+        status = store.status()
+        assert status["locks"] == 0
+        # Editors complete the keys that are declared.
+        assert {*status} == {*get_type_hints(ServerStatus)}
+        assert all(isinstance(value, int | float) for value in status["limits"].values())
 
 
 @pytest.mark.needs("lock_server")
