@@ -15,8 +15,12 @@ TASK_DECORATORS: Final = {
     "django_tasks": "@task",
     "dramatiq": "@dramatiq.actor",
     "huey": "@huey.task()",
+    "procrastinate": "@app.task",
 }
 """The decorator that makes a task, by the module of the task's type."""
+
+TASK_METHODS: Final = {"delay": "@job", "enqueue": "@job", "call_local": "@on_commit_task()"}
+"""The decorator that makes a task of a function, by a method that it adds to the function."""
 
 
 def task_decorator(function: object) -> str | None:
@@ -27,9 +31,11 @@ def task_decorator(function: object) -> str | None:
     """
     kind = type(function)
     if kind is FunctionType:
-        # RQ returns the function itself, with these methods added.
-        methods = [vars(function).get(name) for name in ("delay", "enqueue")]
-        return "@job" if any(map(callable, methods)) else None
+        # These add methods to the function: RQ, and Huey where it enqueues after a commit.
+        for method, decorator in TASK_METHODS.items():
+            if callable(vars(function).get(method)):
+                return decorator
+        return None
     modules = [f"{base.__module__}." for base in kind.__mro__]
     for library, decorator in TASK_DECORATORS.items():
         if any(module.startswith(f"{library}.") for module in modules):

@@ -75,6 +75,7 @@ def test_lock_above_a_task_of_django_is_refused() -> None:
         ("huey.api", "TaskWrapper", "@huey.task()"),
         ("huey", "TaskWrapper", "@huey.task()"),
         ("dramatiq.actor", "Actor", "@dramatiq.actor"),
+        ("procrastinate.tasks", "Task", "@app.task"),
         ("django_tasks.base", "Task", "@task"),
     ],
 )
@@ -98,17 +99,20 @@ def passed_on(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-@pytest.mark.parametrize("method", ["delay", "enqueue"])
-def test_lock_above_a_function_that_can_be_enqueued_is_refused(method: str) -> None:
-    """RQ's `job` gives the function a method; a decorator in between passes that on."""
+@pytest.mark.parametrize(
+    ("method", "decorator"),
+    [("delay", "@job"), ("enqueue", "@job"), ("call_local", "@on_commit_task()")],
+)
+def test_lock_above_a_function_that_can_be_enqueued_is_refused(method: str, decorator: str) -> None:
+    """RQ and Huey give the function a method; a decorator in between passes that on."""
 
     @passed_on
     def job(customer_id: int) -> None:
         raise NotImplementedError
 
     vars(job)[method] = collect
-    assert "below @job, directly above the function" in refusal_of(job)
-    assert "below @job, directly above the function" in refusal_of(passed_on(job))
+    assert f"below {decorator}, directly above the function" in refusal_of(job)
+    assert f"below {decorator}, directly above the function" in refusal_of(passed_on(job))
 
 
 @pytest.mark.usefixtures("scripted")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import Celery
+from celery.app import app_or_default
 
 from django_distlock.leases.cleanup import connect_celery
 from django_distlock.signals import lock_contended
@@ -26,10 +27,12 @@ pytestmark = pytest.mark.once
 def app() -> Iterator[Celery]:
     """Run tasks at once."""
     connect_celery()  # unless it was imported before Django's apps were ready
+    earlier = app_or_default()
     app = Celery("documented")
     app.conf.task_always_eager = True
     yield app
     app.close()
+    earlier.set_current()
 
 
 def test_contended_tasks_are_retried() -> None:

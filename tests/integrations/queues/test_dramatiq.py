@@ -97,6 +97,12 @@ def test_contended_async_actor_is_retried(broker: stub.StubBroker, charges: Char
     assert charges.labels == ["shop.collect"] * 2
 
 
+def test_lock_above_the_decorator_is_refused(broker: stub.StubBroker) -> None:
+    """It would be acquired by the code that sends the message."""
+    with pytest.raises(TypeError, match=r"below @dramatiq\.actor"):
+        distributed_lock("report")(dramatiq.actor(later))
+
+
 def later(customer_id: int) -> None:
     """Retry without an error in the log."""
     raise dramatiq.Retry(delay=1)

@@ -61,6 +61,16 @@ def test_contended_task_is_retried(queue: Any, charges: Charges) -> None:
     assert charges.labels == [f"{documented.__name__}.collect_payment"] * 2
 
 
+def test_lock_above_the_decorators_is_refused(queue: Any) -> None:
+    """It would be acquired by the code that enqueues the task."""
+    djhuey = sys.modules["huey.contrib.djhuey"]
+    lock = distributed_lock("report")
+    with pytest.raises(TypeError, match=r"below @huey\.task"):
+        lock(djhuey.db_task()(interrupt))
+    with pytest.raises(TypeError, match="below @on_commit_task"):
+        lock(djhuey.on_commit_task(name="on commit")(interrupt))
+
+
 def later(customer_id: int) -> None:
     """Retry without an error in the log."""
     raise exceptions.RetryTask(delay=10)

@@ -156,6 +156,12 @@ def test_aborted_task_leaves_no_lock_behind(app: procrastinate.App) -> None:
     assert statuses(app) == ["aborted"]
 
 
+def test_lock_above_the_decorator_is_refused(app: procrastinate.App) -> None:
+    """It would be acquired by the code that defers the job."""
+    with pytest.raises(TypeError, match=r"below @app\.task"):
+        distributed_lock("report")(app.task(name="shop.leave")(leave))
+
+
 def test_retries_are_for_refusals_only(app: procrastinate.App) -> None:
     """As the how-to writes it."""
     strategy = example(PAGE, "Tasks").collect_payment.retry_strategy

@@ -129,6 +129,16 @@ def test_refusal_is_what_the_table_says(queue: rq.Queue) -> None:
     assert labels == ["worked"]
 
 
+def test_lock_above_the_decorator_is_refused() -> None:
+    """It would be acquired by the code that enqueues the job."""
+
+    def work() -> None:
+        raise NotImplementedError
+
+    with pytest.raises(TypeError, match="below @job"):
+        distributed_lock("report")(django_rq.job(work))
+
+
 def leaving() -> None:
     """Leave a lock behind."""
     labels.append(leave("report"))
