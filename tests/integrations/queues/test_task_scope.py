@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from django_distlock import aacquire_lock, acquire_lock, distributed_lock
+from django_distlock import aacquire_lock, acquire_lock, distributed_lock, lock_backends
+from django_distlock.backends.memory import MemoryBackend
+from django_distlock.concurrency.background import background
 from django_distlock.integrations.tasks import task_scope
+from django_distlock.leases.registry import current_registry
+from tests.support.concurrency import Interrupted
 from tests.support.leaving_views import names
 from tests.support.task_queues import LEFT, label_of, leave, leaving_behind
 
@@ -134,3 +138,26 @@ def test_scope_without_an_end_does_not_affect_the_outer_one() -> None:
         task_scope("shop.inner").__enter__()
         leave("report")
     assert decorated() == f"{__name__}.decorated"
+
+
+def test_interrupted_release_leaves_no_lock_that_is_renewed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As by a time limit that raises in the thread: both locks end with their ttl."""
+
+    def interrupt(*args: object) -> None:
+        raise Interrupted
+
+    def work() -> None:
+        with task_scope("shop.task"):
+            leave("a")
+            leave("b")
+
+    monkeypatch.setattr(MemoryBackend, "release", interrupt)
+    with pytest.warns(ResourceWarning, match="was never released"), pytest.raises(Interrupted):
+        work()
+    assert current_registry().leases() == []
+    assert len(background("default").renewals) == 0
+    assert names("default") == ["a", "b"]
+    store: Any = lock_backends["default"]
+    store.clear()
