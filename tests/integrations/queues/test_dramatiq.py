@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -186,11 +187,24 @@ def is_in(thread: threading.Thread, function: str) -> bool:
     return function in [each.f_code.co_name for each, _ in traceback.walk_stack(stack_of(thread))]
 
 
+class LateEvent(threading.Event):
+    """Its waiters go on before the thread that sets it."""
+
+    def set(self) -> None:
+        """Set it, and dawdle."""
+        super().set()
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_actor_that_exceeds_its_time_limit_leaves_no_lock_behind(
-    broker: stub.StubBroker, is_async: bool
+    broker: stub.StubBroker, monkeypatch: pytest.MonkeyPatch, is_async: bool
 ) -> None:
-    """Neither the decorator's nor another one: TimeLimit raises in the thread, as here."""
+    """Neither the decorator's nor another one: TimeLimit raises in the thread, as here.
+
+    Dramatiq then waits for an async actor, until shortly before its end.
+    """
+    monkeypatch.setattr("dramatiq.asyncio.threading", SimpleNamespace(Event=LateEvent))
     at_work = threading.Event()
 
     @dramatiq.actor(max_retries=0)
