@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.test import override_settings
 
 from django_distlock import acquire_lock
 from django_distlock.test import override_locks
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 pytest.importorskip("channels")
 
+from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
 
 from tests.support import consumers
@@ -87,6 +89,20 @@ def test_message_is_handled_under_a_lock_or_refused(editor: str) -> None:
 
     assert run(calculate()) == [{"error": "busy"}, {"price": 15}]
     assert names("default") == []
+
+
+def test_message_to_a_group_is_handled_under_a_lock_or_skipped() -> None:
+    """Each of the consumers has a lock of its own here; one is held elsewhere."""
+    assert acquire_lock("busy:news")
+
+    async def tell() -> list[Any]:
+        async with connected("/member/?free") as free, connected("/member/?busy") as busy:
+            await get_channel_layer().group_send("everybody", {"type": "news", "text": "new"})
+            return [await client.receive_json_from(60) for client in (free, busy)]
+
+    layers = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    with override_settings(CHANNEL_LAYERS=layers):
+        assert run(tell()) == ["new", "skipped"]
 
 
 def test_lock_that_a_failed_consumer_leaves_behind_is_released() -> None:
@@ -173,10 +189,6 @@ def test_locks_of_connections_to_a_real_server(unused_port: int, tmp_path: Path)
             assert hanging.receive() == {"granted": True}
             hanging.send("hang")
             assert hanging.receive() == "hanging"
-
-        def is_granted() -> bool:
-            with WebSocket(unused_port, "/leaving/") as next_one:
-                return bool(next_one.receive()["granted"])
-
-        until(is_granted)
+        with WebSocket(unused_port, "/leaving/") as waiting:
+            assert waiting.receive() == {"granted": True}
     assert "took too long to shut down and was killed" in (tmp_path / "log").read_text()

@@ -9,6 +9,7 @@ import pytest
 from django.db import connections, transaction
 from django.test import Client, modify_settings, override_settings
 from django.urls import path
+from django.utils.decorators import method_decorator
 from rest_framework import exceptions
 from rest_framework.decorators import api_view
 from rest_framework.response import Response
@@ -73,6 +74,11 @@ def function(request: Any, customer_id: str) -> Response:
     return Response({"collected": customer_id})
 
 
+@method_decorator(lock, name="dispatch")
+class Outside(APIView):  # type: ignore[misc]
+    """A view with a lock around all that the framework does."""
+
+
 class Losing(APIView):  # type: ignore[misc]
     """A view that loses its lock after it has written."""
 
@@ -104,6 +110,7 @@ urlpatterns = [
     path("service/<customer_id>/", ByService.as_view()),
     path("decorated/<customer_id>/", Decorated.as_view()),
     path("function/<customer_id>/", function),
+    path("outside/<customer_id>/", Outside.as_view()),
     path("losing/<customer_id>/", Losing.as_view()),
     path("refusing/<customer_id>/", Refusing.as_view()),
 ]
@@ -238,6 +245,12 @@ def test_handler_that_knows_no_locks_is_not_asked_for_a_decorated_views_answer(
     scripted.owner = "somebody"
     with override_settings(REST_FRAMEWORK=handler):
         assert ask(view).json()["error"] == "contended"
+
+
+def test_lock_around_the_framework_answers_itself(scripted: ScriptedBackend) -> None:
+    """No exception handler is asked for what is raised there."""
+    scripted.owner = "somebody"
+    assert ask("outside").json()["error"] == "contended"
 
 
 def catch_all(exc: Exception, context: dict[str, Any]) -> Response:

@@ -50,9 +50,9 @@ class Leaving(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     """A consumer that does not end in the usual way, and leaves a lock behind."""
 
     async def connect(self) -> None:
-        """Acquire a lock, and tell whether that was granted."""
+        """Wait for a lock, and say when it is granted."""
         await self.accept()
-        self.lease = await aacquire_lock("left", ttl=600)
+        self.lease = await aacquire_lock("left", timeout=60, ttl=600)
         await self.send_json({"granted": self.lease is not None})
 
     async def receive_json(self, content: Any, **kwargs: Any) -> None:
@@ -64,11 +64,32 @@ class Leaving(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             await asyncio.Event().wait()
 
 
+class Member(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
+    """A consumer that gets the messages of a group."""
+
+    groups = ["everybody"]
+
+    @property
+    def member(self) -> str:
+        """Whose connection it is."""
+        return str(self.scope["query_string"].decode())
+
+    async def skip_news(self, event: Any) -> None:
+        """Tell that a group's message is not handled."""
+        await self.send_json("skipped")
+
+    @distributed_lock("<str:self.member>:news", on_conflict=skip_news)
+    async def news(self, event: Any) -> None:
+        """Handle a group's message."""
+        await self.send_json(event["text"])
+
+
 routes = URLRouter(
     [
         path("edit/<slug:document>/", documented.Editor.as_asgi()),
         path("sync/<slug:document>/", SyncEditor.as_asgi()),
         path("leaving/", Leaving.as_asgi()),
+        path("member/", Member.as_asgi()),
     ]
 )
 application = ProtocolTypeRouter({"websocket": ReleaseLocks(routes)})
