@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from django.test import Client
 from django_distlock import (
     Lease,
     LockBackendUnavailable,
+    aacquire_lock,
     distributed_lock,
     lock_backends,
     release_lock,
@@ -154,6 +156,20 @@ def test_warning_that_is_an_error_keeps_no_lock(scripted: ScriptedBackend) -> No
     acquire("default")
     with pytest.raises(ResourceWarning, match=LEFT):
         cleanup.finish()
+    assert scripted.owner == ""
+
+
+def test_event_loop_in_a_request_leaves_no_lock_behind(
+    scripted: ScriptedBackend, client: Client
+) -> None:
+    """Neither do its tasks that have ended."""
+
+    async def work() -> None:
+        await asyncio.create_task(aacquire_lock("1234collectPayment"))
+
+    let_view(lambda: asyncio.run(work()))
+    with pytest.warns(ResourceWarning, match=LEFT):
+        client.get("/leaving/")
     assert scripted.owner == ""
 
 
