@@ -3,6 +3,7 @@
 import os
 
 wsgi_app = "example.wsgi"
+preload_app = True  # once for all workers, which start sooner
 # Browsers open connections ahead of need, and a sync worker would sit waiting on such a one.
 worker_class = "gthread"
 threads = 4

@@ -40,8 +40,9 @@ def prepare(customers: int = len(NAMES)) -> None:
 
 def create_login() -> None:
     """Create the demo's superuser, or give it its password back."""
-    user, _ = User.objects.get_or_create(username=USERNAME)
-    if not user.check_password(PASSWORD):  # A new hash would end existing sessions.
+    user, created = User.objects.get_or_create(username=USERNAME)
+    # A new hash would end existing sessions.
+    if created or not user.check_password(PASSWORD):
         user.set_password(PASSWORD)
     user.is_active = user.is_staff = user.is_superuser = True
     user.save()
