@@ -26,7 +26,7 @@ class LockOrder:
     def __init__(self) -> None:
         self._graph: OrderGraph[LockClass, TakenOrder] = OrderGraph()
         self._lines = AcquisitionLines()
-        self._acquired_at: WeakKeyDictionary[LeaseState, SourceLine] = WeakKeyDictionary()
+        self._acquired_at: WeakKeyDictionary[LeaseState, SourceLine | None] = WeakKeyDictionary()
         self._of_held: dict[str, dict[Pair, TakenOrder]] = {}
         """Orders that begin with a lock that is held still, by its owner."""
         self._of_ended: dict[Pair, TakenOrder] = {}
@@ -89,8 +89,7 @@ class LockOrder:
                 )
 
     def _acquired(self, lease: LeaseState, **_: Any) -> None:
-        if line := self._lines.of(lease):
-            self._acquired_at[lease] = line
+        self._acquired_at[lease] = self._lines.of(lease)
 
     def _released(self, lease: LeaseState, **_: Any) -> None:
         orders = self._of_held.pop(lease.owner, {})

@@ -8,7 +8,7 @@ import pytest
 from django.test import SimpleTestCase, override_settings
 
 from django_distlock import acquire_lock, distributed_lock, lock_backends
-from django_distlock.test import LockTestMixin, override_locks
+from django_distlock.test import LockTestMixin
 from tests.app.backends import MinimalBackend
 from tests.support.concurrency import elsewhere
 
@@ -48,6 +48,18 @@ class Assertions(LockTestMixin, unittest.TestCase):
             self.assertHeld(LOCK, msg="lost already")
 
 
+@override_settings(DISTLOCK={"default": MINIMAL})
+def test_a_store_that_can_not_list_is_asked_for_the_lock(db: None) -> None:
+    """As Memcached is. It does not tell who holds the lock."""
+    case = RealLocks()
+    case.assertNotHeld(LOCK)
+    with distributed_lock(LOCK):
+        case.assertHeld(LOCK)
+        with pytest.raises(AssertionError, match=r"by somebody \(MinimalBackend doesn't tell who"):
+            case.assertNotHeld(LOCK)
+    case.assertNotHeld(LOCK)
+
+
 class RealLocks(LockTestMixin, SimpleTestCase):
     """Its test sees the stores of the setting."""
 
@@ -58,8 +70,6 @@ class RealLocks(LockTestMixin, SimpleTestCase):
         """No other one is put in their place."""
         with override_settings(DISTLOCK={"default": MINIMAL}):
             assert isinstance(lock_backends["default"], MinimalBackend)
-        with override_locks(), override_settings(DISTLOCK={"default": MINIMAL}):
-            self.assertNotHeld(LOCK)
 
 
 def test_the_mixin_checks_leaks_and_the_order_of_locks() -> None:

@@ -9,6 +9,7 @@ import warnings
 from functools import partial
 from inspect import currentframe, getsourcelines
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from django.core.signals import request_finished, request_started
@@ -26,7 +27,7 @@ from django_distlock import (
     distributed_lock,
     lock_backends,
 )
-from django_distlock.test import no_lock_held_after_test
+from django_distlock.test import no_lock_held_after_test, source_lines
 from tests.support.concurrency import elsewhere
 from tests.support.databases import committed
 
@@ -181,6 +182,9 @@ def test_code_of_libraries_is_not_shown() -> None:
     watching.enable()
     problem = distributed_lock("1234collectPayment")(partial(watching.finish))()
     assert f"acquired at {FILE}:{this_line() - 1}, in test_code_of_lib" in problem
+    with mock.patch.object(source_lines, "LIBRARIES", ("",)):  # there is no other code
+        line = source_lines.SourceLine.of_call()
+    assert line.function == "test_code_of_libraries_is_not_shown"
 
 
 @committed

@@ -37,6 +37,16 @@ def test_it_is_a_context_manager_and_a_decorator() -> None:
     assert "C, then A" in raised.value.__notes__[0]
 
 
+def test_a_block_in_another_one_reports_first() -> None:
+    """As LockTestMixin under pytest; the outer one watches on."""
+    with pytest.raises(AssertionError, match="C, then A") as raised, consistent_lock_order():
+        with pytest.raises(AssertionError, match="B, then A"), consistent_lock_order():
+            take("A", "B", "C")()
+            take("B", "A")()
+        take("C", "A")()
+    assert "B, then A" not in str(raised.value)
+
+
 def test_names_of_tests_without_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test's id, a function's name, or the line of a block."""
     monkeypatch.delenv("PYTEST_CURRENT_TEST")

@@ -8,7 +8,7 @@ import pytest
 from django.test import SimpleTestCase
 
 import django_distlock
-from django_distlock import acquire_lock, distributed_lock, lock_backends
+from django_distlock import LockLost, acquire_lock, distributed_lock, lock_backends
 from django_distlock.backends.database import DatabaseBackend
 from tests.support.paths import ROOT
 
@@ -55,6 +55,12 @@ def test_captured_locks_and_assert_locked(
     with distributed_lock(LOCK):
         assert_locked(LOCK)
     assert captured_locks.kinds == ["acquired", "released"]
+
+
+def test_expire(expire: Callable[[str], None]) -> None:
+    """It is a fixture, as the others that docs/testing.md shows."""
+    with pytest.raises(LockLost), distributed_lock(LOCK):
+        expire(LOCK)
 
 
 @pytest.mark.usefixtures("no_lock_held_after_test")
