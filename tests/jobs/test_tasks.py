@@ -11,8 +11,10 @@ from django_distlock import (
     LockBackendUnavailable,
     LockLost,
     LockNotAcquired,
+    aacquire_lock,
     acquire_lock,
     distributed_lock,
+    lock_backends,
     release_lock,
     skip,
 )
@@ -59,6 +61,15 @@ def collect_by_attempt(context: tasks.TaskContext[Any, Any], customer_id: int) -
     assert acquire_lock(f"attempt:1:{customer_id}") is None
 
 
+@tasks.task
+@distributed_lock("<customer_id>collectPayment")
+async def acollect(customer_id: int) -> str:
+    """Collect, and leave another lock behind."""
+    assert await aacquire_lock("left", backend="memory")
+    [left] = lock_backends["memory"].held("left")
+    return f"from {customer_id} by {left.label}"
+
+
 @pytest.fixture(autouse=True)
 def immediately(scripted: ScriptedBackend) -> Iterator[None]:
     """Run a task when it is enqueued; keep the locks in a scripted store."""
@@ -76,6 +87,15 @@ def test_locked_task_works_and_releases(scripted: ScriptedBackend) -> None:
     assert outcome(collect.enqueue(1234, 5)) == "5 from 1234"
     assert outcome(collect.enqueue(customer_id=1234, amount=6)) == "6 from 1234"
     assert scripted.calls == ["acquire", "release"] * 2
+
+
+def test_async_task_works_and_releases() -> None:
+    """Also what it left behind."""
+    with pytest.warns(ResourceWarning, match="was not released by a request or task"):
+        assert outcome(acollect.enqueue(1234)) == f"from 1234 by {__name__}.acollect"
+    assert [*lock_backends["memory"].held()] == []
+    acquire_lock("1234collectPayment")
+    assert outcome(acollect.enqueue(customer_id=1234)) is LockNotAcquired
 
 
 def test_contended_task_is_skipped() -> None:
