@@ -65,11 +65,11 @@ def answer_to(request: HttpRequest, error: AnsweredError) -> Answer:
         return contended(Refusal(holder, *times, reason=reason), None)
     answer = _unavailable
     if not isinstance(error, LockLost):
-        message = "A locked view was not called: its lock's store is unavailable."
+        message = "A request was not carried out: its lock's store is unavailable."
     elif is_atomic(request) and not may_have_committed(error.lease):
-        message = "A locked view lost its lock: its work is rolled back."
+        message = "A request lost its lock: its work is rolled back."
     else:
-        message = "A locked view lost its lock and failed: its work may have been done in part."
+        message = "A request lost its lock and failed: its work may have been done in part."
         answer = _unfinished
     logger.error(message, exc_info=error, extra={"reason": str(error)})
     return answer()
