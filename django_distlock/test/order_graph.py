@@ -8,8 +8,8 @@ from typing import Final, Generic, TypeVar
 Node = TypeVar("Node", bound=Hashable)
 Edge = TypeVar("Edge")
 
-MOST_EDGES: Final = 50_000
-"""How many edges are kept: a run of many tests must not fill the memory."""
+MOST_EDGES: Final = 10_000
+"""How many edges are kept: a run of many tests must fill no memory, nor take long to search."""
 
 
 class OrderGraph(Generic[Node, Edge]):
@@ -17,6 +17,8 @@ class OrderGraph(Generic[Node, Edge]):
 
     def __init__(self, most_edges: int = MOST_EDGES) -> None:
         self._after: dict[Node, dict[Node, Edge]] = {}
+        self._reached: set[Node] = set()
+        """Nodes that come after another one."""
         self._left = most_edges
 
     def find(self, first: Node, then: Node) -> Edge | None:
@@ -35,8 +37,9 @@ class OrderGraph(Generic[Node, Edge]):
         if not self._left:
             return []
         self._left -= 1
-        path = self._path(then, first)
+        path = self._path(then, first) if first in self._reached else []
         self._after.setdefault(first, {})[then] = edge
+        self._reached.add(then)
         return [edge, *(self._after[one][next_] for one, next_ in pairwise(path))] if path else []
 
     def _path(self, start: Node, end: Node) -> list[Node]:
