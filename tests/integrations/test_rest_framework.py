@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,7 @@ from django_distlock import (
     lock_backends,
 )
 from django_distlock.backends.memory import MemoryBackend
+from django_distlock.fields import EPOCH
 from django_distlock.integrations.rest_framework import answer_lock_errors
 from django_distlock.records import Refusal
 from tests.app.models import Counter
@@ -141,6 +143,32 @@ def test_contention_is_a_409_in_the_frameworks_format(scripted: ScriptedBackend,
     assert response["Retry-After"] in SOON
     assert response["Cache-Control"] == "no-store"
     assert "4711" not in f"{response.headers}{response.content}"
+
+
+@on_each_view
+@pytest.mark.parametrize(
+    ("reason", "detail"), [("", "This is being"), ("paused: deploy", "This can")]
+)
+def test_answer_is_made_of_what_the_store_told(
+    scripted: ScriptedBackend, view: str, reason: str, detail: str
+) -> None:
+    """As for a decorated view of Django: of the time for which the lock is held, or paused yet."""
+    seen_at = EPOCH + timedelta(seconds=20)
+    end = seen_at + timedelta(seconds=15)
+    scripted.owner = "somebody"
+    scripted.refusal = Refusal("holder", EPOCH, end, seen_at, reason)
+    response = ask(view)
+    assert int(response["Retry-After"]) in (range(15, 19) if reason else range(8, 16))
+    assert response.json()["detail"].startswith(detail)
+
+
+@pytest.mark.parametrize("view", ["decorated", "function"])
+def test_lease_that_is_lost_at_the_end_leaves_a_decorated_views_answer(
+    scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, view: str
+) -> None:
+    """Its work is kept, so the answer must not say that it was undone."""
+    monkeypatch.setattr(scripted, "release", lambda lease, keep: False)
+    assert ask(view).json() == {"collected": "1234"}
 
 
 @on_each_view
