@@ -24,7 +24,7 @@ from tests.support.browser import opened_page
 from tests.support.concurrency import elsewhere, run
 from tests.support.databases import committed
 from tests.support.documentation import example
-from tests.support.holders import acquire, finish_background_work
+from tests.support.holders import acquire, finish_background_work, take_away
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -219,6 +219,26 @@ def test_panel_that_is_off_records_nothing() -> None:
     assert not stack.called
     assert stored(response) == {}
     assert debug_toolbar.held_locks == {}
+
+
+def test_locks_outside_requests_are_not_recorded() -> None:
+    """Neither are losses and refusals; though the panel listens, and may be told to twice."""
+    from django_distlock.integrations import debug_toolbar
+
+    debug_toolbar.LocksPanel.ready()
+    lost = acquire("default")
+    assert elsewhere(lambda: acquire_lock("1234collectPayment")) is None
+    take_away(lost)
+    assert not lost.release()
+    assert debug_toolbar.held_locks == {}
+
+
+def test_failing_stack_harms_nobody() -> None:
+    """A lock doesn't depend on what the toolbar does with frames."""
+    with mock.patch(f"{PANEL.rpartition('.')[0]}.get_stack_trace", side_effect=ValueError):
+        response = Client().get("/class/1234/")
+    [lock] = stored(response)["locks"]
+    assert (lock["outcome"], lock["stack"]) == ("released", "")
 
 
 def test_held_locks_are_bounded() -> None:

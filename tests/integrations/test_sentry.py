@@ -71,13 +71,16 @@ def test_each_loss_is_an_error_of_its_template(sent: dict[str, list[Any]]) -> No
 def test_loss_is_reported_once(sent: dict[str, list[Any]]) -> None:
     """The log line of a loss is no event of its own, though a warning is one here."""
     lines = [item["logentry"]["message"] for item in sent["hidden"] if "logentry" in item]
-    assert lines == ["The lock on %r, with token %s, was force-released%s."] * 3
+    assert lines == [
+        *["The lock on %r, with token %s, was force-released%s."] * 3,
+        "%s could not be released; it ends %s.",
+    ]
 
 
 def test_sentry_gets_semaphores_only_when_asked_to(sent: dict[str, list[Any]]) -> None:
     """Of log lines, breadcrumbs, Sentry Logs, lock errors, and variables of frames."""
     hidden, shown = sent["hidden"], sent["shown"]
-    for semaphore in ("1234collectPayment", "5678collectPayment", "4711refund"):
+    for semaphore in ("1234collectPayment", "5678collectPayment", "4711refund", "4711audit"):
         assert [place for item in hidden for place in places(item, semaphore)] == []
         assert [place for item in shown for place in places(item, semaphore)] != []
     first = events_of_losses(shown)[0]

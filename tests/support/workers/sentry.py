@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from itertools import chain
 from typing import Any
 from unittest import mock
@@ -58,10 +59,14 @@ def record(*stores: str) -> dict[str, list[Any]]:
 
 
 def lose() -> None:
-    """Lose two leases in a request, which the background notices, and one elsewhere."""
+    """Lose two leases in a request, which the background notices, and one elsewhere.
+
+    Then fail to release one, which is logged with the error.
+    """
     import sentry_sdk
 
-    from django_distlock import LockLost, distributed_lock
+    from django_distlock import LockBackendUnavailable, LockLost, distributed_lock
+    from django_distlock.backends.memory import MemoryBackend
     from django_distlock.leases.registry import current_registry
     from tests.support.holders import acquire, renew_now, take_away
 
@@ -73,6 +78,7 @@ def lose() -> None:
 
     with sentry_sdk.isolation_scope() as request:
         request.set_tag("url", "/collect/")
+        sentry_sdk.add_breadcrumb(category="site", message="Collecting.")
         for customer_id in ("1234", "5678"):
             try:
                 collect(customer_id)
@@ -81,6 +87,11 @@ def lose() -> None:
     lease = acquire("memory", f"{4711}refund")
     take_away(lease)
     lease.release()
+    down = LockBackendUnavailable("down")
+    with mock.patch.object(MemoryBackend, "release", side_effect=down):
+        with distributed_lock(f"{4711}audit", backend="memory") as unreleased:
+            pass
+    unreleased.release()
     sentry_sdk.flush()
 
 
@@ -96,20 +107,21 @@ def show_owners(*stores: str) -> list[str]:
     from django_distlock.backends.memory import MemoryBackend
     from django_distlock.records import Renewal, RenewalOutcome
     from tests.support.concurrency import Interrupted
-    from tests.support.holders import acquire, renew_now
+    from tests.support.holders import acquire, renew_now, take_away
     from tests.support.known_owners import SECRET, Interrupter, known_owner
 
     def refuse(store: MemoryBackend, leases: list[Any]) -> dict[str, Renewal]:
         return {lease.owner: Renewal(RenewalOutcome.HELD) for lease in leases}
 
     sent = collect_envelopes(_experiments={"record_sql_params": True})
+    semaphore = f"interrupted {os.getpid()}"  # it may stay locked
 
     def work(store: str) -> None:
-        with distributed_lock("1234collectPayment", backend=store) as lease, transaction.atomic():
+        with distributed_lock(semaphore, backend=store) as lease, transaction.atomic():
             lease.renew()
 
     async def awork(store: str) -> None:
-        async with distributed_lock("1234collectPayment", backend=store) as lease:
+        async with distributed_lock(semaphore, backend=store) as lease:
             await lease.arenew()
 
     with mock.patch("django_distlock.locks.acquisition.new_owner", known_owner):
@@ -126,6 +138,7 @@ def show_owners(*stores: str) -> list[str]:
         with mock.patch.object(MemoryBackend, "renew", refuse):  # which is logged
             lease = acquire("memory")
             renew_now(lease)
+        take_away(lease)
         lease.release()
     sentry_sdk.capture_message(SECRET)
     sentry_sdk.flush()
