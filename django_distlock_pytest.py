@@ -41,10 +41,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers",
+    for marker in (
         "real_locks: let the test use the stores of DISTLOCK; otherwise its locks are in memory",
-    )
+        "any_lock_order: let the test take locks in the opposite order of other tests",
+    ):
+        config.addinivalue_line("markers", marker)
     mode = config.getini("distlock_lock_order")
     if mode not in MODES:
         raise pytest.UsageError(f"distlock_lock_order is one of {', '.join(MODES)}, not {mode!r}.")
@@ -66,7 +67,8 @@ def is_used() -> bool:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Watch the order of locks from here on, fixtures included."""
-    if item.config.getini("distlock_lock_order") != "off" and is_used():
+    is_off = item.config.getini("distlock_lock_order") == "off"
+    if not (is_off or item.get_closest_marker("any_lock_order")) and is_used():
         from django_distlock.test.lock_order import lock_order
 
         item.stash[WATCHING] = lock_order

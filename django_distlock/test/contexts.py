@@ -35,7 +35,9 @@ class AsyncTestContextDecorator(TestContextDecorator):
 
         @wraps(func)
         async def inner(*args: Any, **kwargs: Any) -> Any:
-            async with self:
+            async with self as context:
+                if self.kwarg_name:
+                    kwargs[self.kwarg_name] = context
                 return await func(*args, **kwargs)
 
         return cast("C", inner)

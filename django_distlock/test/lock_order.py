@@ -51,16 +51,18 @@ class LockOrder:
             lock_acquired.stop_recording(self._acquired)
             lock_released.stop_recording(self._released)
             lock_lost.stop_recording(self._lost)
-        orders, self._of_ended = self._of_ended, {}
         while self._of_held:
-            orders |= self._of_held.popitem()[1]
+            self._end(self._of_held.popitem()[1])
+        orders, self._of_ended = self._of_ended, {}
         cycles = [self._add(order) for order in orders.values()]
         return "\n\n".join(describe_cycle(cycle) for cycle in cycles if cycle)
 
     def _add(self, order: TakenOrder) -> list[TakenOrder]:
-        if self._graph.find(*order.pair) is None:
+        known = self._graph.find(*order.pair)
+        if known is None:
             return self._graph.add(*order.pair, order)
-        self._graph.replace(*order.pair, order)
+        if order.adds_to(known):
+            self._graph.replace(*order.pair, order)
         return []
 
     def _asked(self, acquisition: Acquisition) -> None:
@@ -71,22 +73,14 @@ class LockOrder:
         name = acquisition.backend, acquisition.semaphore
         if line is None or any((lease.backend, lease.semaphore) == name for lease in held):
             return  # it has this lock already
-        timeout = acquisition.deadline - acquisition.began if acquisition.waits else 0
+        timeout = acquisition.deadline - acquisition.began if acquisition.waits else 0.0
+        test = next(reversed(self._tests), "")  # another thread may end it just now
         for lease in held:
-            pair = Pair.of(lease, acquisition)
+            line_of_held = self._acquired_at.get(lease)
+            order = TakenOrder.of(lease, acquisition, line_of_held, line, timeout, test)
             orders = self._of_held.setdefault(lease.owner, {})
-            known = orders.get(pair) or self._graph.find(*pair)
-            if known is None or (timeout and not known.timeout):
-                first_line = self._acquired_at.get(lease)
-                orders[pair] = TakenOrder(
-                    pair,
-                    lease.semaphore,
-                    acquisition.semaphore,
-                    first_line,
-                    line,
-                    timeout,
-                    self._tests[-1],
-                )
+            if order.adds_to(orders.get(order.pair) or self._graph.find(*order.pair)):
+                orders[order.pair] = order
 
     def _acquired(self, lease: LeaseState, **_: Any) -> None:
         self._acquired_at[lease] = self._lines.of(lease)
@@ -94,10 +88,15 @@ class LockOrder:
     def _released(self, lease: LeaseState, **_: Any) -> None:
         orders = self._of_held.pop(lease.owner, {})
         if not is_released_elsewhere(lease):
-            self._of_ended |= orders
+            self._end(orders)
 
     def _lost(self, lease: LeaseState, **_: Any) -> None:
-        self._of_ended |= self._of_held.pop(lease.owner, {})
+        self._end(self._of_held.pop(lease.owner, {}))
+
+    def _end(self, orders: dict[Pair, TakenOrder]) -> None:
+        for pair, order in orders.items():
+            if order.adds_to(self._of_ended.get(pair)):
+                self._of_ended[pair] = order
 
 
 def held_by(registry: LeaseRegistry) -> list[LeaseState]:

@@ -68,6 +68,26 @@ class TakenOrder(NamedTuple):
     """Seconds to wait for the second one."""
     test: str
 
+    @classmethod
+    def of(
+        cls,
+        held: LeaseState,
+        asked: Acquisition,
+        line_of_held: SourceLine | None,
+        line_of_asked: SourceLine,
+        timeout: float,
+        test: str,
+    ) -> "TakenOrder":
+        """Return the order of a lock that is held, and one that is asked for."""
+        pair = Pair.of(held, asked)
+        return cls(
+            pair, held.semaphore, asked.semaphore, line_of_held, line_of_asked, timeout, test
+        )
+
+    def adds_to(self, known: "TakenOrder | None") -> bool:
+        """Tell whether it says more than what is known of this pair: that one may have to wait."""
+        return known is None or bool(self.timeout and not known.timeout)
+
     def describe(self) -> list[str]:
         """Return lines of a report."""
         earlier = self.first_line or "an earlier block of the transaction, or before the test"

@@ -94,7 +94,8 @@ def test_the_consequence_depends_on_the_timeouts(
     first: dict[str, Any], then: dict[str, Any], consequence: str
 ) -> None:
     """An order that waited once counts as one that waits."""
-    found = report(take("A", "B"), take("A", "B", **first), take("B", "A", **then))
+    earlier = sequence(take("A", "B"), take("A", "B", **first), take("A", "B"))
+    found = report(take("A", "B"), earlier, take("A", "B"), take("B", "A", **then))
     assert consequence in found
 
 

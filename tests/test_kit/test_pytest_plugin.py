@@ -24,7 +24,7 @@ def test_tests_of_a_site_by_two_workers(tmp_path: Path) -> None:
     first, second = (f"{PROJECT}/{name}.py" for name in ("first_tests", "second_tests"))
     workers = ["-n2", "--dist=loadfile"]
     problems, output = run_pytest(tmp_path, "-c", INI, *workers, first, second, plugins=PLUGINS)
-    assert len(problems) == 15, output
+    assert len(problems) == 16, output
     failed = {name: problem for name, problem in problems.items() if problem}
     assert failed.keys() == {
         "test_leak",

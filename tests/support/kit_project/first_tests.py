@@ -82,6 +82,13 @@ def test_one_order() -> None:
         pass
 
 
+@pytest.mark.any_lock_order
+def test_opposite_order_on_purpose() -> None:
+    """Is not watched."""
+    with distributed_lock("B"), distributed_lock("A"):
+        pass
+
+
 def test_opposite_order() -> None:
     """Fails at its end."""
     with distributed_lock("B"), distributed_lock("A"):
