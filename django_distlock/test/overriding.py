@@ -24,12 +24,14 @@ class override_locks(AsyncTestContextDecorator):  # noqa: N801 - used like a fun
     """Keep the locks of every alias in DISTLOCK in memory; no store is asked, no table is needed.
 
     `with`, `async with`, or a decorator of a function, sync or async, or of a TestCase, for each of
-    its tests. Each time it begins without locks and pauses, and nothing remains at its
-    end: a lease that was not released then is held no longer, which no signal, warning or log line
-    tells. An alias keeps its `ttl` and `guard_commits`; all threads of the process are meant.
+    its tests. It applies to all threads of the process. An alias keeps its `ttl` and
+    `guard_commits`.
 
-    A lease that was acquired before is renewed and released in its own store. A test that
-    overrides the setting DISTLOCK inside gets the stores that this describes.
+    There are no locks and no pauses at the start. At the end, leases that were not released are
+    ended, without a signal, a warning or a line in the log.
+
+    A lease that was acquired before is renewed and released in its own store. Inside,
+    `override_settings(DISTLOCK=…)` has the usual effect.
     """
 
     def __init__(self) -> None:
@@ -56,10 +58,10 @@ class _Override:
             }
         )
         _forget_recent()
+        self._settings.enable()
         # Names are free, too: what the running code holds by one is not meant by it in the test.
         self._caller = current_caller()
         self._outer_registry, self._caller.registry = self._caller.registry, None
-        self._settings.enable()
 
     def end(self) -> None:
         """Use the earlier stores again, and end all leases of this one."""

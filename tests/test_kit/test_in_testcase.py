@@ -61,6 +61,18 @@ class InTestCase(Base):
             lose(acquire(self.using))
             self.assertEqual(states(self.using), [])
 
+    def test_loss_is_repeated_after_its_own_rollback_only(self) -> None:
+        with suppress(LockLost), distributed_lock(LOCK, backend=self.using):
+            with transaction.atomic(using=self.using):
+                with suppress(ZeroDivisionError), transaction.atomic(using=self.using):
+                    lose(LOCK, backend=self.using)
+                    raise ZeroDivisionError
+                self.assertEqual(states(self.using), [])
+        self.assertEqual(states(self.using), [])
+        with self.assertNumQueries(3, using=self.using):  # SAVEPOINT, ROLLBACK TO, RELEASE
+            with suppress(ZeroDivisionError), transaction.atomic(using=self.using):
+                raise ZeroDivisionError
+
     def test_store_is_down(self) -> None:
         with store_down(self.using), pytest.raises(LockBackendUnavailable):
             acquire(self.using)
