@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from inspect import getsourcelines
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,8 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import transaction
 
-from django_distlock import Lease, acquire_lock, distributed_lock, release_lock
-from django_distlock.test import lock_order
+from django_distlock import Lease, LockLost, acquire_lock, distributed_lock, release_lock
+from django_distlock.test import lock_order, lose
 from tests.support.concurrency import elsewhere
 from tests.support.databases import committed
 from tests.support.taken_locks import FILE as TAKEN
@@ -95,7 +96,8 @@ def test_the_consequence_depends_on_the_timeouts(
 ) -> None:
     """An order that waited once counts as one that waits."""
     earlier = sequence(take("A", "B"), take("A", "B", **first), take("A", "B"))
-    found = report(take("A", "B"), earlier, take("A", "B"), take("B", "A", **then))
+    twice = sequence(take("A", "B"), take("A", "B"))
+    found = report(twice, earlier, twice, take("B", "A", **then))
     assert consequence in found
 
 
@@ -219,6 +221,20 @@ def test_a_lease_that_was_passed_on_is_not_held_by_the_one_that_acquired_it() ->
 
     may_end = threading.Event()
     assert report(passing, take("B", "A")) == ""
+
+
+def test_a_lost_lock_is_held_until_its_loss() -> None:
+    """The order before that counts."""
+
+    def losing() -> None:
+        with suppress(LockLost), distributed_lock("A"):
+            take("B")()
+            lose("A")
+            take("C")()
+
+    found = report(take("B", "A"), take("C", "A"), losing)
+    assert "A, then B, in test_3" in found
+    assert "C" not in found
 
 
 @committed
