@@ -48,6 +48,7 @@ def test_locked_view_loses_no_increment_and_a_reload_leaks_nothing(
 
     Under Uvicorn it is an async view.
     """
+    assert [*lock_backends[alias].held()] == []  # this process has a session for that from now on
     sessions_before = sessions(alias)
     with Site(web_server, tmp_path, DISTLOCK_TEST_SERVED=alias) as site:
         # A new connection each: keep-alive connections may all belong to one worker.
