@@ -37,17 +37,11 @@ class LockBlock(Generic[Conflict_co]):
     The class is generic in the type of `on_conflict`, which is None for a block.
     """
 
-    def __init__(
-        self,
-        semaphore: str | Callable[..., str],
-        on_conflict: Conflict_co,
-        new_acquisition: partial[Acquisition],
-    ) -> None:
-        self.semaphore = semaphore
-        self.on_conflict = on_conflict
-        self._new_acquisition = new_acquisition
-        self._entries: list[BlockEntry] = []
-        """The blocks that threads and tasks have entered with this object, and not left yet."""
+    semaphore: str | Callable[..., str]
+    on_conflict: Conflict_co
+    _new_acquisition: partial[Acquisition]
+    _entries: list[BlockEntry]
+    """The blocks that threads and tasks have entered with this object, and not left yet."""
 
     def __enter__(self: "LockBlock[None]") -> Lease:
         acquisition = self._new_acquisition(self._of_block())

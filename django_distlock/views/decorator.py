@@ -100,8 +100,11 @@ class distributed_lock(LockBlock[Conflict_co]):  # noqa: N801 - used like a func
             )
         if not (http is None or isinstance(http, bool)):
             raise TypeError(f"http is True, False or None, not {show(http)}.")
+        self.semaphore = semaphore
+        self.on_conflict = on_conflict
         self.http = http
-        new_acquisition = partial(
+        self._entries = []
+        self._new_acquisition = partial(
             Acquisition,
             timeout=timeout,
             ttl=ttl,
@@ -112,7 +115,6 @@ class distributed_lock(LockBlock[Conflict_co]):  # noqa: N801 - used like a func
             min_hold=min_hold,
             max_hold=max_hold,
         )
-        super().__init__(semaphore, on_conflict, new_acquisition)
 
     @property
     def arguments(self) -> dict[str, Any]:
