@@ -9,6 +9,7 @@ from asgiref.sync import iscoroutinefunction
 from django.test.utils import TestContextDecorator
 
 C = TypeVar("C", bound=Callable[..., Any])
+D = TypeVar("D")
 
 
 class AsyncTestContextDecorator(TestContextDecorator):
@@ -17,6 +18,11 @@ class AsyncTestContextDecorator(TestContextDecorator):
     It decorates coroutine functions as that. A subclass whose enable() or disable() has to wait
     overrides the async methods.
     """
+
+    def __call__(self, decorated: D) -> D:
+        """Return the function or the TestCase, decorated: editors know its type."""
+        decorate: Any = super().__call__
+        return cast("D", decorate(decorated))
 
     async def __aenter__(self) -> Any:
         return self.enable()
