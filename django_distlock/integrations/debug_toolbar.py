@@ -1,6 +1,7 @@
 """A panel for django-debug-toolbar: the locks of a request."""
 
 import inspect
+from collections import OrderedDict
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
@@ -89,7 +90,9 @@ current_panel: ContextVar["LocksPanel | None"] = ContextVar("current_panel", def
 """The panel of the request that this thread or task works for, also across sync_to_async()."""
 current_place: ContextVar[Place] = ContextVar("current_place")
 """Where the acquisition under way began: a thread that carries it out has another stack."""
-held_locks: Final[dict[tuple[str, str, int | None], tuple["LocksPanel", ShownLock]]] = {}
+held_locks: Final[OrderedDict[tuple[str, str, int | None], tuple["LocksPanel", ShownLock]]] = (
+    OrderedDict()
+)
 """The locks that panels show as held, by backend, semaphore and token.
 
 Any thread may notice how one ends, also after the response.
@@ -178,8 +181,10 @@ class LocksPanel(Panel):
         lock.held = milliseconds(held_for)
         store = self.toolbar.store
         is_in_memory = isinstance(store, type) and issubclass(store, MemoryStore)
-        if self.is_complete and is_in_memory and store.exists(self.toolbar.request_id):
-            self.store_locks()
+        if self.is_complete and is_in_memory:
+            with suppress(RuntimeError):  # another thread changes the store
+                if store.exists(self.toolbar.request_id):
+                    self.store_locks()
 
 
 def record_place() -> None:
@@ -195,7 +200,7 @@ def record_acquisition(lease: AcquiredLease, waited: float, template: str, **_: 
         lock.token, lock.granted_at = lease.token, monotonic()
         held_locks[key_of(lease)] = panel, lock
         while len(held_locks) > MOST_OPEN:
-            del held_locks[next(iter(held_locks))]
+            held_locks.popitem(last=False)
 
 
 def record_contention(
