@@ -6,6 +6,7 @@ from dramatiq.brokers.stub import StubBroker
 from ninja import NinjaAPI
 from opentelemetry.metrics import NoOpMeterProvider
 from prometheus_client import CollectorRegistry
+from sentry_sdk.integrations import Integration
 
 from django_distlock.health.health_check import LockStore
 from django_distlock.integrations import huey, ninja, rest_framework
@@ -15,6 +16,7 @@ from django_distlock.integrations.dramatiq import TaskLocks
 from django_distlock.integrations.procrastinate import TASK_MIDDLEWARE
 from django_distlock.integrations.rest_framework import exception_handler
 from django_distlock.integrations.rq import Job
+from django_distlock.integrations.sentry import DistlockIntegration
 from django_distlock.integrations.tasks import task_scope
 from django_distlock.telemetry import opentelemetry, prometheus
 
@@ -50,7 +52,8 @@ def integrate(queue: Any) -> None:
     assert_type(ReleaseLocks(application), ReleaseLocks)
     huey.add_hooks(queue)
     ninja.answer_lock_errors(NinjaAPI())
-    print(broker, LocksPanel, LockStore, Job, len(TASK_MIDDLEWARE))
+    enabled: list[Integration] = [DistlockIntegration(), DistlockIntegration(semaphores=True)]
+    print(enabled, broker, LocksPanel, LockStore, Job, len(TASK_MIDDLEWARE))
 
 
 async def run_task() -> str:
