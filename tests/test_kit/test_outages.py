@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.db import transaction
 from django.test import TestCase
 
 from django_distlock import (
@@ -23,11 +25,13 @@ from django_distlock.backends.operations import ListingStore, PausingStore
 from django_distlock.backends.server import ServerBackend
 from django_distlock.test import held_elsewhere, override_locks, store_down
 from django_distlock.test.outages import CALLS
+from tests.app.models import Counter
 from tests.support.admin_pages import LIST, log_in, text_of
 from tests.support.concurrency import elsewhere, run
 from tests.support.databases import committed
 from tests.support.holders import acquire, free_for_others, held_in, renew_now
 from tests.support.kit_stores import on_each_store
+from tests.support.leases import internals
 from tests.support.visits import visit
 
 if TYPE_CHECKING:
@@ -97,6 +101,18 @@ def test_request_whose_reply_gets_lost_is_carried_out(store: str) -> None:
     lease = acquire(store)
     with store_down(store, reply_lost=True), pytest.raises(LockBackendUnavailable):
         lease.release()
+    assert free_for_others(store)
+
+
+@committed
+@pytest.mark.parametrize(("store", "kept"), [("memory", True), ("default", False)])
+def test_commit_while_the_store_is_down(store: str, kept: bool) -> None:
+    """Nobody else gets the lock before the ttl has passed; a database can't commit anyway."""
+    with suppress(LockBackendUnavailable), distributed_lock(LOCK, backend=store) as lease:
+        internals(lease).forget_confirmation()
+        with store_down(store), transaction.atomic():
+            Counter.objects.create()
+    assert Counter.objects.exists() is kept
     assert free_for_others(store)
 
 

@@ -25,6 +25,7 @@ from django_distlock import (
 )
 from django_distlock.backends.memory import MemoryBackend
 from django_distlock.concurrency.background import background
+from django_distlock.concurrency.process_queue import recent_handovers
 from django_distlock.leases.process_exit import unreferenced_leases
 from django_distlock.test import override_locks
 from tests.support.concurrency import elsewhere, run
@@ -194,6 +195,13 @@ def test_repeated_lines_are_written_in_each_test(caplog: pytest.LogCaptureFixtur
         if each.name.endswith("repeats"):
             each.join(0.5)
             assert not each.is_alive()
+
+
+def test_handover_in_a_test_delays_no_attempt_in_the_next() -> None:
+    """For a moment after one, a waiter would join the queue without asking for the lock."""
+    with override_locks():
+        recent_handovers.add("default", LOCK)
+    assert not recent_handovers.pop("default", LOCK)
 
 
 def test_lease_from_outside_is_renewed_and_released_in_its_own_store() -> None:
