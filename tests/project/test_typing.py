@@ -70,6 +70,13 @@ def public_names() -> Iterator[str]:
     yield from names_in_documents()
 
 
+def test_type_checkers_see_the_pages_code() -> None:
+    """The code of the page on editors has assertions for them."""
+    page = (ROOT / "docs" / "integrations" / "editors.md").read_text("utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert (CODE / "documented.py").read_text("utf-8").endswith(f'"""\n\n{code}')
+
+
 def attributes_read() -> set[str]:
     """Return the names of all attributes that the files read."""
     nodes = chain.from_iterable(ast.walk(ast.parse(file.read_text("utf-8"))) for file in FILES)

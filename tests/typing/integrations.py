@@ -50,6 +50,7 @@ def integrate(queue: Any) -> None:
     """One line for each library."""
     broker = StubBroker(middleware=[TaskLocks()])
     assert_type(ReleaseLocks(application), ReleaseLocks)
+    assert_type(DistlockIntegration(semaphores=True), DistlockIntegration)
     huey.add_hooks(queue)
     ninja.answer_lock_errors(NinjaAPI())
     enabled: list[Integration] = [DistlockIntegration(), DistlockIntegration(semaphores=True)]
