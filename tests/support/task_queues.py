@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from django_distlock import acquire_lock, lock_backends
+from django_distlock.signals import lock_contended
 from tests.support.leaving_views import about_leases, names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 LEFT = "was not released by a request or task"
 
@@ -40,6 +41,16 @@ class Charges:
     def refuse(self, **fields: object) -> None:
         """Record that a task was refused."""
         self.refused.set()
+
+
+@contextmanager
+def on_refusal(call: Callable[..., object]) -> Iterator[None]:
+    """Call this whenever a lock is refused."""
+    lock_contended.record(call)
+    try:
+        yield
+    finally:
+        lock_contended.stop_recording(call)
 
 
 def label_of(semaphore: str, alias: str = "default") -> str:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from django_distlock import lock_backends
-from django_distlock.signals import lock_contended
-from tests.support.task_queues import Charges
+from tests.support.task_queues import Charges, on_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +27,5 @@ def in_memory(settings: Any) -> Iterator[None]:
 def charges() -> Iterator[Charges]:
     """Return the work of the documented tasks, which notices when a task is refused."""
     work = Charges()
-    lock_contended.record(work.refuse)
-    yield work
-    lock_contended.stop_recording(work.refuse)
+    with on_refusal(work.refuse):
+        yield work

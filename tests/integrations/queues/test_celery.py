@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,11 @@ from celery import Celery
 from celery.app import app_or_default
 
 from django_distlock.leases.cleanup import connect_celery
-from django_distlock.signals import lock_contended
 from tests.support.concurrency import elsewhere
 from tests.support.documentation import example
 from tests.support.holders import acquire
 from tests.support.leaving_views import names
-from tests.support.task_queues import leave, leaving_behind
+from tests.support.task_queues import leave, leaving_behind, on_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,10 @@ def app() -> Iterator[Celery]:
     earlier = app_or_default()
     app = Celery("documented")
     app.conf.task_always_eager = True
+    with warnings.catch_warnings():
+        # It gets the tasks of other tests' applications, too, of which some share a name.
+        warnings.simplefilter("ignore")
+        app.finalize()
     yield app
     app.close()
     earlier.set_current()
@@ -51,11 +55,10 @@ def test_contended_tasks_are_retried() -> None:
         assert lease.release()
 
     refused: list[str] = []
-    lock_contended.record(release)
-    for task in (documented.collect_payment, documented.refund_payment):
-        task.delay(1234)
-        task.delay(customer_id=1234)
-    lock_contended.stop_recording(release)
+    with on_refusal(release):
+        for task in (documented.collect_payment, documented.refund_payment):
+            task.delay(1234)
+            task.delay(customer_id=1234)
     assert charged == [1234, 1234, -1234, -1234]
     assert refused == [each.semaphore for each in leases]
 

@@ -64,7 +64,7 @@ def working(broker: stub.StubBroker, threads: int = 2) -> Iterator[dramatiq.Work
     worker.start()
     try:
         yield worker
-        broker.join("default")
+        broker.join("default", timeout=20_000)
         worker.join()
     finally:
         worker.stop()

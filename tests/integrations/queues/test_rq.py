@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from django_distlock import aacquire_lock, distributed_lock, skip
-from django_distlock.signals import lock_contended
 from tests.support.concurrency import elsewhere, until
 from tests.support.documentation import example
 from tests.support.holders import acquire, due_now, renewed_since
 from tests.support.leaving_views import names
-from tests.support.task_queues import Charges, label_of, leave, leaving_behind
+from tests.support.task_queues import Charges, label_of, leave, leaving_behind, on_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -121,10 +120,9 @@ def test_refusal_is_what_the_table_says(queue: rq.Queue) -> None:
     def release(**fields: object) -> None:
         lease.release()
 
-    lock_contended.record(release)
     retries = queue.enqueue(retried, 1234)
-    work()
-    lock_contended.stop_recording(release)
+    with on_refusal(release):
+        work()
     assert retries.get_status() == rq.job.JobStatus.FINISHED
     assert labels == ["worked"]
 
