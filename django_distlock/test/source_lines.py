@@ -1,10 +1,9 @@
 """Where the code of a site or of its tests acquires a lock: the file, line and function."""
 
 import os
-import sys
 import sysconfig
 from collections.abc import Callable, Iterator
-from inspect import unwrap
+from inspect import currentframe, unwrap
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
@@ -43,7 +42,7 @@ class SourceLine(NamedTuple):
         Of a decorated function it is the definition: its call may be Django's. Without any code of
         the site, it is the line of the library that asks for the lock.
         """
-        frames = list(_frames_outside(sys._getframe(1)))
+        frames = list(_frames_outside(currentframe()))
         for frame in frames:
             if frame.f_code in DECORATED_CALLS:
                 code = _code_of(frame.f_locals["call"].locked.function)
@@ -51,14 +50,18 @@ class SourceLine(NamedTuple):
                     return cls(code.co_filename, code.co_firstlineno, code.co_qualname)
             elif not _is_library(frame.f_code):
                 return cls.of_frame(frame)
-        others = (frame for frame in frames if frame.f_code not in DECORATED_CALLS)
-        return cls.of_frame(next(others, frames[-1]))
+        others = [frame for frame in frames if frame.f_code not in DECORATED_CALLS]
+        return cls.of_frame(others[0]) if others else UNKNOWN
 
     @classmethod
     def of_frame(cls, frame: FrameType) -> "SourceLine":
         """Return the line that the frame is at."""
         code = frame.f_code
         return cls(code.co_filename, frame.f_lineno, code.co_qualname)
+
+
+UNKNOWN: Final = SourceLine("<unknown>", 0, "<unknown>")
+"""Where Python has no frames to look at."""
 
 
 def _frames_outside(frame: FrameType | None) -> Iterator[FrameType]:

@@ -185,6 +185,8 @@ def test_code_of_libraries_is_not_shown() -> None:
     with mock.patch.object(source_lines, "LIBRARIES", ("",)):  # there is no other code
         line = source_lines.SourceLine.of_call()
     assert line.function == "test_code_of_libraries_is_not_shown"
+    with mock.patch.object(source_lines, "currentframe", return_value=None):
+        assert source_lines.SourceLine.of_call() == source_lines.UNKNOWN
 
 
 @committed
