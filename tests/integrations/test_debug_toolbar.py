@@ -140,6 +140,7 @@ def test_locks_of_an_async_request_are_shown() -> None:
     assert found["in the event loop"]["where"] == line_of("async with distributed_lock")
     assert found["in a thread"]["where"] == line_of("await aacquire_lock")
     assert found["in sync code"]["where"] == line_of("with distributed_lock(semaphore)")
+    assert found["in another thread"]["where"] == line_of("with distributed_lock(semaphore)")
 
 
 def test_concurrent_requests_show_their_own_locks() -> None:

@@ -68,13 +68,14 @@ def rolls_back(request: HttpRequest) -> HttpResponse:
 
 
 async def awaits(request: HttpRequest) -> HttpResponse:
-    """Acquire in the event loop, in a thread of the store, and in sync code."""
+    """Acquire in the event loop, in a thread of the store, in sync code, and in a thread."""
     async with distributed_lock("in the event loop"):
         pass
     lease = await aacquire_lock("in a thread", backend="database")
     assert lease
     await lease.arelease()
     await sync_to_async(hold)("in sync code")
+    await asyncio.to_thread(hold, "in another thread")
     return HttpResponse(HTML)
 
 
