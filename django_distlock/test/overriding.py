@@ -72,12 +72,15 @@ class _Override:
             _forget_recent()
 
     def _end_leases(self) -> None:
-        for lease in acquired_leases():
+        registry, self._caller.registry = self._caller.registry, self._outer_registry
+        leases = acquired_leases()
+        if registry is not None:
+            leases += registry.leases()
+            for deferred in list(registry.deferred_releases):
+                deferred.close()
+        for lease in leases:
             if lease.owner in self._owners:
                 _end_quietly(lease)
-        registry, self._caller.registry = self._caller.registry, self._outer_registry
-        for deferred in list(registry.deferred_releases if registry else ()):
-            deferred.close()
         for unreferenced in [
             each for each in unreferenced_leases if each.claim.owner in self._owners
         ]:

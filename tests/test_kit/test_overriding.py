@@ -176,11 +176,18 @@ def test_failed_release_of_a_test_is_not_repeated_in_the_next() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_release_that_waits_for_a_transaction_refuses_no_later_commit() -> None:
-    """The block may be inside a transaction."""
+    """The transaction may end after the block; and a lease may be taken back in it, and left."""
     with transaction.atomic():
-        with override_locks(), distributed_lock(LOCK) as lease:
-            pass
-    assert not lease.held
+        with override_locks():
+            with distributed_lock(LOCK) as lease:
+                pass
+            assert lease.release() is False
+            again = acquire_lock(LOCK)
+            assert again is not None
+            assert again.token == lease.token
+    assert not again.held
+    del again
+    gc.collect()
 
 
 def test_repeated_lines_are_written_in_each_test(caplog: pytest.LogCaptureFixture) -> None:
