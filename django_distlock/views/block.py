@@ -18,27 +18,24 @@ from django_distlock.locks.api import aacquire, acquire
 from django_distlock.locks.arguments import refuse_template
 from django_distlock.locks.undo import aundo, undo
 
-Conflict = Callable[..., Any]
-"""What is called instead of a function whose lock is contended."""
-
 if TYPE_CHECKING:
     import typing_extensions  # type checkers know it, installed or not
 
-    Conflict_co = typing_extensions.TypeVar(
-        "Conflict_co", bound=Conflict | None, covariant=True, default=None
+    CallableOrNone_co = typing_extensions.TypeVar(
+        "CallableOrNone_co", bound=Callable[..., Any] | None, covariant=True, default=None
     )
 else:
-    Conflict_co = TypeVar("Conflict_co", covariant=True)
+    CallableOrNone_co = TypeVar("CallableOrNone_co", covariant=True)
 
 
-class LockBlock(Generic[Conflict_co]):
+class LockBlock(Generic[CallableOrNone_co]):
     """Hold a lock during a block. Many threads and tasks may use one object at the same time.
 
     The class is generic in the type of `on_conflict`, which is None for a block.
     """
 
     semaphore: str | Callable[..., str]
-    on_conflict: Conflict_co
+    on_conflict: CallableOrNone_co
     _new_acquisition: partial[Acquisition]
     _entries: list[BlockEntry]
     """The blocks that threads and tasks have entered with this object, and not left yet."""

@@ -22,7 +22,7 @@ from django_distlock.semaphores.signatures import copy_signature
 from django_distlock.semaphores.templates import SemaphoreTemplate
 
 from .atomic_requests import take_over_transactions
-from .block import Conflict_co, LockBlock
+from .block import CallableOrNone_co, LockBlock
 from .calls import Call, LockedFunction
 from .decorable import may_be_decorated, refuse_undecorable
 from .held_calls import arun, run
@@ -39,7 +39,7 @@ def skip(*args: object, **kwargs: object) -> None:
     """Do nothing: with `on_conflict=skip` a contended call returns None."""
 
 
-class distributed_lock(LockBlock[Conflict_co]):  # noqa: N801 - used like a function, as contextlib.suppress is
+class distributed_lock(LockBlock[CallableOrNone_co]):  # noqa: N801 - used like a function, as contextlib.suppress is
     """Hold a lock during a `with` block, or during each call of a decorated function.
 
     As a context manager it yields the lease, and raises LockNotAcquired when contended. Async code
@@ -81,7 +81,7 @@ class distributed_lock(LockBlock[Conflict_co]):  # noqa: N801 - used like a func
         ttl: float | BackendTtl | None = BackendTtl.DEFAULT,
         renew: bool = True,
         label: str = "",
-        on_conflict: Conflict_co = None,  # type: ignore[assignment] # the default type, too
+        on_conflict: CallableOrNone_co = None,  # type: ignore[assignment] # the default type, too
         backend: str = "default",
         http: bool | None = None,
         reentrant: bool = False,
