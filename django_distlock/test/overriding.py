@@ -1,15 +1,16 @@
 """Keep locks in memory during a test."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from django.core.checks import CheckMessage
 from django.test.utils import override_settings
 
-from django_distlock.backends.memory import MemoryBackend, SharedTable
+from django_distlock.backends.memory import MemoryBackend, MemoryPlace, SharedTable
 from django_distlock.concurrency.callers import current_caller
 from django_distlock.concurrency.process_queue import recent_handovers
 from django_distlock.conf import LockBackendHandler, lock_backends
+from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.leases.outcomes import stop_renewal, unregister
 from django_distlock.leases.process_exit import unreferenced_leases
 from django_distlock.leases.state import LeaseState
@@ -50,11 +51,11 @@ class _Override:
 
     def __init__(self) -> None:
         self._owners: set[str] = set()
+        self._tables: list[OverridingTable] = []
         outer = LockBackendHandler(lock_backends.settings)
         self._settings = override_settings(
             DISTLOCK={
-                alias: _in_memory(backend, granted=self._owners, outer=outer)
-                for alias, backend in outer.settings.items()
+                alias: self._in_memory(backend, outer) for alias, backend in outer.settings.items()
             }
         )
         _forget_recent()
@@ -63,12 +64,30 @@ class _Override:
         self._caller = current_caller()
         self._outer_registry, self._caller.registry = self._caller.registry, None
 
+    def _in_memory(self, backend: Any, outer: LockBackendHandler) -> dict[str, Any]:
+        """Return what DISTLOCK has for an alias, with its store replaced."""
+        options = backend.get("OPTIONS") if isinstance(backend, Mapping) else None
+        kept = options if isinstance(options, Mapping) else {}
+        table = OverridingTable()
+        self._tables.append(table)
+        return {
+            "BACKEND": f"{OverridingBackend.__module__}.{OverridingBackend.__qualname__}",
+            "OPTIONS": {
+                **{name: kept[name] for name in ("ttl", "guard_commits") if name in kept},
+                "shared": table,
+                "granted": self._owners,
+                "outer": outer,
+            },
+        }
+
     def end(self) -> None:
         """Use the earlier stores again, and end all leases of this one."""
         try:
             self._end_leases()
         finally:
             self._settings.disable()
+            for table in self._tables:
+                table.end()
             _forget_recent()
 
     def _end_leases(self) -> None:
@@ -87,21 +106,6 @@ class _Override:
             unreferenced_leases.remove(unreferenced)
 
 
-def _in_memory(backend: Any, *, granted: set[str], outer: LockBackendHandler) -> dict[str, Any]:
-    """Return what DISTLOCK has for an alias, with its store replaced."""
-    options = backend.get("OPTIONS") if isinstance(backend, Mapping) else None
-    kept = options if isinstance(options, Mapping) else {}
-    return {
-        "BACKEND": f"{OverridingBackend.__module__}.{OverridingBackend.__qualname__}",
-        "OPTIONS": {
-            **{name: kept[name] for name in ("ttl", "guard_commits") if name in kept},
-            "shared": SharedTable(),
-            "granted": granted,
-            "outer": outer,
-        },
-    }
-
-
 def _end_quietly(lease: LeaseState) -> None:
     stop_renewal(lease)
     if lease.claim_end():
@@ -115,6 +119,41 @@ def _forget_recent() -> None:
     recent_handovers.clear()
 
 
+class OverridingTable(SharedTable):
+    """The locks of one alias, for one time."""
+
+    has_ended = False
+
+    def end(self) -> None:
+        """End the waits for its locks."""
+        self.has_ended = True
+        with self.mutex:
+            waiting = [
+                waiter
+                for semaphore in self.table.waiters.semaphores()
+                for waiter in self.table.waiting(semaphore)
+            ]
+        for waiter in waiting:
+            waiter.wake()
+
+
+class OverridingPlace(MemoryPlace):
+    """A waiter's place in the queue. If it is left after the end, another store is asked to."""
+
+    _shared: OverridingTable
+
+    def check(self) -> None:
+        """Raise LockBackendUnavailable at the end."""
+        if self._shared.has_ended:
+            raise LockBackendUnavailable("The test has ended in which this lock was waited for.")
+
+    def leave(self, *args: object, **kwargs: object) -> None:
+        """Do nothing: the queue is gone."""
+
+    async def aleave(self, *args: object, **kwargs: object) -> None:
+        """Do nothing."""
+
+
 class OverridingBackend(MemoryBackend):
     """The memory store of override_locks(), with a table for each time that this is used.
 
@@ -125,14 +164,14 @@ class OverridingBackend(MemoryBackend):
         self,
         alias: str,
         *,
-        shared: SharedTable,
+        shared: OverridingTable,
         granted: set[str],
         outer: LockBackendHandler,
         ttl: float | None = 60,
         guard_commits: bool = True,
     ) -> None:
         super().__init__(alias, ttl=ttl, guard_commits=guard_commits)
-        self._shared = shared
+        self._shared: OverridingTable = shared
         self._granted = granted
         self._outer = outer
 
@@ -141,6 +180,12 @@ class OverridingBackend(MemoryBackend):
     ) -> Grant | Refusal:
         self._granted.add(owner)
         return super().acquire(semaphore, owner, ttl, holder)
+
+    def join(
+        self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
+    ) -> OverridingPlace:
+        super().join(semaphore, owner, holder, wake)
+        return OverridingPlace(self._shared, semaphore, owner)
 
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
         own = [lease for lease in leases if lease.owner in self._granted]

@@ -7,7 +7,8 @@ import logging
 import threading
 import time
 import warnings
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
@@ -28,9 +29,12 @@ from django_distlock.concurrency.background import background
 from django_distlock.concurrency.process_queue import recent_handovers
 from django_distlock.leases.process_exit import unreferenced_leases
 from django_distlock.test import override_locks
-from tests.support.concurrency import elsewhere, run
+from tests.support.concurrency import elsewhere, run, until
 from tests.support.holders import acquire, finish_background_work, held_in, renew_now
 from tests.support.leases import internals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.once
 
@@ -158,6 +162,30 @@ def test_lease_that_a_test_left_ends_without_a_word(
     assert not caplog.records
     assert not lost
     assert not unreferenced_leases
+
+
+@pytest.mark.parametrize(
+    "other", ["memory", "default", pytest.param("redis", marks=pytest.mark.needs("redis"))]
+)
+def test_waits_end_with_the_test(other: str) -> None:
+    """A thread and a task that go on don't ask the store of the next test, or a real one."""
+    waiting: list[Callable[[], object]] = [
+        lambda: acquire_lock(LOCK, backend=other, timeout=60),
+        lambda: run(wait(other)),
+    ]
+    for wait_for_it in waiting:
+        with ThreadPoolExecutor(1) as thread:
+            with override_locks():
+                assert acquire_lock(LOCK, backend=other)
+                store: Any = lock_backends[other]
+                waiter = thread.submit(wait_for_it)
+                until(lambda: store.waiters(LOCK))  # noqa: B023 - called in this round
+            with pytest.raises(LockBackendUnavailable, match="The test has ended"):
+                waiter.result(60)
+
+
+async def wait(backend: str) -> None:
+    await aacquire_lock(LOCK, backend=backend, timeout=60)
 
 
 def test_failed_release_of_a_test_is_not_repeated_in_the_next() -> None:
