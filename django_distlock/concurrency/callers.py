@@ -184,7 +184,7 @@ def _find_caller_in(call: SyncCall) -> Caller:
     is_named = named is not None and named.awaits(call)
     if named is not None and is_named:
         return named
-    task = _find_task(call)
+    task = waiting_task(call)
     if task is not None:
         return _caller_of(task)
     if named is None or is_named is False or not named.may_wait():
@@ -222,7 +222,7 @@ def _caller_by_async_to_sync(task: Task) -> Caller:
     return _caller_in(call)
 
 
-def _find_task(call: SyncCall) -> Task | None:
+def waiting_task(call: SyncCall) -> Task | None:
     """Return the task that waits for this call of sync_to_async(), or None if it can't be told."""
     if call.loop is None:
         return None

@@ -9,9 +9,11 @@ from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
+from django_distlock.concurrency.callers import waiting_task
 from django_distlock.leases.registry import LeaseRegistry, current_registry
 from django_distlock.leases.state import LeaseState
 from django_distlock.locks.acquisition import Acquisition, on_begun
+from django_distlock.runtime import Task, running_loop, stack_of, sync_call, waiting_thread
 from django_distlock.views import held_calls
 
 PACKAGE: Final = "django_distlock"
@@ -20,6 +22,8 @@ LIBRARIES: Final = (
     *(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib")),
 )
 INSTALLED: Final = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
+CROSSINGS: Final = {"asgiref.sync", "asyncio.events"}
+"""Modules that run code for other code, which may wait for it in another thread or task."""
 DECORATED_CALLS: Final = (held_calls.run.__code__, held_calls.arun.__code__)
 
 
@@ -42,16 +46,17 @@ class SourceLine(NamedTuple):
         Of a decorated function it is the definition: its call may be Django's. Without any code of
         the site, it is the line of the library that asks for the lock.
         """
-        frames = list(_frames_outside(currentframe()))
-        for frame in frames:
+        libraries: list[FrameType] = []
+        for frame in _frames(currentframe()):
             if frame.f_code in DECORATED_CALLS:
                 code = _code_of(frame.f_locals["call"].locked.function)
                 if code is not None and not _is_library(code):
                     return cls(code.co_filename, code.co_firstlineno, code.co_qualname)
-            elif not _is_library(frame.f_code):
-                return cls.of_frame(frame)
-        others = [frame for frame in frames if frame.f_code not in DECORATED_CALLS]
-        return cls.of_frame(others[0]) if others else UNKNOWN
+            elif not _is_package(frame):
+                if not _is_library(frame.f_code):
+                    return cls.of_frame(frame)
+                libraries.append(frame)
+        return cls.of_frame(libraries[0]) if libraries else UNKNOWN
 
     @classmethod
     def of_frame(cls, frame: FrameType) -> "SourceLine":
@@ -64,13 +69,50 @@ UNKNOWN: Final = SourceLine("<unknown>", 0, "<unknown>")
 """Where Python has no frames to look at."""
 
 
-def _frames_outside(frame: FrameType | None) -> Iterator[FrameType]:
-    """Yield the frames that aren't this package's, and the calls of decorated functions."""
+def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield the frames of this code, then of the code that waits for it, then what runs both."""
+    rest = _stack(frame)
+    for each in rest:
+        if _module(each) in CROSSINGS:
+            yield from _waiting_frames(each)
+            yield each
+            break
+        yield each
+    yield from rest
+
+
+def _stack(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
-        module: str = frame.f_globals.get("__name__", "")
-        if module.partition(".")[0] != PACKAGE or frame.f_code in DECORATED_CALLS:
-            yield frame
+        yield frame
         frame = frame.f_back
+
+
+def _waiting_frames(crossing: FrameType) -> Iterator[FrameType]:
+    """Yield those of the code that waits in sync_to_async() or async_to_sync() for this one."""
+    if running_loop() is not None:
+        if thread := waiting_thread():
+            yield from _stack(stack_of(thread))
+    elif (call := sync_call(crossing)) and (task := waiting_task(call)):
+        yield from _suspended_frames(task)
+
+
+def _suspended_frames(task: Task) -> list[FrameType]:
+    """Return the frames of a task that waits, the innermost first."""
+    frames: list[FrameType] = []
+    awaited: Any = task.get_coro()
+    while (frame := getattr(awaited, "cr_frame", None)) is not None:
+        frames.insert(0, frame)
+        awaited = awaited.cr_await
+    return frames
+
+
+def _module(frame: FrameType) -> str:
+    name: str = frame.f_globals.get("__name__", "")
+    return name
+
+
+def _is_package(frame: FrameType) -> bool:
+    return _module(frame).partition(".")[0] == PACKAGE
 
 
 def _is_library(code: CodeType) -> bool:
