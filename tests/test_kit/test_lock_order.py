@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 from django.db import transaction
 
 from django_distlock import Lease, LockLost, acquire_lock, distributed_lock, release_lock
+from django_distlock.leases import cleanup
 from django_distlock.test import lock_order, lose
 from tests.support.concurrency import elsewhere
 from tests.support.databases import committed
@@ -221,6 +222,25 @@ def test_a_lease_that_was_passed_on_is_not_held_by_the_one_that_acquired_it() ->
 
     may_end = threading.Event()
     assert report(passing, take("B", "A")) == ""
+
+
+def test_what_is_held_around_a_request_or_task_does_not_count() -> None:
+    """As by a test that makes a request, or by code whose tasks run eagerly."""
+
+    def around(held: str, test: Callable[[], object]) -> Callable[[], object]:
+        def outer() -> None:
+            with distributed_lock(held):
+                cleanup.start("a task", "1")
+                test()
+                cleanup.finish("1")
+                take("after")()
+
+        return outer
+
+    found = report(around("A", take("B")), around("B", take("A", "C")), around("D", take("C", "A")))
+    assert "C, then A, in test_3" in found
+    assert "A, then C, in test_2" in found
+    assert "  A, then after, in test_1" in report(take("after", "A"))
 
 
 def test_a_lost_lock_is_held_until_its_loss() -> None:
