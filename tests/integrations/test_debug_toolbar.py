@@ -255,7 +255,7 @@ def test_held_locks_are_bounded() -> None:
 
 def test_how_to_adds_the_panel() -> None:
     """To those that the toolbar has."""
-    assert example("integrations/debug_toolbar.md", "Set up").DEBUG_TOOLBAR_PANELS[-1] == PANEL
+    assert example("integrations/debug_toolbar.md", "Setup").DEBUG_TOOLBAR_PANELS[-1] == PANEL
 
 
 def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
