@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from django.db.models import TextChoices
 from django.http import HttpRequest, HttpResponse
@@ -16,7 +16,8 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from django_distlock.clocks import monotonic
-from django_distlock.locks.acquisition import before_acquisitions
+from django_distlock.lease import Lease
+from django_distlock.locks.acquisition import Acquisition, before_acquisitions
 from django_distlock.signals import lock_acquired, lock_contended, lock_lost, lock_released
 
 try:
@@ -55,17 +56,6 @@ class Place(NamedTuple):
     """As HTML."""
 
 
-class AcquiredLease(Protocol):
-    """A lease, as far as the panel shows it."""
-
-    @property
-    def backend(self) -> str: ...
-    @property
-    def semaphore(self) -> str: ...
-    @property
-    def token(self) -> int | None: ...
-
-
 @dataclass(slots=True)
 class ShownLock:
     """One acquisition, and what came of it; times are in milliseconds."""
@@ -89,7 +79,7 @@ class ShownLock:
 current_panel: ContextVar["LocksPanel | None"] = ContextVar("current_panel", default=None)
 """The panel of the request that this thread or task works for, also across sync_to_async()."""
 current_place: ContextVar[Place] = ContextVar("current_place")
-"""Where the acquisition under way began: a thread that carries it out has another stack."""
+"""Where the current acquisition began: a thread that carries it out has another stack."""
 held_locks: Final[OrderedDict[tuple[str, str, int | None], tuple["LocksPanel", ShownLock]]] = (
     OrderedDict()
 )
@@ -187,13 +177,13 @@ class LocksPanel(Panel):
                     self.store_locks()
 
 
-def record_place() -> None:
+def record_place(_: Acquisition) -> None:
     """Record where an acquisition begins: see before_acquisitions."""
     if current_panel.get() is not None:
         current_place.set(Place(place_of_caller(), stack_of_caller()))
 
 
-def record_acquisition(lease: AcquiredLease, waited: float, template: str, **_: Any) -> None:
+def record_acquisition(lease: Lease, waited: float, template: str, **_: Any) -> None:
     """See lock_acquired."""
     if panel := current_panel.get():
         lock = add_lock(panel, Outcome.HELD, lease.semaphore, lease.backend, template, waited)
@@ -218,14 +208,14 @@ def record_contention(
         lock.holder, lock.reason = holder or "", reason
 
 
-def record_release(lease: AcquiredLease, held_for: float, **_: Any) -> None:
+def record_release(lease: Lease, held_for: float, **_: Any) -> None:
     """See lock_released."""
     panel, lock = held_locks.pop(key_of(lease), (None, None))
     if panel and lock:
         panel.end(lock, Outcome.RELEASED, Outcome.RELEASED_LATER, held_for)
 
 
-def record_loss(lease: AcquiredLease, held_for: float, reason: str, **_: Any) -> None:
+def record_loss(lease: Lease, held_for: float, reason: str, **_: Any) -> None:
     """See lock_lost."""
     panel, lock = held_locks.pop(key_of(lease), (None, None))
     if panel and lock:
@@ -248,7 +238,7 @@ def add_lock(
     return lock
 
 
-def key_of(lease: AcquiredLease) -> tuple[str, str, int | None]:
+def key_of(lease: Lease) -> tuple[str, str, int | None]:
     """Return what the lease has in common with one that continues it in a transaction."""
     return lease.backend, lease.semaphore, lease.token
 

@@ -32,11 +32,11 @@ from django_distlock.transactions import (
 from .attempts import Attempts
 from .labels import running_label
 
-before_acquisitions: Final[list[Callable[[], object]]] = []
-"""Called before each acquisition, in the stack of the code that acquires.
+before_acquisitions: Final[list[Callable[["Acquisition"], object]]] = []
+"""Called before the first attempt of each acquisition, in the stack of the code that acquires.
 
-What they set in a context variable, the recorders of its signals find, in whatever thread. Like
-these, they neither wait nor raise.
+Recorders of its signals find what is set in a context variable here, in whatever thread they run.
+Like them, these neither wait nor raise.
 """
 
 
@@ -75,8 +75,6 @@ class Acquisition(Attempts):
 
         `function` is the name of the decorated one.
         """
-        for prepare in before_acquisitions:
-            prepare()
         store = lock_backends[backend]
         validate_bool("renew", renew)
         validate_bool("reentrant", reentrant)
@@ -111,8 +109,8 @@ class Acquisition(Attempts):
         self._loop = running_loop()
         self._reentrant = reentrant
         self._reentered: tuple[OwnedLease, int] | None = None
-        for call in on_begun:
-            call(self)
+        for prepare in before_acquisitions:
+            prepare(self)
 
     def pass_time(self, seconds: float) -> None:
         """Count this many seconds as waited already."""
@@ -265,7 +263,3 @@ class Acquisition(Attempts):
         elif may_be_granted:
             with suppress(Exception):
                 await calls.release(self)
-
-
-on_begun: Final[list[Callable[[Acquisition], object]]] = []
-"""Called with each acquisition, by the code that asks for it: the test kit looks where that is."""

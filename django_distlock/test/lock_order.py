@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 from django_distlock.concurrency.background import background
 from django_distlock.leases.registry import LeaseRegistry, current_registry
 from django_distlock.leases.state import LeaseState, Status
-from django_distlock.locks.acquisition import Acquisition, on_begun
+from django_distlock.locks.acquisition import Acquisition, before_acquisitions
 from django_distlock.signals import lock_acquired, lock_lost, lock_released
 
 from .order_graph import OrderGraph
@@ -36,7 +36,7 @@ class LockOrder:
         """Watch from now on, for this test."""
         if not self._tests:
             self._lines.start()
-            on_begun.append(self._asked)
+            before_acquisitions.append(self._asked)
             lock_acquired.record(self._acquired)
             lock_released.record(self._released)
             lock_lost.record(self._lost)
@@ -47,7 +47,7 @@ class LockOrder:
         self._tests.pop()
         if not self._tests:
             self._lines.stop()
-            on_begun.remove(self._asked)
+            before_acquisitions.remove(self._asked)
             lock_acquired.stop_recording(self._acquired)
             lock_released.stop_recording(self._released)
             lock_lost.stop_recording(self._lost)

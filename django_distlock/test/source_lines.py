@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from django_distlock.concurrency.callers import waiting_task
 from django_distlock.leases.registry import LeaseRegistry, current_registry
 from django_distlock.leases.state import LeaseState
-from django_distlock.locks.acquisition import Acquisition, on_begun
+from django_distlock.locks.acquisition import Acquisition, before_acquisitions
 from django_distlock.runtime import Task, running_loop, stack_of, sync_call, waiting_thread
 from django_distlock.views import held_calls
 
@@ -137,11 +137,11 @@ class AcquisitionLines:
 
     def start(self) -> None:
         """Note where locks are acquired from now on."""
-        on_begun.append(self._note)
+        before_acquisitions.append(self._note)
 
     def stop(self) -> None:
         """Note it no more."""
-        on_begun.remove(self._note)
+        before_acquisitions.remove(self._note)
 
     def _note(self, acquisition: Acquisition) -> None:
         self._lines[current_registry()] = SourceLine.of_call()
