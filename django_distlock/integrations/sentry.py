@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterator
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from django_distlock.lease import Lease
 from django_distlock.leases.outcomes import LOSS
-from django_distlock.redaction.credentials import chain
+from django_distlock.leases.request import Request
 from django_distlock.signals import lock_acquired, lock_lost, lock_released
 
 try:
@@ -27,7 +28,8 @@ except ImportError as error:
 if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint
 
-LOGGERS: Final = "django_distlock."
+PACKAGE: Final = "django_distlock."
+"""What the names of its modules and of its loggers begin with."""
 HIDDEN: Final = "<semaphore>"
 LEFT_OUT: Final = re.compile(r"( more lines like this were left out): .*", re.DOTALL)
 """The end of a log line that stands for others, with their semaphores."""
@@ -53,7 +55,7 @@ class DistlockIntegration(Integration):
     def __init__(self, *, semaphores: bool = False) -> None:
         self.semaphores = semaphores
         change = unignore_logger_for_sentry_logs if semaphores else ignore_logger_for_sentry_logs
-        change(f"{LOGGERS}*")
+        change(f"{PACKAGE}*")
 
     @staticmethod
     def setup_once() -> None:
@@ -120,7 +122,7 @@ def process(event: "Event", hint: "Hint") -> "Event | None":
         return None
     if not integration.semaphores:
         hide_in_breadcrumbs(event)
-        hide_in_event(event, {*semaphores_of(hint)})
+        hide_in_event(event, {*semaphores_of(hint)} - {""})
     return event
 
 
@@ -128,29 +130,67 @@ def hide_in_breadcrumbs(event: Any) -> None:
     """Hide the semaphores of the package's log lines in an event's breadcrumbs."""
     found = event.get("breadcrumbs")
     for crumb in found.get("values", ()) if isinstance(found, dict) else ():
-        if str(crumb.get("category")).startswith(LOGGERS):
+        if str(crumb.get("category")).startswith(PACKAGE):
             crumb.update(hidden(crumb, {crumb.get("data", {}).get("semaphore", "")}))
 
 
 def hide_in_event(event: Any, semaphores: set[str]) -> None:
-    """Hide these semaphores in a log line, and in an error and the variables of its frames."""
-    if str(event.get("logger")).startswith(LOGGERS):
+    """Hide these semaphores in a log line, and in an error and the variables of its frames.
+
+    The frames of this package lose their variables: among them are a call's arguments.
+    """
+    if str(event.get("logger")).startswith(PACKAGE):
         event.get("logentry", {}).pop("params", None)
         if "exception" not in event:
             event["threads"] = NO_STACK
+    for frame in frames_of(event):
+        if str(frame.get("module")).startswith(PACKAGE):
+            frame.pop("vars", None)
     for part in ("logentry", "extra", "exception", "threads"):
         if part in event:
             event[part] = hidden(event[part], semaphores)
+
+
+def frames_of(event: Any) -> Iterator[dict[str, Any]]:
+    """Yield the frames of an event's errors and threads."""
+    for part in ("exception", "threads"):
+        for each in event.get(part, {}).get("values", ()):
+            yield from (each.get("stacktrace") or {}).get("frames", ())
 
 
 def semaphores_of(hint: "Hint") -> Iterator[str]:
     """Yield the semaphores that the log line or the errors of an event are about."""
     if semaphore := getattr(hint.get("log_record"), "semaphore", ""):
         yield semaphore
-    for error in chain((hint.get("exc_info") or (None, None))[1]):
-        lock = getattr(error, "lease", None) or error
-        if semaphore := getattr(lock, "semaphore", ""):
-            yield semaphore
+    for error in errors_of((hint.get("exc_info") or (None, None))[1]):
+        for lock in (error, getattr(error, "lease", None)):
+            if semaphore := getattr(lock, "semaphore", ""):
+                yield semaphore
+        yield from semaphores_in_frames(error)
+
+
+def errors_of(error: BaseException | None) -> list[BaseException]:
+    """Return the error, the errors that led to it, and those of groups."""
+    found: list[BaseException] = []
+    left = [error]
+    while left:
+        each = left.pop()
+        if each is not None and not any(each is one for one in found):
+            found.append(each)
+            left += [each.__cause__, each.__context__]
+            left += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+    return found
+
+
+def semaphores_in_frames(error: BaseException) -> Iterator[str]:
+    """Yield the semaphores that the frames of this package know: not every error has its own."""
+    for frame, _ in walk_tb(error.__traceback__):
+        if str(frame.f_globals.get("__name__")).startswith(PACKAGE):
+            for name, value in frame.f_locals.items():
+                if name == "semaphore" and isinstance(value, str):
+                    yield value
+                elif issubclass(type(value), Lease | Request):
+                    yield getattr(value, "semaphore", "")
 
 
 def hidden(value: Any, semaphores: set[str]) -> Any:

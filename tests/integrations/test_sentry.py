@@ -47,6 +47,18 @@ def events_of_losses(items: list[Any]) -> list[dict[str, Any]]:
     return [item for item in items if "distlock" in item.get("contexts", {})]
 
 
+def frames_of(item: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return this package's frames in an event."""
+    stacks = [
+        each["stacktrace"]
+        for part in ("exception", "threads")
+        for each in item.get(part, {}).get("values", ())
+        if "stacktrace" in each
+    ]
+    frames = [frame for stack in stacks for frame in stack["frames"]]
+    return [each for each in frames if str(each.get("module")).startswith("django_distlock.")]
+
+
 def test_each_loss_is_an_error_of_its_template(sent: dict[str, list[Any]]) -> None:
     """With what is known of it, and of the request that acquired the lease."""
     first, second, other = events_of_losses(sent["hidden"])
@@ -80,9 +92,13 @@ def test_loss_is_reported_once(sent: dict[str, list[Any]]) -> None:
 def test_sentry_gets_semaphores_only_when_asked_to(sent: dict[str, list[Any]]) -> None:
     """Of log lines, breadcrumbs, Sentry Logs, lock errors, and variables of frames."""
     hidden, shown = sent["hidden"], sent["shown"]
-    for semaphore in ("1234collectPayment", "5678collectPayment", "4711refund", "4711audit"):
+    for semaphore in (
+        *("1234collectPayment", "5678collectPayment", "4711refund", "4711audit"),
+        *("4711pay", "4711wait", "4711none", "4711group", "4711\\x00"),
+    ):
         assert [place for item in hidden for place in places(item, semaphore)] == []
         assert [place for item in shown for place in places(item, semaphore)] != []
+    assert [frame for item in hidden for frame in frames_of(item) if frame.get("vars")] == []
     first = events_of_losses(shown)[0]
     assert first["contexts"]["distlock"]["semaphore"] == "1234collectPayment"
     assert "breadcrumbs" in first

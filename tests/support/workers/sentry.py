@@ -61,7 +61,7 @@ def record(*stores: str) -> dict[str, list[Any]]:
 def lose() -> None:
     """Lose two leases in a request, which the background notices, and one elsewhere.
 
-    Then fail to release one, which is logged with the error.
+    Then fail to release one, which is logged with the error; and fail in other ways.
     """
     import sentry_sdk
 
@@ -92,7 +92,45 @@ def lose() -> None:
         with distributed_lock(f"{4711}audit", backend="memory") as unreleased:
             pass
     unreleased.release()
+    fail()
     sentry_sdk.flush()
+
+
+def fail() -> None:
+    """Raise errors that don't know their semaphore, and a group of errors that do."""
+    import sentry_sdk
+
+    from django_distlock import LockError, distributed_lock, release_lock
+    from django_distlock.semaphores.validation import InvalidSemaphore
+
+    @distributed_lock("<customer_id>pay", backend="memory")
+    def pay(customer_id: str) -> None:
+        raise RuntimeError("An error of the site")
+
+    async def claim(semaphore: str) -> None:
+        async with distributed_lock(semaphore, backend="memory"), asyncio.TaskGroup() as group:
+            group.create_task(claim_again(semaphore))
+
+    async def claim_again(semaphore: str) -> None:
+        async with distributed_lock(semaphore, backend="memory"):
+            pass
+
+    def wait_for_itself() -> None:
+        with distributed_lock(f"{4711}wait", backend="memory", timeout=1):
+            with distributed_lock(f"{4711}wait", backend="memory", timeout=1):
+                pass
+
+    for failing in (
+        lambda: pay("4711"),
+        wait_for_itself,
+        lambda: release_lock(f"{4711}none", backend="memory"),
+        lambda: asyncio.run(claim(f"{4711}group")),
+        lambda: asyncio.run(claim(f"{4711}\0")),
+    ):
+        try:
+            failing()
+        except (RuntimeError, LockError, InvalidSemaphore, ExceptionGroup) as error:
+            sentry_sdk.capture_exception(error)
 
 
 def show_owners(*stores: str) -> list[str]:
