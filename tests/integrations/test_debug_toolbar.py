@@ -18,6 +18,7 @@ from django.test import AsyncClient, Client, override_settings
 from pytest_django.live_server_helper import LiveServer
 
 from django_distlock import acquire_lock
+from django_distlock.conf import lock_backends
 from django_distlock.locks.acquisition import before_acquisitions
 from django_distlock.signals import lock_acquired, lock_contended, lock_lost, lock_released
 from tests.support.browser import opened_page
@@ -55,7 +56,9 @@ def site() -> Iterator[None]:
         from django_distlock.integrations import debug_toolbar
 
         debug_toolbar.LocksPanel.ready()
+        lock_backends["default"].clear()  # type: ignore[attr-defined]
         yield
+        lock_backends["default"].clear()  # type: ignore[attr-defined]
         debug_toolbar.held_locks.clear()
         before_acquisitions.remove(debug_toolbar.record_place)
         for signal in (lock_acquired, lock_contended, lock_released, lock_lost):
