@@ -11,9 +11,7 @@ except ImportError as error:
         'This needs prometheus_client: pip install "django-distlock[prometheus]".'
     ) from error
 
-from django_distlock.conf import lock_backends
-
-from .measures import FORCE_RELEASED, LABELS, LOST, MEASURES, Kind, Measure
+from .measures import LABELS, MEASURES, Kind, Measure
 from .recorders import LockMetrics, Record, TemplateOf, postponing
 
 _running: Final[list["LockCollector"]] = []
@@ -53,10 +51,6 @@ class LockCollector(Collector):
     def start(self) -> None:
         """Register the metrics, and record."""
         self._registry.register(self)
-        for alias in lock_backends:
-            # Of these, the first one counts: they are 0 before a process has acquired anything.
-            self.bind(LOST, "", alias)
-            self.bind(FORCE_RELEASED, "", alias)
         self._recorders.start()
 
     def stop(self) -> None:

@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from django.conf import settings
+
 from django_distlock import signals
+from django_distlock.conf import lock_backends
 from django_distlock.leases.state import LeaseState
 from django_distlock.logs import room_logger
 
@@ -161,6 +164,14 @@ class LockMetrics(LockTelemetry):
         super().__init__(template_of)
         self._bind = bind
         self._series: dict[tuple[str, str], Series] = {}
+        if settings.configured:
+            for alias in lock_backends:
+                self._begin(alias)
+
+    def _begin(self, backend: str) -> None:
+        """Begin at 0 what an alert is to see the first of, though no template is known."""
+        self._bind(LOST, "", backend)
+        self._bind(FORCE_RELEASED, "", backend)
 
     def record_acquisition(self, lease: LeaseState, waited: float, template: str, **_: Any) -> None:
         """See lock_acquired."""
@@ -197,6 +208,7 @@ class LockMetrics(LockTelemetry):
         labels = self.find_template(template, semaphore), backend
         found = self._series.get(labels)
         if found is None:
+            self._begin(backend)
             measures = (ATTEMPTS, CONTENDED, LOST, FORCE_RELEASED, WAIT, HOLD)
             found = Series(*(self._bind(measure, *labels) for measure in measures))
             self._series[labels] = found

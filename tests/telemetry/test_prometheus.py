@@ -14,7 +14,8 @@ from unittest import mock
 
 import pytest
 
-from django_distlock import distributed_lock, skip
+from django_distlock import InvalidLockBackend, distributed_lock, skip
+from django_distlock.conf import LockBackendHandler
 from tests.support.concurrency import elsewhere
 from tests.support.holders import acquire, renew_now, take_away
 from tests.support.ports import HOST
@@ -149,6 +150,18 @@ def test_another_metric_of_the_name_is_refused(registry: CollectorRegistry) -> N
     """As with the metrics that prometheus_client registers itself."""
     with pytest.raises(ValueError, match="distlock_attempts"):
         prometheus_client.Counter("distlock_attempts", "Mine", registry=registry)
+
+
+def test_wrong_settings_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once they are right, the same call works."""
+    registry = CollectorRegistry()
+    with monkeypatch.context() as patch, pytest.raises(InvalidLockBackend):
+        wrong = LockBackendHandler({7: None})  # type: ignore[dict-item]
+        patch.setattr("django_distlock.telemetry.recorders.lock_backends", wrong)
+        prometheus.instrument(registry=registry)
+    prometheus.instrument(registry=registry)
+    assert value(registry, "distlock_lost_total", "") == 0
+    prometheus.uninstrument()
 
 
 def test_threads_and_tasks(registry: CollectorRegistry) -> None:

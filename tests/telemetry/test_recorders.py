@@ -10,10 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from django.conf import settings
 
-from django_distlock import acquire_lock, distributed_lock, release_lock, skip
+from django_distlock import acquire_lock, distributed_lock, lock_backends, release_lock, skip
 from django_distlock.signals import lock_acquired
-from django_distlock.telemetry.measures import MEASURES
+from django_distlock.telemetry.measures import ATTEMPTS, FORCE_RELEASED, LOST, MEASURES
 from django_distlock.telemetry.recorders import LockMetrics
 from tests.support.concurrency import elsewhere
 from tests.support.holders import acquire, renew_now, take_away
@@ -63,6 +64,13 @@ def recorded(template_of: Callable[[str], str] | None = None) -> Iterator[Record
         metrics.stop()
 
 
+def bind_without_space(measure: Measure, template: str, backend: str) -> Record:
+    """Fail when the first lock is measured."""
+    if measure is ATTEMPTS:
+        raise OSError("no space left")
+    return lambda value: None
+
+
 def test_grant_and_release() -> None:
     """An attempt with its wait, then the hold."""
     with recorded() as records:
@@ -93,6 +101,25 @@ def test_loss_after_a_forced_release() -> None:
         take_away(lease)
         renew_now(lease)
     assert records.names == ["attempts", "wait", "force_released", "lost", "hold"]
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_first_forced_release_and_loss_are_seen(
+    configured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their counters begin at 0, if need be with the first lock: settings may come later."""
+    monkeypatch.setattr(type(settings), "configured", configured)
+    bound = []
+
+    def bind(measure: Measure, template: str, backend: str) -> Record:
+        bound.append((measure, template, backend))
+        return lambda value: None
+
+    metrics = LockMetrics(bind, lambda semaphore: "job")
+    begun = {(measure, "", alias) for measure in (LOST, FORCE_RELEASED) for alias in lock_backends}
+    assert set(bound) == (begun if configured else set())
+    metrics.record_contention("1234collectPayment", "memory", 0, "")
+    assert {(LOST, "", "memory"), (FORCE_RELEASED, "", "memory")} < {*bound}
 
 
 def test_nothing_is_recorded_after_the_end() -> None:
@@ -126,10 +153,7 @@ def test_error_in_template_of_is_logged(caplog: pytest.LogCaptureFixture) -> Non
 def test_error_in_an_exporter_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """The lock is acquired and released all the same."""
 
-    def bind(measure: Measure, template: str, backend: str) -> Record:
-        raise OSError("no space left")
-
-    metrics = LockMetrics(bind)
+    metrics = LockMetrics(bind_without_space)
     metrics.start()
     try:
         assert acquire("memory").release()
