@@ -14,11 +14,7 @@ from django_distlock.runtime import current_asgi_request, running_task
 from django_distlock.transactions import closing_new_connections
 
 from .outcomes import unregister
-from .registry import (
-    LeaseRegistry,
-    current_registry,
-    registries_of_ended,
-)
+from .registry import LeaseRegistry, current_registry, end_scope
 from .release import release_quietly
 from .state import LeaseState
 
@@ -69,7 +65,7 @@ def finish_request(**kwargs: Any) -> None:
     if request is None:
         finish()
     else:
-        for registry in registries_of_ended(request):
+        for registry in end_scope(request):
             _release_all(_leftovers(registry, {}))
 
 
@@ -92,12 +88,12 @@ def finish_django_task(*, task_result: Any, **kwargs: Any) -> None:
 def _end(key: object) -> list[LeaseState]:
     """End the task or request, and return the leases that it did not release."""
     registry = current_registry()
-    ended = registry.end(key)
-    if ended is None:
+    scope = registry.end(key)
+    if scope is None:
         return []
-    leases = _leftovers(registry, ended.earlier)
-    for part in registries_of_ended(ended):
-        leases += _leftovers(part, {})
+    leases = _leftovers(registry, scope.earlier)
+    for inner in end_scope(scope):
+        leases += _leftovers(inner, {})
     return leases
 
 

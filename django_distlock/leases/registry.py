@@ -14,8 +14,8 @@ from .state import LeaseState
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
-class UnderWay:
-    """A request, or a task of a task queue, under way."""
+class Scope:
+    """A request, or a task of a task queue, from its start to its end."""
 
     name: str
     """The task's name; empty for a request."""
@@ -23,12 +23,12 @@ class UnderWay:
     """What identifies it at its end; None for a request."""
     earlier: Mapping[str, int]
     """The owners of leases that were held when it began, and their reentries."""
-    outer: "UnderWay | None"
-    """What it began in."""
+    outer: "Scope | None"
+    """The scope in which it began."""
 
 
-_under_way: ContextVar[UnderWay | None] = ContextVar("django_distlock_under_way", default=None)
-"""The innermost one, for asyncio's tasks, which inherit it."""
+_innermost: ContextVar[Scope | None] = ContextVar("django_distlock_scope", default=None)
+"""The innermost scope. Asyncio's tasks inherit it."""
 
 
 class BlockEntry:
@@ -65,14 +65,14 @@ class LeaseRegistry:
         "__weakref__",
         "_caller",
         "_leases",
-        "_part_of",
         "_retained",
+        "_scope",
         "_unreleased",
         "block_entries",
         "deferred_releases",
         "pid",
         "ref",
-        "under_way",
+        "scopes",
     )
 
     def __init__(self, caller: Caller) -> None:
@@ -83,35 +83,35 @@ class LeaseRegistry:
         self._unreleased: dict[tuple[str, str], LeaseState] = {}
         self.block_entries: list[ref[BlockEntry]] = []
         self.deferred_releases: list[DeferredRelease] = []
-        self.under_way: list[UnderWay] = []
+        self.scopes: list[Scope] = []
         """The requests and tasks that began in this thread or task, the outermost first."""
         self._caller = ref(caller)
-        part_of = current_asgi_request() or (caller.task and _under_way.get())
-        self._part_of = None if part_of is None else ref(part_of)
+        scope = current_asgi_request() or (caller.task and _innermost.get())
+        self._scope = None if scope is None else ref(scope)
 
     def running_name(self) -> str | None:
         """Return the name of the task that it works for; empty in a request, None elsewhere."""
-        if self.under_way:
-            return self.under_way[-1].name
-        part_of = self._part_of and self._part_of()
-        if isinstance(part_of, UnderWay):
-            return part_of.name
-        return None if self._part_of is None else ""
+        if self.scopes:
+            return self.scopes[-1].name
+        scope = self._scope and self._scope()
+        if isinstance(scope, Scope):
+            return scope.name
+        return None if self._scope is None else ""
 
     def start(self, name: str, key: object) -> None:
         """Record the start of a request or task."""
         earlier: dict[str, int] = {lease.owner: lease.reentries for lease in self.leases()}
-        started = UnderWay(name, key, earlier, _under_way.get())
-        self.under_way.append(started)
-        _under_way.set(started)
+        scope = Scope(name, key, earlier, _innermost.get())
+        self.scopes.append(scope)
+        _innermost.set(scope)
 
-    def end(self, key: object) -> UnderWay | None:
+    def end(self, key: object) -> Scope | None:
         """Remove the latest request or task of this key, and those inside that had no end."""
-        for index in reversed(range(len(self.under_way))):
-            ended = self.under_way[index]
+        for index in reversed(range(len(self.scopes))):
+            ended = self.scopes[index]
             if ended.key == key:
-                del self.under_way[index:]
-                _under_way.set(ended.outer)
+                del self.scopes[index:]
+                _innermost.set(ended.outer)
                 return ended
         return None
 
@@ -130,7 +130,7 @@ class LeaseRegistry:
         if earlier := self.find(*name):
             mark_lost(earlier)
         self._leases[name] = ref(lease)
-        if registries := self._of_the_same():
+        if registries := self._of_same_scope():
             registries.add(self)
 
     def retain(self, lease: LeaseState) -> None:
@@ -147,7 +147,7 @@ class LeaseRegistry:
         lease_ref = self._leases.get(name)
         if lease_ref is not None and lease_ref() is lease:
             del self._leases[name]
-            if not self._leases and (registries := self._of_the_same()):
+            if not self._leases and (registries := self._of_same_scope()):
                 registries.discard(self)
         if self._retained.get(name) is lease:
             del self._retained[name]
@@ -167,10 +167,10 @@ class LeaseRegistry:
         lease = self._unreleased.get((backend, semaphore)) if self._unreleased else None
         return lease if lease is not None and lease.remaining else None
 
-    def _of_the_same(self) -> "Registries | None":
+    def _of_same_scope(self) -> "Registries | None":
         """Return the registries of the same request or task that have leases."""
-        part_of = self._part_of and self._part_of()
-        return None if part_of is None else _parts.setdefault(part_of, Registries())
+        scope = self._scope and self._scope()
+        return None if scope is None else _registries.setdefault(scope, Registries())
 
     def belongs_to(self, caller: Caller) -> bool:
         """Tell whether this is the caller's registry, or that of one that has ended."""
@@ -250,7 +250,8 @@ class Registries(set[LeaseRegistry]):
         return registries
 
 
-_parts: WeakKeyDictionary[object, Registries] = WeakKeyDictionary()
+_registries: WeakKeyDictionary[object, Registries] = WeakKeyDictionary()
+"""Those of each ASGI request and each task."""
 
 
 def current_registry() -> LeaseRegistry:
@@ -262,6 +263,6 @@ def current_registry() -> LeaseRegistry:
     return registry
 
 
-def registries_of_ended(whole: object) -> list[LeaseRegistry]:
-    """Return the registries whose leases end with this request or task."""
-    return _parts.setdefault(whole, Registries()).end(current_caller())
+def end_scope(scope: object) -> list[LeaseRegistry]:
+    """Return the registries whose leases end with this ASGI request or task."""
+    return _registries.setdefault(scope, Registries()).end(current_caller())

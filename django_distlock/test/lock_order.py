@@ -75,7 +75,7 @@ class LockOrder:
             return  # it has this lock already
         timeout = acquisition.deadline - acquisition.began if acquisition.waits else 0.0
         test = next(reversed(self._tests), "")  # another thread may end it just now
-        outside = registry.under_way[-1].earlier if registry.under_way else {}
+        outside = registry.scopes[-1].earlier if registry.scopes else {}
         for lease in held:
             if lease.owner in outside:
                 continue  # around the request or task: in production, another process has that

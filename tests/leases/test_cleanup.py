@@ -211,7 +211,7 @@ def test_request_without_an_end_does_not_affect_the_next(
     with pytest.warns(ResourceWarning, match=LEFT):
         client.get("/leaving/")
     assert scripted.owner == ""
-    current_registry().under_way.clear()
+    current_registry().scopes.clear()
 
 
 @on_each_database

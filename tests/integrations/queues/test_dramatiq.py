@@ -247,7 +247,7 @@ def test_skipped_message_is_no_task_any_more(broker: stub.StubBroker) -> None:
 
     @dramatiq.actor(actor_name="shop.other")
     def other() -> None:
-        labels.append(len(current_registry().under_way))
+        labels.append(len(current_registry().scopes))
 
     broker.add_middleware(Skip())
     with working(broker, threads=1):

@@ -169,7 +169,7 @@ def test_task_leaves_no_lock_behind(queue: Any, end: Callable[[], object]) -> No
     with leaving_behind():
         work(queue)
     assert labels == [f"{__name__}.leave"]
-    assert current_registry().under_way == []
+    assert current_registry().scopes == []
 
 
 def test_task_that_another_hook_cancels_has_ended(queue: Any) -> None:
@@ -185,7 +185,7 @@ def test_task_that_another_hook_cancels_has_ended(queue: Any) -> None:
 
     never()
     work(queue)
-    assert current_registry().under_way == []
+    assert current_registry().scopes == []
 
 
 def test_immediate_task_inside_another_ends_for_itself(queue: Any) -> None:
