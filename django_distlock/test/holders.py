@@ -33,9 +33,9 @@ class held_elsewhere(AsyncTestContextDecorator):  # noqa: N801 - used like a fun
 
     Who waits for the lock, in any thread or task of this process, doesn't take any time: it is
     refused at once, as if its `timeout` had passed, and `waited` is as long as that. With
-    `release_after`, seconds, the other worker releases the lock at the first wait that is not
-    shorter; that waiter gets it, and has waited so long. To wait without a timeout for a lock that
-    is never released is an AssertionError.
+    `release_after`, seconds, the other worker releases the lock at the first wait that is longer;
+    that waiter gets it, and has waited so long. To wait without a timeout for a lock that is never
+    released is an AssertionError.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ async def let_time_pass(acquisition: Acquisition, waiter: Waiter) -> None:
             f"This would wait for {acquisition.semaphore!r} for ever: it has no timeout, and "
             "held_elsewhere() never releases it. Give one of them: timeout=…, release_after=…"
         )
-    if holding.release_after <= timeout:
+    if holding.release_after < round(timeout, 6):  # without the rounding errors of a clock
         await waiter.ask(holding.release)
     waited = clocks.monotonic() - acquisition.began
     acquisition.pass_time(max(0.0, min(timeout, holding.release_after) - waited))
