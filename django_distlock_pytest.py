@@ -98,11 +98,16 @@ def _finish_watching(item: pytest.Item) -> str:
     return lock_order.finish()
 
 
+def has_real_locks(request: pytest.FixtureRequest) -> bool:
+    """Tell whether the test uses the stores of DISTLOCK."""
+    marker = request.node.get_closest_marker("real_locks")
+    return marker is not None or bool(request.config.getini("distlock_real_locks"))
+
+
 @pytest.fixture(autouse=True)
 def override_locks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Keep the locks of each test in memory, unless it is marked `real_locks`."""
-    is_real = request.config.getini("distlock_real_locks")
-    if is_real or request.node.get_closest_marker("real_locks") or not is_used():
+    if has_real_locks(request) or not is_used():
         yield
         return
     from django_distlock.test import override_locks
@@ -121,15 +126,27 @@ def captured_locks(override_locks: None) -> Iterator[kit.CapturedLocks]:
 
 
 @pytest.fixture
-def no_lock_held_after_test(override_locks: None) -> Iterator[None]:
+def no_lock_held_after_test(request: pytest.FixtureRequest, override_locks: None) -> Iterator[None]:
     """Fail if the test leaves a lock held, and say where it was acquired."""
     from django_distlock.test import no_lock_held_after_test
 
+    if has_real_locks(request):
+        open_database(request)  # first, so that it can be asked at the end
     watching = no_lock_held_after_test()
     watching.enable()
     yield
     if problem := watching.finish():
         pytest.fail(problem, pytrace=False)
+
+
+def open_database(request: pytest.FixtureRequest) -> None:
+    """Set up what the test has of pytest-django's database fixtures, or its marker."""
+    names = {"db", "transactional_db"} & {*request.fixturenames}
+    is_installed = request.config.pluginmanager.hasplugin("django")
+    if is_installed and request.node.get_closest_marker("django_db"):
+        names.add("db")
+    for name in names:
+        request.getfixturevalue(name)
 
 
 @pytest.fixture

@@ -79,9 +79,11 @@ class no_lock_held_after_test(Watching):  # noqa: N801 - used like a function
     def finish(self) -> str:
         self._lines.stop()
         lock_acquired.stop_recording(self._add)
-        leaks = [each.describe() for each in list(self._acquired.values()) if each.release()]
-        lock_released.stop_recording(self._remove)
-        lock_lost.stop_recording(self._remove)
+        try:
+            leaks = [each.describe() for each in list(self._acquired.values()) if each.release()]
+        finally:
+            lock_released.stop_recording(self._remove)
+            lock_lost.stop_recording(self._remove)
         self._acquired = {}
         if not leaks:
             return ""

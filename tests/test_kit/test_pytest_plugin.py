@@ -24,15 +24,17 @@ def test_tests_of_a_site_by_two_workers(tmp_path: Path) -> None:
     first, second = (f"{PROJECT}/{name}.py" for name in ("first_tests", "second_tests"))
     workers = ["-n2", "--dist=loadfile"]
     problems, output = run_pytest(tmp_path, "-c", INI, *workers, first, second, plugins=PLUGINS)
-    assert len(problems) == 16, output
+    assert len(problems) == 17, output
     failed = {name: problem for name, problem in problems.items() if problem}
     assert failed.keys() == {
         "test_leak",
+        "test_leak_in_the_database",
         "test_opposite_order",
         "test_another_opposite_order_and_an_error",
     }
     leak = rf"'1234collectPayment' \(default\): acquired at {first}:\d+, in test_leak"
     assert re.search(leak, failed["test_leak"])
+    assert re.search(leak, failed["test_leak_in_the_database"])
     order = failed["test_opposite_order"]
     assert "Possible deadlock: two locks are taken in opposite orders." in order
     assert f"B, then A, in {first}::test_opposite_order:" in order

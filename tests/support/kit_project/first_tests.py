@@ -41,6 +41,7 @@ class InTestCase(SimpleTestCase):
 
 @pytest.mark.real_locks
 @pytest.mark.django_db
+@pytest.mark.usefixtures("no_lock_held_after_test")
 def test_marked_test_uses_the_real_store() -> None:
     """In the transaction of the test."""
     assert type(lock_backends["default"]) is DatabaseBackend
@@ -66,6 +67,13 @@ def test_expire(expire: Callable[[str], None]) -> None:
 @pytest.mark.usefixtures("no_lock_held_after_test")
 def test_leak() -> None:
     """Fails at its end."""
+    acquire_lock(LOCK)
+
+
+@pytest.mark.real_locks
+@pytest.mark.usefixtures("no_lock_held_after_test", "db")
+def test_leak_in_the_database() -> None:
+    """Fails before the transaction of the test is rolled back."""
     acquire_lock(LOCK)
 
 
