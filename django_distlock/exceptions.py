@@ -10,6 +10,13 @@ from .lease import Lease
 class LockError(Exception):
     """Base of all lock errors."""
 
+    lease: Lease | None = None
+    """The lease that was lost, or that could not be renewed or released."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Without the lease: a task queue may send the error to another process.
+        return type(self), self.args, {**self.__dict__, "lease": None}
+
 
 class LockNotAcquired(LockError):
     """Another holder, or this thread or task itself, held the semaphore until the timeout.
@@ -54,20 +61,20 @@ class LockLost(LockError):
         super().__init__(message)
         self.lease = lease
 
-    def __reduce__(self) -> tuple[object, ...]:
-        # Without the lease: a task queue may send the error to another process.
-        return type(self), self.args, {**self.__dict__, "lease": None}
-
 
 class LockBackendUnavailable(LockError):
     """The store can't be reached or did not answer, so it is unknown who holds the lock.
 
-    `reply_lost` is True if the store may have carried out the request all the same.
+    `reply_lost` is True if the store may have carried out the request all the same. `lease` is None
+    if it failed to acquire one.
     """
 
-    def __init__(self, message: str, *, reply_lost: bool = False) -> None:
+    def __init__(
+        self, message: str, *, reply_lost: bool = False, lease: Lease | None = None
+    ) -> None:
         super().__init__(message)
         self.reply_lost = reply_lost
+        self.lease = lease
 
 
 class LockNotSupported(LockError, NotImplementedError):

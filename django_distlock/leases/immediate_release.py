@@ -26,6 +26,8 @@ async def release_now(
     try:
         released = await release_in_store(calls, lease, failed=failed)
     except BaseException as error:
+        if isinstance(error, LockBackendUnavailable):
+            error.lease = lease
         if not isinstance(error, LockBackendUnavailable) or error.reply_lost:
             lease.mark_unknown()
         lease.return_claim()

@@ -71,7 +71,7 @@ class OwnedLease(LeaseState):
         self.check()
         if not renewal.renewed:
             raise LockBackendUnavailable(
-                f"{self} could not be renewed: {renewal.reason or NO_REASON}."
+                f"{self} could not be renewed: {renewal.reason or NO_REASON}.", lease=self
             )
 
     def _lost(self) -> LockLost:

@@ -64,12 +64,12 @@ def answer_to(request: HttpRequest, error: AnsweredError) -> Answer:
         times = error.held_since, error.expires_at, error.seen_at
         return contended(Refusal(holder, *times, reason=reason), None)
     answer = _unavailable
-    if not isinstance(error, LockLost):
+    if isinstance(error, LockBackendUnavailable) and error.lease is None:
         message = "A request was not carried out: its lock's store is unavailable."
     elif is_atomic(request) and not may_have_committed(error.lease):
-        message = "A request lost its lock: its work is rolled back."
+        message = "A request failed under its lock: its work is rolled back."
     else:
-        message = "A request lost its lock and failed: its work may have been done in part."
+        message = "A request failed under its lock: its work may have been done in part."
         answer = _unfinished
     logger.error(message, exc_info=error, extra={"reason": str(error)})
     return answer()
@@ -100,7 +100,7 @@ def retry_range(refusal: Refusal, ttl: float | None) -> tuple[int, int]:
 
 
 def _unavailable() -> Answer:
-    """Return a 503: the store is down, or the lease was lost and the work undone."""
+    """Return a 503: nothing was done, or the work under the lock is undone."""
     detail = _("This can't be done safely right now. Please try again in a moment.")
     return Answer(503, "unavailable", detail, _random(1, SOON))
 

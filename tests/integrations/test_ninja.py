@@ -17,6 +17,7 @@ from django_distlock import LockBackendUnavailable, distributed_lock, lock_backe
 from django_distlock.backends.memory import MemoryBackend
 from django_distlock.integrations.ninja import answer_lock_errors
 from django_distlock.records import Refusal
+from django_distlock.test import override_locks, store_down
 from tests.app.models import Counter
 from tests.support.databases import committed
 from tests.support.documentation import example
@@ -67,6 +68,15 @@ async def async_block(request: HttpRequest, customer_id: str) -> dict[str, str]:
     """Collect in a block."""
     async with distributed_lock(f"{customer_id}collectPayment"):
         return {"collected": customer_id}
+
+
+@api.post("/keeping/{customer_id}/")
+def keeping(request: HttpRequest, customer_id: str, call: str) -> None:
+    """Write, then renew or release the lock while its store is down."""
+    with distributed_lock(f"{customer_id}collectPayment", backend="memory") as lease:
+        Counter.objects.create()
+        with store_down("memory"):
+            getattr(lease, call)()
 
 
 @api.post("/losing/{customer_id}/")
@@ -137,6 +147,24 @@ def test_text_that_is_no_semaphore_is_a_400(view: str, debug: bool) -> None:
     with override_settings(DEBUG=debug):
         response = ask(view, customer="a" * 250)
     assert (response.status_code, response.json()["code"]) == (400, "invalid")
+
+
+@committed
+@pytest.mark.parametrize(
+    ("call", "atomic"), [("renew", False), ("release", False), ("renew", True)]
+)
+def test_store_that_is_down_after_the_work_invites_no_client_to_repeat_it(
+    caplog: pytest.LogCaptureFixture, call: str, atomic: bool
+) -> None:
+    """Unless the work is undone. With a transaction a release waits for its end."""
+    with override_locks(), atomic_requests(*["default"] * atomic):
+        response = Client().post(f"/api/keeping/1234/?call={call}")
+    assert response.status_code == 503
+    assert response.json()["code"] == ("unavailable" if atomic else "unfinished")
+    assert ("Retry-After" in response) == atomic
+    assert Counter.objects.exists() != atomic
+    [line] = [each for each in caplog.messages if each.startswith("A request failed under")]
+    assert ("rolled back" in line) == atomic
 
 
 @committed

@@ -169,15 +169,16 @@ def test_errors_keep_their_class_for_the_caller(name: str) -> None:
         celery_app.find_no_store.delay().get(60)
 
 
-def test_lost_is_pickled_without_its_lease() -> None:
+def test_errors_are_pickled_without_their_lease() -> None:
     """A lease belongs to its process."""
     with holding("default") as lease:
-        error = LockLost("lost", lease)
-        error.add_note("at night")
-        copy = pickle.loads(pickle.dumps(error))
-        assert error.lease is lease
-    assert (type(copy), copy.args, copy.lease) == (LockLost, ("lost",), None)
-    assert copy.__notes__ == ["at night"]
+        for kind in (LockLost, LockBackendUnavailable):
+            error = kind("lost", lease=lease)
+            error.add_note("at night")
+            copy = pickle.loads(pickle.dumps(error))
+            assert error.lease is lease
+            assert (type(copy), copy.args, copy.lease) == (kind, ("lost",), None)
+            assert copy.__notes__ == ["at night"]
 
 
 def test_unavailable_is_pickled_with_its_attributes() -> None:

@@ -260,6 +260,7 @@ def handle(error: LockError) -> str | None:
             return error.lease.semaphore if error.lease else None
         case LockBackendUnavailable():
             assert_type(error.reply_lost, bool)
+            assert_type(error.lease, Lease | None)
         case LockNotHeld() | LockNotSupported() | _:
             pass
     return None
