@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from django_distlock import Lease, LockBackendUnavailable
+from django_distlock import LockBackendUnavailable
+from django_distlock.leases.owned_lease import OwnedLease
 from django_distlock.management.with_lock import command_lock
 from django_distlock.management.with_lock.child import Child
 from tests.support.databases import committed
@@ -36,7 +37,7 @@ def test_command_is_stopped_when_an_operator_takes_the_lock_away(
     trap: str,
     grace: str,
     said: str,
-    acquired: list[Lease],
+    acquired: list[OwnedLease],
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -59,7 +60,7 @@ def test_command_is_stopped_when_an_operator_takes_the_lock_away(
 
 
 def test_command_has_ended_when_an_unreachable_store_ends_the_lease(
-    scripted: ScriptedBackend, acquired: list[Lease], monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedBackend, acquired: list[OwnedLease], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The grace comes out of the ttl: a third of it at most, so that a renewal may fail."""
     monkeypatch.setattr(command_lock, "CHECK_INTERVAL", 1)
@@ -75,7 +76,7 @@ def test_command_is_stopped_when_nobody_can_tell_whether_the_lock_is_held(
     scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever goes wrong in the check."""
-    monkeypatch.setattr(Lease, "remaining", property(lambda lease: 1 / 0))
+    monkeypatch.setattr(OwnedLease, "remaining", property(lambda lease: 1 / 0))
     code, complaints = run("--", "sleep", "600")
     assert code == 76
     assert "it could not be checked: ZeroDivisionError('division by zero'). Stop" in complaints
