@@ -32,12 +32,12 @@ except ImportError as error:
 PACKAGE: Final = Path(__file__).parent.parent
 CALLERS_OF_VIEWS: Final = {"asgiref", "concurrent", "django", "ninja", "rest_framework"}
 """Packages whose code calls a locked view: none of that is the site's."""
-MOST_OPEN: Final = 500
-"""How many held locks are remembered: the end of some is never seen."""
+MOST_HELD: Final = 500
+"""How many held locks are remembered, since some never end."""
 
 
 class Outcome(TextChoices):
-    """What came of an acquisition."""
+    """How an acquisition ended, so far."""
 
     HELD = "held", _("still held")
     RELEASED = "released", _("released")
@@ -58,7 +58,7 @@ class Place(NamedTuple):
 
 @dataclass(slots=True)
 class ShownLock:
-    """One acquisition, and what came of it; times are in milliseconds."""
+    """One acquisition and its outcome. Times are in milliseconds."""
 
     semaphore: str
     template: str
@@ -148,7 +148,7 @@ class LocksPanel(Panel):
         self.store_locks()
 
     def generate_server_timing(self, request: HttpRequest, response: HttpResponse) -> None:
-        """Tell the browser's own tools how long was waited."""
+        """Tell the browser's own tools how long the request waited."""
         stats = self.get_stats()
         self.record_server_timing("waited", "Waited for locks", stats["waited"])
 
@@ -164,8 +164,8 @@ class LocksPanel(Panel):
     def end(self, lock: ShownLock, outcome: Outcome, later: Outcome, held_for: float) -> None:
         """Record how a lock ended.
 
-        After the response that changes what is stored only if that is in memory: nobody who
-        releases a lock has to wait for a database.
+        After the response, only a store in memory is updated: a release must not wait for a
+        database.
         """
         lock.outcome = later if self.is_complete else outcome
         lock.held = milliseconds(held_for)
@@ -189,7 +189,7 @@ def record_acquisition(lease: Lease, waited: float, template: str, **_: Any) -> 
         lock = add_lock(panel, Outcome.HELD, lease.semaphore, lease.backend, template, waited)
         lock.token, lock.granted_at = lease.token, monotonic()
         held_locks[key_of(lease)] = panel, lock
-        while len(held_locks) > MOST_OPEN:
+        while len(held_locks) > MOST_HELD:
             held_locks.popitem(last=False)
 
 

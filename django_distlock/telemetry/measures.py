@@ -1,4 +1,4 @@
-"""What is measured of locks, by the template of the semaphore and the alias of the store.
+"""The measures of locks: counters and histograms, by template and by store.
 
 All exporters share this table, so that one dashboard fits each of them.
 """
@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 
 class Kind(Enum):
-    """What becomes of the numbers that are recorded."""
+    """How the recorded numbers are kept."""
 
     COUNTER = "counter"
     """They are added up."""
@@ -35,7 +35,7 @@ class Measure(NamedTuple):
 
 
 LABELS: Final = ("template", "backend")
-"""What each measure is told apart by. A template is empty if it isn't known."""
+"""The labels of each measure. The template is empty if it isn't known."""
 
 BUCKETS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),

@@ -54,7 +54,7 @@ class LockCollector(Collector):
         self._recorders.start()
 
     def stop(self) -> None:
-        """Undo that."""
+        """Record no more, and unregister the metrics."""
         self._recorders.stop()
         self._registry.unregister(self)
 

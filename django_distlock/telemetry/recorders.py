@@ -17,13 +17,13 @@ from .measures import ATTEMPTS, CONTENDED, FORCE_RELEASED, HOLD, LOST, WAIT, Mea
 logger = room_logger("telemetry")
 
 TemplateOf = Callable[[str], str]
-"""Names the template of a semaphore that no template made."""
+"""Return a template for the semaphore of acquire_lock() or of a block."""
 Record = Callable[[float], object]
 """Add to a counter, or record the value of a histogram."""
 
 
 class _Thread(threading.local):
-    """What this thread records now."""
+    """The state of recording in this thread."""
 
     is_recording = False
 
@@ -150,7 +150,7 @@ class Series(NamedTuple):
 
 
 class LockMetrics(LockTelemetry):
-    """Measures what the signals tell.
+    """Turns signals into metrics.
 
     `bind(measure, template, backend)` returns what records a number of that measure and labels. It
     is called once for each: a counter should begin at 0 then, so that its first step is seen.

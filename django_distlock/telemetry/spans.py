@@ -17,7 +17,7 @@ from django_distlock.leases.state import LeaseState
 from .recorders import LockTelemetry, TemplateOf
 
 SHORTEST_WAIT: Final = 0.01
-"""Seconds: a grant that took less time has no span for waiting, which would tell nobody anything.
+"""Seconds: a grant that took less time has no span for waiting, which would clutter the trace.
 
 Every refusal has one, and every span for holding has `distlock.waited`.
 """
@@ -33,12 +33,12 @@ class Beginning(NamedTuple):
 
     @classmethod
     def ago(cls, seconds: float) -> "Beginning":
-        """Return what was so many seconds ago, in the current context."""
+        """Return a beginning this many seconds ago, in the current context."""
         return cls(get_current(), time.time_ns() - nanoseconds(seconds))
 
 
 class LockSpans(LockTelemetry):
-    """Makes spans of what the signals tell."""
+    """Turns signals into spans."""
 
     def __init__(self, tracer: Tracer, semaphores: bool, template_of: TemplateOf | None) -> None:
         super().__init__(template_of)

@@ -10,7 +10,7 @@ _acquired: set[ref[LeaseState]] = set()
 
 
 def remember(*, lease: LeaseState, **fields: Any) -> None:
-    """Record a lease of any thread or task, without keeping it."""
+    """Remember a lease of any thread or task, by a weak reference."""
     _acquired.add(ref(lease, _acquired.discard))
 
 
@@ -18,6 +18,6 @@ lock_acquired.record(remember)
 
 
 def acquired_leases() -> list[LeaseState]:
-    """Return those that still exist, whether held or not."""
+    """Return the leases that still exist, whether held or not."""
     copy = list(_acquired)  # other threads add to it
     return [lease for lease_ref in copy if (lease := lease_ref())]

@@ -29,7 +29,7 @@ class CapturedEvent:
     """What a decorated function's semaphore was made by; empty for other acquisitions."""
     token: int | None = None
     holder: str = ""
-    """The one that acquired it; for `contended`, the other one that had it."""
+    """Who acquired it; for `contended`, who had it instead."""
     waited: float | None = None
     """Seconds from the call until the grant or the refusal."""
     held_for: float | None = None
@@ -50,7 +50,7 @@ class CapturedEvent:
 
 
 class CapturedLocks(list[CapturedEvent]):
-    """What happened, in order, in whichever thread or task."""
+    """What happened to locks in any thread or task, in order."""
 
     @property
     def kinds(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The base of what is done around a test: a context manager and a decorator, sync and async."""
+"""The base of the tools around a test: a context manager and a decorator, sync and async."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -13,14 +13,13 @@ D = TypeVar("D")
 
 
 class AsyncTestContextDecorator(TestContextDecorator):
-    """A TestContextDecorator that is an async context manager, too.
+    """A TestContextDecorator that also works with `async with` and around coroutine functions.
 
-    It decorates coroutine functions as that. A subclass whose enable() or disable() has to wait
-    overrides the async methods.
+    A subclass whose enable() or disable() has to wait overrides the async methods.
     """
 
     def __call__(self, decorated: D) -> D:
-        """Return the function or the TestCase, decorated: editors know its type."""
+        """Decorate a function or a TestCase. Type checkers see its own type."""
         decorate: Any = super().__call__
         return cast("D", decorate(decorated))
 

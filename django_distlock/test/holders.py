@@ -1,4 +1,4 @@
-"""Hold a lock during a test as another worker would, and let the time pass for those that wait."""
+"""Hold a lock during a test as another worker would, and shorten the waits for it."""
 
 import math
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -26,16 +26,16 @@ class held_elsewhere(AsyncTestContextDecorator):  # noqa: N801 - used like a fun
     """Hold a lock as another worker would: the tested code finds it contended.
 
     `with`, `async with`, or a decorator of a function, sync or async, or of a TestCase, for each of
-    its tests. The store gets one call at the start, and one at the end, when the lock is free. If
-    somebody holds it at the start, that is an AssertionError. `holder` is what people see of the
-    other worker. Its lease has the `ttl`, the backend's by default, and is renewed when it is
-    waited for.
+    its tests. It acquires the lock at the start and releases it at the end, with one call of the
+    store each; AssertionError if somebody holds it at the start. `holder` is what people see of the
+    other worker. Its lease has the `ttl`, the backend's by default, and is renewed when somebody
+    waits for it.
 
-    Who waits for the lock, in any thread or task of this process, doesn't take any time: it is
-    refused at once, as if its `timeout` had passed, and `waited` is as long as that. With
-    `release_after`, seconds, the other worker releases the lock at the first wait that is longer;
-    that waiter gets it, and has waited so long. To wait without a timeout for a lock that is never
-    released is an AssertionError.
+    A wait for the lock, in any thread or task of this process, takes no time: it is refused at
+    once, as if its `timeout` had passed, and `waited` is the timeout. With `release_after`, in
+    seconds, the other worker releases the lock during the first wait that is longer; that waiter
+    gets it, and `waited` is `release_after`. A wait without a timeout, for a lock that is never
+    released, is an AssertionError.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class held_elsewhere(AsyncTestContextDecorator):  # noqa: N801 - used like a fun
 
 
 def _unless_failed(error: BaseException | None) -> AbstractContextManager[object]:
-    """Return what lets an error of the store be raised, unless the block has failed already."""
+    """Suppress an error of the store if the block has failed already."""
     return nullcontext() if error is None else suppress(LockBackendUnavailable)
 
 

@@ -18,7 +18,7 @@ from .watching import Watching
 
 
 class Acquired(NamedTuple):
-    """A lock that was acquired during a test: what is needed to release it, and to report it."""
+    """A lock that was acquired during a test, with what it takes to release and report it."""
 
     lease: "ref[LeaseState]"
     backend: str
@@ -56,10 +56,10 @@ class Acquired(NamedTuple):
 class no_lock_held_after_test(Watching):  # noqa: N801 - used like a function
     """Fail a block or a decorated test that leaves a lock held, and say where it was acquired.
 
-    It counts whoever acquired it: another thread, too, and code that kept no reference to the
-    lease. Each such lock is released, so that the next test finds it free. Locks that were held
-    before, or that `held_elsewhere` holds, don't count, nor do those that Django released when a
-    request or a task ended, of which a ResourceWarning tells.
+    A lock counts whichever thread acquired it, also if the code kept no reference to the lease. It
+    is released, so that the next test finds it free. Locks that were held before, or that
+    `held_elsewhere` holds, don't count, nor do those that were released with their request or task,
+    which gives a ResourceWarning.
 
     In async code, write `async with`, since it calls the store.
     """

@@ -28,7 +28,7 @@ class LockOrder:
         self._lines = AcquisitionLines()
         self._acquired_at: WeakKeyDictionary[LeaseState, SourceLine | None] = WeakKeyDictionary()
         self._of_held: dict[str, dict[Pair, TakenOrder]] = {}
-        """Orders that begin with a lock that is held still, by its owner."""
+        """Orders that begin with a lock that is still held, by the owner of its lease."""
         self._of_ended: dict[Pair, TakenOrder] = {}
         self._tests: list[str] = []
 
@@ -125,7 +125,7 @@ def is_released_elsewhere(lease: LeaseState) -> bool:
 
 
 lock_order: Final = LockOrder()
-"""This process's."""
+"""The orders of all tests of this process."""
 
 
 class consistent_lock_order(Watching):  # noqa: N801 - used like a function

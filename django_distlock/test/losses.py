@@ -27,14 +27,14 @@ def lose(lease: Lease | str, *, backend: str = "default", noticed: bool = True) 
     """Take a lock from its holder, as an operator does who releases it by force.
 
     `lease` is a lease, or the semaphore of one that any thread or task of this process, or
-    held_elsewhere(), has in the store `backend`; AssertionError if none has. The lock is free then.
-    A commit under the lease is refused from now on.
+    held_elsewhere(), has in the store `backend`; AssertionError if none has. Afterwards the lock is
+    free, and a commit under the lease is refused.
 
-    The holder has noticed: `held` is False, check() raises LockLost, and lock_lost has been sent.
-    With `noticed=False` only the store knows. The holder finds out when it renews, commits or
-    releases.
+    The holder has noticed the loss: `held` is False, check() raises LockLost, and lock_lost has
+    been sent. With `noticed=False` only the store knows, and the holder finds out when it renews,
+    commits or releases.
 
-    In async code, `await alose(…)`; on the memory store this can be called there, too.
+    In async code, write `await alose(…)`, unless the store is a MemoryBackend.
     """
     holding = find_holding(lease, backend)
     ask_store(holding.backend, partial(_take_away, holding=holding))
@@ -54,8 +54,8 @@ def expire(lease: Lease | str, *, backend: str = "default", noticed: bool = True
     """Let the ttl of a lease pass: others may get the lock, though nobody has released it.
 
     The store lists it as stale, if it lists such locks. The lease has run out by the holder's clock
-    as well, and the holder has noticed that. With `noticed=False` it has not looked at the clock
-    yet: `held` is False, but lock_lost is sent only when the holder checks, commits or releases.
+    as well, and the holder has noticed. With `noticed=False`, `held` is False, but lock_lost is
+    sent only when the holder checks, commits or releases.
 
     It takes some milliseconds; on Memcached, which counts in seconds, three seconds. For the rest,
     see lose().

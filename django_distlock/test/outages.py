@@ -18,18 +18,18 @@ CALLS: Final = (
     *("held", "find", "page", "waiters", "force_release", "clear_stale", "purge_released"),
     *("pause", "resume", "pauses", "status"),
 )
-"""What asks a store; not every store has each."""
+"""The methods that call a store. Not every store has all of them."""
 
 
 class store_down(AsyncTestContextDecorator):  # noqa: N801 - used like a function
     """Let the store of this alias be down: each call raises LockBackendUnavailable.
 
     `with`, `async with`, or a decorator of a function, sync or async, or of a TestCase, for each of
-    its tests. It is down for every thread and task of this process: for renewals, a listing, the
-    admin and health checks, too. Other aliases are untouched. Afterwards it is up again, with all
-    that it had; leases go on unless their ttl has passed.
+    its tests. It is down for every thread and task of this process, including renewals, listings,
+    the admin and health checks. The stores of other aliases stay up. Afterwards it is up again,
+    with all its locks; leases go on unless their ttl has passed.
 
-    With `reply_lost`, the store carries out what it is asked, and only the answer gets lost.
+    With `reply_lost`, the store carries out each call, and only its answer is lost.
     """
 
     def __init__(self, alias: str = "default", *, reply_lost: bool = False) -> None:

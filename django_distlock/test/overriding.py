@@ -47,7 +47,7 @@ class override_locks(AsyncTestContextDecorator):  # noqa: N801 - used like a fun
 
 
 class _Override:
-    """One time for which locks are kept in memory."""
+    """One use of override_locks()."""
 
     def __init__(self) -> None:
         self._owners: set[str] = set()
@@ -60,7 +60,7 @@ class _Override:
         )
         _forget_recent()
         self._settings.enable()
-        # Names are free, too: what the running code holds by one is not meant by it in the test.
+        # In the block, a name means a lock of the test, not one that the code holds around it.
         self._caller = current_caller()
         self._outer_registry, self._caller.registry = self._caller.registry, None
 
@@ -114,13 +114,13 @@ def _end_quietly(lease: LeaseState) -> None:
 
 
 def _forget_recent() -> None:
-    """Forget what would change the log or the waits of another test."""
+    """Forget what would affect the log or the waits of another test."""
     clear_repeats()
     recent_handovers.clear()
 
 
 class OverridingTable(SharedTable):
-    """The locks of one alias, for one time."""
+    """The locks of one alias, in one use of override_locks()."""
 
     has_ended = False
 
@@ -155,9 +155,9 @@ class OverridingPlace(MemoryPlace):
 
 
 class OverridingBackend(MemoryBackend):
-    """The memory store of override_locks(), with a table for each time that this is used.
+    """The memory store of override_locks(), with a table for each use.
 
-    It passes on what is meant for the store that it stands for: a lease that was acquired before.
+    What concerns a lease that was acquired before goes to the store that this one replaces.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Do again what a test did to a store, if a transaction in which that was done is rolled back.
+"""Repeat what a test did to a store, if the transaction in which it did so is rolled back.
 
 A lost lock stays lost. But in a TestCase, and on SQLite, the lock's row is part of the transaction
 that is rolled back because of the loss.

@@ -76,7 +76,7 @@ def answer_to(request: HttpRequest, error: AnsweredError) -> Answer:
 
 
 def contended(refusal: Refusal, ttl: float | None) -> Answer:
-    """Return a 409: another request holds the lock, or it is paused; its own ttl would be this."""
+    """Return a 409: another request holds the lock, or it is paused. `ttl` is this one's."""
     if refusal.reason:
         detail = _("This can't be done right now. Please try again later.")
     else:

@@ -250,7 +250,7 @@ def test_held_locks_are_bounded() -> None:
     """The end of some is never seen."""
     from django_distlock.integrations import debug_toolbar
 
-    with mock.patch.object(debug_toolbar, "MOST_OPEN", 0):
+    with mock.patch.object(debug_toolbar, "MOST_HELD", 0):
         response = Client().get("/stream/1234/")
         assert debug_toolbar.held_locks == {}
     response.close()
