@@ -110,7 +110,7 @@ class Lease(ABC):
 
         Inside a transaction that is done when the outermost atomic block has ended, however it
         ends. With `min_hold`, others get it when that has passed. After LockBackendUnavailable it
-        is renewed no more, so that it ends with its ttl; until then it can be released again.
+        is not renewed any more, so it ends with its ttl; until then it can be released again.
         """
 
     @abstractmethod

@@ -35,7 +35,7 @@ class ReentrantSignal(Signal):
         self.recorders = (*self.recorders, recorder)
 
     def stop_recording(self, recorder: Callable[..., object]) -> None:
-        """Call the recorder no more."""
+        """Stop calling the recorder."""
         self.recorders = tuple(each for each in self.recorders if each != recorder)
 
     def send_robust(self, sender: Any, **named: Any) -> list[tuple[Any, Any]]:

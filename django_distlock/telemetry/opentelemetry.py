@@ -50,7 +50,7 @@ def instrument(
 
 
 def uninstrument() -> None:
-    """Record no more. Locks that are held then get no span for holding them."""
+    """Stop recording. Locks that are held now get no span for holding them."""
     while _running:
         _running.pop().stop()
 

@@ -35,7 +35,7 @@ def instrument(
 
 
 def uninstrument() -> None:
-    """Measure no more, and remove the metrics from their registry."""
+    """Stop measuring, and remove the metrics from their registry."""
     while _running:
         _running.pop().stop()
 
@@ -54,7 +54,7 @@ class LockCollector(Collector):
         self._recorders.start()
 
     def stop(self) -> None:
-        """Record no more, and unregister the metrics."""
+        """Stop recording, and unregister the metrics."""
         self._recorders.stop()
         self._registry.unregister(self)
 

@@ -95,7 +95,7 @@ class LockTelemetry:
             signal.record(recorder)
 
     def stop(self) -> None:
-        """Record no more."""
+        """Stop recording."""
         for signal, recorder in self._recorders.items():
             signal.stop_recording(recorder)
 

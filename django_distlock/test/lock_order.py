@@ -43,7 +43,7 @@ class LockOrder:
         self._tests.append(test)
 
     def finish(self) -> str:
-        """Watch no more, and return a report of the contradictions that are new."""
+        """Stop watching, and return a report of the contradictions that are new."""
         self._tests.pop()
         if not self._tests:
             self._lines.stop()

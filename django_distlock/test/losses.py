@@ -150,4 +150,4 @@ def _expire_again(holding: Holding) -> None:
 
 
 def _gone(holding: Holding) -> AssertionError:
-    return AssertionError(f"{holding} is held no more in its store.")
+    return AssertionError(f"{holding} is no longer held in its store.")

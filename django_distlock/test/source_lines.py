@@ -136,11 +136,11 @@ class AcquisitionLines:
         self._lines: WeakKeyDictionary[LeaseRegistry, SourceLine] = WeakKeyDictionary()
 
     def start(self) -> None:
-        """Note where locks are acquired from now on."""
+        """Record where locks are acquired from now on."""
         before_acquisitions.append(self._note)
 
     def stop(self) -> None:
-        """Note it no more."""
+        """Stop recording."""
         before_acquisitions.remove(self._note)
 
     def _note(self, acquisition: Acquisition) -> None:

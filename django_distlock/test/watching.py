@@ -24,11 +24,11 @@ class Watching(AsyncTestContextDecorator):
     """The name of a decorated test."""
 
     def finish(self) -> str:
-        """Watch no more; return the problem, or an empty text."""
+        """Stop watching; return the problem, or an empty text."""
         raise NotImplementedError
 
     def disable(self) -> None:
-        """Watch no more, and raise AssertionError if there is a problem."""
+        """Stop watching, and raise AssertionError if there is a problem."""
         _report(self.finish(), None)
 
     def __exit__(

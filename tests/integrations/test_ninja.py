@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,15 +13,19 @@ from django.urls import path
 from ninja import NinjaAPI
 from ninja.decorators import decorate_view
 
-from django_distlock import LockBackendUnavailable, distributed_lock, lock_backends
-from django_distlock.backends.memory import MemoryBackend
+from django_distlock import distributed_lock
 from django_distlock.integrations.ninja import answer_lock_errors
-from django_distlock.records import Refusal
 from django_distlock.test import override_locks, store_down
 from tests.app.models import Counter
 from tests.support.databases import committed
 from tests.support.documentation import example
-from tests.support.visits import SOON, atomic_requests
+from tests.support.lock_answers import (
+    assert_contention_is_answered,
+    assert_failure_is_answered,
+    assert_outage_is_answered,
+    write_and_lose,
+)
+from tests.support.visits import atomic_requests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,11 +87,7 @@ def keeping(request: HttpRequest, customer_id: str, call: str) -> None:
 def lose(request: HttpRequest, customer_id: str) -> None:
     """Write, and lose the lock to an operator."""
     with distributed_lock(f"{customer_id}collectPayment", backend="memory") as lease:
-        Counter.objects.create()
-        store = lock_backends["memory"]
-        assert isinstance(store, MemoryBackend)
-        store.force_release(lease.semaphore, lease.token or 0)
-        lease.renew()
+        write_and_lose(lease)
 
 
 urlpatterns = [
@@ -116,13 +116,7 @@ def ask(view: str, customer: str = "1234") -> Any:
 def test_contention_is_a_409_in_ninjas_format(scripted: ScriptedBackend, view: str) -> None:
     """Of sync and async operations, decorated or not; the holder is not shown."""
     assert ask(view).status_code == 200
-    scripted.owner, scripted.refusal = "somebody", Refusal("web-7 pid 4711")
-    response = ask(view)
-    assert (response.status_code, response.json()["code"]) == (409, "contended")
-    assert set(response.json()) == {"detail", "code"}
-    assert response["Retry-After"] in SOON
-    assert response["Cache-Control"] == "no-store"
-    assert "4711" not in f"{response.headers}{response.content}"
+    assert_contention_is_answered(partial(ask, view), scripted)
 
 
 @on_each_view
@@ -130,13 +124,7 @@ def test_store_that_is_down_is_a_503(
     scripted: ScriptedBackend, caplog: pytest.LogCaptureFixture, view: str
 ) -> None:
     """The client isn't told why, the log is."""
-    scripted.answer("acquire", LockBackendUnavailable("no route to 10.0.0.5"))
-    response = ask(view)
-    assert (response.status_code, response.json()["code"]) == (503, "unavailable")
-    assert response["Retry-After"] in SOON
-    assert "10.0.0.5" not in response.content.decode()
-    [line] = [each for each in caplog.records if each.name == "django_distlock.views"]
-    assert (line.levelno, vars(line)["reason"]) == (logging.ERROR, "no route to 10.0.0.5")
+    assert_outage_is_answered(partial(ask, view), scripted, caplog)
 
 
 @pytest.mark.usefixtures("scripted")
@@ -159,10 +147,7 @@ def test_store_that_is_down_after_the_work_invites_no_client_to_repeat_it(
     """Unless the work is undone. With a transaction a release waits for its end."""
     with override_locks(), atomic_requests(*["default"] * atomic):
         response = Client().post(f"/api/keeping/1234/?call={call}")
-    assert response.status_code == 503
-    assert response.json()["code"] == ("unavailable" if atomic else "unfinished")
-    assert ("Retry-After" in response) == atomic
-    assert Counter.objects.exists() != atomic
+    assert_failure_is_answered(response, undone=atomic)
     [line] = [each for each in caplog.messages if each.startswith("A request failed under")]
     assert ("rolled back" in line) == atomic
 
@@ -173,10 +158,7 @@ def test_lost_lease_is_a_503_and_the_work_is_undone_if_it_can_be(atomic: bool) -
     """Without a transaction, the client is not invited to try again."""
     with atomic_requests(*["default"] * atomic):
         response = ask("api/losing")
-    assert response.status_code == 503
-    assert response.json()["code"] == ("unavailable" if atomic else "unfinished")
-    assert ("Retry-After" in response) == atomic
-    assert Counter.objects.exists() != atomic
+    assert_failure_is_answered(response, undone=atomic)
 
 
 @pytest.mark.parametrize("view", ["unset/decorated", "api/outside"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,18 +17,21 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from django_distlock import (
-    LockBackendUnavailable,
     LockNotAcquired,
     distributed_lock,
-    lock_backends,
 )
-from django_distlock.backends.memory import MemoryBackend
 from django_distlock.fields import EPOCH
 from django_distlock.integrations.rest_framework import answer_lock_errors
 from django_distlock.records import Refusal
 from tests.app.models import Counter
 from tests.support.databases import committed
 from tests.support.documentation import example
+from tests.support.lock_answers import (
+    assert_contention_is_answered,
+    assert_failure_is_answered,
+    assert_outage_is_answered,
+    write_and_lose,
+)
 from tests.support.visits import SOON, atomic_requests
 
 if TYPE_CHECKING:
@@ -89,11 +92,7 @@ class Losing(APIView):  # type: ignore[misc]
     def post(self, request: Any, customer_id: str) -> Response:
         """Write, and lose the lock to an operator."""
         with distributed_lock(f"{customer_id}collectPayment", backend="memory") as lease:
-            Counter.objects.create()
-            store = lock_backends["memory"]
-            assert isinstance(store, MemoryBackend)
-            store.force_release(lease.semaphore, lease.token or 0)
-            lease.renew()
+            write_and_lose(lease)
         return Response()
 
 
@@ -136,13 +135,7 @@ def ask(view: str, accept: str = "*/*", customer: str = "1234") -> Any:
 def test_contention_is_a_409_in_the_frameworks_format(scripted: ScriptedBackend, view: str) -> None:
     """Also if the view itself is decorated; the holder is not shown."""
     assert ask(view).json() == {"collected": "1234"}
-    scripted.owner, scripted.refusal = "somebody", Refusal("web-7 pid 4711")
-    response = ask(view)
-    assert (response.status_code, response.json()["code"]) == (409, "contended")
-    assert set(response.json()) == {"detail", "code"}
-    assert response["Retry-After"] in SOON
-    assert response["Cache-Control"] == "no-store"
-    assert "4711" not in f"{response.headers}{response.content}"
+    assert_contention_is_answered(partial(ask, view), scripted)
 
 
 @on_each_view
@@ -187,13 +180,7 @@ def test_store_that_is_down_is_a_503(
     scripted: ScriptedBackend, caplog: pytest.LogCaptureFixture, view: str
 ) -> None:
     """The client isn't told why, the log is."""
-    scripted.answer("acquire", LockBackendUnavailable("no route to 10.0.0.5"))
-    response = ask(view)
-    assert (response.status_code, response.json()["code"]) == (503, "unavailable")
-    assert response["Retry-After"] in SOON
-    assert "10.0.0.5" not in response.content.decode()
-    [line] = [each for each in caplog.records if each.name == "django_distlock.views"]
-    assert (line.levelno, vars(line)["reason"]) == (logging.ERROR, "no route to 10.0.0.5")
+    assert_outage_is_answered(partial(ask, view), scripted, caplog)
 
 
 @pytest.mark.usefixtures("scripted")
@@ -210,10 +197,7 @@ def test_lost_lease_is_a_503_and_the_work_is_undone_if_it_can_be(atomic: bool) -
     """Without a transaction, the client is not invited to try again."""
     with atomic_requests(*["default"] * atomic):
         response = ask("losing")
-    assert response.status_code == 503
-    assert response.json()["code"] == ("unavailable" if atomic else "unfinished")
-    assert ("Retry-After" in response) == atomic
-    assert Counter.objects.exists() != atomic
+    assert_failure_is_answered(response, undone=atomic)
     assert not connections["default"].in_atomic_block
 
 

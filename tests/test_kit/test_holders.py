@@ -46,7 +46,7 @@ LONG = 200
 @committed
 @on_each_store
 def test_lock_is_contended_in_the_block_whatever_the_timeout(store: str) -> None:
-    """At once, as though it had been waited for; afterwards it is free."""
+    """Waits are refused at once, with the whole timeout as `waited`; afterwards it is free."""
     began, told = time.monotonic(), list[dict[str, Any]]()
     with received("contended", lambda **fields: told.append(fields)):
         with held_elsewhere(LOCK, holder="db1 <b> worker", backend=store):
@@ -83,7 +83,7 @@ def test_async_code_is_refused_at_once_too(store: str) -> None:
 @committed
 @on_each_store
 def test_other_worker_releases_the_lock_when_it_was_waited_for_long_enough(store: str) -> None:
-    """Who doesn't wait longer doesn't get it; from then on the lock is like any other."""
+    """A shorter wait is refused; from then on the lock is like any other."""
     began = time.monotonic()
     with held_elsewhere(LOCK, backend=store, release_after=30):
         for timeout in (20, 30, 30):
@@ -138,7 +138,7 @@ def test_forced_release_meanwhile_frees_the_lock() -> None:
         [lock] = store.held()
         assert store.force_release(LOCK, lock.token or 0)
         with distributed_lock(LOCK) as lease:
-            # Really waited for: who holds it now is no other worker of the kit's.
+            # A real wait: the kit's other worker does not hold it now.
             assert elsewhere(lambda: acquire_lock(LOCK, timeout=0.02)) is None
     assert not lease.held
 

@@ -1,4 +1,4 @@
-"""lose() and expire(): a holder that has its lock no more."""
+"""lose() and expire(): a holder that loses its lock."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_what_nothing_holds_is_an_error_that_says_what_is_held() -> None:
     [lock] = store.held()
     assert store.force_release(LOCK, lock.token or 0)
     for take in (lose, expire):
-        with pytest.raises(AssertionError, match="is held no more in its store"):
+        with pytest.raises(AssertionError, match="is no longer held in its store"):
             take(LOCK, backend="other")
 
 
