@@ -14,7 +14,7 @@ from django_distlock.signals import (
     lock_released,
 )
 
-from .watching import Watching
+from .watching import Watcher
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -66,7 +66,7 @@ class CapturedLocks(list[CapturedEvent]):
         )
 
 
-class captured_locks(Watching):  # noqa: N801 - used like a function, as override_settings is
+class captured_locks(Watcher):  # noqa: N801 - used like a function, as override_settings is
     """Capture what happens to locks in a block, or in a decorated test.
 
     It yields a list, which grows with each event, in any thread or task. As a decorator, it passes

@@ -14,7 +14,7 @@ from django_distlock.records import LeaseClaim
 from django_distlock.signals import lock_acquired, lock_lost, lock_released
 
 from .source_lines import AcquisitionLines, SourceLine
-from .watching import Watching
+from .watching import Watcher
 
 
 class Acquired(NamedTuple):
@@ -53,7 +53,7 @@ class Acquired(NamedTuple):
         return release(lease, failed=True) and not was_released
 
 
-class no_lock_held_after_test(Watching):  # noqa: N801 - used like a function
+class no_lock_held_after_test(Watcher):  # noqa: N801 - used like a function
     """Fail a block or a decorated test that leaves a lock held, and say where it was acquired.
 
     A lock counts whichever thread acquired it, also if the code kept no reference to the lease. It

@@ -14,7 +14,7 @@ from django_distlock.signals import lock_acquired, lock_lost, lock_released
 from .order_graph import OrderGraph
 from .source_lines import AcquisitionLines, SourceLine
 from .taken_orders import LockClass, Pair, TakenOrder, describe_cycle
-from .watching import Watching
+from .watching import Watcher
 
 
 class LockOrder:
@@ -128,7 +128,7 @@ lock_order: Final = LockOrder()
 """The orders of all tests of this process."""
 
 
-class consistent_lock_order(Watching):  # noqa: N801 - used like a function
+class consistent_lock_order(Watcher):  # noqa: N801 - used like a function
     """Fail a block or a decorated test that takes two locks in the opposite order of another one.
 
     Orders are compared with those of all tests of this process that were watched, too. A circle of

@@ -1,4 +1,4 @@
-"""The base of what watches locks during a test: a context manager, and a decorator."""
+"""The base of the tools that watch locks during a test: a context manager and a decorator."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -13,7 +13,7 @@ from .contexts import AsyncTestContextDecorator
 C = TypeVar("C", bound=Callable[..., Any])
 
 
-class Watching(AsyncTestContextDecorator):
+class Watcher(AsyncTestContextDecorator):
     """Watches locks in a block, a function or each test of a TestCase; each may be async.
 
     A subclass may find a problem, which is raised as an AssertionError at the end. If the block

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.once
 
 @pytest.mark.filterwarnings("ignore:The lease on:ResourceWarning")
 def test_leases_are_not_kept(traces: Traces) -> None:
-    """One that nobody references is renewed no longer; its span was never begun."""
+    """One that nothing references is not renewed any more; its span was never begun."""
     dropped = elsewhere(lambda: weakref.ref(acquire("memory", "dropped")))
     gc.collect()
     assert dropped() is None

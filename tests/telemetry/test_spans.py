@@ -98,7 +98,7 @@ def test_waiting_for_a_grant(traces: Traces, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_refusal(traces: Traces) -> None:
-    """It has a span however short it was, without the holder, who is for operators to see."""
+    """It has a span however short it was, without the holder, which is for operators."""
     with traces.site.start_as_current_span("request") as request:
         with distributed_lock("1234collectPayment", backend="memory"):
             with (

@@ -127,9 +127,8 @@ def test_a_template_and_a_semaphore_of_it_are_one_class() -> None:
     name = f"{test_a_template_and_a_semaphore_of_it_are_one_class.__name__}.<locals>.collect"
     assert f"    '1234collectPayment' at {FILE}:{line}, in {name}" in found
     assert "<…>collectPayment, then <…>shipOrder, in test_1" in found
-    assert (
-        report(take("7shipOrder", "8"), lambda: ship(8)) == ""
-    )  # a callable is a class of its own
+    # A callable is a class of its own.
+    assert report(take("7shipOrder", "8"), lambda: ship(8)) == ""
 
 
 @pytest.mark.parametrize(
