@@ -15,13 +15,30 @@ D = TypeVar("D")
 class AsyncTestContextDecorator(TestContextDecorator):
     """A TestContextDecorator that also works with `async with` and around coroutine functions.
 
-    A subclass whose enable() or disable() has to wait overrides the async methods.
+    A subclass overrides leave() to know the block's error, and __aenter__() and aleave() if it has
+    to wait.
     """
 
     def __call__(self, decorated: D) -> D:
         """Decorate a function or a TestCase. Type checkers see its own type."""
         decorate: Any = super().__call__
         return cast("D", decorate(decorated))
+
+    def leave(self, error: BaseException | None) -> None:
+        """Leave the block, which may have raised this error."""
+        self.disable()
+
+    async def aleave(self, error: BaseException | None) -> None:
+        """See leave()."""
+        self.leave(error)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.leave(error)
 
     async def __aenter__(self) -> Any:
         return self.enable()
@@ -32,7 +49,7 @@ class AsyncTestContextDecorator(TestContextDecorator):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.__exit__(kind, error, traceback)
+        await self.aleave(error)
 
     def decorate_callable(self, func: C) -> C:
         if not iscoroutinefunction(func):

@@ -2,7 +2,6 @@
 
 import math
 from contextlib import AbstractContextManager, nullcontext, suppress
-from types import TracebackType
 
 from django_distlock import clocks
 from django_distlock.arguments import LONGEST, printable, validate_seconds, validate_text
@@ -68,21 +67,11 @@ class held_elsewhere(AsyncTestContextDecorator):  # noqa: N801 - used like a fun
         holding = self._end()
         ask_store(holding.backend, holding.release)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
         with _unless_failed(error):
             self.disable()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def aleave(self, error: BaseException | None) -> None:
         holding = self._end()
         with _unless_failed(error):
             await aask(holding.backend, holding.release)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import wraps
-from types import TracebackType
 from typing import Any, TypeVar
 from unittest import TestCase
 
@@ -29,22 +28,12 @@ class Watcher(AsyncTestContextDecorator):
 
     def disable(self) -> None:
         """Stop watching, and raise AssertionError if there is a problem."""
-        _report(self.finish(), None)
+        self.leave(None)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def leave(self, error: BaseException | None) -> None:
         _report(self.finish(), error)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def aleave(self, error: BaseException | None) -> None:
         # In a thread, since it may call a store.
         _report(await sync_to_async(self.finish)(), error)
 
