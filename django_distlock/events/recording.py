@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 from django.db import connections
 
 from django_distlock.conf import lock_backends
+from django_distlock.lease import Lease
 from django_distlock.records import EventKind
 from django_distlock.runtime import is_in_testcase
 from django_distlock.signals import (
@@ -20,21 +21,6 @@ from django_distlock.signals import (
 
 from .databases import Place, database_to_write
 from .writing import Event, write_at_exit, writer
-
-
-class RecordedLease(Protocol):
-    """A lease, as far as its events go."""
-
-    @property
-    def backend(self) -> str: ...
-    @property
-    def semaphore(self) -> str: ...
-    @property
-    def acquired_at(self) -> datetime: ...
-    @property
-    def token(self) -> int | None: ...
-    @property
-    def holder(self) -> str: ...
 
 
 @cache
@@ -60,19 +46,19 @@ def harmless(record: Callable[..., None]) -> Callable[..., None]:
     return record_if_possible
 
 
-def record_acquisition(lease: RecordedLease, waited: float, **_: Any) -> None:
+def record_acquisition(lease: Lease, waited: float, **_: Any) -> None:
     """See lock_acquired."""
     if place := place_to_write(lease.backend):
         _add(place, lease, EventKind.ACQUIRED, lease.acquired_at, waited=waited)
 
 
-def record_release(lease: RecordedLease, held_for: float, **_: Any) -> None:
+def record_release(lease: Lease, held_for: float, **_: Any) -> None:
     """See lock_released."""
     if place := place_to_write(lease.backend):
         _add(place, lease, EventKind.RELEASED, _end(lease, held_for), held=held_for)
 
 
-def record_loss(lease: RecordedLease, reason: str, held_for: float, **_: Any) -> None:
+def record_loss(lease: Lease, reason: str, held_for: float, **_: Any) -> None:
     """See lock_lost."""
     if place := place_to_write(lease.backend):
         _add(place, lease, EventKind.LOST, _end(lease, held_for), held=held_for, reason=reason)
@@ -123,14 +109,14 @@ def place_to_write(backend: str) -> Place | None:
     return Place.of(database_to_write(backend))
 
 
-def _end(lease: RecordedLease, held_for: float) -> datetime:
+def _end(lease: Lease, held_for: float) -> datetime:
     """Return when the lease ended, by the clock of its grant."""
     return lease.acquired_at + timedelta(seconds=held_for)
 
 
 def _add(
     place: Place,
-    lease: RecordedLease,
+    lease: Lease,
     kind: EventKind,
     at: datetime,
     *,

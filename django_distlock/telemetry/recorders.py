@@ -9,7 +9,7 @@ from django.conf import settings
 
 from django_distlock import signals
 from django_distlock.conf import lock_backends
-from django_distlock.leases.state import LeaseState
+from django_distlock.lease import Lease
 from django_distlock.logs import room_logger
 
 from .measures import ATTEMPTS, CONTENDED, FORCE_RELEASED, HOLD, LOST, WAIT, Measure
@@ -114,7 +114,7 @@ class LockTelemetry:
             )
             return ""
 
-    def record_acquisition(self, lease: LeaseState, waited: float, template: str, **_: Any) -> None:
+    def record_acquisition(self, lease: Lease, waited: float, template: str, **_: Any) -> None:
         """See lock_acquired."""
         raise NotImplementedError
 
@@ -124,12 +124,12 @@ class LockTelemetry:
         """See lock_contended."""
         raise NotImplementedError
 
-    def record_release(self, lease: LeaseState, held_for: float, template: str, **_: Any) -> None:
+    def record_release(self, lease: Lease, held_for: float, template: str, **_: Any) -> None:
         """See lock_released."""
         raise NotImplementedError
 
     def record_loss(
-        self, lease: LeaseState, reason: str, held_for: float, template: str, **_: Any
+        self, lease: Lease, reason: str, held_for: float, template: str, **_: Any
     ) -> None:
         """See lock_lost."""
         raise NotImplementedError
@@ -173,7 +173,7 @@ class LockMetrics(LockTelemetry):
         self._bind(LOST, "", backend)
         self._bind(FORCE_RELEASED, "", backend)
 
-    def record_acquisition(self, lease: LeaseState, waited: float, template: str, **_: Any) -> None:
+    def record_acquisition(self, lease: Lease, waited: float, template: str, **_: Any) -> None:
         """See lock_acquired."""
         series = self._series_of(template, lease.semaphore, lease.backend)
         series.attempts(1)
@@ -188,12 +188,12 @@ class LockMetrics(LockTelemetry):
         series.contended(1)
         series.wait(waited)
 
-    def record_release(self, lease: LeaseState, held_for: float, template: str, **_: Any) -> None:
+    def record_release(self, lease: Lease, held_for: float, template: str, **_: Any) -> None:
         """See lock_released."""
         self._series_of(template, lease.semaphore, lease.backend).hold(held_for)
 
     def record_loss(
-        self, lease: LeaseState, reason: str, held_for: float, template: str, **_: Any
+        self, lease: Lease, reason: str, held_for: float, template: str, **_: Any
     ) -> None:
         """See lock_lost."""
         series = self._series_of(template, lease.semaphore, lease.backend)

@@ -12,7 +12,7 @@ from opentelemetry.context import Context, get_current
 from opentelemetry.trace import Status, StatusCode, Tracer
 from opentelemetry.util.types import AttributeValue
 
-from django_distlock.leases.state import LeaseState
+from django_distlock.lease import Lease
 
 from .recorders import LockTelemetry, TemplateOf
 
@@ -45,9 +45,9 @@ class LockSpans(LockTelemetry):
         self._tracer = tracer
         self._semaphores = semaphores
         # Weakly: a lease is renewed as long as anything refers to it.
-        self._grants: WeakKeyDictionary[LeaseState, Beginning] = WeakKeyDictionary()
+        self._grants: WeakKeyDictionary[Lease, Beginning] = WeakKeyDictionary()
 
-    def record_acquisition(self, lease: LeaseState, waited: float, template: str, **_: Any) -> None:
+    def record_acquisition(self, lease: Lease, waited: float, template: str, **_: Any) -> None:
         """See lock_acquired."""
         self._grants[lease] = Beginning.ago(0)
         if waited >= SHORTEST_WAIT:
@@ -59,12 +59,12 @@ class LockSpans(LockTelemetry):
         """See lock_contended."""
         self._add_wait("contended", waited, template, semaphore, backend)
 
-    def record_release(self, lease: LeaseState, held_for: float, template: str, **_: Any) -> None:
+    def record_release(self, lease: Lease, held_for: float, template: str, **_: Any) -> None:
         """See lock_released."""
         self._add_hold("released", lease, held_for, template)
 
     def record_loss(
-        self, lease: LeaseState, reason: str, held_for: float, template: str, **_: Any
+        self, lease: Lease, reason: str, held_for: float, template: str, **_: Any
     ) -> None:
         """See lock_lost."""
         self._add_hold("lost", lease, held_for, template, Status(StatusCode.ERROR, reason))
@@ -78,7 +78,7 @@ class LockSpans(LockTelemetry):
     def _add_hold(
         self,
         outcome: str,
-        lease: LeaseState,
+        lease: Lease,
         held_for: float,
         template: str,
         status: Status | None = None,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from django_distlock.leases.state import LeaseState
+from django_distlock.lease import Lease
 from django_distlock.records import EventKind
 from django_distlock.signals import (
     lock_acquired,
@@ -104,7 +104,7 @@ class captured_locks(Watcher):  # noqa: N801 - used like a function, as override
             (lock_force_released, self._force_released),
         )
 
-    def _acquired(self, lease: LeaseState, waited: float, **_: Any) -> None:
+    def _acquired(self, lease: Lease, waited: float, **_: Any) -> None:
         self._add(EventKind.ACQUIRED, lease, waited=waited)
 
     def _contended(
@@ -130,10 +130,10 @@ class captured_locks(Watcher):  # noqa: N801 - used like a function, as override
             )
         )
 
-    def _released(self, lease: LeaseState, held_for: float, **_: Any) -> None:
+    def _released(self, lease: Lease, held_for: float, **_: Any) -> None:
         self._add(EventKind.RELEASED, lease, held_for=held_for)
 
-    def _lost(self, lease: LeaseState, held_for: float, reason: str, **_: Any) -> None:
+    def _lost(self, lease: Lease, held_for: float, reason: str, **_: Any) -> None:
         self._add(EventKind.LOST, lease, held_for=held_for, reason=reason)
 
     def _force_released(
@@ -142,7 +142,7 @@ class captured_locks(Watcher):  # noqa: N801 - used like a function, as override
         kind = EventKind.FORCE_RELEASED.value
         self._events.append(CapturedEvent(kind, semaphore, backend, token=token, by=by))
 
-    def _add(self, kind: EventKind, lease: LeaseState, **more: Any) -> None:
+    def _add(self, kind: EventKind, lease: Lease, **more: Any) -> None:
         self._events.append(
             CapturedEvent(
                 kind.value,
