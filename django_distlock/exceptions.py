@@ -15,7 +15,8 @@ class LockError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Without the lease: a task queue may send the error to another process.
-        return type(self), self.args, {**self.__dict__, "lease": None}
+        attributes = {name: value for name, value in vars(self).items() if name != "lease"}
+        return type(self), self.args, attributes
 
 
 class LockNotAcquired(LockError):
