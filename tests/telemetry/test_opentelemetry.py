@@ -143,13 +143,15 @@ def test_opentelemetry_instrument_finds_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     [(name, path)] = project["entry-points"]["opentelemetry_instrumentor"].items()
     entry_point = EntryPoint(name, path, "opentelemetry_instrumentor")
+    recorded = (lock_acquired, lock_contended, lock_released, lock_lost)
+    earlier = [len(signal.recorders) for signal in recorded]
     distro.DefaultDistro().load_instrumentor(entry_point, skip_dep_check=True)
     try:
-        for signal in (lock_acquired, lock_contended, lock_released, lock_lost):
-            assert len(signal.recorders) == 2  # metrics, and traces
+        for signal, before in zip(recorded, earlier, strict=True):
+            assert len(signal.recorders) == before + 2  # metrics, and traces
     finally:
         entry_point.load()().uninstrument()
-    assert not lock_acquired.recorders
+    assert [len(signal.recorders) for signal in recorded] == earlier
 
 
 def test_without_opentelemetry_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
