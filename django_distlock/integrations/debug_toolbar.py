@@ -177,15 +177,21 @@ class LocksPanel(Panel):
                     self.store_locks()
 
 
+def recording_panel() -> "LocksPanel | None":
+    """Return the current panel until its response is made: a task may outlast its request."""
+    panel = current_panel.get()
+    return None if panel is None or panel.is_complete else panel
+
+
 def record_place(_: Acquisition) -> None:
     """Record where an acquisition begins: see before_acquisitions."""
-    if current_panel.get() is not None:
+    if recording_panel() is not None:
         current_place.set(Place(place_of_caller(), stack_of_caller()))
 
 
 def record_acquisition(lease: Lease, waited: float, template: str, **_: Any) -> None:
     """See lock_acquired."""
-    if panel := current_panel.get():
+    if panel := recording_panel():
         lock = add_lock(panel, Outcome.HELD, lease.semaphore, lease.backend, template, waited)
         lock.token, lock.granted_at = lease.token, monotonic()
         held_locks[key_of(lease)] = panel, lock
@@ -203,7 +209,7 @@ def record_contention(
     **_: Any,
 ) -> None:
     """See lock_contended."""
-    if panel := current_panel.get():
+    if panel := recording_panel():
         lock = add_lock(panel, Outcome.CONTENDED, semaphore, backend, template, waited)
         lock.holder, lock.reason = holder or "", reason
 

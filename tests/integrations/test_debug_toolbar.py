@@ -158,6 +158,23 @@ def test_concurrent_requests_show_their_own_locks() -> None:
     assert outcomes(second) == {"second": "released"}
 
 
+def test_task_that_outlasts_its_request_is_not_recorded() -> None:
+    """It may run as long as the process, and acquire any number of locks."""
+    from tests.support.toolbar_site import tasks_left
+
+    async def visit() -> Any:
+        response = await get_async("/leaves-a-task/")
+        told, task = tasks_left.pop()
+        told.set()
+        await task
+        return response
+
+    added = "django_distlock.integrations.debug_toolbar.add_lock"
+    with mock.patch(added) as add_lock:
+        assert outcomes(run(visit())) == {}
+    assert not add_lock.called
+
+
 async def get_async(url: str) -> Any:
     """Visit the site through ASGI."""
     return await AsyncClient().get(url)

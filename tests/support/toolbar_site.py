@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 HTML = "<!doctype html><html lang=en><title>Site</title><body><p>Done.</p></body></html>"
 both_hold = asyncio.Barrier(2)
+tasks_left: list[tuple[asyncio.Event, asyncio.Task[None]]] = []
 
 
 @distributed_lock("<customer_id>collectPayment")
@@ -86,6 +87,19 @@ async def meet(request: HttpRequest, name: str) -> HttpResponse:
     return HttpResponse(HTML)
 
 
+async def leaves_a_task(request: HttpRequest) -> HttpResponse:
+    """Start a task that acquires when it is told to."""
+    tasks_left.append((told := asyncio.Event(), asyncio.create_task(acquire_when(told))))
+    return HttpResponse(HTML)
+
+
+async def acquire_when(told: asyncio.Event) -> None:
+    """Acquire after this event."""
+    await told.wait()
+    async with distributed_lock("after the response"):
+        pass
+
+
 def hold(semaphore: str) -> None:
     """Acquire and release."""
     with distributed_lock(semaphore):
@@ -100,5 +114,6 @@ urlpatterns: list[Any] = [
     path("rolls-back/", rolls_back),
     path("awaits/", awaits),
     path("meet/<name>/", meet),
+    path("leaves-a-task/", leaves_a_task),
     *debug_toolbar_urls(),
 ]
