@@ -61,7 +61,7 @@ def frames_of(item: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_each_loss_is_an_error_of_its_template(sent: dict[str, list[Any]]) -> None:
     """With what is known of it, and of the request that acquired the lease."""
-    first, second, other = events_of_losses(sent["hidden"])
+    first, second, later, other = events_of_losses(sent["hidden"])
     assert first["level"] == "error"
     assert first["message"] == "A lease on <customer_id>collectPayment was lost"
     assert first["fingerprint"] == second["fingerprint"] != other["fingerprint"]
@@ -77,6 +77,7 @@ def test_each_loss_is_an_error_of_its_template(sent: dict[str, list[Any]]) -> No
     assert "an operator took it away" in details["reason"]
     assert other["message"] == "A lease was lost"
     assert other["contexts"]["distlock"]["template"] == ""
+    assert later["tags"]["url"] == "/later/"
     assert "url" not in other["tags"]
 
 
@@ -84,8 +85,9 @@ def test_loss_is_reported_once(sent: dict[str, list[Any]]) -> None:
     """The log line of a loss is no event of its own, though a warning is one here."""
     lines = [item["logentry"]["message"] for item in sent["hidden"] if "logentry" in item]
     assert lines == [
-        *["The lock on %r, with token %s, was force-released%s."] * 3,
+        *["The lock on %r, with token %s, was force-released%s."] * 4,
         "%s could not be released; it ends %s.",
+        "%r is late. (%d more lines like this were left out%s)",
     ]
 
 
@@ -95,6 +97,7 @@ def test_sentry_gets_semaphores_only_when_asked_to(sent: dict[str, list[Any]]) -
     for semaphore in (
         *("1234collectPayment", "5678collectPayment", "4711refund", "4711audit"),
         *("4711pay", "4711wait", "4711none", "4711group", "4711\\x00"),
+        *("4711later", "4711left", "4711shown", "4711cycle", "4711context", "4711other"),
     ):
         assert [place for item in hidden for place in places(item, semaphore)] == []
         assert [place for item in shown for place in places(item, semaphore)] != []

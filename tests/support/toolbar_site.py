@@ -14,6 +14,7 @@ from django.urls import path
 from django.views import View
 
 from django_distlock import LockNotAcquired, aacquire_lock, distributed_lock
+from django_distlock.integrations.debug_toolbar import current_panel
 from tests.support.holders import acquire, take_away
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 HTML = "<!doctype html><html lang=en><title>Site</title><body><p>Done.</p></body></html>"
 both_hold = asyncio.Barrier(2)
-tasks_left: list[tuple[asyncio.Event, asyncio.Task[None]]] = []
+tasks_left: list[asyncio.Task[None]] = []
 
 
 @distributed_lock("<customer_id>collectPayment")
@@ -69,7 +70,7 @@ def rolls_back(request: HttpRequest) -> HttpResponse:
 
 
 async def awaits(request: HttpRequest) -> HttpResponse:
-    """Acquire in the event loop, in a thread of the store, in sync code, and in a thread."""
+    """Acquire in the event loop, in a thread of the store, in sync code, in a thread, and later."""
     async with distributed_lock("in the event loop"):
         pass
     lease = await aacquire_lock("in a thread", backend="database")
@@ -77,6 +78,7 @@ async def awaits(request: HttpRequest) -> HttpResponse:
     await lease.arelease()
     await sync_to_async(hold)("in sync code")
     await asyncio.to_thread(hold, "in another thread")
+    tasks_left.append(asyncio.create_task(acquire_later()))
     return HttpResponse(HTML)
 
 
@@ -87,15 +89,10 @@ async def meet(request: HttpRequest, name: str) -> HttpResponse:
     return HttpResponse(HTML)
 
 
-async def leaves_a_task(request: HttpRequest) -> HttpResponse:
-    """Start a task that acquires when it is told to."""
-    tasks_left.append((told := asyncio.Event(), asyncio.create_task(acquire_when(told))))
-    return HttpResponse(HTML)
-
-
-async def acquire_when(told: asyncio.Event) -> None:
-    """Acquire after this event."""
-    await told.wait()
+async def acquire_later() -> None:
+    """Acquire after the response, in the context of the request."""
+    while not (panel := current_panel.get()) or not panel.is_complete:  # noqa: ASYNC110
+        await asyncio.sleep(0)
     async with distributed_lock("after the response"):
         pass
 
@@ -114,6 +111,5 @@ urlpatterns: list[Any] = [
     path("rolls-back/", rolls_back),
     path("awaits/", awaits),
     path("meet/<name>/", meet),
-    path("leaves-a-task/", leaves_a_task),
     *debug_toolbar_urls(),
 ]

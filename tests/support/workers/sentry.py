@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from functools import partial
 from itertools import chain
 from typing import Any
 from unittest import mock
@@ -59,7 +60,7 @@ def record(*stores: str) -> dict[str, list[Any]]:
 
 
 def lose() -> None:
-    """Lose two leases in a request, which the background notices, and one elsewhere.
+    """Lose two leases in a request, one after the end of its request, and one elsewhere.
 
     Then fail to release one, which is logged with the error; and fail in other ways.
     """
@@ -72,7 +73,8 @@ def lose() -> None:
 
     @distributed_lock("<customer_id>collectPayment", backend="memory", label="payments")
     def collect(customer_id: str) -> None:
-        [lease] = current_registry().leases()
+        lease = current_registry().find("memory", f"{customer_id}collectPayment")
+        assert lease
         take_away(lease)
         renew_now(lease)
 
@@ -84,6 +86,11 @@ def lose() -> None:
                 collect(customer_id)
             except LockLost as error:
                 sentry_sdk.capture_exception(error)
+    with sentry_sdk.isolation_scope() as request:
+        request.set_tag("url", "/later/")
+        outlasting = acquire("memory", f"{4711}later")
+    take_away(outlasting)
+    renew_now(outlasting)
     lease = acquire("memory", f"{4711}refund")
     take_away(lease)
     lease.release()
@@ -92,45 +99,88 @@ def lose() -> None:
         with distributed_lock(f"{4711}audit", backend="memory") as unreleased:
             pass
     unreleased.release()
+    log_for_others()
     fail()
     sentry_sdk.flush()
 
 
+def log_for_others() -> None:
+    """Log a line that stands for another one, which was left out."""
+    from django_distlock.logs import Window
+
+    logger, window = logging.getLogger("django_distlock.renewal"), Window()
+    left_out, shown = (
+        logger.makeRecord(
+            *(logger.name, logging.WARNING, __file__, 1, "%r is late.", (semaphore,), None),
+            extra={"semaphore": semaphore},
+        )
+        for semaphore in (f"{4711}left", f"{4711}shown")
+    )
+    window.leave_out(left_out)
+    window.complete(shown)
+    logger.handle(shown)
+
+
 def fail() -> None:
-    """Raise errors that don't know their semaphore, and a group of errors that do."""
+    """Raise errors that don't know their semaphore, groups of errors, and errors in a cycle."""
     import sentry_sdk
 
-    from django_distlock import LockError, distributed_lock, release_lock
+    from django_distlock import LockError, LockNotAcquired, distributed_lock, release_lock
     from django_distlock.semaphores.validation import InvalidSemaphore
 
-    @distributed_lock("<customer_id>pay", backend="memory")
-    def pay(customer_id: str) -> None:
+    lock = partial(distributed_lock, backend="memory")
+
+    @lock("<customer_id>pay")
+    def fail_in_a_call(customer_id: str) -> None:
         raise RuntimeError("An error of the site")
 
-    async def claim(semaphore: str) -> None:
-        async with distributed_lock(semaphore, backend="memory"), asyncio.TaskGroup() as group:
-            group.create_task(claim_again(semaphore))
+    def raise_one_of_its_group() -> None:
+        try:
+            asyncio.run(claim_twice(f"{4711}cycle"))
+        except* LockNotAcquired as group:
+            raise group.exceptions[0]  # noqa: B904 - its context is the group
 
-    async def claim_again(semaphore: str) -> None:
-        async with distributed_lock(semaphore, backend="memory"):
-            pass
-
-    def wait_for_itself() -> None:
-        with distributed_lock(f"{4711}wait", backend="memory", timeout=1):
-            with distributed_lock(f"{4711}wait", backend="memory", timeout=1):
-                pass
+    def fail_after_a_refusal() -> None:
+        with lock(f"{4711}context"):
+            try:
+                raise LockNotAcquired(f"{f'{4711}other'!r} is held", semaphore=f"{4711}other")
+            except LockNotAcquired:
+                raise RuntimeError("Another error")  # noqa: B904 - the first is its context
 
     for failing in (
-        lambda: pay("4711"),
-        wait_for_itself,
+        lambda: fail_in_a_call("4711"),
+        lambda: wait_for_itself(f"{4711}wait"),
         lambda: release_lock(f"{4711}none", backend="memory"),
-        lambda: asyncio.run(claim(f"{4711}group")),
-        lambda: asyncio.run(claim(f"{4711}\0")),
+        lambda: asyncio.run(claim_twice(f"{4711}group")),
+        lambda: asyncio.run(claim_twice(f"{4711}\0")),
+        raise_one_of_its_group,
+        fail_after_a_refusal,
     ):
         try:
             failing()
         except (RuntimeError, LockError, InvalidSemaphore, ExceptionGroup) as error:
             sentry_sdk.capture_exception(error)
+
+
+def wait_for_itself(semaphore: str) -> None:
+    """Wait for a lock that this thread holds."""
+    from django_distlock import distributed_lock
+
+    lock = partial(distributed_lock, semaphore, backend="memory", timeout=1)
+    with lock(), lock():
+        pass
+
+
+async def claim_twice(semaphore: str) -> None:
+    """Acquire a lock, and again in a task, which is refused."""
+    from django_distlock import distributed_lock
+
+    async def claim() -> None:
+        async with distributed_lock(semaphore, backend="memory"):
+            pass
+
+    async with distributed_lock(semaphore, backend="memory"), asyncio.TaskGroup() as group:
+        group.create_task(claim())
 
 
 def show_owners(*stores: str) -> list[str]:
