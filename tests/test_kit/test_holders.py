@@ -139,7 +139,9 @@ def test_forced_release_meanwhile_frees_the_lock() -> None:
         assert store.force_release(LOCK, lock.token or 0)
         with distributed_lock(LOCK) as lease:
             # A real wait: the kit's other worker does not hold it now.
+            began = time.monotonic()
             assert elsewhere(lambda: acquire_lock(LOCK, timeout=0.02)) is None
+            assert time.monotonic() - began >= 0.02
     assert not lease.held
 
 
