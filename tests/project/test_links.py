@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.documentation import anchors, prose
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -16,24 +16,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.once
 
 PAGES = sorted([ROOT / "README.md", ROOT / "benchmarks" / "README.md", *ROOT.glob("docs/**/*.md")])
-CODE = re.compile(r"^ *(`{3,})[^\n]*\n.*?^ *\1$", re.MULTILINE | re.DOTALL)
-
-
-def prose(page: Path) -> str:
-    """Return a page without its blocks of code, whose comments look like headings."""
-    return CODE.sub("", page.read_text("utf-8"))
-
-
-def anchors(text: str) -> set[str]:
-    """Return the anchors that GitHub gives to the headings of a page without code."""
-    found: set[str] = set()
-    seen: Counter[str] = Counter()
-    for heading in re.findall(r"^#{1,6} (.+?) *$", text, re.MULTILINE):
-        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)  # a link is its text
-        anchor = re.sub(r"[^\w\- ]", "", shown.lower()).replace(" ", "-")
-        found.add(f"{anchor}-{seen[anchor]}" if seen[anchor] else anchor)
-        seen[anchor] += 1
-    return found
 
 
 def links(text: str) -> list[str]:

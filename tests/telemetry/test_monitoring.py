@@ -16,8 +16,7 @@ from prometheus_client import REGISTRY, CollectorRegistry  # noqa: E402
 
 from django_distlock.telemetry import prometheus  # noqa: E402
 from django_distlock.telemetry.measures import BUCKETS, LABELS, MEASURES  # noqa: E402
-from tests.project.test_links import anchors, prose  # noqa: E402
-from tests.support.documentation import example  # noqa: E402
+from tests.support.documentation import anchors, example, prose  # noqa: E402
 from tests.support.holders import acquire  # noqa: E402
 from tests.support.monitoring import (  # noqa: E402
     ALERT_TESTS,
