@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 PACKAGE: Final = "django_distlock."
 """What the names of its modules and of its loggers begin with."""
 HIDDEN: Final = "<semaphore>"
-LEFT_OUT: Final = re.compile(r"( more lines like this were left out): .*", re.DOTALL)
-"""The end of a log line that stands for others, with their semaphores."""
+QUOTED: Final = re.compile(r"(?<!\w)(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
+"""A text in quotes, as log lines show semaphores."""
 NO_STACK: Final[Any] = {"values": []}
 """Otherwise Sentry may add the stack of the thread that noticed something, with its variables."""
 
@@ -131,24 +131,30 @@ def hide_in_breadcrumbs(event: Any) -> None:
     found = event.get("breadcrumbs")
     for crumb in found.get("values", ()) if isinstance(found, dict) else ():
         if str(crumb.get("category")).startswith(PACKAGE):
-            crumb.update(hidden(crumb, {crumb.get("data", {}).get("semaphore", "")}))
+            crumb.update(hidden(crumb, {crumb.get("data", {}).get("semaphore", "")}, QUOTED))
 
 
 def hide_in_event(event: Any, semaphores: set[str]) -> None:
-    """Hide these semaphores in a log line, and in an error and the variables of its frames.
+    """Hide semaphores in a log line of the package, and these in errors and their frames.
 
     The frames of this package lose their variables: among them are a call's arguments.
     """
+    quoted = re.compile("|".join(re.escape(repr(each)) for each in semaphores) or "(?!)")
+    in_line = quoted
     if str(event.get("logger")).startswith(PACKAGE):
+        in_line = QUOTED
         event.get("logentry", {}).pop("params", None)
         if "exception" not in event:
             event["threads"] = NO_STACK
     for frame in frames_of(event):
         if str(frame.get("module")).startswith(PACKAGE):
             frame.pop("vars", None)
-    for part in ("logentry", "extra", "exception", "threads"):
+    for part, pattern in (
+        *(("logentry", in_line), ("extra", in_line)),
+        *(("exception", quoted), ("threads", quoted)),
+    ):
         if part in event:
-            event[part] = hidden(event[part], semaphores)
+            event[part] = hidden(event[part], semaphores, pattern)
 
 
 def frames_of(event: Any) -> Iterator[dict[str, Any]]:
@@ -193,16 +199,12 @@ def semaphores_in_frames(error: BaseException) -> Iterator[str]:
                     yield getattr(value, "semaphore", "")
 
 
-def hidden(value: Any, semaphores: set[str]) -> Any:
-    """Return the value without these semaphores, where they stand alone or in quotes."""
+def hidden(value: Any, semaphores: set[str], quoted: re.Pattern[str]) -> Any:
+    """Return the value without these semaphores, and without what is quoted like this."""
     if isinstance(value, dict):
-        return {key: hidden(each, semaphores) for key, each in value.items()}
+        return {key: hidden(each, semaphores, quoted) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [hidden(each, semaphores) for each in value]
+        return [hidden(each, semaphores, quoted) for each in value]
     if not isinstance(value, str):
         return value
-    if value in semaphores:
-        return HIDDEN
-    for semaphore in semaphores:
-        value = value.replace(repr(semaphore), HIDDEN)
-    return LEFT_OUT.sub(r"\1)", value)
+    return HIDDEN if value in semaphores else quoted.sub(HIDDEN, value)

@@ -85,9 +85,14 @@ def test_loss_is_reported_once(sent: dict[str, list[Any]]) -> None:
     """The log line of a loss is no event of its own, though a warning is one here."""
     lines = [item["logentry"]["message"] for item in sent["hidden"] if "logentry" in item]
     assert lines == [
-        *["The lock on %r, with token %s, was force-released%s."] * 4,
+        "The lock on %r, with token %s, was force-released%s.",
+        "A request failed under its lock: its work may have been done in part.",
+        "The lock on %r, with token %s, was force-released%s.",
+        "A request failed under its lock: its work may have been done in part.",
+        *["The lock on %r, with token %s, was force-released%s."] * 2,
         "%s could not be released; it ends %s.",
         "%r is late. (%d more lines like this were left out%s)",
+        "A line that isn't long about %r",
     ]
 
 
@@ -97,7 +102,15 @@ def test_sentry_gets_semaphores_only_when_asked_to(sent: dict[str, list[Any]]) -
     for semaphore in (
         *("1234collectPayment", "5678collectPayment", "4711refund", "4711audit"),
         *("4711pay", "4711wait", "4711none", "4711group", "4711\\x00"),
-        *("4711later", "4711left", "4711shown", "4711cycle", "4711context", "4711other"),
+        *(
+            "4711later",
+            "4711left",
+            "4711shown",
+            "4711cycle",
+            "4711context",
+            "4711other",
+            "4711event",
+        ),
     ):
         assert [place for item in hidden for place in places(item, semaphore)] == []
         assert [place for item in shown for place in places(item, semaphore)] != []

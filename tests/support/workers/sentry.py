@@ -65,10 +65,12 @@ def lose() -> None:
     Then fail to release one, which is logged with the error; and fail in other ways.
     """
     import sentry_sdk
+    from django.test import RequestFactory
 
     from django_distlock import LockBackendUnavailable, LockLost, distributed_lock
     from django_distlock.backends.memory import MemoryBackend
     from django_distlock.leases.registry import current_registry
+    from django_distlock.views.answers import answer_to
     from tests.support.holders import acquire, renew_now, take_away
 
     @distributed_lock("<customer_id>collectPayment", backend="memory", label="payments")
@@ -85,6 +87,7 @@ def lose() -> None:
             try:
                 collect(customer_id)
             except LockLost as error:
+                answer_to(RequestFactory().get("/"), error)
                 sentry_sdk.capture_exception(error)
     with sentry_sdk.isolation_scope() as request:
         request.set_tag("url", "/later/")
@@ -105,7 +108,7 @@ def lose() -> None:
 
 
 def log_for_others() -> None:
-    """Log a line that stands for another one, which was left out."""
+    """Log a line that stands for another one, which was left out; and one without fields."""
     from django_distlock.logs import Window
 
     logger, window = logging.getLogger("django_distlock.renewal"), Window()
@@ -119,6 +122,8 @@ def log_for_others() -> None:
     window.leave_out(left_out)
     window.complete(shown)
     logger.handle(shown)
+    others = logging.getLogger("django_distlock.others")  # which leaves out nothing
+    others.warning("A line that isn't long about %r", f'{4711}event\'s "day"')
 
 
 def fail() -> None:
