@@ -117,11 +117,18 @@ def test_lease_granted_to_another_owner_is_lost(lease: Lease, scripted: Scripted
     assert scripted.owner == "somebody else"
 
 
-def test_renewal_that_failed_changes_nothing(lease: Lease, scripted: ScriptedBackend) -> None:
+def test_renewal_that_failed_changes_nothing(
+    lease: Lease, scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Unknown is not lost: it can be tried again until the ttl has passed."""
     scripted.answer("renew", LockBackendUnavailable("down"))
-    with pytest.raises(LockBackendUnavailable):
+    with pytest.raises(LockBackendUnavailable, match="down") as failed:
         lease.renew()
+    with monkeypatch.context() as patched:
+        patched.setattr(scripted, "renew", lambda leases: {})
+        with pytest.raises(LockBackendUnavailable, match="could not be renewed") as unanswered:
+            lease.renew()
+    assert failed.value.lease is unanswered.value.lease is lease
     assert lease.held
     lease.renew()
 

@@ -16,6 +16,7 @@ from django.views import View
 
 from django_distlock import acquire_lock, distributed_lock, lock_backends, release_lock
 from django_distlock.arguments import LONGEST_LABEL
+from django_distlock.integrations.tasks import task_scope
 from django_distlock.leases.cleanup import connect_celery
 from django_distlock.leases.request import describe_holder
 from django_distlock.locks.labels import bounded, command_label
@@ -195,10 +196,12 @@ def test_long_name_is_cut_at_its_beginning() -> None:
         return label()
 
     called.__qualname__ = "outer." * 50 + "called"
-    held = lock(called)()
-    assert len(held) == LONGEST_LABEL
-    assert held.startswith("…")
-    assert held.endswith("outer.outer.called")
+    with task_scope("outer." * 50 + "called"):
+        of_task = label_of_block()
+    for held in (lock(called)(), of_task):
+        assert len(held) == LONGEST_LABEL
+        assert held.startswith("…")
+        assert held.endswith("outer.outer.called")
     assert bounded("x" * LONGEST_LABEL) == "x" * LONGEST_LABEL
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from django.db import transaction
+from django.http import HttpRequest, HttpResponse
 from django.test import TestCase
 
 from django_distlock import (
@@ -18,7 +19,9 @@ from django_distlock import (
 )
 from django_distlock.records import LockState
 from django_distlock.test import aexpire, alose, expire, held_elsewhere, lose, store_down
+from tests.app.models import Counter
 from tests.support.holders import acquire, states
+from tests.support.visits import atomic_requests, visit
 
 if TYPE_CHECKING:
     Base = TestCase
@@ -81,6 +84,23 @@ class InTestCase(Base):
 
 class OnSQLite(InTestCase, TestCase):
     using = "default"
+    databases = {"default", "locks"}
+
+    def test_view_that_committed_elsewhere_is_not_said_to_be_undone(self) -> None:
+        """No Retry-After invites a repetition, as without the test's transaction."""
+
+        @distributed_lock(LOCK, http=True)
+        def charge(request: HttpRequest) -> HttpResponse:
+            with transaction.atomic(using="locks"):
+                Counter.objects.using("locks").create()
+            lose(LOCK)
+            return HttpResponse("charged")
+
+        with atomic_requests("default"):
+            response = visit(charge)
+        self.assertEqual(response.status_code, 503)
+        self.assertNotIn("Retry-After", response)
+        self.assertTrue(Counter.objects.using("locks").exists())
 
 
 @pytest.mark.needs("postgresql")

@@ -14,7 +14,7 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.test import Client, override_settings
 from django.urls import path
 from django_tenants.utils import schema_context
@@ -175,6 +175,7 @@ def tenant_app() -> dict[str, str]:
         told = {"check": checked()}
         with schema_context("acme"):
             told["check in a tenant"] = checked()
+            assert vars(connections["default"])["schema_name"] == "acme"
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE distlock_lock SET SCHEMA acme")
         close_own_connections()
