@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import importlib
+import runpy
 import sys
 
 import pytest
 
 pytestmark = pytest.mark.once
-LIBRARIES = {
-    "rest_framework": "pip install djangorestframework",
-    "ninja": "pip install django-ninja",
-}
 
 
-@pytest.mark.parametrize(("library", "install"), LIBRARIES.items())
+@pytest.mark.parametrize(
+    ("integration", "library", "package"),
+    [
+        ("debug_toolbar", "debug_toolbar.panels", "django-debug-toolbar"),
+        ("dramatiq", "dramatiq", "dramatiq"),
+        ("ninja", "ninja", "django-ninja"),
+        ("rest_framework", "rest_framework", "djangorestframework"),
+        ("rq", "rq.job", "django-rq"),
+        ("sentry", "sentry_sdk", "'sentry-sdk>=2.60'"),
+    ],
+)
 def test_missing_library_is_named(
-    monkeypatch: pytest.MonkeyPatch, library: str, install: str
+    monkeypatch: pytest.MonkeyPatch, integration: str, library: str, package: str
 ) -> None:
-    """In the ImportError of the integration's module, which has the library's name."""
-    name = f"django_distlock.integrations.{library}"
-    monkeypatch.delitem(sys.modules, name, raising=False)
-    for module in [each for each in sys.modules if each.partition(".")[0] == library]:
-        monkeypatch.delitem(sys.modules, module)
+    """With the command that installs it."""
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(ImportError, match=install):
-        importlib.import_module(name)
+    name = f"django_distlock.integrations.{integration}"
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(ImportError, match=f"pip install {package}$"):
+        runpy.run_module(name)

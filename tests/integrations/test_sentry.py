@@ -5,9 +5,7 @@ Sentry's library runs in processes of its own, because it patches others and can
 
 from __future__ import annotations
 
-import sys
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -127,10 +125,3 @@ def test_sentry_never_gets_an_owner(sent: dict[str, list[Any]]) -> None:
     It is found only in the message that the process sends to show that it would be found.
     """
     assert sent["owners"] == [".message"]
-
-
-def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the version, and how to install it."""
-    monkeypatch.setitem(sys.modules, "sentry_sdk", None)
-    with pytest.raises(ImportError, match="pip install 'sentry-sdk>=2"):
-        import_module("django_distlock.integrations.sentry")
