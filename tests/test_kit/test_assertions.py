@@ -93,6 +93,10 @@ def test_a_lease_that_was_lost_or_expired_is_not_held() -> None:
         assert lease.token is not None
         lock_backends["default"].force_release(LOCK, lease.token)
         assert why_not() == f"The lease on {LOCK!r} was taken away in its store. Nobody holds it."
+        successor = elsewhere(lambda: acquire_lock(LOCK))
+        assert successor is not None
+        assert why_not().endswith(f"was taken away in its store. Its holder is {successor.holder}.")
+        successor.release()
         with pytest.raises(Exception, match="lost"):
             lease.renew()
         assert why_not().startswith(f"The lease on {LOCK!r} was lost: its store has it no more")
