@@ -12,7 +12,7 @@ from django.db import connections
 from django.test import SimpleTestCase, TransactionTestCase
 from django.utils.module_loading import import_string
 
-import django_distlock
+from django_distlock import backends
 from django_distlock.backends.base import BaseLockBackend
 from django_distlock.backends.database import DatabaseBackend
 from django_distlock.backends.database.connections import close_own_connections
@@ -193,13 +193,13 @@ class TLSServerTests(Smoke, SimpleTestCase):
 
 
 def shipped(base: type) -> set[type]:
-    """Return the package's subclasses, in all of its modules."""
-    for module in pkgutil.walk_packages(django_distlock.__path__, "django_distlock."):
+    """Return the subclasses in the room of stores."""
+    for module in pkgutil.walk_packages(backends.__path__, f"{backends.__name__}."):
         importlib.import_module(module.name)
     classes: list[type] = [base]
     for each in classes:  # grows while it is read
         classes += each.__subclasses__()
-    return {each for each in classes[1:] if each.__module__.startswith("django_distlock.")}
+    return {each for each in classes[1:] if each.__module__.startswith(f"{backends.__name__}.")}
 
 
 def fully_tested(settings: Any) -> dict[str, type[BaseLockBackend]]:
@@ -213,8 +213,8 @@ def fully_tested(settings: Any) -> dict[str, type[BaseLockBackend]]:
 @pytest.mark.needs("redis", "memcached")
 def test_every_shipped_backend_has_its_contract_tests(settings: Any) -> None:
     """No store, and no database's statements, may be shipped without contract tests."""
-    backends = {base for backend in fully_tested(settings).values() for base in backend.__mro__}
-    assert shipped(BaseLockBackend) <= backends
+    tested = {base for backend in fully_tested(settings).values() for base in backend.__mro__}
+    assert shipped(BaseLockBackend) <= tested
 
 
 @pytest.mark.once
