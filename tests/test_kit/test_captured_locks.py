@@ -18,7 +18,7 @@ from django_distlock import (
 )
 from django_distlock.backends.operations import ListingStore
 from django_distlock.concurrency.executors import executors
-from django_distlock.test import CapturedLocks, captured_locks
+from django_distlock.test import CapturedLocks, acquired_leases, captured_locks
 from tests.support.concurrency import elsewhere
 from tests.support.leases import internals
 
@@ -148,3 +148,14 @@ def test_it_decorates_functions_and_test_cases() -> None:
         result = Tests(name).run()
         assert result is not None
         assert result.wasSuccessful(), result.errors
+
+
+def test_no_tool_of_the_kit_remembers_leases_that_are_gone() -> None:
+    """A run has many thousands of them."""
+    gc.collect()
+    before = len(acquired_leases._acquired)
+    for number in range(9):
+        with distributed_lock(f"{number}collectPayment"):
+            pass
+    gc.collect()
+    assert len(acquired_leases._acquired) <= before
