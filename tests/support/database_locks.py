@@ -35,10 +35,11 @@ def own_lock(alias: str, semaphore: str = NAME) -> Iterator[Callable[[], None]]:
         lock.release()
 
     with ExitStack() as files:
-        for file in (held, holds, releasing):
+        for file in (held, releasing):
             files.callback(os.close, file)
         with forked(hold), ExitStack() as holding:
             holding.callback(os.close, release)
+            os.close(holds)  # a child that fails ends the pipe, and this wait
             assert os.read(held, 4)
             yield holding.close
 
