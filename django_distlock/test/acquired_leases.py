@@ -6,12 +6,12 @@ from weakref import ref
 from django_distlock.leases.state import LeaseState
 from django_distlock.signals import lock_acquired
 
-_acquired: set[ref[LeaseState]] = set()
+references: set[ref[LeaseState]] = set()
 
 
 def remember(*, lease: LeaseState, **fields: Any) -> None:
     """Remember a lease of any thread or task, by a weak reference."""
-    _acquired.add(ref(lease, _acquired.discard))
+    references.add(ref(lease, references.discard))
 
 
 lock_acquired.record(remember)
@@ -19,5 +19,5 @@ lock_acquired.record(remember)
 
 def acquired_leases() -> list[LeaseState]:
     """Return the leases that still exist, whether held or not."""
-    copy = list(_acquired)  # other threads add to it
+    copy = list(references)  # other threads add to it
     return [lease for lease_ref in copy if (lease := lease_ref())]

@@ -139,9 +139,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Background jobs of a shell ignore these, and so would the processes that they start.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # Background jobs of a shell ignore SIGINT, and so would the processes that they start.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     config.addinivalue_line(
         "markers", f"needs(*names): skip where one of {', '.join(NEEDS)} is missing"
     )

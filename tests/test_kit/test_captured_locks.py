@@ -153,9 +153,9 @@ def test_it_decorates_functions_and_test_cases() -> None:
 def test_no_tool_of_the_kit_remembers_leases_that_are_gone() -> None:
     """A run has many thousands of them."""
     gc.collect()
-    before = len(acquired_leases._acquired)
+    before = len(acquired_leases.references)
     for number in range(9):
         with distributed_lock(f"{number}collectPayment"):
             pass
     gc.collect()
-    assert len(acquired_leases._acquired) <= before
+    assert len(acquired_leases.references) <= before
