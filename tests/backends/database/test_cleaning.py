@@ -95,22 +95,28 @@ def test_each_lock_is_dealt_with_once(
     assert len(left(alias, job)) == 4 + number * dry_run
 
 
+def peak(alias: str, job: str, number: int) -> int:
+    """Return how many bytes the job takes for so many locks."""
+    Lock.objects.using(alias).all().delete()
+    write(alias, number, job)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in begin(alias, job)) == number
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.once
 @on_each_database
 @on_each_job
 def test_memory_does_not_grow_with_the_number_of_locks(alias: str, job: str) -> None:
-    """Read all at once, they would take some megabytes."""
-    write(alias, 4_000, job)
-    do(alias, "purge" if job == "clear" else "clear")  # imports and caches are done
-    gc.collect()
-    tracemalloc.start()
-    try:
-        count = sum(1 for _ in begin(alias, job))
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert count == 4_000
-    assert peak < 2_000_000
+    """A thousand more, read all at once, would take another 300,000 bytes; on MariaDB 540,000."""
+    limit = 400_000 if alias == "mariadb" else 200_000  # there, each row has queries of its own
+    write(alias, 1, job)
+    do(alias, job)  # imports and caches are done
+    assert peak(alias, job, 1250) - peak(alias, job, 250) < limit
 
 
 @on_each_job
