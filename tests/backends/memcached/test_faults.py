@@ -50,7 +50,7 @@ def test_restarted_server_has_lost_the_lock_and_the_holder_learns_of_it(
     assert lease.release() is False
     assert lock_backends[alias].release(lease) is Released.NOT_HELD
     due_now([background])
-    until(lambda: background.lost)
+    until(lambda: background in lost)  # the signal comes after the change of its state
     assert set(lost) == {lease, background}
     assert acquire_lock("1234collectPayment", backend=alias) is None
     assert successor.release()
