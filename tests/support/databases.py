@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -224,13 +225,15 @@ def operating_connection(alias: str) -> BaseDatabaseWrapper:
 
 
 class SpyingCursor:
-    """A cursor that records what it executes."""
+    """A cursor that records what it executes in this thread: others listen and renew."""
 
     def __init__(self, cursor: Any, sent: list[str]) -> None:
         self.cursor, self.sent = cursor, sent
+        self.thread = threading.get_ident()
 
     def execute(self, sql: str, parameters: Any) -> None:
-        self.sent.append(sql)
+        if threading.get_ident() == self.thread:
+            self.sent.append(sql)
         self.cursor.execute(sql, parameters)
 
     def __getattr__(self, name: str) -> Any:
