@@ -61,6 +61,7 @@ class Slot:
     @contextmanager
     def moving(self, source: Server, target: Server) -> Iterator[None]:
         """Begin to move the slot: the source redirects requests for keys that it has no more."""
+        self.assign(source)  # once more: a late message of another node may have undone it
         cluster_command(target, "SETSLOT", self.number, "IMPORTING", name_of(source))
         cluster_command(source, "SETSLOT", self.number, "MIGRATING", name_of(target))
         try:
@@ -74,8 +75,12 @@ class Slot:
         with self.moving(source, target), connect(source) as client:
             keys = cluster_command(source, "GETKEYSINSLOT", self.number, 100)
             client.migrate(*place(target), keys, 0, 10_000)
-            for node in (target, source, *self.cluster.nodes):
-                cluster_command(node, "SETSLOT", self.number, "NODE", name_of(target))
+            self.assign(target)
+
+    def assign(self, owner: Server) -> None:
+        """Tell all nodes that this one has the slot: itself first, and the two that move it."""
+        for node in (owner, self.home, self.other, *self.cluster.nodes):
+            cluster_command(node, "SETSLOT", self.number, "NODE", name_of(owner))
 
     @contextmanager
     def moved(self) -> Iterator[None]:
