@@ -1,0 +1,1 @@
+"""Workers contend for locks while a nemesis breaks things; a judge reads what they wrote."""
