@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 TTL = 60
 OURS, BARE = "django-distlock", "bare-commands"
 REDIS_PY, REDIS_LOCK = "redis-py", "python-redis-lock"
-POTTERY, SHERLOCK, PGLOCK = "pottery", "sherlock", "django-pglock"
+POTTERY, SHERLOCK = "pottery", "sherlock"
+PGLOCK, MUTEX = "django-pglock", "django-db-mutex"
 # This package's own stores, when they are compared; the second has this alias.
 REDIS, LOCK_SERVER = "Redis", "lock server"
 COMPARE_AND_DELETE = """

@@ -57,12 +57,13 @@ def _databases(name: str) -> Iterator[dict[str, Any]]:
     else:
         with tempfile.TemporaryDirectory(prefix="distlock-benchmark-") as directory:
             yield {
-                alias: _sqlite_settings(Path(directory, f"{alias}.sqlite3"))
+                alias: sqlite_settings(Path(directory, f"{alias}.sqlite3"))
                 for alias in ("default", "locks")
             }
 
 
-def _sqlite_settings(file: Path) -> dict[str, Any]:
+def sqlite_settings(file: Path) -> dict[str, Any]:
+    """Return the settings of a database in this file."""
     return {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": str(file),

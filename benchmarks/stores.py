@@ -27,6 +27,8 @@ CACHES = {
 CONFIGURED = (
     "CACHES",
     "DATABASES",
+    "DATABASE_ROUTERS",
+    "DB_MUTEX_TTL_SECONDS",
     "DEFAULT_AUTO_FIELD",
     "DISTLOCK",
     "INSTALLED_APPS",
@@ -89,7 +91,8 @@ def redis(
 
 def location() -> str:
     """Return the address of the Redis server."""
-    return str(settings.CACHES["default"]["LOCATION"])
+    places = (str(cache["LOCATION"]) for cache in settings.CACHES.values())
+    return next(place for place in places if place.startswith("redis:"))
 
 
 def describe(store: str) -> str:
@@ -108,7 +111,7 @@ def describe(store: str) -> str:
 
 def configured() -> dict[str, Any]:
     """Return the settings, for the setup of another process."""
-    return {name: getattr(settings, name) for name in CONFIGURED}
+    return {name: getattr(settings, name) for name in CONFIGURED if hasattr(settings, name)}
 
 
 def set_up(configured: dict[str, Any], *, hiredis: bool) -> None:
