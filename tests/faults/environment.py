@@ -1,0 +1,59 @@
+"""What the runner needs to know of a store: its servers, its faults, how workers reach it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from random import Random
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TESTED = "tested"
+"""The alias in DISTLOCK of the store under test."""
+PROXIED = "proxied"
+"""Likewise, but through a proxy: half of the workers use it, where there is one."""
+
+Fault = Callable[[Random], AbstractContextManager[object]]
+"""Begins a fault; the runner waits, and its end undoes it. The random numbers choose a target."""
+
+
+class Environment(AbstractContextManager["Environment"]):
+    """A store's servers, between __enter__() and __exit__()."""
+
+    store: ClassVar[str]
+    """Its name, for --store and for promises.py."""
+    ttls: ClassVar[tuple[float, ...]] = (1.0, 2.0)
+    registers: ClassVar[tuple[str, ...]] = ("fenced", "guarded")
+    """The kinds of registers that the locks protect: the second needs a guarded commit."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return the workers' DATABASES, CACHES and DISTLOCK. Registers are in `default`."""
+
+    def variables(self) -> dict[str, str]:
+        """Return more environment variables for the workers."""
+        return {}
+
+    @property
+    @abstractmethod
+    def faults(self) -> dict[str, Fault]:
+        """Return the faults that this store can have, by the names that promises.py has."""
+
+
+def sqlite_settings(path: Path) -> dict[str, Any]:
+    """Return a database of DATABASES in a file."""
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": str(path),
+        "OPTIONS": {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL;",
+        },
+    }

@@ -1,0 +1,177 @@
+"""What a worker does, as its seed says: acquire, hold, renew and release locks, also too late."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from contextlib import suppress
+from random import Random
+from typing import TYPE_CHECKING, NamedTuple
+
+from django.db import Error
+
+from django_distlock import LockBackendUnavailable, LockLost, lock_backends
+from tests.faults.registers import increment
+from tests.support.leases import internals
+
+if TYPE_CHECKING:
+    from django_distlock import Lease
+    from django_distlock.records import Claim
+    from tests.faults.calls import Calls
+    from tests.faults.history import HistoryFile, Kind, Operation
+
+TIMEOUTS = (0.0,) * 12 + (0.05, 0.1, 0.3) * 2 + (3.0, None)
+"""The timeouts of acquisitions, each as often as it is here."""
+CANCELLATIONS = (None, None, None, None, 0, 0.0005, 0.002, 0.01, 0.05)
+"""Seconds after which a task that acquires is cancelled."""
+ABANDONED = 0.03
+"""The share of leases that are never released."""
+REST = 0.05
+"""Seconds before the next turn when the store is down."""
+STALE = 0.04
+"""The share of turns that renew or release a lease that is over."""
+
+
+class Work(NamedTuple):
+    """What a process is to do."""
+
+    name: str
+    seed: int
+    directory: str
+    backend: str
+    """An alias in DISTLOCK."""
+    using: str
+    """The alias of the database with the registers."""
+    style: str
+    """`sync` or `async`."""
+    actors: int
+    """How many threads or tasks."""
+    semaphores: int
+    registers: tuple[str, ...]
+    ttls: tuple[float, ...]
+    pace: float
+    """Seconds between two turns, on the average."""
+    until: float
+    """By CLOCK_MONOTONIC."""
+
+
+class Actor:
+    """A thread or task that uses the locks."""
+
+    def __init__(self, name: str, work: Work, calls: Calls, history: HistoryFile) -> None:
+        self.name = name
+        self._work = work
+        self._calls = calls
+        self._history = history
+        self._random = Random(f"{work.seed} {name}")
+        self._over: deque[Claim] = deque(maxlen=8)
+        """Leases that it has released, or lost."""
+        self._abandoned: dict[int, Lease] = {}
+        """Leases that it leaves to their ttl, by the number of the semaphore."""
+
+    async def run(self) -> None:
+        """Take turns until the time is over."""
+        while time.monotonic() < self._work.until:
+            await self._calls.sleep(self._random.uniform(0, 2) * self._work.pace)
+            if self._over and self._random.random() < STALE:
+                await self._use_stale(self._random.choice(self._over))
+            else:
+                await self._take_turn()
+
+    async def _take_turn(self) -> None:
+        number = self._random.randrange(self._work.semaphores) + 1
+        if number in self._abandoned and self._abandoned[number].held:
+            return  # to wait for it would be to wait for oneself
+        # What a cancelled attempt leaves is unknown, and so what is right for others: on one lock.
+        may_cancel = number == self._work.semaphores
+        lease = await self._acquire(f"{number}collectPayment", may_cancel=may_cancel)
+        if lease is None:
+            return
+        try:
+            for _ in range(self._random.choice((0, 1, 1, 2))):
+                await self._use(lease, number)
+            if self._random.random() < ABANDONED:
+                internals(lease).stop_renewal()
+                self._abandoned[number] = lease
+            else:
+                await self._release(lease)
+        finally:
+            self._over.append(internals(lease).as_claim())
+
+    async def _acquire(self, semaphore: str, *, may_cancel: bool) -> Lease | None:
+        timeout, ttl = self._random.choice(TIMEOUTS), self._random.choice(self._work.ttls)
+        renew = self._random.random() < 0.7
+        cancel_after = self._random.choice(CANCELLATIONS) if may_cancel else None
+        acquired = self._history.begin("acquire", semaphore, ttl=ttl, timeout=timeout)
+        try:
+            lease = await self._calls.acquire(
+                cancel_after,
+                semaphore=semaphore,
+                timeout=timeout,
+                ttl=ttl,
+                renew=renew,
+                backend=self._work.backend,
+            )
+        except (LockBackendUnavailable, TimeoutError):
+            self._history.end(acquired, "unknown")
+            await self._calls.sleep(REST)
+            return None
+        if lease is None:
+            self._history.end(acquired, "refused")
+            return None
+        owner = internals(lease).owner
+        self._history.end(acquired, "ok", owner=owner, token=lease.token)
+        return lease
+
+    async def _use(self, lease: Lease, number: int) -> None:
+        match self._random.randrange(20):
+            case 0:  # longer than the lease, which may be renewed, or not
+                await self._calls.sleep(self._random.uniform(1, 1.3) * (lease.ttl or 0))
+            case 1:
+                await self._calls.fork(lease)
+            case 2 | 3 | 4:
+                with suppress(LockBackendUnavailable, LockLost):
+                    await self._calls.renew(lease)
+            case case if case < 12 and self._work.registers:
+                await self._increment(lease, number)
+            case _:
+                await self._calls.sleep(self._random.expovariate(100))
+
+    async def _increment(self, lease: Lease, number: int) -> None:
+        pause = self._random.choice((0, 0, 0.002, 0.02))
+        operation = self._begin("increment", internals(lease).as_claim())
+        try:
+            value = await self._calls.run(lambda: increment(self._work, number, lease, pause))
+        except LockLost:
+            self._history.end(operation, "lost")
+        except (Error, LockBackendUnavailable):
+            self._history.end(operation, "unknown")
+        else:
+            self._history.end(operation, "ok", value=value)
+
+    async def _release(self, lease: Lease) -> None:
+        operation = self._begin("release", internals(lease).as_claim())
+        try:
+            released = await self._calls.release(lease)
+            self._history.end(operation, "ok" if released else "lost")
+        except LockBackendUnavailable:
+            self._history.end(operation, "unknown")
+
+    async def _use_stale(self, claim: Claim) -> None:
+        """Ask the store to renew or release a lease that is over: it must refuse."""
+        store = lock_backends[self._work.backend]
+        if self._random.random() < 0.5:
+            with suppress(LockBackendUnavailable):  # record_renewals() writes what became of it
+                await self._calls.run(lambda: store.renew([claim]))
+            return
+        operation = self._begin("release", claim)
+        try:
+            released = await self._calls.run(lambda: store.release(claim))
+            self._history.end(operation, "ok" if released else "lost")
+        except LockBackendUnavailable:
+            self._history.end(operation, "unknown")
+
+    def _begin(self, kind: Kind, claim: Claim) -> Operation:
+        return self._history.begin(
+            kind, claim.semaphore, owner=claim.owner, token=claim.token, ttl=claim.ttl
+        )
