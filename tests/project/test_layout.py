@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.plugin import ONCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +17,6 @@ pytestmark = pytest.mark.once
 PACKAGE = ROOT / "django_distlock"
 TESTS = ROOT / "tests"
 FILES = sorted([*PACKAGE.rglob("*.py"), *TESTS.rglob("*.py")])
-each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 
 MOST_MODULES = 15
 MOST_LINES = 300
@@ -28,9 +28,9 @@ def line_count(file: Path) -> int:
     return len(file.read_text("utf-8").splitlines())
 
 
-def may_be_short(file: Path) -> bool:
-    """Return whether the file is an `__init__`, a settings module, or the paths of all tests."""
-    return file.name in {"__init__.py", "paths.py"} or file.name.endswith("_settings.py")
+def needs_length(file: Path) -> bool:
+    """Return whether the file is no `__init__`, settings module, or the paths of all tests."""
+    return file.name not in {"__init__.py", "paths.py"} and not file.name.endswith("_settings.py")
 
 
 def test_few_modules_stand_outside_a_room() -> None:
@@ -38,14 +38,20 @@ def test_few_modules_stand_outside_a_room() -> None:
     assert len([*PACKAGE.glob("*.py")]) <= MOST_MODULES
 
 
-@each_file
-def test_no_file_is_long(file: Path) -> None:
+def test_no_file_is_long() -> None:
     """A longer file has a second subject, which deserves a file of its own."""
-    assert line_count(file) <= MOST_LINES
+    lengths = {str(file.relative_to(ROOT)): line_count(file) for file in FILES}
+    assert {file: length for file, length in lengths.items() if length > MOST_LINES} == {}
 
 
-@each_file
-def test_no_file_is_tiny(file: Path) -> None:
+def test_no_file_is_tiny() -> None:
     """A shorter file sends its reader to another one for nothing."""
-    if not may_be_short(file):
-        assert line_count(file) >= FEWEST_LINES
+    lengths = {
+        str(file.relative_to(ROOT)): line_count(file) for file in FILES if needs_length(file)
+    }
+    assert {file: length for file, length in lengths.items() if length < FEWEST_LINES} == {}
+
+
+def test_folders_whose_tests_run_once_exist() -> None:
+    """One that was moved would run on every version of Python, unnoticed."""
+    assert [folder for folder in ONCE if not folder.is_dir()] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 
 import pytest
 
@@ -12,10 +13,6 @@ from tests.support.private_names import private_names
 pytestmark = pytest.mark.once
 
 PACKAGE = ROOT / "django_distlock"
-TREES = {
-    str(file.relative_to(PACKAGE)): ast.parse(file.read_text("utf-8"))
-    for file in sorted(PACKAGE.rglob("*.py"))
-}
 CLASSES = {"AsyncToSync", "SyncToAsync"}
 """Of asgiref, which documents the functions that make them."""
 EXCEPTIONS: set[tuple[str, str]] = {
@@ -25,10 +22,19 @@ EXCEPTIONS: set[tuple[str, str]] = {
 """Read elsewhere than in runtime.py; this list is to shrink."""
 
 
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Return the syntax tree of each file of the package."""
+    return {
+        str(file.relative_to(PACKAGE)): ast.parse(file.read_text("utf-8"))
+        for file in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
 def defined_names() -> set[str]:
     """Return the names of functions, classes, variables and attributes that the package defines."""
     names = set()
-    for tree in TREES.values():
+    for tree in trees().values():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 names.add(node.name)
@@ -53,7 +59,7 @@ def test_only_one_module_reads_undocumented_names() -> None:
     own = defined_names()
     found = {
         (file, name)
-        for file, tree in TREES.items()
+        for file, tree in trees().items()
         for name in names_of_classes(tree) | {name for _, name in private_names(tree)} - own
         if file != "runtime.py"
     }

@@ -11,13 +11,18 @@ from tests.support.paths import ROOT
 from tests.support.private_names import private_names
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.once
 
 TESTS = ROOT / "tests"
-FILES = sorted(TESTS.rglob("*.py"))
-each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(TESTS)))
+
+
+def trees() -> Iterator[tuple[Path, ast.Module]]:
+    """Yield the files of the tests, each with its syntax tree."""
+    for file in sorted(TESTS.rglob("*.py")):
+        yield file, ast.parse(file.read_text("utf-8"))
 
 
 def test_private_names_are_found_however_they_are_read() -> None:
@@ -32,20 +37,24 @@ def test_private_names_are_found_however_they_are_read() -> None:
     assert [*private_names(tree)] == [(1, "_one"), (2, "_two"), (3, "_three"), (4, "_four")]
 
 
-@each_file
-def test_no_test_reads_private_names(file: Path) -> None:
+def test_no_test_reads_private_names() -> None:
     """Where a test needs to look inside, the code offers a public name."""
-    tree = ast.parse(file.read_text("utf-8"))
-    assert [f"{file.relative_to(ROOT)}:{line}: {name}" for line, name in private_names(tree)] == []
+    read = [
+        f"{file.relative_to(ROOT)}:{line}: {name}"
+        for file, tree in trees()
+        for line, name in private_names(tree)
+    ]
+    assert read == []
 
 
-@each_file
-def test_no_test_module_imports_another(file: Path) -> None:
+def test_no_test_module_imports_another() -> None:
     """What two modules share is in tests/support, or a fixture."""
     imported = [
-        name
-        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        f"{file.relative_to(ROOT)}: {name}"
+        for file, tree in trees()
+        for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         for name in [node.module or "", *(f"{node.module}.{each.name}" for each in node.names)]
+        if ".test_" in name or "conftest" in name
     ]
-    assert [name for name in imported if ".test_" in name or "conftest" in name] == []
+    assert imported == []

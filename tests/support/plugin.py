@@ -69,7 +69,7 @@ ONCE = [
     ROOT / "tests" / folder
     for folder in (
         *("server", "support"),
-        *("stores/memcached", "stores/memory", "stores/redis", "stores/server"),
+        *("backends/memcached", "backends/memory", "backends/redis", "backends/server"),
     )
 ]
 """The folders of what hardly depends on the version of Python or Django."""
