@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -29,6 +30,9 @@ class Environment(AbstractContextManager["Environment"]):
     registers: ClassVar[tuple[str, ...]] = ("fenced", "guarded")
     """The kinds of registers that the locks protect: the second needs a guarded commit."""
 
+    clients_have_clocks: ClassVar[bool] = True
+    """The workers' wall clocks are not the store's, and can be moved."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -39,6 +43,10 @@ class Environment(AbstractContextManager["Environment"]):
     def variables(self) -> dict[str, str]:
         """Return more environment variables for the workers."""
         return {}
+
+    def rest(self) -> None:
+        """End all leases, before a run: that of a former one may have left some."""
+        time.sleep(max(self.ttls))
 
     @property
     @abstractmethod

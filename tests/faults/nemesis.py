@@ -47,7 +47,7 @@ def draw_plan(seed: int, lane: str, faults: Iterable[str], seconds: float) -> li
     """
     random = Random(f"{seed} {lane}")
     names = sorted(faults)
-    longest = min(LONGEST, seconds / (1.1 * len(names) + 1))
+    longest = min(LONGEST, seconds / (1.3 * len(names) + 1))
     plan: list[Step] = []
     left: list[str] = []
     at = random.uniform(*CALM) * longest

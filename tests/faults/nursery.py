@@ -8,10 +8,12 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 
+from tests.faults.clocks import MovedClock, is_installed
 from tests.support.children import tied
 from tests.support.paths import ROOT
 
@@ -22,12 +24,20 @@ PATIENCE = 60.0
 """Seconds for what should take one or two, on a busy machine."""
 
 
+def moves_clocks_of_clients(environment: Environment) -> bool:
+    """Return whether each worker has a clock that can be moved."""
+    return environment.clients_have_clocks and is_installed()
+
+
 class Nursery:
     """Starts processes that need not set Django up: they are forked."""
 
     def __init__(self, environment: Environment, mutant: str = "") -> None:
+        self._directory = TemporaryDirectory(prefix="distlock-nursery-")
+        clock = MovedClock(Path(self._directory.name, "clock"))
         variables = {
             **os.environ,
+            **(clock.variables if moves_clocks_of_clients(environment) else {}),
             **environment.variables(),
             "DJANGO_SETTINGS_MODULE": "tests.faults.fault_settings",
             "DISTLOCK_FAULTS": json.dumps(environment.settings()),
@@ -48,6 +58,7 @@ class Nursery:
     def __exit__(self, *exception: object) -> None:
         self._process.kill()
         self._process.communicate()
+        self._directory.cleanup()
 
     def start(self, task: str, work: dict[str, Any]) -> psutil.Process:
         """Fork a process that does this."""

@@ -15,8 +15,19 @@ if TYPE_CHECKING:
 
     from tests.faults.nemesis import Performed
 
-UNSERVED = frozenset({Fault.NOT_SERVED, Fault.REFUSED_FREE})
-"""Nobody gets a free lock: waiting is long, never unsafe."""
+LATE = frozenset({Fault.NOT_SERVED})
+"""A waiter gets a free lock late."""
+UNSERVED = LATE | {Fault.REFUSED_FREE}
+"""A free lock is refused, too."""
+OUTLIVED = UNSERVED | {Fault.AFTER_EXPIRY}
+"""A lease lasts longer than its ttl, if nobody has taken the lock since."""
+ENDED_EARLY = LATE | {Fault.OVERLAP, Fault.LOST_EARLY}
+"""A lease ends before its ttl. A fence, or a guarded commit, still loses no update."""
+
+TTL = 2.0
+"""The longest ttl in a run, in seconds."""
+PAUSE = 4.0
+"""Seconds in which waiters have noticed that a store or a process answers again."""
 
 
 class Limit(NamedTuple):
@@ -27,15 +38,56 @@ class Limit(NamedTuple):
     reason: str
 
 
-DATABASES = ("postgresql", "mariadb", "sqlite")
+DOWN = Limit(LATE, PAUSE, "Nothing is granted while the store doesn't answer.")
+STOPPED = Limit(LATE, PAUSE, "A waiter that is stopped takes nothing.")
+FORWARD = Limit(ENDED_EARLY, TTL, "The store's clock ends leases, and it has stepped forward.")
+BACK = Limit(OUTLIVED, 5 + TTL, "The store's clock ends leases, and it has stepped back by 5 s.")
+BACK_FAR = Limit(
+    OUTLIVED | ENDED_EARLY, TTL, "The store's clock has stepped back by minutes, and then forward."
+)
+ROWS = Limit(UNSERVED, PAUSE, "A lock whose row a transaction has locked counts as held.")
 
-LIMITS: dict[tuple[str, str], Limit] = {}
+EVERYWHERE: dict[str, Limit] = {"worker_stopped": STOPPED}
+
+SERVERS = {
+    "network_blackhole": DOWN,
+    "connections_reset": DOWN,
+    "connections_ended": DOWN,
+    "connections_used_up": DOWN,
+    "replies_delayed": DOWN,
+    "replies_dropped": DOWN,
+    "server_killed": DOWN,
+    "server_paused": DOWN,
+    "disk_full": DOWN,
+}
+DATABASES = {
+    **SERVERS,
+    "clock_forward": FORWARD,
+    "clock_back": BACK,
+    "clock_back_far": BACK_FAR,
+    "rows_locked": ROWS,
+    "deadlocks": ROWS,
+}
+
+LIMITS: dict[str, dict[str, Limit]] = {
+    "postgresql": EVERYWHERE | DATABASES,
+    "mariadb": EVERYWHERE | DATABASES,
+    "sqlite": EVERYWHERE
+    | {
+        "clock_forward": FORWARD,
+        "clock_back": BACK,
+        "clock_back_far": BACK_FAR,
+        "writer_held": DOWN,
+        "disk_full": DOWN,
+    },
+}
+"""By store and fault of the machine."""
 
 
 def waivers(store: str, performed: Iterable[Performed]) -> list[Waiver]:
     """Return what is waived in a run, for the faults that it had."""
     found = []
     for fault, began, ended in performed:
-        if limit := LIMITS.get((store, fault)):
+        if limit := LIMITS[store].get(fault):
             found.append(Waiver(limit.breaks, began, ended + limit.after, limit.reason))
     return found

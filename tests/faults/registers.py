@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from django.db import transaction
+from django.db import Error, connections, transaction
 from django.db.models import F
 
 from tests.app.models import Counter, Customer, Invoice
@@ -45,9 +45,13 @@ def kind_of(work: Work, number: int) -> str:
 
 def increment(work: Work, number: int, lease: Lease, pause: float) -> int:
     """Read the number, pause, and write the next one; return what was written."""
-    if kind_of(work, number) == "fenced":
-        return increment_fenced(work.using, number, lease, pause)
-    return increment_guarded(work.using, number, pause)
+    try:
+        if kind_of(work, number) == "fenced":
+            return increment_fenced(work.using, number, lease, pause)
+        return increment_guarded(work.using, number, pause)
+    except Error:
+        connections[work.using].close()  # as at the end of a request, if it is broken
+        raise
 
 
 def increment_fenced(using: str, number: int, lease: Lease, pause: float) -> int:

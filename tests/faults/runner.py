@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from tests.faults.checker import Violation, judge
+from tests.faults.clocks import MovedClock
 from tests.faults.history import now, read_histories
 from tests.faults.holds import Bounds
 from tests.faults.nemesis import LONGEST, Performed, carry_out, draw_plan
+from tests.faults.nursery import moves_clocks_of_clients
 from tests.faults.promises import waivers
 
 if TYPE_CHECKING:
@@ -82,10 +84,16 @@ class Run:
         self._until = self._began + scale.seconds
         self._numbers = count()
         self._workers: dict[int, psutil.Process] = {}
+        self._clocks: dict[int, MovedClock] = {}
 
     def perform(self) -> list[Performed]:
         """Run it; return the faults that there have been."""
-        worker_faults = {"worker_killed": self._kill, "worker_stopped": self._stop}
+        worker_faults: dict[str, Fault] = {
+            "worker_killed": self._kill,
+            "worker_stopped": self._stop,
+        }
+        if moves_clocks_of_clients(self._environment):
+            worker_faults["worker_clock"] = self._move_clock
         faults: dict[str, Fault] = {**self._environment.faults, **worker_faults}
         plans = [
             draw_plan(self._seed, "servers", self._environment.faults, self._scale.seconds),
@@ -104,12 +112,15 @@ class Run:
         aliases = sorted(self._environment.settings()["DISTLOCK"])
         backend = aliases[place % len(aliases)]
         options = self._environment.settings()["DISTLOCK"][backend].get("OPTIONS", {})
+        name = f"w{next(self._numbers)}"
+        if moves_clocks_of_clients(self._environment):
+            self._clocks[place] = MovedClock(self._folder / f"{name}.clock")
+            work["clock"] = str(self._clocks[place].file)
         work |= {
-            "name": f"w{next(self._numbers)}",
+            "name": name,
             "backend": backend,
             "using": options.get("using", work["using"]),
-            # One in three is async; the others block.
-            "style": "async" if place % 3 == 2 else "sync",
+            "style": "async" if place // len(aliases) % 2 else "sync",
             "until": self._until,
         }
         self._workers[place] = self._nursery.start("run", work)
@@ -118,7 +129,8 @@ class Run:
     def _kill(self, random: Random) -> Iterator[None]:
         """Kill a worker; another one takes its place."""
         place = random.randrange(self._scale.workers)
-        self._workers[place].kill()
+        with suppress(psutil.NoSuchProcess):  # it has failed: check() tells why
+            self._workers[place].kill()
         yield
         self._start(place)
 
@@ -134,6 +146,12 @@ class Run:
         finally:
             with suppress(psutil.NoSuchProcess):
                 worker.resume()
+
+    @contextmanager
+    def _move_clock(self, random: Random) -> Iterator[None]:
+        """Move a worker's wall clock by up to an hour; its monotonic clock is right."""
+        self._clocks[random.randrange(self._scale.workers)].step(random.uniform(-3600, 3600))
+        yield
 
     def _end(self) -> None:
         """Wait for the last turns; kill who takes too long."""
@@ -160,6 +178,7 @@ def work_of(environment: Environment, scale: Scale, folder: Path, seed: int = 0)
         "ttls": environment.ttls,
         "pace": scale.pace,
         "until": 0,
+        "clock": "",
     }
 
 
@@ -168,6 +187,7 @@ def run(
 ) -> Result:
     """Run a store under the faults of a seed; keep all that happened in the folder."""
     folder.mkdir(parents=True)
+    environment.rest()
     before = read_registers(environment, nursery, scale, folder)
     performed = Run(environment, nursery, seed, scale, folder).perform()
     after = read_registers(environment, nursery, scale, folder)

@@ -10,9 +10,11 @@ import asyncio
 import gc
 import json
 import os
+import select
 import signal
 import sys
 import threading
+import time
 import traceback
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Fork a process for each line."""
+    if "LD_PRELOAD" in os.environ:
+        # libfaketime 0.9.10 takes the end of a sleep, by the monotonic clock, for a wall clock's.
+        time.sleep = lambda seconds: select.select((), (), (), seconds)  # type: ignore[arg-type, assignment]
     django.setup()
     import_module("tests.faults.workload")
     import_module("tests.faults.registers")
@@ -51,6 +56,8 @@ def be_child(order: dict[str, Any]) -> None:
     task = TASKS[order.pop("task")]
     work = Work(**order)
     place = Path(work.directory, work.name)
+    if work.clock:
+        os.environ["FAKETIME_TIMESTAMP_FILE"] = work.clock
     log = os.open(place.with_suffix(".log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.dup2(log, 2)
     try:

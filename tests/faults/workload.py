@@ -53,6 +53,8 @@ class Work(NamedTuple):
     """Seconds between two turns, on the average."""
     until: float
     """By CLOCK_MONOTONIC."""
+    clock: str
+    """The file of this process's wall clock, or nothing."""
 
 
 class Actor:

@@ -13,8 +13,8 @@ from tests.support.servers import Home, Server, arguments
 DATABASE = "distlock"
 
 
-def mariadb(*, durable: bool = False) -> Server:
-    """Return a server that is not started yet. It needs no passwords."""
+def mariadb(*, durable: bool = False, **changed: Any) -> Server:
+    """Return a server that is not started yet, with these settings. It needs no passwords."""
     home = Home.create("mariadb", "mysql", "nobody")
     settings = {
         "datadir": home.data,
@@ -32,6 +32,7 @@ def mariadb(*, durable: bool = False) -> Server:
     }
     if not durable:
         settings |= {"innodb-flush-log-at-trx-commit": 0, "innodb-doublewrite": "OFF"}
+    settings |= changed
 
     def connect() -> Any:
         import MySQLdb

@@ -27,8 +27,8 @@ auth_file = users
 """
 
 
-def postgresql(*, durable: bool = False) -> Server:
-    """Return a server that is not started yet. It needs no passwords."""
+def postgresql(*, durable: bool = False, **changed: Any) -> Server:
+    """Return a server that is not started yet, with these settings. It needs no passwords."""
     home = Home.create("postgresql", "postgres", "nobody")
     settings = {
         "listen_addresses": HOST,
@@ -40,6 +40,7 @@ def postgresql(*, durable: bool = False) -> Server:
     if not durable:
         # Keep synchronous_commit: the tests check it.
         settings |= {"fsync": "off", "full_page_writes": "off"}
+    settings |= changed
     connect = partial(_connect, home.port, "postgres")
 
     def prepare() -> None:

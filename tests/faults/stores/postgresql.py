@@ -2,51 +2,39 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from tests.faults.environment import TESTED, Environment, Fault
-from tests.support.postgresql import postgresql
+from tests.faults.stores.databases import CONNECTIONS, DatabaseServer
+from tests.support.ports import HOST
+from tests.support.postgresql import DATABASE, postgresql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from random import Random
+    from tests.support.servers import Server
 
 
-class PostgreSQL(Environment):
+class PostgreSQL(DatabaseServer):
     store = "postgresql"
+    options = {"connect_timeout": 2}
+    isolated = {"isolation_level": 4}  # SERIALIZABLE, in psycopg
+    megabytes = 160
 
-    def __enter__(self) -> Self:
-        self.server = postgresql().begin()
-        return self
+    def create(self) -> Server:
+        return postgresql(max_connections=CONNECTIONS, max_wal_size="64MB", min_wal_size="32MB")
 
-    def __exit__(self, *exception: object) -> None:
-        self.server.remove()
+    def connect(self) -> Any:
+        import psycopg
 
-    def settings(self) -> dict[str, Any]:
-        return {
-            "DATABASES": {"default": self.server.settings},
-            "DISTLOCK": {
-                TESTED: {
-                    "BACKEND": "django_distlock.backends.database.DatabaseBackend",
-                    "OPTIONS": {"using": "default"},
-                }
-            },
-        }
+        return psycopg.connect(
+            host=HOST,
+            port=self.server.port,
+            user="postgres",
+            dbname=DATABASE,
+            autocommit=True,
+            connect_timeout=2,
+        )
 
-    @property
-    def faults(self) -> dict[str, Fault]:
-        return {"server_killed": self.killed, "server_paused": self.paused}
-
-    @contextmanager
-    def killed(self, random: Random) -> Iterator[None]:
-        """Kill all of the server's processes; it keeps what it has told the system to write."""
-        self.server.kill()
-        yield
-        self.server.start()
-
-    @contextmanager
-    def paused(self, random: Random) -> Iterator[None]:
-        """Stop all of the server's processes: it answers nothing."""
-        with self.server.paused():
-            yield
+    def end_others(self, cursor: Any) -> None:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
