@@ -10,6 +10,7 @@ import argparse
 import shutil
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -43,6 +44,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--actors", type=int, default=Scale.actors, help="threads or tasks in each")
     parser.add_argument("--semaphores", type=int, default=Scale.semaphores)
     parser.add_argument("--pace", type=float, default=Scale.pace, help="seconds between two turns")
+    parser.add_argument("--calm", type=float, default=Scale.calm, help="fewer faults, if over 1")
+    parser.add_argument("--burst", type=int, default=Scale.burst, help="tries in a row, at most")
     parser.add_argument("--mutant", default="", help="a module of tests.faults.mutants to apply")
     parser.add_argument("--keep", type=Path, default=KEPT, help="where bad runs are kept")
     parser.add_argument("--check", type=Path, help="judge again what a run has left there")
@@ -51,9 +54,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def run_store(store: str, options: argparse.Namespace) -> bool:
     """Run a store, seed after seed; return whether all was good."""
-    scale = Scale(
-        options.seconds, options.workers, options.actors, options.semaphores, options.pace
-    )
+    scale = Scale(**{each.name: getattr(options, each.name) for each in fields(Scale)})
     end = time.monotonic() + options.minutes * 60
     seed, operations, good = options.seed, 0, True
     temporary = Path(mkdtemp(prefix="distlock-faults-"))
@@ -98,7 +99,7 @@ def keep(folder: Path, options: argparse.Namespace) -> None:
     store, seed = folder.name.rsplit("-", 1)
     changed = [
         f"--{name} {getattr(options, name)}"
-        for name in ("seconds", "workers", "actors", "semaphores", "pace", "mutant")
+        for name in (*(each.name for each in fields(Scale)), "mutant")
         if getattr(options, name)
     ]
     again = f"python -m tests.faults --store {store} --seed {seed} --operations 1"

@@ -40,17 +40,20 @@ class Performed(NamedTuple):
     ended: float
 
 
-def draw_plan(seed: int, lane: str, faults: Iterable[str], seconds: float) -> list[Step]:
+def draw_plan(
+    seed: int, lane: str, faults: Iterable[str], seconds: float, calm: float = 1
+) -> list[Step]:
     """Return steps one after the other that fill a run of so many seconds.
 
-    Each fault has its turn before one comes again, as far as the time is enough.
+    Each fault has its turn before one comes again, as far as the time is enough. `calm` lengthens
+    the time without faults.
     """
     random = Random(f"{seed} {lane}")
     names = sorted(faults)
     longest = min(LONGEST, seconds / (1.3 * len(names) + 1))
     plan: list[Step] = []
     left: list[str] = []
-    at = random.uniform(*CALM) * longest
+    at = random.uniform(*CALM) * longest * calm
     while names:
         if not left:
             left = random.sample(names, len(names))
@@ -58,7 +61,7 @@ def draw_plan(seed: int, lane: str, faults: Iterable[str], seconds: float) -> li
         if at + duration > seconds:
             break
         plan.append(Step(at, left.pop(), random.randrange(2**32), duration))
-        at += duration + random.uniform(*CALM) * longest
+        at += duration + random.uniform(*CALM) * longest * calm
     return plan
 
 

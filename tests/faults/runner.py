@@ -44,6 +44,10 @@ class Scale:
     semaphores: int = 4
     pace: float = 0.0
     """Seconds between two turns of an actor, on the average."""
+    calm: float = 1.0
+    """How much longer than usual it is between faults."""
+    burst: int = 1
+    """How often an actor tries for a lock that is held, one try after the other, at most."""
 
 
 @dataclass
@@ -95,9 +99,10 @@ class Run:
         if moves_clocks_of_clients(self._environment):
             worker_faults["worker_clock"] = self._move_clock
         faults: dict[str, Fault] = {**self._environment.faults, **worker_faults}
+        lanes = {"servers": self._environment.faults, "workers": worker_faults}
         plans = [
-            draw_plan(self._seed, "servers", self._environment.faults, self._scale.seconds),
-            draw_plan(self._seed, "workers", worker_faults, self._scale.seconds),
+            draw_plan(self._seed, lane, its, self._scale.seconds, self._scale.calm)
+            for lane, its in lanes.items()
         ]
         try:
             for place in range(self._scale.workers):
@@ -177,6 +182,7 @@ def work_of(environment: Environment, scale: Scale, folder: Path, seed: int = 0)
         "registers": environment.registers,
         "ttls": environment.ttls,
         "pace": scale.pace,
+        "burst": scale.burst,
         "until": 0,
         "clock": "",
     }

@@ -102,6 +102,10 @@ CASES = {
         ],
         {Fault.LOST_EARLY},
     ),
+    "a renewal may find that a release has overtaken it": (
+        [*HELD, operation("A", "renew", 3, 6, outcome="lost"), operation("A", "release", 4, 5)],
+        set(),
+    ),
     "tokens of attempts at the same time may come in any order": (
         [
             operation("A", "acquire", 0, 3, token=6),

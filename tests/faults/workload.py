@@ -51,6 +51,8 @@ class Work(NamedTuple):
     ttls: tuple[float, ...]
     pace: float
     """Seconds between two turns, on the average."""
+    burst: int
+    """How often it tries for a lock that is held, one try after the other, at most."""
     until: float
     """By CLOCK_MONOTONIC."""
     clock: str
@@ -86,9 +88,14 @@ class Actor:
             return  # to wait for it would be to wait for oneself
         # What a cancelled attempt leaves is unknown, and so what is right for others: on one lock.
         may_cancel = number == self._work.semaphores
-        lease = await self._acquire(f"{number}collectPayment", may_cancel=may_cancel)
-        if lease is None:
-            return
+        limit = self._random.choice(TIMEOUTS)
+        for _ in range(1 if limit != 0 else self._random.randint(1, self._work.burst)):
+            lease = await self._acquire(f"{number}collectPayment", limit, may_cancel=may_cancel)
+            if lease is not None:
+                await self._hold(lease, number)
+                return
+
+    async def _hold(self, lease: Lease, number: int) -> None:
         try:
             for _ in range(self._random.choice((0, 1, 1, 2))):
                 await self._use(lease, number)
@@ -100,16 +107,18 @@ class Actor:
         finally:
             self._over.append(internals(lease).as_claim())
 
-    async def _acquire(self, semaphore: str, *, may_cancel: bool) -> Lease | None:
-        timeout, ttl = self._random.choice(TIMEOUTS), self._random.choice(self._work.ttls)
+    async def _acquire(
+        self, semaphore: str, limit: float | None, *, may_cancel: bool
+    ) -> Lease | None:
+        ttl = self._random.choice(self._work.ttls)
         renew = self._random.random() < 0.7
         cancel_after = self._random.choice(CANCELLATIONS) if may_cancel else None
-        acquired = self._history.begin("acquire", semaphore, ttl=ttl, timeout=timeout)
+        acquired = self._history.begin("acquire", semaphore, ttl=ttl, timeout=limit)
         try:
             lease = await self._calls.acquire(
                 cancel_after,
                 semaphore=semaphore,
-                timeout=timeout,
+                timeout=limit,
                 ttl=ttl,
                 renew=renew,
                 backend=self._work.backend,

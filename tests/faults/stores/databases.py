@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from abc import abstractmethod
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from tests.faults import clocks
 from tests.faults.disks import SmallDisk, can_mount
 from tests.faults.environment import PROXIED, TESTED, Environment, Fault
+from tests.faults.history import now
 from tests.faults.proxy import FaultyProxy
 from tests.support.ports import HOST
 
@@ -26,6 +28,8 @@ ISOLATED = "isolated"
 """The alias of the same database in transactions that are stricter than the usual ones."""
 CONNECTIONS = 70
 """How many the server takes: more than the workers need, and few enough to use up."""
+PATIENCE = 30.0
+"""Seconds in which a server recovers."""
 ROW = "SELECT semaphore FROM distlock_lock ORDER BY semaphore"
 
 
@@ -127,8 +131,22 @@ class DatabaseServer(Environment):
         """Leave no space on the disk; the server may end itself."""
         with self.disk.full():
             yield
-        if not self.server.is_running:
-            self.server.start()
+        self.revive()
+
+    def revive(self) -> None:
+        """Wait until the server answers; start it if it has ended itself."""
+        deadline = now() + PATIENCE
+        while True:
+            if not self.server.is_running:
+                self.server.start()
+            try:
+                self.connect().close()
+            except Exception:  # each driver has its own
+                if now() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
 
     @contextmanager
     def connections_ended(self, random: Random) -> Iterator[None]:
@@ -164,7 +182,7 @@ class DatabaseServer(Environment):
 
         def lock_both() -> None:
             while not over.wait(0.02):
-                with suppress(Exception), self.operator() as connection:  # also in a deadlock
+                with suppress(Exception), closing(self.connect()) as connection:  # a deadlock, say
                     self.lock_row_and_register(connection.cursor(), over)
 
         thread = threading.Thread(target=lock_both)
@@ -185,7 +203,8 @@ class DatabaseServer(Environment):
 
     @contextmanager
     def operator(self) -> Iterator[Any]:
-        """Connect for the block."""
+        """Connect for the block, to a server that may be about to recover."""
+        self.revive()
         connection = self.connect()
         try:
             yield connection
