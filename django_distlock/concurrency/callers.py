@@ -125,13 +125,13 @@ class Unclaimed:
         return caller
 
 
-class _Thread(threading.local):
+class ThisThread(threading.local):
     """The caller that this thread is for code that no task calls."""
 
     caller: Caller | None = None
 
 
-_thread = _Thread()
+this_thread = ThisThread()
 _of_tasks: WeakKeyDictionary[Task, Caller] = WeakKeyDictionary()
 _of_calls: WeakKeyDictionary[partial[Any], Caller] = WeakKeyDictionary()
 # Weakly, since a task's children have it in their contexts as long as they live.
@@ -148,7 +148,7 @@ def current_caller() -> Caller:
     if task is not None:
         return _caller_of(task)
     caller = _named.get(_no_caller)()
-    if caller is None or caller is not _thread.caller or caller.pid != os.getpid():
+    if caller is None or caller is not this_thread.caller or caller.pid != os.getpid():
         call = sync_call(inspect.currentframe())
         caller = _caller_of_thread() if call is None else _caller_in(call)
     return caller
@@ -156,11 +156,11 @@ def current_caller() -> Caller:
 
 def _caller_of_thread() -> Caller:
     """Return this thread, as a caller."""
-    own = _thread.caller
+    own = this_thread.caller
     if own is None or own.pid != os.getpid():
         named, thread = _named.get(_no_caller), threading.current_thread()
         claimed = named.claim_for_thread(thread) if isinstance(named, Unclaimed) else None
-        own = _thread.caller = claimed or Caller(thread=thread)
+        own = this_thread.caller = claimed or Caller(thread=thread)
     _named.set(ref(own))
     return own
 

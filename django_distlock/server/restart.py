@@ -1,5 +1,6 @@
 """The table that a lock server starts with, and for how long that may lack leases in force."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,10 +20,15 @@ def restored_table(
     write_line: Callable[[str], object],
     path: Path,
 ) -> LockTable:
-    """Return the earlier server's table, which grants nothing for `grace` seconds."""
+    """Return the earlier server's table, which grants nothing for `grace` seconds.
+
+    Its next token is beyond the clock, since an earlier server that crashed may have granted all
+    tokens until now. That is saved at the start, so that it holds when the clock is set back later.
+    """
+    now = time.time_ns() // 1000
     table = LockTable(
         grants_from=clocks.monotonic() + grace if grace else EXPIRED,
-        last_token=saved.last_token if saved else 0,
+        last_token=max(now, saved.last_token if saved else 0),
         max_locks=limits.max_locks,
         max_waiters=limits.max_waiters,
         max_all_waiters=limits.max_all_waiters,

@@ -50,10 +50,12 @@ def run(config: ServerConfig, write_line: Callable[[str], object]) -> None:
 
     Raise OSError, ValueError, InUse or Unreadable if the server can't run.
     """
-    asyncio.run(_Server(config, write_line).run())
+    asyncio.run(Server(config, write_line).run())
 
 
-class _Server:
+class Server:
+    """A lock server's life."""
+
     def __init__(self, config: ServerConfig, write_line: Callable[[str], object]) -> None:
         self._config = config
         self._write_line = write_line

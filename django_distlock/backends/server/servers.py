@@ -10,7 +10,7 @@ from .connections import LockServer
 
 _Settings = tuple[Address, bytes, float, bool, str | None]
 
-_servers: Final[dict[_Settings, LockServer]] = {}
+shared_servers: Final[dict[_Settings, LockServer]] = {}
 
 
 def shared_server(
@@ -18,10 +18,10 @@ def shared_server(
 ) -> LockServer:
     """Return the server with these settings, which all threads of this process share."""
     settings = address, secret, timeout, tls, tls_ca
-    found = _servers.get(settings)
+    found = shared_servers.get(settings)
     if found is None:
         context = _client_context(tls_ca) if tls else None
-        found = _servers.setdefault(settings, LockServer(address, secret, timeout, context))
+        found = shared_servers.setdefault(settings, LockServer(address, secret, timeout, context))
     return found
 
 

@@ -140,7 +140,7 @@ class Pool(ABC, Generic[C]):
         """See connect(). It runs in a thread that no other work of the site keeps busy."""
         connecting: Future[C] = Future()
         try:
-            _connecting().submit(_call_into, connecting, partial(self.connect, seconds))
+            connecting_threads().submit(_call_into, connecting, partial(self.connect, seconds))
         except RuntimeError as error:
             connecting.cancel()  # or it would be done later, when a thread can be started
             raise NoThread(f"{self}: a thread is needed to connect, but {error}") from error
@@ -206,7 +206,8 @@ def _close_unused(connecting: Future[Any]) -> None:
 
 
 @cache
-def _connecting() -> ThreadPoolExecutor:
+def connecting_threads() -> ThreadPoolExecutor:
+    """Return the threads in which connections are made for tasks."""
     return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="django_distlock connects")
 
 
@@ -220,7 +221,7 @@ def close_idle() -> None:
 
 
 def _close_after_fork() -> None:
-    _connecting.cache_clear()
+    connecting_threads.cache_clear()
     for pool in list(_pools):
         pool.close_after_fork()
 
