@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary, ref
 
 from django_distlock import clocks
@@ -49,12 +49,13 @@ class Renewals:
     """The leases of this process in one store that need renewal.
 
     They are referred to weakly. Adding and removing one is safe at any time and in any thread: a
-    set does each in one step, and is copied in one.
+    dict does each in one step, and is copied in one.
     """
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
-        self._leases: set[ref[Renewable]] = set()
+        self._leases: dict[ref[Any], None] = {}
+        """In the order of their acquisition."""
         self._warned: WeakKeyDictionary[Renewable, dict[str, float]] = WeakKeyDictionary()
         """The time of the last warning about a lease, by the reason why it was not renewed."""
 
@@ -66,11 +67,11 @@ class Renewals:
 
     def add(self, lease: Renewable) -> None:
         """Renew the lease from now on."""
-        self._leases.add(ref(lease))
+        self._leases[ref(lease)] = None
 
     def remove(self, lease: object) -> None:
         """Stop renewing the lease."""
-        self._leases.difference_update((ref(lease),))
+        self._leases.pop(ref(lease), None)
 
     def next_due(self) -> float:
         """Return when the first lease is due, by the local monotonic clock."""
@@ -174,5 +175,5 @@ class Renewals:
             if lease := lease_ref():
                 found.append(lease)
             else:
-                self._leases.discard(lease_ref)
+                self._leases.pop(lease_ref, None)
         return found

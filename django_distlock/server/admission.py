@@ -43,7 +43,8 @@ class Admission:
 
     def __init__(self, max_connections: int) -> None:
         self._max = max_connections
-        self.open: set[Connected] = set()
+        self.open: dict[Connected, None] = {}
+        """The oldest first."""
         self.unauthenticated: dict[Connected, None] = {}
         """The oldest first."""
         self.closing: dict[Connected, None] = {}
@@ -51,7 +52,7 @@ class Admission:
 
     def add(self, connection: Connected) -> None:
         """Count a connection that was accepted."""
-        self.open.add(connection)
+        self.open[connection] = None
 
     def admit(self, connection: Connected) -> str | None:
         """Make room for a connection that was added; return why that is impossible, if it is."""
@@ -69,7 +70,7 @@ class Admission:
 
     def remove(self, connection: Connected) -> None:
         """Count the connection no longer."""
-        self.open.discard(connection)
+        self.open.pop(connection, None)
         self.closing.pop(connection, None)
         self.unauthenticated.pop(connection, None)
 

@@ -166,7 +166,7 @@ class LockTable(LockTransitions):
     def end_session(self, session: Session) -> None:
         """Remove the session's waiters, and end the leases that are bound to it."""
         now = self.monotonic()
-        leaving = list(session.waiting)
+        leaving = sorted(session.waiting)  # the same order in each simulated run
         # All are removed first, or else one would be offered the lock that another one leaves.
         for semaphore, owner in leaving:
             self.waiters.remove(self.locks[semaphore], owner)

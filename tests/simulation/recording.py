@@ -1,0 +1,121 @@
+"""What the workers of a universe do, as the history that tests/faults judges."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from tests.faults.checker import Fault, Waiver
+from tests.faults.history import Kind, Operation, Outcome
+
+from .scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from django_distlock.leases.owned_lease import OwnedLease
+
+    from .machines import Process
+
+
+@dataclass(frozen=True)
+class Held:
+    """A lease that a worker has."""
+
+    process: Process
+    lease: OwnedLease
+
+    def is_relied_on(self) -> bool:
+        """Return whether its process would say that it holds the lock."""
+        if not self.process.is_alive:
+            return False
+        with self.process.as_running():
+            return self.lease.held
+
+
+class Recorder:
+    """The history of a universe, and what was seen beside it."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self.registers: dict[str, Register] = {}
+        self.problems: list[str] = []
+        """What is wrong, whatever the history says."""
+        self.events: list[tuple[float, str]] = []
+        """What happened in the universe, for people."""
+        self.waivers: list[Waiver] = []
+        self._held: dict[str, list[Held]] = {}
+
+    def excuse_tokens(self) -> None:
+        """Excuse tokens that don't rise from now on: the server lost both, the last one and time.
+
+        Increments by such tokens are not protected.
+        """
+        faults = frozenset({Fault.TOKEN_ORDER, Fault.LOST_UPDATE})
+        reason = "It crashed while its wall clock was behind what it had shown before."
+        self.waivers.append(Waiver(faults, Scheduler.current.now, math.inf, reason))
+
+    def note(self, event: str) -> None:
+        """Note an event."""
+        self.events.append((Scheduler.current.now, event))
+
+    def begin(self, worker: str, kind: Kind, semaphore: str, **known: Any) -> int:
+        """Record that an operation is invoked; return its number."""
+        number = len(self.operations)
+        operation = Operation(
+            worker=worker,
+            number=number,
+            semaphore=semaphore,
+            operation=kind,
+            invoked=Scheduler.current.now,
+            **known,
+        )
+        self.operations.append(operation)
+        return number
+
+    def end(self, number: int, outcome: Outcome, **known: Any) -> None:
+        """Record that it has returned."""
+        at = Scheduler.current.now
+        self.operations[number] = replace(
+            self.operations[number], returned=at, outcome=outcome, **known
+        )
+
+    def granted(self, process: Process, lease: OwnedLease) -> None:
+        """Check that nobody else relies on the lock at this moment."""
+        others = self._held.setdefault(lease.semaphore, [])
+        others[:] = [each for each in others if each.is_relied_on()]
+        if others:
+            names = ", ".join(each.process.name for each in others)
+            self.problems.append(
+                f"{Scheduler.current.now:.6f}: {process.name} was granted {lease.semaphore!r}"
+                f" with token {lease.token}, which {names} relies on"
+            )
+        others.append(Held(process, lease))
+
+    def register(self, semaphore: str) -> Register:
+        """Return what the lock protects."""
+        return self.registers.setdefault(semaphore, Register())
+
+
+class Register:
+    """A value in another store, which refuses whoever comes with an older token than another."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self.highest_token = 0
+
+    def _admits(self, token: int | None) -> bool:
+        if token is None or token < self.highest_token:
+            return False
+        self.highest_token = token
+        return True
+
+    def read(self, token: int | None) -> int | None:
+        """Return the value; None if the token is too old."""
+        return self.value if self._admits(token) else None
+
+    def write(self, token: int | None, value: int) -> bool:
+        """Set the value; return False if the token is too old."""
+        if not self._admits(token):
+            return False
+        self.value = value
+        return True
