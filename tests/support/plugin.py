@@ -14,7 +14,7 @@ import shutil
 import signal
 import tempfile
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,13 +65,14 @@ KINDS: dict[str, Callable[[], Server | Cluster]] = {
 DATABASES = {"postgresql", "mariadb"}
 FILES = ["default", "locks"]
 """The databases that need no server: SQLite's."""
-ONCE = [
+ONCE = {
     ROOT / "tests" / folder
     for folder in (
-        *("server", "support"),
         *("backends/memcached", "backends/memory", "backends/redis", "backends/server"),
+        *("benchmarks", "events", "faults", "integrations", "server", "support", "telemetry"),
+        *("test_kit", "with_lock"),
     )
-]
+}
 """The folders of what hardly depends on the version of Python or Django."""
 WORKERS_PER_CORE = 2
 """Tests wait for most of their time."""
@@ -175,8 +176,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             databases = FILES + [name for name in needs if name in DATABASES]
             options = {**marker.kwargs, "databases": databases}
             item.add_marker(pytest.mark.django_db(**options), append=False)
-        if any(item.path.is_relative_to(folder) for folder in ONCE):
+        if runs_once(item.path):
             item.add_marker("once")
+
+
+@cache
+def runs_once(path: Path) -> bool:
+    """Return whether a module is in a folder whose tests run once."""
+    return not ONCE.isdisjoint(path.parents)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Don't import what is left out: it would take longer than it takes to run the rest."""
+    leaves_out = config.option.markexpr == "not once" and not config.option.file_or_dir
+    return True if leaves_out and collection_path in ONCE else None
 
 
 @pytest.hookimpl(tryfirst=True)
