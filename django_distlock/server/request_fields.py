@@ -13,7 +13,7 @@ from .protocol import Message
 LONGEST_OWNER: Final = 200
 LONGEST_HOLDER: Final = 1_000
 """Characters."""
-LARGEST_TOKEN: Final = 2**62
+LARGEST_TOKEN: Final = 2**63
 LONGEST_KEEP: Final = 10 * 365 * 86_400
 LONGEST_PAUSE: Final = LONGEST_KEEP
 """Seconds."""
@@ -102,8 +102,8 @@ def token_of(request: Message) -> int | None:
 def token_from(token: object) -> int | None:
     if token is None:
         return None
-    if type(token) is not int or not 0 < token < LARGEST_TOKEN:
-        raise InvalidRequest("token is an integer of 62 bits, or null.")
+    if type(token) is not int or not 0 <= token < LARGEST_TOKEN:
+        raise InvalidRequest("token is a whole number from 0 to 2**63 - 1, or null.")
     return token
 
 

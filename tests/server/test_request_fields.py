@@ -99,7 +99,7 @@ SENSELESS: dict[str, dict[str, Any]] = {
         "semaphore": "1234collectPayment",
         "owner": "me",
         "process": ONE,
-        "number": 2**62,
+        "number": 2**63,
     },
     "prefix of another type": {"do": "held", "prefix": None},
     "limit that is too high": {"do": "held", "limit": 1_001},
@@ -154,7 +154,7 @@ SENSELESS_LEASES: dict[str, Any] = {
     "no owner": ["1234collectPayment", "", *LEASE[2:]],
     "short ttl": ["1234collectPayment", "me", 0, 1, ""],
     "endless ttl": ["1234collectPayment", "me", 10**400, 1, ""],
-    "token that is none": ["1234collectPayment", "me", 60, 2**62, ""],
+    "token that is none": ["1234collectPayment", "me", 60, 2**63, ""],
     "long holder": [*LEASE[:4], "h" * 1_001],
     "holder with a control character": [*LEASE[:4], "\x1b[2J"],
 }
