@@ -255,13 +255,19 @@ def through_proxy(alias: str) -> Iterator[LossyProxy]:
     """Route the locks' own connections through a proxy, but not the test's."""
     connections[alias].ensure_connection()
     settings = connections[alias].settings_dict
-    with LossyProxy(settings["HOST"], int(settings["PORT"])) as proxy:
-        with mock.patch.dict(settings, PORT=str(proxy.port)):
-            acquired = acquire_lock("warm up", backend=alias)
-            assert acquired is not None
-            assert acquired.release()
-            yield proxy
-            own.close_own_connections()
+    with LossyProxy(settings["HOST"], int(settings["PORT"])) as proxy, reached_at(alias, proxy):
+        yield proxy
+
+
+@contextmanager
+def reached_at(alias: str, proxy: LossyProxy) -> Iterator[None]:
+    """Route the locks' own connections to the database through this proxy."""
+    with mock.patch.dict(connections[alias].settings_dict, PORT=str(proxy.port)):
+        acquired = acquire_lock("warm up", backend=alias)
+        assert acquired is not None
+        assert acquired.release()
+        yield
+        own.close_own_connections()
 
 
 @contextmanager

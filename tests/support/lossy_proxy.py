@@ -199,6 +199,21 @@ def wake_up(end: socket.socket) -> None:
         end.shutdown(socket.SHUT_RDWR)
 
 
+class CountingProxy(LossyProxy):
+    """Counts round trips: how often a client speaks first, or after the server."""
+
+    round_trips = 0
+
+    def chunks(
+        self, client: socket.socket, server: socket.socket
+    ) -> Iterator[tuple[socket.socket, bytes]]:
+        last = server
+        for source, data in chunks(client, server):
+            self.round_trips += source is client and last is server
+            last = source
+            yield source, data
+
+
 class HoldingProxy(LossyProxy):
     """Holds the data of one connection from the marker on, until the test releases it."""
 
