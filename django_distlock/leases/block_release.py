@@ -1,8 +1,5 @@
 """Block release: at the end of a block, or of a decorated call."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from django_distlock.exceptions import LockBackendUnavailable, LockLost
 from django_distlock.logs import room_logger
 
@@ -22,16 +19,24 @@ def release_block(lease: LeaseState, *, failed: bool, answered: bool = False) ->
     If the block was a view that has `answered`, and no transaction can undo it any more, errors
     are only logged: raised, they would say that nothing was done.
     """
-    with _outcome(lease, failed, answered) as outcome:
-        if outcome:
-            outcome.lost = not release(lease, failed=failed)
+    if (lost := _lost_without_release(lease)) is None:
+        try:
+            lost = not release(lease, failed=failed)
+        except LockBackendUnavailable as error:
+            lost = _log_failure(lease, error, raised=not (failed or answered))
+    if lost:
+        _report_loss(lease, failed, answered)
 
 
 async def arelease_block(lease: LeaseState, *, failed: bool, answered: bool = False) -> None:
     """See release_block()."""
-    with _outcome(lease, failed, answered) as outcome:
-        if outcome:
-            outcome.lost = not await arelease(lease, failed=failed)
+    if (lost := _lost_without_release(lease)) is None:
+        try:
+            lost = not await arelease(lease, failed=failed)
+        except LockBackendUnavailable as error:
+            lost = _log_failure(lease, error, raised=not (failed or answered))
+    if lost:
+        _report_loss(lease, failed, answered)
 
 
 def end_interrupted_block(entry: BlockEntry) -> None:
@@ -46,43 +51,44 @@ def end_interrupted_block(entry: BlockEntry) -> None:
         end_interrupted_release(lease, reentries)
 
 
-class _Outcome:
-    """The outcome of a release at the end of a block."""
+def _lost_without_release(lease: LeaseState) -> bool | None:
+    """Return None if the block has to release the lease; otherwise, whether it was lost.
 
-    lost = False
-
-
-@contextmanager
-def _outcome(lease: LeaseState, failed: bool, answered: bool) -> Iterator[_Outcome | None]:
-    """Yield an outcome to set if the lease must be released; raise or log it afterwards."""
-    outcome = _Outcome()
+    It may have been released in the block, or be an outer block's.
+    """
     if lease.released:
-        yield None
-    elif current_registry().is_in_block_with(lease):
+        return False
+    if current_registry().is_in_block_with(lease):
         # However often this block released it, the lease is the outer one's.
         lease.limit_reentries(lease.reentries - 1)
-        outcome.lost = not lease.held
-        yield None
-    else:
-        try:
-            yield outcome
-        except LockBackendUnavailable as error:
-            if lease.ttl is None and not (failed or answered):
-                raise
-            end = "by itself" if lease.ttl else "only by its store's force_release()"
-            fields = lease.log_fields(reason=str(error))
-            logger.exception("%s could not be released; it ends %s.", lease, end, extra=fields)
-            outcome.lost = not lease.remaining
-    if outcome.lost and failed:
+        return not lease.held
+    return None
+
+
+def _log_failure(lease: LeaseState, error: LockBackendUnavailable, *, raised: bool) -> bool:
+    """Log that the release failed, or raise that, for a lock that would stay for ever.
+
+    Return whether the lease was lost.
+    """
+    if lease.ttl is None and raised:
+        raise error
+    end = "by itself" if lease.ttl else "only by its store's force_release()"
+    fields = lease.log_fields(reason=str(error))
+    logger.error("%s could not be released; it ends %s.", lease, end, extra=fields, exc_info=error)
+    return not lease.remaining
+
+
+def _report_loss(lease: LeaseState, failed: bool, answered: bool) -> None:
+    if failed:
         logger.error(
             "%s was lost before a block that failed ended.", lease, extra=lease.log_fields()
         )
-    elif outcome.lost and answered:
+    elif answered:
         logger.error(
             "%s was lost before its view ended. What that did is kept, and its answer given; "
             "somebody else may have done the same.",
             lease,
             extra=lease.log_fields(),
         )
-    elif outcome.lost:
+    else:
         raise LockLost(f"{lease} was lost before its block ended.", lease)

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from django_distlock.arguments import plain, type_of
 
 from .placeholders import ENCODED, NAMED_CONVERTERS, Placeholder
-from .signatures import bind_arguments, call_signature
+from .signatures import argument_binder, call_signature
 from .validation import InvalidSemaphore, validate_semaphore
 
 PLACEHOLDER: Final = re.compile("<([^<>]*)>")
@@ -88,10 +88,12 @@ class SemaphoreTemplate:
         # Another decorator below may take arguments that it doesn't show and doesn't pass on.
         wraps = hasattr(function, "__wrapped__") and not takes_any
 
+        bind = argument_binder(signature)
+
         def make_semaphore(*args: Any, **kwargs: Any) -> str:
             if wraps:
                 kwargs = {name: value for name, value in kwargs.items() if name in parameters}
-            return self.render(bind_arguments(signature, args, kwargs))
+            return self.render(bind(args, kwargs))
 
         return make_semaphore
 

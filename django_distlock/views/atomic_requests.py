@@ -1,8 +1,8 @@
 """Open the transactions of ATOMIC_REQUESTS inside the lock: it must outlast their commit."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any, Final
 
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
@@ -31,18 +31,28 @@ def take_over_transactions(locked: Callable[..., Any], view: Callable[..., Any])
         set_atomic_exemptions(locked, exempt)
 
 
-@contextmanager
-def request_transactions(request: HttpRequest, view: Callable[..., Any]) -> Iterator[bool]:
-    """Open the transactions that Django left to us, unless another lock inside will.
+NO_TRANSACTIONS: Final = nullcontext(False)
 
-    Yield whether there were any.
+
+def request_transactions(
+    request: HttpRequest | None, view: Callable[..., Any]
+) -> AbstractContextManager[bool]:
+    """Return a context with the transactions that Django left to us.
+
+    It yields whether there are any; another lock inside may open them.
     """
-    is_locked = isinstance(atomic_exemptions(view), LockedExemptions)
-    aliases = [] if is_locked else _left_to_us(request)
+    if request is None or isinstance(atomic_exemptions(view), LockedExemptions):
+        return NO_TRANSACTIONS
+    aliases = _left_to_us(request)
+    return _transactions(aliases) if aliases else NO_TRANSACTIONS
+
+
+@contextmanager
+def _transactions(aliases: list[str]) -> Iterator[bool]:
     with ExitStack() as stack:
         for alias in aliases:
             stack.enter_context(transaction.atomic(using=alias))
-        yield bool(aliases)
+        yield True
 
 
 def is_atomic(request: HttpRequest) -> bool:
@@ -71,4 +81,5 @@ def _left_to_us(request: HttpRequest) -> list[str]:
 
 
 def _atomic_aliases() -> list[str]:
-    return [alias for alias in connections if connections.settings[alias]["ATOMIC_REQUESTS"]]
+    databases = connections.settings.items()
+    return [alias for alias, database in databases if database["ATOMIC_REQUESTS"]]

@@ -46,6 +46,8 @@ class Call(NamedTuple):
     locked: LockedFunction
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    passed: HttpRequest | None
+    """The request among its arguments, be this a view or a helper."""
     request: HttpRequest | None
     answers: bool
     """Whether contention and failures are answered by a response, and not raised."""
@@ -58,7 +60,7 @@ class Call(NamedTuple):
         kwargs: dict[str, Any],
     ) -> "Call":
         """Return the call of the decorated function with these arguments."""
-        request = find_request(args, kwargs)
+        request = passed = find_request(args, kwargs)
         if locked.http:
             if request is None:
                 raise TypeError("http=True is for views, but this call has no HttpRequest.")
@@ -66,7 +68,8 @@ class Call(NamedTuple):
             request, decorated, _instance(locked.function, args)
         ):
             request = None
-        return Call(locked, args, kwargs, request, request is not None and locked.http is not False)
+        answers = request is not None and locked.http is not False
+        return Call(locked, args, kwargs, passed, request, answers)
 
     def __call__(self) -> Any:
         return self.locked.function(*self.args, **self.kwargs)
@@ -83,20 +86,20 @@ class Call(NamedTuple):
             return await sync_to_async(self.semaphore)()
 
     def read_body(self) -> None:
-        """Read the body of a request among the arguments, be this a view or a helper."""
-        read_body(find_request(self.args, self.kwargs))
+        """Read the body of the request that is passed."""
+        read_body(self.passed)
 
     async def aread_body(self) -> None:
         """See read_body(). A WSGI server calls async views, too."""
-        if is_arriving(find_request(self.args, self.kwargs)):
+        if is_arriving(self.passed):
             await sync_to_async(self.read_body)()
 
     def returns_coroutine(self) -> bool:
         """Tell whether it is the `dispatch` of a class of async views, which isn't async itself."""
         function = self.locked.function
-        instance = _instance(function, self.args)
-        is_dispatch = getattr(function, "__name__", "") == "dispatch"
-        return is_dispatch and getattr(instance, "view_is_async", False)
+        if getattr(function, "__name__", "") != "dispatch":
+            return False
+        return getattr(_instance(function, self.args), "view_is_async", False)
 
     def conflict(self, on_conflict: Callable[..., Any]) -> Any:
         """Return what the function does instead, when the lock is contended."""

@@ -5,7 +5,7 @@ on its StopIteration (PEP 479). What neither has to wait for is in Call.
 """
 
 import inspect
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -139,13 +139,12 @@ async def _ahold(call: Call, lease: OwnedLease) -> Any:
 
 def _call_in_transactions(call: Call, lease: OwnedLease) -> Any:
     """Call the function, inside the transactions that ATOMIC_REQUESTS asks for."""
-    request, function = call.request, call.locked.function
-    transactions = request_transactions(request, function) if request else None
-    with transactions or nullcontext() as opened:
+    function = call.locked.function
+    with request_transactions(call.request, function) as opened:
         result = call()
         refuse_lazy_result(result, function)
-        if request and not lease.released:
-            _check(lease, opened=bool(opened))
+        if call.request and not lease.released:
+            _check(lease, opened=opened)
     return result
 
 
@@ -156,9 +155,12 @@ def _check(lease: OwnedLease, *, opened: bool) -> None:
     asked before a commit is asked here, too, unless the store has confirmed the lease just now.
     """
     transactions = undoable_transactions()
-    with nullcontext() if opened or transactions else suppress(LockLost):
+    try:
         lease.check()
-    if not opened and not lease.is_confirmed():
+    except LockLost:
+        if opened or transactions:
+            raise
+    if transactions and not opened and not lease.is_confirmed():
         for connection in transactions:
             if not connection.needs_rollback:
                 guard(lease, connection)

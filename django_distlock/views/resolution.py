@@ -48,8 +48,10 @@ def find_request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> HttpRequest |
 
     Django REST framework's request has Django's inside.
     """
-    requests = (_django_request(argument) for argument in (*args[:2], kwargs.get("request")))
-    return next(filter(None, requests), None)
+    for argument in (*args[:2], kwargs.get("request")):
+        if (request := _django_request(argument)) is not None:
+            return request
+    return None
 
 
 def without_self(args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -75,8 +77,8 @@ def is_resolved(
     raises, so that its caller can't overlook the conflict.
     """
     match = request.resolver_match
-    if match is None:
-        return False
+    if match is None or match.func is locked:
+        return match is not None
     if bound := bound_for_a_call(locked):
         instance = getattr(bound.func, "__self__", instance)
     return any(

@@ -9,7 +9,7 @@ import pytest
 from django.utils.decorators import method_decorator
 
 from django_distlock import distributed_lock
-from django_distlock.semaphores.signatures import bind_arguments, call_signature
+from django_distlock.semaphores.signatures import argument_binder, bind_arguments, call_signature
 from django_distlock.semaphores.templates import SemaphoreTemplate
 
 if TYPE_CHECKING:
@@ -61,6 +61,39 @@ def test_arguments_of_a_decorator_below_are_its_own() -> None:
 
     name = SemaphoreTemplate("<customer_id>").for_calls_of(paginated)
     assert name(customer_id=1, page=2) == "1"
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "customer_id"),
+    [
+        ((1, 2), {}, 1),
+        ((1,), {"page": 2}, 1),
+        ((), {"page": 2, "customer_id": 1}, 1),
+        ((7,), {}, 7),
+    ],
+)
+def test_arguments_may_be_given_by_position_or_by_name(
+    args: tuple[int, ...], kwargs: dict[str, int], customer_id: int
+) -> None:
+    """In any order, with or without those that have a default."""
+
+    def view(customer_id: int, page: int = 1) -> None: ...
+
+    assert argument_binder(call_signature(view))(args, kwargs)["customer_id"] == customer_id
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"), [((1,), {"customer_id": 1}), ((1, 2, 3), {}), ((), {"page": 2, "p": 1})]
+)
+def test_wrong_arguments_are_refused_as_by_the_function(
+    args: tuple[int, ...], kwargs: dict[str, int]
+) -> None:
+    """Even if there are as many as parameters."""
+
+    def view(customer_id: int, page: int = 1) -> None: ...
+
+    with pytest.raises(TypeError, match="argument"):
+        argument_binder(call_signature(view))(args, kwargs)
 
 
 def test_bound_arguments_hold_defaults_and_the_members_of_kwargs() -> None:
