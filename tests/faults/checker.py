@@ -169,7 +169,8 @@ def impostors(granted: Sequence[Hold], bounds: Bounds) -> Iterator[Violation]:
 def early_losses(granted: Sequence[Hold], bounds: Bounds) -> Iterator[Violation]:
     """No lease is lost before its ttl has passed, unless it is released.
 
-    A renewal in the background may find that the holder has just released it.
+    A renewal whose reply comes after that is too late for its holder; one in the background may
+    find that the holder has just released it.
     """
     for hold in granted:
         surely = hold.acquired.invoked + hold.ttl
@@ -184,7 +185,7 @@ def early_losses(granted: Sequence[Hold], bounds: Bounds) -> Iterator[Violation]
                 break
             if step.operation == "release":
                 break
-            if step.outcome == "ok" and step.operation == "renew":
+            if step.outcome == "ok" and step.operation == "renew" and step.returned < surely:
                 surely = max(surely, step.invoked + hold.ttl)
 
 

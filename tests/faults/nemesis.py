@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-from contextlib import ExitStack
-from heapq import heappop, heappush
+from collections import deque
+from contextlib import ExitStack, closing
+from operator import attrgetter
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -65,6 +67,41 @@ def draw_plan(
     return plan
 
 
+class Lane:
+    """A plan under way: at most one of its faults at a time, however long it takes to begin one."""
+
+    def __init__(self, plan: list[Step], faults: Mapping[str, Fault], began: float) -> None:
+        self._faults = faults
+        self._began = began
+        self._left = deque(plan)
+        self._running: Step | None = None
+        self._since = self._until = 0.0
+        self._fault = ExitStack()
+
+    @property
+    def next_at(self) -> float:
+        """Return when to proceed; infinity if the plan is done."""
+        if self._running is not None:
+            return self._until
+        return self._began + self._left[0].at if self._left else math.inf
+
+    def proceed(self) -> Performed | None:
+        """Begin the next fault, or end the one that runs, and return it."""
+        if self._running is None:
+            self._running, self._since = self._left.popleft(), now()
+            step = self._running
+            self._fault.enter_context(self._faults[step.fault](Random(step.target)))
+            self._until = now() + step.duration
+            return None
+        step, self._running = self._running, None
+        self._fault.close()
+        return Performed(step.fault, self._since, now())
+
+    def close(self) -> None:
+        """End the fault that runs."""
+        self._fault.close()
+
+
 def carry_out(
     plans: Iterable[list[Step]], faults: Mapping[str, Fault], began: float
 ) -> list[Performed]:
@@ -72,20 +109,11 @@ def carry_out(
 
     A server that is started again ends with the thread that started it.
     """
-    waiting = sorted(step for plan in plans for step in plan)
-    running: list[tuple[float, int, Step, float, ExitStack]] = []
     performed: list[Performed] = []
     with ExitStack() as all_faults:
-        while waiting or running:
-            if running and (not waiting or running[0][0] <= began + waiting[0].at):
-                ends, _, step, since, fault = heappop(running)
-                time.sleep(max(0, ends - now()))
-                fault.close()
-                performed.append(Performed(step.fault, since, now()))
-                continue
-            step = waiting.pop(0)
-            time.sleep(max(0, began + step.at - now()))
-            since, fault = now(), all_faults.enter_context(ExitStack())
-            fault.enter_context(faults[step.fault](Random(step.target)))
-            heappush(running, (now() + step.duration, len(waiting), step, since, fault))
+        lanes = [all_faults.enter_context(closing(Lane(plan, faults, began))) for plan in plans]
+        while (lane := min(lanes, key=attrgetter("next_at"))).next_at < math.inf:
+            time.sleep(max(0, lane.next_at - now()))
+            if (done := lane.proceed()) is not None:
+                performed.append(done)
     return performed

@@ -6,6 +6,7 @@ else's lease.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.faults.checker import Fault, Waiver
@@ -46,6 +47,8 @@ BACK_FAR = Limit(
     OUTLIVED | ENDED_EARLY, TTL, "The store's clock has stepped back by minutes, and then forward."
 )
 ROWS = Limit(UNSERVED, PAUSE, "A lock whose row a transaction has locked counts as held.")
+FORGOTTEN = Limit(ENDED_EARLY, TTL, "The server has lost locks that were held.")
+GRACE = Limit(LATE, TTL + PAUSE, "A lock server that lost its table grants nothing for max_ttl.")
 
 EVERYWHERE: dict[str, Limit] = {"worker_stopped": STOPPED}
 
@@ -68,6 +71,14 @@ DATABASES = {
     "rows_locked": ROWS,
     "deadlocks": ROWS,
 }
+REDIS = {
+    **SERVERS,
+    "clock_forward": FORWARD,
+    "clock_back": BACK,
+    "clock_back_far": BACK_FAR,
+    "out_of_memory": DOWN,
+    "flushed": FORGOTTEN,
+}
 
 LIMITS: dict[str, dict[str, Limit]] = {
     "postgresql": EVERYWHERE | DATABASES,
@@ -80,13 +91,30 @@ LIMITS: dict[str, dict[str, Limit]] = {
         "writer_held": DOWN,
         "disk_full": DOWN,
     },
+    "redis": EVERYWHERE | REDIS,
+    "redis_everysec": EVERYWHERE | REDIS | {"server_killed": FORGOTTEN},
+    "redis_memory": EVERYWHERE | REDIS | {"server_killed": FORGOTTEN},
+    "redis_replica": EVERYWHERE | SERVERS | {"failover": DOWN, "failover_lagging": FORGOTTEN},
+    "redis_cluster": EVERYWHERE
+    | REDIS
+    | {"slot_moved": DOWN, "failover": DOWN, "failover_forced": FORGOTTEN},
+    "lock_server": EVERYWHERE
+    | SERVERS
+    | {"server_killed": GRACE, "disk_full": GRACE, "server_restarted": DOWN},
+    "memcached": EVERYWHERE | SERVERS | {"server_killed": FORGOTTEN, "flushed": FORGOTTEN},
 }
 """By store and fault of the machine."""
+ALWAYS = {
+    "memcached": Limit(OUTLIVED, 0, "Its clock shows whole seconds: a lease ends up to 2 s late."),
+}
+"""What a store can't promise even where nothing fails."""
 
 
 def waivers(store: str, performed: Iterable[Performed]) -> list[Waiver]:
     """Return what is waived in a run, for the faults that it had."""
     found = []
+    if always := ALWAYS.get(store):
+        found.append(Waiver(always.breaks, -math.inf, math.inf, always.reason))
     for fault, began, ended in performed:
         if limit := LIMITS[store].get(fault):
             found.append(Waiver(limit.breaks, began, ended + limit.after, limit.reason))

@@ -29,17 +29,18 @@ class FaultyProxy(LossyProxy):
         """Accept everything and pass nothing on; at the end, reset what is open."""
         with self.swallowing():
             yield
-        self._reset_all()
+        self.reset_all()
 
     @contextmanager
     def resets_connections(self, random: Random) -> Iterator[None]:
         """Reset all connections, and half of the new ones after a few chunks."""
         self.reset_connections(0.5, 1_000_000, seed=random.randrange(2**32))
-        self._reset_all()
+        self.reset_all()
         yield
         self.reset_connections(0, 0)
 
-    def _reset_all(self) -> None:
+    def reset_all(self) -> None:
+        """Reset all connections that are open."""
         for end in [*self._ends]:
             try:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESETTING)
@@ -82,3 +83,7 @@ class FaultyProxy(LossyProxy):
             "replies_delayed": self.delays_replies,
             "replies_dropped": self.drops_replies,
         }
+
+
+NETWORK = ("network_blackhole", "connections_reset", "replies_delayed", "replies_dropped")
+"""The names of a proxy's faults."""

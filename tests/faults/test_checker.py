@@ -106,6 +106,14 @@ CASES = {
         [*HELD, operation("A", "renew", 3, 6, outcome="lost"), operation("A", "release", 4, 5)],
         set(),
     ),
+    "a renewal whose reply comes after the ttl is too late": (
+        [
+            *HELD,
+            operation("A", "renew", 5, 10.5),
+            operation("A", "release", 11, 12, outcome="lost"),
+        ],
+        set(),
+    ),
     "tokens of attempts at the same time may come in any order": (
         [
             operation("A", "acquire", 0, 3, token=6),

@@ -10,11 +10,9 @@ import asyncio
 import gc
 import json
 import os
-import select
 import signal
 import sys
 import threading
-import time
 import traceback
 from importlib import import_module
 from pathlib import Path
@@ -29,9 +27,6 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Fork a process for each line."""
-    if "LD_PRELOAD" in os.environ:
-        # libfaketime 0.9.10 takes the end of a sleep, by the monotonic clock, for a wall clock's.
-        time.sleep = lambda seconds: select.select((), (), (), seconds)  # type: ignore[arg-type, assignment]
     django.setup()
     import_module("tests.faults.workload")
     import_module("tests.faults.registers")
@@ -49,6 +44,7 @@ def main() -> None:
 
 def be_child(order: dict[str, Any]) -> None:
     """Do the work, and end without Python's clean-up; leave a file if that fails."""
+    from tests.faults.clocks import follow
     from tests.faults.workload import Work
 
     status = 1
@@ -57,7 +53,7 @@ def be_child(order: dict[str, Any]) -> None:
     work = Work(**order)
     place = Path(work.directory, work.name)
     if work.clock:
-        os.environ["FAKETIME_TIMESTAMP_FILE"] = work.clock
+        follow(work.clock)
     log = os.open(place.with_suffix(".log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.dup2(log, 2)
     try:

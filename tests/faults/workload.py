@@ -105,7 +105,7 @@ class Actor:
             else:
                 await self._release(lease)
         finally:
-            self._over.append(internals(lease).as_claim())
+            self._over.append(internals(lease).as_claim()._replace(remaining=0))
 
     async def _acquire(
         self, semaphore: str, limit: float | None, *, may_cancel: bool

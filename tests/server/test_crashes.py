@@ -57,11 +57,25 @@ def test_holder_reclaims_its_lock_after_a_crash(place: Place) -> None:
     with place.start(*LONG) as running:
         running.serve()
         with place.store() as store:
-            claim = LeaseClaim("1234collectPayment", "owner", 1000, token, "a host")
+            claim = LeaseClaim("1234collectPayment", "owner", 1000, token, "a host", 900)
             assert store.renew([claim])["owner"].renewed
         assert list(place.held()) == ["1234collectPayment"]
         with pytest.raises(LockBackendUnavailable):
             place.acquire("5678collectPayment")
+
+
+def test_lease_that_is_over_is_not_reclaimed_after_a_crash(place: Place) -> None:
+    """Its former holder knows that it has ended, though the server doesn't."""
+    with place.start(*FRESH) as running:
+        running.serve()
+        [token] = place.acquire("1234collectPayment")
+        running.kill()
+    with place.start(*LONG) as running:
+        running.serve()
+        with place.store() as store:
+            claim = LeaseClaim("1234collectPayment", "owner", 1000, token, "a host", remaining=0)
+            assert store.renew([claim])["owner"].lost
+        assert not place.held()
 
 
 def test_no_grace_grants_at_once_after_a_crash(place: Place) -> None:

@@ -10,7 +10,7 @@ from tests.support.ports import HOST
 from tests.support.servers import Home, Server
 
 
-def memcached() -> Server:
+def memcached(*arguments: str) -> Server:
     """Return a server that is not started yet."""
     home = Home.create("memcached", "memcache", "nobody")
 
@@ -23,7 +23,7 @@ def memcached() -> Server:
 
     return Server(
         home,
-        [find("memcached"), f"--listen={HOST}", f"--port={home.port}", "--udp-port=0"],
+        [find("memcached"), f"--listen={HOST}", f"--port={home.port}", "--udp-port=0", *arguments],
         connect,
         stop_signal=signal.SIGTERM,
     )

@@ -111,9 +111,9 @@ class Cluster:
     nodes: list[Server]
 
     @classmethod
-    def create(cls) -> Self:
-        """Return a cluster that is not started yet."""
-        return cls([cluster_node() for _ in range(MASTERS)])
+    def create(cls, *directives: str) -> Self:
+        """Return a cluster that is not started yet. See redis()."""
+        return cls([cluster_node(*directives) for _ in range(MASTERS)])
 
     def __enter__(self) -> Self:
         return self
@@ -157,12 +157,12 @@ def start_redis_cluster() -> Cluster:
     return Cluster.create().begin()
 
 
-def start_cluster_replica(cluster: Cluster, of: Server) -> Server:
+def start_cluster_replica(cluster: Cluster, of: Server, *, replica: Server | None = None) -> Server:
     """Start a replica of one of the masters, and wait until it is in step.
 
     `CLUSTER FAILOVER TAKEOVER` promotes it. The cluster removes it in the end.
     """
-    replica = cluster_node().begin()
+    replica = (replica or cluster_node()).begin()
     cluster.nodes.append(replica)
     with connect(of) as master, connect(replica) as client:
         for node in cluster.nodes[:-1]:
@@ -240,13 +240,13 @@ def fill(server: Server, number: int, *command: str, db: int = 0) -> None:
             client.eval(FILL, 0, first, min(first + batch - 1, number), *command)
 
 
-def cluster_node() -> Server:
-    """Return a node that is not started yet.
+def cluster_node(*directives: str) -> Server:
+    """Return a node that is not started yet. See redis().
 
     Its bus is not at the usual port + 10,000, which an outgoing connection may have taken.
     """
     bus = ReservedPort()
-    node = redis("cluster-enabled yes", f"cluster-port {bus.number}")
+    node = redis("cluster-enabled yes", f"cluster-port {bus.number}", *directives)
     weakref.finalize(node, bus.release)
     return node
 

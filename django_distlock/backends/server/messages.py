@@ -68,7 +68,14 @@ def renew_request(leases: list[Claim]) -> Message:
     return {
         "do": "renew",
         "leases": [
-            [lease.semaphore, lease.owner, lease.ttl, lease.token, _shorten(lease.holder)]
+            [
+                lease.semaphore,
+                lease.owner,
+                lease.ttl,
+                # With its token, a server that lost its table would bring back one that is over.
+                lease.token if lease.remaining else None,
+                _shorten(lease.holder),
+            ]
             for lease in leases
         ],
     }
