@@ -60,7 +60,7 @@ def _client(remap: Any) -> RedisCluster:
     from redis import RedisCluster
     from redis.cluster import ClusterNode
 
-    nodes = [ClusterNode(HOST, port) for port in _ports()]
+    nodes = [ClusterNode(HOST, port) for port in _ports()]  # type: ignore[no-untyped-call]
     options: dict[str, Any] = {"socket_timeout": 2, "socket_connect_timeout": 2}
     return RedisCluster(startup_nodes=nodes, address_remap=remap, **options)
 

@@ -107,4 +107,4 @@ class RedisWithReplica(OutsideStore):
 def is_replica(server: Server) -> bool:
     """Return whether the server is a replica in step with its master."""
     with connect(server) as client:
-        return client.info("replication").get("master_link_status") == "up"
+        return bool(client.info("replication").get("master_link_status") == "up")
