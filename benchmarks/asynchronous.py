@@ -1,4 +1,4 @@
-"""The cost of async code: the async pair against the sync one, and of waiting tasks for others.
+"""What waiting tasks cost the others of their event loop.
 
 Everything runs in one process and one event loop. The view is called by Django's ASGI handler, so
 its latency includes all that Django does for a request; it needs no lock.
@@ -11,7 +11,7 @@ import asyncio
 import statistics
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIHandler
@@ -23,12 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import databases
-from benchmarks.pair import BATCH, Spread, time_batch
+from benchmarks.pair import Spread
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-SYNC, ASYNC = "acquire_lock + release", "aacquire_lock + arelease"
 ALONE, BESIDE = "no task waits", "tasks wait for one lock"
 REQUESTS = 200
 
@@ -52,46 +48,11 @@ def main() -> None:
     options = parser.parse_args()
     with databases.database(options.database):
         console.print(databases.describe())
-        console.print(compare("one pair, µs", measure_pairs(options.rounds), SYNC, ASYNC))
         with override_settings(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"]):
             latencies, threads = asyncio.run(measure_latency(options.rounds, options.waiters))
         title = f"latency of another view, µs, beside {options.waiters} waiting tasks"
         console.print(compare(title, latencies, ALONE, BESIDE))
         console.print(f"threads that {options.waiters} waiting tasks added: {threads}")
-
-
-def measure_pairs(rounds: int) -> dict[str, list[float]]:
-    """Return the seconds that a pair took in each round, sync and async, after one to warm up."""
-    from django_distlock import aacquire_lock, acquire_lock
-
-    def pair() -> None:
-        lease = acquire_lock("benchmark")
-        assert lease
-        assert lease.release()
-
-    async def apair() -> None:
-        lease = await aacquire_lock("benchmark")
-        assert lease
-        assert await lease.arelease()
-
-    async def measure() -> dict[str, list[float]]:
-        times: dict[str, list[float]] = {SYNC: [], ASYNC: []}
-        sync = sync_to_async(lambda: time_batch(pair))
-        for number in range(rounds + 1):
-            for name in list(times)[:: -1 if number % 2 else 1]:
-                times[name].append(await (sync() if name == SYNC else time_each(apair)))
-        await sync_to_async(connections.close_all)()
-        return {name: values[1:] for name, values in times.items()}
-
-    return asyncio.run(measure())
-
-
-async def time_each(call: Callable[[], Awaitable[Any]]) -> float:
-    """Return the seconds that a call takes, in the mean of a batch."""
-    started = time.perf_counter()
-    for _ in range(BATCH):
-        await call()
-    return (time.perf_counter() - started) / BATCH
 
 
 async def measure_latency(rounds: int, waiters: int) -> tuple[dict[str, list[float]], int]:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.contenders import MUTEX, OURS, PGLOCK, REDIS_LOCK, REDIS_PY, redis_client
+from benchmarks.contenders import MUTEX, OURS, PGLOCK, REDIS_LOCK, REDIS_PY, RETRY, redis_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     """Takes a name, and where this package keeps the lock."""
 
 TTL = 2
-RETRY = 0.05
-"""Seconds between two tries of a library that doesn't wait."""
 
 
 def ours(name: str, store: str) -> AbstractContextManager[Any]:

@@ -1,28 +1,35 @@
 """The lock libraries that are compared, each used as in its README.
 
-Each is a function that acquires a lock, waiting for it or failing if it is held, and returns a
-function that releases it. A lock's object is made for each acquisition, since this package makes
-one, too. Leases are for a minute. Only this package's are renewed.
+Each is a function that acquires a lock, waiting for it if it is to, and returns a function that
+releases it; None if somebody else holds the lock. A lock's object is made for each acquisition,
+since this package makes one, too. Leases are for a minute. Only this package's are renewed.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from benchmarks import stores
+from benchmarks.every_store import (
+    DJANGO_REDIS,
+    POSTGRESQL,
+    REDIS,
+    STORES,
+)
 
 if TYPE_CHECKING:
     import redis
 
 TTL = 60
+RETRY = 0.05
+"""Seconds between two tries of a library that doesn't wait."""
 OURS, BARE = "django-distlock", "bare-commands"
-REDIS_PY, REDIS_LOCK = "redis-py", "python-redis-lock"
+REDIS_PY, REDIS_LOCK, CACHE_LOCK = "redis-py", "python-redis-lock", "django-redis"
 POTTERY, SHERLOCK = "pottery", "sherlock"
 PGLOCK, MUTEX = "django-pglock", "django-db-mutex"
-# This package's own stores, when they are compared; the second has this alias.
-REDIS, LOCK_SERVER = "Redis", "lock server"
 COMPARE_AND_DELETE = """
     if redis.call("GET", KEYS[1]) == ARGV[1] then
         return redis.call("DEL", KEYS[1])
@@ -34,9 +41,16 @@ Release = Callable[[], Any]
 
 
 class Acquire(Protocol):
-    """Acquire the lock, and return a function that releases it."""
+    """Acquire the lock, and return a function that releases it; None if it is refused."""
 
-    def __call__(self, semaphore: str, *, wait: bool) -> Release: ...
+    def __call__(self, semaphore: str, *, wait: bool) -> Release | None: ...
+
+
+def take(acquire: Acquire, semaphore: str, *, wait: bool = True) -> Release:
+    """Acquire a lock that can be had, and return the function that releases it."""
+    release = acquire(semaphore, wait=wait)
+    assert release
+    return release
 
 
 def ours(backend: str = "default") -> Acquire:
@@ -44,10 +58,9 @@ def ours(backend: str = "default") -> Acquire:
     # Not before Django is set up: importing its models needs that.
     from django_distlock import acquire_lock
 
-    def acquire(semaphore: str, *, wait: bool) -> Release:
+    def acquire(semaphore: str, *, wait: bool) -> Release | None:
         lease = acquire_lock(semaphore, ttl=TTL, timeout=None if wait else 0, backend=backend)
-        assert lease
-        return lease.release
+        return lease.release if lease else None
 
     return acquire
 
@@ -57,9 +70,10 @@ def bare() -> Acquire:
     client = redis_client()
     digest = client.script_load(COMPARE_AND_DELETE)
 
-    def acquire(semaphore: str, *, wait: bool) -> Release:
+    def acquire(semaphore: str, *, wait: bool) -> Release | None:
         assert not wait
-        assert client.set(semaphore, "owner", nx=True, px=TTL * 1000)
+        if not client.set(semaphore, "owner", nx=True, px=TTL * 1000):
+            return None
         return partial(client.evalsha, digest, 1, semaphore, "owner")
 
     return acquire
@@ -69,10 +83,9 @@ def redis_py() -> Acquire:
     """Return redis-py's own lock, which waits by asking every 0.1 s."""
     client = redis_client()
 
-    def acquire(semaphore: str, *, wait: bool) -> Release:
+    def acquire(semaphore: str, *, wait: bool) -> Release | None:
         lock = client.lock(semaphore, timeout=TTL)
-        assert lock.acquire(blocking=wait)
-        return cast("Release", lock.release)
+        return cast("Release", lock.release) if lock.acquire(blocking=wait) else None
 
     return acquire
 
@@ -84,10 +97,9 @@ def redis_lock() -> Acquire:
     # A command may take 5 s by default: too short for a wait.
     client = redis_client(socket_timeout=TTL + 5)
 
-    def acquire(semaphore: str, *, wait: bool) -> Release:
+    def acquire(semaphore: str, *, wait: bool) -> Release | None:
         lock = Lock(client, semaphore, expire=TTL)
-        assert lock.acquire(blocking=wait)
-        return cast("Release", lock.release)
+        return cast("Release", lock.release) if lock.acquire(blocking=wait) else None
 
     return acquire
 
@@ -98,10 +110,9 @@ def pottery() -> Acquire:
 
     masters = {redis_client()}
 
-    def acquire(semaphore: str, *, wait: bool) -> Release:
+    def acquire(semaphore: str, *, wait: bool) -> Release | None:
         lock = Redlock(key=semaphore, masters=masters, auto_release_time=TTL)
-        assert lock.acquire(blocking=wait)
-        return lock.release
+        return lock.release if lock.acquire(blocking=wait) else None
 
     return acquire
 
@@ -112,10 +123,42 @@ def sherlock() -> Acquire:
 
     client = redis_client()
 
-    def acquire(semaphore: str, *, wait: bool) -> Release:
-        lock = RedisLock(semaphore, client=client, expire=TTL)
-        assert lock.acquire(blocking=wait)
-        return cast("Release", lock.release)
+    def acquire(semaphore: str, *, wait: bool) -> Release | None:
+        lock = RedisLock(semaphore, client=client, expire=TTL, timeout=TTL)
+        return cast("Release", lock.release) if lock.acquire(blocking=wait) else None
+
+    return acquire
+
+
+def cache_lock() -> Acquire:
+    """Return the lock of django-redis' cache, which is redis-py's."""
+    from django.core.cache import caches
+
+    cache: Any = caches[DJANGO_REDIS]
+
+    def acquire(semaphore: str, *, wait: bool) -> Release | None:
+        lock = cache.lock(semaphore, timeout=TTL)
+        return cast("Release", lock.release) if lock.acquire(blocking=wait) else None
+
+    return acquire
+
+
+def mutex() -> Acquire:
+    """Return django-db-mutex, which doesn't wait: it is tried again and again."""
+    from db_mutex.db_mutex import db_mutex
+    from db_mutex.exceptions import DBMutexError
+
+    def acquire(semaphore: str, *, wait: bool) -> Release | None:
+        block = db_mutex(semaphore)
+        while True:
+            try:
+                block.__enter__()
+            except DBMutexError:
+                if not wait:
+                    return None
+                time.sleep(RETRY)
+            else:
+                return partial(block.__exit__, None, None, None)
 
     return acquire
 
@@ -124,10 +167,9 @@ def pglock() -> Acquire:
     """Return django-pglock's advisory lock, on Django's connection in autocommit."""
     from pglock import advisory
 
-    def acquire(semaphore: str, *, wait: bool) -> Release:
+    def acquire(semaphore: str, *, wait: bool) -> Release | None:
         block = advisory(semaphore) if wait else advisory(semaphore, timeout=0)
-        assert block.__enter__()
-        return partial(block.__exit__, None, None, None)
+        return partial(block.__exit__, None, None, None) if block.__enter__() else None
 
     return acquire
 
@@ -139,14 +181,26 @@ def redis_client(**options: Any) -> redis.Redis:
     return redis.Redis.from_url(stores.location(), **options)
 
 
+PEERS: dict[str, str] = {
+    REDIS_PY: REDIS,
+    REDIS_LOCK: REDIS,
+    CACHE_LOCK: DJANGO_REDIS,
+    POTTERY: REDIS,
+    SHERLOCK: REDIS,
+    PGLOCK: POSTGRESQL,
+    MUTEX: POSTGRESQL,
+}
+"""The other libraries, and where each keeps its locks."""
 CONTENDERS: dict[str, Callable[[], Acquire]] = {
     OURS: ours,
+    **{store: partial(ours, store) for store in STORES},
     BARE: bare,
     REDIS_PY: redis_py,
     REDIS_LOCK: redis_lock,
+    CACHE_LOCK: cache_lock,
     POTTERY: pottery,
     SHERLOCK: sherlock,
     PGLOCK: pglock,
-    REDIS: ours,
-    LOCK_SERVER: partial(ours, LOCK_SERVER),
+    MUTEX: mutex,
 }
+"""Each contender by its name: this package's are those of its stores."""

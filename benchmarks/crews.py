@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.synchronize import Barrier, Semaphore
 
-PATIENCE = 60  # seconds past the time that work should take
+PATIENCE = 100  # seconds past the time that work should take
 
 
 class Shared(NamedTuple):
@@ -53,6 +53,7 @@ class Crew:
         try:
             for process in self.processes:
                 process.start()
+            self.results(0)  # the first answer of each: it is ready
         except BaseException:
             self.stop()
             raise
@@ -106,6 +107,7 @@ def serve(pipe: Connection, shared: Shared, configured: dict[str, Any], hiredis:
     """Run the calls from the pipe, until its other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops this process
     stores.set_up(configured, hiredis=hiredis)
+    pipe.send((None, None))
     while True:
         try:
             work, arguments = pipe.recv()

@@ -38,12 +38,15 @@ IN_MEMORY = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
 
 
 @contextmanager
-def started(names: Sequence[str], *apps: str, **others: Any) -> Iterator[dict[str, Server]]:
+def started(
+    names: Sequence[str], *apps: str, hiredis: bool = False, **others: Any
+) -> Iterator[dict[str, Server]]:
     """Start the servers of these stores, and stop them at the end of the block; return them.
 
     `apps` are installed, and have their tables in each database. `others` are further settings.
     """
-    stores.hide_hiredis()
+    if not hiredis:
+        stores.hide_hiredis()
     servers: dict[str, Server] = {}
     with ExitStack() as stack:
         directory = Path(
@@ -97,8 +100,9 @@ def _cache(name: str, servers: dict[str, Server]) -> dict[str, Any]:
     if name == MEMCACHED:
         path = "django.core.cache.backends.memcached.PyMemcacheCache"
         return {"BACKEND": path, "LOCATION": address}
-    kind = "django-redis" if name == DJANGO_REDIS else "django"
-    return {"BACKEND": stores.CACHES[kind], "LOCATION": f"redis://{address}/0"}
+    if name == DJANGO_REDIS:  # a database of its own, or both stores would share their locks
+        return {"BACKEND": stores.CACHES["django-redis"], "LOCATION": f"redis://{address}/1"}
+    return {"BACKEND": stores.CACHES["django"], "LOCATION": f"redis://{address}/0"}
 
 
 def _backend(name: str, servers: dict[str, Server]) -> dict[str, Any]:

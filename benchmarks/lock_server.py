@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import stores
-from benchmarks.contenders import LOCK_SERVER, REDIS, ours
+from benchmarks.contenders import ours, take
 from benchmarks.crews import PATIENCE, Crew
+from benchmarks.every_store import LOCK_SERVER, REDIS
 from benchmarks.pair import Spread, measure, spreads, times
-from benchmarks.redis_pair import pair
+from benchmarks.sections.pairs import pair
 from benchmarks.waiting import FAIRNESS, HELD, RATE, acquirer, as_table, ratio
 from benchmarks.waiting import measure as measure_waiting
 from tests.support.lock_servers import PATH, options_of, start_lock_server
@@ -61,6 +62,7 @@ def main() -> None:
             for unix in (False, True, False, False)
         )
         backends = {
+            REDIS: stores.LOCKS_IN_REDIS,
             LOCK_SERVER: asking(near),
             BY_UNIX: asking(by_unix),
             ENDING: asking(near, release_on_disconnect=True),
@@ -120,12 +122,12 @@ def repeat(shared: Shared, name: str, seconds: float) -> int:
     """Acquire and release a lock of this process's own, again and again; return how often."""
     acquire = acquirer(name)
     semaphore = f"of {shared.number}"
-    acquire(semaphore, wait=False)()
+    take(acquire, semaphore, wait=False)()
     done = 0
     shared.ready.wait(PATIENCE)
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
-        acquire(semaphore, wait=False)()
+        take(acquire, semaphore, wait=False)()
         done += 1
     return done
 

@@ -19,7 +19,7 @@ from benchmarks.contenders import ours
 from benchmarks.crews import Crew
 from benchmarks.lock_server import asking, hold_many
 from benchmarks.pair import Spread, measure, ratios, spreads, times
-from benchmarks.redis_pair import pair
+from benchmarks.sections.pairs import pair
 from tests.support.lock_servers import start_lock_server
 
 if TYPE_CHECKING:

@@ -11,24 +11,28 @@ though its writes are fenced or guarded by this package, the exit status is 1.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 from django.db import connection, connections
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import every_store
 from benchmarks.blocks import BLOCKS, TTL, losses
 from benchmarks.contenders import MUTEX, OURS, PGLOCK, REDIS_LOCK, REDIS_PY
 from benchmarks.crews import Crew, Shared
 from benchmarks.every_store import LOCK_SERVER, POSTGRESQL, REDIS
+from benchmarks.report import machine
+from benchmarks.report.sheets import Sheet
+from benchmarks.report.tables import as_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,6 +105,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4, help="of each; default: %(default)s")
     parser.add_argument("--seconds", type=float, default=25, help="default: %(default)s")
     parser.add_argument("--libraries", nargs="+", choices=BLOCKS, default=list(BLOCKS))
+    parser.add_argument("--output", type=Path, help="a JSON file for the figures")
     options = parser.parse_args()
     contenders = [each for each in CONTENDERS if each.library in options.libraries]
     stores = (POSTGRESQL, REDIS, LOCK_SERVER)
@@ -111,13 +116,18 @@ def main() -> None:
         with connection.schema_editor() as editor:
             editor.create_model(Register)
         Register.objects.bulk_create(Register(name=each.name) for each in contenders)
+        about = machine.about(stores, "tox run -e benchmark -- pauses")
         results = run_all(contenders, options.workers, options.seconds)
         numbers = dict(Register.objects.values_list("name", "number"))
     lost = {each: result.written - numbers[each.name] for each, result in results.items()}
     title = (
         f"{options.workers} workers for {options.seconds:g} s, paused for {PAUSE} s; ttl {TTL} s"
     )
-    console.print(as_table(results, lost, title))
+    sheet = as_sheet(results, lost, title)
+    console.print(as_table(sheet), NOTES)
+    if options.output:
+        saved = {"about": about, "sheet": sheet._asdict()}
+        options.output.write_text(f"{json.dumps(saved, indent=1)}\n", "utf-8")
     if any(number for contender, number in lost.items() if contender.protection):
         raise SystemExit("a protected register lost an update")
 
@@ -135,8 +145,8 @@ def run_all(contenders: list[Contender], workers: int, seconds: float) -> dict[C
 
     number = min(CREWS, len(contenders))
     with ExitStack() as stack, ThreadPoolExecutor(number) as threads:
-        for _ in range(number):
-            crews.put(stack.enter_context(Crew(workers)))
+        for crew in [stack.enter_context(Crew(workers)) for _ in range(number)]:
+            crews.put(crew)
         return dict(zip(contenders, threads.map(run, contenders), strict=True))
 
 
@@ -192,18 +202,15 @@ def ignore_loss(arguments: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(arguments)
 
 
-def as_table(results: dict[Contender, Result], lost: dict[Contender, int], title: str) -> Table:
+def as_sheet(results: dict[Contender, Result], lost: dict[Contender, int], title: str) -> Sheet:
     """Lay out what became of each contender's updates."""
-    table = Table(title=title, caption=NOTES, caption_justify="left")
-    table.add_column("locks in, writes", no_wrap=True)
-    for heading in HEADINGS:
-        table.add_column(heading, justify="right")
+    rows = []
     for contender, result in results.items():
         *counts, waited = result
         cells = (lost[contender], *counts)
         name = ", ".join(filter(None, contender))
-        table.add_row(name, *map(str, cells), f"{waited:.1f}")
-    return table
+        rows.append([name, *map(str, cells), f"{waited:.1f}"])
+    return Sheet("pauses", title, ["", *HEADINGS], rows)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import stores
-from benchmarks.contenders import CONTENDERS, OURS, REDIS_LOCK, REDIS_PY, redis_client
+from benchmarks.contenders import CONTENDERS, OURS, REDIS_LOCK, REDIS_PY, redis_client, take
 from benchmarks.crews import Crew, Shared
 
 COMPARED = (OURS, REDIS_LOCK, REDIS_PY)
@@ -52,7 +52,7 @@ def main() -> None:
 def count(crew: Crew, library: str, threads: int, seconds: float) -> Counter[str]:
     """Hold the lock while the crew waits for it, and count the commands for so many seconds."""
     client = redis_client()
-    release = CONTENDERS[library]()(library, wait=False)
+    release = take(CONTENDERS[library](), library, wait=False)
     try:
         crew.begin(wait, library, threads)
         crew.await_begun(len(crew.processes) * threads)
@@ -73,10 +73,10 @@ def wait(shared: Shared, library: str, threads: int) -> int:
 
     def wait_once(number: int) -> int:
         acquire = CONTENDERS[library]()
-        acquire(f"warm-up {shared.number} {number}", wait=True)()
+        take(acquire, f"warm-up {shared.number} {number}")()
         shared.begun.release()
         try:
-            acquire(library, wait=True)()
+            take(acquire, library)()
         finally:
             connections.close_all()
         return 1

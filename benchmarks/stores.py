@@ -24,6 +24,10 @@ CACHES = {
     "django": "django.core.cache.backends.redis.RedisCache",
     "django-redis": "django_redis.cache.RedisCache",
 }
+LOCKS_IN_REDIS = {
+    "BACKEND": "django_distlock.backends.redis.RedisBackend",
+    "OPTIONS": {"cache": "default"},
+}
 CONFIGURED = (
     "CACHES",
     "DATABASES",
@@ -76,10 +80,7 @@ def redis(
             # Unused, but a site has one.
             DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
             DISTLOCK={
-                "default": {
-                    "BACKEND": "django_distlock.backends.redis.RedisBackend",
-                    "OPTIONS": {"cache": "default"},
-                },
+                "default": LOCKS_IN_REDIS,
                 **(others or {}),
             },
             INSTALLED_APPS=["django_distlock"],
@@ -92,7 +93,7 @@ def redis(
 def location() -> str:
     """Return the address of the Redis server."""
     places = (str(cache["LOCATION"]) for cache in settings.CACHES.values())
-    return next(place for place in places if place.startswith("redis:"))
+    return min(place for place in places if place.startswith("redis:"))  # by its database
 
 
 def describe(store: str) -> str:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import stores
-from benchmarks.contenders import CONTENDERS, OURS, PGLOCK, REDIS_LOCK, REDIS_PY
+from benchmarks.contenders import CONTENDERS, OURS, PGLOCK, REDIS_LOCK, REDIS_PY, take
 from benchmarks.crews import Crew
 from benchmarks.pair import Spread, spreads
 
@@ -99,13 +99,13 @@ def measure(
 def contend(shared: Shared, name: str, semaphore: str, seconds: float) -> Turn:
     """Acquire, hold and release the lock, again and again."""
     acquire = acquirer(name)
-    acquire(f"warm-up {shared.number}", wait=True)()
+    take(acquire, f"warm-up {shared.number}")()
     waits: list[float] = []
     grants = overlaps = 0
     shared.ready.wait(60)
     end = time.perf_counter() + seconds
     while (asked := time.perf_counter()) < end:
-        release = acquire(semaphore, wait=True)
+        release = take(acquire, semaphore)
         granted = time.perf_counter()
         waits.append(min(granted, end) - asked)
         grants += granted < end

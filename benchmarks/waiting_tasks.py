@@ -48,27 +48,29 @@ def main() -> None:
         raise SystemExit("two were inside at once")
 
 
-async def measure(tasks: int, seconds: float, rounds: int) -> list[list[Turn]]:
+async def measure(
+    tasks: int, seconds: float, rounds: int, backend: str = "default"
+) -> list[list[Turn]]:
     """Return each task's measurements in each round, after a short one to warm up."""
     seen = []
     for number in range(rounds + 1):
         end = time.perf_counter() + (seconds if number else 0.5)
         inside = Inside()
-        turns = (contend(task, f"round {number}", end, inside) for task in range(tasks))
+        turns = (contend(task, f"round {number}", backend, end, inside) for task in range(tasks))
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + seconds + 60):
             seen.append(await asyncio.gather(*turns))
     await sync_to_async(connections.close_all)()
     return seen[1:]
 
 
-async def contend(task: int, semaphore: str, end: float, inside: Inside) -> Turn:
+async def contend(task: int, semaphore: str, backend: str, end: float, inside: Inside) -> Turn:
     """Acquire, hold and release the lock, again and again."""
     from django_distlock import aacquire_lock
 
     waits: list[float] = []
     grants = overlaps = 0
     while (asked := time.perf_counter()) < end:
-        lease = await aacquire_lock(semaphore, timeout=None)
+        lease = await aacquire_lock(semaphore, timeout=None, backend=backend)
         assert lease
         granted = time.perf_counter()
         waits.append(min(granted, end) - asked)
