@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
+from unittest.mock import patch
 
 from benchmarks import stores
 from benchmarks.every_store import (
@@ -30,6 +31,7 @@ OURS, BARE = "django-distlock", "bare-commands"
 REDIS_PY, REDIS_LOCK, CACHE_LOCK = "redis-py", "python-redis-lock", "django-redis"
 POTTERY, SHERLOCK = "pottery", "sherlock"
 PGLOCK, MUTEX = "django-pglock", "django-db-mutex"
+UNQUEUED, GET_LOCK = "without a queue", "with GET_LOCK"
 COMPARE_AND_DELETE = """
     if redis.call("GET", KEYS[1]) == ARGV[1] then
         return redis.call("DEL", KEYS[1])
@@ -61,6 +63,37 @@ def ours(backend: str = "default") -> Acquire:
     def acquire(semaphore: str, *, wait: bool) -> Release | None:
         lease = acquire_lock(semaphore, ttl=TTL, timeout=None if wait else 0, backend=backend)
         return lease.release if lease else None
+
+    return acquire
+
+
+def unqueued() -> Acquire:
+    """Return this package without its queue in a table: waiters poll, and the first one wins."""
+    from django_distlock.backends.database import DatabaseBackend
+
+    acquire_queued = ours()
+
+    def acquire(semaphore: str, *, wait: bool) -> Release | None:
+        with patch.object(DatabaseBackend, "join", return_value=None):
+            return acquire_queued(semaphore, wait=wait)
+
+    return acquire
+
+
+def get_lock() -> Acquire:
+    """Return this package with MySQL's GET_LOCK as the queue: its holder alone tries."""
+    from django.db import connection
+
+    acquire_unqueued = unqueued()
+
+    def acquire(semaphore: str, *, wait: bool) -> Release | None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT GET_LOCK(%s, 60)", [semaphore])
+            assert cursor.fetchone() == (1,)
+            try:
+                return acquire_unqueued(semaphore, wait=wait)
+            finally:
+                cursor.execute("DO RELEASE_LOCK(%s)", [semaphore])
 
     return acquire
 
@@ -202,5 +235,7 @@ CONTENDERS: dict[str, Callable[[], Acquire]] = {
     SHERLOCK: sherlock,
     PGLOCK: pglock,
     MUTEX: mutex,
+    UNQUEUED: unqueued,
+    GET_LOCK: get_lock,
 }
 """Each contender by its name: this package's are those of its stores."""

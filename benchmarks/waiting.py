@@ -17,7 +17,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import stores
-from benchmarks.contenders import CONTENDERS, OURS, PGLOCK, REDIS_LOCK, REDIS_PY, take
+from benchmarks.contenders import (
+    CONTENDERS,
+    GET_LOCK,
+    OURS,
+    PGLOCK,
+    REDIS_LOCK,
+    REDIS_PY,
+    UNQUEUED,
+    take,
+)
 from benchmarks.crews import Crew
 from benchmarks.pair import Spread, spreads
 
@@ -27,7 +36,12 @@ if TYPE_CHECKING:
     from benchmarks.contenders import Acquire
     from benchmarks.crews import Shared
 
-COMPARED = {stores.REDIS: (OURS, REDIS_LOCK, REDIS_PY), "postgresql": (OURS, PGLOCK)}
+COMPARED = {
+    stores.REDIS: (OURS, REDIS_LOCK, REDIS_PY),
+    "postgresql": (OURS, PGLOCK),
+    "mariadb": (OURS, UNQUEUED, GET_LOCK),
+    "sqlite": (OURS, UNQUEUED),
+}
 APPS = ("pgactivity", "pglock")
 HELD = 0.001
 RATE = "grants a second"

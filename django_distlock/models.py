@@ -123,7 +123,8 @@ class Lock(models.Model):
     """A semaphore and its holder. A released lock keeps its row, because that has the token.
 
     The owner of a released lock is empty, and `expires_at` is the time of release. `renewed_at` is
-    the last renewal, or empty if there was none since the grant.
+    the last renewal, or empty if there was none since the grant. Until `queued_until`, the lock is
+    for those in its queue; it is unused on PostgreSQL.
     """
 
     semaphore = SemaphoreField(_("semaphore"), max_length=MAX_LENGTH, primary_key=True)
@@ -134,6 +135,7 @@ class Lock(models.Model):
     acquired_at = EpochMicrosecondsField(_("acquired at"), null=True, blank=True)
     renewed_at = EpochMicrosecondsField(_("renewed at"), null=True, blank=True)
     expires_at = EpochMicrosecondsField(_("expires at"), null=True, blank=True)
+    queued_until = EpochMicrosecondsField(null=True, editable=False, serialize=False)
 
     if TYPE_CHECKING:  # with_state() adds them
         state: str
@@ -211,9 +213,11 @@ class WaitingProcess(models.Model):
 
 
 class LockWaiter(models.Model):
-    """A waiter for a lock on PostgreSQL; waiters are served in the order of their ids.
+    """A waiter for a lock; waiters are served in the order of their ids.
 
-    `number` identifies the waiter within its process. An offer of the lock deletes the row.
+    On PostgreSQL, `number` identifies it within its `process`, and an offer of the lock deletes the
+    row. Elsewhere the waiter is alive while `seen_at` is recent; the first one of each process has
+    a row.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -222,6 +226,7 @@ class LockWaiter(models.Model):
     holder = models.TextField()
     process = models.BigIntegerField()
     number = models.BigIntegerField()
+    seen_at = EpochMicrosecondsField(null=True)
 
     dumped = NotDumpedManager()
     objects = models.Manager()

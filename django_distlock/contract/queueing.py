@@ -87,7 +87,8 @@ class QueueingTests(StoreTestCase):
         first, second, third = [self.join(held.semaphore) for _ in range(3)]
         self.leave(first, granted=False)
         self.assertTrue(self.backend.release(held))
-        self.assertTrue(second.woken.wait(30))
+        if self.queueing_store().queues_all:  # else waiters may look for themselves
+            self.assertTrue(second.woken.wait(30))
         self.leave(second, granted=False)
         grant = self.acquire_in_turn(third)
         self.leave(third, granted=True)

@@ -161,8 +161,10 @@ class Acquisition(Attempts):
 
     def _has_predecessors(self) -> bool:
         """Tell whether to wait in a queue, rather than to try to overtake it."""
+        if self.waits and recent_handovers.pop(self.backend, self.semaphore):
+            return True
         if self.is_queued_by_store:
-            return recent_handovers.pop(self.backend, self.semaphore)
+            return False
         return self.waits and queues.has(self.backend, self.semaphore, self._loop)
 
     def _held_here(self) -> OwnedLease | None:

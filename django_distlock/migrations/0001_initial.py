@@ -48,6 +48,12 @@ class Migration(migrations.Migration):
                         blank=True, null=True, verbose_name="expires at"
                     ),
                 ),
+                (
+                    "queued_until",
+                    django_distlock.fields.EpochMicrosecondsField(
+                        editable=False, null=True, serialize=False
+                    ),
+                ),
             ],
             options={
                 "verbose_name": "lock",
@@ -100,6 +106,7 @@ class Migration(migrations.Migration):
                 ("holder", models.TextField()),
                 ("process", models.BigIntegerField()),
                 ("number", models.BigIntegerField()),
+                ("seen_at", django_distlock.fields.EpochMicrosecondsField(null=True)),
             ],
             options={
                 "default_permissions": (),

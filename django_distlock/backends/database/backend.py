@@ -32,7 +32,8 @@ from .listening import Listener, listener
 from .listing import ListingDatabaseBackend
 from .own_connection import is_behind_pooler
 from .pausing import PausingDatabaseBackend
-from .places import QueuedPlace, had_to_wait, places
+from .places import Attempting, QueuedPlace, had_to_wait, places
+from .polled_places import PolledPlace, granted_places
 from .queue import ALIVE
 from .statements import (
     HandOver,
@@ -95,16 +96,12 @@ class DatabaseBackend(
     ) -> Grant | Refusal:
         parameters = lock_parameters(semaphore, owner, ttl, holder)
         waiting = places.get(owner) if places else None
-        if waiting is not None:
-            parameters["place"] = waiting.id
         try:
-            outcome = waiting.take(self._run, parameters) if waiting is not None else REFUSED
-            outcome = outcome or self._acquire_row(parameters)
+            if waiting is None:
+                return self._acquire_row(parameters)
+            return waiting.attempt(self._run, self._acquire_row, parameters)
         except RowLocked:
             return REFUSED
-        if waiting is not None and not outcome:
-            waiting.join_again(self._run)
-        return outcome
 
     def _acquire_row(self, parameters: Parameters) -> Grant | Refusal:
         """Retry while another transaction has the row locked, for ROW_WAIT seconds at most.
@@ -172,6 +169,12 @@ class DatabaseBackend(
     def release(self, lease: Claim, keep: float = 0) -> Released:
         parameters = lease_parameters(lease)
         parameters["after"], parameters["keep"] = KEPT if keep else "", microseconds(keep)
+        place = granted_places.pop(lease.owner, None) if granted_places else None
+        if place is not None:
+            released = self._run(lambda sql: sql.release(parameters))
+            with suppress(LockBackendUnavailable):  # the row is outdated soon
+                place.delete(self._run)
+            return Released.HANDED_OVER if released else Released.NOT_HELD
         others_wait = had_to_wait(lease.owner) and not keep
         if not others_wait and self._run(lambda sql: sql.release(parameters)):
             return Released.FREED
@@ -197,16 +200,26 @@ class DatabaseBackend(
     ) -> Place | None:
         listening = self._listener()
         if listening is None:
-            return None
+            return self._join_polling(semaphore, owner, holder)
         if not self._run(attrgetter("queues_waiters")):
             listening.suspend()
             return None
         waiting = QueuedPlace(listening, semaphore, owner, holder, wake)
         return waiting if waiting.join(self._run) else None
 
+    def _join_polling(self, semaphore: str, owner: str, holder: str) -> Place | None:
+        """Join a queue that the waiter looks at, if there is one, and if others can see it wait."""
+        if connections_by_alias[self.using].in_atomic_block and not self._uses_own_connections():
+            return None
+        if not self._run(attrgetter("polls_queue")):
+            return None
+        waiting = PolledPlace(semaphore, owner, holder)
+        waiting.join(self._run)
+        return waiting
+
     def leave(self, place: Place, granted: bool) -> None:
         # Run by this object, not by the one that joined: a task may leave in another thread.
-        cast("QueuedPlace", place).leave(self._run, granted=granted)
+        cast("Attempting", place).leave(self._run, granted=granted)
 
     def _listener(self) -> Listener | None:
         """Return what receives the offers to this process's waiters, where that is possible."""

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -22,7 +22,7 @@ UNKNOWN_STATEMENT: Final = 1243  # ER_UNKNOWN_STMT_HANDLER
 # makes it outdated. In a pause, a new row is that of a free lock, because a statement that writes
 # nothing could return nothing.
 ACQUIRE_RETURNING = """
-SET STATEMENT innodb_lock_wait_timeout = 0 FOR
+{at_once}
 INSERT INTO {table} (semaphore, owner, token, holder, acquired_at, expires_at)
 VALUES (
     %(semaphore)s,
@@ -40,6 +40,7 @@ ON DUPLICATE KEY UPDATE
                     AND (expires_at IS NULL OR expires_at > VALUES(token)) THEN 2
                 WHEN owner = %(owner)s
                     AND (expires_at IS NULL OR expires_at > VALUES(token)) THEN 1
+                WHEN queued_until > VALUES(token) AND %(place)s = {last} THEN 3
                 ELSE @answer
             END
         ) = 1 AND owner <> %(owner)s,
@@ -53,7 +54,10 @@ ON DUPLICATE KEY UPDATE
     expires_at = if(@answer = 1, VALUES(token) + %(ttl)s, expires_at)
 RETURNING
     CASE @answer
-        WHEN 0 THEN 'paused' WHEN 1 THEN 'granted' ELSE if(owner = '{kept}', 'kept', 'held')
+        WHEN 0 THEN 'paused'
+        WHEN 1 THEN 'granted'
+        WHEN 3 THEN 'queued'
+        ELSE if(owner = '{kept}', 'kept', 'held')
     END,
     token, acquired_at, expires_at, holder, {now}, @pause
 """
@@ -72,6 +76,8 @@ RETURNING owner, 1, expires_at
 
 class MariaDBStatements(MySQLStatements):
     """One statement an action."""
+
+    at_once: ClassVar[str] = "SET STATEMENT innodb_lock_wait_timeout = 0 FOR"
 
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
         super().__init__(connection, table)

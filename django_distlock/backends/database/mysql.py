@@ -5,14 +5,16 @@ Rows are updated, never inserted and deleted in turn: that gave 2,497 deadlocks 
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any, ClassVar
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_distlock.clocks import NOW
-from django_distlock.models import KEPT, Lock, LockPause
+from django_distlock.models import KEPT, Lock, LockPause, LockWaiter
 from django_distlock.records import REFUSED, Grant, Owner, Refusal
 
-from .statements import Answer, Parameters, Statements, outcome, pack, unpack
+from .polled_queue import PolledQueueStatements, queue_values
+from .statements import LAST, Answer, Parameters, outcome, pack, unpack
 
 # The pause that lasts longest of those that are in force, as JSON of its end and its reason. Locked
 # until the attempt ends: so a pause begins when the attempts that can't see it have ended.
@@ -35,6 +37,7 @@ UPDATE {table} SET
 WHERE semaphore = %(semaphore)s AND (
     owner = %(owner)s AND (expires_at IS NULL OR expires_at > {now})
     OR (owner IN ('', %(owner)s) OR expires_at <= {now}) AND NOT EXISTS ({paused})
+        AND (%(place)s < {last} OR queued_until IS NULL OR queued_until <= {now})
 )
 """
 # Not a bare ON DUPLICATE KEY UPDATE: with FOUND_ROWS, which Django sets, "inserted" and "held by
@@ -105,14 +108,19 @@ WHERE table_schema = database() AND table_name = %(table)s AND column_name = 'ho
 """
 
 
-class MySQLStatements(Statements):
+class MySQLStatements(PolledQueueStatements):
     """UPDATE the row if it is free, else INSERT one; then read the row."""
+
+    at_once: ClassVar[str] = ""
+    """Before a statement that is not to wait for a row."""
 
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
         super().__init__(connection, table)
 
         pauses = connection.ops.quote_name(LockPause._meta.db_table)
-        values = {"table": table, "now": NOW["mysql"], "kept": KEPT}
+        waiters = connection.ops.quote_name(LockWaiter._meta.db_table)
+        values: dict[str, Any] = {"table": table, "now": NOW["mysql"], "kept": KEPT, "last": LAST}
+        values |= {"waiters": waiters, "at_once": self.at_once, **queue_values()}
         values["leases"] = LEASES.format(**values)
         values["paused"] = PAUSED.strip().format(**values, pauses=pauses)
 
@@ -125,7 +133,11 @@ class MySQLStatements(Statements):
         self.renew_sql, self.renew_one_sql = complete(RENEW_UPDATE), complete(RENEW_ONE)
         self.release_sql, self.guard_sql = complete(RELEASE), complete(GUARD)
         self.force_release_sql = complete(FORCE_RELEASE)
+        self.complete_queue(complete)
         self.complete = complete
+
+    def for_columns(self, parameters: Parameters) -> Parameters:
+        return encoded(parameters)
 
     def acquire(self, parameters: Parameters) -> Grant | Refusal:
         parameters = encoded(parameters)

@@ -134,6 +134,19 @@ class QueuedPlace:
         taken: Grant | Refusal = run(lambda sql: sql.take(parameters), (Conflict,))
         return taken
 
+    def attempt(
+        self,
+        run: Run,
+        acquire: Callable[[Parameters], Grant | Refusal],
+        parameters: Parameters,
+    ) -> Grant | Refusal:
+        """Take the lock if it was offered; else try to acquire it, before those behind."""
+        parameters = parameters | {"place": self.id}
+        outcome = self.take(run, parameters) or acquire(parameters)
+        if not outcome:
+            self.join_again(run)
+        return outcome
+
     def join_again(self, run: Run) -> None:
         """Return to the place in the queue, if the offer has ended."""
         if self._offered or self._missing:
@@ -153,7 +166,24 @@ class QueuedPlace:
             run(lambda sql: sql.hand_over(offered))
 
 
-places: dict[str, QueuedPlace] = {}
+class Attempting(Protocol):
+    """A place whose waiter tries to acquire the lock: here, or see polled_places.py."""
+
+    def attempt(
+        self,
+        run: Run,
+        acquire: Callable[[Parameters], Grant | Refusal],
+        parameters: Parameters,
+    ) -> Grant | Refusal:
+        """Try, if it is the waiter's turn."""
+        ...
+
+    def leave(self, run: Run, *, granted: bool) -> None:
+        """Leave the queue."""
+        ...
+
+
+places: dict[str, Attempting] = {}
 """The waiters of this process, by their owners."""
 
 _numbers = count(1)

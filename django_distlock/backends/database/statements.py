@@ -83,7 +83,7 @@ class Answer(NamedTuple):
     """What a statement returns of an attempt; the times are in microseconds since the epoch."""
 
     kind: str
-    """`granted`; else why not: `held` by another, only `kept` from others, or `paused`."""
+    """`granted`; else why not: `held`, only `kept` from others, `paused`, or others `queued`."""
     token: int
     acquired_at: int
     expires_at: int | None
@@ -97,6 +97,8 @@ class Answer(NamedTuple):
         expires_at = moment(self.expires_at)
         if self.kind == "granted":
             return Grant(self.token, to_datetime(self.acquired_at), expires_at)
+        if self.kind == "queued":
+            return REFUSED
         seen_at = to_datetime(self.seen_at)
         if self.kind == "paused":
             reason = Pause("", seen_at, expires_at, self.text).refusal
@@ -138,6 +140,9 @@ class Statements:
 
     queues_waiters: ClassVar[bool] = False
     """There is a queue of waiters, and a release notifies the first one: see QueueStatements."""
+
+    polls_queue: ClassVar[bool] = False
+    """There is a queue of waiters, which look at it: see PolledQueueStatements."""
 
     cleans_pages: ClassVar[bool] = False
     """It has clean(), which changes a page of rows by a statement of cleaning.py."""

@@ -116,3 +116,18 @@ def wait_in_queue(
 
     with ThreadPoolExecutor(int(threads)) as pool:
         return [*pool.map(wait, range(int(threads)))]
+
+
+def take_turns(backend: str, semaphore: str, number: str) -> list[int]:
+    """Acquire one lock so many times, and hold it for a moment; return the tokens."""
+    from django_distlock import acquire_lock
+
+    tokens = []
+    for _ in range(int(number)):
+        lease = acquire_lock(semaphore, timeout=60, backend=backend)
+        assert lease is not None
+        assert lease.token is not None
+        time.sleep(0.001)
+        assert lease.release()
+        tokens.append(lease.token)
+    return tokens
