@@ -43,7 +43,7 @@ def opened_page(*expected: str) -> Iterator[Page]:  # pragma: no cover - see bel
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda message: complaints.extend(complaint(message, expected)))
         yield page
-    assert complaints == []
+    assert complaints == [], complaints
 
 
 def complaint(message: ConsoleMessage, expected: Iterable[str]) -> list[str]:
