@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 import time
 import traceback
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from benchmarks import stores
@@ -13,6 +14,7 @@ from benchmarks import stores
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
     from multiprocessing.synchronize import Barrier, Semaphore
 
 PATIENCE = 100  # seconds past the time that work should take
@@ -41,7 +43,7 @@ class Crew:
         inside = context.RawValue("i", 0)
         how = (stores.configured(), stores.has_hiredis())
         self.pipes: list[Connection] = []
-        self.processes = []
+        self.processes: list[SpawnProcess] = []
         for one in range(1, number + 1):
             pipe, its_end = context.Pipe()
             shared = Shared(one, self.ready, inside, self.begun)
@@ -79,24 +81,25 @@ class Crew:
         end = time.monotonic() + PATIENCE
         for _ in range(number):
             while not self.begun.acquire(timeout=0.1):
-                for pipe in self.pipes:
+                for pipe, process in zip(self.pipes, self.processes, strict=True):
                     if pipe.poll():
-                        self._result(pipe, 0)
+                        self._result(pipe, process, 0)
                 if time.monotonic() > end:
                     raise TimeoutError("a process has not begun")
 
     def results(self, seconds: float) -> list[Any]:
         """Return what each call returned; they should take so many seconds."""
-        return [self._result(pipe, seconds + PATIENCE) for pipe in self.pipes]
+        workers = zip(self.pipes, self.processes, strict=True)
+        return [self._result(pipe, process, seconds + PATIENCE) for pipe, process in workers]
 
     def run(self, seconds: float, work: Callable[..., Any], *arguments: Any) -> list[Any]:
         """Make each call `work`, and return the results."""
         self.begin(work, *arguments)
         return self.results(seconds)
 
-    def _result(self, pipe: Connection, timeout: float) -> Any:
-        if not pipe.poll(timeout):
-            raise TimeoutError(f"a process has not answered for {timeout:.0f} s")
+    def _result(self, pipe: Connection, process: SpawnProcess, timeout: float) -> Any:
+        if pipe not in wait([pipe, process.sentinel], timeout):
+            raise TimeoutError(f"a process has ended, or not answered for {timeout:.0f} s")
         result, error = pipe.recv()
         if error:
             raise RuntimeError(f"a process failed:\n{error}")

@@ -11,7 +11,6 @@ import json
 import secrets
 import socket
 import threading
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +19,7 @@ from django.db import connections
 
 from benchmarks.contenders import COMPARE_AND_DELETE, TTL, redis_client
 from benchmarks.every_store import DATABASES, LOCK_SERVER, MEMCACHED, MEMORY
+from benchmarks.pair import make_update
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,15 +49,7 @@ def floor(store: str) -> Floor:
 
 def database(alias: str) -> Floor:
     """Create a table, and return two UPDATEs of a row, each with its own commit, and a SELECT."""
-    with connections[alias].cursor() as cursor:
-        cursor.execute("DROP TABLE IF EXISTS benchmark")
-        cursor.execute("CREATE TABLE benchmark (id varchar(255) PRIMARY KEY, number bigint)")
-        cursor.execute("INSERT INTO benchmark VALUES (%s, 0)", [FREE])
-    numbers = count(1)
-
-    def update() -> None:
-        with connections[alias].cursor() as cursor:
-            cursor.execute("UPDATE benchmark SET number = %s WHERE id = %s", [next(numbers), FREE])
+    update = make_update(alias)
 
     def update_twice() -> None:
         update()
@@ -65,7 +57,7 @@ def database(alias: str) -> Floor:
 
     def select() -> None:
         with connections[alias].cursor() as cursor:
-            cursor.execute("SELECT number FROM benchmark WHERE id = %s", [FREE])
+            cursor.execute("SELECT number FROM benchmark WHERE id = %s", ["benchmark"])
             assert cursor.fetchone()
 
     return Floor("two UPDATEs; a SELECT", update_twice, select)

@@ -14,7 +14,7 @@ from itertools import count
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, NamedTuple
 
-from django.db import connection
+from django.db import connections
 from rich.console import Console
 from rich.table import Table
 
@@ -109,9 +109,10 @@ def make_kinds() -> dict[str, Callable[[], None]]:
     }
 
 
-def make_update() -> Callable[[], None]:
+def make_update(alias: str = "default") -> Callable[[], None]:
     """Create a table of one row, and return a function that changes the row."""
-    with connection.cursor() as cursor:
+    with connections[alias].cursor() as cursor:
+        cursor.execute("DROP TABLE IF EXISTS benchmark")
         cursor.execute(
             "CREATE TABLE benchmark (id varchar(255) PRIMARY KEY, number bigint NOT NULL)"
         )
@@ -119,7 +120,7 @@ def make_update() -> Callable[[], None]:
     numbers = count(1)
 
     def update() -> None:
-        with connection.cursor() as cursor:
+        with connections[alias].cursor() as cursor:
             cursor.execute(
                 "UPDATE benchmark SET number = %s WHERE id = %s", [next(numbers), "benchmark"]
             )

@@ -64,16 +64,22 @@ def calls(section: str, title: str) -> Callable[[Run], Iterator[Sheet]]:
 def views(run: Run) -> Iterator[Sheet]:
     """Lay out what a decorated view adds, beside its store's pair."""
     rows = []
-    for store in stores(run, VIEWS):
-        bare, locked, pair = (
-            next(iter(run.of(VIEWS, store=store, case=case)))
-            for case in (BARE_VIEW, LOCKED_VIEW, PAIR)
-        )
+    found = {(figure.store, figure.case): figure for figure in run.of(VIEWS)}
+    for (store, case), bare in found.items():
+        if not case.startswith(BARE_VIEW):
+            continue
+        kind = case.removeprefix(BARE_VIEW)
+        locked, pair = found[store, LOCKED_VIEW + kind], found[store, PAIR]
         added = locked._replace(
             values=[one - other for one, other in zip(locked.values, bare.values, strict=True)]
         )
         rows.append(
-            [store, *cells(added.spread), f"{pair.spread.median:.0f}", times(added.over(pair))]
+            [
+                store + kind,
+                *cells(added.spread),
+                f"{pair.spread.median:.0f}",
+                times(added.over(pair)),
+            ]
         )
     headings = ["", "added, µs", "quartiles", "pair, µs", "over the pair"]
     yield Sheet(VIEWS, "What a decorated view adds to a bare one", headings, rows)

@@ -6,11 +6,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from django.core.handlers.base import BaseHandler
+from django.db import connections
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory, override_settings
 from django.urls import path
+from django.utils.text import slugify
 
 from benchmarks.contenders import CONTENDERS, OURS
+from benchmarks.every_store import DATABASES
+from benchmarks.pair import make_update
 
 from .pairs import PAIR, pair
 from .turns import Effort, Kind, figures, repeat
@@ -18,36 +22,69 @@ from .turns import Effort, Kind, figures, repeat
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from django.urls import URLPattern
+
     from benchmarks.report.figures import Figure
 
 VIEWS = "decorated view"
 BARE_VIEW, LOCKED_VIEW = "a bare view", "a decorated view"
+ATOMIC = ", ATOMIC_REQUESTS"
 
 
 def measure(stores: Sequence[str], effort: Effort) -> list[Figure]:
-    """Measure requests of the bare view, of one that is locked in each store, and its pair."""
+    """Measure requests of a bare view, of one that is locked in each store, and the store's pair.
+
+    In a database also of views that update a row under ATOMIC_REQUESTS, whose commit is guarded.
+    """
+    urls: list[URLPattern] = []
+    batches = {}
+    for store in stores:
+        batches[Kind(store, OURS, PAIR)] = repeat(partial(pair, CONTENDERS[store]()))
+        for case, call in visits(store, store, return_none, urls).items():
+            batches[Kind(store, OURS, case)] = repeat(call)
+        if store in DATABASES:
+            update = make_update(DATABASES[store])
+            for case, call in visits(store, store + ATOMIC, update, urls).items():
+                atomic = partial(call_atomically, DATABASES[store], call)
+                batches[Kind(store, OURS, case + ATOMIC)] = repeat(atomic)
+    with override_settings(ROOT_URLCONF=tuple(urls)):
+        return figures(VIEWS, batches, effort.rounds)
+
+
+def visits(
+    store: str, name: str, work: Callable[[], None], urls: list[URLPattern]
+) -> dict[str, Callable[[], None]]:
+    """Return requests of a view that does this work, bare and locked, and add their URLs."""
     from django_distlock import distributed_lock
 
     def view(request: HttpRequest, customer_id: int) -> HttpResponse:
+        work()
         return HttpResponse()
 
-    def visit(url: str) -> Callable[[], None]:
-        request = RequestFactory().get(url)
+    handler = BaseHandler()
+    handler.load_middleware()
+    decorate = distributed_lock("<customer_id>collectPayment", backend=store)
+    found: dict[str, Callable[[], None]] = {}
+    for number, (case, target) in enumerate({BARE_VIEW: view, LOCKED_VIEW: decorate(view)}.items()):
+        url = f"{slugify(name)}/{number}/"
+        urls.append(path(f"{url}<int:customer_id>/", target))
+        found[case] = partial(visit, handler, RequestFactory().get(f"/{url}1234/"))
+    return found
 
-        def send() -> None:
-            assert handler.get_response(request).status_code == 200
 
-        return send
+def visit(handler: BaseHandler, request: HttpRequest) -> None:
+    """Answer a request."""
+    assert handler.get_response(request).status_code == 200
 
-    urls = [path("bare/<int:customer_id>/", view)]
-    batches = {}
-    for number, store in enumerate(stores):
-        locked = distributed_lock("<customer_id>collectPayment", backend=store)(view)
-        urls.append(path(f"locked/{number}/<int:customer_id>/", locked))
-        batches[Kind(store, OURS, BARE_VIEW)] = repeat(visit("/bare/1234/"))
-        batches[Kind(store, OURS, LOCKED_VIEW)] = repeat(visit(f"/locked/{number}/1234/"))
-        batches[Kind(store, OURS, PAIR)] = repeat(partial(pair, CONTENDERS[store]()))
-    with override_settings(ROOT_URLCONF=tuple(urls)):
-        handler = BaseHandler()
-        handler.load_middleware()
-        return figures(VIEWS, batches, effort.rounds)
+
+def call_atomically(alias: str, call: Callable[[], None]) -> None:
+    """Call a view as if its database had ATOMIC_REQUESTS, alone of all."""
+    connections.settings[alias]["ATOMIC_REQUESTS"] = True
+    try:
+        call()
+    finally:
+        connections.settings[alias]["ATOMIC_REQUESTS"] = False
+
+
+def return_none() -> None:
+    """Do nothing."""
