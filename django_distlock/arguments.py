@@ -15,6 +15,7 @@ T = TypeVar("T")
 PLAIN: Final = frozenset({str, int, float, bool, NoneType})
 LONGEST: Final = 3650 * 24 * 60 * 60.0
 """Seconds that a duration can have: ten years, about."""
+LONGEST_AGE: Final = timedelta(days=36_500)
 SHORTEST_TTL: Final = 0.001
 LONGEST_LABEL: Final = 200
 SHOWN: Final = 80
@@ -83,17 +84,17 @@ def validate_seconds(
     return seconds
 
 
-def validate_whole(name: str, value: int, least: int, none: str | None = None) -> int:
+def validate_whole(
+    name: str, value: int, least: int, none: str | None = None, *, most: int = sys.maxsize
+) -> int:
     """Return the number as a plain one. `none` is as in validate_seconds()."""
     if isinstance(value, bool) or not isinstance(value, int):
         or_none = "" if none is None else " or None"
         raise TypeError(f"{name} is a whole number{or_none}, not {show(value)}.")
     number = plain(value)
-    if not least <= number <= sys.maxsize:
+    if not least <= number <= most:
         but_none = f"; {none}" if none else ""
-        raise ValueError(
-            f"{name} is {show(number)}, but must be from {least} to {sys.maxsize}{but_none}."
-        )
+        raise ValueError(f"{name} is {show(number)}, but must be from {least} to {most}{but_none}.")
     return number
 
 
@@ -145,6 +146,15 @@ def validate_label(label: object) -> str:
             "the lock is for."
         )
     return text
+
+
+def validate_age(name: str, value: object) -> timedelta:
+    """Return the time that has passed since something."""
+    if not isinstance(value, timedelta):
+        raise TypeError(f"{name} is a timedelta, not {show(value)}.")
+    if not timedelta() <= value <= LONGEST_AGE:
+        raise ValueError(f"{name} is {value}, but must be from 0 to {LONGEST_AGE.days} days.")
+    return value
 
 
 def parse_duration(text: str) -> timedelta:

@@ -19,6 +19,7 @@ from django_distlock.backends.operations import (
     validate_claim,
     validate_listing,
     validate_pause,
+    validate_query,
 )
 from django_distlock.fields import to_datetime
 from django_distlock.records import (
@@ -150,7 +151,7 @@ class MemoryBackend(ListingStore, PausingStore, QueueingStore, AsyncStore):
         yield from (lock_info(each, now) for each in found)
 
     def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:
-        semaphore, token = validate_claim(semaphore, token)
+        semaphore, token, by = validate_claim(semaphore, token, by)
         with self._shared.mutex:
             released = self._shared.table.force_release(semaphore, token)
         if released:
@@ -166,9 +167,9 @@ class MemoryBackend(ListingStore, PausingStore, QueueingStore, AsyncStore):
 
     def page(self, query: LockQuery) -> LockPage:
         """See ListingStore. If more than `window` match, they are the ones held longest."""
-        prefix = validate_prefix(query.prefix)
+        query = validate_query(query)
         with self._shared.mutex:
-            search = PageSearch(self._shared.table, prefix, query.search, self.window)
+            search = PageSearch(self._shared.table, query.prefix, query.search, self.window)
             while search.look_on():
                 pass
             found = search.page(query.page, limit_of(query))

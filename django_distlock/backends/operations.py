@@ -10,6 +10,7 @@ from django_distlock.arguments import (
     LONGEST,
     SHORTEST_TTL,
     printable,
+    show,
     validate_seconds,
     validate_text,
     validate_whole,
@@ -36,7 +37,10 @@ logger = logging.getLogger("django_distlock.operations")
 
 WINDOW: Final = 10_000
 """How many locks a page of a list is made from, at most."""
+LARGEST_PAGE: Final = 1_000
+"""Locks."""
 LONGEST_REASON: Final = 255
+LONGEST_SEARCH: Final = 1_000
 """Characters."""
 
 
@@ -47,9 +51,27 @@ def validate_listing(prefix: str, limit: int | None) -> tuple[str, int | None]:
     return validate_prefix(prefix), limit
 
 
-def validate_claim(semaphore: str, token: int) -> tuple[str, int]:
+def validate_query(query: LockQuery) -> LockQuery:
+    """Return the argument of page() with plain values. See validate_listing()."""
+    if not isinstance(query, LockQuery):
+        raise TypeError(f"page() takes a LockQuery, not {show(query)}.")
+    search = validate_text("search", query.search)
+    if len(search) > LONGEST_SEARCH:
+        raise ValueError(f"search has {len(search)} characters, but at most {LONGEST_SEARCH}.")
+    if not (query.state is None or isinstance(query.state, LockState)):
+        raise TypeError(f"state is a LockState or None, not {show(query.state)}.")
+    return LockQuery(
+        validate_prefix(query.prefix),
+        search,
+        query.state,
+        validate_whole("page", query.page, 1),
+        validate_whole("limit", query.limit, 0, most=LARGEST_PAGE),
+    )
+
+
+def validate_claim(semaphore: str, token: int, by: str) -> tuple[str, int, str]:
     """Return the arguments of force_release() as plain values. See validate_listing()."""
-    return validate_semaphore(semaphore), validate_whole("token", token, 0)
+    return validate_semaphore(semaphore), validate_whole("token", token, 0), _line("by", by)
 
 
 def validate_pause(
@@ -123,6 +145,7 @@ class ListingStore(BaseLockBackend):
 
         If there are more, a search finds only semaphores that begin with its text.
         """
+        query = validate_query(query)
         search, scope = query.search.casefold(), SearchScope.SEMAPHORE_AND_HOLDER
         locks = list(self.held(query.prefix, self.window + 1))
         if search and len(locks) > self.window:

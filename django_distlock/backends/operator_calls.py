@@ -3,9 +3,16 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
+from django_distlock.arguments import validate_age, validate_bool
 from django_distlock.exceptions import LockNotSupported
 from django_distlock.records import LockInfo, LockPage, LockQuery, Pause, ServerStatus, WaiterInfo
 from django_distlock.semaphores.validation import validate_prefix
+
+
+def validate_cleaning(prefix: str, dry_run: bool) -> str:
+    """Return the prefix as a plain text, or raise TypeError or ValueError."""
+    validate_bool("dry_run", dry_run)
+    return validate_prefix(prefix)
 
 
 class OperatorCalls:
@@ -52,14 +59,15 @@ class OperatorCalls:
 
     def clear_stale(self, prefix: str = "", *, dry_run: bool = False) -> Iterator[LockInfo]:
         """Release locks that expired without release; yield each. By default there are none."""
-        validate_prefix(prefix)
+        validate_cleaning(prefix, dry_run)
         return iter(())
 
     def purge_released(
         self, older_than: timedelta, prefix: str = "", *, dry_run: bool = False
     ) -> Iterator[LockInfo]:
         """Delete locks released longer ago than that; yield each. By default there are none."""
-        validate_prefix(prefix)
+        validate_age("older_than", older_than)
+        validate_cleaning(prefix, dry_run)
         return iter(())
 
     def status(self) -> ServerStatus:

@@ -148,6 +148,11 @@ async def aacquire(acquisition: Acquisition) -> OwnedLease | None:
 def _find(semaphore: str | Lease, backend: str) -> LeaseState:
     """Return the lease itself, or the one that was acquired here by this name."""
     if type(semaphore) is OwnedLease:  # isinstance() is slow: it is an abstract class
+        if backend not in ("default", semaphore.backend):
+            raise ValueError(
+                f"{semaphore} is not of DISTLOCK[{validate_alias(backend)!r}]. A lease knows its "
+                "backend: give it alone."
+            )
         return semaphore
     name = validate_alias(backend), validate_semaphore(semaphore)
     lease = current_registry().find(*name) or current_registry().find_unreleased(*name)

@@ -40,6 +40,10 @@ class SemaphoreTemplate:
             raise TypeError(f"A template of semaphores is a str, not {type_of(text)}.")
         text = plain(text)
         literals, placeholders = _parse(text)
+        # Refuse now what no value can make valid.
+        fixed = "".join(literals)
+        if fixed or not placeholders:
+            validate_semaphore(fixed)
         for literal in literals[1:-1]:
             if ENCODED.fullmatch(literal):
                 raise ValueError(
@@ -48,7 +52,7 @@ class SemaphoreTemplate:
                 )
         self.text = text
         self.placeholders = placeholders
-        self.names = names = [placeholder.name for placeholder in placeholders]
+        self.names = [placeholder.name for placeholder in placeholders]
         # No value contains what stands between two placeholders: at most one match is possible.
         self._pattern = re.compile(f"({ENCODED.pattern})".join(map(re.escape, literals)))
         self._format = "%s".join(literal.replace("%", "%%") for literal in literals)
@@ -58,10 +62,6 @@ class SemaphoreTemplate:
             for placeholder in placeholders
             for root, _, path in [placeholder.name.partition(".")]
         ]
-        # Refuse now what no value can make valid.
-        fixed = "".join(literals)
-        if fixed or not names:
-            validate_semaphore(fixed)
 
     def for_calls_of(self, function: Callable[..., Any]) -> Callable[..., str]:
         """Return a function that makes the semaphore of a call's arguments.

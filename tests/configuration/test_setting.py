@@ -107,12 +107,6 @@ def test_invalid_lock_backend_is_improperly_configured() -> None:
     assert issubclass(InvalidLockBackend, ImproperlyConfigured)
 
 
-@pytest.mark.parametrize("options", [None, ["ttl"], "ttl"])
-def test_options_other_than_a_dict_are_refused(options: Any) -> None:
-    """They are keyword arguments."""
-    assert refusal({"BACKEND": DATABASE, "OPTIONS": options}) == "OPTIONS must be a dict."
-
-
 def test_unknown_alias_is_named_beside_the_known_ones() -> None:
     """A typing error in a decorator's `backend` is found quickly."""
     backends = LockBackendHandler({"default": {"BACKEND": DATABASE}, "jobs": {"BACKEND": DATABASE}})
@@ -121,26 +115,10 @@ def test_unknown_alias_is_named_beside_the_known_ones() -> None:
         backends["job"]
 
 
-def test_empty_setting_has_no_alias() -> None:
-    """It doesn't even have the default alias, which only a missing DISTLOCK has."""
-    with pytest.raises(InvalidLockBackend, match=r"^DISTLOCK\['default'\]: .* has no alias\.$"):
-        LockBackendHandler({})["default"]
-
-
 def test_unknown_alias_in_a_call_is_refused() -> None:
     """The error is not "contended"."""
     with pytest.raises(InvalidLockBackend, match=r"^DISTLOCK\['nowhere'\]: not configured"):
         acquire_lock("report", backend="nowhere")
-
-
-@pytest.mark.parametrize("configured", [[], "default", 0, ()])
-def test_setting_other_than_a_dict_is_refused(configured: Any) -> None:
-    """The whole setting is wrong, so that no alias can be named."""
-    with (
-        override_settings(DISTLOCK=configured),
-        pytest.raises(InvalidLockBackend, match=r"^DISTLOCK: must be a dict of aliases\.$"),
-    ):
-        lock_backends["default"]
 
 
 def test_setting_other_than_a_dict_is_left_to_the_system_checks(
@@ -152,20 +130,6 @@ def test_setting_other_than_a_dict_is_left_to_the_system_checks(
         apps.get_app_config("distlock").ready()
         (message,) = check_lock_backends()
     assert (message.id, message.msg) == ("distlock.E001", "DISTLOCK: must be a dict of aliases.")
-
-
-@pytest.mark.parametrize(
-    "configured", [{}, {"OPTIONS": {}}, {"BACKEND": None}, None, DATABASE, [DATABASE]]
-)
-def test_entry_without_backend_is_refused(configured: Any) -> None:
-    """There is no fallback."""
-    assert refusal(configured) == "must be a dict with a BACKEND, a dotted path."
-
-
-def test_unknown_keys_are_refused() -> None:
-    """An option that stands beside OPTIONS would otherwise be ignored."""
-    message = refusal({"BACKEND": DATABASE, "ttl": 5, "LOCATION": "x"})
-    assert message == "unknown 'LOCATION', 'ttl'; it has BACKEND and OPTIONS only."
 
 
 def test_unknown_option_is_named_beside_the_known_ones() -> None:
@@ -210,48 +174,10 @@ def test_backend_that_cannot_be_imported_is_refused(path: str) -> None:
     assert str(caught.value).endswith(str(caught.value.__cause__))
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "collections.OrderedDict",
-        "django_distlock.acquire_lock",
-        "django_distlock.lock_backends",
-    ],
-)
-def test_backend_of_another_class_is_refused(path: str) -> None:
-    """Another class, and what is no class at all."""
-    assert refusal({"BACKEND": path}) == f"BACKEND {path!r} is not a BaseLockBackend."
-
-
-@pytest.mark.parametrize("ttl", ["60", True, [1], b"1"])
-def test_ttl_other_than_a_number_is_refused(ttl: Any) -> None:
-    """A number in quotes is a mistake, and True is no second."""
-    message = refusal({"BACKEND": DATABASE, "OPTIONS": {"ttl": ttl}})
-    assert message == f"ttl is a number of seconds or None, not {ttl!r}."
-
-
-@pytest.mark.parametrize("ttl", [0, -1, 0.0009, 315360001, float("inf"), float("nan")])
-def test_ttl_out_of_range_is_refused(ttl: float) -> None:
-    """A ttl that expires at once, and one that no clock can represent."""
-    message = refusal({"BACKEND": DATABASE, "OPTIONS": {"ttl": ttl}})
-    assert message.startswith(f"ttl is {ttl!r}, but must be from 0.001 to 315360000 seconds")
-
-
 def test_unlimited_ttl_is_refused_by_a_store_that_has_none() -> None:
     """A message about the store's own rules begins with its alias, too."""
     message = refusal({"BACKEND": f"{__name__}.LimitedBackend", "OPTIONS": {"ttl": None}})
     assert message == "LimitedBackend has no unlimited ttl; give seconds."
-
-
-@pytest.mark.parametrize("number", [0, -1, 1.5, "2", True, None])
-def test_number_of_connections_below_one_is_refused(number: Any) -> None:
-    """Without a connection the store could send no statement."""
-    message = refusal({"BACKEND": DATABASE, "OPTIONS": {"connections": number}})
-    assert message.startswith(
-        f"connections is {number!r}, but must be from 1 to "
-        if type(number) is int
-        else f"connections is a whole number, not {number!r}."
-    )
 
 
 # Settings that change, and threads

@@ -15,11 +15,11 @@ from tests.state_machine.holder_machine import ANY, SLACK, HolderMachine
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-STEPS = st.sampled_from([20, 20, 40, 100, -20, -40])
+STEPS = st.sampled_from([500, 500, 1000, 2500, -500, -1000])
 LENGTHS = st.sampled_from([0, 0, 1, 4, 255])
 """Characters of a semaphore that make a prefix."""
 STATES = st.sampled_from([None, LockState.HELD, LockState.STALE])
-AGE = timedelta(seconds=5)
+AGE = timedelta(seconds=125)
 
 
 class StoreMachine(HolderMachine):
@@ -111,7 +111,7 @@ class StoreMachine(HolderMachine):
         assert settled == (expected if self.keeps_expired else [])
 
     @precondition(lambda self: self.store.supports_pausing)
-    @rule(number=ANY, length=LENGTHS, seconds=st.sampled_from([10, 10, 10, 50, None]))
+    @rule(number=ANY, length=LENGTHS, seconds=st.sampled_from([250, 250, 250, 1250, None]))
     def pause_or_resume(self, number: int, length: int, seconds: float | None) -> None:
         """Pause grants; or if that is done, resume them unless the pause has ended."""
         prefix = self.any_semaphore(number)[:length]

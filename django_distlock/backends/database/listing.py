@@ -12,8 +12,15 @@ from typing import Any, ClassVar, Final
 from django.db import connections as connections_by_alias
 from django.db.models import Count
 
+from django_distlock.arguments import validate_age
 from django_distlock.backends.base import QueueingStore
-from django_distlock.backends.operations import ListingStore, validate_claim, validate_listing
+from django_distlock.backends.operations import (
+    ListingStore,
+    validate_claim,
+    validate_listing,
+    validate_query,
+)
+from django_distlock.backends.operator_calls import validate_cleaning
 from django_distlock.clocks import now_expression
 from django_distlock.fields import MICROSECOND
 from django_distlock.models import Lock, LockQuerySet, LockWaiter, WaitingProcess
@@ -27,7 +34,6 @@ from django_distlock.records import (
 )
 from django_distlock.semaphores.validation import (
     InvalidSemaphore,
-    validate_prefix,
     validate_semaphore,
 )
 
@@ -95,6 +101,7 @@ class ListingDatabaseBackend(OperatingDatabaseBackend, ListingStore, QueueingSto
 
     def page(self, query: LockQuery) -> LockPage:
         """See ListingStore.page(). A page of released locks is from `window` rows of any state."""
+        query = validate_query(query)
         with suppress(InvalidSemaphore):
             return self._use_orm(lambda: self._page(query))
         return NO_LOCKS
@@ -131,7 +138,7 @@ class ListingDatabaseBackend(OperatingDatabaseBackend, ListingStore, QueueingSto
         return LockWaiter.objects.using(self.using).filter(process__in=alive.values("id"))
 
     def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:
-        semaphore, token = validate_claim(semaphore, token)
+        semaphore, token, by = validate_claim(semaphore, token, by)
         parameters: Parameters = {"semaphore": semaphore, "token": token}
         released = self._operate(lambda sql: sql.force_release(parameters))
         if released:
@@ -144,10 +151,11 @@ class ListingDatabaseBackend(OperatingDatabaseBackend, ListingStore, QueueingSto
     def purge_released(
         self, older_than: timedelta, prefix: str = "", *, dry_run: bool = False
     ) -> Iterator[LockInfo]:
+        older_than = validate_age("older_than", older_than)
         return self._clean(prefix, cleaning.purge_released(older_than), dry_run)
 
     def _clean(self, prefix: str, job: cleaning.Job, dry_run: bool) -> Iterator[LockInfo]:
-        prefix = validate_prefix(prefix)
+        prefix = validate_cleaning(prefix, dry_run)
         locks = self._locks(prefix)
         with self._unavailable():
             if dry_run:

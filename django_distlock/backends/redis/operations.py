@@ -13,6 +13,7 @@ from django_distlock.backends.operations import (
     validate_claim,
     validate_listing,
     validate_pause,
+    validate_query,
 )
 from django_distlock.backends.sockets.calls import BLOCKING
 from django_distlock.backends.sockets.connections import ServerError
@@ -103,6 +104,7 @@ class OperatedStore(ListingStore, PausingStore):
         It is made from `window` locks at most, and from those that are found within a call's time.
         Up to FEW locks are all read for a search, and so it finds holders, too.
         """
+        query = validate_query(query)
         semaphores, is_capped = self._find_some(query.prefix)
         search, scope = query.search.casefold(), SearchScope.SEMAPHORE
         if search and len(semaphores) <= FEW and not is_capped:
@@ -133,7 +135,7 @@ class OperatedStore(ListingStore, PausingStore):
         return self._at_node(key, lambda _: self._listing.semaphores(prefix, *limits))
 
     def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:
-        semaphore, token = validate_claim(semaphore, token)
+        semaphore, token, by = validate_claim(semaphore, token, by)
         released = bool(self._call(force_release_call(self._keys.all(semaphore), token)))
         if released:
             self.send_force_released(semaphore, token, by)

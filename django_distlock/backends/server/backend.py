@@ -98,6 +98,8 @@ class ServerBackend(ServerOperations, QueueingStore, AsyncStore):
             validate_bool("release_on_disconnect", release_on_disconnect)
             if tls_ca is not None:
                 validate_text("tls_ca", tls_ca, ", a path")
+            if secret_file is not None:
+                validate_text("secret_file", secret_file, ", a path")
             self.address = parse_address(address)
             self.secret = secret_of(secret, secret_file)
             if self.tls and self.address.path:

@@ -10,6 +10,7 @@ from django_distlock.backends.operations import (
     validate_claim,
     validate_listing,
     validate_pause,
+    validate_query,
 )
 from django_distlock.backends.time_budget import Budget
 from django_distlock.records import LockInfo, LockPage, LockQuery, Pause, ServerStatus, WaiterInfo
@@ -42,6 +43,7 @@ class ServerOperations(ListingStore, PausingStore):
 
         If more than `window` match, they are those that it has had longest.
         """
+        query = validate_query(query)
         *_, answer = self._ask_on(page_request(query, self.window))
         return read_page(answer, query)
 
@@ -62,7 +64,7 @@ class ServerOperations(ListingStore, PausingStore):
         return read_waiters(self._ask("waiters", semaphore=validate_semaphore(semaphore)))
 
     def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:
-        semaphore, token = validate_claim(semaphore, token)
+        semaphore, token, by = validate_claim(semaphore, token, by)
         released = bool(self._ask("force_release", semaphore=semaphore, token=token)["released"])
         if released:
             self.send_force_released(semaphore, token, by)

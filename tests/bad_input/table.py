@@ -1,0 +1,58 @@
+"""What a row of the table is: something wrong, the stores it is tried on, and the error."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+LISTING = frozenset(
+    {
+        *("memory", "default", "orm", "postgresql", "orm_postgresql", "mariadb", "mysql"),
+        *("redis", "django_redis_cache", "redis_cluster", "lock_server"),
+    }
+)
+"""Stores that list their locks."""
+PAUSING = LISTING - {"redis_cluster"}
+DATABASES = LISTING - {
+    *("memory", "redis", "django_redis_cache", "redis_cluster", "lock_server", "orm_postgresql")
+}
+STORES = LISTING | {"memcached", "minimal"}
+
+
+class Row(NamedTuple):
+    """Something wrong."""
+
+    what: str
+    call: Callable[..., Any]
+    """Called with the alias of the store, or with what else it needs."""
+    error: type[BaseException] | int | str
+    """The error, of this type exactly; or the status, exit code or code of an answer."""
+    says: str
+    """A part of the message, as a regular expression: what is wrong, or what to do."""
+    stores: frozenset[str] = STORES
+
+
+class Answered(Exception):
+    """An answer that refuses something: of a view, of a command, or of a lock server."""
+
+    def __init__(self, code: int | str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def complaints(rows: Iterable[Row], *arguments: Any) -> list[str]:
+    """Return what is wrong with the answers to these rows: nothing, it is hoped."""
+    found = []
+    for row in rows:
+        try:
+            result = row.call(*arguments)
+        except BaseException as error:  # noqa: BLE001 - an exit of a command, too
+            kind = error.code if isinstance(error, Answered) else type(error)
+            if kind != row.error or not re.search(row.says, str(error)):
+                found.append(f"{row.what}: {kind}: {error}")
+        else:
+            found.append(f"{row.what}: accepted, {result!r}")
+    return found
