@@ -10,7 +10,6 @@ from django.db import connections
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory, override_settings
 from django.urls import path
-from django.utils.text import slugify
 
 from benchmarks.contenders import CONTENDERS, OURS
 from benchmarks.every_store import DATABASES
@@ -21,8 +20,6 @@ from .turns import Effort, Kind, figures, repeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from django.urls import URLPattern
 
     from benchmarks.report.figures import Figure
 
@@ -36,25 +33,25 @@ def measure(stores: Sequence[str], effort: Effort) -> list[Figure]:
 
     In a database also of views that update a row under ATOMIC_REQUESTS, whose commit is guarded.
     """
-    urls: list[URLPattern] = []
     batches = {}
     for store in stores:
         batches[Kind(store, OURS, PAIR)] = repeat(partial(pair, CONTENDERS[store]()))
-        for case, call in visits(store, store, return_none, urls).items():
+        for case, call in visits(store, return_none).items():
             batches[Kind(store, OURS, case)] = repeat(call)
         if store in DATABASES:
             update = make_update(DATABASES[store])
-            for case, call in visits(store, store + ATOMIC, update, urls).items():
+            for case, call in visits(store, update).items():
                 atomic = partial(call_atomically, DATABASES[store], call)
                 batches[Kind(store, OURS, case + ATOMIC)] = repeat(atomic)
-    with override_settings(ROOT_URLCONF=tuple(urls)):
+    with override_settings(ROOT_URLCONF=()):
         return figures(VIEWS, batches, effort.rounds)
 
 
-def visits(
-    store: str, name: str, work: Callable[[], None], urls: list[URLPattern]
-) -> dict[str, Callable[[], None]]:
-    """Return requests of a view that does this work, bare and locked, and add their URLs."""
+def visits(store: str, work: Callable[[], None]) -> dict[str, Callable[[], None]]:
+    """Return requests of a view that does this work, bare and locked.
+
+    Each has a site of its own, with one path: among several, the later ones would be found later.
+    """
     from django_distlock import distributed_lock
 
     def view(request: HttpRequest, customer_id: int) -> HttpResponse:
@@ -65,10 +62,10 @@ def visits(
     handler.load_middleware()
     decorate = distributed_lock("<customer_id>collectPayment", backend=store)
     found: dict[str, Callable[[], None]] = {}
-    for number, (case, target) in enumerate({BARE_VIEW: view, LOCKED_VIEW: decorate(view)}.items()):
-        url = f"{slugify(name)}/{number}/"
-        urls.append(path(f"{url}<int:customer_id>/", target))
-        found[case] = partial(visit, handler, RequestFactory().get(f"/{url}1234/"))
+    for case, target in {BARE_VIEW: view, LOCKED_VIEW: decorate(view)}.items():
+        request = RequestFactory().get("/1234/")
+        vars(request)["urlconf"] = (path("<int:customer_id>/", target),)
+        found[case] = partial(visit, handler, request)
     return found
 
 
