@@ -90,6 +90,10 @@ class Disk:
     def fsync(self, number: int) -> None:
         """See os.fsync()."""
         self._operate()
+        self.write_through(number)
+
+    def write_through(self, number: int) -> None:
+        """Put on the disk what was written so far."""
         content = self._open[number]
         if content is None:
             self._durable_names = self._names

@@ -132,6 +132,8 @@ class ErrorLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the line, unless it says that the server can't be reached: it often can't."""
+        if Scheduler.current.is_over:
+            return
         error = record.exc_info[1] if record.exc_info else None
         if error is not None and not isinstance(error, LockBackendUnavailable):
             self.lines.append(self.format(record))

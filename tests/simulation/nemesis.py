@@ -54,8 +54,7 @@ class Nemesis:
         """Stop the server in order, and set its wall clock meanwhile."""
         server = self._universe.server
         server.stop()
-        if self._random.random() < 0.5:
-            server.set_wall_clock(LONGEST_WALL_STEP * self._random.uniform(-1, 1))
+        server.set_wall_clock(LONGEST_WALL_STEP * self._random.uniform(-1, 1))
 
     def pause_server(self) -> None:
         """Pause the server."""

@@ -55,6 +55,8 @@ class Network:
         self.channels: list[Channel] = []
         self.segments: list[tuple[float, str, Direction, Segment]] = []
         """All that has arrived, with the time and the client's name."""
+        self.lost_replies = 0.0
+        """The share of replies with which their connection is lost."""
         self._blocked: dict[tuple[str, Direction], float] = {}
         """Until when what a client sends or receives doesn't arrive."""
         self._typical_delay = typical_delay
@@ -105,6 +107,14 @@ class Network:
                     channel.reset_ends()
         self.channels = [channel for channel in self.channels if not channel.is_cut]
 
+    def lose_connection(self, of: Channel) -> None:
+        """Cut the connection that this is a direction of; both sides are told."""
+        for channel in self.channels:
+            if of.target in (channel.source, channel.target):
+                channel.is_cut = True
+        of.reset_ends()
+        self.channels = [channel for channel in self.channels if not channel.is_cut]
+
 
 class Channel:
     """One direction of a connection."""
@@ -130,9 +140,16 @@ class Channel:
         scheduler.call_at(at, partial(self._arrive, segment))
 
     def _arrive(self, segment: Segment) -> None:
+        network = self._network
         if self.is_cut:
             return
-        if self._held or self._is_blocked():
+        if (
+            network.lost_replies
+            and (self._direction, segment.kind) == (Direction.OUT, Kind.DATA)
+            and Scheduler.current.random.random() < network.lost_replies
+        ):
+            network.lose_connection(self)
+        elif self._held or self._is_blocked():
             self._held.append(segment)
             if len(self._held) == 1:
                 self._send_again_later()

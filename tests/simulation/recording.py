@@ -13,6 +13,7 @@ from .scheduler import Scheduler
 
 if TYPE_CHECKING:
     from django_distlock.leases.owned_lease import OwnedLease
+    from django_distlock.server.table import LockTable
 
     from .machines import Process
 
@@ -43,6 +44,8 @@ class Recorder:
         self.events: list[tuple[float, str]] = []
         """What happened in the universe, for people."""
         self.waivers: list[Waiver] = []
+        self.table: LockTable | None = None
+        """The server's table, as long as the server runs."""
         self._held: dict[str, list[Held]] = {}
 
     def excuse_tokens(self) -> None:
@@ -78,6 +81,19 @@ class Recorder:
         self.operations[number] = replace(
             self.operations[number], returned=at, outcome=outcome, **known
         )
+
+    def refused(self, number: int, holder: str) -> None:
+        """Check that a single try was not refused because of what it was granted itself.
+
+        Unless an earlier operation of the worker may have left that, as after a lost lease.
+        """
+        refused = self.operations[number]
+        lock = self.table and self.table.locks.get(refused.semaphore)
+        if not lock or lock.holder != holder or lock.acquired_at == 0 or refused.timeout:
+            return
+        mine = [each for each in self.operations[:number] if each.worker == refused.worker]
+        if all(each.outcome in ("ok", "refused") for each in mine):
+            self.problems.append(f"refused because of its own first try: {refused}")
 
     def granted(self, process: Process, lease: OwnedLease) -> None:
         """Check that nobody else relies on the lock at this moment."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from hashlib import sha256
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from django_distlock import clocks  # noqa: F401
 from django_distlock.backends.server import connections as server_connections
 from django_distlock.server import restart, running, saved_state
 from django_distlock.server.limits import Limits
-from django_distlock.server.table import LockTable
 from tests.faults.checker import Fault, judge
 from tests.faults.holds import Bounds
 
@@ -19,6 +16,7 @@ from . import threads
 from .disk import os_module
 from .installation import PROCESSES, Replacement, forget_processes, replaced
 from .machines import Process
+from .mutants import NOT_MUTATED, Mutant
 from .nemesis import Nemesis
 from .network import Network
 from .recording import Recorder
@@ -27,15 +25,34 @@ from .server_process import BootId, ServerProcess
 from .sockets import of_descriptor, socket_module
 from .workers import Client, Habits
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django_distlock.server.table import LockTable
+
 SEMAPHORES: Final = ("1234collectPayment", "5678collectPayment", "9012collectPayment")
 QUIET: Final = 40.0
 """Seconds after the last fault in which everything has to be in order again."""
+LOOK_EVERY: Final = 0.9
+"""Seconds between two looks at the server's table."""
 PROMPT: Final = 0.6
 """Seconds in which a waiter gets a free lock where nothing is wrong."""
 PATIENT: Final = 8.0
 """Likewise where something is: a waiter tries by itself each 5 seconds."""
 HINDERED: Final = frozenset({Fault.REFUSED_FREE, Fault.NOT_SERVED})
 """What a store can't promise while it can't be reached."""
+
+
+def assert_offers_are_wanted(table: LockTable) -> None:
+    """Fail if a lock is offered to somebody who doesn't wait for it."""
+    for lock in table.locks.values():
+        assert not lock.offered or lock.owner in (lock.queue or {}), lock.semaphore
+
+
+def assert_unused(table: LockTable) -> None:
+    """Fail if something is left in the table."""
+    assert not table.save(), f"leases are left: {table.save()}"
+    assert not len(table.waiters), f"{len(table.waiters)} waiters are left"
 
 
 @dataclass
@@ -67,7 +84,7 @@ class Result:
 class Universe:
     """The server, its clients, the network between them, and what goes wrong."""
 
-    def __init__(self, seed: int, table: type[LockTable] = LockTable) -> None:
+    def __init__(self, seed: int, mutant: Mutant = NOT_MUTATED) -> None:
         self.seed = seed
         self._scheduler = Scheduler.current = Scheduler(seed)
         random = self._scheduler.random
@@ -78,9 +95,9 @@ class Universe:
         self.habits = Habits(
             semaphores=SEMAPHORES[: random.randint(1, 3)],
             ttls=ttls,
-            uses=random.randint(1, 5),
+            uses=random.randint(1, 3),
             longest_hold=random.choice([0.5, 2.0, 8.0]),
-            longest_rest=random.choice([1.0, 6.0, 12.0]),
+            longest_rest=random.choice([0.5, 6.0, 12.0]),
             ends_at=self.lasts,
         )
         self.network = Network(
@@ -89,7 +106,9 @@ class Universe:
         limits = Limits(max_ttl=max(ttls) + random.choice([0.0, 3.0]))
         self.server = ServerProcess(self.network, self.recorder, limits)
         self.clients: list[Client] = []
-        self._table = table
+        self._mutant = mutant
+        if not self.is_calm:
+            self.network.lost_replies = random.choice([0.0, 0.03])
 
     def run(self) -> Result:
         """Let it happen."""
@@ -102,26 +121,49 @@ class Universe:
 
     def _replacements(self) -> list[Replacement]:
         """Return the names whose replacements belong to this universe."""
-        table = partial(self._table, monotonic=threads.monotonic, microseconds=threads.microseconds)
         return [
             (server_connections, "socket", socket_module(self.network)),
-            (restart, "LockTable", table),
+            (restart, "LockTable", self._new_table),
             (running, "bind", self.server.bind),
             (saved_state, "os", os_module(self.server.disk)),
             (saved_state, "BOOT_ID", BootId(self.server.machine)),
+            *self._mutant.replacements,
         ]
+
+    def _new_table(self, **options: Any) -> LockTable:
+        """Return the table of a server that starts."""
+        clocks = {"monotonic": threads.monotonic, "microseconds": threads.microseconds}
+        self.recorder.table = table = self._mutant.table(**options, **clocks)
+        return table
 
     def _happen(self) -> None:
         scheduler, random = self._scheduler, self._scheduler.random
         self.server.start(no_grace=True)
         scheduler.run_until(0.01)
-        for _ in range(random.randint(2, 4)):
+        for _ in range(random.choice([2, 2, 3, 4])):
             self.start_client()
         nemesis = Nemesis(self)
         if not self.is_calm:
             nemesis.plan(random.randint(1, 6), self.lasts)
+        while scheduler.now < self.lasts:
+            scheduler.run_until(scheduler.now + LOOK_EVERY)
+            self._look_at_table(assert_offers_are_wanted)
         scheduler.run_until(self.lasts + QUIET)
+        self._look_at_table(assert_unused)
         self._look_for_failures()
+
+    def _look_at_table(self, check: Callable[[LockTable], None]) -> None:
+        """Note if something is wrong with the server's table, unless it can't be asked."""
+        process, table = self.server.process, self.recorder.table
+        if process is None or table is None or process.paused_until > self._scheduler.now:
+            return
+        with process.as_running():
+            try:
+                check(table)
+            except AssertionError as error:
+                self.recorder.problems.append(
+                    f"{self._scheduler.now:.3f}: {check.__name__} {error}"
+                )
 
     def start_client(self) -> None:
         """Start another client process."""

@@ -128,6 +128,7 @@ class Worker:
             return None
         if lease is None:
             recorder.end(number, "refused")
+            recorder.refused(number, f"{self._process.name} {self.name}")
             return None
         assert isinstance(lease, OwnedLease)
         recorder.end(number, "ok", owner=lease.owner, token=lease.token)
