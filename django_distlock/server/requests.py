@@ -107,7 +107,7 @@ def _release(service: Service, request: Message) -> Message:
     table = service.table
     semaphore, owner = semaphore_of(request), owner_of(request)
     keep = number_of(request, "keep", LONGEST_KEEP)
-    if table.grace and (remaining := number_of(request, "left", service.limits.max_ttl)):
+    if table.grace and (remaining := number_of(request, "left", LONGEST_KEEP)):
         token = token_of(request)
         if token:
             # Changes nothing if the table has the lease: its token is the same then.

@@ -160,6 +160,12 @@ def test_lease_that_was_released_is_not_reclaimed(restarted: Serving, holder: Lo
     assert holder.acquire("5678collectPayment", "other") > 7
 
 
+def test_lease_that_lasts_longer_than_the_server_allows_is_released(holder: LockClient) -> None:
+    """An earlier server had a longer --max-ttl."""
+    assert holder.release("1234collectPayment", token=7, left=1_000) == 1
+    assert holder.renew(["1234collectPayment", "me", 60, 7, ""]) == [False]
+
+
 def test_lease_that_was_taken_away_is_not_reclaimed(restarted: Serving, holder: LockClient) -> None:
     """By its former holder's next renewal; a lease with a higher token is."""
     assert holder.renew(["1234collectPayment", "me", 300, 7, ""]) == [True]
