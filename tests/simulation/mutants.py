@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from django_distlock import clocks
-from django_distlock.backends.server import backend
+from django_distlock.backends.server import backend, messages
 from django_distlock.leases.deadlines import Deadlines
 from django_distlock.leases.request import new_owner
 from django_distlock.locks import api
@@ -96,7 +96,7 @@ def ttl_by_clients_clock(ttl: float) -> float:
     return max(0.001, ttl + min(0.0, running_process().machine.wall_error))
 
 
-_acquire_request, _renew_request = backend.acquire_request, backend.renew_request
+_acquire_request, _renew_request = messages.acquire_request, messages.renew_request
 
 
 def acquire_request_by_clients_clock(
@@ -129,7 +129,7 @@ def write_running_without_token(
     _write_running(self, max_ttl, 0, pauses)
 
 
-_grace_after = running.grace_after
+_grace_after = restart.grace_after
 
 
 def short_grace(saved: Any, longest: float, write_line: Any, path: Any) -> float:
@@ -160,11 +160,13 @@ class Mutant:
 
     table: type[LockTable] = LockTable
     replacements: Sequence[Replacement] = ()
+    first: int = 0
+    """The seed from which on to look for a universe that shows it: one is near."""
 
 
 MUTANTS: Final = {
     "constant token": Mutant(ConstantToken),
-    "release without the owner check": Mutant(UncheckedRelease),
+    "release without the owner check": Mutant(UncheckedRelease, first=110),
     "expiry by the client's skewed clock": Mutant(
         replacements=[
             (backend, "acquire_request", acquire_request_by_clients_clock),
@@ -173,9 +175,10 @@ MUTANTS: Final = {
     ),
     "acquire retried with a new owner": Mutant(
         replacements=[(api, "Acquisition", AnotherOwner)],
+        first=70,
     ),
-    "offer not withdrawn": Mutant(OfferThatStays),
-    "reclaim dropped": Mutant(NothingReclaimed),
+    "offer not withdrawn": Mutant(OfferThatStays, first=60),
+    "reclaim dropped": Mutant(NothingReclaimed, first=40),
     "grace shorter than the longest ttl": Mutant(
         replacements=[(running, "grace_after", short_grace)]
     ),
@@ -187,6 +190,7 @@ MUTANTS: Final = {
     ),
     "token of a crashed server forgotten": Mutant(
         replacements=[(restart, "time", StoppedClock)],
+        first=440,
     ),
     "state not written through": Mutant(
         replacements=[(Disk, "write_through", lambda self, number: None)],

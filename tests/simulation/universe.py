@@ -132,8 +132,9 @@ class Universe:
 
     def _new_table(self, **options: Any) -> LockTable:
         """Return the table of a server that starts."""
-        clocks = {"monotonic": threads.monotonic, "microseconds": threads.microseconds}
-        self.recorder.table = table = self._mutant.table(**options, **clocks)
+        self.recorder.table = table = self._mutant.table(
+            **options, monotonic=threads.monotonic, microseconds=threads.microseconds
+        )
         return table
 
     def _happen(self) -> None:

@@ -103,6 +103,9 @@ class Worker:
                 await self._use(random.choice(habits.semaphores))
             except asyncio.CancelledError:
                 self._recorder.note(f"{self.name} was cancelled.")
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is a problem
+                self._recorder.problems.append(f"{self.name} got {error!r}")
+                return
 
     async def _use(self, semaphore: str) -> None:
         random = self._scheduler.random
