@@ -78,6 +78,7 @@ def missing_server_packages() -> list[str]:
         "libmariadb-dev": has("mariadb_config"),
         "pkg-config": has("pkg-config"),
         "gcc": has("gcc"),
+        "spin": has("spin"),
         "python3-dev": Path(sysconfig.get_path("include"), "Python.h").exists(),
         "chromium": has("chromium", "chromium-browser", "google-chrome"),
     }

@@ -50,6 +50,7 @@ NEEDS = {
     "example": ("the example", "run the tests through tox: python3 dev.py test"),
     "eventlet": ("eventlet", "run the tests through tox: python3 dev.py test"),
     "gevent": ("gevent", "run the tests through tox: python3 dev.py test"),
+    "spin": ("the checked model (Spin)", INSTALL),
     "wheelhouse": ("packaging", "run the tests through tox: python3 dev.py test"),
 }
 KINDS: dict[str, Callable[[], Server | Cluster]] = {
