@@ -13,6 +13,13 @@
 #define may_try(c, key) \
   (owns(c, key) || (!held_by_another(c, key) && !overtakes(c, key) && may_grant))
 
+/* A client reclaims no lease that is over; its request may arrive when it is over. */
+#ifdef SEQUENTIAL
+#define tells_token (my.remaining > 0)
+#else
+#define tells_token true
+#endif
+
 /* A new acquisition has a new owner. So what the last one left behind is a stranger's. */
 inline forget(c) {
   if
@@ -181,7 +188,7 @@ proctype Client() {
        if
        :: owns(me, mine)
 #ifdef LOCK_SERVER
-       :: !owns(me, mine) && grace > 0 && my_row.token < my.token ->
+       :: !owns(me, mine) && grace > 0 && tells_token && my_row.token < my.token ->
           my_row.owner = me;
           my_row.token = my.token;
           my_row.is_offered = false

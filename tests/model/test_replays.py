@@ -122,9 +122,11 @@ def test_token_that_is_lost_while_the_clock_is_set_back_is_followed_by_a_lower_o
         first, second = replay.tokens[0]
         assert second <= first
     released = Step(1, "release", 0, "released", 0)
-    set_back, purge = (steps[actions(steps).index(name)] for name in ("set_back", "purge"))
+    tick, set_back, purge = (
+        steps[actions(steps).index(name)] for name in ("tick", "set_back", "purge")
+    )
     for mishap in (set_back, purge):
         with PostgreSQLReplay() as replay:
-            assert replay.follow([steps[0], released, mishap, steps[-1]]) is None
+            assert replay.follow([steps[0], released, tick, mishap, steps[-1]]) is None
             first, second = replay.tokens[0]
             assert second > first
