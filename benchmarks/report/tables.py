@@ -22,7 +22,7 @@ def as_table(sheet: Sheet) -> Table:
 
 def as_markdown(sheet: Sheet) -> str:
     """Lay a sheet out for a page; this package's rows are bold."""
-    lines = [sheet.headings, ["---", *["--:"] * (len(sheet.headings) - 1)]]
+    lines = [sheet.headings, ["--:" if heading else "---" for heading in sheet.headings]]
     lines += [
         [f"**{row[0]}**", *row[1:]] if "django-distlock" in row[0] else row for row in sheet.rows
     ]

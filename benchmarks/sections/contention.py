@@ -36,9 +36,12 @@ def contenders(stores: Sequence[str]) -> dict[str, tuple[str, str]]:
 
     With another cache in front of Redis, locks are handed over as without.
     """
-    shared = [store for store in stores if store not in {MEMORY, DJANGO_REDIS}]
-    ours = {store: (store, OURS) for store in shared}
-    return ours | {name: (store, name) for name, store in PEERS.items() if store in shared}
+    found = {}
+    for store in stores:
+        if store not in {MEMORY, DJANGO_REDIS}:
+            found[store] = store, OURS
+            found |= {name: (store, name) for name, its in PEERS.items() if its == store}
+    return found
 
 
 def measure(stores: Sequence[str], effort: Effort) -> list[Figure]:
