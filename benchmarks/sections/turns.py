@@ -31,7 +31,7 @@ class Kind(NamedTuple):
 class Effort(NamedTuple):
     """How long is measured."""
 
-    rounds: int = 15
+    rounds: int = 10
     """Of short calls, after one to warm up."""
     seconds: float = 1.2
     """Of each turn of processes or tasks that contend."""
