@@ -1,10 +1,14 @@
-"""The places of this process's waiters in queues that are polled: see polled_queue.py."""
+"""The places of this process's waiters in queues that are polled.
+
+See polled_queue.py for MySQL's family, queue_file.py for SQLite.
+"""
 
 import math
 import os
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from operator import methodcaller
 from typing import Final
 
 from django_distlock import clocks
@@ -13,7 +17,7 @@ from django_distlock.records import REFUSED, Grant, Refusal
 
 from .errors import Conflict, RowLocked
 from .places import MANY, Run, places
-from .polled_queue import Look, PolledQueueStatements
+from .polled_queue import Look
 from .queue import ALIVE, TICK
 from .statements import LAST, Parameters
 
@@ -105,9 +109,9 @@ class PolledPlace:
             self._enter(run)
         elif clocks.monotonic() - self._seen_at > TICK:
             self._seen_at = clocks.monotonic()
-            self._write(run, PolledQueueStatements.heartbeat, waiter)
+            self._write(run, "heartbeat", waiter)
         if look.reserved < ALIVE / 1_000_000 - TICK:
-            self._write(run, PolledQueueStatements.reserve, waiter)
+            self._write(run, "reserve", waiter)
         return look
 
     def leave(self, run: Run, *, granted: bool) -> None:
@@ -122,17 +126,12 @@ class PolledPlace:
 
     def delete(self, run: Run) -> None:
         """Delete its row, and let anybody have the lock if there is no other."""
-        self._write(run, PolledQueueStatements.leave, self._waiter | {"place": self.id})
+        self._write(run, "leave", self._waiter | {"place": self.id})
 
-    def _write(
-        self,
-        run: Run,
-        action: Callable[[PolledQueueStatements, Parameters], None],
-        parameters: Parameters,
-    ) -> None:
+    def _write(self, run: Run, action: str, parameters: Parameters) -> None:
         """Write to the queue. If another writer is in the way, look again: rows outdate soon."""
         try:
-            run(lambda sql: action(sql, parameters), (Conflict,))
+            run(methodcaller(action, parameters), (Conflict,))
         except RowLocked:
             self._looked_at = -math.inf
 

@@ -10,7 +10,7 @@ transaction of its own: so none can be part of a deadlock.
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django_distlock import clocks
 from django_distlock.records import Refusal
@@ -70,7 +70,7 @@ GONE = "SELECT id FROM {waiters} WHERE seen_at < {now} - {swept} LIMIT 1000"
 
 
 class Look(NamedTuple):
-    """What a waiter sees."""
+    """What a waiter sees in its queue."""
 
     ahead: int
     """How many living waiters are before it."""
@@ -79,7 +79,7 @@ class Look(NamedTuple):
     is_followed: bool
     """Whether others are behind it."""
     reserved: float
-    """Seconds for which the lock is kept for those in the queue."""
+    """Seconds for which the lock's row keeps it for those in the queue."""
     refusal: Refusal | None
     """Who holds the lock; None if nobody does."""
 
@@ -87,7 +87,9 @@ class Look(NamedTuple):
 class PolledQueueStatements(Statements):
     """The statements of the queue."""
 
-    polls_queue: ClassVar[bool] = True
+    @property
+    def polls_queue(self) -> bool:
+        return True
 
     def complete_queue(self, complete: Callable[[str], str]) -> None:
         """Fill the tables' names into the statements."""

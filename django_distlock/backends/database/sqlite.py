@@ -4,17 +4,22 @@ A database file has one writer at a time, so a connection of our own would only 
 caller's. Others see what the caller's transaction writes to the locks when it commits.
 """
 
+import math
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from functools import cached_property
 from typing import Any, Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_distlock.clocks import NOW
 from django_distlock.models import KEPT, LockPause
-from django_distlock.records import Grant, Refusal
+from django_distlock.records import REFUSED, Grant, Refusal
 
-from .statements import Parameters, Statements, outcome
+from .errors import RowLocked
+from .polled_queue import Look
+from .queue_file import QueueFile, queue_file
+from .statements import LAST, Parameters, Statements, outcome
 
 # Why an attempt is refused: a holder, or the pause that lasts longest.
 # Sent before the INSERT, which takes the file's write lock even if it inserts nothing: it would
@@ -117,6 +122,8 @@ class SQLiteStatements(Statements):
         may_read = not self.connection.in_atomic_block
         if may_read and (refusing := self.fetch(self.refusing_sql, parameters)):
             return outcome(refusing)
+        if may_read and parameters["place"] == LAST and self._is_queued(parameters["semaphore"]):
+            return REFUSED
         try:
             granted = self.fetch(self.acquire_sql, parameters)
         except self.connection.Database.OperationalError:
@@ -125,6 +132,46 @@ class SQLiteStatements(Statements):
                 return outcome(refusing)
             raise
         return outcome(granted or self.fetch(self.refusing_sql, parameters))
+
+    @property
+    def polls_queue(self) -> bool:
+        return self._queue is not None
+
+    @cached_property
+    def _queue(self) -> QueueFile | None:
+        self.connection.ensure_connection()
+        [(_, _, path)] = self.connection.connection.execute("PRAGMA database_list").fetchall()[:1]
+        return queue_file(path)
+
+    def _is_queued(self, semaphore: str) -> bool:
+        """Return whether the lock is for those in its queue. If that can't be read, it isn't."""
+        with suppress(RowLocked):
+            return self._queue is not None and self._queue.has_waiters(semaphore)
+        return False
+
+    def join(self, parameters: Parameters) -> int:
+        """Add a waiter to the queue. See PolledQueueStatements for this and the next methods."""
+        assert self._queue is not None  # noqa: S101 - for the type checker: polls_queue
+        return self._queue.join(parameters["semaphore"], parameters["place"])
+
+    def look(self, parameters: Parameters) -> Look:
+        assert self._queue is not None  # noqa: S101
+        ahead, is_there = 0, True
+        with suppress(RowLocked):  # without a look at the queue, anybody may try
+            ahead, is_there = self._queue.look(parameters["semaphore"], parameters["place"])
+        refusing = self.fetch(self.refusing_sql, parameters)
+        refusal = outcome(refusing) if refusing else None
+        assert not refusal  # noqa: S101 - it is no grant
+        return Look(ahead, is_there, False, math.inf, refusal)
+
+    def heartbeat(self, parameters: Parameters) -> None:
+        assert self._queue is not None  # noqa: S101
+        self._queue.heartbeat(parameters["semaphore"], parameters["place"])
+
+    def leave(self, parameters: Parameters) -> None:
+        assert self._queue is not None  # noqa: S101
+        if parameters["place"] is not None:
+            self._queue.leave(parameters["place"])
 
     def release(self, parameters: Parameters) -> bool:
         # If a power failure loses a release, the lease ends with its ttl. Without a ttl, flush.

@@ -141,9 +141,6 @@ class Statements:
     queues_waiters: ClassVar[bool] = False
     """There is a queue of waiters, and a release notifies the first one: see QueueStatements."""
 
-    polls_queue: ClassVar[bool] = False
-    """There is a queue of waiters, which look at it: see PolledQueueStatements."""
-
     cleans_pages: ClassVar[bool] = False
     """It has clean(), which changes a page of rows by a statement of cleaning.py."""
 
@@ -156,6 +153,11 @@ class Statements:
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
         self.connection = connection
         self._cursor: Any = None
+
+    @property
+    def polls_queue(self) -> bool:
+        """Whether there is a queue of waiters, who look at it: see PolledQueueStatements."""
+        return False
 
     def fitting(self, parameters: Parameters) -> Parameters:
         """Return the parameters with characters of TEXTS escaped that the table can't have.

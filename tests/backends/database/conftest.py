@@ -6,10 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from django_distlock.backends.database import (
+    DatabaseBackend,
+    listening,
+    places,
+    polled_places,
+    queue,
+)
 from django_distlock.backends.database import connections as own
-from django_distlock.backends.database import listening, places
 from django_distlock.backends.database.postgresql import PostgreSQLStatements
 from django_distlock.concurrency.process_queue import recent_handovers
+from django_distlock.conf import lock_backends
+from tests.support.polled_waiters import MARIADB, MYSQL, SQLITE
 from tests.support.postgresql_waiters import SOON, let_offers_last
 
 if TYPE_CHECKING:
@@ -72,3 +80,25 @@ def listened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(PostgreSQLStatements, "listen", note)
     return sessions
+
+
+@pytest.fixture(params=[MARIADB, MYSQL, SQLITE])
+def store(request: pytest.FixtureRequest) -> Iterator[DatabaseBackend]:
+    """Return a store with such a queue; at the end nobody may have a place."""
+    found = lock_backends[request.param]
+    assert isinstance(found, DatabaseBackend)
+    yield found
+    left, lasting = dict(places.places), dict(polled_places.granted_places)
+    places.places.clear()
+    polled_places.granted_places.clear()
+    assert not left
+    assert not lasting
+
+
+@pytest.fixture
+def long_lives(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have waiters count as alive that have not been seen for a while."""
+    monkeypatch.setattr(queue, "ALIVE", 60_000_000)
+    own.close_own_connections()  # which have the statements
+    yield
+    own.close_own_connections()

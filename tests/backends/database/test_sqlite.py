@@ -12,7 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import OperationalError
 
 from django_distlock.backends.database.sqlite import SQLiteStatements
-from django_distlock.backends.database.statements import Parameters
+from django_distlock.backends.database.statements import LAST, Parameters
 from tests.support.concurrency import Interrupted
 from tests.support.databases import connected_to_file
 
@@ -33,7 +33,13 @@ def sqlite_connection(tmp_path: Path) -> Iterator[BaseDatabaseWrapper]:
 def parameters(ttl: int | None = 60_000_000) -> Parameters:
     """Return the parameters of the statements."""
     return Parameters(
-        semaphore="1234collectPayment", owner="o", ttl=ttl, holder="", after="", keep=0
+        semaphore="1234collectPayment",
+        owner="o",
+        ttl=ttl,
+        holder="",
+        place=LAST,
+        after="",
+        keep=0,
     )
 
 
