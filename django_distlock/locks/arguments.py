@@ -130,7 +130,8 @@ def _never_returns_str(function: Callable[..., Any]) -> bool:
     """Tell whether the callable's kind or annotation shows that it returns no str."""
     if inspect.isclass(function):
         return not issubclass(function, str)
-    if iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+    kinds = (iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    if any(is_kind(function) for is_kind in kinds):
         return True
     try:
         returned = seen_signature(function).return_annotation

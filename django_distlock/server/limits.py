@@ -8,6 +8,9 @@ from .protocol import MAX_FRAME
 HIGHEST: Final = 100_000_000
 """The highest value of a limit: three years, in seconds."""
 
+LEAST_FRAME: Final = 500
+"""Bytes."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -29,3 +32,8 @@ class Limits:
                 raise ValueError(
                     f"{field.name} is {value!r}, but must be more than 0, and at most {HIGHEST}."
                 )
+        if self.max_frame < LEAST_FRAME:
+            raise ValueError(
+                f"max_frame is {self.max_frame}, but must be at least {LEAST_FRAME}: a handshake "
+                "is as long."
+            )

@@ -36,6 +36,7 @@ class LockBlock(Generic[CallableOrNone_co]):
 
     semaphore: str | Callable[..., str]
     on_conflict: CallableOrNone_co
+    http: bool | None
     _new_acquisition: partial[Acquisition]
     _entries: list[BlockEntry]
     """The blocks that threads and tasks have entered with this object, and not left yet."""
@@ -125,4 +126,6 @@ class LockBlock(Generic[CallableOrNone_co]):
         refuse_template(self.semaphore)
         if self.on_conflict is not None:
             raise TypeError("on_conflict is for decorated calls; a `with` block raises.")
+        if self.http is not None:
+            raise TypeError("http is for decorated calls; a `with` block answers no request.")
         return self.semaphore

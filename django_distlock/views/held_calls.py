@@ -46,7 +46,7 @@ def run(call: Call) -> Any:
     if lease is None:
         call.log_skipped(acquisition)
         if on_conflict := call.locked.on_conflict:
-            return call.conflict(on_conflict)
+            return refuse_coroutine(call.conflict(on_conflict), on_conflict)
         if not call.responds():
             raise acquisition.contention()
         return call.contended(acquisition)
@@ -56,6 +56,14 @@ def run(call: Call) -> Any:
         if not call.answers_loss(error, lease):
             raise
         return call.refusal(error)
+
+
+def refuse_coroutine(answer: Any, on_conflict: object) -> Any:
+    """Return the answer; TypeError if nobody would await it."""
+    if inspect.iscoroutine(answer):
+        answer.close()
+        raise TypeError(f"on_conflict, {on_conflict!r}, is async, but the locked function is not.")
+    return answer
 
 
 async def arun(call: Call) -> Any:

@@ -11,9 +11,8 @@ from uuid import UUID
 from django.utils.translation import gettext_lazy
 
 from django_distlock import InvalidLockBackend, acquire_lock, distributed_lock
-from django_distlock.arguments import show
 from django_distlock.semaphores.validation import InvalidSemaphore
-from tests.bad_input.table import Row
+from tests.bad_input.table import Row, shown
 from tests.support.concurrency import run
 from tests.support.entries import LONG, NAME, aacquire
 
@@ -132,11 +131,6 @@ def with_semaphore(entry: str, semaphore: Any) -> Callable[[str], Any]:
     return lambda alias: ENTRIES[entry](semaphore, backend=alias)
 
 
-def shown(value: object) -> str:
-    """Return the beginning of a value."""
-    return f"{show(value):.40}"
-
-
 def shown_as(given: dict[str, Any]) -> str:
     """Return the arguments as they are written."""
     return ", ".join(f"{name}={shown(value)}" for name, value in given.items())
@@ -145,7 +139,7 @@ def shown_as(given: dict[str, Any]) -> str:
 ROWS = [
     *(
         Row(
-            f"{entry}: {[*given]} {[*map(shown, given.values())]}",
+            f"{entry}: {shown_as(given)}",
             with_argument(entry, given),
             error,
             says,

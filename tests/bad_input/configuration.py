@@ -12,6 +12,7 @@ from django_distlock import InvalidLockBackend
 from django_distlock.arguments import show
 from django_distlock.conf import LockBackendHandler
 from django_distlock.exceptions import UnencryptedServer
+from django_distlock.server.limits import Limits
 from tests.bad_input.table import Row
 from tests.support.entries import LONG
 
@@ -57,6 +58,11 @@ def options(store: str, **given: Any) -> Callable[[], Any]:
 def server(**given: Any) -> Callable[[], Any]:
     """Return a call that makes a lock server's backend with nothing but these options."""
     return entry(PATHS["server"], OPTIONS=given)
+
+
+def limits(**given: Any) -> Callable[[], Any]:
+    """Return a call that sets these limits of a lock server."""
+    return lambda: Limits(**given)
 
 
 def row(what: str, call: Callable[[], Any], says: str) -> Row:
@@ -238,4 +244,22 @@ SERVERS = [
         "release_on_disconnect is True or False",
     ),
 ]
-ROWS = [*SETTINGS, *DURATIONS, *SWITCHES, *OPTIONS, *SERVERS]
+LIMITS = [
+    *(
+        Row(
+            f"server's {name}={value!r}",
+            limits(**{name: value}),
+            ValueError,
+            f"^{name} is {value!r}, but must be more than 0, and at most 100000000",
+        )
+        for name in ("max_ttl", "max_locks", "idle")
+        for value in (math.nan, math.inf, -1, 0, 10**9)
+    ),
+    Row(
+        "server's max_frame=1",
+        limits(max_frame=1),
+        ValueError,
+        "^max_frame is 1, but must be at least 500: a handshake is as long",
+    ),
+]
+ROWS = [*LIMITS, *SETTINGS, *DURATIONS, *SWITCHES, *OPTIONS, *SERVERS]

@@ -22,6 +22,10 @@ DATABASES = LISTING - {
 STORES = LISTING | {"memcached", "minimal"}
 
 
+SHOWN = 20
+"""Characters."""
+
+
 class Row(NamedTuple):
     """Something wrong."""
 
@@ -33,6 +37,15 @@ class Row(NamedTuple):
     says: str
     """A part of the message, as a regular expression: what is wrong, or what to do."""
     stores: frozenset[str] = STORES
+
+
+def shown(value: object) -> str:
+    """Return a value as a row's name shows it."""
+    if isinstance(value, str | bytes) and len(value) > SHOWN:
+        return f"{value[:5]!r}… of {len(value)}"
+    if type(value) is int and abs(value) > 10**SHOWN:
+        return f"an int of {value.bit_length()} bits, {'above' if value > 0 else 'below'} 0"
+    return f"{value!r:.60}"
 
 
 class Answered(Exception):

@@ -6,13 +6,29 @@ Each test tries the rows of a part of the table, and shows all that were not ref
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import pytest
 
 from django_distlock import acquire_lock, lock_backends
-from tests.bad_input import arguments, calls, configuration, operators
+from tests.bad_input import (
+    arguments,
+    calls,
+    commands,
+    configuration,
+    decorators,
+    frames,
+    operators,
+    requests,
+)
 from tests.bad_input.table import LISTING, STORES, complaints
 from tests.support.databases import committed
+from tests.support.lock_client import endpoint_of
+
+if TYPE_CHECKING:
+    from tests.support.servers import Server
+
+pytestmark = pytest.mark.once
 
 SERVERS = {
     "postgresql": "postgresql",
@@ -33,7 +49,7 @@ on_each_store = pytest.mark.parametrize(
         for alias in sorted(STORES)
     ],
 )
-CALLS = [*arguments.ROWS, *calls.ROWS, *operators.ROWS]
+CALLS = [*arguments.ROWS, *calls.ROWS, *decorators.ROWS, *operators.ROWS]
 
 
 @committed
@@ -56,6 +72,36 @@ def test_wrong_setting_is_refused() -> None:
     assert complaints(configuration.ROWS) == []
 
 
-def test_rows_have_names_of_their_own() -> None:
-    """So that a failure shows which it is."""
-    assert [name for name, number in Counter(row.what for row in CALLS).items() if number > 9] == []
+@pytest.mark.urls(requests.__name__)
+@committed
+@on_each_store
+def test_wrong_request_is_refused(alias: str) -> None:
+    """By the right status, and no lock is left behind."""
+    assert complaints(requests.VIEWS, alias) == []
+    assert requests.get("int/1234/")(alias) is None
+
+
+@pytest.mark.django_db(databases="__all__")
+def test_wrong_request_to_the_admin_is_refused() -> None:
+    """Without a 500."""
+    assert complaints(requests.ADMIN, "default") == []
+
+
+@committed
+@on_each_store
+def test_wrong_command_is_refused(alias: str) -> None:
+    """By its exit code, and a last line on stderr."""
+    assert complaints([row for row in commands.ROWS if alias in row.stores], alias) == []
+
+
+@pytest.mark.needs("lock_server")
+def test_wrong_frame_is_refused(servers: dict[str, Server]) -> None:
+    """The error says so."""
+    assert complaints(frames.ROWS, endpoint_of(servers["lock_server"])) == []
+
+
+def test_each_row_says_what_is_wrong() -> None:
+    """Under a name of its own, so that a failure shows which it is; pages are for people."""
+    rows = [*CALLS, *configuration.ROWS, *commands.ROWS, *frames.ROWS]
+    assert [name for name, number in Counter(row.what for row in rows).items() if number > 1] == []
+    assert all(row.says for row in [*rows, *requests.VIEWS])

@@ -48,24 +48,6 @@ def test_holder_is_short_even_with_a_long_thread_name(monkeypatch: pytest.Monkey
         assert len(lease.holder) < 1_000
 
 
-# Arguments of distributed_lock() alone
-
-
-@pytest.mark.parametrize("value", ["yes", 1, 0, b""])
-def test_http_is_a_truth_or_none(value: Any) -> None:
-    """Before any request."""
-    with pytest.raises(TypeError, match=r"^http is True, False or None, not "):
-        distributed_lock(NAME, http=value)
-
-
-@pytest.mark.parametrize("value", ["skip", 5, True, ["skip"]])
-def test_on_conflict_is_callable(value: Any) -> None:
-    """It must be the function, not its name."""
-    message = r"^on_conflict is a callable, not .*: write on_conflict=skip"
-    with pytest.raises(TypeError, match=message):
-        distributed_lock(NAME, on_conflict=value)
-
-
 @pytest.mark.parametrize("entry", [acquire_lock, aacquire_lock, distributed_lock])
 def test_signatures_have_the_documented_arguments(entry: Any) -> None:
     """The semaphore is required, the others have defaults, and no others are accepted."""

@@ -23,38 +23,6 @@ def exit_code(*arguments: str) -> int:
     return 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["list_locks", "--backend=nowhere"], "DISTLOCK['nowhere']: not configured"),
-        (["list_locks", "a\n"], "argument PREFIX: A semaphore has no control characters"),
-        (["list_locks", "--state=lost"], "argument --state: invalid choice"),
-        (["list_locks", "--limit=0"], "argument --limit: '0' is not a whole number above 0"),
-        (["list_locks", "--interval=fast"], "argument --interval: 'fast' is not a duration"),
-        (["release_lock"], "the following arguments are required: SEMAPHORE"),
-        (["release_lock", ""], "argument SEMAPHORE: A semaphore can't be empty"),
-        (["release_lock", "job", "--token=x"], "argument --token: 'x' is not a whole number"),
-        (["pause_locks"], "one of the arguments PREFIX --all is required"),
-        (["pause_locks", "deploy:", "--all"], "argument --all: not allowed with argument PREFIX"),
-        (["pause_locks", ""], "argument PREFIX: A semaphore can't be empty"),
-        (["pause_locks", "--all", "--for=0s"], "argument --for: must be longer than 0"),
-        (["resume_locks"], "one of the arguments PREFIX --all is required"),
-        (["clear_stale_locks", "--prefix=a\n"], "argument --prefix: A semaphore has no control"),
-        (["clear_stale_locks", "--held-longer-than=0s"], "must be longer than 0"),
-        (["clear_stale_locks", "--purge-events=3651d"], "'3651d' is longer than 3650d"),
-        (["list_locks", "--watch", "--interval=999999d"], "'999999d' is longer than 3650d"),
-    ],
-)
-def test_wrong_arguments_end_with_2(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The last line on stderr says what is wrong; nothing is on stdout."""
-    assert exit_code(*arguments) == ExitCode.USAGE
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert message in shown.err.splitlines()[-1]
-
-
 def test_errors_end_with_1_and_success_with_0(capsys: pytest.CaptureFixture[str]) -> None:
     """A line says which error; JSON is on stdout in each case."""
     assert exit_code("list_locks", "--backend=minimal", "--format=json") == ExitCode.ERROR
