@@ -179,12 +179,13 @@ class HolderMachine(RuleBasedStateMachine):
             self.promise.join(claim.semaphore, claim.owner)
 
     # Without a precondition: where the promise allows two answers, a repeated run may differ.
-    @rule(who=WHO)
-    def leave(self, who: tuple[int, int]) -> None:
-        """Give up; what the waiter was offered goes to the next."""
-        claim = self.claim_of(who)
-        if claim.owner in self.places:
-            self.leave_queue(claim, granted=False)
+    @rule(number=ANY, last=st.booleans())
+    def leave(self, number: int, last: bool) -> None:
+        """Give up, first or last in the queue; what the waiter was offered goes to the next."""
+        semaphore = self.any_semaphore(number)
+        if queue := [*self.promise.lock(semaphore).queue]:
+            owner = queue[-1 if last else 0]
+            self.leave_queue(Claimed(semaphore, owner, None, None, ""), granted=False)
 
     def leave_queue(self, claim: Claimed, *, granted: bool) -> None:
         """Leave the queue."""
