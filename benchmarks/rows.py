@@ -22,6 +22,7 @@ from rich.console import Console
 
 from benchmarks import databases, stores
 from benchmarks.pair import measure, ratios, times
+from benchmarks.released_locks import fill
 from tests.support import redis_servers
 
 if TYPE_CHECKING:
@@ -30,26 +31,6 @@ if TYPE_CHECKING:
 FEW, MANY = "few", "many"
 ROWS = {FEW: 10, MANY: 1_000_000}
 PAIR, ANY, REFUSAL = "acquire + release", "the same, any lock", "a refused try"
-NUMBERS = {
-    "postgresql": "generate_series(1, {rows}) AS numbers (n)",
-    "mysql": "(SELECT seq AS n FROM seq_1_to_{rows}) AS numbers",
-    "sqlite": """(
-        WITH RECURSIVE counted (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM counted LIMIT {rows})
-        SELECT n FROM counted
-    )""",
-}
-"""The numbers from 1, as a table, by the vendor."""
-NAME = {"mysql": "concat('customer:', n, ':collect')"}
-"""How a semaphore is made of a number, unless as in standard SQL."""
-# Most locks of a site are free: in Redis only their last tokens are left.
-RELEASED = """
-INSERT INTO distlock_lock (semaphore, owner, token, holder, acquired_at, expires_at)
-SELECT {name}, '', n, 'invoices (web-1 pid 4711 MainThread)', 1700000000000000, 1700000060000000
-FROM {numbers}
-"""
-TIDYING = {"postgresql": "VACUUM ANALYZE distlock_lock", "mysql": "ANALYZE TABLE distlock_lock"}
-"""What a server does by itself sooner or later."""
-
 console = Console()
 
 
@@ -149,11 +130,7 @@ def fill_database(alias: str, rows: int) -> None:
         with connections[FEW].cursor() as cursor:
             cursor.execute(f"CREATE DATABASE {MANY}")
     call_command("migrate", database=alias, verbosity=0)
-    with connections[alias].cursor() as cursor:
-        name = NAME.get(vendor, "'customer:' || n || ':collect'")
-        cursor.execute(RELEASED.format(name=name, numbers=NUMBERS[vendor].format(rows=rows)))
-        if vendor in TIDYING:
-            cursor.execute(TIDYING[vendor])
+    fill(alias, 1, rows)
 
 
 def make_kinds(rows: int) -> dict[str, Callable[[], None]]:
