@@ -3,7 +3,8 @@
 import os
 from importlib import import_module
 
+from tests.faults.mutants import MUTANT
 from tests.support.lock_server_settings import *  # noqa: F403
 
-if _mutant := os.environ.get("DISTLOCK_FAULTS_MUTANT"):
-    import_module(f"tests.faults.mutants.{_mutant}").apply_to_server()
+if _mutant := os.environ.get(MUTANT):
+    import_module(f"tests.faults.mutants.{_mutant}").apply()

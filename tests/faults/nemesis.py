@@ -74,16 +74,21 @@ class Lane:
         self._faults = faults
         self._began = began
         self._left = deque(plan)
+        self._over = plan[-1].at + plan[-1].duration if plan else 0.0
+        self._late = 0.0
+        """Seconds by which all steps come later than planned."""
         self._running: Step | None = None
         self._since = self._until = 0.0
         self._fault = ExitStack()
 
     @property
     def next_at(self) -> float:
-        """Return when to proceed; infinity if the plan is done."""
+        """Return when to proceed; infinity if the plan, or its time, is over."""
         if self._running is not None:
             return self._until
-        return self._began + self._left[0].at if self._left else math.inf
+        if not self._left or self._left[0].at + self._late > self._over:
+            return math.inf
+        return self._began + self._left[0].at + self._late
 
     def proceed(self) -> Performed | None:
         """Begin the next fault, or end the one that runs, and return it."""
@@ -95,6 +100,7 @@ class Lane:
             return None
         step, self._running = self._running, None
         self._fault.close()
+        self._late = max(self._late, now() - self._began - step.at - step.duration)
         return Performed(step.fault, self._since, now())
 
     def close(self) -> None:

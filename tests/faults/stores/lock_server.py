@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import ExitStack, closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mirakuru.exceptions import ProcessFinishedWithError
 
@@ -32,6 +32,8 @@ class LockServer(OneServer):
     """
 
     store = "lock_server"
+    longest: ClassVar[float] = 2.0
+    """Seconds that a lease may last, and that a server without its table grants nothing."""
     server_settings = "tests.faults.lock_server_settings"
 
     def start(self, stack: ExitStack) -> None:
@@ -48,8 +50,9 @@ class LockServer(OneServer):
         self.proxy = stack.enter_context(FaultyProxy(HOST, self.server.port))
 
     def create(self) -> Server:
+        """Return the server."""
         return lock_server(
-            *("--max-ttl", str(max(self.ttls)), "--max-connections", str(CONNECTIONS)),
+            *("--max-ttl", str(self.longest), "--max-connections", str(CONNECTIONS)),
             *("--state", str(self.disk.path / "state.json")),
             settings=self.server_settings,
         )

@@ -144,6 +144,7 @@ class ClusterOfThree(OutsideStore):
 
     def move(self, slot: int, source: Server, target: Server) -> None:
         """Move a slot with its keys, as `redis-cli --cluster reshard` does."""
+        self.cluster.wait()
         with ExitStack() as stack:
             clients = {node.port: stack.enter_context(connect(node)) for node in self.masters}
             here, there = clients[source.port], clients[target.port]
@@ -158,6 +159,7 @@ class ClusterOfThree(OutsideStore):
     @contextmanager
     def failover(self, random: Random) -> Iterator[None]:
         """Have the replica take over in good order: the master waits until it has everything."""
+        self.cluster.wait()
         self.await_role(self.replica, "slave")
         with connect(self.replica) as client:
             client.execute_command("CLUSTER FAILOVER")
@@ -168,6 +170,7 @@ class ClusterOfThree(OutsideStore):
     @contextmanager
     def failover_forced(self, random: Random) -> Iterator[None]:
         """Have a replica that lags take over from a master that is killed."""
+        self.cluster.wait()
         self.await_role(self.replica, "slave")
         with self.replica.paused():
             time.sleep(LAG)

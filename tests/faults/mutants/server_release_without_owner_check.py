@@ -1,0 +1,17 @@
+"""The lock server: a release ends whatever lease there is."""
+
+from __future__ import annotations
+
+from django_distlock.records import Released
+from django_distlock.server.table import LockTable
+
+
+def apply() -> None:
+    """Make the mistake, in the server's process."""
+    release = LockTable.release
+
+    def mistaken(self: LockTable, semaphore: str, owner: str, keep: float = 0) -> Released:
+        lock = self.locks.get(semaphore)
+        return release(self, semaphore, lock.owner if lock else owner, keep)
+
+    setattr(LockTable, "release", mistaken)  # noqa: B010 - a method, to type checkers
