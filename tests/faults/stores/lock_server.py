@@ -32,6 +32,7 @@ class LockServer(OneServer):
     """
 
     store = "lock_server"
+    needs = "lock_server"
     longest: ClassVar[float] = 2.0
     """Seconds that a lease may last, and that a server without its table grants nothing."""
     server_settings = "tests.faults.lock_server_settings"

@@ -25,6 +25,7 @@ class Memcached(OneServer):
     """A server that keeps all in its memory. It has no tokens, so there is nothing to fence."""
 
     store = "memcached"
+    needs = "memcached"
     registers = ()
 
     def start(self, stack: ExitStack) -> None:

@@ -31,6 +31,7 @@ class RedisServer(OneServer):
     """A server that writes each command to its disk before it answers."""
 
     store = "redis"
+    needs = "redis"
     directives: ClassVar[tuple[str, ...]] = ("appendonly yes", "appendfsync always")
 
     def start(self, stack: ExitStack) -> None:

@@ -69,6 +69,7 @@ class ClusterOfThree(OutsideStore):
     """Three masters that write each command to their disks. The first one has a replica."""
 
     store = "redis_cluster"
+    needs = "redis_cluster"
 
     def start(self, stack: ExitStack) -> None:
         self.cluster = Cluster.create(*DIRECTIVES)

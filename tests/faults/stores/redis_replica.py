@@ -25,6 +25,7 @@ class RedisWithReplica(OutsideStore):
     """A proxy leads to the master; after a failover it leads to the other server."""
 
     store = "redis_replica"
+    needs = "redis"
 
     def start(self, stack: ExitStack) -> None:
         self.master, self.replica = (self.governed(redis()).begin() for _ in range(2))
