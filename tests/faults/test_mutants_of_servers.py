@@ -10,9 +10,9 @@ import pytest
 from tests.faults.checker import Fault
 from tests.faults.conftest import skip_if_missing
 from tests.faults.mutants import MUTANT
+from tests.faults.runner import Scale
 from tests.faults.stores.lock_server import LockServer
 from tests.faults.stores.redis import RedisServer
-from tests.faults.runner import Scale
 from tests.faults.test_mutants import SMALL, shows
 
 if TYPE_CHECKING:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from redis.crc import key_slot
 
+from tests.faults.cluster_clients import PORTS, direct, proxied
 from tests.faults.environment import PROXIED, TESTED, Fault
 from tests.faults.proxy import NETWORK, FaultyProxy
 from tests.faults.stores.outside import OutsideStore, killed
@@ -29,40 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from random import Random
 
-    from redis import RedisCluster
-
     from tests.support.servers import Server
 
 # Only the run has replicas take over: a clock that steps lets nodes take others for dead.
 DIRECTIVES = ("appendonly yes", "appendfsync always", "cluster-replica-no-failover yes")
 LAG = 0.2
 """Seconds of writes that a replica misses."""
-PORTS = "DISTLOCK_FAULTS_CLUSTER"
-"""The variable that has, for each node's port, that of the proxy before it."""
-
-
-def client() -> RedisCluster:
-    """Return the workers' client that reaches the nodes."""
-    return _client(lambda address: address)
-
-
-def proxied_client() -> RedisCluster:
-    """Return the workers' client that reaches the nodes through proxies."""
-    ports = _ports()
-    return _client(lambda address: (address[0], ports.get(address[1], address[1])))
-
-
-def _ports() -> dict[int, int]:
-    return {int(port): proxy for port, proxy in json.loads(os.environ[PORTS]).items()}
-
-
-def _client(remap: Any) -> RedisCluster:
-    from redis import RedisCluster
-    from redis.cluster import ClusterNode
-
-    nodes = [ClusterNode(HOST, port) for port in _ports()]  # type: ignore[no-untyped-call]
-    options: dict[str, Any] = {"socket_timeout": 2, "socket_connect_timeout": 2}
-    return RedisCluster(startup_nodes=nodes, address_remap=remap, **options)
 
 
 class ClusterOfThree(OutsideStore):
@@ -85,10 +57,13 @@ class ClusterOfThree(OutsideStore):
         }
 
     def backends(self) -> dict[str, Any]:
-        clients = {TESTED: client, PROXIED: proxied_client}
+        clients = {TESTED: direct, PROXIED: proxied}
         return {
             "DISTLOCK": {
-                alias: {"BACKEND": BACKEND, "OPTIONS": {"client": f"{__name__}.{make.__name__}"}}
+                alias: {
+                    "BACKEND": BACKEND,
+                    "OPTIONS": {"client": f"{make.__module__}.{make.__name__}"},
+                }
                 for alias, make in clients.items()
             }
         }
