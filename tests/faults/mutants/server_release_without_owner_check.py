@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from django_distlock.records import Released
+from typing import TYPE_CHECKING
+
 from django_distlock.server.table import LockTable
+
+if TYPE_CHECKING:
+    from django_distlock.records import Released
 
 
 def apply() -> None:
