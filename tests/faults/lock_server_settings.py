@@ -6,5 +6,11 @@ from importlib import import_module
 from tests.faults.mutants import MUTANT
 from tests.support.lock_server_settings import *  # noqa: F403
 
-if _mutant := os.environ.get(MUTANT):
-    import_module(f"tests.faults.mutants.{_mutant}").apply()
+
+def mistake() -> None:
+    """Make the mistake that the environment names, if there is one."""
+    if mutant := os.environ.get(MUTANT):
+        import_module(f"tests.faults.mutants.{mutant}").apply()
+
+
+mistake()

@@ -10,5 +10,6 @@ OWN = "if not held or string.sub(held, 1, #start) ~= start then"
 
 def apply() -> None:
     """Make the mistake."""
-    assert OWN in RELEASE.source
-    vary(RELEASE, RELEASE.source.replace(OWN, "if not held then"))
+    source = RELEASE.source
+    assert OWN in source
+    vary(RELEASE, source.replace(OWN, "if not held then"))
