@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from asgiref.sync import sync_to_async
 
-from django_distlock import aacquire_lock, acquire_lock
+from django_distlock import (
+    LockLost,
+    LockNotAcquired,
+    aacquire_lock,
+    acquire_lock,
+    distributed_lock,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from django_distlock import Lease
+    from django_distlock.views.block import LockBlock
 
 T = TypeVar("T")
 
@@ -27,6 +34,7 @@ class Calls(Protocol):
     """What an actor calls."""
 
     async def acquire(self, cancel_after: float | None, **arguments: Any) -> Lease | None: ...
+    async def enter(self, cancel_after: float | None, **arguments: Any) -> Lease | None: ...
     async def release(self, lease: Lease) -> bool: ...
     async def renew(self, lease: Lease) -> None: ...
     async def sleep(self, seconds: float) -> None: ...
@@ -37,11 +45,31 @@ class Calls(Protocol):
 class SyncCalls:
     """Calls that block: none of these coroutines suspends."""
 
+    def __init__(self) -> None:
+        self._block: LockBlock[None] | None = None
+
     async def acquire(self, cancel_after: float | None, **arguments: Any) -> Lease | None:
         return acquire_lock(**arguments)
 
+    async def enter(self, cancel_after: float | None, **arguments: Any) -> Lease | None:
+        """Acquire as a `with` block does: commits are guarded until the release."""
+        block = distributed_lock(**arguments)
+        try:
+            lease = block.__enter__()
+        except LockNotAcquired:
+            return None
+        self._block = block
+        return lease
+
     async def release(self, lease: Lease) -> bool:
-        return lease.release()
+        block, self._block = self._block, None
+        if block is None:
+            return lease.release()
+        try:
+            block.__exit__(None, None, None)
+        except LockLost:
+            return False
+        return True
 
     async def renew(self, lease: Lease) -> None:
         lease.renew()
@@ -59,12 +87,33 @@ class SyncCalls:
 class AsyncCalls:
     """Calls that are awaited, in an event loop."""
 
+    def __init__(self) -> None:
+        self._block: LockBlock[None] | None = None
+
     async def acquire(self, cancel_after: float | None, **arguments: Any) -> Lease | None:
         async with asyncio.timeout(cancel_after):
             return await aacquire_lock(**arguments)
 
+    async def enter(self, cancel_after: float | None, **arguments: Any) -> Lease | None:
+        """See SyncCalls.enter()."""
+        block = distributed_lock(**arguments)
+        try:
+            async with asyncio.timeout(cancel_after):
+                lease = await block.__aenter__()
+        except LockNotAcquired:
+            return None
+        self._block = block
+        return lease
+
     async def release(self, lease: Lease) -> bool:
-        return await lease.arelease()
+        block, self._block = self._block, None
+        if block is None:
+            return await lease.arelease()
+        try:
+            await block.__aexit__(None, None, None)
+        except LockLost:
+            return False
+        return True
 
     async def renew(self, lease: Lease) -> None:
         await lease.arenew()

@@ -16,6 +16,8 @@ TESTED = "tested"
 """The alias in DISTLOCK of the store under test."""
 PROXIED = "proxied"
 """Likewise, but through a proxy: half of the workers use it, where there is one."""
+ISOLATED = "isolated"
+"""Likewise, for workers whose transactions have snapshots: they acquire before they begin one."""
 
 Fault = Callable[[Random], AbstractContextManager[object]]
 """Begins a fault; the runner waits, and its end undoes it. The random numbers choose a target."""

@@ -14,6 +14,8 @@ from django.db.models import F
 from tests.app.models import Counter, Customer, Invoice
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from django_distlock import Lease
     from tests.faults.workload import Work
 
@@ -39,8 +41,8 @@ def values(work: Work) -> dict[str, int]:
 
 
 def kind_of(work: Work, number: int) -> str:
-    """Return the kind of a semaphore's register."""
-    return work.registers[number % len(work.registers)]
+    """Return the kind of a semaphore's register, or nothing if there is none."""
+    return work.registers[number % len(work.registers)] if work.registers else ""
 
 
 def increment(work: Work, number: int, lease: Lease, pause: float) -> int:
@@ -73,3 +75,25 @@ def increment_guarded(using: str, number: int, pause: float) -> int:
         counter.value += 1
         counter.save(using=using)
     return counter.value
+
+
+def increment_and_release(
+    using: str, number: int, acquire: Callable[[], Lease | None], pause: float
+) -> int | None:
+    """Acquire, read, write and release in one transaction; return what was written, if at all."""
+    try:
+        with transaction.atomic(using=using):
+            lease = acquire()
+            if lease is None:
+                return None
+            try:
+                counter = Counter.objects.using(using).get(pk=number)
+                time.sleep(pause)
+                counter.value += 1
+                counter.save(using=using)
+            finally:
+                lease.release()
+        return counter.value
+    except Error:
+        connections[using].close()
+        raise

@@ -102,6 +102,14 @@ CASES = {
         ],
         {Fault.LOST_EARLY},
     ),
+    "a lease renewed after its end is lost to its holder": (
+        [
+            *HELD,
+            operation("A", "renew", 9, 12, outcome="ok"),
+            operation("A", "release", 13, 14, outcome="lost"),
+        ],
+        set(),
+    ),
     "a renewal may find that a release has overtaken it": (
         [*HELD, operation("A", "renew", 3, 6, outcome="lost"), operation("A", "release", 4, 5)],
         set(),

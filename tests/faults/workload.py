@@ -6,24 +6,29 @@ import time
 from collections import deque
 from contextlib import suppress
 from random import Random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import Error
 
-from django_distlock import LockBackendUnavailable, LockLost, lock_backends
-from tests.faults.registers import increment
+from django_distlock import LockBackendUnavailable, LockLost, acquire_lock, lock_backends
+from tests.faults.environment import ISOLATED
+from tests.faults.registers import increment, increment_and_release, kind_of
 from tests.support.leases import internals
 
 if TYPE_CHECKING:
     from django_distlock import Lease
     from django_distlock.records import Claim
     from tests.faults.calls import Calls
-    from tests.faults.history import HistoryFile, Kind, Operation
+    from tests.faults.history import HistoryFile, Kind, Operation, Outcome
 
 TIMEOUTS = (0.0,) * 12 + (0.05, 0.1, 0.3) * 2 + (3.0, None)
 """The timeouts of acquisitions, each as often as it is here."""
 CANCELLATIONS = (None, None, None, None, 0, 0.0005, 0.002, 0.01, 0.05)
 """Seconds after which a task that acquires is cancelled."""
+IN_TRANSACTION = 0.2
+"""The share of turns that acquire, write and release in one transaction."""
+PAUSES = (0, 0, 0, 0, 0, 0.002, 0.002, 0.02, 0.02, 1.5)
+"""Seconds between the reading and the writing of a register: the last may outlast the lease."""
 ABANDONED = 0.03
 """The share of leases that are never released."""
 REST = 0.05
@@ -88,18 +93,24 @@ class Actor:
             return  # to wait for it would be to wait for oneself
         # What a cancelled attempt leaves is unknown, and so what is right for others: on one lock.
         may_cancel = number == self._work.semaphores
+        guarded = kind_of(self._work, number) == "guarded"
+        may_acquire_inside = guarded and self._work.backend != ISOLATED
+        if may_acquire_inside and self._random.random() < IN_TRANSACTION:
+            await self._calls.run(lambda: self._increment_and_release(number))
+            return
         limit = self._random.choice(TIMEOUTS)
         for _ in range(1 if limit != 0 else self._random.randint(1, self._work.burst)):
-            lease = await self._acquire(f"{number}collectPayment", limit, may_cancel=may_cancel)
+            in_block = guarded or self._random.random() < 0.5
+            lease = await self._acquire(number, limit, may_cancel=may_cancel, in_block=in_block)
             if lease is not None:
-                await self._hold(lease, number)
+                await self._hold(lease, number, may_abandon=not in_block)
                 return
 
-    async def _hold(self, lease: Lease, number: int) -> None:
+    async def _hold(self, lease: Lease, number: int, *, may_abandon: bool) -> None:
         try:
             for _ in range(self._random.choice((0, 1, 1, 2))):
                 await self._use(lease, number)
-            if self._random.random() < ABANDONED:
+            if may_abandon and self._random.random() < ABANDONED:
                 internals(lease).stop_renewal()
                 self._abandoned[number] = lease
             else:
@@ -108,31 +119,65 @@ class Actor:
             self._over.append(internals(lease).as_claim()._replace(remaining=0))
 
     async def _acquire(
-        self, semaphore: str, limit: float | None, *, may_cancel: bool
+        self, number: int, limit: float | None, *, may_cancel: bool, in_block: bool
     ) -> Lease | None:
-        ttl = self._random.choice(self._work.ttls)
-        renew = self._random.random() < 0.7
+        arguments = self._arguments(number, limit)
         cancel_after = self._random.choice(CANCELLATIONS) if may_cancel else None
-        acquired = self._history.begin("acquire", semaphore, ttl=ttl, timeout=limit)
+        acquired = self._begin_acquisition(arguments)
+        acquire = self._calls.enter if in_block else self._calls.acquire
         try:
-            lease = await self._calls.acquire(
-                cancel_after,
-                semaphore=semaphore,
-                timeout=limit,
-                ttl=ttl,
-                renew=renew,
-                backend=self._work.backend,
-            )
+            lease = await acquire(cancel_after, **arguments)
         except (LockBackendUnavailable, TimeoutError):
             self._history.end(acquired, "unknown")
             await self._calls.sleep(REST)
             return None
+        return self._end_acquisition(acquired, lease)
+
+    def _arguments(self, number: int, limit: float | None) -> dict[str, Any]:
+        return {
+            "semaphore": f"{number}collectPayment",
+            "timeout": limit,
+            "ttl": self._random.choice(self._work.ttls),
+            "renew": self._random.random() < 0.7,
+            "backend": self._work.backend,
+        }
+
+    def _begin_acquisition(self, arguments: dict[str, Any]) -> Operation:
+        return self._history.begin(
+            "acquire", arguments["semaphore"], ttl=arguments["ttl"], timeout=arguments["timeout"]
+        )
+
+    def _end_acquisition(self, acquired: Operation, lease: Lease | None) -> Lease | None:
         if lease is None:
             self._history.end(acquired, "refused")
-            return None
-        owner = internals(lease).owner
-        self._history.end(acquired, "ok", owner=owner, token=lease.token)
+        else:
+            owner = internals(lease).owner
+            self._history.end(acquired, "ok", owner=owner, token=lease.token)
         return lease
+
+    def _increment_and_release(self, number: int) -> None:
+        """Do all in one transaction: its commit is guarded, and the release waits for it."""
+        pause = self._random.choice(PAUSES)
+        arguments = self._arguments(number, self._random.choice((0, 0, 0.1)))
+        operations: list[Operation] = []
+
+        def acquire() -> Lease | None:
+            operations.append(self._begin_acquisition(arguments))
+            lease = self._end_acquisition(operations.pop(), acquire_lock(**arguments))
+            if lease is not None:
+                claim = internals(lease).as_claim()
+                operations.extend(self._begin(kind, claim) for kind in ("increment", "release"))
+            return lease
+
+        try:
+            value = increment_and_release(self._work.using, number, acquire, pause)
+            known: tuple[Outcome, ...] = ("ok", "ok")
+        except LockLost:
+            value, known = None, ("lost", "lost")
+        except (Error, LockBackendUnavailable):
+            value, known = None, ("unknown", "unknown")
+        for operation, outcome in zip(operations, known, strict=False):
+            self._history.end(operation, outcome, value=value)
 
     async def _use(self, lease: Lease, number: int) -> None:
         match self._random.randrange(20):
@@ -149,7 +194,7 @@ class Actor:
                 await self._calls.sleep(self._random.expovariate(100))
 
     async def _increment(self, lease: Lease, number: int) -> None:
-        pause = self._random.choice((0, 0, 0.002, 0.02))
+        pause = self._random.choice(PAUSES)
         operation = self._begin("increment", internals(lease).as_claim())
         try:
             value = await self._calls.run(lambda: increment(self._work, number, lease, pause))

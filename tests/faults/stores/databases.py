@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tests.faults import clocks
 from tests.faults.disks import SmallDisk, can_mount
-from tests.faults.environment import PROXIED, TESTED, Environment, Fault
+from tests.faults.environment import ISOLATED, PROXIED, TESTED, Environment, Fault
 from tests.faults.history import now
 from tests.faults.proxy import FaultyProxy
 from tests.support.ports import HOST
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from tests.support.servers import Server
 
 BACKEND = "django_distlock.backends.database.DatabaseBackend"
-ISOLATED = "isolated"
-"""The alias of the same database in transactions that are stricter than the usual ones."""
 CONNECTIONS = 70
 """How many the server takes: more than the workers need, and few enough to use up."""
 PATIENCE = 30.0
