@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import time
 from dataclasses import fields
@@ -23,6 +24,9 @@ KEPT = Path("fault-histories")
 
 def main() -> None:
     """Run, and exit with 1 if a promise was broken."""
+    # What it has started and mounted is stopped and unmounted then, also in the background.
+    for fault in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(fault, signal.default_int_handler)
     options = parse_arguments()
     if options.check:
         sys.exit(not show(check(options.check)))
@@ -46,6 +50,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--pace", type=float, default=Scale.pace, help="seconds between two turns")
     parser.add_argument("--calm", type=float, default=Scale.calm, help="fewer faults, if over 1")
     parser.add_argument("--burst", type=int, default=Scale.burst, help="tries in a row, at most")
+    parser.add_argument("--ttls", type=float, nargs="+", default=(), help="the store's by default")
+    parser.add_argument("--faults", nargs="*", help="only these, or none; default: all")
     parser.add_argument("--mutant", default="", help="a module of tests.faults.mutants to apply")
     parser.add_argument("--keep", type=Path, default=KEPT, help="where bad runs are kept")
     parser.add_argument("--check", type=Path, help="judge again what a run has left there")
@@ -97,11 +103,12 @@ def keep(folder: Path, options: argparse.Namespace) -> None:
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(folder, kept)
     store, seed = folder.name.rsplit("-", 1)
-    changed = [
-        f"--{name} {getattr(options, name)}"
-        for name in (*(each.name for each in fields(Scale)), "mutant")
-        if getattr(options, name)
-    ]
+    changed = []
+    for name in (*(each.name for each in fields(Scale)), "mutant"):
+        value = getattr(options, name)
+        if value not in (None, "", ()):
+            words = value if isinstance(value, list) else [value]
+            changed.append(" ".join(map(str, [f"--{name}", *words])))
     again = f"python -m tests.faults --store {store} --seed {seed} --operations 1"
     print(f"Run it again:   {again} {' '.join(changed)}")
     print(f"Judge it again: python -m tests.faults --check {kept}")

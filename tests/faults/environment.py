@@ -28,6 +28,8 @@ class Environment(AbstractContextManager["Environment"]):
 
     store: ClassVar[str]
     """Its name, for --store and for promises.py."""
+    needs: ClassVar[str] = ""
+    """What has to be installed for it, as tests/support/plugin.py calls it."""
     ttls: ClassVar[tuple[float, ...]] = (1.0, 2.0)
     registers: ClassVar[tuple[str, ...]] = ("fenced", "guarded")
     """The kinds of registers that the locks protect: the second needs a guarded commit."""

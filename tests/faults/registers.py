@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from django.db import Error, connections, transaction
+from django.db import connections, transaction
 from django.db.models import F
 
 from tests.app.models import Counter, Customer, Invoice
@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
 
 def create(work: Work) -> None:
-    """Create them, at 0."""
-    for number in range(1, work.semaphores + 1):
-        Customer.objects.using(work.using).create(pk=number)
-        Invoice.objects.using(work.using).create(pk=number, customer_id=number)
-        Counter.objects.using(work.using).create(pk=number)
+    """Create those that are not there yet, at 0."""
+    numbers = range(1, work.semaphores + 1)
+    for rows in (
+        [Customer(pk=number) for number in numbers],
+        [Invoice(pk=number, customer_id=number) for number in numbers],
+        [Counter(pk=number) for number in numbers],
+    ):
+        type(rows[0])._base_manager.using(work.using).bulk_create(rows, ignore_conflicts=True)
 
 
 def values(work: Work) -> dict[str, int]:
@@ -51,7 +54,7 @@ def increment(work: Work, number: int, lease: Lease, pause: float) -> int:
         if kind_of(work, number) == "fenced":
             return increment_fenced(work.using, number, lease, pause)
         return increment_guarded(work.using, number, pause)
-    except Error:
+    except Exception:
         connections[work.using].close()  # as at the end of a request, if it is broken
         raise
 
@@ -94,6 +97,6 @@ def increment_and_release(
             finally:
                 lease.release()
         return counter.value
-    except Error:
+    except Exception:
         connections[using].close()
         raise

@@ -48,6 +48,18 @@ class Scale:
     """How much longer than usual it is between faults."""
     burst: int = 1
     """How often an actor tries for a lock that is held, one try after the other, at most."""
+    ttls: tuple[float, ...] = ()
+    """Instead of the store's."""
+    faults: tuple[str, ...] | None = None
+    """Only these, rather than all that the store can have."""
+
+    def chosen(self, faults: dict[str, Fault]) -> dict[str, Fault]:
+        """Return those of the faults that a run has."""
+        return {
+            name: fault
+            for name, fault in faults.items()
+            if self.faults is None or name in self.faults
+        }
 
 
 @dataclass
@@ -99,7 +111,10 @@ class Run:
         if moves_clocks_of_clients(self._environment):
             worker_faults["worker_clock"] = self._move_clock
         faults: dict[str, Fault] = {**self._environment.faults, **worker_faults}
-        lanes = {"servers": self._environment.faults, "workers": worker_faults}
+        lanes = {
+            "servers": self._scale.chosen(self._environment.faults),
+            "workers": self._scale.chosen(worker_faults),
+        }
         plans = [
             draw_plan(self._seed, lane, its, self._scale.seconds, self._scale.calm)
             for lane, its in lanes.items()
@@ -180,7 +195,7 @@ def work_of(environment: Environment, scale: Scale, folder: Path, seed: int = 0)
         "actors": scale.actors,
         "semaphores": scale.semaphores,
         "registers": environment.registers,
-        "ttls": environment.ttls,
+        "ttls": scale.ttls or environment.ttls,
         "pace": scale.pace,
         "burst": scale.burst,
         "until": 0,

@@ -21,14 +21,17 @@ if TYPE_CHECKING:
     from tests.faults.calls import Calls
     from tests.faults.history import HistoryFile, Kind, Operation, Outcome
 
-TIMEOUTS = (0.0,) * 12 + (0.05, 0.1, 0.3) * 2 + (3.0, None)
-"""The timeouts of acquisitions, each as often as it is here."""
+TIMEOUTS = (0.0,) * 12 + (0.05, 0.1, 0.3) * 2 + (3.0, 10.0)
+"""The timeouts of acquisitions, each as often as it is here; none lasts longer than the run.
+
+A waiter that the run's end had to kill would leave unknown who may have held the lock.
+"""
 CANCELLATIONS = (None, None, None, None, 0, 0.0005, 0.002, 0.01, 0.05)
 """Seconds after which a task that acquires is cancelled."""
 IN_TRANSACTION = 0.2
 """The share of turns that acquire, write and release in one transaction."""
-PAUSES = (0, 0, 0, 0, 0, 0.002, 0.002, 0.02, 0.02, 1.5)
-"""Seconds between the reading and the writing of a register: the last may outlast the lease."""
+PAUSES = (0, 0, 0, 0, 0, 0.002, 0.002, 0.02, 0.02, None)
+"""Seconds between the reading and the writing of a register; None outlasts a lease."""
 ABANDONED = 0.03
 """The share of leases that are never released."""
 REST = 0.05
@@ -98,7 +101,7 @@ class Actor:
         if may_acquire_inside and self._random.random() < IN_TRANSACTION:
             await self._calls.run(lambda: self._increment_and_release(number))
             return
-        limit = self._random.choice(TIMEOUTS)
+        limit = min(self._random.choice(TIMEOUTS), max(0, self._work.until - time.monotonic()))
         for _ in range(1 if limit != 0 else self._random.randint(1, self._work.burst)):
             in_block = guarded or self._random.random() < 0.5
             lease = await self._acquire(number, limit, may_cancel=may_cancel, in_block=in_block)
@@ -119,7 +122,7 @@ class Actor:
             self._over.append(internals(lease).as_claim()._replace(remaining=0))
 
     async def _acquire(
-        self, number: int, limit: float | None, *, may_cancel: bool, in_block: bool
+        self, number: int, limit: float, *, may_cancel: bool, in_block: bool
     ) -> Lease | None:
         arguments = self._arguments(number, limit)
         cancel_after = self._random.choice(CANCELLATIONS) if may_cancel else None
@@ -133,7 +136,7 @@ class Actor:
             return None
         return self._end_acquisition(acquired, lease)
 
-    def _arguments(self, number: int, limit: float | None) -> dict[str, Any]:
+    def _arguments(self, number: int, limit: float) -> dict[str, Any]:
         return {
             "semaphore": f"{number}collectPayment",
             "timeout": limit,
@@ -157,8 +160,8 @@ class Actor:
 
     def _increment_and_release(self, number: int) -> None:
         """Do all in one transaction: its commit is guarded, and the release waits for it."""
-        pause = self._random.choice(PAUSES)
         arguments = self._arguments(number, self._random.choice((0, 0, 0.1)))
+        pause = self._pause(arguments["ttl"])
         operations: list[Operation] = []
 
         def acquire() -> Lease | None:
@@ -194,7 +197,7 @@ class Actor:
                 await self._calls.sleep(self._random.expovariate(100))
 
     async def _increment(self, lease: Lease, number: int) -> None:
-        pause = self._random.choice(PAUSES)
+        pause = self._pause(lease.ttl or 0)
         operation = self._begin("increment", internals(lease).as_claim())
         try:
             value = await self._calls.run(lambda: increment(self._work, number, lease, pause))
@@ -204,6 +207,10 @@ class Actor:
             self._history.end(operation, "unknown")
         else:
             self._history.end(operation, "ok", value=value)
+
+    def _pause(self, ttl: float) -> float:
+        pause = self._random.choice(PAUSES)
+        return 1.5 * ttl if pause is None else pause
 
     async def _release(self, lease: Lease) -> None:
         operation = self._begin("release", internals(lease).as_claim())

@@ -14,11 +14,9 @@ from tests.faults.stores.redis_replica import RedisWithReplica
 from tests.faults.stores.sqlite import SQLite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.faults.environment import Environment
 
-STORES: dict[str, Callable[[], Environment]] = {
+STORES: dict[str, type[Environment]] = {
     "postgresql": PostgreSQL,
     "mariadb": MariaDB,
     "sqlite": SQLite,

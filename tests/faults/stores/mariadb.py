@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class MariaDB(DatabaseServer):
-    store = "mariadb"
+    store = needs = "mariadb"
     options = {"connect_timeout": 2, "read_timeout": 5}
     isolated = {"isolation_level": "repeatable read"}
     megabytes = 220
@@ -38,6 +38,8 @@ class MariaDB(DatabaseServer):
             autocommit=True,
             connect_timeout=2,
             read_timeout=5,
+            # A worker that is stopped may have a row locked.
+            init_command="SET innodb_lock_wait_timeout = 1, lock_wait_timeout = 1",
         )
 
     def end_others(self, cursor: Any) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class PostgreSQL(DatabaseServer):
-    store = "postgresql"
+    store = needs = "postgresql"
     options = {"connect_timeout": 2}
     isolated = {"isolation_level": 4}  # SERIALIZABLE, in psycopg
     megabytes = 160
@@ -31,6 +31,8 @@ class PostgreSQL(DatabaseServer):
             dbname=DATABASE,
             autocommit=True,
             connect_timeout=2,
+            # A worker that is stopped may have a row locked.
+            options="-c lock_timeout=500",
         )
 
     def end_others(self, cursor: Any) -> None:

@@ -1,0 +1,14 @@
+"""What the runs of stores under faults need on this machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.plugin import SURROUNDINGS
+
+
+def skip_if_missing(request: pytest.FixtureRequest, name: str) -> None:
+    """Skip a test whose server can't run here; the run reports that it is not tested."""
+    missing = request.config.stash[SURROUNDINGS].missing
+    if name in missing:
+        pytest.skip(f"{name}: {missing[name]}")
