@@ -185,7 +185,8 @@ def early_losses(granted: Sequence[Hold], bounds: Bounds) -> Iterator[Violation]
                 break
             if step.operation == "release":
                 break
-            if step.outcome == "ok" and step.operation == "renew" and step.returned < surely:
+            known = step.operation == "renew" and not step.background
+            if step.outcome == "ok" and known and step.returned < surely:
                 surely = max(surely, step.invoked + hold.ttl)
 
 

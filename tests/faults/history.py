@@ -30,8 +30,9 @@ class Operation:
     """One operation, with what is known of it.
 
     `owner` is known once an acquisition was granted. `background` says of an acquisition that its
-    lease is renewed by the package, unseen. `value` is what an increment wrote. All times are
-    seconds; a `ttl` of None lasts until the release, a `timeout` of None waits without limit.
+    lease is renewed by the package, unseen; and of a renewal, that the holder does not count on it.
+    `value` is what an increment wrote. All times are seconds; a `ttl` of None lasts until the
+    release, a `timeout` of None waits without limit.
     """
 
     worker: str

@@ -1,4 +1,4 @@
-"""Record the renewals of a worker where they reach the store: most are the package's own."""
+"""Record what a worker's store answers: most renewals, and some releases, are the package's own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from django_distlock import lock_backends
-from django_distlock.records import LOST, Renewal
+from django_distlock.backends.base import AsyncStore
+from django_distlock.records import LOST, Released, Renewal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,9 +16,14 @@ if TYPE_CHECKING:
     from tests.faults.history import HistoryFile, Operation, Outcome
 
 
-def record_renewals(backend: str, history: HistoryFile) -> None:
-    """Record each renewal of this store in this process, from any thread."""
+def record_renewals(backend: str, history: HistoryFile) -> set[str]:
+    """Record each renewal of this store in this process, from any thread.
+
+    Return the owners whose release the store has confirmed, kept up to date. Where its reply was
+    lost, the package takes a release as made: what became of it is unknown then.
+    """
     recorder = Recorder(history)
+    released: set[str] = set()
     kind: Any = type(lock_backends[backend])
     renew = kind.renew
 
@@ -32,9 +38,35 @@ def record_renewals(backend: str, history: HistoryFile) -> None:
         return renewals
 
     kind.renew = recorded
-    arenew = getattr(kind, "arenew", None)
-    if arenew is None:
-        return
+    release = kind.release
+
+    def recorded_release(store: Any, lease: Claim, keep: float = 0) -> Released:
+        answer: Released = release(store, lease, keep)
+        if answer:
+            released.add(lease.owner)
+        return answer
+
+    kind.release = recorded_release
+    guard = getattr(kind, "_guard_by_renewal", None)
+    if guard is not None:
+
+        def recorded_guard(store: Any, lease: Claim) -> bool:
+            """Guard a commit by a renewal, which the lease's own end does not take into account."""
+            recorder.guards.is_running = True
+            try:
+                return bool(guard(store, lease))
+            finally:
+                recorder.guards.is_running = False
+
+        kind._guard_by_renewal = recorded_guard
+    if issubclass(kind, AsyncStore):
+        record_async(kind, recorder, released)
+    return released
+
+
+def record_async(kind: Any, recorder: Recorder, released: set[str]) -> None:
+    """Do the same for a store that is awaited."""
+    arenew, arelease = kind.arenew, kind.arelease
 
     async def arecorded(
         store: Any, leases: Sequence[Claim], *, deadline: float
@@ -48,7 +80,21 @@ def record_renewals(backend: str, history: HistoryFile) -> None:
         recorder.end(begun, renewals)
         return renewals
 
-    kind.arenew = arecorded
+    async def arecorded_release(
+        store: Any, lease: Claim, keep: float = 0, *, deadline: float
+    ) -> Released:
+        answer: Released = await arelease(store, lease, keep, deadline=deadline)
+        if answer:
+            released.add(lease.owner)
+        return answer
+
+    kind.arenew, kind.arelease = arecorded, arecorded_release
+
+
+class Guards(threading.local):
+    """Whether this thread guards a commit."""
+
+    is_running = False
 
 
 class Recorder:
@@ -57,12 +103,18 @@ class Recorder:
     def __init__(self, history: HistoryFile) -> None:
         self._history = history
         self._counting = threading.Lock()
+        self.guards = Guards()
 
     def begin(self, leases: Sequence[Claim]) -> list[Operation]:
         with self._counting:
             return [
                 self._history.begin(
-                    "renew", lease.semaphore, owner=lease.owner, token=lease.token, ttl=lease.ttl
+                    "renew",
+                    lease.semaphore,
+                    owner=lease.owner,
+                    token=lease.token,
+                    ttl=lease.ttl,
+                    background=self.guards.is_running,
                 )
                 for lease in leases
             ]

@@ -8,7 +8,9 @@
  */
 
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -67,4 +69,21 @@ time_t time(time_t *result) {
     *result = now.tv_sec;
   }
   return now.tv_sec;
+}
+
+/* Wait until a time of the moved clock, as MariaDB does. A time of the monotonic clock is far below
+ * that of the wall clock, and stays. */
+int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *restrict mutex,
+                           const struct timespec *restrict until) {
+  static int (*wait)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
+  struct timespec moved = *until;
+  if (!wait) {
+    wait = dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");
+  }
+  if (ahead && moved.tv_sec > 1000000000) {
+    int64_t true_end = moved.tv_sec * 1000000000LL + moved.tv_nsec - *ahead * 1000;
+    moved.tv_sec = true_end / 1000000000;
+    moved.tv_nsec = true_end % 1000000000;
+  }
+  return wait(condition, mutex, &moved);
 }

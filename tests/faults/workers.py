@@ -89,11 +89,11 @@ def run(work: Work) -> None:
     from tests.faults.renewals import record_renewals
     from tests.faults.workload import Actor
 
-    record_renewals(work.backend, history_of(work, f"{work.name}.renewals"))
+    released = record_renewals(work.backend, history_of(work, f"{work.name}.renewals"))
 
     def actor(number: int, calls: Calls) -> Actor:
         name = f"{work.name}.{number}"
-        return Actor(name, work, calls, history_of(work, name))
+        return Actor(name, work, calls, history_of(work, name), released)
 
     if work.style == "async":
 

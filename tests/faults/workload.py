@@ -16,6 +16,8 @@ from tests.faults.registers import increment, increment_and_release, kind_of
 from tests.support.leases import internals
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from django_distlock import Lease
     from django_distlock.records import Claim
     from tests.faults.calls import Calls
@@ -70,11 +72,15 @@ class Work(NamedTuple):
 class Actor:
     """A thread or task that uses the locks."""
 
-    def __init__(self, name: str, work: Work, calls: Calls, history: HistoryFile) -> None:
+    def __init__(
+        self, name: str, work: Work, calls: Calls, history: HistoryFile, released: Container[str]
+    ) -> None:
         self.name = name
         self._work = work
         self._calls = calls
         self._history = history
+        self._released = released
+        """The owners whose release the store has confirmed."""
         self._random = Random(f"{work.seed} {name}")
         self._over: deque[Claim] = deque(maxlen=8)
         """Leases that it has released, or lost."""
@@ -174,7 +180,7 @@ class Actor:
 
         try:
             value = increment_and_release(self._work.using, number, acquire, pause)
-            known: tuple[Outcome, ...] = ("ok", "ok")
+            known: tuple[Outcome, ...] = ("ok", *map(self._outcome, operations[1:]))
         except LockLost:
             value, known = None, ("lost", "lost")
         except (Error, LockBackendUnavailable):
@@ -208,6 +214,9 @@ class Actor:
         else:
             self._history.end(operation, "ok", value=value)
 
+    def _outcome(self, release: Operation) -> Outcome:
+        return "ok" if release.owner in self._released else "unknown"
+
     def _pause(self, ttl: float) -> float:
         pause = self._random.choice(PAUSES)
         return 1.5 * ttl if pause is None else pause
@@ -216,7 +225,7 @@ class Actor:
         operation = self._begin("release", internals(lease).as_claim())
         try:
             released = await self._calls.release(lease)
-            self._history.end(operation, "ok" if released else "lost")
+            self._history.end(operation, self._outcome(operation) if released else "lost")
         except LockBackendUnavailable:
             self._history.end(operation, "unknown")
 

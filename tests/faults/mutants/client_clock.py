@@ -6,7 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from django_distlock.backends.database.sqlite import NOW, SQLiteStatements
+from django_distlock.backends.database.sqlite import SQLiteStatements
+from django_distlock.clocks import NOW
 
 if TYPE_CHECKING:
     from django_distlock.backends.database.statements import Parameters

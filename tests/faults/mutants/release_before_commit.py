@@ -13,5 +13,5 @@ def apply() -> None:
     def no_transactions() -> list[Any]:
         return []
 
-    assert callable(release.open_transactions)
+    assert "open_transactions" in vars(release)
     setattr(release, "open_transactions", no_transactions)  # noqa: B010 - a function, to type checkers

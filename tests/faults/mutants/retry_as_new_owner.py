@@ -16,7 +16,8 @@ def apply() -> None:
     attempt = Attempts._attempt
 
     async def mistaken(self: Attempts, calls: Any) -> Any:
-        return await attempt(self, MistakenCalls(calls, self))
+        mistaken_calls: Any = MistakenCalls(calls, self)
+        return await attempt(self, mistaken_calls)
 
     setattr(Attempts, "_attempt", mistaken)  # noqa: B010 - a method, to type checkers
 

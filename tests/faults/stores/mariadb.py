@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from tests.faults.stores.databases import CONNECTIONS, DatabaseServer
@@ -48,4 +49,5 @@ class MariaDB(DatabaseServer):
             " WHERE id <> connection_id() AND user = 'root'"
         )
         for (number,) in cursor.fetchall():
-            cursor.execute(f"KILL {number:d}")
+            with suppress(cursor.OperationalError):  # it has ended meanwhile
+                cursor.execute(f"KILL {number:d}")
