@@ -1,4 +1,7 @@
-"""What the runs of stores under faults need on this machine."""
+"""What the runs of stores under faults need on this machine.
+
+They have servers of their own: the mark `needs` would start another one.
+"""
 
 from __future__ import annotations
 

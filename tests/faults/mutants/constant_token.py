@@ -1,4 +1,7 @@
-"""SQLite: each lock keeps its first token."""
+"""SQLite: each lock keeps its first token.
+
+A fence can't tell one holder from the next one then.
+"""
 
 from __future__ import annotations
 

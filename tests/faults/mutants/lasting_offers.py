@@ -1,4 +1,7 @@
-"""No mistake, but offers that last: what offer_not_withdrawn is compared with."""
+"""No mistake, but offers that last.
+
+What offer_not_withdrawn is compared with.
+"""
 
 from __future__ import annotations
 

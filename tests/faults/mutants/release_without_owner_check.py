@@ -1,4 +1,7 @@
-"""SQLite: a release ends whatever lease there is."""
+"""SQLite: a release ends whatever lease there is.
+
+An owner whose lease has ended so releases its successor's.
+"""
 
 from __future__ import annotations
 
