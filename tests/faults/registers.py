@@ -93,6 +93,7 @@ def increment_and_release(
                 counter.save(using=using)
             finally:
                 lease.release()
+            time.sleep(pause)
         return counter.value
     except Exception:
         connections[using].close()

@@ -38,7 +38,7 @@ def test_store_keeps_its_promises(
         f"{list(map(str, result.violations[:5]))} {result.errors[:1]}; judge it again by"
         f" python -m tests.faults --check {folder}"
     )
-    assert result.operations["acquire ok"] > 5
+    assert result.total > 30
     assert check(folder).operations == result.operations
 
 

@@ -32,7 +32,7 @@ CANCELLATIONS = (None, None, None, None, 0, 0.0005, 0.002, 0.01, 0.05)
 """Seconds after which a task that acquires is cancelled."""
 IN_TRANSACTION = 0.2
 """The share of turns that acquire, write and release in one transaction."""
-PAUSES = (0, 0, 0, 0, 0, 0.002, 0.002, 0.02, 0.02, None)
+PAUSES = (0, 0, 0, 0, 0.002, 0.02, 0.02, None)
 """Seconds between the reading and the writing of a register; None outlasts a lease."""
 ABANDONED = 0.03
 """The share of leases that are never released."""
@@ -197,10 +197,18 @@ class Actor:
             case 2 | 3 | 4:
                 with suppress(LockBackendUnavailable, LockLost):
                     await self._calls.renew(lease)
-            case case if case < 12 and self._work.registers:
+            case case if case < 12 and self._may_increment(number):
                 await self._increment(lease, number)
             case _:
                 await self._calls.sleep(self._random.expovariate(100))
+
+    def _may_increment(self, number: int) -> bool:
+        """Tell whether a late holder would be refused.
+
+        A commit with a snapshot is guarded by a renewal: only for a ttl, which it may outlast.
+        """
+        kind = kind_of(self._work, number)
+        return kind == "fenced" or (kind == "guarded" and self._work.backend != ISOLATED)
 
     async def _increment(self, lease: Lease, number: int) -> None:
         pause = self._pause(lease.ttl or 0)
