@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from django_distlock import clocks
 from django_distlock.backends.server import backend, messages
-from django_distlock.leases.deadlines import Deadlines
 from django_distlock.leases.request import new_owner
 from django_distlock.locks import api
 from django_distlock.locks.acquisition import Acquisition
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 
     from django_distlock.concurrency.store_calls import StoreCalls
     from django_distlock.leases.owned_lease import OwnedLease
-    from django_distlock.records import Grant, Refusal, Renewal
+    from django_distlock.records import Grant, Refusal
     from django_distlock.server.locks import Lock, LockSnapshot, Session
     from django_distlock.server.pauses import PauseSnapshot
 
@@ -146,14 +144,6 @@ class StoppedClock:
         return 0
 
 
-_extend = Deadlines.extend
-
-
-def extend_from_the_answer(self: Deadlines, renewal: Renewal, sent: float) -> None:
-    """See Deadlines: the ttl counts from the answer, not from the request."""
-    _extend(self, renewal, clocks.monotonic())
-
-
 @dataclass(frozen=True)
 class Mutant:
     """A mistake: another table, or other functions."""
@@ -194,9 +184,6 @@ MUTANTS: Final = {
     ),
     "state not written through": Mutant(
         replacements=[(Disk, "write_through", lambda self, number: None)],
-    ),
-    "renewal counted from its answer": Mutant(
-        replacements=[(Deadlines, "extend", extend_from_the_answer)],
     ),
 }
 NOT_MUTATED: Final = Mutant()

@@ -48,8 +48,12 @@ class Segment(NamedTuple):
 class Network:
     """All connections, and what is wrong with them."""
 
-    def __init__(self, typical_delay: float, slow_share: float) -> None:
+    def __init__(self, typical_delay: float, slow_share: float, hiccups: float = 0.0) -> None:
         self.listening: ListeningSocket | None = None
+        self.hiccups = hiccups
+        """The share of sends before which a thread has to wait for a processor."""
+        self.has_forgotten = False
+        """Whether connections were cut without a word: the server keeps them for a while."""
         self.extra_delay = 0.0
         """Seconds that everything takes longer, at most."""
         self.channels: list[Channel] = []
@@ -100,6 +104,7 @@ class Network:
 
         Silently means that neither side is told, as when a router forgets them.
         """
+        self.has_forgotten |= silently
         for channel in self.channels:
             if channel.client.name == client:
                 channel.is_cut = True

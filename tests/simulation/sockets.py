@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from .machines import Process
 
-HICCUPS: Final = 0.02
-"""The share of sends before which a thread has to wait for a processor."""
-
 
 class BaseSocket:
     """What listening and connected sockets have in common."""
@@ -183,7 +180,7 @@ class Socket(BaseSocket):
     def sendall(self, data: bytes) -> None:
         """See socket.sendall(). The thread may have to wait for a processor first."""
         scheduler = Scheduler.current
-        if scheduler.thread is not None and scheduler.random.random() < HICCUPS:
+        if scheduler.thread is not None and scheduler.random.random() < self._network.hiccups:
             scheduler.sleep(scheduler.random.expovariate(5.0))
         self.send(data)
 
