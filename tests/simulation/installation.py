@@ -164,8 +164,7 @@ def installed() -> Iterator[ErrorLog]:
         logger.addHandler(log)
         logger.setLevel(logging.ERROR)
         logger.propagate = False
-        gc.collect()
-        gc.freeze()
+        gc.freeze()  # what is there already is not looked at again
         gc.disable()
         try:
             yield log

@@ -156,7 +156,7 @@ class Mutant:
 
 MUTANTS: Final = {
     "constant token": Mutant(ConstantToken),
-    "release without the owner check": Mutant(UncheckedRelease, first=110),
+    "release without the owner check": Mutant(UncheckedRelease, first=100),
     "expiry by the client's skewed clock": Mutant(
         replacements=[
             (backend, "acquire_request", acquire_request_by_clients_clock),
@@ -165,10 +165,10 @@ MUTANTS: Final = {
     ),
     "acquire retried with a new owner": Mutant(
         replacements=[(api, "Acquisition", AnotherOwner)],
-        first=70,
+        first=75,
     ),
-    "offer not withdrawn": Mutant(OfferThatStays, first=60),
-    "reclaim dropped": Mutant(NothingReclaimed, first=40),
+    "offer not withdrawn": Mutant(OfferThatStays, first=65),
+    "reclaim dropped": Mutant(NothingReclaimed, first=45),
     "grace shorter than the longest ttl": Mutant(
         replacements=[(running, "grace_after", short_grace)]
     ),
