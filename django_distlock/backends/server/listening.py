@@ -29,6 +29,8 @@ PING_EVERY: Final = 5.0
 """Seconds between two pings, at most; with each one, places in queues are synchronized."""
 AT_ONCE: Final = 100
 """How many waiters join again in one request."""
+REMEMBERED: Final = 1_000
+"""How many waiters that have left are remembered: a request to join may arrive after they left."""
 TRIES: Final = 3
 """How often a process that the server has just lost makes itself known again."""
 
@@ -42,6 +44,8 @@ class Listener(listening.Listener[LockServer, QueuedPlace, ServerConnection]):
         self._numbers = count()
         self._leaving: dict[int, QueuedPlace] = {}
         """Waiters that have left, but may be in their queues all the same."""
+        self._left: dict[int, QueuedPlace] = {}
+        """The last waiters that have left."""
         self._stores: set[str] = set()
         """The aliases of the stores with leases that end with the connection."""
         self._bound_until = -math.inf
@@ -104,6 +108,14 @@ class Listener(listening.Listener[LockServer, QueuedPlace, ServerConnection]):
                 await self.server.ask_one(calls, place.leaving, deadline)
         elif place.joined_again:
             self._leaving[place.number] = place
+
+    def remove(self, place: QueuedPlace) -> None:
+        """See listening.Listener."""
+        super().remove(place)
+        with self._changing:
+            self._left[place.number] = place
+            if len(self._left) > REMEMBERED:
+                del self._left[next(iter(self._left))]
 
     @contextmanager
     def _leaving_later(self, place: QueuedPlace) -> Iterator[None]:
@@ -183,7 +195,12 @@ class Listener(listening.Listener[LockServer, QueuedPlace, ServerConnection]):
 
     def _offer(self, number: int) -> None:
         place = self._places.get(number)
-        if place is not None and place.wake() is False:
+        if place is None:
+            # It left before its request to join arrived, or has been granted the lock: then this
+            # changes nothing.
+            if (left := self._left.get(number)) is not None:
+                self._leaving[number] = left
+        elif place.wake() is False:
             self.remove(place)
             self._leaving[number] = place
         self._remove_leaving()
