@@ -159,9 +159,10 @@ class HolderMachine(RuleBasedStateMachine):
 
     @rule(number=ANY, owners=st.permutations(range(LAST)), ttl=TTLS, keep=KEEPS)
     def compete(self, number: int, owners: list[int], ttl: float | None, keep: float) -> None:
-        """Try as each owner, the waiters among them in their turn; who has the lock releases it."""
+        """Try as each owner, waiters too; then one releases the lock, and its holder does."""
         for owner in owners:
             self.acquire((number, owner), ttl)
+        self.release((number, owners[-1]), keep, 1)
         self.release((number, LAST), keep, 1)
 
     # Waiters
@@ -176,7 +177,7 @@ class HolderMachine(RuleBasedStateMachine):
         arguments = claim.semaphore, claim.owner, claim.holder, threading.Event().set
         if (place := self.ask("join", *arguments)) is not None:
             self.places[claim.owner] = place
-            self.promise.join(claim.semaphore, claim.owner)
+            self.promise.join(claim.semaphore, claim.owner, is_sure=self.store.queues_all)
 
     # Without a precondition: where the promise allows two answers, a repeated run may differ.
     @rule(number=ANY, last=st.booleans())
@@ -186,6 +187,16 @@ class HolderMachine(RuleBasedStateMachine):
         if queue := [*self.promise.lock(semaphore).queue]:
             owner = queue[-1 if last else 0]
             self.leave_queue(Claimed(semaphore, owner, None, None, ""), granted=False)
+
+    @precondition(lambda self: isinstance(self.store, QueueingStore))
+    @rule(number=ANY, owners=st.permutations(range(LAST)), leaving=st.integers(1, 4))
+    def line_up(self, number: int, owners: list[int], leaving: int) -> None:
+        """Join the queue one after the other; some leave it at once, then all try."""
+        for owner in owners:
+            self.join((number, owner))
+        for _ in range(leaving):
+            self.leave(number, last=False)
+        self.compete(number, owners, 250, 0)
 
     def leave_queue(self, claim: Claimed, *, granted: bool) -> None:
         """Leave the queue."""

@@ -34,7 +34,7 @@ LONG = settings(
 PROFILE = LONG if os.environ.get("HYPOTHESIS_PROFILE") == "long" else SHORT
 FEWER = settings(PROFILE, max_examples=math.ceil(PROFILE.max_examples * 0.4))
 """For stores whose answers take longer."""
-SEARCH = settings(SHORT, max_examples=50)
+SEARCH = settings(SHORT, max_examples=150)
 """For a store with a fault: the search ends with the first example that shows it."""
 
 

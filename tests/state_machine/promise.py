@@ -114,10 +114,13 @@ class Promise:
         lock.released, lock.released_at = True, self.now + keep
         lock.ends = lock.released_at if keep else LONG_AGO
 
-    def join(self, semaphore: str, owner: str) -> None:
-        """Note a waiter, which may be offered the lock from now on."""
+    def join(self, semaphore: str, owner: str, *, is_sure: bool) -> None:
+        """Note a waiter, which may be offered the lock from now on.
+
+        It is not sure of its turn where others need not join the queue.
+        """
         lock = self.lock(semaphore)
-        lock.queue[owner] = lock.unsettled = True
+        lock.queue[owner], lock.unsettled = is_sure, True
 
     def disturb(self, prefix: str = "") -> None:
         """Note that a waiter of these locks may be passed over, or that its place was lost."""

@@ -8,7 +8,7 @@ import pytest
 
 from tests.state_machine.moved_stores import MovedMemory
 from tests.state_machine.mutants import MUTANTS, Mutant
-from tests.state_machine.profiles import SEARCH, run_machine
+from tests.state_machine.profiles import PROFILE, SEARCH, run_machine
 from tests.state_machine.store_machine import StoreMachine
 
 pytestmark = pytest.mark.once
@@ -30,4 +30,4 @@ def test_fault_is_noticed(mutant: type[Mutant], settings: object) -> None:
 def test_store_without_a_fault_passes(settings: object) -> None:
     """Otherwise the other tests would prove nothing."""
     settings.DISTLOCK = backend(Mutant)  # type: ignore[attr-defined]
-    run_machine(partial(StoreMachine, MovedMemory("mutant")), SEARCH)
+    run_machine(partial(StoreMachine, MovedMemory("mutant")), PROFILE)
