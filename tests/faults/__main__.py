@@ -50,6 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--pace", type=float, default=Scale.pace, help="seconds between two turns")
     parser.add_argument("--calm", type=float, default=Scale.calm, help="fewer faults, if over 1")
     parser.add_argument("--burst", type=int, default=Scale.burst, help="tries in a row, at most")
+    parser.add_argument("--late", type=float, default=Scale.late, help="share of late increments")
     parser.add_argument("--ttls", type=float, nargs="+", default=(), help="the store's by default")
     parser.add_argument("--faults", nargs="*", help="only these, or none; default: all")
     parser.add_argument("--mutant", default="", help="a module of tests.faults.mutants to apply")

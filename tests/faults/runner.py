@@ -48,6 +48,8 @@ class Scale:
     """How much longer than usual it is between faults."""
     burst: int = 1
     """How often an actor tries for a lock that is held, one try after the other, at most."""
+    late: float = 0.1
+    """The share of increments that outlast their lease, unless that is renewed."""
     ttls: tuple[float, ...] = ()
     """Instead of the store's."""
     faults: tuple[str, ...] | None = None
@@ -198,6 +200,7 @@ def work_of(environment: Environment, scale: Scale, folder: Path, seed: int = 0)
         "ttls": scale.ttls or environment.ttls,
         "pace": scale.pace,
         "burst": scale.burst,
+        "late": scale.late,
         "until": 0,
         "clock": "",
     }

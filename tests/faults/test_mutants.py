@@ -24,7 +24,7 @@ pytestmark = pytest.mark.once
 
 SMALL = Scale(seconds=4, workers=2, actors=2, semaphores=2, pace=0.005, ttls=(0.3,), faults=())
 """A run without faults: the mistakes show anyway."""
-ONE_LOCK = replace(SMALL, seconds=6, workers=3, semaphores=1)
+ONE_LOCK = replace(SMALL, seconds=6, workers=3, actors=3, semaphores=1, late=0.5)
 """That of a guarded register."""
 LONG_LEASES = replace(SMALL, seconds=6, semaphores=4, ttls=(0.2, 0.2, 6.0))
 """Some outlast the time in which the judge expects that a free lock is granted."""

@@ -32,8 +32,8 @@ CANCELLATIONS = (None, None, None, None, 0, 0.0005, 0.002, 0.01, 0.05)
 """Seconds after which a task that acquires is cancelled."""
 IN_TRANSACTION = 0.2
 """The share of turns that acquire, write and release in one transaction."""
-PAUSES = (0, 0, 0, 0, 0.002, 0.02, 0.02, None)
-"""Seconds between the reading and the writing of a register; None outlasts a lease."""
+PAUSES = (0, 0, 0, 0, 0.002, 0.02, 0.02)
+"""Seconds between the reading and the writing of a register, but for those that are late."""
 ABANDONED = 0.03
 """The share of leases that are never released."""
 REST = 0.05
@@ -63,6 +63,8 @@ class Work(NamedTuple):
     """Seconds between two turns, on the average."""
     burst: int
     """How often it tries for a lock that is held, one try after the other, at most."""
+    late: float
+    """The share of increments that outlast their lease, unless that is renewed."""
     until: float
     """By CLOCK_MONOTONIC."""
     clock: str
@@ -226,8 +228,9 @@ class Actor:
         return "ok" if release.owner in self._released else "unknown"
 
     def _pause(self, ttl: float) -> float:
-        pause = self._random.choice(PAUSES)
-        return 1.5 * ttl if pause is None else pause
+        if self._random.random() < self._work.late:
+            return self._random.uniform(1.2, 3) * ttl
+        return self._random.choice(PAUSES)
 
     async def _release(self, lease: Lease) -> None:
         operation = self._begin("release", internals(lease).as_claim())

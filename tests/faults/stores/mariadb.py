@@ -44,10 +44,12 @@ class MariaDB(DatabaseServer):
         )
 
     def end_others(self, cursor: Any) -> None:
+        from MySQLdb import OperationalError
+
         cursor.execute(
             "SELECT id FROM information_schema.processlist"
             " WHERE id <> connection_id() AND user = 'root'"
         )
         for (number,) in cursor.fetchall():
-            with suppress(cursor.OperationalError):  # it has ended meanwhile
+            with suppress(OperationalError):  # it has ended meanwhile
                 cursor.execute(f"KILL {number:d}")
