@@ -9,8 +9,7 @@ import pytest
 
 from tests.faults.checker import Fault
 from tests.faults.conftest import skip_if_missing
-from tests.faults.nursery import Nursery
-from tests.faults.runner import Result, Scale, run, work_of
+from tests.faults.mutant_runs import SMALL, runs, shows
 from tests.faults.stores.postgresql import PostgreSQL
 from tests.faults.stores.sqlite import SQLite
 
@@ -22,15 +21,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.once
 
-SMALL = Scale(seconds=4, workers=2, actors=2, semaphores=2, pace=0.005, ttls=(0.3,), faults=())
-"""A run without faults: the mistakes show anyway."""
 ONE_LOCK = replace(SMALL, seconds=6, workers=3, actors=3, semaphores=1, late=0.5)
 """That of a guarded register."""
 LONG_LEASES = replace(SMALL, seconds=6, semaphores=4, ttls=(0.2, 0.2, 6.0))
 """Some outlast the time in which the judge expects that a free lock is granted."""
 WAITERS = replace(SMALL, seconds=6, actors=3)
-TRIES = 4
-"""A run may show nothing, by chance."""
 
 
 @pytest.fixture(scope="module")
@@ -46,27 +41,6 @@ def postgresql(request: pytest.FixtureRequest) -> Iterator[Environment]:
     skip_if_missing(request, "postgresql")
     with PostgreSQL() as environment:
         yield environment
-
-
-def runs(
-    environment: Environment, mutant: str, scale: Scale, folder: Path, tries: int = TRIES
-) -> Iterator[Result]:
-    """Yield what comes of some runs of a mutant."""
-    folder.mkdir(exist_ok=True)
-    with Nursery(environment, mutant) as nursery:
-        nursery.finish("prepare", work_of(environment, scale, folder))
-        for seed in range(tries):
-            result = run(environment, nursery, seed, scale, folder / str(seed))
-            assert not result.errors
-            yield result
-
-
-def shows(environment: Environment, mutant: str, scale: Scale, folder: Path, fault: Fault) -> bool:
-    """Return whether a run of the mutant shows this."""
-    return any(
-        fault in {one.fault for one in result.violations}
-        for result in runs(environment, mutant, scale, folder)
-    )
 
 
 def test_token_that_does_not_rise(sqlite: Environment, tmp_path: Path) -> None:

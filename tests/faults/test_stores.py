@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from random import SystemRandom
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,26 +18,29 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.once
 
-SHORT = Scale(seconds=12, workers=6, actors=2, pace=0.03)
+SHORT = Scale(seconds=12, workers=6, actors=2, pace=0.03, calm=2)
+SEED = 2111
+"""The same plan each time; what the workers do in it depends on the moment."""
+VARIANTS = {"redis_everysec", "redis_memory"}
+"""Stores that differ from another one in what a killed server has forgotten."""
 
 
-@pytest.mark.parametrize("store", sorted(STORES))
+@pytest.mark.parametrize("store", sorted(set(STORES) - VARIANTS))
 def test_store_keeps_its_promises(
     store: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """Under every fault that it can have here, but for what promises.py has said beforehand."""
     environment = STORES[store]
     skip_if_missing(request, environment.needs)
-    seed = SystemRandom().randrange(2**32)
-    folder = tmp_path / f"{store}-{seed}"
+    folder = tmp_path / store
     with environment() as running, Nursery(running) as nursery:
         nursery.finish("prepare", work_of(running, SHORT, tmp_path))
-        result = run(running, nursery, seed, SHORT, folder)
+        result = run(running, nursery, SEED, SHORT, folder)
     assert result.is_good, (
         f"{list(map(str, result.violations[:5]))} {result.errors[:1]}; judge it again by"
         f" python -m tests.faults --check {folder}"
     )
-    assert result.total > 30
+    assert result.operations.get("acquire ok", 0) > 0
     assert check(folder).operations == result.operations
 
 

@@ -23,9 +23,9 @@ from .statements import LAST, Parameters
 
 FIRST_PAUSE: Final = 0.002
 LONGEST_PAUSE: Final = 0.2
+"""Seconds between two looks at the queue: at first, for each waiter ahead, and at most."""
 GROWTH: Final = 1.5
 """How much longer each pause is than the one before, while nobody leaves the queue."""
-"""Seconds between two looks at the queue: at first, for each waiter ahead, and at most."""
 
 
 class PolledPlace:
