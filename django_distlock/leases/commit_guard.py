@@ -110,7 +110,7 @@ def commit_if_held(connection: BaseDatabaseWrapper, commit: Callable[[], None]) 
         if leases:
             connection.validate_thread_sharing()
             connection.validate_no_atomic_block()
-            _guard_all(leases, connection)
+            guard_all(leases, connection)
         commit()
         for lease in leases:
             lease.committed = True
@@ -123,7 +123,8 @@ def commit_if_held(connection: BaseDatabaseWrapper, commit: Callable[[], None]) 
         raise
 
 
-def _guard_all(leases: list[LeaseState], connection: BaseDatabaseWrapper) -> None:
+def guard_all(leases: list[LeaseState], connection: BaseDatabaseWrapper) -> None:
+    """Guard the commit for each lease; roll back if one is lost."""
     try:
         for lease in leases:
             guard(lease, connection)

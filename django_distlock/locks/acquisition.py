@@ -134,7 +134,7 @@ class Acquisition(Attempts):
                 earlier.reentries += 1
                 return earlier
             refuse_older_snapshots(open_transactions())
-            lease = None if self._has_predecessors() else await self._attempt(calls)
+            lease = None if self._has_predecessors() else await self.attempt(calls)
             if lease is not None:
                 self._register(lease)
             elif self.waits and self._held_here():
@@ -179,7 +179,7 @@ class Acquisition(Attempts):
     async def try_once(self, calls: StoreCalls) -> OwnedLease | None:
         """Try, in any thread. After an error or interruption it is undone."""
         try:
-            lease = await self._attempt(calls)
+            lease = await self.attempt(calls)
             if lease is not None:
                 self._register(lease)
         except GeneratorExit:
@@ -222,7 +222,7 @@ class Acquisition(Attempts):
         is_gone = lease.lost
         if lease.token is None and not is_gone:
             is_gone = (await calls.renew([self])).get(self.owner, LOST).lost
-        again = None if is_gone else await self._attempt(calls)
+        again = None if is_gone else await self.attempt(calls)
         # From here on, the deferred release is enough to release it.
         self._may_be_granted, self._granted = False, None
         if again is None or again.token != lease.token:

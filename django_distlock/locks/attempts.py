@@ -42,7 +42,7 @@ class Attempts(Request):
         """Whether the store has not been asked yet: each acquisition asks it once at least."""
         return not self._tried
 
-    async def _attempt(self, calls: StoreCalls) -> OwnedLease | None:
+    async def attempt(self, calls: StoreCalls) -> OwnedLease | None:
         """Try once; if the reply is lost, once more as the same owner, to find our own grant."""
         self._tried = self._may_be_granted = True
         sent = clocks.monotonic()

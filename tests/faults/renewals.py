@@ -47,7 +47,7 @@ def record_renewals(backend: str, history: HistoryFile) -> set[str]:
         return answer
 
     kind.release = recorded_release
-    guard = getattr(kind, "_guard_by_renewal", None)
+    guard = getattr(kind, "guard_by_renewal", None)
     if guard is not None:
 
         def recorded_guard(store: Any, lease: Claim) -> bool:
@@ -58,7 +58,7 @@ def record_renewals(backend: str, history: HistoryFile) -> set[str]:
             finally:
                 recorder.guards.is_running = False
 
-        kind._guard_by_renewal = recorded_guard
+        kind.guard_by_renewal = recorded_guard
     if issubclass(kind, AsyncStore):
         record_async(kind, recorder, released)
     return released

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults.checker import Fault
-from tests.faults.conftest import skip_if_missing
+from tests.faults.missing_servers import skip_if_missing
 from tests.faults.mutant_runs import SMALL, runs, shows
 from tests.faults.stores.postgresql import PostgreSQL
 from tests.faults.stores.sqlite import SQLite

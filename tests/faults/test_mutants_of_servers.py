@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults.checker import Fault
-from tests.faults.conftest import skip_if_missing
+from tests.faults.missing_servers import skip_if_missing
 from tests.faults.mutant_runs import SMALL, shows
 from tests.faults.mutants import MUTANT
 from tests.faults.stores.lock_server import LockServer

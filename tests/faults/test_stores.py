@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults.checker import Fault
-from tests.faults.conftest import skip_if_missing
+from tests.faults.missing_servers import skip_if_missing
 from tests.faults.nursery import Nursery
 from tests.faults.promises import LIMITS
 from tests.faults.runner import Scale, check, run, work_of

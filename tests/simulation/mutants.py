@@ -67,8 +67,8 @@ class AnotherOwner(Acquisition):
 
     __slots__ = ()
 
-    async def _attempt(self, calls: StoreCalls) -> OwnedLease | None:
-        return await super()._attempt(CallsAsAnother(calls, self))  # type: ignore[arg-type]
+    async def attempt(self, calls: StoreCalls) -> OwnedLease | None:
+        return await super().attempt(CallsAsAnother(calls, self))  # type: ignore[arg-type]
 
 
 class CallsAsAnother:

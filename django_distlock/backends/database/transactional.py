@@ -39,7 +39,7 @@ class TransactionalDatabaseBackend(BaseDatabaseBackend, TransactionalStore):
             statements = self._on_caller()
         elif database_of(caller.settings_dict) == database_of(connections_by_alias.settings[using]):
             if has_snapshots(caller):
-                return self._guard_by_renewal(lease)
+                return self.guard_by_renewal(lease)
             statements = self._complete_statements().on(caller)
         else:
             return None  # the site has switched the connection to another database, a tenant's say
@@ -58,7 +58,7 @@ class TransactionalDatabaseBackend(BaseDatabaseBackend, TransactionalStore):
             pool.known = self._run(lambda statements: statements)
         return pool.known
 
-    def _guard_by_renewal(self, lease: Claim) -> bool:
+    def guard_by_renewal(self, lease: Claim) -> bool:
         """Renew the lease instead, for the whole ttl from now.
 
         A transaction with a snapshot can't lock the lease's row if that was renewed since it began.

@@ -13,5 +13,5 @@ def apply() -> None:
     def mistaken(leases: Any, connection: Any) -> None:
         """Guard nothing."""
 
-    assert callable(commit_guard._guard_all)
-    setattr(commit_guard, "_guard_all", mistaken)  # noqa: B010 - a function, to type checkers
+    assert callable(commit_guard.guard_all)
+    setattr(commit_guard, "guard_all", mistaken)  # noqa: B010 - a function, to type checkers

@@ -13,13 +13,13 @@ from tests.faults.mutants import lost_replies
 def apply() -> None:
     """Lose replies, and make the mistake."""
     lost_replies.apply()
-    attempt = Attempts._attempt
+    attempt = Attempts.attempt
 
     async def mistaken(self: Attempts, calls: Any) -> Any:
         mistaken_calls: Any = MistakenCalls(calls, self)
         return await attempt(self, mistaken_calls)
 
-    setattr(Attempts, "_attempt", mistaken)  # noqa: B010 - a method, to type checkers
+    setattr(Attempts, "attempt", mistaken)  # noqa: B010 - a method, to type checkers
 
 
 class MistakenCalls:

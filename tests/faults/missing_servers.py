@@ -1,4 +1,4 @@
-"""What the runs of stores under faults need on this machine.
+"""The servers that runs of stores under faults need, and this machine lacks.
 
 They have servers of their own: the mark `needs` would start another one.
 """
