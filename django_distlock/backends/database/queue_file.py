@@ -95,8 +95,9 @@ class QueueFile:
                 self._path.unlink()
             elif waiters != before:
                 # Whoever is killed in between leaves no waiters; they soon notice, and join again.
-                os.ftruncate(file, 0)
-                os.pwrite(file, json.dumps(waiters).encode(), 0)
+                os.ftruncate(file, os.pwrite(file, json.dumps(waiters).encode(), 0))
+        except OSError as error:  # the disk is full, say
+            raise RowLocked(str(error)) from error
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)  # closing it is not enough if a child was forked
             os.close(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import stat
 from pathlib import Path
@@ -14,7 +15,7 @@ from django_distlock.backends.database import DatabaseBackend, queue, queue_file
 from django_distlock.backends.database.errors import RowLocked
 from django_distlock.backends.database.queue_file import QueueFile
 from tests.support.databases import committed
-from tests.support.holders import acquire
+from tests.support.holders import acquire, free_for_others
 
 once = pytest.mark.once
 pytestmark = once
@@ -159,6 +160,20 @@ def test_lock_can_be_had_while_its_queue_is_unreadable() -> None:
         assert acquire("default", "job").release()
         assert store.acquire("job", "owner", 60, "")
     store.leave(place, True)
+
+
+@committed
+def test_lock_can_be_had_while_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A waiter is in no queue then: it asks now and then, and is refused, or granted the lock."""
+    held = acquire("default")
+
+    def fail(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.pwrite", fail)
+    assert not free_for_others("default", timeout=0.05)
+    assert held.release()
+    assert free_for_others("default", timeout=5)
 
 
 @committed
