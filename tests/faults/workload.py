@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.db import Error
 
 from django_distlock import LockBackendUnavailable, LockLost, acquire_lock, lock_backends
+from django_distlock.backends.base import TransactionalStore
 from tests.faults.environment import ISOLATED
 from tests.faults.registers import increment, increment_and_release, kind_of
 from tests.support.leases import internals
@@ -105,8 +106,7 @@ class Actor:
         # What a cancelled attempt leaves is unknown, and so what is right for others: on one lock.
         may_cancel = number == self._work.semaphores
         guarded = kind_of(self._work, number) == "guarded"
-        may_acquire_inside = guarded and self._work.backend != ISOLATED
-        if may_acquire_inside and self._random.random() < IN_TRANSACTION:
+        if guarded and self._random.random() < IN_TRANSACTION and self._may_acquire_inside():
             await self._calls.run(lambda: self._increment_and_release(number))
             return
         limit = min(self._random.choice(TIMEOUTS), max(0, self._work.until - time.monotonic()))
@@ -116,6 +116,15 @@ class Actor:
             if lease is not None:
                 await self._hold(lease, number, may_abandon=not in_block)
                 return
+
+    def _may_acquire_inside(self) -> bool:
+        """Tell whether to acquire in a transaction.
+
+        One with a snapshot is refused, and on SQLite a rollback undoes the grant: it never was one.
+        """
+        store = lock_backends[self._work.backend]
+        joins = isinstance(store, TransactionalStore) and store.caller() is not None
+        return self._work.backend != ISOLATED and not joins
 
     async def _hold(self, lease: Lease, number: int, *, may_abandon: bool) -> None:
         try:
