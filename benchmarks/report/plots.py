@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from benchmarks.contenders import (
     BARE,
@@ -104,6 +104,9 @@ def plot_contention(run: Run) -> Canvas:
             found = run.of(CONTENTION, unit=unit, **wanted)
             label = "store" if "library" in wanted else "library"
             plot_lines(axes, found, label)
+            if unit == RATE:
+                axes.set_yscale("linear")
+                axes.set_ylim(bottom=0)
             axes.set_title(f"{unit}: {title}")
         row[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     for axes in columns[-1]:
@@ -144,10 +147,16 @@ def plot_lines(axes: Axes, figures: list[Figure], label: str) -> None:
         axes.fill_between(sizes, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.set_xscale("log")
     sizes = sorted({size(figure) for figure in figures})
-    axes.set_xticks(sizes, [f"{each:,}" for each in sizes])
+    axes.set_xticks(sizes, [brief(each) for each in sizes])
     axes.set_yscale("log")
     axes.minorticks_off()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
     axes.yaxis.set_major_formatter(PLAIN)
+
+
+def brief(number: int) -> str:
+    """Return a number as it fits under an axis."""
+    return f"{number:,}".replace(",000,000", " M").replace(",000", " k")
 
 
 def size(figure: Figure) -> int:
