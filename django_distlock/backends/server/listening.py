@@ -42,10 +42,10 @@ class Listener(listening.Listener[LockServer, QueuedPlace, ServerConnection]):
         super().__init__(server)
         self.process = os.urandom(16).hex()
         self._numbers = count()
-        self._leaving: dict[int, QueuedPlace] = {}
-        """Waiters that have left, but may be in their queues all the same."""
-        self._left: dict[int, QueuedPlace] = {}
-        """The last waiters that have left."""
+        self._leaving: dict[int, Request] = {}
+        """How to take waiters out of their queues that have left, but may be there all the same."""
+        self._left: dict[int, Request] = {}
+        """The same of the last waiters that have left. It keeps nothing else of them alive."""
         self._stores: set[str] = set()
         """The aliases of the stores with leases that end with the connection."""
         self._bound_until = -math.inf
@@ -107,13 +107,13 @@ class Listener(listening.Listener[LockServer, QueuedPlace, ServerConnection]):
                 deadline = deadline or self._new_deadline()
                 await self.server.ask_one(calls, place.leaving, deadline)
         elif place.joined_again:
-            self._leaving[place.number] = place
+            self._leaving[place.number] = place.leaving
 
     def remove(self, place: QueuedPlace) -> None:
         """See listening.Listener."""
         super().remove(place)
         with self._changing:
-            self._left[place.number] = place
+            self._left[place.number] = place.leaving
             if len(self._left) > REMEMBERED:
                 del self._left[next(iter(self._left))]
 
@@ -124,7 +124,7 @@ class Listener(listening.Listener[LockServer, QueuedPlace, ServerConnection]):
             yield
         except BaseException:
             self.remove(place)
-            self._leaving[place.number] = place
+            self._leaving[place.number] = place.leaving
             raise
 
     async def _ask(
@@ -202,7 +202,7 @@ class Listener(listening.Listener[LockServer, QueuedPlace, ServerConnection]):
                 self._leaving[number] = left
         elif place.wake() is False:
             self.remove(place)
-            self._leaving[number] = place
+            self._leaving[number] = place.leaving
         self._remove_leaving()
 
     def _synchronize(self) -> None:
@@ -228,13 +228,13 @@ class Listener(listening.Listener[LockServer, QueuedPlace, ServerConnection]):
                         raise ConnectionResetError(str(answer))
         finally:
             left = [place for place in places if place.number not in self._places]
-            self._leaving |= {place.number: place for place in left}
+            self._leaving |= {place.number: place.leaving for place in left}
 
     def _remove_leaving(self) -> None:
         """Take waiters that couldn't leave out of their queues; later, if that fails too."""
         with suppress(LockBackendUnavailable):
-            for number, place in [*self._leaving.items()]:
-                self.server.ask(place.leaving, self._new_deadline())
+            for number, leaving in [*self._leaving.items()]:
+                self.server.ask(leaving, self._new_deadline())
                 self._leaving.pop(number, None)
 
     def _new_deadline(self) -> float:
