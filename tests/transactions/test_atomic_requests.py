@@ -157,6 +157,7 @@ def test_contended_rest_view_answers_409(client: Client, path: str) -> None:
 
 
 @on_each_server
+@pytest.mark.usefixtures("stopped_clock")  # else the lock is asked for once more before the answer
 def test_method_whose_lock_is_lost_before_djangos_commit_is_rolled_back(
     settings: Any, alias: str
 ) -> None:
