@@ -12,7 +12,7 @@ from django.db import connections
 from django_distlock import acquire_lock, clocks, lock_backends
 from django_distlock.backends.database.mariadb import MariaDBStatements
 from django_distlock.backends.database.mysql import MySQLStatements
-from django_distlock.backends.database.statements import Parameters
+from django_distlock.backends.database.statements import LAST, Parameters
 from tests.app.models import Counter
 from tests.support.databases import DATABASES, committed
 from tests.support.processes import Workers, send_and_wait
@@ -111,7 +111,7 @@ def test_clock_does_not_follow_the_sessions_zone(statements: type[MySQLStatement
                 cursor.execute("SET time_zone = %s", [zone])
             lock = statements(connection, "distlock_lock")
             parameters = Parameters(
-                semaphore="zones", owner=next(owners), ttl=60_000_000, holder=""
+                semaphore="zones", owner=next(owners), ttl=60_000_000, holder="", place=LAST
             )
             grant = lock.acquire(parameters)
             assert bool(grant) == (parameters["owner"] == "first")

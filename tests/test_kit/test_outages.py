@@ -47,9 +47,9 @@ ASK_NOTHING = {
     *("caller", "can_renew", "joins_transaction", "keeps_open", "queues_all", "close", "clear"),
     *("check", "check_database", "check_deployment", "new_deadline", "time_budget"),
     *("events_using", "server", "send_force_released", "statements", "supports_pausing"),
-    *("validate_ttl", "hosts", "place"),
+    *("validate_ttl", "hosts", "place", "guard_by_renewal"),
 }
-"""Public names of stores that ask none, or not for locks."""
+"""Public names of stores that ask none, or not for locks, or by another one of these calls."""
 
 
 @committed
