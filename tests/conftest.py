@@ -207,17 +207,31 @@ def records_events(recorder: Callable[..., object]) -> bool:
     return recorder.__module__ == "django_distlock.events.recording"
 
 
-@pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
-    """Replace the default store by a scripted one, in every thread."""
-    store = ScriptedBackend("default")
+@pytest.fixture(scope="session")
+def replaced_stores() -> Iterator[dict[str, BaseLockBackend]]:
+    """Return a dict that may have another default store, for every thread.
+
+    The class is changed once for all tests: after a thousand changes of a class, CPython 3.13 goes
+    on calling the `__getitem__` that it had.
+    """
+    stores: dict[str, BaseLockBackend] = {}
     find = type(lock_backends).__getitem__
 
-    def find_or_script(handler: Any, alias: str) -> BaseLockBackend:
-        return store if alias == "default" else find(handler, alias)
+    def find_or_replace(handler: Any, alias: str) -> BaseLockBackend:
+        return stores["default"] if stores and alias == "default" else find(handler, alias)
 
-    monkeypatch.setattr(type(lock_backends), "__getitem__", find_or_script)
-    return store
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(lock_backends), "__getitem__", find_or_replace)
+        yield stores
+
+
+@pytest.fixture
+def scripted(replaced_stores: dict[str, BaseLockBackend]) -> Iterator[ScriptedBackend]:
+    """Replace the default store by a scripted one, in every thread."""
+    store = ScriptedBackend("default")
+    replaced_stores["default"] = store
+    yield store
+    replaced_stores.clear()
 
 
 @pytest.fixture
