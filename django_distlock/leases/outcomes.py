@@ -32,6 +32,12 @@ def unregister(lease: LeaseState) -> None:
         registry.remove(lease)
 
 
+def is_registered(lease: LeaseState) -> bool:
+    """Return whether its thread or task has neither released it nor learned that it is lost."""
+    registry = lease.registry()
+    return registry is not None and registry.find(lease.backend, lease.semaphore) is lease
+
+
 def end_released(lease: LeaseState) -> None:
     """Record and announce that the store has released the lease."""
     lease.record_release()

@@ -12,7 +12,7 @@ from django_distlock.transactions import open_transactions
 
 from .deferred_release import DeferredRelease, Stage
 from .immediate_release import release_now
-from .outcomes import mark_lost, mark_unreleased, unregister
+from .outcomes import is_registered, mark_lost, mark_unreleased, unregister
 from .registry import current_registry
 from .state import LeaseState, Status
 
@@ -52,11 +52,15 @@ async def release_or_defer(calls: StoreCalls, lease: LeaseState, *, failed: bool
     if lease.reentries:
         lease.reentries -= 1
         return lease.held
-    if lease.released or lease.lost or lease.pid != os.getpid():
+    is_over = lease.released or (lease.lost and not is_registered(lease))
+    if is_over or lease.pid != os.getpid():
         unregister(lease)
         return False
     if transactions := open_transactions():
         return await _defer(calls, lease, transactions, failed)
+    if lease.lost:
+        unregister(lease)
+        return False
     return await release_now(calls, lease, failed=failed)
 
 

@@ -10,7 +10,7 @@ from django.views import View
 from django_distlock import Lease, LockLost, distributed_lock, lock_backends
 from tests.app.models import Counter
 from tests.support.databases import committed
-from tests.support.holders import acquire, free_for_others, take_away
+from tests.support.holders import acquire, free_for_others, renew_now, take_away
 from tests.support.late_losses import (
     FORCED,
     REMOTE,
@@ -88,6 +88,26 @@ def test_block_whose_lock_was_taken_away_is_rolled_back(
         take_away(lease)
     assert not Counter.objects.using(using).exists()
     assert free_for_others(store)
+
+
+@on_each_data
+@on_each_store
+def test_release_of_a_lease_that_is_known_to_be_lost_prevents_the_commit(
+    store: str, using: str
+) -> None:
+    """It returns False, which callers seldom look at. Later transactions are their own affair."""
+    with pytest.raises(LockLost, match="before the commit"), transaction.atomic(using=using):
+        lease = acquire(store)
+        Counter.objects.using(using).create(value=1)
+        take_away(lease)
+        renew_now(lease)
+        assert lease.lost
+        assert not lease.release()
+    assert not Counter.objects.using(using).exists()
+    with transaction.atomic(using=using):
+        Counter.objects.using(using).create(value=2)
+        assert not lease.release()
+    assert Counter.objects.using(using).get().value == 2
 
 
 @once
