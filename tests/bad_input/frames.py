@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from tests.bad_input.table import Answered, Row
-from tests.support.lock_client import ONE, Endpoint, LockClient, friend, line
+from tests.support.lock_client import Endpoint, LockClient, friend, line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,7 +108,7 @@ ROWS = [
     Row("resumption of a number", request("resume", prefix=7), "invalid", "prefix"),
     Row(
         "a waiter of no process",
-        request("join", **LOCK, process=ONE, number=1),
+        request("join", **LOCK, process=uuid4().hex, number=1),
         "process",
         "process",
     ),
