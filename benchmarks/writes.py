@@ -7,6 +7,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from django.db import connection
 from django.db.backends.signals import connection_created
@@ -28,13 +29,13 @@ MARIADB_COUNTERS = {
 # In libpq's trace: what the client sends before it waits for an answer ends with either.
 LAST_MESSAGE = re.compile(r"^[^\t\n]+\tF\t\d+\t(?:Query|Sync)\b", re.MULTILINE)
 
-opened: list[Any] = []
+opened: WeakSet[Any] = WeakSet()
 
 
 @receiver(connection_created)
 def _remember(connection: Any, **kwargs: Any) -> None:
-    """Remember every connection: the locks have some of their own."""
-    opened.append(connection)
+    """Remember every connection as long as it is used: the locks have some of their own."""
+    opened.add(connection)
 
 
 def measure(call: Callable[[], None], times: int) -> dict[str, int]:

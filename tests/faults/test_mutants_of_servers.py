@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.once
 
-CROWDED = replace(SMALL, seconds=8, actors=4)
-"""Waiters whose timeouts end when they are offered the lock."""
 CRASHING = replace(
     SMALL, seconds=10, actors=6, semaphores=6, ttls=(12.0,), faults=("server_killed",)
 )
@@ -63,7 +61,6 @@ def test_script_with_a_mistake(
     [
         ("server_constant_token", SMALL, Fault.TOKEN_ORDER),
         ("server_release_without_owner_check", SMALL, Fault.OWN_RELEASE),
-        ("server_offer_not_withdrawn", CROWDED, Fault.REFUSED_FREE),
         ("server_reclaim_dropped", CRASHING, Fault.LOST_EARLY),
         ("server_grace_dropped", CRASHING, Fault.OVERLAP),
     ],

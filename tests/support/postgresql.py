@@ -39,7 +39,8 @@ def postgresql(*, durable: bool = False, **changed: Any) -> Server:
     }
     if not durable:
         # Keep synchronous_commit: the tests check it.
-        settings |= {"fsync": "off", "full_page_writes": "off"}
+        # Statistics are those that a test sets.
+        settings |= {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
     settings |= changed
     connect = partial(_connect, home.port, "postgres")
 
