@@ -57,6 +57,16 @@ class Recorder:
         reason = "It crashed while its wall clock was behind what it had shown before."
         self.waivers.append(Waiver(faults, Scheduler.current.now, math.inf, reason))
 
+    def excuse_late_ends(self) -> None:
+        """Excuse leases that outlast their ttl, from now on, if nobody takes the lock.
+
+        A server that stops saves what is left of them, and the time by its wall clock. If that is
+        set back, the next server doesn't know how long nobody ran.
+        """
+        reason = "Its wall clock was set back."
+        late = frozenset({Fault.AFTER_EXPIRY})
+        self.waivers.append(Waiver(late, Scheduler.current.now, math.inf, reason))
+
     def note(self, event: str) -> None:
         """Note an event."""
         self.events.append((Scheduler.current.now, event))

@@ -100,6 +100,8 @@ class ServerProcess:
         self._latest_time = max(self._latest_time, self.machine.wall_clock())
         self.machine.wall_error += seconds
         self._recorder.note(f"The server's wall clock is set by {seconds:.1f} s.")
+        if seconds < 0:
+            self._recorder.excuse_late_ends()
 
     def _gone(self, *, crashed: bool) -> None:
         """Let a supervisor start it again."""
