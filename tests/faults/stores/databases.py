@@ -31,7 +31,44 @@ PATIENCE = 30.0
 ROW = "SELECT semaphore FROM distlock_lock ORDER BY semaphore"
 
 
-class DatabaseServer(Environment):
+class Database(Environment):
+    """A database with a clock that can be moved, on a small disk."""
+
+    clock: clocks.MovedClock
+    disk: SmallDisk
+
+    def rest(self) -> None:
+        if clocks.is_installed():
+            self.clock.step(clocks.REST)
+        else:
+            super().rest()
+
+    @property
+    def faults(self) -> dict[str, Fault]:
+        return {
+            **(self.clock.faults if clocks.is_installed() else {}),
+            **({"disk_full": self.disk_full} if can_mount() else {}),
+        }
+
+    @contextmanager
+    def disk_full(self, random: Random) -> Iterator[None]:
+        """Leave no space on the disk."""
+        with self.disk.full():
+            yield
+
+
+def settings_of(databases: dict[str, Any], using: dict[str, str]) -> dict[str, Any]:
+    """Return the settings of stores in these databases: `using` has the database of each."""
+    return {
+        "DATABASES": databases,
+        "DISTLOCK": {
+            alias: {"BACKEND": BACKEND, "OPTIONS": {"using": database}}
+            for alias, database in using.items()
+        },
+    }
+
+
+class DatabaseServer(Database):
     """A server with a moved clock, on a small disk, that half of the workers reach by a proxy."""
 
     options: ClassVar[dict[str, Any]] = {}
@@ -81,26 +118,13 @@ class DatabaseServer(Environment):
             ISOLATED: direct | {"OPTIONS": self.options | self.isolated},
         }
         using = {TESTED: "default", PROXIED: PROXIED, ISOLATED: ISOLATED}
-        return {
-            "DATABASES": databases,
-            "DISTLOCK": {
-                alias: {"BACKEND": BACKEND, "OPTIONS": {"using": database}}
-                for alias, database in using.items()
-            },
-        }
-
-    def rest(self) -> None:
-        if clocks.is_installed():
-            self.clock.step(clocks.REST)
-        else:
-            super().rest()
+        return settings_of(databases, using)
 
     @property
     def faults(self) -> dict[str, Fault]:
         return {
+            **super().faults,
             **self.proxy.faults,
-            **(self.clock.faults if clocks.is_installed() else {}),
-            **({"disk_full": self.disk_full} if can_mount() else {}),
             "server_killed": self.killed,
             "server_paused": self.paused,
             "connections_ended": self.connections_ended,
@@ -127,7 +151,7 @@ class DatabaseServer(Environment):
     @contextmanager
     def disk_full(self, random: Random) -> Iterator[None]:
         """Leave no space on the disk; the server may end itself."""
-        with self.disk.full():
+        with super().disk_full(random):
             yield
         self.revive()
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tests.faults import clocks
 from tests.faults.disks import SmallDisk, can_mount
-from tests.faults.environment import TESTED, Environment, Fault, sqlite_settings
-from tests.faults.stores.databases import BACKEND
+from tests.faults.environment import TESTED, Fault, sqlite_settings
+from tests.faults.stores.databases import Database, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ IMPATIENT = "impatient"
 """The alias of the same file, for workers that hardly wait for another writer."""
 
 
-class SQLite(Environment):
+class SQLite(Database):
     store = "sqlite"
     clients_have_clocks = False
 
@@ -48,37 +48,14 @@ class SQLite(Environment):
             "default": patient,
             IMPATIENT: patient | {"OPTIONS": patient["OPTIONS"] | {"timeout": 0.1}},
         }
-        using = {TESTED: "default", IMPATIENT: IMPATIENT}
-        return {
-            "DATABASES": databases,
-            "DISTLOCK": {
-                alias: {"BACKEND": BACKEND, "OPTIONS": {"using": database}}
-                for alias, database in using.items()
-            },
-        }
+        return settings_of(databases, {TESTED: "default", IMPATIENT: IMPATIENT})
 
     def variables(self) -> dict[str, str]:
         return self.clock.variables if clocks.is_installed() else {}
 
-    def rest(self) -> None:
-        if clocks.is_installed():
-            self.clock.step(clocks.REST)
-        else:
-            super().rest()
-
     @property
     def faults(self) -> dict[str, Fault]:
-        return {
-            **(self.clock.faults if clocks.is_installed() else {}),
-            **({"disk_full": self.disk_full} if can_mount() else {}),
-            "writer_held": self.writer_held,
-        }
-
-    @contextmanager
-    def disk_full(self, random: Random) -> Iterator[None]:
-        """Leave no space on the disk."""
-        with self.disk.full():
-            yield
+        return {**super().faults, "writer_held": self.writer_held}
 
     @contextmanager
     def writer_held(self, random: Random) -> Iterator[None]:
