@@ -98,7 +98,7 @@ def tasks(run: Run) -> Iterator[Sheet]:
 
 
 def waits(run: Run, section: str, case: str, title: str) -> Sheet:
-    """Return a sheet with a column for each figure of who waits."""
+    """Return a sheet with a column for each figure of the waiters."""
     found: dict[str, list[str]] = {}
     for figure in run.of(section, case=case):
         digits = DIGITS[figure.unit]

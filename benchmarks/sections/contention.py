@@ -61,7 +61,7 @@ def measure(stores: Sequence[str], effort: Effort) -> list[Figure]:
 
 
 def measure_hand_over(stores: Sequence[str], effort: Effort) -> list[Figure]:
-    """Measure the time from the call that releases a lock to the grant of the one who waits."""
+    """Measure the time from the call that releases a lock to the grant of its waiter."""
     names = contenders(stores)
     values: dict[str, list[float]] = {name: [] for name in names}
     acquires = {name: CONTENDERS[name]() for name in names}

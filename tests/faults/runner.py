@@ -176,7 +176,7 @@ class Run:
         yield
 
     def _end(self) -> None:
-        """Wait for the last turns; kill who takes too long."""
+        """Wait for the last turns; kill workers that take too long."""
         workers = [*self._workers.values()]
         _, alive = psutil.wait_procs(workers, max(0, self._until - now()) + GRACE)
         for worker in alive:

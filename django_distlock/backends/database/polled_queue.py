@@ -81,7 +81,7 @@ class Look(NamedTuple):
     reserved: float
     """Seconds for which the lock's row keeps it for those in the queue."""
     refusal: Refusal | None
-    """Who holds the lock; None if nobody does."""
+    """The answer of a held lock, which names its holder; None if it is free."""
 
 
 class PolledQueueStatements(Statements):

@@ -1,6 +1,6 @@
 """SQLite's queue of waiters: a small file beside the database, while anybody waits.
 
-It is not a table, because whoever writes to the database makes a transaction fail that has read
+It is not a table, because any writer to the database makes a transaction fail that has read
 and is about to write: a waiter would harm the holder that it waits for. All processes with the same
 database are on one host, so they share a clock and the kernel's file locks.
 """
@@ -94,7 +94,7 @@ class QueueFile:
             if not waiters:
                 self._path.unlink()
             elif waiters != before:
-                # Whoever is killed in between leaves no waiters; they soon notice, and join again.
+                # A process killed in between leaves no waiters; they soon notice, and join again.
                 os.ftruncate(file, os.pwrite(file, json.dumps(waiters).encode(), 0))
         except OSError as error:  # the disk is full, say
             raise RowLocked(str(error)) from error
