@@ -176,32 +176,30 @@ class Acquisition(Attempts):
         """Wait in the store's queue, if it has one; in any thread."""
         return await calls.join(self.semaphore, self.owner, self.holder, wake)
 
-    async def try_once(self, calls: StoreCalls) -> OwnedLease | None:
-        """Try, in any thread. After an error or interruption it is undone."""
+    async def try_once(self, calls: StoreCalls, place: Place | None = None) -> OwnedLease | None:
+        """Try, in any thread. After an error or interruption the attempt is undone.
+
+        If the store can't be asked and that ends the wait, the place in its queue is left as well,
+        so that both have the time of one call. While the wait goes on, nothing is undone: the
+        release might arrive late, and end what a later attempt was granted to the same owner.
+        """
         try:
             lease = await self.attempt(calls)
             if lease is not None:
                 self._register(lease)
         except GeneratorExit:
             raise  # its event loop is closed: no store can be asked
-        except BaseException:
+        except BaseException as error:
+            is_down = isinstance(error, LockBackendUnavailable)
+            if is_down and place is not None and place.outlasts_failures and not self.is_over():
+                raise
             await self.undo(calls)
-            raise
-        return lease
-
-    async def try_or_leave(self, calls: StoreCalls, place: Place | None) -> OwnedLease | None:
-        """Try; if the store can't be asked and that ends the wait, leave the queue as well.
-
-        So both have the time of one call.
-        """
-        try:
-            return await self.try_once(calls)
-        except LockBackendUnavailable:
-            if place is not None and (not place.outlasts_failures or self.is_over()):
+            if is_down and place is not None:
                 self.has_left = True
                 with suppress(LockBackendUnavailable):  # the store removes waiters that are gone
                     await calls.leave(place, False)
             raise
+        return lease
 
     async def _take_back(self, calls: StoreCalls) -> OwnedLease | None:
         """Acquire again what an earlier block of the same transaction released; else return None.

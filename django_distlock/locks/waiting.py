@@ -131,7 +131,7 @@ async def _ask_again(acquisition: Acquisition, waiter: Waiter) -> OwnedLease | N
                 place.check()
             try:
                 lease = await waiter.ask(
-                    partial(acquisition.try_or_leave, place=place), release_cancelled
+                    partial(acquisition.try_once, place=place), release_cancelled
                 )
             except LockBackendUnavailable:
                 if place is None or acquisition.has_left:
@@ -145,9 +145,18 @@ async def _ask_again(acquisition: Acquisition, waiter: Waiter) -> OwnedLease | N
     except BaseException:
         if not acquisition.has_left:
             await _leave_with(place, None, waiter)
+        await _undo(acquisition, waiter)
         raise
     await _leave_with(place, lease, waiter)
+    if lease is None:
+        await _undo(acquisition, waiter)
     return lease
+
+
+async def _undo(acquisition: Acquisition, waiter: Waiter) -> None:
+    """Undo an attempt that failed, now that no other one will find what it was granted."""
+    if acquisition.must_undo:
+        await waiter.ask(acquisition.undo)
 
 
 async def _try_at_least_once(acquisition: Acquisition, waiter: Waiter) -> OwnedLease | None:

@@ -81,6 +81,7 @@ class Lock:
 
     __slots__ = (
         "acquired_at",
+        "attempt",
         "expires",
         "holder",
         "next_check",
@@ -101,6 +102,8 @@ class Lock:
         self.holder = ""
         self.acquired_at = 0
         """Microseconds since the epoch, by the wall clock."""
+        self.attempt = 0
+        """The latest of its owner's attempts that were granted. See LockTable.release()."""
         self.renewed_at = 0
         """Likewise; 0 if it was not renewed."""
         self.expires = EXPIRED

@@ -20,6 +20,7 @@ from .request_fields import (
     semaphore_of,
     token_of,
     ttl_from,
+    whole_of,
 )
 from .service import Service
 
@@ -40,6 +41,7 @@ def _acquire(service: Service, request: Message) -> Message:
         ttl := ttl_from(request.get("ttl"), service.limits.max_ttl),
         holder_of(request),
         _bound_session(service, request),
+        whole_of(request, "attempt", 0, LARGEST_TOKEN) if "attempt" in request else 0,
     )
     return _refused(service, semaphore) if lock is None else _granted(service, lock, ttl)
 
@@ -112,7 +114,8 @@ def _release(service: Service, request: Message) -> Message:
         if token:
             # Changes nothing if the table has the lease: its token is the same then.
             table.reclaim(LockSnapshot(semaphore, owner, token, "", token, remaining))
-    return {"released": int(table.release(semaphore, owner, keep))}
+    attempt = whole_of(request, "attempt", 0, LARGEST_TOKEN) if "attempt" in request else math.inf
+    return {"released": int(table.release(semaphore, owner, keep, attempt))}
 
 
 def _join(service: Service, request: Message) -> Message:

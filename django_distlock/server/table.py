@@ -5,6 +5,7 @@ a lock server from its event loop. Leases expire by this machine's monotonic clo
 times that people read, are by its wall clock.
 """
 
+import math
 from collections.abc import Callable
 
 from django_distlock.records import Released
@@ -32,12 +33,19 @@ class LockTable(LockTransitions):
         return max(0.0, self._grants_from - self.monotonic())
 
     def acquire(
-        self, semaphore: str, owner: str, ttl: float, holder: str, session: Session | None = None
+        self,
+        semaphore: str,
+        owner: str,
+        ttl: float,
+        holder: str,
+        session: Session | None = None,
+        attempt: int = 0,
     ) -> Lock | None:
         """Return the lock if this owner gets it, or has it already.
 
         None if another owner has it, or it is paused: refusal() says which. The lease also ends
-        with the session, if one is given. Refused if the table can't grant it.
+        with the session, if one is given. Refused if the table can't grant it. An owner numbers its
+        attempts in their order: see release().
         """
         now = self.monotonic()
         if self.schedule.next_check <= now:
@@ -58,6 +66,7 @@ class LockTable(LockTransitions):
                 return None
             lock = self._create(semaphore)  # nobody waits for it, or it would have been offered
             self._grant(lock, owner, holder)
+        lock.attempt = max(lock.attempt, attempt)
         self._set_expiry(lock, now + ttl)
         lock.bind(session)
         return lock
@@ -105,11 +114,17 @@ class LockTable(LockTransitions):
         self._set_expiry(lock, now + lease.remaining)
         return True
 
-    def release(self, semaphore: str, owner: str, keep: float = 0) -> Released:
-        """Free the lock if it is this owner's; nobody gets it for the next `keep` seconds."""
+    def release(
+        self, semaphore: str, owner: str, keep: float = 0, attempt: float = math.inf
+    ) -> Released:
+        """Free the lock if it is this owner's; nobody gets it for the next `keep` seconds.
+
+        To undo an `attempt` changes nothing once a later one was granted: its owner relies on that,
+        and the undoing may arrive late, from a connection that has been given up since.
+        """
         now = self.monotonic()
         lock = self._held_by(semaphore, owner, now)
-        if lock is None:
+        if lock is None or lock.attempt > attempt:
             return Released.NOT_HELD
         self.waiters.remove(lock, owner)  # an owner that releases an offer waits no longer
         self._free(lock, now, keep)

@@ -104,7 +104,7 @@ class LockTransitions:
     def _grant(self, lock: Lock, owner: str, holder: str) -> None:
         lock.acquired_at = at = self.microseconds()
         lock.token = self.last_token = next_token(self.last_token, at)
-        lock.owner, lock.holder, lock.renewed_at = owner, holder, 0
+        lock.owner, lock.holder, lock.renewed_at, lock.attempt = owner, holder, 0, 0
 
     def _set_expiry(self, lock: Lock, expires: float) -> None:
         lock.expires = expires

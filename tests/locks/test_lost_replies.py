@@ -1,6 +1,7 @@
 """Acquisitions and releases that get no answer, or are interrupted."""
 
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from django_distlock import (
     distributed_lock,
     release_lock,
 )
+from django_distlock.locks import waiting
 from django_distlock.signals import lock_acquired
 from tests.support.holders import acquire
 from tests.support.leases import internals
@@ -137,3 +139,55 @@ def test_block_whose_release_got_no_answer_does_not_raise_lost(
         scripted.answer("release", REPLY_LOST, DOWN)
     assert not internals(lease).lost
     assert "could not be released; it ends by itself" in caplog.text
+
+
+class LastingPlace:
+    """A place in the queue of a store that may be back before the wait is over."""
+
+    patience = 0.0
+    outlasts_failures = True
+
+    def check(self) -> None:
+        """Find nothing."""
+
+
+@pytest.fixture
+def queued(scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
+    """Return a store with a queue; another owner has the lock."""
+    scripted.owner = "another owner"
+    monkeypatch.setattr(scripted, "join", lambda *arguments: LastingPlace())
+    monkeypatch.setattr(scripted, "leave", lambda *arguments: scripted.calls.append("leave"))
+    return scripted
+
+
+def free(store: ScriptedBackend) -> object:
+    """Free the lock, and lose the reply to the attempt that gets it."""
+    store.owner = ""
+    return NO_REPLY
+
+
+def test_attempt_is_not_undone_while_the_wait_goes_on(queued: ScriptedBackend) -> None:
+    """A release that arrives late would end what the same owner is granted next."""
+    queued.answer("acquire", None, lambda: free(queued), REPLY_LOST, REPLY_LOST)
+    lease = acquire("default", timeout=60)
+    assert queued.owner == lease.owner
+    assert queued.calls == [*["acquire"] * 5, "leave"]
+
+
+@pytest.mark.parametrize("is_interrupted", [True, False])
+def test_attempt_is_undone_when_the_wait_ends(
+    queued: ScriptedBackend, monkeypatch: pytest.MonkeyPatch, is_interrupted: bool
+) -> None:
+    """By its timeout, or by an interruption between two attempts."""
+
+    def check(self: LastingPlace) -> None:
+        if is_interrupted and len(queued.calls) > 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(LastingPlace, "check", check)
+    monkeypatch.setattr(waiting, "waits", lambda *arguments: [0.0] * (1 + is_interrupted))
+    queued.answer("acquire", None, lambda: free(queued), REPLY_LOST)
+    with pytest.raises(KeyboardInterrupt) if is_interrupted else nullcontext():
+        assert acquire_lock("1234collectPayment", timeout=60) is None
+    assert queued.calls == [*["acquire"] * 3, "leave", "release"]
+    assert queued.owner == ""

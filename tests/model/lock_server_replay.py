@@ -69,7 +69,8 @@ class LockServerReplay(Replay):
 
     def acquire(self, client: Client) -> int | str:
         name = SEMAPHORES[client.lock]
-        request, _ = acquire_request(name, client.owner, TTL * self.tick_seconds, "a client")
+        ttl = TTL * self.tick_seconds
+        request, _ = acquire_request(name, client.owner, ttl, "a client", 1)
         try:
             grant = read_grant(self._ask(request))
         except Refused:  # in the grace period

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,11 +41,13 @@ class ConstantToken(LockTable):
 class UncheckedRelease(LockTable):
     """Anybody can release the lock of anybody."""
 
-    def release(self, semaphore: str, owner: str, keep: float = 0) -> Released:
+    def release(
+        self, semaphore: str, owner: str, keep: float = 0, attempt: float = math.inf
+    ) -> Released:
         lock = self.locks.get(semaphore)
         if lock is None or lock.offered:
             return Released.NOT_HELD
-        return super().release(semaphore, lock.owner, keep)
+        return super().release(semaphore, lock.owner, keep, attempt)
 
 
 class OfferThatStays(LockTable):
@@ -98,10 +101,10 @@ _acquire_request, _renew_request = messages.acquire_request, messages.renew_requ
 
 
 def acquire_request_by_clients_clock(
-    semaphore: str, owner: str, ttl: float, holder: str
+    semaphore: str, owner: str, ttl: float, holder: str, attempt: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """See backends/server/messages.py."""
-    return _acquire_request(semaphore, owner, ttl_by_clients_clock(ttl), holder)
+    return _acquire_request(semaphore, owner, ttl_by_clients_clock(ttl), holder, attempt)
 
 
 def renew_request_by_clients_clock(leases: list[Any]) -> dict[str, Any]:

@@ -30,7 +30,10 @@ class ScriptedBackend(QueueingStore):
         self.answers: dict[str, list[Any]] = {}
 
     def answer(self, action: str, *answers: Any) -> None:
-        """Make the next calls raise or call these; `NO_REPLY` raises after the action is done."""
+        """Make the next calls raise or call these.
+
+        `NO_REPLY`, also if it is what one returns, raises after the action is done.
+        """
         self.answers[action] = list(answers)
 
     def _scripted(self, action: str) -> bool:
@@ -41,7 +44,7 @@ class ScriptedBackend(QueueingStore):
         if isinstance(answer, BaseException):
             raise answer
         if callable(answer):
-            answer()
+            answer = answer()
         return answer is NO_REPLY
 
     def _reply(self, lost: bool) -> None:

@@ -38,10 +38,10 @@ LEASE_OVERHEAD: Final = 100
 
 
 def acquire_request(
-    semaphore: str, owner: str, ttl: float | None, holder: str
+    semaphore: str, owner: str, ttl: float | None, holder: str, attempt: int
 ) -> tuple[Message, Message]:
-    """Return the request, and the one that undoes it."""
-    names = {"semaphore": semaphore, "owner": owner}
+    """Return the request, and the one that undoes it unless a later attempt was granted."""
+    names = {"semaphore": semaphore, "owner": owner, "attempt": attempt}
     acquire = {"do": "acquire", **names, "ttl": ttl, "holder": _shorten(holder)}
     return acquire, {"do": "release", **names}
 

@@ -10,7 +10,8 @@ from unittest import mock
 import pytest
 
 from django_distlock import LockBackendUnavailable, aacquire_lock, acquire_lock, distributed_lock
-from django_distlock.backends.server import listening
+from django_distlock.backends.server import listening, places
+from django_distlock.records import LeaseClaim
 from tests.support.concurrency import elsewhere, run, until
 from tests.support.holders import acquire, holding
 from tests.support.lock_client import endpoint_of, friend
@@ -65,6 +66,37 @@ def test_task_that_is_cancelled_as_it_joins_leaves_nothing(
 
     with HoldingProxy(*host_and_port(patient_lock_server)) as proxy:
         run(main(proxy))
+
+
+def test_attempt_that_is_undone_late_takes_nothing_from_a_later_one(
+    patient_lock_server: Server,
+    patient_lock_server_store: ServerBackend,
+    threads: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server receives it, and its undoing, when the waiter holds the lock by another attempt.
+
+    The simulation has found it: the lock was granted to the next waiter, too.
+    """
+    monkeypatch.setattr(places, "SAFETY", 0.1)
+    store = patient_lock_server_store
+    with (
+        HoldingProxy(*host_and_port(patient_lock_server)) as proxy,
+        locks_at(patient_lock_server, proxy.port) as behind,
+    ):
+        first = store.acquire("1234collectPayment", "first", 60, "first")
+        assert first
+        waits = threads.submit(acquire, ALIAS, timeout=60)
+        until(lambda: waiting(store) == 1)
+        proxy.marker = b'"acquire"'
+        with mock.patch.object(behind.server, "timeout", 0.2):
+            assert store.release(LeaseClaim("1234collectPayment", "first", 60))
+            lease = waits.result(60)
+        proxy.may_go_on.set()
+        assert proxy.delivered.wait(30)
+        lease.renew()
+        assert not store.acquire("1234collectPayment", "second", 60, "second")
+        assert lease.release()
 
 
 def test_waiter_that_could_not_leave_leaves_later(
