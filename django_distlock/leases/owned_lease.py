@@ -1,7 +1,9 @@
 """The lease as acquire_lock() makes it: its owner, and the actions of its holder."""
 
 import os
+import sys
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
@@ -112,7 +114,9 @@ class OwnedLease(LeaseState):
         identity = f"{self.semaphore!r} token={self.token} backend={self.backend!r}"
         return f"<Lease {identity} {self.describe_status()}>"
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if is_finalizing():
+            return  # the interpreter ends, and has emptied modules that this needs
         if not getattr(self, "_end_unclaimed", None) or self.is_unreleased:
             return  # it has ended, its construction was interrupted, or its failure was reported
         if self.held:

@@ -117,6 +117,14 @@ def test_lock_is_released_however_the_process_ends(program: str, status: int, lo
     assert logged in said
 
 
+def test_lease_that_outlasts_its_modules_is_collected_silently() -> None:
+    """The interpreter empties modules at its end, and the builtins last."""
+    program = "import builtins; builtins.kept = acquire_lock('1234collectPayment', **name)"
+    _, said = ended("default", program)
+    assert is_free("default")
+    assert said.splitlines() == [f"{SAID}: release it there, or use a `with` block."]
+
+
 def test_warning_can_be_shown_too() -> None:
     """It is a ResourceWarning, like a request's."""
     program = (

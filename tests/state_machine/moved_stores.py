@@ -241,7 +241,9 @@ def moved_store(alias: str, request: pytest.FixtureRequest) -> Iterator[MovedSto
             found = MovedMemcached(alias)
         elif alias == "lock_server":
             settings = "tests.state_machine.lock_server_settings"
-            server = stack.enter_context(flawless_lock_server(settings=settings))
+            # A connection must not count as idle because the clock was moved.
+            running = flawless_lock_server("--idle", "10000000", settings=settings)
+            server = stack.enter_context(running)
             stack.enter_context(locks_of(server))
             found = MovedLockServer(alias, server)
         else:

@@ -89,9 +89,12 @@ def test_signal_ends_the_wait(alias: str, name: str, code: int) -> None:
 @pytest.mark.parametrize("trap", ["-", ""])
 def test_killed_with_lock_takes_the_command_with_it(trap: str) -> None:
     """With all that it started, whether or not that heeds SIGTERM; the lock ends with its ttl."""
-    script = f"trap '{trap}' TERM; sleep 600 & echo $$ $!; wait"
+    traps = f"trap '{trap}' TERM; trap 'echo passed on' USR1"
+    script = f"{traps}; sleep 600 & echo $$ $!; wait; wait"
     with WithLock("--ttl", "2", "--grace", "0.1", "--", "sh", "-c", script) as running:
         processes = [int(each) for each in running.read().split()]
+        send(running, "USR1")  # it is passed on once the command is supervised
+        assert running.read() == "passed on"
         running.process.kill()
         running.process.wait(60)
         assert held_in("default") == [NAME]
@@ -120,13 +123,16 @@ IN_A_CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 )
 def test_first_process_of_a_container_reaps_orphans_and_ends_by_a_signal() -> None:
     """For such a process no signal has a default action, and it inherits every orphan."""
-    script = "(sh -c 'exit 0' & echo $!); read line; ps -o pid=,stat= --ppid 1; echo end; exec cat"
+    script = "(sh -c 'exit 0' & echo $!); while read line; do ps -o pid= --ppid 1; echo end; done"
     with WithLock("--", "sh", "-c", script, begin=IN_A_CONTAINER) as running:
         orphan = running.read()
-        running.write("go\n")
-        children = {pid for pid, *_ in map(str.split, iter(running.read, "end"))}
-        assert orphan not in children
-        assert len(children) == 2  # the command, and the watchdog
+
+        def children() -> set[str]:
+            running.write("go\n")
+            return {pid.strip() for pid in iter(running.read, "end")}
+
+        until(lambda: orphan not in children())
+        assert len(children()) == 2  # the command, and the watchdog
         [first] = psutil.Process(running.process.pid).children()
         first.terminate()
         assert running.process.wait(60) == 143

@@ -43,8 +43,9 @@ from .scripts import (
 
 UNLIMITED: Final = -1
 """PTTL of a key that doesn't expire."""
-ROUNDED: Final = 1_000
-"""Microseconds by which the end of a lock may differ from its grant and its ttl."""
+INACCURACY: Final = 100_000
+"""Microseconds by which the end of a lock may differ from its grant and its ttl: the script that
+grants it reads the clock, and may be interrupted before it sets the end."""
 
 
 def acquire_call(keys: Keys, owner: str, ttl: float | None, holder: str) -> tuple[Call, Call]:
@@ -117,7 +118,7 @@ def read_lock(semaphore: str, answer: list[Any]) -> LockInfo:
     renewed = None
     if ends is not None and not kept and "ttl" in lock:
         renewed = ends - lock["ttl"] * 1000
-    is_renewed = renewed is not None and renewed > acquired_at + ROUNDED
+    is_renewed = renewed is not None and renewed > acquired_at + INACCURACY
     return LockInfo(
         semaphore=semaphore,
         state=LockState.HELD,
