@@ -60,10 +60,10 @@ class Recorder:
     def excuse_late_ends(self) -> None:
         """Excuse leases that outlast their ttl, from now on, if nobody takes the lock.
 
-        A server that stops saves what is left of them, and the time by its wall clock. If that is
-        set back, the next server doesn't know how long nobody ran.
+        A server that stops saves what is left of them, and the time since the machine's start. If
+        that is started again, the next server doesn't know how long none ran.
         """
-        reason = "Its wall clock was set back."
+        reason = "Its machine lost its power."
         late = frozenset({Fault.AFTER_EXPIRY})
         self.waivers.append(Waiver(late, Scheduler.current.now, math.inf, reason))
 

@@ -100,8 +100,6 @@ class ServerProcess:
         self._latest_time = max(self._latest_time, self.machine.wall_clock())
         self.machine.wall_error += seconds
         self._recorder.note(f"The server's wall clock is set by {seconds:.1f} s.")
-        if seconds < 0:
-            self._recorder.excuse_late_ends()
 
     def _gone(self, *, crashed: bool) -> None:
         """Let a supervisor start it again."""
@@ -128,6 +126,7 @@ class ServerProcess:
     def lose_power(self) -> None:
         """Let the machine lose its power, and all that is not on the disk."""
         self._recorder.note("The server loses its power.")
+        self._recorder.excuse_late_ends()
         self.machine.fail()
         if self.process is not None:
             self.process.lose_power()
