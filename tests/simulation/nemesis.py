@@ -71,7 +71,8 @@ class Nemesis:
         """Pause a client, perhaps for longer than its leases last."""
         client = self._universe.pick_client()
         self._note(f"{client.name} is paused.")
-        client.process.pause(self._seconds())
+        client.process.pause(seconds := self._seconds())
+        self._universe.recorder.excuse_waiting(seconds)
 
     def partition(self) -> None:
         """Keep a client's messages back, in one direction or both."""
@@ -79,6 +80,7 @@ class Nemesis:
         directions = self._random.choice([[Direction.IN], [Direction.OUT], [*Direction]])
         self._note(f"{client.name} is cut off for {seconds:.1f} s: {directions}")
         self._universe.network.partition(client.name, directions, seconds)
+        self._universe.recorder.excuse_waiting(seconds)
 
     def cut_connections(self) -> None:
         """Cut a client's connections."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tests.faults.checker import Fault, Waiver
 from tests.faults.history import Kind, Operation, Outcome
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from django_distlock.server.table import LockTable
 
     from .machines import Process
+
+
+PATIENT: Final = 8.0
+"""Seconds in which a waiter gets a free lock, whatever is wrong: it tries by itself each 5."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,16 @@ class Recorder:
         reason = "Its machine lost its power."
         late = frozenset({Fault.AFTER_EXPIRY})
         self.waivers.append(Waiver(late, Scheduler.current.now, math.inf, reason))
+
+    def excuse_waiting(self, seconds: float) -> None:
+        """Excuse a process that waits too long because it stands still, or is cut off, for so long.
+
+        Only if that is about as long as a waiter has to wait at most.
+        """
+        if seconds > PATIENT / 2:
+            now, reason = Scheduler.current.now, "A waiter was paused or cut off."
+            late = frozenset({Fault.REFUSED_FREE, Fault.NOT_SERVED})
+            self.waivers.append(Waiver(late, now, now + seconds + PATIENT, reason))
 
     def note(self, event: str) -> None:
         """Note an event."""

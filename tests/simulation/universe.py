@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django_distlock.backends.server import connections as server_connections
 from django_distlock.server import restart, running, saved_state
 from django_distlock.server.limits import Limits
-from tests.faults.checker import Fault, judge
+from tests.faults.checker import judge
 from tests.faults.holds import Bounds
 
 from . import threads
@@ -19,7 +19,7 @@ from .machines import Process
 from .mutants import NOT_MUTATED, Mutant
 from .nemesis import Nemesis
 from .network import Network
-from .recording import Recorder
+from .recording import PATIENT, Recorder
 from .scheduler import Scheduler, SimulatedThread
 from .server_process import BootId, ServerProcess
 from .sockets import of_descriptor, socket_module
@@ -37,10 +37,6 @@ LOOK_EVERY: Final = 0.9
 """Seconds between two looks at the server's table."""
 PROMPT: Final = 0.6
 """Seconds in which a waiter gets a free lock where nothing is wrong."""
-PATIENT: Final = 8.0
-"""Likewise where something is: a waiter tries by itself each 5 seconds."""
-HINDERED: Final = frozenset({Fault.REFUSED_FREE, Fault.NOT_SERVED})
-"""What a store can't promise while it can't be reached."""
 
 
 def assert_offers_are_wanted(table: LockTable) -> None:
