@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 CHUNK: Final = 250
 """Universes after which a process reports."""
 CHUNKS: Final = 20
-"""How many of them a process runs: threads that a universe leaves suspended stay in its memory."""
+"""How many of them a process runs: a universe leaves some objects in its memory."""
 YEAR: Final = 365.25 * 86_400.0
 """Seconds."""
 

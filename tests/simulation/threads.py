@@ -7,7 +7,6 @@ import threading
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Self
-from weakref import WeakKeyDictionary
 
 from greenlet import getcurrent
 
@@ -143,19 +142,16 @@ class Event:
 
 
 class Local:
-    """See threading.local: attributes of each greenlet."""
+    """See threading.local: attributes of each greenlet, which has them and so ends with them."""
 
     def __init__(self) -> None:
-        object.__setattr__(self, "of", WeakKeyDictionary())
+        object.__setattr__(self, "key", object())
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
-        of: WeakKeyDictionary[object, dict[str, Any]] = object.__getattribute__(self, "of")
-        here = getcurrent()
-        found = of.get(here)
-        if found is None:
-            found = of[here] = {}
-        return found
+        key = object.__getattribute__(self, "key")
+        of: dict[object, dict[str, Any]] = vars(getcurrent()).setdefault("locals", {})
+        return of.setdefault(key, {})
 
     def __getattr__(self, name: str) -> Any:
         try:
