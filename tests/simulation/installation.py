@@ -34,6 +34,7 @@ from django_distlock.server import (
 )
 
 from . import threads
+from .machines import Machine, Process
 from .scheduler import Scheduler
 from .sockets import readiness
 
@@ -170,7 +171,7 @@ def installed() -> Iterator[ErrorLog]:
             yield log
         finally:
             forget_processes()
-            gc.collect()
+            _discard_last_universe()
             gc.unfreeze()
             if collects:
                 gc.enable()
@@ -178,3 +179,11 @@ def installed() -> Iterator[ErrorLog]:
             logger.propagate = propagates
             logger.removeHandler(log)
     forget_processes()
+
+
+def _discard_last_universe() -> None:
+    """Let what is left of universes be collected, when no lease is held any more."""
+    Scheduler.current = scheduler = Scheduler("the end")
+    scheduler.now = 1e9
+    with Process("the end", Machine("the end", 0, 0)).as_running():
+        gc.collect()
