@@ -14,8 +14,8 @@ def apply() -> None:
     """Make the mistake, in the server's process."""
     release = LockTable.release
 
-    def mistaken(self: LockTable, semaphore: str, owner: str, keep: float = 0) -> Released:
+    def mistaken(self: LockTable, semaphore: str, owner: str, *how: float) -> Released:
         lock = self.locks.get(semaphore)
-        return release(self, semaphore, lock.owner if lock else owner, keep)
+        return release(self, semaphore, lock.owner if lock else owner, *how)
 
     setattr(LockTable, "release", mistaken)  # noqa: B010 - a method, to type checkers
