@@ -11,6 +11,7 @@ from django.db import connections
 
 from django_distlock import signals
 from django_distlock.concurrency.callers import current_caller
+from django_distlock.concurrency.process_queue import recent_handovers
 from django_distlock.conf import lock_backends
 from django_distlock.leases.outcomes import stop_renewal
 from django_distlock.leases.process_exit import unreferenced_leases
@@ -229,6 +230,7 @@ def replaced_stores() -> Iterator[dict[str, BaseLockBackend]]:
 def scripted(replaced_stores: dict[str, BaseLockBackend]) -> Iterator[ScriptedBackend]:
     """Replace the default store by a scripted one, in every thread."""
     store = ScriptedBackend("default")
+    recent_handovers.clear()
     replaced_stores["default"] = store
     yield store
     replaced_stores.clear()

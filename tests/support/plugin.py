@@ -75,7 +75,7 @@ ONCE = {
     )
 }
 """The folders of what hardly depends on the version of Python or Django."""
-WORKERS_PER_CORE = 2
+WORKERS_PER_CORE = 3
 """Tests wait for most of their time."""
 
 

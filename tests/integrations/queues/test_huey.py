@@ -12,6 +12,7 @@ import pytest
 from django_distlock import LockNotAcquired, distributed_lock, skip
 from django_distlock.integrations.huey import add_hooks
 from django_distlock.leases.registry import current_registry
+from tests.support.concurrency import elsewhere
 from tests.support.documentation import example
 from tests.support.holders import holding
 from tests.support.task_queues import Charges, label_of, leave, leaving_behind
@@ -42,8 +43,12 @@ def queue(settings: Any) -> Iterator[Any]:
 
 def work(queue: Any, timestamp: Any = None) -> Any:
     """Do what a worker does with the next message."""
-    task = queue.dequeue()
-    return queue.execute(task, timestamp)
+    return execute(queue, queue.dequeue(), timestamp)
+
+
+def execute(queue: Any, task: Any, timestamp: Any = None) -> Any:
+    """Run the task in a thread of its own: Huey closes the connections of the one that it is in."""
+    return elsewhere(lambda: queue.execute(task, timestamp))
 
 
 def test_contended_task_is_retried(queue: Any, charges: Charges) -> None:
@@ -56,7 +61,7 @@ def test_contended_task_is_retried(queue: Any, charges: Charges) -> None:
         list(workers.map(work, [queue] * 2))
     [retried] = queue.scheduled()
     assert retried.retries == 19
-    queue.execute(retried, retried.eta + timedelta(seconds=1))
+    execute(queue, retried, retried.eta + timedelta(seconds=1))
     assert charges.customers == [1234, 1234]
     assert charges.labels == [f"{documented.__name__}.collect_payment"] * 2
 
