@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 import unittest
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
@@ -17,6 +17,7 @@ from django_distlock.backends.base import BaseLockBackend
 from django_distlock.backends.database import DatabaseBackend
 from django_distlock.backends.database.connections import close_own_connections
 from django_distlock.backends.database.statements import Statements
+from django_distlock.backends.operations import ListingStore
 from django_distlock.conf import lock_backends
 from django_distlock.contract import LockBackendContract
 from tests.support.postgresql import start_pgbouncer
@@ -72,7 +73,20 @@ class MinimalTests(LockBackendContract, SimpleTestCase):
         self.assertEqual(self.backend.check(), [])
 
 
-class MemoryTests(LockBackendContract, SimpleTestCase):
+class SharedStoreTestCase(SimpleTestCase):
+    """After a test, none of its locks is left in a store that other tests use, too."""
+
+    alias: ClassVar[str]
+
+    def tearDown(self) -> None:
+        store = lock_backends[self.alias]
+        if isinstance(store, ListingStore):
+            for lock in [*store.held(f"{type(self).__name__}:")]:
+                store.force_release(lock.semaphore, lock.token or 0)
+        super().tearDown()
+
+
+class MemoryTests(LockBackendContract, SharedStoreTestCase):
     alias = "memory"
 
 
@@ -154,18 +168,18 @@ class MySQLTests(LockBackendContract, CommittedTestCase):
 
 
 @pytest.mark.needs("redis")
-class DjangoRedisTests(LockBackendContract, SimpleTestCase):
+class DjangoRedisTests(LockBackendContract, SharedStoreTestCase):
     alias = "redis"
 
 
 @pytest.mark.needs("redis")
-class RedisCacheTests(Smoke, SimpleTestCase):
+class RedisCacheTests(Smoke, SharedStoreTestCase):
     alias = "django_redis_cache"
 
 
 @pytest.mark.once
 @pytest.mark.needs("redis_cluster")
-class RedisClusterTests(LockBackendContract, SimpleTestCase):
+class RedisClusterTests(LockBackendContract, SharedStoreTestCase):
     alias = "redis_cluster"
 
 
@@ -177,18 +191,18 @@ class MemcachedTests(LockBackendContract, SimpleTestCase):
 
 
 @pytest.mark.needs("lock_server")
-class ServerTests(LockBackendContract, SimpleTestCase):
+class ServerTests(LockBackendContract, SharedStoreTestCase):
     alias = "lock_server"
 
 
 @pytest.mark.once
 @pytest.mark.needs("lock_server_unix")
-class UnixServerTests(Smoke, SimpleTestCase):
+class UnixServerTests(Smoke, SharedStoreTestCase):
     alias = "lock_server_unix"
 
 
 @pytest.mark.needs("lock_server_tls")
-class TLSServerTests(Smoke, SimpleTestCase):
+class TLSServerTests(Smoke, SharedStoreTestCase):
     alias = "lock_server_tls"
 
 
