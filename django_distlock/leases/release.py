@@ -52,15 +52,14 @@ async def release_or_defer(calls: StoreCalls, lease: LeaseState, *, failed: bool
     if lease.reentries:
         lease.reentries -= 1
         return lease.held
-    is_over = lease.released or (lease.lost and not is_registered(lease))
-    if is_over or lease.pid != os.getpid():
+    transactions = open_transactions()
+    # A loss that its holder has not learned of yet must fail the commits of open transactions.
+    is_known_loss = lease.lost and not (transactions and is_registered(lease))
+    if lease.released or is_known_loss or lease.pid != os.getpid():
         unregister(lease)
         return False
-    if transactions := open_transactions():
+    if transactions:
         return await _defer(calls, lease, transactions, failed)
-    if lease.lost:
-        unregister(lease)
-        return False
     return await release_now(calls, lease, failed=failed)
 
 

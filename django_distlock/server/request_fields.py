@@ -67,8 +67,11 @@ def number_of(request: Message, name: str, highest: float) -> float:
     return float(number)
 
 
-def whole_of(request: Message, name: str, lowest: int, highest: int) -> int:
-    number = request.get(name)
+def whole_of(
+    request: Message, name: str, lowest: int, highest: int, default: int | None = None
+) -> int:
+    """Return a whole number; it may only be left out if there is a `default`."""
+    number = request.get(name, default)
     if type(number) is not int or not lowest <= number <= highest:
         raise InvalidRequest(f"{name} is a whole number from {lowest} to {highest}.")
     return number

@@ -41,7 +41,7 @@ def _acquire(service: Service, request: Message) -> Message:
         ttl := ttl_from(request.get("ttl"), service.limits.max_ttl),
         holder_of(request),
         _bound_session(service, request),
-        whole_of(request, "attempt", 0, LARGEST_TOKEN) if "attempt" in request else 0,
+        whole_of(request, "attempt", 0, LARGEST_TOKEN, default=0),
     )
     return _refused(service, semaphore) if lock is None else _granted(service, lock, ttl)
 
@@ -114,7 +114,7 @@ def _release(service: Service, request: Message) -> Message:
         if token:
             # Changes nothing if the table has the lease: its token is the same then.
             table.reclaim(LockSnapshot(semaphore, owner, token, "", token, remaining))
-    attempt = whole_of(request, "attempt", 0, LARGEST_TOKEN) if "attempt" in request else math.inf
+    attempt = whole_of(request, "attempt", 0, LARGEST_TOKEN, default=LARGEST_TOKEN)
     return {"released": int(table.release(semaphore, owner, keep, attempt))}
 
 

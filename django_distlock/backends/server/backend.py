@@ -123,7 +123,7 @@ class ServerBackend(ServerOperations, QueueingStore, AsyncStore):
     def acquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str
     ) -> Grant | Refusal:
-        request, undo = acquire_request(semaphore, owner, ttl, holder, self.server.next_attempt())
+        request, undo = acquire_request(semaphore, owner, ttl, holder, next(self.server.attempts))
         ask = self._binding(ttl).bind if self.release_on_disconnect else self.server.ask
         return read_grant(ask(request, self._budget.deadline(), undo))
 
@@ -131,7 +131,7 @@ class ServerBackend(ServerOperations, QueueingStore, AsyncStore):
         self, semaphore: str, owner: str, ttl: float | None, holder: str, *, deadline: float
     ) -> Grant | Refusal:
         """See acquire()."""
-        request, undo = acquire_request(semaphore, owner, ttl, holder, self.server.next_attempt())
+        request, undo = acquire_request(semaphore, owner, ttl, holder, next(self.server.attempts))
         ask = self._binding(ttl).abind if self.release_on_disconnect else self.server.aask
         return read_grant(await ask(request, deadline, undo))
 

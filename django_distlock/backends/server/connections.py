@@ -2,7 +2,6 @@
 
 import socket
 from contextlib import suppress
-from functools import partial
 from itertools import count
 from ssl import SSLContext
 from typing import Any, Final
@@ -98,8 +97,8 @@ class LockServer(Pool[ServerConnection]):
         """The server's limit for a request in bytes, as it said last."""
         self._secret = secret
         self._tls = tls
-        self.next_attempt = partial(next, count(1))
-        """Return the number of this process's next attempt to acquire."""
+        self.attempts = count(1)
+        """The numbers of this process's attempts to acquire."""
         self._listening: WeakSet[ServerConnection] = WeakSet()
         """The connections on which this process has listened."""
 
