@@ -9,8 +9,13 @@ from contextlib import AbstractContextManager
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from tests.faults.clocks import REST, is_installed
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.faults.clocks import MovedClock
+    from tests.support.servers import Server
 
 TESTED = "tested"
 """The alias in DISTLOCK of the store under test."""
@@ -37,6 +42,12 @@ class Environment(AbstractContextManager["Environment"]):
     clients_have_clocks: ClassVar[bool] = True
     """The workers' wall clocks are not the store's, and can be moved."""
 
+    probes_stale: ClassVar[bool] = True
+    """Leases that are over are released and renewed once more: the store must refuse that.
+
+    After a failover to a server that has not received a release, the lock is its owner's again.
+    """
+
     def __enter__(self) -> Self:
         return self
 
@@ -56,6 +67,28 @@ class Environment(AbstractContextManager["Environment"]):
     @abstractmethod
     def faults(self) -> dict[str, Fault]:
         """Return the faults that this store can have, by the names that promises.py has."""
+
+
+class ClockedEnvironment(Environment):
+    """A store whose servers, or processes, have one wall clock; a run moves it where it can."""
+
+    clock: MovedClock
+
+    def governed(self, server: Server) -> Server:
+        """Return the server, which has not been started, with the clock that is moved."""
+        return self.clock.govern(server) if is_installed() else server
+
+    def let_clock_rest(self) -> None:
+        """End all leases of a store that ends them by its wall clock. See rest()."""
+        if is_installed():
+            self.clock.step(REST)
+        else:
+            super().rest()
+
+    @property
+    def clock_faults(self) -> dict[str, Fault]:
+        """Return what can happen to the clock."""
+        return self.clock.faults if is_installed() else {}
 
 
 def sqlite_settings(path: Path) -> dict[str, Any]:

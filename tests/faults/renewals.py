@@ -47,21 +47,25 @@ def record_renewals(backend: str, history: HistoryFile) -> set[str]:
         return answer
 
     kind.release = recorded_release
-    guard = getattr(kind, "guard_by_renewal", None)
-    if guard is not None:
-
-        def recorded_guard(store: Any, lease: Claim) -> bool:
-            """Guard a commit by a renewal, which the lease's own end does not take into account."""
-            recorder.guards.is_running = True
-            try:
-                return bool(guard(store, lease))
-            finally:
-                recorder.guards.is_running = False
-
-        kind.guard_by_renewal = recorded_guard
+    if hasattr(kind, "guard_by_renewal"):
+        record_guards(kind, recorder)
     if issubclass(kind, AsyncStore):
         record_async(kind, recorder, released)
     return released
+
+
+def record_guards(kind: Any, recorder: Recorder) -> None:
+    """Mark renewals that guard a commit: the lease's own end does not take them into account."""
+    guard = kind.guard_by_renewal
+
+    def recorded_guard(store: Any, lease: Claim) -> bool:
+        recorder.guards.is_running = True
+        try:
+            return bool(guard(store, lease))
+        finally:
+            recorder.guards.is_running = False
+
+    kind.guard_by_renewal = recorded_guard
 
 
 def record_async(kind: Any, recorder: Recorder, released: set[str]) -> None:

@@ -17,7 +17,7 @@ from django_distlock.locks import waiting
 from django_distlock.signals import lock_acquired
 from tests.support.holders import acquire
 from tests.support.leases import internals
-from tests.support.scripted_store import NO_REPLY, ScriptedBackend
+from tests.support.scripted_store import NO_REPLY, ScriptedBackend, ScriptedPlace
 
 DOWN = LockBackendUnavailable("down")
 REPLY_LOST = LockBackendUnavailable("no reply", reply_lost=True)
@@ -141,21 +141,11 @@ def test_block_whose_release_got_no_answer_does_not_raise_lost(
     assert "could not be released; it ends by itself" in caplog.text
 
 
-class LastingPlace:
-    """A place in the queue of a store that may be back before the wait is over."""
-
-    patience = 0.0
-    outlasts_failures = True
-
-    def check(self) -> None:
-        """Find nothing."""
-
-
 @pytest.fixture
 def queued(scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> ScriptedBackend:
     """Return a store with a queue; another owner has the lock."""
     scripted.owner = "another owner"
-    monkeypatch.setattr(scripted, "join", lambda *arguments: LastingPlace())
+    monkeypatch.setattr(scripted, "join", lambda *arguments: ScriptedPlace(outlasts_failures=True))
     monkeypatch.setattr(scripted, "leave", lambda *arguments: scripted.calls.append("leave"))
     return scripted
 
@@ -180,11 +170,11 @@ def test_attempt_is_undone_when_the_wait_ends(
 ) -> None:
     """By its timeout, or by an interruption between two attempts."""
 
-    def check(self: LastingPlace) -> None:
+    def check(self: ScriptedPlace) -> None:
         if is_interrupted and len(queued.calls) > 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(LastingPlace, "check", check)
+    monkeypatch.setattr(ScriptedPlace, "check", check)
     monkeypatch.setattr(waiting, "waits", lambda *arguments: [0.0] * (1 + is_interrupted))
     queued.answer("acquire", None, lambda: free(queued), REPLY_LOST)
     with pytest.raises(KeyboardInterrupt) if is_interrupted else nullcontext():

@@ -21,7 +21,7 @@ from django_distlock.concurrency.wakeups import Wakeup
 from django_distlock.locks import waiting
 from tests.support.databases import committed
 from tests.support.holders import acquire
-from tests.support.scripted_store import ScriptedBackend
+from tests.support.scripted_store import ScriptedBackend, ScriptedPlace
 
 QUEUEING = [
     "memory",
@@ -90,16 +90,6 @@ def test_timeout_that_is_over_at_once_is_good_for_one_try_behind_others(
     assert len(queues) == 0
 
 
-class BrokenPlace:
-    """A place in the queue of a store that is down."""
-
-    patience = 0.0
-    outlasts_failures = False
-
-    def check(self) -> None:
-        """Find nothing."""
-
-
 def test_try_that_ends_the_wait_leaves_the_queue_in_the_same_time(
     scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,13 +101,13 @@ def test_try_that_ends_the_wait_leaves_the_queue_in_the_same_time(
         in_which.append(next(budgets))
         yield
 
-    def leave(place: BrokenPlace, granted: bool) -> None:
+    def leave(place: ScriptedPlace, granted: bool) -> None:
         scripted.calls.append(f"leave {in_which[-1]}")
         raise LockBackendUnavailable("down")
 
     scripted.owner = "somebody else"
     monkeypatch.setattr(scripted, "time_budget", time_budget)
-    monkeypatch.setattr(scripted, "join", lambda *arguments: BrokenPlace())
+    monkeypatch.setattr(scripted, "join", lambda *arguments: ScriptedPlace(outlasts_failures=False))
     monkeypatch.setattr(scripted, "leave", leave)
     scripted.answer("acquire", None, LockBackendUnavailable("down"))
     with pytest.raises(LockBackendUnavailable):

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from django_distlock.backends.server import backend, messages
-from django_distlock.leases.request import new_owner
 from django_distlock.locks import api
 from django_distlock.locks.acquisition import Acquisition
 from django_distlock.records import Released
 from django_distlock.server import restart, running
 from django_distlock.server.saved_state import StateFile
 from django_distlock.server.table import LockTable
+from tests.faults.mutants.retry_as_new_owner import MistakenCalls
 
 from .disk import Disk
 from .threads import running_process
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from django_distlock.concurrency.store_calls import StoreCalls
     from django_distlock.leases.owned_lease import OwnedLease
-    from django_distlock.records import Grant, Refusal
     from django_distlock.server.locks import Lock, LockSnapshot, Session
     from django_distlock.server.pauses import PauseSnapshot
 
@@ -71,25 +70,7 @@ class AnotherOwner(Acquisition):
     __slots__ = ()
 
     async def attempt(self, calls: StoreCalls) -> OwnedLease | None:
-        return await super().attempt(CallsAsAnother(calls, self))  # type: ignore[arg-type]
-
-
-class CallsAsAnother:
-    """The calls of AnotherOwner."""
-
-    def __init__(self, calls: StoreCalls, acquisition: Acquisition) -> None:
-        self._calls = calls
-        self._acquisition = acquisition
-        self._is_first = True
-
-    async def acquire(
-        self, semaphore: str, owner: str, ttl: float | None, holder: str
-    ) -> Grant | Refusal:
-        """Acquire as another owner the second time."""
-        if not self._is_first:
-            self._acquisition.owner = owner = new_owner()
-        self._is_first = False
-        return await self._calls.acquire(semaphore, owner, ttl, holder)
+        return await super().attempt(MistakenCalls(calls, self))  # type: ignore[arg-type]
 
 
 def ttl_by_clients_clock(ttl: float) -> float:

@@ -20,6 +20,7 @@ from django_distlock import (
     lock_backends,
     release_lock,
 )
+from tests.state_machine.holder_machine import SLACK
 
 if TYPE_CHECKING:
     from django_distlock import Lease
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 NAMES = ["1234collectPayment", "5678collectPayment"]
 SEMAPHORES = st.sampled_from(NAMES)
 STEP = 500
-SLACK = 200
-"""Seconds in which a run has surely ended."""
 LONG = 1e9
 TTLS = st.sampled_from([250, 1250, None])
 

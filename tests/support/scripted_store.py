@@ -14,6 +14,18 @@ from django_distlock.records import LOST, REFUSED, Grant, Refusal, Released, Ren
 NO_REPLY = object()
 
 
+class ScriptedPlace:
+    """A place in a queue, whose waiter tries again at once."""
+
+    patience = 0.0
+
+    def __init__(self, *, outlasts_failures: bool) -> None:
+        self.outlasts_failures = outlasts_failures
+
+    def check(self) -> None:
+        """Find nothing."""
+
+
 class ScriptedBackend(QueueingStore):
     """A store of one lock that answers as set by a test, and records its calls."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django_distlock.exceptions import LockBackendUnavailable
 from django_distlock.leases.request import new_owner
 from django_distlock.locks.attempts import Attempts
 from tests.faults.mutants import lost_replies
@@ -23,17 +22,15 @@ def apply() -> None:
 
 
 class MistakenCalls:
-    """The calls of a policy, of which the second acquisition is for another owner."""
+    """The calls of one attempt, which acquires as another owner the second time."""
 
     def __init__(self, calls: Any, attempts: Attempts) -> None:
         self._calls = calls
         self._attempts = attempts
+        self._is_first = True
 
     async def acquire(self, semaphore: str, owner: str, ttl: float | None, holder: str) -> Any:
-        try:
-            return await self._calls.acquire(semaphore, owner, ttl, holder)
-        except LockBackendUnavailable as error:
-            if not error.reply_lost:
-                raise
-            self._attempts.owner = new_owner()
-            return await self._calls.acquire(semaphore, self._attempts.owner, ttl, holder)
+        if not self._is_first:
+            self._attempts.owner = owner = new_owner()
+        self._is_first = False
+        return await self._calls.acquire(semaphore, owner, ttl, holder)

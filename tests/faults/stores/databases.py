@@ -6,13 +6,12 @@ import threading
 import time
 from abc import abstractmethod
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from tests.faults import clocks
+from tests.faults.clocks import MovedClock
 from tests.faults.disks import SmallDisk, can_mount
-from tests.faults.environment import ISOLATED, PROXIED, TESTED, Environment, Fault
+from tests.faults.environment import ISOLATED, PROXIED, TESTED, ClockedEnvironment, Fault
 from tests.faults.history import now
 from tests.faults.proxy import FaultyProxy
 from tests.support.ports import HOST
@@ -31,22 +30,18 @@ PATIENCE = 30.0
 ROW = "SELECT semaphore FROM distlock_lock ORDER BY semaphore"
 
 
-class Database(Environment):
+class Database(ClockedEnvironment):
     """A database with a clock that can be moved, on a small disk."""
 
-    clock: clocks.MovedClock
     disk: SmallDisk
 
     def rest(self) -> None:
-        if clocks.is_installed():
-            self.clock.step(clocks.REST)
-        else:
-            super().rest()
+        self.let_clock_rest()
 
     @property
     def faults(self) -> dict[str, Fault]:
         return {
-            **(self.clock.faults if clocks.is_installed() else {}),
+            **self.clock_faults,
             **({"disk_full": self.disk_full} if can_mount() else {}),
         }
 
@@ -92,11 +87,8 @@ class DatabaseServer(Database):
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             server = self.create()
-            if clocks.is_installed():
-                self.clock = clocks.MovedClock(server.directory / "clock")
-                server.log.close()
-                server = replace(server, command=self.clock.command(server.command))
-            self.server = server
+            self.clock = MovedClock(server.directory / "clock")
+            self.server = self.governed(server)
             stack.callback(server.remove)
             self.disk = SmallDisk(Path(server.home.data), server.home.account, self.megabytes)
             if can_mount():

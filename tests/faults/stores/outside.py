@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tests.faults import clocks
-from tests.faults.environment import Environment, Fault, sqlite_settings
+from tests.faults.environment import ClockedEnvironment, sqlite_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.support.servers import Server
 
 
-class OutsideStore(Environment):
+class OutsideStore(ClockedEnvironment):
     """A store outside the database, with servers that all have one wall clock, which can be moved.
 
     What the locks protect is a file of SQLite: a fence protects it, but no commit is guarded.
@@ -49,22 +49,6 @@ class OutsideStore(Environment):
     def settings(self) -> dict[str, Any]:
         registers = sqlite_settings(self.directory / "registers.sqlite3")
         return {"DATABASES": {"default": registers}, **self.backends()}
-
-    def governed(self, server: Server) -> Server:
-        """Return the server, which has not been started, with the clock that is moved."""
-        return self.clock.govern(server) if clocks.is_installed() else server
-
-    def let_clock_rest(self) -> None:
-        """End all leases of a store that ends them by its wall clock. See rest()."""
-        if clocks.is_installed():
-            self.clock.step(clocks.REST)
-        else:
-            super().rest()
-
-    @property
-    def clock_faults(self) -> dict[str, Fault]:
-        """Return what can happen to the servers' clock."""
-        return self.clock.faults if clocks.is_installed() else {}
 
 
 @contextmanager

@@ -34,8 +34,7 @@ class SQLite(Database):
             else:
                 self.disk.path.mkdir()
             self.file = self.disk.path / "locks.sqlite3"
-            if clocks.is_installed():
-                self.clock = clocks.MovedClock(directory / "clock")
+            self.clock = clocks.MovedClock(directory / "clock")
             self._stack = stack.pop_all()
         return self
 
