@@ -201,6 +201,7 @@ def work_of(environment: Environment, scale: Scale, folder: Path, seed: int = 0)
         "pace": scale.pace,
         "burst": scale.burst,
         "late": scale.late,
+        "probes_stale": environment.probes_stale,
         "until": 0,
         "clock": "",
     }

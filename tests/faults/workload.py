@@ -66,6 +66,8 @@ class Work(NamedTuple):
     """How often it tries for a lock that is held, one try after the other, at most."""
     late: float
     """The share of increments that outlast their lease, unless that is renewed."""
+    probes_stale: bool
+    """See Environment."""
     until: float
     """By CLOCK_MONOTONIC."""
     clock: str
@@ -94,7 +96,7 @@ class Actor:
         """Take turns until the time is over."""
         while time.monotonic() < self._work.until:
             await self._calls.sleep(self._random.uniform(0, 2) * self._work.pace)
-            if self._over and self._random.random() < STALE:
+            if self._work.probes_stale and self._over and self._random.random() < STALE:
                 await self._use_stale(self._random.choice(self._over))
             else:
                 await self._take_turn()

@@ -155,6 +155,7 @@ def installed() -> Iterator[ErrorLog]:
     logger, log = logging.getLogger("django_distlock"), ErrorLog()
     level, propagates = logger.level, logger.propagate
     collects = gc.isenabled()
+    Scheduler.current = Scheduler("the beginning")
     with (
         warnings.catch_warnings(),
         replaced(REPLACED),

@@ -6,6 +6,7 @@ greenlet: it runs until it waits, and no time passes meanwhile. So the same seed
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from functools import partial
 from heapq import heappop, heappush
@@ -44,6 +45,8 @@ class Scheduler:
         self.thread: SimulatedThread | None = None
         """The simulated thread that runs now; None in an event loop."""
         self.is_over = False
+        self.real_thread = threading.get_ident()
+        """The one in which all of it runs."""
         self._hub = getcurrent()
         self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = count()

@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from greenlet import getcurrent
 
+from django_distlock import clocks
+
 from .scheduler import Scheduler, SimulatedThread, Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from .machines import Process
+
+
+real_monotonic: Final = clocks.monotonic
 
 
 class Thread:
@@ -188,9 +193,12 @@ class Executor:
 def monotonic() -> float:
     """Read the monotonic clock of the machine of the running process.
 
-    After the end of the universe, a finalizer may ask; every lease has ended by then.
+    After the end of the universe, a finalizer may ask; every lease has ended by then. A real thread
+    that an earlier test has left running gets the real time.
     """
     scheduler = Scheduler.current
+    if threading.get_ident() != scheduler.real_thread:
+        return real_monotonic()
     if scheduler.process is None and scheduler.is_over:
         return math.inf
     return running_process().machine.monotonic()

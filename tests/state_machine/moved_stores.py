@@ -19,7 +19,7 @@ from django_distlock.backends.redis import scripts
 from django_distlock.backends.redis.scripts import Script
 from django_distlock.clocks import NOW
 from django_distlock.fields import to_datetime
-from django_distlock.models import Lock, LockPause
+from django_distlock.models import Lock, LockPause, WaitingProcess
 from django_distlock.server.table import LockTable
 from tests.support import memcached_stores
 from tests.support.lock_servers import flawless_lock_server, locks_of, move_clock
@@ -99,6 +99,8 @@ class MovedDatabase(MovedStore):
     def move(self, seconds: float) -> None:
         self.microseconds += round(seconds * 1_000_000)
         self.run(f"UPDATE {CLOCK} SET microseconds = {self.microseconds}")
+        # A process that had a heartbeat just now still lives: one that joins need not send another.
+        WaitingProcess.objects.using(self.using).update(seen_at=to_datetime(self.microseconds))
 
     def run(self, *statements: str) -> None:
         """Run these statements."""

@@ -41,6 +41,7 @@ class ClusterOfThree(OutsideStore):
     """Three masters that write each command to their disks. The first one has a replica."""
 
     store = "redis_cluster"
+    probes_stale = False
     needs = "redis_cluster"
 
     def start(self, stack: ExitStack) -> None:

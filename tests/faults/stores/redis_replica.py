@@ -25,6 +25,7 @@ class RedisWithReplica(OutsideStore):
     """A proxy leads to the master; after a failover it leads to the other server."""
 
     store = "redis_replica"
+    probes_stale = False
     needs = "redis"
 
     def start(self, stack: ExitStack) -> None:
