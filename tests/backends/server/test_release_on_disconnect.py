@@ -84,7 +84,8 @@ def test_killed_holders_lock_is_free_at_once(
     with holding(spare_lock_server, *forks) as workers:
         token = token_of(workers)
         waits = threads.submit(acquire, ALIAS, "held", timeout=60)
-        until(lambda: waiting(lock_server_store) == 1)
+        until(lambda: waits.done() or waiting(lock_server_store) == 1)
+        assert not waits.done(), waits.result()
         kill_holder(workers)
         lease = waits.result(60)
         assert (lease.token or 0) > token
