@@ -1,6 +1,6 @@
 """The pytest plugin of django_distlock: fixtures, locks in memory, and the check of lock order.
 
-See docs/testing.md. It stands outside the package, and imports it for tests of a Django project
+See docs/how-to/test.md. It stands outside the package, and imports it for tests of a Django project
 that uses it only: importing it takes longer than most runs of pytest take to start.
 """
 

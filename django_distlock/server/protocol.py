@@ -1,4 +1,6 @@
-"""The protocol between a lock server and its clients: docs/protocol.md describes it by example.
+"""The protocol between a lock server and its clients.
+
+docs/reference/protocol.md describes it by example.
 
 JSON objects, one a line, in UTF-8. Both sides first prove that they know the secret, without
 sending it: HMAC (RFC 2104) with SHA-256 over random numbers of both.

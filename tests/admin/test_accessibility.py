@@ -1,6 +1,6 @@
 """The admin's pages of locks for everybody: axe-core, narrow windows, light and dark.
 
-With DISTLOCK_SCREENSHOTS=1 it takes the pictures that README.md and docs/admin.md show.
+With DISTLOCK_SCREENSHOTS=1 it takes the pictures that README.md and docs/reference/admin.md show.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def faults(page: Page) -> list[str]:
 def picture(page: Page, name: str) -> None:
     """Take a picture that a document shows, if that is asked for."""
     if os.environ.get("DISTLOCK_SCREENSHOTS") and name in PICTURES:
-        page.screenshot(path=ROOT / "docs" / f"{name}.png", full_page=True)
+        page.screenshot(path=ROOT / "docs" / "images" / f"{name}.png", full_page=True)
 
 
 def test_pages_have_no_serious_fault_and_fit(redis: Shown) -> None:

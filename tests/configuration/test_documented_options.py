@@ -21,7 +21,7 @@ pytestmark = pytest.mark.once
     ("store", "document", "needed"),
     [
         pytest.param(DatabaseBackend, "../README.md", {}, id="database"),
-        pytest.param(RedisBackend, "redis.md", {"cache": "locks"}, id="Redis"),
+        pytest.param(RedisBackend, "how-to/use-redis.md", {"cache": "locks"}, id="Redis"),
     ],
 )
 def test_documented_options_are_those_of_the_store(

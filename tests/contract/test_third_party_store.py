@@ -1,4 +1,4 @@
-"""A third party's store, as docs/stores.md shows it, keeps the contract."""
+"""A third party's store, as docs/how-to/write-a-store.md shows it, keeps the contract."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class FileTests(LockBackendContract, SimpleTestCase):
 
 def shown() -> str:
     """Return the code of the store in the documentation."""
-    text = (DOCUMENTS / "stores.md").read_text("utf-8")
+    text = (DOCUMENTS / "how-to/write-a-store.md").read_text("utf-8")
     [block] = re.findall(
         r"^```python\n(.*?class FileBackend.*?)^```$", text, re.DOTALL | re.MULTILINE
     )
@@ -127,12 +127,14 @@ def test_documentation_shows_the_store_that_is_tested() -> None:
     """All of it, with its imports, in less than a page."""
     assert inspect.getsource(FileBackend) in shown()
     assert len(shown().splitlines()) < MOST_LINES
-    assert issubclass(example("stores.md", "A complete store").FileBackend, BaseLockBackend)
+    assert issubclass(
+        example("how-to/write-a-store.md", "A complete store").FileBackend, BaseLockBackend
+    )
 
 
 def test_documented_setting_and_tests_are_complete(tmp_path: Path) -> None:
     """Both import the store from a site's module."""
-    text = (DOCUMENTS / "stores.md").read_text("utf-8")
+    text = (DOCUMENTS / "how-to/write-a-store.md").read_text("utf-8")
     assert '"BACKEND": "jobs.locks.FileBackend"' in text
     assert "class FileBackendTests(LockBackendContract, SimpleTestCase)" in text
     with override_settings(DISTLOCK=stores_in(str(tmp_path))):
@@ -143,7 +145,7 @@ def test_documented_setting_and_tests_are_complete(tmp_path: Path) -> None:
 
 def test_documentation_names_what_a_store_can_declare() -> None:
     """Each capability that is off by default, and each mixin."""
-    text = (DOCUMENTS / "stores.md").read_text("utf-8")
+    text = (DOCUMENTS / "how-to/write-a-store.md").read_text("utf-8")
     stores = (BaseLockBackend, ListingStore)
     names = {name for store in stores for name, value in vars(store).items() if value is False}
     names |= {each.__name__ for each in (ListingStore, PausingStore, *MIXINS)}

@@ -263,7 +263,7 @@ def test_held_locks_are_bounded() -> None:
 
 def test_how_to_adds_the_panel() -> None:
     """To those that the toolbar has."""
-    assert example("integrations/debug_toolbar.md", "Setup").DEBUG_TOOLBAR_PANELS[-1] == PANEL
+    assert example("integrations/debug-toolbar.md", "Setup").DEBUG_TOOLBAR_PANELS[-1] == PANEL
 
 
 @pytest.mark.needs("chromium")
@@ -282,7 +282,7 @@ def test_page_shows_the_panel(monkeypatch: pytest.MonkeyPatch) -> None:
             page.locator("#djdt-LocksPanel a").click()
             page.get_by_text("contended").wait_for()
             if os.environ.get("DISTLOCK_SCREENSHOTS") and theme == "light":
-                page.screenshot(path=ROOT / "docs" / "integrations" / "debug-toolbar.png")
+                page.screenshot(path=ROOT / "docs" / "images" / "debug-toolbar.png")
             page.locator("#distlockMain_1 .djToggleSwitch").click()
             page.get_by_text("<customer_id>collectPayment").wait_for()
     server.stop()

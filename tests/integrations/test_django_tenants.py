@@ -1,4 +1,4 @@
-"""Locks in a site of two tenants, as docs/integrations/django_tenants.md describes it."""
+"""Locks in a site of two tenants, as docs/integrations/django-tenants.md describes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lock errors in REST framework's error format, as docs/integrations/rest_framework.md shows."""
+"""Lock errors in REST framework's error format, as docs/integrations/rest-framework.md shows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tests.support.scripted_store import ScriptedBackend
 
 pytestmark = [pytest.mark.once, pytest.mark.urls(__name__)]
-PAGE = "integrations/rest_framework.md"
+PAGE = "integrations/rest-framework.md"
 SETTINGS = example(PAGE, "Setup").REST_FRAMEWORK
 OWN = {"EXCEPTION_HANDLER": f"{__name__}.documented"}
 documented = example(PAGE, "With an exception handler of your own").handle

@@ -138,8 +138,8 @@ def test_context_is_an_argument_as_others() -> None:
 
 
 def test_documented_tasks_are_locked() -> None:
-    """Those of docs/integrations/django_tasks.md: skipped, or enqueued again for later."""
-    documented = example("integrations/django_tasks.md", "Tasks")
+    """Those of docs/integrations/django-tasks.md: skipped, or enqueued again for later."""
+    documented = example("integrations/django-tasks.md", "Tasks")
     assert outcome(documented.collect_payment.enqueue(1234)) == "collected from 1234"
     acquire_lock("1234collectPayment")
     assert outcome(documented.collect_payment.enqueue(1234)) is None

@@ -14,7 +14,10 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.once
 
 COMMANDS = {"clear_stale_locks", "list_locks", "pause_locks", "release_lock", "resume_locks"}
-ELSEWHERE = {"with_lock": "with_lock.md", "run_lock_server": "../lock_server.md#the-command"}
+ELSEWHERE = {
+    "with_lock": "with-lock.md",
+    "run_lock_server": "../how-to/run-the-lock-server.md#the-command",
+}
 """Commands that have a page of their own."""
 DJANGOS = {
     *("--help", "--version", "--verbosity", "--settings", "--pythonpath", "--traceback"),

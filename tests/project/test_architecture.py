@@ -1,4 +1,4 @@
-"""docs/architecture.md describes the code as it is."""
+"""docs/explanation/architecture.md describes the code as it is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.once
 
 PACKAGE = ROOT / "django_distlock"
-TEXT = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+TEXT = (ROOT / "docs" / "explanation" / "architecture.md").read_text("utf-8")
 MOST_LINES = 120
 MOST_CALLS = 8
 

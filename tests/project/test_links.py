@@ -42,17 +42,6 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
     assert broken(page) == []
 
 
-def test_every_document_can_be_reached_from_the_readme() -> None:
-    """A page that no other links to is never read."""
-    reached, found = set(), [ROOT / "README.md"]
-    while found:
-        page = found.pop().resolve()
-        if page not in reached and page.suffix == ".md" and page.is_file():
-            reached.add(page)
-            found += [page.parent / link.partition("#")[0] for link in links(prose(page))]
-    assert set(PAGES) - reached == set()
-
-
 def test_anchors_are_those_that_github_makes() -> None:
     """Lower case, with dashes for spaces, and without punctuation; a second one is numbered."""
     text = "# What it can't do\n## `max_hold`, [linked](x.md)\n## To add …\n## Same\n## Same\n"

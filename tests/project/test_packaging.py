@@ -159,8 +159,8 @@ def test_the_links_of_the_readme_work_on_a_package_index(wheel: Path) -> None:
     assert isinstance(shown, str)
     expected = [absolute(link) for link in links((ROOT / "README.md").read_text("utf-8"))]
     assert links(shown) == expected
-    assert f"{SITE}/blob/main/docs/transactions.md#the-guard" in expected
-    assert f"]({FILES}/docs/admin-light.png)" in shown
+    assert f"{SITE}/blob/main/docs/explanation/transactions.md#the-guard" in expected
+    assert f"]({FILES}/docs/images/admin-light.png)" in shown
 
 
 def absolute(link: str) -> str:

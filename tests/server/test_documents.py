@@ -1,4 +1,4 @@
-"""docs/lock_server.md describes the options as they are, and its examples work."""
+"""docs/how-to/run-the-lock-server.md describes the options as they are, and its examples work."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from tests.support.servers import Server
 
-TEXT = (DOCUMENTS / "lock_server.md").read_text(encoding="utf-8")
+TEXT = (DOCUMENTS / "how-to/run-the-lock-server.md").read_text(encoding="utf-8")
 SEMAPHORE = "1234collectPayment"
 TIMEOUT = 60
 
@@ -94,7 +94,7 @@ def test_all_options_of_the_backend_are_documented() -> None:
 @pytest.mark.needs("lock_server")
 def test_the_quick_start_locks(capsys: pytest.CaptureFixture[str]) -> None:
     """With the settings there; the printed status is the documented one."""
-    shown = example("lock_server.md", "Quick start").DISTLOCK
+    shown = example("how-to/run-the-lock-server.md", "Quick start").DISTLOCK
     # Its own server: the one that all tests share has other locks.
     with start_lock_server() as server, override_settings(DISTLOCK=shown):
         given = options_of(server)
@@ -106,7 +106,7 @@ def test_the_quick_start_locks(capsys: pytest.CaptureFixture[str]) -> None:
         assert isinstance(store, QueueingStore)
         queued = store.join(SEMAPHORE, "owner", "holder", Event().set)
         assert queued is not None
-        example("lock_server.md", "Watching it")
+        example("how-to/run-the-lock-server.md", "Watching it")
         store.leave(queued, False)
         lease.release()
     numbers, lock, page, pause = capsys.readouterr().out.splitlines()
@@ -123,7 +123,7 @@ def test_the_quick_start_locks(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.needs("lock_server_tls")
 def test_other_machines_are_asked_by_tls(servers: dict[str, Server]) -> None:
     """With the options there, all of which are needed."""
-    shown = example("lock_server.md", "Other machines").OPTIONS
+    shown = example("how-to/run-the-lock-server.md", "Other machines").OPTIONS
     given = options_of(servers["lock_server_tls"])
     assert shown.keys() == given.keys()
     given["store_timeout"] = TIMEOUT

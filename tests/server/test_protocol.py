@@ -1,4 +1,4 @@
-"""docs/protocol.md describes the lock server's protocol, with a real conversation."""
+"""docs/reference/protocol.md describes the lock server's protocol, with a real conversation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 from tests.support.paths import ROOT
 
-PAGE = ROOT / "docs" / "protocol.md"
+PAGE = ROOT / "docs" / "reference" / "protocol.md"
 SECRET = b"correct horse battery staple"
 BEGAN = 1_790_000_000_000_000
 """The server's time in the example, in microseconds. Each look at it finds a millisecond more."""

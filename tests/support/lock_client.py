@@ -1,4 +1,4 @@
-"""A client of the lock server by sockets alone, as docs/protocol.md says how to write one."""
+"""A client of the lock server by sockets alone, written after docs/reference/protocol.md."""
 
 from __future__ import annotations
 

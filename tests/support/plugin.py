@@ -70,7 +70,16 @@ ONCE = {
     ROOT / "tests" / folder
     for folder in (
         *("backends/memcached", "backends/memory", "backends/redis", "backends/server"),
-        *("benchmarks", "events", "faults", "integrations", "server", "support", "telemetry"),
+        *(
+            "benchmarks",
+            "documentation",
+            "events",
+            "faults",
+            "integrations",
+            "server",
+            "support",
+            "telemetry",
+        ),
         *("test_kit", "with_lock"),
     )
 }

@@ -1,4 +1,4 @@
-"""docs/reference/telemetry.md has every metric, span and attribute, and its code works."""
+"""docs/reference/metrics.md has every metric, span and attribute, and its code works."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.once
 
-PAGE = "reference/telemetry.md"
+PAGE = "reference/metrics.md"
 TEXT = (DOCUMENTS / PAGE).read_text("utf-8")
 WORKER = f"""
 import os

@@ -16,12 +16,11 @@ from prometheus_client import REGISTRY, CollectorRegistry  # noqa: E402
 
 from django_distlock.telemetry import prometheus  # noqa: E402
 from django_distlock.telemetry.measures import BUCKETS, LABELS, MEASURES  # noqa: E402
-from tests.support.documentation import anchors, example, prose  # noqa: E402
+from tests.support.documentation import DOCUMENTS, anchors, example, prose  # noqa: E402
 from tests.support.holders import acquire  # noqa: E402
 from tests.support.monitoring import (  # noqa: E402
     ALERT_TESTS,
     DASHBOARD,
-    MONITORING,
     PANELS,
     README,
     RULES,
@@ -38,7 +37,7 @@ UNUSED = {"distlock_wait_seconds_count", "distlock_hold_seconds_count"}
 """What the dashboard leaves out: the last bucket, `+Inf`, has the same number."""
 OF_PROMETHEUS = {"job", "instance", "le"}
 """Labels that aren't the package's."""
-PAGE = "https://github.com/django-distlock/django-distlock/blob/main/docs/monitoring/README.md"
+PAGE = "https://github.com/django-distlock/django-distlock/blob/main/docs/how-to/monitor.md"
 
 each_rule = pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
 
@@ -135,7 +134,7 @@ def test_alert_says_what_to_do(rule: dict[str, Any]) -> None:
     page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
     assert page == PAGE
     assert anchor == rule["alert"].lower()
-    assert anchor in anchors(prose(MONITORING / "README.md"))
+    assert anchor in anchors(prose(DOCUMENTS / "how-to" / "monitor.md"))
     assert f"| [{rule['alert']}](#{anchor}) | {rule['labels']['severity']} |" in README
 
 
@@ -155,7 +154,7 @@ def test_threshold_of_a_quantile_is_the_bound_of_a_bucket(rule: dict[str, Any]) 
 
 def test_page_shows_how_to_measure_locks() -> None:
     """By the code of an app."""
-    documented = example("monitoring/README.md", "Measure")
+    documented = example("how-to/monitor.md", "Measure")
     config = documented.ShopConfig("shop", prometheus)
     try:
         config.ready()

@@ -1,4 +1,4 @@
-"""The tests that docs/testing.md shows, as those of a site, with the reports that it shows."""
+"""The tests that docs/how-to/test.md shows, as those of a site, with the reports that it shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.once
 
-PAGE = (DOCUMENTS / "testing.md").read_text("utf-8")
+PAGE = (DOCUMENTS / "how-to/test.md").read_text("utf-8")
 BLOCK = re.compile(r"^```python\n(# (\S+)\n.*?)^```$", re.MULTILINE | re.DOTALL)
 REST = {
     "shop/__init__.py": "",

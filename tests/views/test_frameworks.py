@@ -1,4 +1,4 @@
-"""The examples of docs/frameworks.md work."""
+"""The examples of docs/how-to/lock-a-view.md work."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VIEWS = {
 @pytest.fixture(scope="module")
 def views() -> dict[str, ModuleType]:
     """Return the modules that have views."""
-    return {heading: example("frameworks.md", heading) for heading in VIEWS}
+    return {heading: example("how-to/lock-a-view.md", heading) for heading in VIEWS}
 
 
 def sign_in(get_response: Callable[[HttpRequest], HttpResponse]) -> Any:
@@ -104,7 +104,7 @@ def test_request_transaction_is_where_the_documentation_says(
 
 def test_command_is_locked(scripted: ScriptedBackend) -> None:
     """The documented command is locked, and refuses in one line."""
-    command = example("frameworks.md", "Management commands").Command(stdout=StringIO())
+    command = example("how-to/lock-a-view.md", "Management commands").Command(stdout=StringIO())
     call_command(command, 1234)
     assert command.stdout.getvalue() == "collected\n"
     acquire_lock("1234collectPayment")

@@ -1,4 +1,4 @@
-"""The view of docs/abuse.md, which looks the object up before it locks."""
+"""The view of docs/how-to/protect-from-abuse.md, which looks the object up before it locks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db(databases="__all__")
 @pytest.fixture
 def client() -> Any:
     """Serve the page's example, and return the client of a logged-in user."""
-    views = example("abuse.md", "Look the object up before the lock")
+    views = example("how-to/protect-from-abuse.md", "Look the object up before the lock")
     client = Client()
     client.force_login(baker.make(User, username="me"))
     urls = [path("profiles/<username>/edit/", views.edit_profile)]

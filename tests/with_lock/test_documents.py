@@ -1,4 +1,4 @@
-"""docs/reference/with_lock.md describes the command as it is."""
+"""docs/reference/with-lock.md describes the command as it is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.once
 
-TEXT = (ROOT / "docs" / "reference" / "with_lock.md").read_text("utf-8")
+TEXT = (ROOT / "docs" / "reference" / "with-lock.md").read_text("utf-8")
 OF_DJANGO = {
     *("verbosity", "settings", "pythonpath", "traceback"),
     *("no_color", "force_color", "skip_checks"),

@@ -1,4 +1,4 @@
-"""Connections to a lock server. docs/protocol.md describes the protocol."""
+"""Connections to a lock server. docs/reference/protocol.md describes the protocol."""
 
 import socket
 from contextlib import suppress

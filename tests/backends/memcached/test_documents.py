@@ -1,4 +1,4 @@
-"""What docs/memcached.md shows works."""
+"""What docs/how-to/use-memcached.md shows works."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.support.documentation import DOCUMENTS, example
 from tests.support.holders import acquire
 from tests.support.memcached_stores import address, memcached_store, on_memcached
 
-DOCUMENT = (DOCUMENTS / "memcached.md").read_text(encoding="utf-8")
+DOCUMENT = (DOCUMENTS / "how-to/use-memcached.md").read_text(encoding="utf-8")
 
 
 @on_memcached
 def test_documented_settings_work(alias: str, settings: Any) -> None:
     """Without a warning: `default` is on another server."""
-    shown = example("memcached.md", "Settings")
+    shown = example("how-to/use-memcached.md", "Settings")
     host, port = address(alias)
     here = {"BACKEND": settings.CACHES[alias]["BACKEND"], "LOCATION": f"{host}:{port}"}
     assert here["BACKEND"].rpartition(".")[2] in DOCUMENT
@@ -37,7 +37,7 @@ def test_documented_settings_work(alias: str, settings: Any) -> None:
 
 def test_documented_options_are_the_defaults() -> None:
     """The options that a site may leave out."""
-    options = example("memcached.md", "Settings").DISTLOCK["default"]["OPTIONS"]
+    options = example("how-to/use-memcached.md", "Settings").DISTLOCK["default"]["OPTIONS"]
     known = inspect.signature(MemcachedBackend).parameters
     optional = {
         name: each.default for name, each in known.items() if name not in ("alias", "cache")

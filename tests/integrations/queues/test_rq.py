@@ -26,7 +26,7 @@ else:
 
 pytestmark = [pytest.mark.once, pytest.mark.needs("redis")]
 
-PAGE = "integrations/django_rq.md"
+PAGE = "integrations/django-rq.md"
 labels: list[str] = []
 
 

@@ -59,7 +59,7 @@ def test_captured_locks_and_assert_locked(
 
 
 def test_expire(expire: Callable[[str], None]) -> None:
-    """It is a fixture, as the others that docs/testing.md shows."""
+    """It is a fixture, as the others that docs/how-to/test.md shows."""
     with pytest.raises(LockLost), distributed_lock(LOCK):
         expire(LOCK)
 

@@ -42,7 +42,7 @@ class Async(SimpleTestCase):
 
 
 def test_opposite_order_of_another_process() -> None:
-    """Is not seen: see docs/testing.md."""
+    """Is not seen: see docs/how-to/test.md."""
     assert os.environ["PYTEST_XDIST_WORKER"]
     with distributed_lock("B"), distributed_lock("A"):
         assert acquire_lock("A") is None

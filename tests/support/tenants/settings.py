@@ -15,7 +15,7 @@ from tests.support.documentation import example
 
 __all__ = ["PASSWORD_HASHERS", "SECRET_KEY", "STATIC_URL", "TEMPLATES", "USE_TZ"]
 
-PAGE = "integrations/django_tenants.md"
+PAGE = "integrations/django-tenants.md"
 USUAL_APPS = ["admin", "auth", "contenttypes", "messages", "sessions"]
 SHARED_APPS = [
     *(app for app in example(PAGE, "Setup").SHARED_APPS if app is not ...),

@@ -1,0 +1,59 @@
+"""The blocks that tests/documentation/test_pages.py leaves out, and why."""
+
+RUN_ELSEWHERE: dict[str, str] = {}
+"""Pages whose blocks need servers or libraries of their own, with the module that runs them."""
+
+NOT_RUN: dict[str, str] = {}
+"""Commands in `console` blocks that no test can run, each with the reason."""
+
+OLD: set[str] = {
+    "explanation/architecture.md",
+    "explanation/benchmarks.md",
+    "explanation/leases.md",
+    "explanation/model.md",
+    "explanation/reliability.md",
+    "explanation/scaling.md",
+    "explanation/simulation.md",
+    "explanation/transactions.md",
+    "how-to/application-servers.md",
+    "how-to/fencing.md",
+    "how-to/lock-a-view.md",
+    "how-to/lock-async-code.md",
+    "how-to/monitor.md",
+    "how-to/protect-from-abuse.md",
+    "how-to/run-the-lock-server.md",
+    "how-to/slow-clients.md",
+    "how-to/test.md",
+    "how-to/use-memcached.md",
+    "how-to/use-redis.md",
+    "how-to/wait.md",
+    "how-to/write-a-store.md",
+    "integrations/celery.md",
+    "integrations/channels.md",
+    "integrations/debug-toolbar.md",
+    "integrations/django-prometheus.md",
+    "integrations/django-rq.md",
+    "integrations/django-tasks.md",
+    "integrations/django-tenants.md",
+    "integrations/dramatiq.md",
+    "integrations/editors.md",
+    "integrations/huey.md",
+    "integrations/index.md",
+    "integrations/ninja.md",
+    "integrations/procrastinate.md",
+    "integrations/rest-framework.md",
+    "integrations/sentry.md",
+    "integrations/tasks.md",
+    "reference/admin.md",
+    "reference/arguments.md",
+    "reference/checks.md",
+    "reference/commands.md",
+    "reference/events.md",
+    "reference/health.md",
+    "reference/http.md",
+    "reference/logging.md",
+    "reference/metrics.md",
+    "reference/protocol.md",
+    "reference/with-lock.md",
+}
+"""Pages that haven't been rewritten yet: this set must be empty in the end."""
