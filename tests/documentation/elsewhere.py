@@ -9,7 +9,7 @@ NOT_RUN: dict[str, str] = {}
 OLD: set[str] = {
     "explanation/architecture.md",
     "explanation/benchmarks.md",
-    "explanation/leases.md",
+    "explanation/leases-and-clocks.md",
     "explanation/model.md",
     "explanation/reliability.md",
     "explanation/scaling.md",
