@@ -79,6 +79,7 @@ def missing_server_packages() -> list[str]:
         "pkg-config": has("pkg-config"),
         "gcc": has("gcc"),
         "spin": has("spin"),
+        "gettext": has("msgfmt"),
         "python3-dev": Path(sysconfig.get_path("include"), "Python.h").exists(),
         "chromium": has("chromium", "chromium-browser", "google-chrome"),
     }

@@ -132,7 +132,7 @@ def release_all(
 
 
 def consequence(store: ListingStore) -> Promise:
-    """Say what a force-release means for the work of a holder who is still alive."""
+    """Say what a force-release means for the work of a holder that is still alive."""
     if not store.guard_commits:
         return _(
             "This store's guard_commits is off: nothing stops its work, which may be done twice."

@@ -25,7 +25,7 @@ WORDS: Final[dict[str, Promise]] = {
     "released": _("released"),
 }
 EXPLANATIONS: Final[dict[str, Promise]] = {
-    "held": _("Somebody works under this lock."),
+    "held": _("A process works under this lock."),
     "kept": _("Its holder is done. The lock stays closed to others until its min_hold is over."),
     "stale": _("Its lease expired and was never released. Anybody can acquire it."),
     "released": _("Nobody holds it."),

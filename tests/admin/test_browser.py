@@ -158,7 +158,7 @@ def test_user_without_the_permission_is_refused(address: str, shown: Shown) -> N
     shown.locks = [a_lock("report", token=1)]
     with signed_in(log_in("view_lock"), address) as page:
         page.get_by_role("link", name="report").click()
-        expect(page.get_by_text("Somebody works under this lock.")).to_be_visible()
+        expect(page.get_by_text("A process works under this lock.")).to_be_visible()
         expect(page.get_by_role("button", name="Force-release")).to_have_count(0)
         form = {"selected": "1:report", "confirmed": "yes"}
         token = page.locator("[name=csrfmiddlewaretoken]").first.input_value()

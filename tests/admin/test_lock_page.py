@@ -57,7 +57,7 @@ def test_page_shows_all_that_is_known(viewer: Client, shown: Shown) -> None:
     ]
     text = page_text(viewer, lock_page("shown", "report"))
     for known in (
-        "held Somebody works under this lock.",
+        "held A process works under this lock.",
         "Holder web1 pid 7 MainThread",
         "Label collect payment",
         "Held since Jan. 2, 2026, 6:49 a.m. (for 2h)",

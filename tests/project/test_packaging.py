@@ -136,6 +136,7 @@ def test_the_wheel_has_every_file_of_the_package(wheel: Path) -> None:
     expected = {str(path.relative_to(ROOT)) for path in files if path.suffix != ".pyc"}
     assert expected >= {
         "django_distlock/py.typed",
+        "django_distlock/locale/de/LC_MESSAGES/django.mo",
         "django_distlock/migrations/0001_initial.py",
         "django_distlock/management/commands/clear_stale_locks.py",
     }

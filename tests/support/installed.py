@@ -26,6 +26,7 @@ def missing() -> dict[str, str]:
         "redis_cluster": _lacks(("redis-server",), "redis", "redis"),
         "memcached": _lacks(("memcached",), "pymemcache", "pymemcache"),
         "spin": _lacks(("spin", "gcc"), "subprocess", "subprocess"),
+        "gettext": _lacks(("xgettext", "msgfmt"), "subprocess", "subprocess"),
         "chromium": _lacks(() if find_chromium() else ("chromium",), "playwright", "playwright"),
         "example": next(filter(None, (_lacks((), name, name) for name in EXAMPLE_MODULES)), None),
         # Looked for, not imported: they warn, and prepare to replace parts of the standard library.

@@ -51,6 +51,7 @@ NEEDS = {
     "eventlet": ("eventlet", "run the tests through tox: python3 dev.py test"),
     "gevent": ("gevent", "run the tests through tox: python3 dev.py test"),
     "spin": ("the checked model (Spin)", INSTALL),
+    "gettext": ("the catalogues of translations (gettext)", INSTALL),
     "wheelhouse": ("packaging", "run the tests through tox: python3 dev.py test"),
 }
 KINDS: dict[str, Callable[[], Server | Cluster]] = {
