@@ -4,7 +4,11 @@ RUN_ELSEWHERE: dict[str, str] = {}
 """Pages whose blocks need servers or libraries of their own, with the module that runs them."""
 
 NOT_RUN: dict[str, str] = {}
-"""Commands in `console` blocks that no test can run, each with the reason."""
+"""What no test can run, each with the reason: a command in a `console` block, whole or by its first
+word; a statement in SQL; or the first line of a block in Python, which is then only compiled."""
+
+SQL_SERVERS: dict[str, str] = {}
+"""Pages whose SQL is for a server, with the alias of the tests' database that runs it."""
 
 OLD: set[str] = {
     "explanation/architecture.md",

@@ -6,43 +6,44 @@ in an HTML comment, which starts with `<!-- invisible-code-block: python`.
 
 from __future__ import annotations
 
-import json
 import sys
-import tomllib
-from doctest import ELLIPSIS, NORMALIZE_WHITESPACE, OutputChecker
-from io import StringIO
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
-from django.core.management import CommandError, call_command
-from sybil import Document, Example, Sybil
-from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser, SkipParser
+from markdown_it import MarkdownIt
+from sybil import Document, Sybil
+from sybil.parsers.myst import CodeBlockParser
 
-from tests.documentation.elsewhere import NOT_RUN
+from tests.documentation.languages import EVALUATORS, UNCHECKED
 from tests.support.documentation import DOCUMENTS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-UNCHECKED = {"text", "mermaid", "html", "diff"}
-"""Languages of blocks that are pictures or output."""
+    from sybil import Example
+
+WITHOUT_CODE = ("{toctree}", "{auto", "{note}", "{warning}", "{tip}", "{only}")
+"""How directives start that contain no code."""
 
 
 def run(page: Path) -> None:
     """Run all blocks of the page, in their order."""
-    document = parse(page)
-    for example in document.examples():
+    for example in parse(page).examples():
+        evaluate(example)
+
+
+def evaluate(example: Example) -> None:
+    """Run a block, and say which one it is if it fails."""
+    try:
         example.evaluate()
+    except BaseException as error:
+        error.add_note(f"{example.path}:{example.line}: this block of code doesn't work")
+        raise
 
 
 def parse(page: Path) -> Document:
     """Return the page, whose examples can be evaluated, with a namespace of its own."""
-    parsers: list[Any] = [
-        PythonCodeBlockParser(),
-        SkipParser(),
-        *(CodeBlockParser(language, evaluate) for language, evaluate in EVALUATORS.items()),
-    ]
+    parsers = [CodeBlockParser(language, run) for language, run in EVALUATORS.items()]
     document = Sybil(parsers=parsers, path=str(DOCUMENTS)).parse(page)
     module = ModuleType(f"shop.page_{page.stem.replace('-', '_')}")
     sys.modules[module.__name__] = module  # resolving annotations and models needs it there
@@ -50,59 +51,13 @@ def parse(page: Path) -> Document:
     return document
 
 
-def run_console(example: Example) -> None:
-    """Run the lines after `$ `, and compare what they print with the lines below them."""
-    for command, expected in commands(example.parsed):
-        if command in NOT_RUN:
-            continue
-        words = command.split("#")[0].split()
-        if words[:2] != ["python", "manage.py"]:
-            raise AssertionError(f"a test can't run {command!r}: add it to NOT_RUN with the reason")
-        compare(run_command(*words[2:]), expected)
-
-
-def commands(block: str) -> list[tuple[str, str]]:
-    """Return each command of a block with the output that the page shows, if it shows any."""
-    found: list[tuple[str, str]] = []
-    for line in block.splitlines():
-        if line.startswith("$ "):
-            found.append((line.removeprefix("$ "), ""))
-        elif found:
-            command, output = found[-1]
-            found[-1] = (command, f"{output}{line}\n")
-    return found
-
-
-def run_command(name: str, *arguments: str) -> str:
-    """Run a management command, and return what a person sees of it."""
-    output = StringIO()
-    try:
-        call_command(name, *arguments, stdout=output, stderr=output)
-    except CommandError as error:
-        output.write(f"{type(error).__name__}: {error}\n")
-    except SystemExit as stop:
-        output.write(f"{stop.code}\n" if isinstance(stop.code, str) else "")
-    return output.getvalue()
-
-
-def compare(output: str, expected: str) -> None:
-    """Fail unless the output is as expected, where `...` stands for anything."""
-    options = ELLIPSIS | NORMALIZE_WHITESPACE
-    if expected and not OutputChecker().check_output(expected, output, options):
-        raise AssertionError(f"expected:\n{expected}\nwas:\n{output}")
-
-
-def _parsed_by(parse: Any) -> Any:
-    def evaluate(example: Example) -> None:
-        parse(example.parsed)
-
-    return evaluate
-
-
-EVALUATORS: dict[str, Any] = {
-    "console": run_console,
-    "json": _parsed_by(json.loads),
-    "toml": _parsed_by(tomllib.loads),
-    "yaml": _parsed_by(lambda text: [*yaml.safe_load_all(text)]),
-}
-"""How blocks of each language are run."""
+def unknown_blocks(page: Path) -> list[str]:
+    """Return the fences of a page that nothing runs or checks, as another parser sees them."""
+    known = {example.line for example in parse(page).examples()}
+    return [
+        f"{page}:{fence.map[0] + 1}: {fence.info or 'no language'}"
+        for fence in MarkdownIt().parse(page.read_text("utf-8"))
+        if fence.type in {"fence", "code_block"} and fence.map
+        if not (fence.info in UNCHECKED or fence.info.startswith(WITHOUT_CODE))
+        if not (fence.info in EVALUATORS and fence.map[0] + 1 in known)
+    ]

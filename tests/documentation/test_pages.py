@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any
-
 import pytest
 
-for library in ("sybil", "yaml"):
+for library in ("markdown_it", "sybil", "yaml"):
     pytest.importorskip(library)
 pytestmark = [pytest.mark.once, pytest.mark.django_db(transaction=True)]
 
-from django.db import connection  # noqa: E402
-
-from tests.documentation.elsewhere import OLD, RUN_ELSEWHERE  # noqa: E402
-from tests.documentation.pages import run  # noqa: E402
-from tests.documentation.shop import models, payments  # noqa: E402
+from tests.documentation.elsewhere import (  # noqa: E402
+    NOT_RUN,
+    OLD,
+    RUN_ELSEWHERE,
+    SQL_SERVERS,
+)
+from tests.documentation.languages import run_statements  # noqa: E402
+from tests.documentation.pages import evaluate, parse, run, unknown_blocks  # noqa: E402
 from tests.support.documentation import DOCUMENTS  # noqa: E402
 from tests.support.paths import ROOT  # noqa: E402
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
 PAGES = {str(page.relative_to(DOCUMENTS)): page for page in sorted(DOCUMENTS.rglob("*.md"))}
-
-
-@pytest.fixture
-def shop(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[None]:
-    """Provide the examples' site, with its tables, and the store that no setting means."""
-    settings.DISTLOCK = {}
-    for name in ("shop", "shop.models", "shop.payments"):
-        monkeypatch.setitem(sys.modules, name, sys.modules[f"tests.documentation.{name}"])
-    payments.collected.clear()
-    tables = [models.Customer, models.Invoice]
-    with connection.schema_editor() as editor:
-        for model in tables:
-            editor.create_model(model)
-    yield
-    with connection.schema_editor() as editor:
-        for model in reversed(tables):
-            editor.delete_model(model)
 
 
 @pytest.mark.usefixtures("shop")
@@ -52,6 +31,28 @@ def test_code_of_a_page_works(name: str) -> None:
     run(PAGES[name])
 
 
+@pytest.mark.django_db(transaction=True, databases="__all__")
+@pytest.mark.parametrize(
+    ("name", "alias"),
+    [
+        pytest.param(name, alias, marks=pytest.mark.needs(alias))
+        for name, alias in SQL_SERVERS.items()
+    ],
+)
+def test_sql_of_a_page_works_on_the_server_it_is_for(name: str, alias: str) -> None:
+    """SQLite would refuse it."""
+    for example in parse(PAGES[name]).examples():
+        if example.region.lexemes["arguments"] == "sql":
+            example.region.evaluator = lambda sql: run_statements(str(sql.parsed), alias)
+            evaluate(example)
+
+
+def test_every_block_is_run_or_checked() -> None:
+    """A language that nothing knows has a reason in UNCHECKED."""
+    pages = [page for name, page in PAGES.items() if name not in OLD]
+    assert [block for page in pages for block in unknown_blocks(page)] == []
+
+
 def test_pages_that_other_tests_run_are_named_in_them() -> None:
     """One that nothing runs would go unnoticed."""
     unnamed = [
@@ -60,3 +61,10 @@ def test_pages_that_other_tests_run_are_named_in_them() -> None:
         if f'"{page}"' not in (ROOT / module).read_text("utf-8")
     ]
     assert unnamed == []
+
+
+def test_what_is_left_out_is_on_a_page() -> None:
+    """The lists name no page that is gone, and nothing that no page shows."""
+    assert {*OLD, *RUN_ELSEWHERE, *SQL_SERVERS} - PAGES.keys() == set()
+    shown = "\n".join(page.read_text("utf-8") for page in PAGES.values()).replace("\\\n", "")
+    assert [entry for entry in NOT_RUN if entry not in shown] == []

@@ -1,0 +1,183 @@
+"""Run the commands of `console` blocks, and compare what they print with what the page shows."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import tomllib
+from configparser import ConfigParser
+from contextlib import redirect_stderr, redirect_stdout
+from doctest import ELLIPSIS, NORMALIZE_WHITESPACE, OutputChecker
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from django.core.management import ManagementUtility
+from django.test import Client, override_settings
+from packaging.requirements import Requirement
+
+from tests.documentation.elsewhere import NOT_RUN
+from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from sybil import Example
+
+MANAGE = re.compile(r"(?:python3? |\./|/)manage\.py +([^|;&<>\n`]+)")
+"""A call of a management command, up to the end of the shell's simple command."""
+ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+
+
+def run_console(example: Example) -> None:
+    """Run the lines after `$ `, and compare what they print with the lines below them."""
+    status = 0
+    for command, expected in commands(example.parsed):
+        check_shell(command)
+        words = shlex.split(command, comments=True)
+        if command in NOT_RUN or (words and words[0] in NOT_RUN):
+            continue
+        if words == ["echo", "$?"]:
+            compare(f"{status}\n", expected)
+            continue
+        output, status = run_command(words, example.namespace)
+        compare(output, expected)
+
+
+def commands(block: str) -> list[tuple[str, str]]:
+    """Return each command of a block with the output that the page shows, if it shows any."""
+    found: list[tuple[str, str]] = []
+    for line in block.replace("\\\n", "").splitlines():
+        if line.startswith("$ "):
+            found.append((line.removeprefix("$ ").strip(), ""))
+        elif found:
+            command, output = found[-1]
+            found[-1] = (command, f"{output}{line}\n")
+        elif line.strip():
+            raise AssertionError(f"a console block starts with a command after `$ `, not: {line}")
+    return found
+
+
+def run_command(words: list[str], namespace: dict[str, Any]) -> tuple[str, int]:
+    """Run a command line in this process; return what a person sees, and its exit code."""
+    assignments = []
+    while words and ASSIGNMENT.match(words[0]):
+        assignments.append(words.pop(0))
+    with mock.patch.dict(os.environ, dict(one.split("=", 1) for one in assignments)):
+        match words:
+            case ["python" | "python3" | "./manage.py", *_] if "manage.py" in words[0] + words[1]:
+                return manage(*words[words[0].startswith("python") + 1 :])
+            case ["curl", *arguments]:
+                return curl(arguments, namespace), 0
+            case ["pip", "install", *requirements] | [
+                "python" | "python3",
+                "-m",
+                "pip",
+                "install",
+                *requirements,
+            ]:
+                return check_requirements(requirements), 0
+            case ["tox", "run", "-e", environment, *_] | ["tox", "-e", environment, *_]:
+                return check_environment(environment), 0
+    raise AssertionError(
+        f"no test runs `{shlex.join(words)}`: list it in NOT_RUN of tests/documentation/"
+        "elsewhere.py, with the reason"
+    )
+
+
+def manage(name: str, *arguments: str) -> tuple[str, int]:
+    """Run a management command as a shell would; return what it prints, and its exit code."""
+    output, status = StringIO(), 0
+    with redirect_stdout(output), redirect_stderr(output):
+        command = ManagementUtility(["manage.py", name]).fetch_command(name)
+        # The tests' own site isn't what the page is about.
+        unchecked = ["--skip-checks"] if command.requires_system_checks else []
+        try:
+            command.run_from_argv(["manage.py", name, *unchecked, *arguments])
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+            output.write(f"{end.code}\n" if isinstance(end.code, str) else "")
+    return output.getvalue(), status
+
+
+def curl(arguments: list[str], namespace: dict[str, Any]) -> str:
+    """Request a view from the page's `urlpatterns`, or the tests' site; return the answer."""
+    parser = argparse.ArgumentParser("curl", exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("-X", "--request")
+    parser.add_argument("-H", "--header", action="append", default=[])
+    parser.add_argument("-d", "--data")
+    parser.add_argument("-i", "--include", action="store_true")
+    parser.add_argument("-s", "--silent", action="store_true")
+    parser.add_argument("url", type=lambda url: re.sub(r"^(https?://)?[^/]*", "", url))
+    options = parser.parse_args([*map(spread, arguments)])
+    method = options.request or ("POST" if options.data else "GET")
+    headers = dict(header.split(": ", 1) for header in options.header)
+    urls = namespace["__name__"] if "urlpatterns" in namespace else "tests.app.urls"
+    with override_settings(ROOT_URLCONF=urls):
+        answer = Client(raise_request_exception=False).generic(
+            method,
+            options.url or "/",
+            options.data or "",
+            headers=headers,
+        )
+    shown = answer.text
+    if options.include:
+        fields = "".join(f"{name}: {value}\n" for name, value in answer.headers.items())
+        shown = f"HTTP/1.1 {answer.status_code} {answer.reason_phrase}\n{fields}\n{shown}"
+    return shown
+
+
+def spread(argument: str) -> str:
+    """Return curl's `-si` as one letter, since `-s` changes nothing here."""
+    return "-i" if argument in {"-si", "-is"} else argument
+
+
+def check_requirements(requirements: list[str]) -> str:
+    """Fail unless this package has the extras that these requirements name."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for requirement in map(Requirement, (one for one in requirements if one[0] != "-")):
+        if requirement.name == "django-distlock":
+            unknown = requirement.extras - set(extras["optional-dependencies"])
+            assert not unknown, f"pyproject.toml has no extra {unknown}"
+    return ""
+
+
+def check_environment(names: str) -> str:
+    """Fail unless tox.ini has these environments."""
+    tox = ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini")
+    known = {section.removeprefix("testenv:") for section in tox.sections()}
+    for name in names.split(","):
+        assert name in known or re.fullmatch(r"py3\d+-django\d+", name), f"tox.ini lacks {name}"
+    return ""
+
+
+def check_shell(script: str) -> None:
+    """Fail unless a shell can read the script, and management commands know their options."""
+    done = subprocess.run(
+        ["bash", "-n"], input=script, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, ""), f"{script}\n{done.stderr}"
+    check_options(script)
+
+
+def check_options(text: str) -> None:
+    """Fail unless each management command in a text exists and takes the options given to it."""
+    for call in MANAGE.findall(text.replace("\\\n", "")):
+        words = shlex.split(call.strip("\"'"), comments=True)
+        with redirect_stderr(StringIO()) as complaint:
+            try:
+                command = ManagementUtility(["manage.py"]).fetch_command(words[0])
+                command.create_parser("manage.py", words[0]).parse_args(words[1:])
+            except SystemExit as end:
+                if end.code:
+                    message = f"manage.py {shlex.join(words)}:\n{complaint.getvalue()}"
+                    raise AssertionError(message) from end
+
+
+def compare(output: str, expected: str) -> None:
+    """Fail unless the output is as expected, where `...` stands for anything."""
+    options = ELLIPSIS | NORMALIZE_WHITESPACE
+    if expected.strip() and not OutputChecker().check_output(expected, output, options):
+        raise AssertionError(f"the page shows:\n{expected}\nbut it prints:\n{output}")
