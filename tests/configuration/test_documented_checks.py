@@ -9,6 +9,7 @@ from functools import cache
 
 import pytest
 
+from tests.support.documentation import text_of
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.once
@@ -37,16 +38,6 @@ def keywords(call: ast.Call) -> dict[str | None, ast.expr]:
     if isinstance(made, ast.Attribute) and made.attr in LEVELS:
         return {each.arg: each.value for each in call.keywords}
     return {}
-
-
-def text_of(expression: ast.expr) -> str | None:
-    """Return a text with … in place of what is filled in; None if it isn't a literal."""
-    if isinstance(expression, ast.Constant):
-        return str(expression.value)
-    if isinstance(expression, ast.JoinedStr):
-        parts = expression.values
-        return "".join("…" if isinstance(p, ast.FormattedValue) else str(text_of(p)) for p in parts)
-    return None
 
 
 def id_of(call: ast.Call) -> str:

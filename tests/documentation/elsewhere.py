@@ -1,9 +1,16 @@
 """The blocks that tests/documentation/test_pages.py leaves out, and why."""
 
-RUN_ELSEWHERE: dict[str, str] = {}
+RUN_ELSEWHERE: dict[str, str] = {
+    "how-to/run-the-lock-server.md": "tests/server/test_documents.py",
+    "how-to/secure-the-lock-server.md": "tests/server/test_documents.py",
+}
 """Pages whose blocks need servers or libraries of their own, with the module that runs them."""
 
-NOT_RUN: dict[str, str] = {}
+NOT_RUN: dict[str, str] = {
+    "install -D -m 640 -o root -g shop /dev/null /etc/shop/lock-secret": "it writes to /etc",
+    "python manage.py check --deploy": "tests/configuration run the checks of the server",
+    "systemctl": "there is no systemd to talk to",
+}
 """What no test can run, each with the reason: a command in a `console` block, whole or by its first
 word; a statement in SQL; or the first line of a block in Python, which is then only compiled."""
 
@@ -25,7 +32,6 @@ OLD: set[str] = {
     "how-to/lock-async-code.md",
     "how-to/monitor.md",
     "how-to/protect-from-abuse.md",
-    "how-to/run-the-lock-server.md",
     "how-to/slow-clients.md",
     "how-to/test.md",
     "how-to/use-memcached.md",

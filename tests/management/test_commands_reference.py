@@ -16,7 +16,7 @@ pytestmark = pytest.mark.once
 COMMANDS = {"clear_stale_locks", "list_locks", "pause_locks", "release_lock", "resume_locks"}
 ELSEWHERE = {
     "with_lock": "with-lock.md",
-    "run_lock_server": "../how-to/run-the-lock-server.md#the-command",
+    "run_lock_server": "lock-server.md",
 }
 """Commands that have a page of their own."""
 DJANGOS = {

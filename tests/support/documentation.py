@@ -1,5 +1,6 @@
 """Read the documentation in tests, and run its examples."""
 
+import ast
 import re
 import sys
 from collections import Counter
@@ -15,14 +16,10 @@ CODE = re.compile(r"^ *(`{3,})[^\n]*\n.*?^ *\1$", re.MULTILINE | re.DOTALL)
 
 def example(document: str, heading: str) -> Any:
     """Return a module made of the Python code under the heading."""
-    text = (DOCUMENTS / document).read_text(encoding="utf-8")
-    [section] = re.findall(
-        rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL
-    )
-    blocks = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    code = "\n".join(blocks(section(document, heading), "python"))
     module = ModuleType(f"{__name__}.{document.removesuffix('.md')}.{heading.replace(' ', '_')}")
     sys.modules[module.__name__] = module  # resolving annotations needs it there
-    exec(compile("\n".join(blocks), document, "exec"), vars(module))
+    exec(compile(code, document, "exec"), vars(module))
     return module
 
 
@@ -41,3 +38,34 @@ def anchors(text: str) -> set[str]:
         found.add(f"{anchor}-{seen[anchor]}" if seen[anchor] else anchor)
         seen[anchor] += 1
     return found
+
+
+def section(document: str, heading: str) -> str:
+    """Return what stands under the heading, up to the next one of its level."""
+    text = (DOCUMENTS / document).read_text(encoding="utf-8")
+    [found] = re.findall(
+        rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL
+    )
+    return str(found)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the blocks of code in this language, without their indentation."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL)
+    return [re.sub(f"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
+
+
+def console_commands(text: str) -> list[str]:
+    """Return the commands of the `console` blocks; one that goes on in the next line is whole."""
+    joined = "\n".join(blocks(text, "console")).replace("\\\n", "")
+    return [" ".join(line[2:].split()) for line in joined.splitlines() if line.startswith("$ ")]
+
+
+def text_of(expression: ast.expr) -> str | None:
+    """Return a text with … in place of what is filled in; None if it isn't a literal."""
+    if isinstance(expression, ast.Constant):
+        return str(expression.value)
+    if isinstance(expression, ast.JoinedStr):
+        parts = expression.values
+        return "".join("…" if isinstance(p, ast.FormattedValue) else str(text_of(p)) for p in parts)
+    return None
