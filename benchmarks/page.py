@@ -1,4 +1,4 @@
-"""Fill docs/explanation/benchmarks.md with the figures of a run, and draw its plots.
+"""Fill the pages of docs/explanation/ with the figures of a run, and draw its plots.
 
 A table stands between `<!-- figures: NAME -->` and `<!-- end -->`; so nobody types a figure.
 """
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 DIRECTORY = ROOT / "docs" / "explanation"
 FIGURES, PAUSES = DIRECTORY / "benchmarks.json", DIRECTORY / "pauses.json"
-PAGES = (DIRECTORY / "benchmarks.md", ROOT / "README.md")
+PAGES = (
+    DIRECTORY / "benchmarks.md",
+    DIRECTORY / "fairness.md",
+    DIRECTORY / "redis-without-a-token.md",
+    ROOT / "README.md",
+)
 BLOCK = re.compile(r"(<!-- figures: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -38,8 +43,23 @@ def markdown() -> dict[str, str]:
     """Return the tables by their name."""
     run = Run.load(FIGURES)
     pauses = Sheet(**json.loads(PAUSES.read_text("utf-8"))["sheet"])
-    found = {sheet.name: as_markdown(sheet) for sheet in (*sheets(run), pauses)}
-    return found | {"about": as_markdown(about(run))}
+    found = {sheet.name: sheet for sheet in (*sheets(run), pauses, of_redis(pauses), about(run))}
+    found["fairness"] = fairness(found["contention, 32 processes"])
+    return {name: as_markdown(sheet) for name, sheet in found.items()}
+
+
+def fairness(contention: Sheet) -> Sheet:
+    """Return how many grants there were, and how evenly they were spread."""
+    rows = [[row[0], row[1], row[-1]] for row in contention.rows]
+    headings = ["", contention.headings[1], contention.headings[-1]]
+    return Sheet("fairness", contention.title, headings, rows)
+
+
+def of_redis(pauses: Sheet) -> Sheet:
+    """Return the rows of locks in Redis, with the columns that count updates."""
+    columns = slice(1 + pauses.headings.index("refused"))
+    rows = [row[columns] for row in pauses.rows if ", Redis" in row[0]]
+    return Sheet("pauses, Redis", pauses.title, pauses.headings[columns], rows)
 
 
 def about(run: Run) -> Sheet:
