@@ -36,7 +36,6 @@ OLD: set[str] = {
     "how-to/test.md",
     "how-to/use-memcached.md",
     "how-to/use-redis.md",
-    "how-to/wait.md",
     "how-to/write-a-store.md",
     "integrations/celery.md",
     "integrations/channels.md",

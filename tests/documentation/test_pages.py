@@ -6,7 +6,10 @@ import pytest
 
 for library in ("markdown_it", "sybil", "yaml"):
     pytest.importorskip(library)
-pytestmark = [pytest.mark.once, pytest.mark.django_db(transaction=True)]
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.django_db(transaction=True, databases=["default", "locks"]),
+]
 
 from tests.documentation.elsewhere import (  # noqa: E402
     NOT_RUN,
