@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from configparser import ConfigParser
 from contextlib import redirect_stderr, redirect_stdout
@@ -20,6 +21,7 @@ from django.test import Client, override_settings
 from packaging.requirements import Requirement
 
 from tests.documentation.elsewhere import NOT_RUN
+from tests.support.commands import Terminal
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 MANAGE = re.compile(r"(?:python3? |\./|/)manage\.py +([^|;&<>\n`]+)")
 """A call of a management command, up to the end of the shell's simple command."""
 ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+CHANGING = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d|\b\d+s\b")
+"""What differs from run to run: moments, and seconds."""
+ANSWER = re.compile(r"^(.*\[y/N\] )(\w+)$", re.MULTILINE)
+"""A question of a command, and what the reader types."""
 
 
 def run_console(example: Example) -> None:
@@ -41,8 +47,10 @@ def run_console(example: Example) -> None:
         if words == ["echo", "$?"]:
             compare(f"{status}\n", expected)
             continue
-        output, status = run_command(words, example.namespace)
-        compare(output, expected)
+        typed = "".join(f"{answer}\n" for _, answer in ANSWER.findall(expected))
+        with mock.patch.object(sys, "stdin", Terminal(typed) if typed else sys.stdin):
+            output, status = run_command(words, example.namespace)
+        compare(output, ANSWER.sub(r"\1", expected))
 
 
 def commands(block: str) -> list[tuple[str, str]]:
@@ -177,7 +185,13 @@ def check_options(text: str) -> None:
 
 
 def compare(output: str, expected: str) -> None:
-    """Fail unless the output is as expected, where `...` stands for anything."""
+    """Fail unless the output is as expected, where `...` stands for anything. See CHANGING.
+
+    A page that shows no output shows no error, either.
+    """
     options = ELLIPSIS | NORMALIZE_WHITESPACE
-    if expected.strip() and not OutputChecker().check_output(expected, output, options):
+    wanted, seen = (CHANGING.sub("<time>", text) for text in (expected, output))
+    if not expected.strip():
+        assert "CommandError: " not in output, output
+    elif not OutputChecker().check_output(wanted, seen, options):
         raise AssertionError(f"the page shows:\n{expected}\nbut it prints:\n{output}")

@@ -10,6 +10,9 @@ NOT_RUN: dict[str, str] = {
     "install -D -m 640 -o root -g shop /dev/null /etc/shop/lock-secret": "it writes to /etc",
     "python manage.py check --deploy": "tests/configuration run the checks of the server",
     "systemctl": "there is no systemd to talk to",
+    "uvicorn shop.asgi:application --workers 4": "tests/views/test_real_servers.py runs Uvicorn",
+    "ssh web1 ps -o pid,stat,etime,args -p 71": "there is no host web1",
+    "ssh web1 sudo py-spy dump --pid 71": "there is no host web1",
 }
 """What no test can run, each with the reason: a command in a `console` block, whole or by its first
 word; a statement in SQL; or the first line of a block in Python, which is then only compiled."""
@@ -26,7 +29,6 @@ OLD: set[str] = {
     "explanation/scaling.md",
     "explanation/simulation.md",
     "explanation/transactions.md",
-    "how-to/application-servers.md",
     "how-to/fencing.md",
     "how-to/lock-a-view.md",
     "how-to/lock-async-code.md",
