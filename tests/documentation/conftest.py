@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from django.db import connection
@@ -12,6 +14,7 @@ from tests.documentation.shop import models, payments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -22,8 +25,14 @@ def default_store(settings: Any) -> None:
 
 
 @pytest.fixture
-def shop(monkeypatch: pytest.MonkeyPatch, default_store: None) -> Iterator[None]:
-    """Provide the examples' site, with its tables."""
+def shop(
+    monkeypatch: pytest.MonkeyPatch, default_store: None, tmp_path: Path
+) -> Iterator[None]:
+    """Provide the examples' site, with its tables, in an empty directory.
+
+    What a page changes in the environment is undone.
+    """
+    monkeypatch.chdir(tmp_path)
     for name in ("shop", "shop.models", "shop.payments"):
         monkeypatch.setitem(sys.modules, name, sys.modules[f"tests.documentation.{name}"])
     payments.collected.clear()
@@ -31,7 +40,8 @@ def shop(monkeypatch: pytest.MonkeyPatch, default_store: None) -> Iterator[None]
     with connection.schema_editor() as editor:
         for model in tables:
             editor.create_model(model)
-    yield
+    with mock.patch.dict(os.environ):
+        yield
     with connection.schema_editor() as editor:
         for model in reversed(tables):
             editor.delete_model(model)

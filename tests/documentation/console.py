@@ -173,7 +173,7 @@ def check_shell(script: str) -> None:
 def check_options(text: str) -> None:
     """Fail unless each management command in a text exists and takes the options given to it."""
     for call in MANAGE.findall(text.replace("\\\n", "")):
-        words = shlex.split(call.strip("\"'"), comments=True)
+        words = split_call(call)
         with redirect_stderr(StringIO()) as complaint:
             try:
                 command = ManagementUtility(["manage.py"]).fetch_command(words[0])
@@ -182,6 +182,14 @@ def check_options(text: str) -> None:
                 if end.code:
                     message = f"manage.py {shlex.join(words)}:\n{complaint.getvalue()}"
                     raise AssertionError(message) from end
+
+
+def split_call(call: str) -> list[str]:
+    """Return the words of a call, without a quote that ends what it stands in."""
+    try:
+        return shlex.split(call, comments=True)
+    except ValueError:
+        return shlex.split(call.strip("\"'"), comments=True)
 
 
 def compare(output: str, expected: str) -> None:

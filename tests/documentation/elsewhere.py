@@ -32,7 +32,6 @@ OLD: set[str] = {
     "how-to/fencing.md",
     "how-to/lock-a-view.md",
     "how-to/lock-async-code.md",
-    "how-to/monitor.md",
     "how-to/protect-from-abuse.md",
     "how-to/slow-clients.md",
     "how-to/test.md",

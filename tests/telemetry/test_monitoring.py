@@ -37,7 +37,7 @@ UNUSED = {"distlock_wait_seconds_count", "distlock_hold_seconds_count"}
 """What the dashboard leaves out: the last bucket, `+Inf`, has the same number."""
 OF_PROMETHEUS = {"job", "instance", "le"}
 """Labels that aren't the package's."""
-PAGE = "https://github.com/django-distlock/django-distlock/blob/main/docs/how-to/monitor.md"
+PAGE = "https://django-distlock.readthedocs.io/en/stable/how-to/monitor.html"
 
 each_rule = pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
 
@@ -154,7 +154,7 @@ def test_threshold_of_a_quantile_is_the_bound_of_a_bucket(rule: dict[str, Any]) 
 
 def test_page_shows_how_to_measure_locks() -> None:
     """By the code of an app."""
-    documented = example("how-to/monitor.md", "Measure")
+    documented = example("how-to/monitor.md", "Export metrics")
     config = documented.ShopConfig("shop", prometheus)
     try:
         config.ready()
