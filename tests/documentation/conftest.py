@@ -25,9 +25,7 @@ def default_store(settings: Any) -> None:
 
 
 @pytest.fixture
-def shop(
-    monkeypatch: pytest.MonkeyPatch, default_store: None, tmp_path: Path
-) -> Iterator[None]:
+def shop(monkeypatch: pytest.MonkeyPatch, default_store: None, tmp_path: Path) -> Iterator[None]:
     """Provide the examples' site, with its tables, in an empty directory.
 
     What a page changes in the environment is undone.

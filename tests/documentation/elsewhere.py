@@ -1,6 +1,7 @@
 """The blocks that tests/documentation/test_pages.py leaves out, and why."""
 
 RUN_ELSEWHERE: dict[str, str] = {
+    "how-to/pgbouncer.md": "tests/documentation/test_pgbouncer.py",
     "how-to/run-the-lock-server.md": "tests/server/test_documents.py",
     "how-to/secure-the-lock-server.md": "tests/server/test_documents.py",
 }

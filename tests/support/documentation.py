@@ -23,6 +23,21 @@ def example(document: str, heading: str) -> Any:
     return module
 
 
+def shown(document: str, language: str = "python") -> list[str]:
+    """Return the page's blocks in this language, without the indentation of a list."""
+    text = (DOCUMENTS / document).read_text(encoding="utf-8")
+    blocks = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in blocks]
+
+
+def values(document: str) -> dict[str, Any]:
+    """Return the names that the page's blocks of Python define."""
+    found: dict[str, Any] = {}
+    for block in shown(document):
+        exec(compile(block, document, "exec"), found)
+    return found
+
+
 def prose(page: Path) -> str:
     """Return a page without its blocks of code, whose comments look like headings."""
     return CODE.sub("", page.read_text("utf-8"))
