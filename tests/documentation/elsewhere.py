@@ -24,7 +24,6 @@ SQL_SERVERS: dict[str, str] = {}
 OLD: set[str] = {
     "explanation/architecture.md",
     "explanation/benchmarks.md",
-    "explanation/leases-and-clocks.md",
     "explanation/model.md",
     "explanation/reliability.md",
     "explanation/scaling.md",
