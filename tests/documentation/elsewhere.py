@@ -1,6 +1,13 @@
 """The blocks that tests/documentation/test_pages.py leaves out, and why."""
 
 RUN_ELSEWHERE: dict[str, str] = {
+    "coming-from/celery-once.md": "tests/documentation/test_coming_from.py",
+    "coming-from/django-db-mutex.md": "tests/documentation/test_coming_from.py",
+    "coming-from/django-pglock.md": "tests/documentation/test_coming_from.py",
+    "coming-from/django-redis.md": "tests/documentation/test_coming_from.py",
+    "coming-from/index.md": "tests/documentation/test_coming_from.py",
+    "coming-from/python-redis-lock.md": "tests/documentation/test_coming_from.py",
+    "coming-from/redis-py.md": "tests/documentation/test_coming_from.py",
     "how-to/pgbouncer.md": "tests/documentation/test_pgbouncer.py",
     "how-to/run-the-lock-server.md": "tests/server/test_documents.py",
     "how-to/secure-the-lock-server.md": "tests/server/test_documents.py",

@@ -177,7 +177,8 @@ def test_the_metadata_say_where_the_project_is_and_where_it_runs(wheel: Path) ->
     """A package index links to these."""
     fields = metadata(wheel)
     urls = dict(url.split(", ") for url in fields.get_all("Project-URL", []))
-    assert urls.keys() == {"Homepage", "Documentation", "Source", "Changelog", "Issues"}
+    assert urls.pop("Documentation") == "https://django-distlock.readthedocs.io/en/stable/"
+    assert urls.keys() == {"Homepage", "Source", "Changelog", "Issues"}
     assert all(url.startswith(SITE) for url in urls.values())
     systems = [each for each in fields.get_all("Classifier", []) if "Operating System" in each]
     assert systems == ["Operating System :: POSIX"]
