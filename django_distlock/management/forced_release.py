@@ -16,15 +16,15 @@ from .base import unseen_locks
 from .output.text import ago, holder_of, time_left, time_of
 
 CONSEQUENCES: Final = (
-    "The holder is not stopped: it learns of its loss at its next renewal.",
-    "The next one may get the lock before, with a greater token: both work then.",
+    "The holder is not stopped. It notices the loss at its next renewal.",
+    "Before that, another worker may get the lock, with a greater token.",
 )
 GUARDED: Final = (
     "The commit of the holder's block or decorated call is refused.",
     "Whatever else it does may be done twice.",
 )
 UNGUARDED: Final = ("What it does may be done twice: guard_commits is off for this store.",)
-KEPT: Final = "Its holder has released it: only min_hold keeps it from others."
+KEPT: Final = "Its holder has released it. Only min_hold keeps it from others."
 
 
 def held_lock(store: BaseLockBackend, semaphore: str) -> LockInfo:
@@ -46,7 +46,7 @@ def held_lock(store: BaseLockBackend, semaphore: str) -> LockInfo:
 
 
 def in_short(lock: LockInfo) -> str:
-    """Return who holds the lock."""
+    """Return the lock's holder in one line."""
     return (
         f"{printable(lock.semaphore)} is held by {holder_of(lock)} with token {lock.token}, "
         f"acquired {ago(lock, lock.acquired_at)}"

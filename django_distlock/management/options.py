@@ -27,7 +27,7 @@ def add_backend_option(parser: ArgumentParser, default: str | None = "default") 
         "--backend",
         metavar="ALIAS",
         default=default,
-        help=f"alias of the store in DISTLOCK (default: {shown})",
+        help=f"the store's alias in DISTLOCK (default: {shown})",
     )
 
 
@@ -38,7 +38,7 @@ def add_format_option(parser: ArgumentParser) -> None:
         dest="output",  # `format` is a built-in function
         choices=[each.value for each in OutputFormat],
         default=OutputFormat.TABLE.value,
-        help="what is printed on stdout: a text for people, or JSON (default: table)",
+        help="what to print on stdout: a text for people, or JSON (default: table)",
     )
 
 
@@ -49,7 +49,7 @@ def add_no_input_option(parser: ArgumentParser) -> None:
         "--noinput",
         dest="interactive",
         action="store_false",
-        help="don't ask; needed where there is no terminal",
+        help="don't ask: needed where there is no terminal",
     )
 
 

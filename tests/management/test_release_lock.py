@@ -171,7 +171,7 @@ def test_lock_that_is_only_kept_is_freed(alias: str) -> None:
     assert done.code == 0
     assert token_of(store, "limited") is None
     if alias == "memory":
-        assert "only min_hold keeps it from others" in done.err
+        assert "Only min_hold keeps it from others" in done.err
 
 
 def test_only_store_has_no_other_to_name(settings: Any) -> None:

@@ -161,5 +161,5 @@ def test_help_names_each_limit_with_its_default() -> None:
         status, text, _ = asking.end()
     assert status == 0
     words = " ".join(text.split())
-    assert "--max-ttl SECONDS seconds that a lease lasts at most" in words
-    assert "--max-locks NUMBER locks at most (default: 1000000)" in words
+    assert "--max-ttl SECONDS the longest lease, in seconds" in words
+    assert "--max-locks NUMBER the most locks (default: 1000000)" in words

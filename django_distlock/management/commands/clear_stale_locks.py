@@ -25,10 +25,10 @@ class Command(LockCommand):
     """Release stale locks, purge those that were released long ago, and free stuck ones."""
 
     help = (
-        "Releases locks whose lease expired without a release, as after a crash of a worker, and "
-        "with --purge-released deletes locks that were released long ago. Safe beside running "
-        "workers: without --held-longer-than no held lock is touched, and fencing tokens never go "
-        "back."
+        "Releases locks whose lease expired without a release, as after a worker's crash. With "
+        "--purge-released, also deletes locks that were released long ago. Safe beside running "
+        "workers: without --held-longer-than no held lock is released, and fencing tokens keep "
+        "rising."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -42,19 +42,19 @@ class Command(LockCommand):
             "--purge-released",
             type=options.duration,
             metavar="AGE",
-            help="also delete locks released longer ago than this: 90s, 15m, 12h, 1d",
+            help="also delete locks that were released longer ago: 90s, 15m, 12h, 1d",
         )
         parser.add_argument(
             "--purge-events",
             type=options.duration,
             metavar="AGE",
-            help="also delete the store's events that are older: 30d",
+            help="also delete events of this store that are older: 30d",
         )
         parser.add_argument(
             "--held-longer-than",
             type=options.positive_duration,
             metavar="AGE",
-            help="also list the locks that are held for longer, ask, and release them by force",
+            help="also list locks that have been held for longer, ask, and release them by force",
         )
         parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
         options.add_no_input_option(parser)

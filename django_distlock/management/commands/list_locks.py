@@ -24,8 +24,8 @@ class Command(LockCommand):
     """List locks."""
 
     help = (
-        "Lists the held and the stale locks of all stores in DISTLOCK. A store that can't be "
-        "listed is named on stderr, the others are listed, and the exit code is 1."
+        "Lists the locks that are held or stale, of all stores in DISTLOCK. If a store can't be "
+        "listed, stderr says why, the others are listed, and the exit code is 1."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -46,20 +46,20 @@ class Command(LockCommand):
             "--limit",
             type=options.positive_number,
             metavar="NUMBER",
-            help="list so many locks of each store at most (default: all)",
+            help="list at most this many locks of each store (default: all)",
         )
         parser.add_argument(
             "--pauses", action="store_true", help="list the pauses in force instead of locks"
         )
         parser.add_argument(
-            "--watch", action="store_true", help="list again and again, until Ctrl-C"
+            "--watch", action="store_true", help="list again and again until Ctrl-C"
         )
         parser.add_argument(
             "--interval",
             type=options.positive_duration,
             default="1s",
             metavar="DURATION",
-            help="with --watch: the time between two listings (default: 1s)",
+            help="with --watch: the time between two lists, such as 5s (default: 1s)",
         )
         options.add_backend_option(parser, default=None)
         options.add_format_option(parser)

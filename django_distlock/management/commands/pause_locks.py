@@ -19,8 +19,9 @@ class Command(LockCommand):
     """Pause locks."""
 
     help = (
-        "Pauses locks: those who hold one finish, and nothing new is granted, as if somebody else "
-        "held it. A pause with the same PREFIX is replaced. Prints the pauses that are in force."
+        "Pauses locks: nothing new is granted, as if another worker held the lock. Workers that "
+        "hold one already keep it, renew it and release it. A pause with the same PREFIX is "
+        "replaced. Prints the pauses in force."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -37,7 +38,7 @@ class Command(LockCommand):
             help="end the pause after this: 90s, 15m, 12h, 1d (default: until resume_locks)",
         )
         parser.add_argument(
-            "--reason", metavar="TEXT", default="", help="what the refused attempts are told"
+            "--reason", metavar="TEXT", default="", help="a text that refusals and lists show"
         )
 
     def handle(

@@ -21,17 +21,19 @@ class Command(LockCommand):
     """Release a lock by force."""
 
     help = (
-        "Shows a lock and its holder, asks, and takes the lock away. Only the grant that was shown "
-        "is released, or the one with --token: never its successor's."
+        "Shows a lock and its holder, asks, and releases the lock by force. Only the grant that "
+        "was shown is released: if another holder has got the lock meanwhile, it keeps it."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("semaphore", metavar="SEMAPHORE", type=options.semaphore)
+        parser.add_argument(
+            "semaphore", metavar="SEMAPHORE", type=options.semaphore, help="the name of the lock"
+        )
         parser.add_argument(
             "--token",
             type=options.positive_number,
             metavar="NUMBER",
-            help="release only the grant with this token",
+            help="release the lock only if it is held with this token",
         )
         options.add_no_input_option(parser)
         options.add_backend_option(parser)

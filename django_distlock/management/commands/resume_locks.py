@@ -15,14 +15,14 @@ class Command(LockCommand):
     """Resume paused locks."""
 
     help = (
-        "Ends the pause that pause_locks began with the same PREFIX, or with --all; others stay. "
-        "Prints the pauses that are still in force."
+        "Ends the pause that pause_locks began with the same PREFIX, or with --all. Other pauses "
+        "stay. Prints the pauses still in force."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_pause_arguments(
             parser,
-            prefix_help="the PREFIX of the pause",
+            prefix_help="the PREFIX that pause_locks was given",
             all_help="end the pause that `pause_locks --all` began",
         )
 

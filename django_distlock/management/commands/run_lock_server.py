@@ -26,14 +26,14 @@ LISTED = 20
 STATUS_TIMEOUT = 10.0
 """Seconds that a server has to answer --status: longer than usual, as only a person waits."""
 LIMITS = {
-    "max_ttl": "seconds that a lease lasts at most; after a crash nothing is granted for so long",
-    "max_frame": "bytes that a request has at most",
-    "max_connections": "connections at most",
-    "max_locks": "locks at most",
-    "max_waiters": "waiters for one lock at most",
-    "max_all_waiters": "waiters for all locks together at most",
-    "idle": "seconds without a request after which a connection is closed",
-    "handshake": "seconds in which a client has to prove that it knows the secret",
+    "max_ttl": "the longest lease, in seconds; after a crash nothing is granted for that long",
+    "max_frame": "the longest request, in bytes",
+    "max_connections": "the most open connections",
+    "max_locks": "the most locks",
+    "max_waiters": "the most waiters for one lock",
+    "max_all_waiters": "the most waiters for all locks together",
+    "idle": "close a connection after this many seconds without a request",
+    "handshake": "seconds that a client has to prove that it knows the secret",
 }
 
 
@@ -41,43 +41,46 @@ class Command(BaseCommand):
     """Serve locks until SIGTERM or SIGINT."""
 
     help = (
-        "Runs the process that keeps locks in memory, for a ServerBackend in DISTLOCK: at its "
-        "address and with its secret, unless the options say otherwise. SIGTERM or SIGINT ends it, "
-        "and saves the locks for the next one. Needs no database."
+        "Runs the lock server, which keeps locks in memory for a ServerBackend in DISTLOCK. Its "
+        "address and secret are those of the backend, unless the options give others. SIGTERM or "
+        "SIGINT stops the server, which saves its locks for the next one. Needs no database."
     )
 
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         address = parser.add_mutually_exclusive_group()
-        address.add_argument("--bind", metavar="HOST:PORT", help=f"where to listen, e.g. {DEFAULT}")
-        address.add_argument("--unix", metavar="PATH", help="a unix socket to listen at instead")
+        address.add_argument("--bind", metavar="HOST:PORT", help=f"listen here, such as {DEFAULT}")
+        address.add_argument("--unix", metavar="PATH", help="listen at this unix socket instead")
         parser.add_argument(
             "--backend",
             metavar="ALIAS",
-            help="alias in DISTLOCK, if that has several ServerBackends",
+            help="the alias in DISTLOCK, if that has several ServerBackends",
         )
         parser.add_argument("--secret-file", metavar="PATH", help="a file with the secret")
-        parser.add_argument("--tls-cert", metavar="PATH", help="the certificate, and its chain")
-        parser.add_argument("--tls-key", metavar="PATH", help="its private key")
+        parser.add_argument(
+            "--tls-cert", metavar="PATH", help="a file with the certificate and its chain"
+        )
+        parser.add_argument("--tls-key", metavar="PATH", help="a file with its private key")
         parser.add_argument(
             "--state",
             metavar="PATH",
-            help="where the locks are saved (default: a file named after the address, in "
+            help="the file in which the locks are saved (default: one named after the address, in "
             "$STATE_DIRECTORY, or in django_distlock in $XDG_STATE_HOME or ~/.local/state)",
         )
         parser.add_argument(
             "--no-grace",
             action="store_true",
-            help="grant at once though no locks are saved: if no earlier lease can be in force",
+            help="grant at once, even without saved locks: only if no earlier lease can exist",
         )
         parser.add_argument(
-            "--status", action="store_true", help="print what the running server holds, and end"
+            "--status", action="store_true", help="print what the running server holds, and exit"
         )
         parser.add_argument(
             "--tls-ca",
             metavar="PATH",
-            help="for --status by TLS: whose certificates to trust, unless DISTLOCK says that",
+            help="with --status by TLS: a file with the certificate authorities to trust (default: "
+            "those in DISTLOCK)",
         )
         for field in fields(Limits):
             parser.add_argument(

@@ -28,50 +28,54 @@ class Command(LockCommand):
     """Run a command while holding a lock."""
 
     help = (
-        "Runs a command while holding a lock, and exits with the command's status. The lock is "
-        "renewed meanwhile, and released when the command has ended. If it is lost, the command is "
-        "stopped. Signals are passed on to the command."
+        "Runs a command while it holds a lock, and exits with the command's exit code. Renews the "
+        "lock meanwhile, and releases it when the command has ended. If the lock is lost, the "
+        "command is stopped. Signals are passed on to the command."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("semaphore", type=semaphore, help="name of the lock: deploy:migrate")
+        parser.add_argument(
+            "semaphore", type=semaphore, help="the name of the lock, such as deploy:migrate"
+        )
         parser.add_argument(
             "--timeout",
             type=seconds_or_none,
             default=0.0,
             metavar="DURATION",
-            help="how long to wait for the lock: seconds, or 5m, or none for as long as it takes "
-            "(default: 0, don't wait)",
+            help="how long to wait for the lock: 300 (seconds), 5m, or none to wait as long as it "
+            "takes (default: 0, don't wait)",
         )
         parser.add_argument(
             "--ttl",
             type=seconds,
             metavar="DURATION",
-            help="how long the lock outlives a killed with_lock or an unreachable store: seconds, "
-            "or 5m (default: the store's)",
+            help="how long the lock outlives a killed with_lock or an unreachable store: 60 "
+            "(seconds), or 5m (default: the store's ttl)",
         )
-        parser.add_argument("--label", help="text for lists of locks (default: the command's name)")
+        parser.add_argument(
+            "--label", metavar="TEXT", help="shown in lists of locks (default: the command's name)"
+        )
         add_backend_option(parser)
         parser.add_argument(
             "--conflict-exit-code",
             type=exit_code,
             default=ExitCode.CONTENDED.value,
             metavar="NUMBER",
-            help="exit code if the lock is still held elsewhere after --timeout (default: 75)",
+            help="exit code if the lock is not granted within --timeout (default: 75)",
         )
         parser.add_argument(
             "--grace",
             type=seconds,
             default=GRACE,
             metavar="DURATION",
-            help="how long a command that is stopped, by SIGTERM, has until SIGKILL (default: 10 "
-            "seconds; a third of the ttl at most)",
+            help="when the command is stopped: the time between SIGTERM and SIGKILL (default: 10 "
+            "seconds; at most a third of the ttl)",
         )
         parser.epilog = "Example: manage.py with_lock deploy:migrate -- python manage.py migrate"
         parser.add_argument(
             "command",
             nargs=PARSER,  # which leaves the command's own options, and a further --, as they are
-            help="the command, after --, and its arguments",
+            help="the command and its arguments, after --",
         )
 
     def handle(
