@@ -64,7 +64,6 @@ OLD: set[str] = {
     "reference/admin.md",
     "reference/arguments.md",
     "reference/checks.md",
-    "reference/commands.md",
     "reference/events.md",
     "reference/health.md",
     "reference/http.md",

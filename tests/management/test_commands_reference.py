@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 from django.core.management import load_command_class
 
 from django_distlock.management.exit_codes import ExitCode
+from django_distlock.management.output.rows import lock_row, pause_row
+from django_distlock.management.output.tables import HEADINGS
+from django_distlock.records import LockInfo, LockState, Pause
 from tests.support.documentation import DOCUMENTS
+from tests.support.documentation import section as section_of
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.once
@@ -28,7 +33,7 @@ TEXT = (DOCUMENTS / "reference" / "commands.md").read_text("utf-8")
 
 def section(heading: str) -> str:
     """Return the text under the heading."""
-    return re.split(r"^## ", TEXT.split(f"\n## {heading}\n")[1], flags=re.MULTILINE)[0]
+    return section_of("reference/commands.md", heading)
 
 
 def names(text: str) -> list[str]:
@@ -72,3 +77,24 @@ def test_exit_codes_are_those_of_the_commands() -> None:
     """All of them."""
     cells = re.findall(r"^\| ([\d, ]+) \| ", section("Common to all"), re.MULTILINE)
     assert [int(code) for cell in cells for code in cell.split(",")] == [*ExitCode]
+
+
+def keys(title: str) -> list[str]:
+    """Return the keys in the table below this line."""
+    table = section("Common to all").partition(f"{title}\n")[2].split("\n\n")[0]
+    cells = re.findall(r"^\| (`.*?) \| ", table, re.MULTILINE)
+    return [key for cell in cells for key in re.findall(r"`(\w+)`", cell)]
+
+
+def test_keys_of_json_are_those_of_the_rows() -> None:
+    """In their order."""
+    now = datetime.now(UTC)
+    lock = LockInfo("1234collectPayment", LockState.HELD, 1, "web1", now, now, now)
+    assert keys("A row of a lock:") == [*lock_row("default", lock)]
+    assert keys("A row of a pause:") == [*pause_row("default", Pause("1234", now, None))]
+
+
+def test_columns_of_the_table_are_explained() -> None:
+    """All but the name."""
+    table = section("list_locks").partition("| column |")[2].split("\n\n")[0]
+    assert ["SEMAPHORE", *re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)] == [*HEADINGS]
