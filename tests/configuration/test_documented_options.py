@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from django_distlock.backends.database import DatabaseBackend
-from django_distlock.backends.redis import RedisBackend
 from tests.support.documentation import example
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ pytestmark = pytest.mark.once
     ("store", "document", "needed"),
     [
         pytest.param(DatabaseBackend, "../README.md", {}, id="database"),
-        pytest.param(RedisBackend, "how-to/use-redis.md", {"cache": "locks"}, id="Redis"),
     ],
 )
 def test_documented_options_are_those_of_the_store(

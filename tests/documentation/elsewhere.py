@@ -9,6 +9,8 @@ RUN_ELSEWHERE: dict[str, str] = {
     "coming-from/python-redis-lock.md": "tests/documentation/test_coming_from.py",
     "coming-from/redis-py.md": "tests/documentation/test_coming_from.py",
     "how-to/pgbouncer.md": "tests/documentation/test_pgbouncer.py",
+    "how-to/use-memcached.md": "tests/backends/memcached/test_documents.py",
+    "how-to/use-redis.md": "tests/backends/redis/test_documents.py",
     "how-to/run-the-lock-server.md": "tests/server/test_documents.py",
     "how-to/secure-the-lock-server.md": "tests/server/test_documents.py",
 }
@@ -42,8 +44,6 @@ OLD: set[str] = {
     "how-to/protect-from-abuse.md",
     "how-to/slow-clients.md",
     "how-to/test.md",
-    "how-to/use-memcached.md",
-    "how-to/use-redis.md",
     "how-to/write-a-store.md",
     "integrations/celery.md",
     "integrations/channels.md",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from typing import Any
 
@@ -11,7 +10,7 @@ from django.test import override_settings
 from django_distlock import acquire_lock, distributed_lock
 from django_distlock.backends.cache_checks import UNSUITED
 from django_distlock.backends.memcached import MemcachedBackend
-from tests.support.documentation import DOCUMENTS, example
+from tests.support.documentation import DOCUMENTS, example, section
 from tests.support.holders import acquire
 from tests.support.memcached_stores import address, memcached_store, on_memcached
 
@@ -21,7 +20,7 @@ DOCUMENT = (DOCUMENTS / "how-to/use-memcached.md").read_text(encoding="utf-8")
 @on_memcached
 def test_documented_settings_work(alias: str, settings: Any) -> None:
     """Without a warning: `default` is on another server."""
-    shown = example("how-to/use-memcached.md", "Settings")
+    shown = example("how-to/use-memcached.md", "Configure the store")
     host, port = address(alias)
     here = {"BACKEND": settings.CACHES[alias]["BACKEND"], "LOCATION": f"{host}:{port}"}
     assert here["BACKEND"].rpartition(".")[2] in DOCUMENT
@@ -35,16 +34,6 @@ def test_documented_settings_work(alias: str, settings: Any) -> None:
         assert acquire("default").release()
 
 
-def test_documented_options_are_the_defaults() -> None:
-    """The options that a site may leave out."""
-    options = example("how-to/use-memcached.md", "Settings").DISTLOCK["default"]["OPTIONS"]
-    known = inspect.signature(MemcachedBackend).parameters
-    optional = {
-        name: each.default for name, each in known.items() if name not in ("alias", "cache")
-    }
-    assert options == {"cache": "locks", **optional}
-
-
 def test_documented_limits_are_the_stores() -> None:
     """Of the ttl, and of features that Memcached lacks."""
     shortest, longest = MemcachedBackend.shortest_ttl, MemcachedBackend.longest_ttl
@@ -56,5 +45,6 @@ def test_documented_limits_are_the_stores() -> None:
 
 def test_documented_caches_are_those_that_are_refused() -> None:
     """All of Django's but Memcached's and Redis's."""
-    rows = re.findall(r"^\| `(\w+)` \|", DOCUMENT, re.MULTILINE)
+    refused = section("explanation/stores.md", "Refused")
+    rows = re.findall(r"^\| `(\w+)` \|", refused, re.MULTILINE)
     assert sorted(rows) == sorted(path.rpartition(".")[2] for path in UNSUITED)

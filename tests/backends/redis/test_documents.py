@@ -1,4 +1,4 @@
-"""What README.md and docs/how-to/use-redis.md show of Redis works."""
+"""What docs/how-to/use-redis.md shows works."""
 
 from __future__ import annotations
 
@@ -84,15 +84,9 @@ def use_every_action() -> None:
 
 @pytest.mark.needs("redis")
 @pytest.mark.parametrize("cache", CACHES)
-@pytest.mark.parametrize(
-    ("document", "heading"),
-    [("how-to/use-redis.md", "Settings"), ("../README.md", "Where the locks are kept")],
-)
-def test_locks_in_a_database_of_their_own(
-    document: str, heading: str, cache: str, redis_server: Server
-) -> None:
-    """The first setting in the documents: clearing the other database keeps the locks."""
-    shown = example(document, heading)
+def test_locks_in_a_database_of_their_own(cache: str, redis_server: Server) -> None:
+    """Clearing the other database keeps the locks."""
+    shown = example("how-to/use-redis.md", "Configure the store")
     of_django = {alias: each | {"BACKEND": cache} for alias, each in shown.CACHES.items()}
     configured = moved(of_django, redis_server)
     with override_settings(CACHES=configured, DISTLOCK=shown.DISTLOCK):
@@ -109,7 +103,7 @@ def test_locks_in_a_database_of_their_own(
 def test_tests_may_use_fakeredis(cache: str) -> None:
     """With its server, as documented, every action of the store works."""
     pytest.importorskip("fakeredis", reason="fakeredis needs redis-py 4.3")
-    shown = example("how-to/use-redis.md", "Tests with fakeredis")
+    shown = example("how-to/use-redis.md", "Test with fakeredis")
     shown.CACHES["locks"]["BACKEND"] = cache
     with override_settings(CACHES=shown.CACHES, DISTLOCK=shown.DISTLOCK):
         use_every_action()
@@ -121,7 +115,7 @@ def test_tests_may_use_fakeredis(cache: str) -> None:
 FAKE_SITE = """
 from django.conf import settings
 from tests.support.documentation import example
-shown = example("how-to/use-redis.md", "Tests with fakeredis")
+shown = example("how-to/use-redis.md", "Test with fakeredis")
 settings.configure(CACHES=shown.CACHES, DISTLOCK=shown.DISTLOCK)
 from django_distlock import acquire_lock
 assert acquire_lock("1234collectPayment").release()
@@ -152,11 +146,11 @@ def test_process_with_fakeredis_ends() -> None:
 def test_connections_of_fakeredis_are_refused(cache: str, options: str | None) -> None:
     """They have no socket."""
     fakeredis = pytest.importorskip("fakeredis", reason="fakeredis needs redis-py 4.3")
-    entry = example("how-to/use-redis.md", "Settings").CACHES["locks"] | {"BACKEND": cache}
+    entry = example("how-to/use-redis.md", "Configure the store").CACHES["locks"] | {"BACKEND": cache}
     kwargs = {"connection_class": fakeredis.FakeConnection}
     entry["OPTIONS"] = {options: kwargs} if options else kwargs
     with override_settings(
-        CACHES={"locks": entry}, DISTLOCK=example("how-to/use-redis.md", "Settings").DISTLOCK
+        CACHES={"locks": entry}, DISTLOCK=example("how-to/use-redis.md", "Configure the store").DISTLOCK
     ):
         with pytest.raises(InvalidLockBackend, match="Start its TcpFakeServer"):
             acquire_lock(SEMAPHORE)
@@ -164,7 +158,7 @@ def test_connections_of_fakeredis_are_refused(cache: str, options: str | None) -
 
 def test_tests_need_no_redis() -> None:
     """Locks in memory do the same."""
-    shown = example("how-to/use-redis.md", "Tests without Redis")
+    shown = example("how-to/use-redis.md", "Test without Redis")
     with override_settings(DISTLOCK=shown.DISTLOCK):
         use_every_action()
         store: Any = lock_backends["default"]
@@ -176,11 +170,11 @@ def test_tests_need_no_redis() -> None:
 @pytest.mark.needs("redis")
 def test_sentinels_lead_to_the_locks(redis_server: Server) -> None:
     """They are configured per cache, so another cache may use a single server."""
-    configured = example("how-to/use-redis.md", "Sentinel").CACHES
+    configured = example("how-to/use-redis.md", "Use sentinels").CACHES
     with start_sentinel(redis_server) as sentinel:
         configured["locks"]["LOCATION"] = "redis://locks/1"
         configured["locks"]["OPTIONS"]["SENTINELS"] = [place(sentinel)]
-        distlock = example("how-to/use-redis.md", "Settings").DISTLOCK
+        distlock = example("how-to/use-redis.md", "Configure the store").DISTLOCK
         with override_settings(CACHES=configured, DISTLOCK=distlock):
             use_every_action()
 
@@ -190,9 +184,9 @@ def test_cluster_is_found_by_a_callable(
     redis_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its user needs only the documented rights."""
-    shown = example("how-to/use-redis.md", "Redis Cluster")
+    shown = example("how-to/use-redis.md", "Use a cluster")
     user = {"username": "locks", "password": "secret"}
-    monkeypatch.setitem(sys.modules, "mysite.locks", shown)
+    monkeypatch.setitem(sys.modules, "shop.locks", shown)
     host, port = place(redis_cluster.nodes[0])
     here = partial(shown.RedisCluster, **user)
     monkeypatch.setattr(shown, "RedisCluster", lambda **_: here(host=host, port=port))
@@ -208,7 +202,7 @@ def test_cluster_is_found_by_a_callable(
 @pytest.mark.needs("redis")
 def test_user_needs_no_other_rights(redis_server: Server) -> None:
     """Only the documented ones: nothing is refused."""
-    shown = example("how-to/use-redis.md", "Settings")
+    shown = example("how-to/use-redis.md", "Configure the store")
     configured = moved(shown.CACHES, redis_server)
     configured["locks"]["LOCATION"] = configured["locks"]["LOCATION"].replace(
         "redis://", "redis://locks:secret@"
@@ -244,7 +238,7 @@ def remove_user_and_keys(server: Server) -> None:
 @pytest.mark.needs("redis")
 def test_keys_are_the_documented_ones(redis_server: Server) -> None:
     """Those of a held lock, and those of its queue."""
-    shown = example("how-to/use-redis.md", "Settings")
+    shown = example("how-to/use-redis.md", "Configure the store")
     text = (DOCUMENTS / "how-to/use-redis.md").read_text(encoding="utf-8")
     configured = moved(shown.CACHES, redis_server)
     with (
@@ -270,10 +264,10 @@ def test_locks_are_listed_in_a_shell(
     redis_server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By the documented lines."""
-    shown = example("how-to/use-redis.md", "Settings")
+    shown = example("how-to/use-redis.md", "Configure the store")
     configured = moved(shown.CACHES, redis_server)
     with override_settings(CACHES=configured, DISTLOCK=shown.DISTLOCK):
         with distributed_lock(SEMAPHORE) as lease:
-            example("how-to/use-redis.md", "Who holds what")
+            example("how-to/use-redis.md", "See what is in Redis")
     assert capsys.readouterr().out.startswith(f"{SEMAPHORE} ")
     assert str(lease.token)
