@@ -146,12 +146,11 @@ def test_process_with_fakeredis_ends() -> None:
 def test_connections_of_fakeredis_are_refused(cache: str, options: str | None) -> None:
     """They have no socket."""
     fakeredis = pytest.importorskip("fakeredis", reason="fakeredis needs redis-py 4.3")
-    entry = example("how-to/use-redis.md", "Configure the store").CACHES["locks"] | {"BACKEND": cache}
+    shown = example("how-to/use-redis.md", "Configure the store")
+    entry = shown.CACHES["locks"] | {"BACKEND": cache}
     kwargs = {"connection_class": fakeredis.FakeConnection}
     entry["OPTIONS"] = {options: kwargs} if options else kwargs
-    with override_settings(
-        CACHES={"locks": entry}, DISTLOCK=example("how-to/use-redis.md", "Configure the store").DISTLOCK
-    ):
+    with override_settings(CACHES={"locks": entry}, DISTLOCK=shown.DISTLOCK):
         with pytest.raises(InvalidLockBackend, match="Start its TcpFakeServer"):
             acquire_lock(SEMAPHORE)
 
