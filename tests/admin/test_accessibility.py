@@ -189,3 +189,18 @@ def test_pages_have_no_serious_fault_and_fit(redis: Shown) -> None:
                     colours |= {tuple(each) for each in page.evaluate(COLOURS)}
                     picture(page, f"{name}-{theme}{'' if width == 1280 else '-390'}")
     assert len({tuple(rest) for _, *rest in colours}) == len(colours) == 3 * 2
+
+
+def test_words_of_other_languages_fit(redis: Shown, settings: Any) -> None:
+    """They are longer: no column is cut off, and no page scrolls sideways."""
+    client = log_in(*BOTH)
+    with strict_site() as address, signed_in(client, address) as page:
+        for language in ("de", "fr"):
+            settings.LANGUAGE_CODE = language
+            for width in (1280, 390):
+                page.set_viewport_size({"width": width, "height": 800})
+                for path in (LIST, lock_page("redis", STUCK)):
+                    page.goto(f"{address}{path}")
+                    assert page.locator("html").get_attribute("lang") == language
+                    assert page.evaluate(CUT_OFF) == []
+                    assert page.evaluate(SIDEWAYS) == 0
