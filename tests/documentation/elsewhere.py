@@ -13,6 +13,7 @@ RUN_ELSEWHERE: dict[str, str] = {
     "how-to/use-redis.md": "tests/backends/redis/test_documents.py",
     "how-to/run-the-lock-server.md": "tests/server/test_documents.py",
     "how-to/secure-the-lock-server.md": "tests/server/test_documents.py",
+    "tutorial.md": "tests/documentation/test_tutorial.py",
 }
 """Pages whose blocks need servers or libraries of their own, with the module that runs them."""
 
