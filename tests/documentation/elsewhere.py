@@ -38,7 +38,6 @@ OLD: set[str] = {
     "explanation/reliability.md",
     "explanation/scaling.md",
     "explanation/simulation.md",
-    "explanation/transactions.md",
     "how-to/fencing.md",
     "how-to/lock-a-view.md",
     "how-to/lock-async-code.md",
