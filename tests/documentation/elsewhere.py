@@ -70,6 +70,5 @@ OLD: set[str] = {
     "reference/logging.md",
     "reference/metrics.md",
     "reference/protocol.md",
-    "reference/with-lock.md",
 }
 """Pages that haven't been rewritten yet: this set must be empty in the end."""
