@@ -16,7 +16,7 @@ pytestmark = pytest.mark.once
 
 LEVELS = {"Warning": "W", "Error": "E"}
 DOCUMENT = (ROOT / "docs" / "reference" / "checks.md").read_text("utf-8")
-ROWS = re.findall(r"^\| `(distlock\.\w+)` \| (.+?) \| (.+?) \| (.+) \|$", DOCUMENT, re.MULTILINE)
+ROWS = re.findall(r"^\| `(distlock\.\w+)` \| (.+?) \| .+ \|$", DOCUMENT, re.MULTILINE)
 
 
 @cache
@@ -47,7 +47,7 @@ def id_of(call: ast.Call) -> str:
 
 def test_each_message_is_documented_and_no_other() -> None:
     """Both ways."""
-    assert {id_ for id_, *_ in ROWS} == {id_of(call) for call in messages()}
+    assert {id_ for id_, _ in ROWS} == {id_of(call) for call in messages()}
 
 
 def test_each_message_has_a_level_and_a_hint() -> None:
@@ -63,9 +63,10 @@ def test_documented_messages_are_those_of_the_code() -> None:
     texts = defaultdict(list)
     for call in messages():
         texts[id_of(call)].append(text_of(call.args[0]))
-    for id_, message, *_ in ROWS:
+    for id_, cell in ROWS:
         if None in texts[id_]:  # the message is that of an exception
             continue
+        message = re.match(r"`(.+?)`", cell)[1]  # type: ignore[index]
         parts = [part.strip("` .") for part in re.split(r"'?…'?", message)]
         pattern = re.compile(".*".join(map(re.escape, parts)))
         assert any(pattern.search(text or "") for text in texts[id_]), (id_, message, texts[id_])

@@ -63,7 +63,6 @@ OLD: set[str] = {
     "integrations/tasks.md",
     "reference/admin.md",
     "reference/arguments.md",
-    "reference/checks.md",
     "reference/events.md",
     "reference/health.md",
     "reference/http.md",

@@ -127,8 +127,8 @@ def _check_journal(subject: Subject) -> Iterator[checks.CheckMessage]:
         return
     yield checks.Warning(
         f"DATABASES[{subject.using!r}]: locks and data are in one SQLite file without a "
-        f"write-ahead log (journal_mode is {mode!r}): whoever reads keeps "
-        f"DISTLOCK[{subject.alias!r}] from writing, and the other way round.",
+        f"write-ahead log (journal_mode is {mode!r}): a connection that reads keeps "
+        f"DISTLOCK[{subject.alias!r}] from writing, and a lock keeps it from reading.",
         hint=SUITED.format(database=subject.using),
         id="distlock.W009",
     )
