@@ -12,6 +12,8 @@ import tomllib
 from configparser import ConfigParser
 from contextlib import redirect_stderr, redirect_stdout
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE, OutputChecker
+from importlib import import_module
+from importlib.util import find_spec
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -86,6 +88,14 @@ def run_command(words: list[str], namespace: dict[str, Any]) -> tuple[str, int]:
                 *requirements,
             ]:
                 return check_requirements(requirements), 0
+            case ["tox", "run", "-e", "benchmark", "--", name, *_]:
+                assert find_spec(f"benchmarks.{name}"), f"there is no benchmark {name!r}"
+                return check_environment("benchmark"), 0
+            case ["tox", "run", "-e", "faults" | "simulation" as name, "--", *arguments]:
+                check_arguments(f"tests.{name}", arguments)
+                return check_environment(name), 0
+            case ["python", "-m", module, *arguments] if module.startswith("tests."):
+                return check_arguments(module, arguments), 0
             case ["tox", "run", "-e", environment, *_] | ["tox", "-e", environment, *_]:
                 return check_environment(environment), 0
     raise AssertionError(
@@ -148,6 +158,13 @@ def check_requirements(requirements: list[str]) -> str:
         if requirement.name == "django-distlock":
             unknown = requirement.extras - set(extras["optional-dependencies"])
             assert not unknown, f"pyproject.toml has no extra {unknown}"
+    return ""
+
+
+def check_arguments(module: str, arguments: list[str]) -> str:
+    """Fail unless a program of the tests takes these arguments."""
+    with mock.patch.object(sys, "argv", [module, *arguments]):
+        import_module(f"{module}.__main__").parse_arguments()
     return ""
 
 

@@ -32,12 +32,6 @@ SQL_SERVERS: dict[str, str] = {}
 """Pages whose SQL is for a server, with the alias of the tests' database that runs it."""
 
 OLD: set[str] = {
-    "explanation/architecture.md",
-    "explanation/benchmarks.md",
-    "explanation/model.md",
-    "explanation/reliability.md",
-    "explanation/scaling.md",
-    "explanation/simulation.md",
     "how-to/fencing.md",
     "how-to/lock-a-view.md",
     "how-to/lock-async-code.md",

@@ -11,9 +11,7 @@ from .spin import counterexample, search
 
 def main() -> None:
     """Check the promise of each store, and print the counterexample of each dropped premise."""
-    parser = argparse.ArgumentParser(prog="python -m tests.model", description=__doc__)
-    parser.add_argument("--ttl", type=int, default=2, choices=[2, 3], help="in ticks")
-    ttl = f"-DTTL={parser.parse_args().ttl}"
+    ttl = f"-DTTL={parse_arguments().ttl}"
     wrong = False
     print(f"{'what is checked':44} {'states':>9} {'transitions':>12} {'CPU s':>6} {'MB':>5}")
     for name, flags in CHECKS.items():
@@ -29,6 +27,13 @@ def main() -> None:
         print(f"\nWithout the premise that {premise}:")
         print(*(f"  {step}" for step in steps), sep="\n")
     sys.exit(wrong)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.model", description=__doc__)
+    parser.add_argument("--ttl", type=int, default=2, choices=[2, 3], help="in ticks")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

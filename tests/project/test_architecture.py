@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,6 +62,19 @@ def test_files_and_rooms_that_are_named_exist() -> None:
     names |= {f"{each.relative_to(ROOT)}/" for each in (ROOT / "tests").rglob("*") if each.is_dir()}
     assert named
     assert named - names - {"tests/"} == set()
+
+
+def test_floors_are_those_that_the_linter_checks() -> None:
+    """In the same order."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    [layers] = [
+        contract["layers"]
+        for contract in settings["tool"]["importlinter"]["contracts"]
+        if contract["id"] == "floors"
+    ]
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", TEXT, re.MULTILINE)
+    shown = [set(re.findall(r"\w+", row)) for row in rows]
+    assert shown[: len(layers)] == [set(re.findall(r"\w+", layer)) for layer in layers]
 
 
 def test_the_page_is_short() -> None:
