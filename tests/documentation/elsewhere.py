@@ -33,10 +33,6 @@ SQL_SERVERS: dict[str, str] = {}
 
 OLD: set[str] = {
     "how-to/fencing.md",
-    "how-to/lock-a-view.md",
-    "how-to/lock-async-code.md",
-    "how-to/protect-from-abuse.md",
-    "how-to/slow-clients.md",
     "how-to/test.md",
     "how-to/write-a-store.md",
     "integrations/celery.md",
