@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.http import HttpRequest  # noqa: TC002 - evaluated by Ninja
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
@@ -28,12 +29,14 @@ from tests.support.lock_answers import (
 from tests.support.visits import atomic_requests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from django.http import HttpResponse
 
     from tests.support.scripted_store import ScriptedBackend
 
 pytestmark = [pytest.mark.once, pytest.mark.urls(__name__)]
-documented = example("integrations/ninja.md", "Setup")
+documented = example("integrations/ninja.md", "Django Ninja", "Lock part of an operation")
 lock = distributed_lock("<str:customer_id>collectPayment")
 api, unset = NinjaAPI(urls_namespace="set up"), NinjaAPI(urls_namespace="not set up")
 answer_lock_errors(api)
@@ -100,10 +103,20 @@ VIEWS += ["api/decorated", "api/async-service", "api/async-block"]
 on_each_view = pytest.mark.parametrize("view", VIEWS)
 
 
+def sign_in(get_response: Callable[[HttpRequest], HttpResponse]) -> Any:
+    """Set a user, as a site's middleware does from a session."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        request.user = User(username="collector")
+        return get_response(request)
+
+    return middleware
+
+
 @pytest.fixture(autouse=True)
-def no_middleware() -> Iterator[None]:
-    """Run without middleware, which needs other apps."""
-    with override_settings(MIDDLEWARE=[]):
+def signed_in() -> Iterator[None]:
+    """Run without other middleware, which needs other apps."""
+    with override_settings(MIDDLEWARE=[f"{__name__}.sign_in"]):
         yield
 
 

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from tests.support.scripted_store import ScriptedBackend
 
 pytestmark = [pytest.mark.once, pytest.mark.urls(__name__)]
-PAGE = "integrations/rest-framework.md"
-SETTINGS = example(PAGE, "Setup").REST_FRAMEWORK
+PAGE, TITLE = "integrations/rest-framework.md", "Django REST framework"
+SETTINGS = example(PAGE, "Answer in REST framework's format").REST_FRAMEWORK
 OWN = {"EXCEPTION_HANDLER": f"{__name__}.documented"}
-documented = example(PAGE, "With an exception handler of your own").handle
+documented = example(PAGE, "Keep an exception handler of your own").handle
 lock = distributed_lock("<str:customer_id>collectPayment")
 
 
@@ -107,7 +107,9 @@ class Refusing(APIView):  # type: ignore[misc]
 
 
 urlpatterns = [
-    path("block/<customer_id>/", example(PAGE, "In a view").CollectPayment.as_view()),
+    path(
+        "block/<customer_id>/", example(PAGE, TITLE, "Lock part of a view").CollectPayment.as_view()
+    ),
     path("service/<customer_id>/", ByService.as_view()),
     path("decorated/<customer_id>/", Decorated.as_view()),
     path("function/<customer_id>/", function),

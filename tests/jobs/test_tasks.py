@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,6 @@ from django_distlock import (
     acquire_lock,
     distributed_lock,
     lock_backends,
-    release_lock,
     skip,
 )
 from tests.support.documentation import example
@@ -139,11 +139,13 @@ def test_context_is_an_argument_as_others() -> None:
 
 def test_documented_tasks_are_locked() -> None:
     """Those of docs/integrations/django-tasks.md: skipped, or enqueued again for later."""
-    documented = example("integrations/django-tasks.md", "Tasks")
+    documented = example("integrations/django-tasks.md", "Django's tasks", "Retry later")
+    charged: list[int] = []
+    documented.payments = SimpleNamespace(collect_payment=charged.append)
     assert outcome(documented.collect_payment.enqueue(1234)) == "collected from 1234"
     acquire_lock("1234collectPayment")
     assert outcome(documented.collect_payment.enqueue(1234)) is None
-    release_lock("1234collectPayment")
+    assert charged == [1234]
     assert outcome(documented.refund_payment.enqueue(1234)) == "refunded 1234"
     acquire_lock("1234refundPayment")
     # This backend runs a task at once, and can't defer it.

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,11 +15,20 @@ DOCUMENTS = ROOT / "docs"
 CODE = re.compile(r"^ *(`{3,})[^\n]*\n.*?^ *\1$", re.MULTILINE | re.DOTALL)
 
 
-def example(document: str, heading: str) -> Any:
-    """Return a module made of the Python code under the heading."""
-    code = "\n".join(blocks(section(document, heading), "python"))
-    module = ModuleType(f"{__name__}.{document.removesuffix('.md')}.{heading.replace(' ', '_')}")
+def example(document: str, *headings: str) -> Any:
+    """Return a module made of the Python code under the headings.
+
+    Under the page's title stands the code before its first section.
+    """
+    code = "\n".join(
+        block for heading in headings for block in blocks(section(document, heading), "python")
+    )
+    name = "_".join(headings).replace(" ", "_")
+    module = ModuleType(f"{__name__}.{document.removesuffix('.md')}.{name}")
     sys.modules[module.__name__] = module  # resolving annotations needs it there
+    if "from shop import payments" in code:
+        for part in ("shop", "shop.payments"):
+            sys.modules.setdefault(part, import_module(f"tests.documentation.{part}"))
     exec(compile(code, document, "exec"), vars(module))
     return module
 
@@ -56,10 +66,10 @@ def anchors(text: str) -> set[str]:
 
 
 def section(document: str, heading: str) -> str:
-    """Return what stands under the heading, up to the next one of its level."""
+    """Return what stands under the heading or title, up to the next heading of a section."""
     text = (DOCUMENTS / document).read_text(encoding="utf-8")
     [found] = re.findall(
-        rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL
+        rf"^##? {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL
     )
     return str(found)
 

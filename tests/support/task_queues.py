@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager
 from threading import Event, Lock
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ LEFT = "was not released by a request or task"
 
 
 class Charges:
-    """Stands for the `charge()` that documented tasks call.
+    """Stands for the module `payments` that documented tasks use.
 
     The first call lasts until another task has been refused.
     """
@@ -30,7 +31,11 @@ class Charges:
         self.refused = Event()
         self._alone = Lock()
 
-    def __call__(self, customer_id: int) -> None:
+    async def acollect_payment(self, customer_id: int) -> None:
+        """See collect_payment()."""
+        await asyncio.to_thread(self.collect_payment, customer_id)
+
+    def collect_payment(self, customer_id: int) -> None:
         """Charge the customer, if nobody else does."""
         assert self._alone.acquire(blocking=False), "two at once"
         self.customers.append(customer_id)

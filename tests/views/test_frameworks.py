@@ -1,13 +1,11 @@
-"""The examples of docs/how-to/lock-a-view.md work."""
+"""Where the documentation puts locks among the decorators of Django and its frameworks."""
 
 from __future__ import annotations
 
-from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
-from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client, override_settings
 
@@ -22,8 +20,15 @@ if TYPE_CHECKING:
 
     from tests.support.scripted_store import ScriptedBackend
 
+PAGES = {
+    "Lock a view": "how-to/lock-a-view.md",
+    "Lock a class-based view": "how-to/lock-a-view.md",
+    "Django REST framework": "integrations/rest-framework.md",
+    "Django Ninja": "integrations/ninja.md",
+}
 VIEWS = {
-    "Functions and classes": ["/function/1234/", "/method/1234/", "/class/1234/"],
+    "Lock a view": ["/customers/1234/collect/"],
+    "Lock a class-based view": ["/method/1234/", "/class/1234/"],
     "Django REST framework": ["/function/1234/", "/customers/1234/collect/"],
     "Django Ninja": ["/collect/1234/"],
 }
@@ -32,7 +37,7 @@ VIEWS = {
 @pytest.fixture(scope="module")
 def views() -> dict[str, ModuleType]:
     """Return the modules that have views."""
-    return {heading: example("how-to/lock-a-view.md", heading) for heading in VIEWS}
+    return {heading: example(page, heading) for heading, page in PAGES.items()}
 
 
 def sign_in(get_response: Callable[[HttpRequest], HttpResponse]) -> Any:
@@ -40,7 +45,7 @@ def sign_in(get_response: Callable[[HttpRequest], HttpResponse]) -> Any:
 
     def middleware(request: HttpRequest) -> HttpResponse:
         name = request.headers.get("X-User")
-        request.user = User(username=name) if name else AnonymousUser()
+        request.user = User(username=name, is_superuser=True) if name else AnonymousUser()
         return get_response(request)
 
     return middleware
@@ -72,9 +77,9 @@ def test_view_is_locked_and_strangers_are_kept_outside(
 @pytest.mark.parametrize(
     ("heading", "url", "atomic"),
     [
-        ("Functions and classes", "/function/1234/", False),
-        ("Functions and classes", "/class/1234/", False),
-        ("Functions and classes", "/method/1234/", True),
+        ("Lock a view", "/customers/1234/collect/", False),
+        ("Lock a class-based view", "/class/1234/", False),
+        ("Lock a class-based view", "/method/1234/", True),
         ("Django REST framework", "/function/1234/", True),
         ("Django Ninja", "/collect/1234/", True),
     ],
@@ -100,13 +105,3 @@ def test_request_transaction_is_where_the_documentation_says(
     monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
     assert ask(views[heading], url, "collector") == 200
     assert seen == [atomic, False]
-
-
-def test_command_is_locked(scripted: ScriptedBackend) -> None:
-    """The documented command is locked, and refuses in one line."""
-    command = example("how-to/lock-a-view.md", "Management commands").Command(stdout=StringIO())
-    call_command(command, 1234)
-    assert command.stdout.getvalue() == "collected\n"
-    acquire_lock("1234collectPayment")
-    with pytest.raises(CommandError, match=r"^Somebody is collecting from customer 1234\.$"):
-        call_command(command, 1234)

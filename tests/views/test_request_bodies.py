@@ -92,7 +92,9 @@ def test_documented_view_receives_large_files_before_the_lock(
 ) -> None:
     """The view of docs/how-to/slow-clients.md."""
     settings.FILE_UPLOAD_MAX_MEMORY_SIZE = 8
-    settings.ROOT_URLCONF = example("how-to/slow-clients.md", "Large bodies").__name__
+    settings.ROOT_URLCONF = example(
+        "how-to/slow-clients.md", "What to do about large bodies"
+    ).__name__
     stream = Arriving(encode_multipart(BOUNDARY, {"invoice": a_file()}), scripted)
     response = Client().generic("POST", "/7/invoice/", **arriving(stream, MULTIPART_CONTENT))
     assert response.content == b"file.txt"
@@ -106,7 +108,7 @@ def test_documented_decorator_receives_large_forms_for_rest_framework(
     """The framework has its own parser."""
 
     @api_view(["POST"])  # type: ignore[untyped-decorator]
-    @example("how-to/slow-clients.md", "Large bodies").received  # type: ignore[untyped-decorator]
+    @example("how-to/slow-clients.md", "What to do about large bodies").received  # type: ignore[untyped-decorator]
     @lock
     def collect(request: Any, customer_id: str) -> Response:
         return Response(int(request.data["amount"]))

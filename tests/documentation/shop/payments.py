@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.documentation.shop.models import Invoice
+
 collected: list[int] = []
 """The customers whose payment was collected, in this order."""
 
@@ -14,3 +16,10 @@ def collect_payment(customer_id: int) -> None:
 async def acollect_payment(customer_id: int) -> None:
     """See collect_payment()."""
     collect_payment(customer_id)
+
+
+def collect_payments() -> None:
+    """Collect the payments of all customers who owe something."""
+    unpaid = Invoice.objects.filter(paid=False)
+    for customer_id in unpaid.values_list("customer_id", flat=True).distinct():
+        collect_payment(customer_id)

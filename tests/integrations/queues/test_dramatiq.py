@@ -51,7 +51,7 @@ def broker() -> Iterator[stub.StubBroker]:
     broker.add_middleware(kept(backend=results.StubBackend()))
     earlier = dramatiq.broker.global_broker
     dramatiq.set_broker(broker)
-    example(PAGE, "Names and locks left behind")
+    example(PAGE, "Release locks that are left behind")
     yield broker
     broker.close()
     dramatiq.broker.global_broker = earlier
@@ -72,8 +72,8 @@ def working(broker: stub.StubBroker, threads: int = 2) -> Iterator[dramatiq.Work
 
 def test_contended_actor_is_retried(broker: stub.StubBroker, charges: Charges) -> None:
     """Of two messages for one customer at once, one waits for its retry. So the how-to says."""
-    documented = example(PAGE, "Actors")
-    documented.charge = charges
+    documented = example(PAGE, "Dramatiq")
+    documented.payments = charges
     actor = documented.collect_payment
     assert actor.options.pop("min_backoff") == 1000
     with working(broker):
@@ -89,7 +89,7 @@ def test_contended_async_actor_is_retried(broker: stub.StubBroker, charges: Char
     @dramatiq.actor(max_retries=None, min_backoff=1, actor_name="shop.collect")
     @distributed_lock("<int:customer_id>collectPayment")
     async def collect_payment(customer_id: int) -> None:
-        await asyncio.to_thread(charges, customer_id)
+        await charges.acollect_payment(customer_id)
 
     with working(broker):
         collect_payment.send(1234)

@@ -35,7 +35,7 @@ PAGE = "integrations/huey.md"
 def queue(settings: Any) -> Iterator[Any]:
     """Return the site's Huey, with the hooks that the how-to adds."""
     settings.HUEY = huey.MemoryHuey(utc=True)
-    example(PAGE, "Names and locks left behind")
+    example(PAGE, "Release locks that are left behind")
     yield settings.HUEY
     for module in [name for name in sys.modules if name.startswith("huey.contrib.djhuey")]:
         del sys.modules[module]
@@ -53,8 +53,8 @@ def execute(queue: Any, task: Any, timestamp: Any = None) -> Any:
 
 def test_contended_task_is_retried(queue: Any, charges: Charges) -> None:
     """Of two tasks for one customer at once, one waits for its retry. So the how-to says."""
-    documented = example(PAGE, "Tasks")
-    documented.charge = charges
+    documented = example(PAGE, "Huey")
+    documented.payments = charges
     documented.collect_payment(1234)
     documented.collect_payment(customer_id=1234)
     with ThreadPoolExecutor(2) as workers:

@@ -32,7 +32,7 @@ PAGE = "integrations/procrastinate.md"
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> procrastinate.App:
     """Return the site's application, with the middleware that the how-to sets."""
-    settings = example(PAGE, "Names and locks left behind")
+    settings = example(PAGE, "Release locks that are left behind")
     app = contrib.DjangoApp(
         connector=InMemoryConnector(), worker_defaults=settings.PROCRASTINATE_WORKER_DEFAULTS
     )
@@ -65,19 +65,15 @@ def test_contended_task_is_retried(
     app: procrastinate.App, charges: Charges, is_async: bool
 ) -> None:
     """Of two jobs for one customer at once, one is done later. So the how-to says."""
-    documented: Any = example(PAGE, "Tasks")
+    documented: Any = example(PAGE, "Procrastinate")
+    documented.payments = charges
     task = documented.collect_payment
-
-    async def charge(customer_id: int) -> None:
-        await asyncio.to_thread(charges, customer_id)
-
-    documented.charge = charge
     if not is_async:
 
         @app.task(name="shop.collect", retry=task.retry_strategy)
         @distributed_lock("<int:customer_id>collectPayment")
         def collect_payment(customer_id: int) -> None:
-            charges(customer_id)
+            charges.collect_payment(customer_id)
 
         task = collect_payment
     assert task.retry_strategy.wait == 10

@@ -35,7 +35,7 @@ def queue(settings: Any) -> Iterator[rq.Queue]:
     """Return the site's queue, with the class of jobs that the how-to sets."""
     url = settings.CACHES["redis"]["LOCATION"].rpartition("/")[0]
     settings.RQ_QUEUES = {"default": {"URL": f"{url}/3"}}
-    settings.RQ = example(PAGE, "Names and locks left behind").RQ
+    settings.RQ = example(PAGE, "Release locks that are left behind").RQ
     queue = django_rq.get_queue()
     queue.connection.flushdb()
     labels.clear()
@@ -71,8 +71,8 @@ def work(worker_class: Any = Worker) -> None:
 
 def test_contended_job_is_retried(queue: rq.Queue, charges: Charges) -> None:
     """Another worker works for the same customer. So the how-to says."""
-    documented = example(PAGE, "Jobs")
-    documented.charge = charges
+    documented = example(PAGE, "django-rq")
+    documented.payments = charges
     lease = elsewhere(lambda: acquire("default"))
     positional = documented.collect_payment.delay(1234)
     by_name = documented.collect_payment.enqueue(customer_id=1234)
