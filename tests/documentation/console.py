@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MANAGE = re.compile(r"(?:python3? |\./|/)manage\.py +([^|;&<>\n`]+)")
 """A call of a management command, up to the end of the shell's simple command."""
+REDIRECTION = re.compile(r" \d?>(&\d| ?[\w./]+)")
 ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 CHANGING = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d|\b\d+s\b")
 """What differs from run to run: moments, and seconds."""
@@ -189,8 +190,13 @@ def check_shell(script: str) -> None:
 
 def check_options(text: str) -> None:
     """Fail unless each management command in a text exists and takes the options given to it."""
+<<<<<<< HEAD
     for call in MANAGE.findall(text.replace("\\\n", "")):
         words = split_call(call)
+=======
+    for call in MANAGE.findall(REDIRECTION.sub("", text.replace("\\\n", ""))):
+        words = shlex.split(call.strip("\"'"), comments=True)
+>>>>>>> e2fdea4 (Keep the lines of the pages on tasks and frameworks short; read redirections in shell examples)
         with redirect_stderr(StringIO()) as complaint:
             try:
                 command = ManagementUtility(["manage.py"]).fetch_command(words[0])

@@ -43,6 +43,7 @@ pytestmark = [pytest.mark.once, pytest.mark.urls(__name__)]
 PAGE, TITLE = "integrations/rest-framework.md", "Django REST framework"
 SETTINGS = example(PAGE, "Answer in REST framework's format").REST_FRAMEWORK
 OWN = {"EXCEPTION_HANDLER": f"{__name__}.documented"}
+part = example(PAGE, TITLE, "Lock part of a view")
 documented = example(PAGE, "Keep an exception handler of your own").handle
 lock = distributed_lock("<str:customer_id>collectPayment")
 
@@ -107,9 +108,7 @@ class Refusing(APIView):  # type: ignore[misc]
 
 
 urlpatterns = [
-    path(
-        "block/<customer_id>/", example(PAGE, TITLE, "Lock part of a view").CollectPayment.as_view()
-    ),
+    path("block/<customer_id>/", part.CollectPayment.as_view()),
     path("service/<customer_id>/", ByService.as_view()),
     path("decorated/<customer_id>/", Decorated.as_view()),
     path("function/<customer_id>/", function),

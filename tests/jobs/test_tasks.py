@@ -16,6 +16,7 @@ from django_distlock import (
     acquire_lock,
     distributed_lock,
     lock_backends,
+    release_lock,
     skip,
 )
 from tests.support.documentation import example
@@ -146,6 +147,7 @@ def test_documented_tasks_are_locked() -> None:
     acquire_lock("1234collectPayment")
     assert outcome(documented.collect_payment.enqueue(1234)) is None
     assert charged == [1234]
+    release_lock("1234collectPayment")
     assert outcome(documented.refund_payment.enqueue(1234)) == "refunded 1234"
     acquire_lock("1234refundPayment")
     # This backend runs a task at once, and can't defer it.

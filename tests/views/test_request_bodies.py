@@ -87,14 +87,15 @@ def test_body_that_is_too_large_for_memory_is_left_to_the_view(
     assert (fitting.held, larger.held) == ({False}, {True})
 
 
+LARGE = "What to do about large bodies"
+
+
 def test_documented_view_receives_large_files_before_the_lock(
     scripted: ScriptedBackend, settings: Any
 ) -> None:
     """The view of docs/how-to/slow-clients.md."""
     settings.FILE_UPLOAD_MAX_MEMORY_SIZE = 8
-    settings.ROOT_URLCONF = example(
-        "how-to/slow-clients.md", "What to do about large bodies"
-    ).__name__
+    settings.ROOT_URLCONF = example("how-to/slow-clients.md", LARGE).__name__
     stream = Arriving(encode_multipart(BOUNDARY, {"invoice": a_file()}), scripted)
     response = Client().generic("POST", "/7/invoice/", **arriving(stream, MULTIPART_CONTENT))
     assert response.content == b"file.txt"
@@ -108,7 +109,7 @@ def test_documented_decorator_receives_large_forms_for_rest_framework(
     """The framework has its own parser."""
 
     @api_view(["POST"])  # type: ignore[untyped-decorator]
-    @example("how-to/slow-clients.md", "What to do about large bodies").received  # type: ignore[untyped-decorator]
+    @example("how-to/slow-clients.md", LARGE).received  # type: ignore[untyped-decorator]
     @lock
     def collect(request: Any, customer_id: str) -> Response:
         return Response(int(request.data["amount"]))

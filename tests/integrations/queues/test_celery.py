@@ -16,7 +16,7 @@ from tests.support.concurrency import elsewhere
 from tests.support.documentation import example
 from tests.support.holders import acquire
 from tests.support.leaving_views import names
-from tests.support.task_queues import leave, leaving_behind, on_refusal
+from tests.support.task_queues import on_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,22 +40,23 @@ def app() -> Iterator[Celery]:
     earlier.set_current()
 
 
-@pytest.mark.parametrize("name", ["collect_payment", "collect_payment_later"])
-def test_contended_task_is_retried(name: str) -> None:
+def test_contended_tasks_are_retried() -> None:
     """By autoretry_for, or by self.retry(). So the how-to says."""
     documented: Any = example("integrations/celery.md", "Celery", "Retry by `self.retry()`")
     charged: list[int] = []
     documented.payments = SimpleNamespace(collect_payment=charged.append)
-    leases = [elsewhere(partial(acquire, "default", "1234collectPayment"))]
+    leases = []
 
     def release(**fields: object) -> None:
         assert leases.pop().release()
 
     with on_refusal(release):
-        getattr(documented, name).delay(1234)
-        getattr(documented, name).delay(customer_id=1234)
-    assert charged == [1234, 1234]
-    assert leases == []
+        for task in (documented.collect_payment, documented.collect_payment_later):
+            leases.append(elsewhere(partial(acquire, "default", "1234collectPayment")))
+            task.delay(1234)
+            task.delay(customer_id=1234)
+            assert leases == []
+    assert charged == [1234] * 4
 
 
 def test_task_runs_once_on_all_hosts() -> None:
@@ -67,15 +68,3 @@ def test_task_runs_once_on_all_hosts() -> None:
         documented.collect_payments.delay()
     assert collections == [1]
     assert names("default") == ["collectPayments"]
-
-
-def test_documented_queue_runs_its_jobs_in_a_scope() -> None:
-    """For a queue without an integration."""
-
-    class Job:
-        name = "shop.leave"
-        function = staticmethod(leave)
-        args = ("report",)
-
-    with leaving_behind():
-        assert example("integrations/tasks.md", "Another queue").perform(Job) == "shop.leave"
