@@ -112,7 +112,7 @@ def test_checks_find_the_table_as_with_djangos_engine(measured: str) -> None:
 
 def test_documented_settings_name_an_engine_and_a_store(settings: Any) -> None:
     """Whoever copies them gets a store in that database."""
-    documented = example("integrations/django-prometheus.md", "Setup")
+    documented = example("integrations/django-prometheus.md", "django-prometheus")
     settings.DISTLOCK = documented.DISTLOCK
     assert lock_backends["default"].using in documented.DATABASES
     engine = documented.DATABASES["default"]["ENGINE"]

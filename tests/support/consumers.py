@@ -17,7 +17,7 @@ if not apps.ready:
     django.setup()  # this is a server's process
 
 PAGE = "integrations/channels.md"
-documented = example(PAGE, "Example")
+documented = example(PAGE, "Channels")
 
 
 class SyncEditor(JsonWebsocketConsumer):  # type: ignore[misc]

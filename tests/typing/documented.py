@@ -10,7 +10,7 @@ def collect(customer_id: int) -> str:
     return f"collected from {customer_id}"
 
 
-assert_type(collect(customer_id=1234), str | None)  # None if the lock is contended
+assert_type(collect(customer_id=1234), str | None)  # None if another worker holds the lock
 
 if lease := acquire_lock("1234collectPayment"):
     assert_type(lease, Lease)

@@ -18,7 +18,7 @@ __all__ = ["PASSWORD_HASHERS", "SECRET_KEY", "STATIC_URL", "TEMPLATES", "USE_TZ"
 PAGE = "integrations/django-tenants.md"
 USUAL_APPS = ["admin", "auth", "contenttypes", "messages", "sessions"]
 SHARED_APPS = [
-    *(app for app in example(PAGE, "Setup").SHARED_APPS if app is not ...),
+    *(app for app in example(PAGE, "Put the app in `SHARED_APPS`").SHARED_APPS if app is not ...),
     *(f"django.contrib.{app}" for app in USUAL_APPS),
     "tests.support.tenants",
 ]

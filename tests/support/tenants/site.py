@@ -34,7 +34,7 @@ from tests.support.concurrency import until
 from tests.support.documentation import example
 from tests.support.tenants.models import Domain, Tenant
 
-documented = example("integrations/django-tenants.md", "One lock for each tenant, or for all")
+documented = example("integrations/django-tenants.md", "Give each tenant its own lock")
 urlpatterns = [*documented.urlpatterns, path("admin/", admin.site.urls)]
 store: Any = lock_backends["default"]
 found: dict[str, Any] = {}

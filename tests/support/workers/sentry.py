@@ -51,7 +51,7 @@ def record(*stores: str) -> dict[str, list[Any]]:
     from tests.support.documentation import example
 
     with mock.patch("sentry_sdk.init") as init:
-        example("integrations/sentry.md", "Setup")
+        example("integrations/sentry.md", "Sentry")
     found = {"hidden": collect_envelopes(integrations=init.call_args.kwargs["integrations"])}
     lose()
     found["shown"] = collect_envelopes(integrations=[DistlockIntegration(semaphores=True)])
