@@ -190,13 +190,8 @@ def check_shell(script: str) -> None:
 
 def check_options(text: str) -> None:
     """Fail unless each management command in a text exists and takes the options given to it."""
-<<<<<<< HEAD
-    for call in MANAGE.findall(text.replace("\\\n", "")):
-        words = split_call(call)
-=======
     for call in MANAGE.findall(REDIRECTION.sub("", text.replace("\\\n", ""))):
-        words = shlex.split(call.strip("\"'"), comments=True)
->>>>>>> e2fdea4 (Keep the lines of the pages on tasks and frameworks short; read redirections in shell examples)
+        words = split_call(call)
         with redirect_stderr(StringIO()) as complaint:
             try:
                 command = ManagementUtility(["manage.py"]).fetch_command(words[0])

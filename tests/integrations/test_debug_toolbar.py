@@ -263,7 +263,9 @@ def test_held_locks_are_bounded() -> None:
 
 def test_how_to_adds_the_panel() -> None:
     """To those that the toolbar has."""
-    assert example("integrations/debug-toolbar.md", "Add the panel").DEBUG_TOOLBAR_PANELS[-1] == PANEL
+    assert (
+        example("integrations/debug-toolbar.md", "Add the panel").DEBUG_TOOLBAR_PANELS[-1] == PANEL
+    )
 
 
 @pytest.mark.needs("chromium")

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from tests.support.scripted_store import ScriptedBackend
 
 pytestmark = [pytest.mark.once, pytest.mark.urls(__name__)]
-documented = example("integrations/ninja.md", "Django Ninja", "Lock part of an operation")
+PAGE = "integrations/ninja.md"
+documented = example(PAGE, "Django Ninja", "Lock part of an operation")
 lock = distributed_lock("<str:customer_id>collectPayment")
 api, unset = NinjaAPI(urls_namespace="set up"), NinjaAPI(urls_namespace="not set up")
 answer_lock_errors(api)

@@ -160,5 +160,5 @@ def test_lock_above_the_decorator_is_refused(app: procrastinate.App) -> None:
 
 def test_retries_are_for_refusals_only(app: procrastinate.App) -> None:
     """As the how-to writes it."""
-    strategy = example(PAGE, "Tasks").collect_payment.retry_strategy
+    strategy = example(PAGE, "Procrastinate").collect_payment.retry_strategy
     assert strategy.retry_exceptions == {LockNotAcquired}
