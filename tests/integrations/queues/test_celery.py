@@ -21,6 +21,8 @@ from tests.support.task_queues import on_refusal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from django_distlock import Lease
+
 pytestmark = pytest.mark.once
 
 
@@ -45,7 +47,7 @@ def test_contended_tasks_are_retried() -> None:
     documented: Any = example("integrations/celery.md", "Celery", "Retry by `self.retry()`")
     charged: list[int] = []
     documented.payments = SimpleNamespace(collect_payment=charged.append)
-    leases = []
+    leases: list[Lease] = []
 
     def release(**fields: object) -> None:
         assert leases.pop().release()
