@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.documentation import DOCUMENTS
+from tests.support.paths import ROOT
 from tests.support.pytest_runs import run_pytest
 
 if TYPE_CHECKING:
@@ -17,16 +18,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.once
 
 PAGE = (DOCUMENTS / "how-to/test.md").read_text("utf-8")
+SHOP = ROOT / "tests" / "documentation" / "shop"
 BLOCK = re.compile(r"^```python\n(# (\S+)\n.*?)^```$", re.MULTILINE | re.DOTALL)
 REST = {
     "shop/__init__.py": "",
-    "shop/models.py": """
-from django.db import models
-
-class Payment(models.Model):
-    customer_id = models.IntegerField()
-""",
-    "shop/bank.py": "def charge(customer_id): ...",
+    "shop/models.py": (SHOP / "models.py").read_text("utf-8"),
+    "shop/payments.py": (SHOP / "payments.py").read_text("utf-8"),
     "shop/urls.py": """
 from django.urls import path
 from shop.views import collect
