@@ -53,7 +53,6 @@ OLD: set[str] = {
     "reference/events.md",
     "reference/health.md",
     "reference/http.md",
-    "reference/logging.md",
     "reference/metrics.md",
     "reference/protocol.md",
 }

@@ -65,31 +65,63 @@ def lines_of(file: Path) -> Iterator[Line]:
             yield room, LEVELS.get(called(call), called(call).upper()), placeholders(found)
 
 
+def rows() -> list[Line]:
+    """Return logger, levels and text of each line on the page."""
+    found = []
+    for each in re.split(r"^### django_distlock\.", TEXT, flags=re.MULTILINE)[1:]:
+        room = each.partition("\n")[0]
+        for levels, line in re.findall(r"^\| (`[A-Z`, ]+`) \| `(.+?)` \| ", each, re.MULTILINE):
+            found.append((room, levels.replace("`", ""), line))
+    return found
+
+
 def test_documented_lines_are_those_of_the_code() -> None:
     """A line that is looked up there is found."""
-    rows = re.findall(r"^\| `(\w+)` \| (`[A-Z`, ]+`) \| `(.+)` \|$", TEXT, re.MULTILINE)
-    documented = [(room, levels.replace("`", ""), line) for room, levels, line in rows]
     logged = {line for file in (ROOT / "django_distlock").rglob("*.py") for line in lines_of(file)}
-    assert sorted(documented) == sorted(logged)
+    assert sorted(rows()) == sorted(logged)
 
 
-def test_documented_loggers_are_those_of_the_code() -> None:
-    """Each has its row."""
-    documented = re.findall(r"^\| `django_distlock\.(\w+)` \|", TEXT, re.MULTILINE)
-    rows = re.findall(r"^\| `(\w+)` \| `[A-Z]", TEXT, re.MULTILINE)
-    assert sorted(documented) == sorted({*rows})
+def fields_of(node: ast.AST) -> Iterator[str]:
+    """Yield the names of fields that are written here: in a dict, or in a call of log_fields()."""
+    for each in ast.walk(node):
+        if isinstance(each, ast.Dict):
+            yield from (ast.literal_eval(key) for key in each.keys if key is not None)
+        elif called(each) == "log_fields" and isinstance(each, ast.Call):
+            yield from (keyword.arg for keyword in each.keywords if keyword.arg)
 
 
-def test_example_of_the_setting_works(capsys: pytest.CaptureFixture[str]) -> None:
+def test_documented_fields_are_those_of_the_code() -> None:
+    """A formatter finds each that the page has."""
+    found = {"left_out"}
+    for file in (ROOT / "django_distlock").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "extra":
+                found |= {*fields_of(node.value)}
+            elif getattr(node, "name", "") in {"log_fields", "refusal_fields"}:
+                found |= {*fields_of(node)}
+    table = TEXT.partition("## Fields")[2]
+    cells = re.findall(r"^\| (`.*?) \| ", table, re.MULTILINE)
+    assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == found
+
+
+def test_example_of_the_setting_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Every room's lines from INFO on reach the console."""
-    settings: Any = example("reference/logging.md", "Loggers").LOGGING
-    logger = logging.getLogger("django_distlock")
-    level, handlers, propagates = logger.level, logger.handlers[:], logger.propagate
+    monkeypatch.chdir(tmp_path)
+    settings: Any = example("how-to/monitor.md", "Log").LOGGING
+    names = [*settings["loggers"]]
+    before = {name: vars(logging.getLogger(name)).copy() for name in names}
     try:
         logging.config.dictConfig(settings)
         logging.getLogger("django_distlock.locks").info("it was granted")
         logging.getLogger("django_distlock.locks").debug("it was granted, too")
     finally:
-        logger.handlers, logger.propagate = handlers, propagates
-        logger.setLevel(level)
+        for name in names:
+            logger = logging.getLogger(name)
+            for handler in logger.handlers:
+                handler.close()
+            logger.handlers = before[name]["handlers"]
+            logger.propagate = before[name]["propagate"]
+            logger.setLevel(before[name]["level"])
     assert capsys.readouterr().err.endswith(" INFO django_distlock.locks: it was granted\n")
