@@ -1,4 +1,4 @@
-"""docs/reference/metrics.md has every metric, span and attribute, and its code works."""
+"""docs/reference/metrics.md has every metric, span, attribute and argument, and no others."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import pytest
 
 pytest.importorskip("opentelemetry.sdk")
+pytest.importorskip("prometheus_client")
 
 from django_distlock import acquire_lock
-from django_distlock.telemetry import spans
-from django_distlock.telemetry.measures import LABELS, MEASURES
+from django_distlock.telemetry import prometheus, spans
+from django_distlock.telemetry.measures import BUCKETS, LABELS, MEASURES
 from django_distlock.telemetry.opentelemetry import instrument
-from tests.support.documentation import DOCUMENTS, example
+from tests.support.documentation import DOCUMENTS
 from tests.support.holders import acquire, take_away
 from tests.support.paths import ROOT
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.once
 
 PAGE = "reference/metrics.md"
+HOW_TO = "integrations/opentelemetry.md"
 TEXT = (DOCUMENTS / PAGE).read_text("utf-8")
 WORKER = f"""
 import os
@@ -41,7 +44,7 @@ django.setup()
 from django_distlock import distributed_lock
 from tests.support.documentation import example
 
-page = example("{PAGE}", "OpenTelemetry")
+page = example("{HOW_TO}", "Set up")
 page.ShopConfig.ready(None)
 if pid := os.fork():
     os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
@@ -59,11 +62,13 @@ def rows(heading: str) -> list[list[str]]:
 
 def test_metrics() -> None:
     """All are in the table, as they are."""
-    assert rows("Metrics") == [
+    found = rows("Metrics")
+    labels = [row for row in found if len(row) == 2]
+    assert found[: -len(labels)] == [
         [each.name, each.prometheus_name, each.kind.value, each.unit, each.description]
         for each in MEASURES
     ]
-    assert LABELS == ("template", "backend")
+    assert {row[0] for row in labels} == {*LABELS}
 
 
 def test_spans_and_attributes(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,9 +96,21 @@ def test_shortest_wait() -> None:
     assert f"took {1000 * spans.SHORTEST_WAIT:.0f} ms or longer" in TEXT
 
 
-def test_template_of() -> None:
-    """The example does what it says."""
-    assert example(PAGE, "OpenTelemetry").template_of("1234collectPayment") == "collectPayment"
+def arguments(heading: str) -> set[str]:
+    """Return the arguments in the section's table."""
+    return {row[0] for row in rows(heading)}
+
+
+def test_arguments() -> None:
+    """Both ways."""
+    assert arguments("OpenTelemetry") == {*signature(instrument).parameters}
+    assert arguments("Prometheus") == {*signature(prometheus.instrument).parameters}
+
+
+def test_buckets() -> None:
+    """A threshold of an alert has to be one of them."""
+    [shown] = re.findall(r"buckets of the histograms, in seconds: ([\d.,\s]+)\. ", TEXT)
+    assert tuple(map(float, shown.split(","))) == BUCKETS
 
 
 def test_worker_that_is_forked() -> None:
