@@ -30,7 +30,7 @@ class Shared(NamedTuple):
     inside: Any
     """The number of the worker that is inside the lock; 0 if none is."""
     begun: Semaphore
-    """Released by whoever is about to do what the first process waits for."""
+    """Released by a worker that is about to do what the first process waits for."""
 
 
 class Crew:

@@ -64,7 +64,7 @@ class LockLost(LockError):
 
 
 class LockBackendUnavailable(LockError):
-    """The store can't be reached or did not answer, so it is unknown who holds the lock.
+    """The store can't be reached or did not answer, so the lock's holder is unknown.
 
     `reply_lost` is True if the store may have carried out the request all the same. `lease` is None
     if it failed to acquire one.

@@ -286,7 +286,7 @@ class Pause(NamedTuple):
     """None if it lasts until it is resumed."""
     reason: str = ""
     by: str = ""
-    """Who paused, as a text for people."""
+    """The operator that paused, as a text for people."""
 
     @property
     def refusal(self) -> str:

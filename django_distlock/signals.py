@@ -75,5 +75,5 @@ lock_lost = ReentrantSignal()
 lock_force_released = ReentrantSignal()
 """`semaphore`, `backend`, `token`: an operator released the lock by force, in this process.
 
-`by`: who did, for people; empty if it isn't known.
+`by`: the operator, for people; empty if it isn't known.
 """

@@ -39,7 +39,7 @@ class BaseLockBackend(OperatorCalls, ABC):
     supports_fencing: ClassVar[bool] = False
     """Each grant has a token greater than every earlier one's on that semaphore."""
     tells_holder: ClassVar[bool] = False
-    """A refusal tells who holds the lock, since when and until when; else it may."""
+    """A refusal names the holder, since when and until when it has the lock; else it may."""
     supports_listing: ClassVar[bool] = False
     """The store is a ListingStore, which sets this."""
     supports_unlimited_ttl: ClassVar[bool] = False

@@ -118,7 +118,7 @@ class ListingStore(BaseLockBackend):
         """Take the lock from its holder, if it still is the one that was granted this token.
 
         A lock that was released, but is kept from others for a while, is freed, too. If so, call
-        send_force_released(). `by` says who does it, for people. See validate_claim() for the
+        send_force_released(). `by` names the operator, for people. See validate_claim() for the
         arguments.
         """
 
@@ -183,7 +183,7 @@ def page_of(
 
 
 class PausingStore(BaseLockBackend):
-    """A store that can grant nothing new for a while, while those who hold locks go on.
+    """A store that can grant nothing new for a while, in which holders keep their locks.
 
     The same owner again still gets its own grant, and renewals and releases go on. A waiter waits
     on, and is woken at the end of the pause, or tries again by itself.

@@ -36,7 +36,7 @@ class OperatorCalls:
         raise self._unsupported("list locks")
 
     def waiters(self, semaphore: str) -> list[WaiterInfo] | None:
-        """Return who waits in the store's queue, first come first; None if that isn't known."""
+        """Return the waiters in the store's queue, first come first; None if they aren't known."""
         return None
 
     def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:

@@ -1,4 +1,4 @@
-"""Pauses: nothing new is granted for a while, and those who hold locks go on."""
+"""Pauses: nothing new is granted for a while, and holders keep their locks."""
 
 import asyncio
 import threading

@@ -8,7 +8,7 @@ from .cases import StoreTestCase
 
 
 class ReleaseTests(StoreTestCase):
-    """What a release frees, for whom, and for how long it may keep others out."""
+    """What a release frees, for which owner, and for how long it may keep others out."""
 
     def test_release_frees_the_semaphore(self) -> None:
         held = self.grant(self.new_semaphore())

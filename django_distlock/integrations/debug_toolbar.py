@@ -72,7 +72,7 @@ class ShownLock:
     held: float | None = None
     token: int | None = None
     holder: str = ""
-    """Who had the lock when it was refused."""
+    """The one that had the lock when it was refused."""
     reason: str = ""
 
 

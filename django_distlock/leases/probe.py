@@ -18,7 +18,7 @@ from django_distlock.transactions import refuse_endless_transactions
 from .request import describe_holder, new_owner
 
 SEMAPHORE: Final = "distlock:health"
-"""The same one for all probes, so that a table gets one row by them, whoever asks how often."""
+"""The same one for all probes, so that a table gets one row by them, however many there are."""
 LONGEST_TTL: Final = 5.0
 """Seconds after which the lock of a probe that was killed is free."""
 SHORTEST_LIMIT: Final = 2.0

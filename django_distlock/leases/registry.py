@@ -155,7 +155,7 @@ class LeaseRegistry:
             del self._unreleased[name]
 
     def add_unreleased(self, lease: LeaseState) -> None:
-        """Move the lease to those whose release failed. It may be released by its name yet."""
+        """Move the lease to the ones whose release failed. It may be released by its name yet."""
         self.remove(lease)
         for name, other in list(self._unreleased.items()):
             if not other.remaining:

@@ -195,7 +195,7 @@ class LeaseState(Deadlines, Lease):
 
     @property
     def may_be_rolled_back(self) -> bool:
-        """Whether it was acquired on the caller's connection, in whose transaction it may be."""
+        """Whether it was acquired on the caller's connection, maybe in a transaction."""
         return self._connection is not None
 
     def would_disturb_transaction(self) -> bool:

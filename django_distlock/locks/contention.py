@@ -1,4 +1,4 @@
-"""What a refusal tells people: who holds the semaphore, or why it is not granted."""
+"""What a refusal tells people: the lock's holder, or why nothing is granted."""
 
 import os
 from datetime import datetime

@@ -19,7 +19,7 @@ def assert_locked(semaphore: str, backend: str = "default") -> None:
 
     Call it in code that must run under the lock, such as a mock's side_effect. The lease must not
     be lost, nor expired; a store that lists its locks is asked, too, if it can be asked here. The
-    error says which locks are held instead, and who holds this one.
+    error names the locks that are held instead, and the holder of this one.
     """
     if problem := why_not_locked(semaphore, backend):
         raise AssertionError(problem)
@@ -41,7 +41,7 @@ def why_not_locked(semaphore: str, backend: str) -> str:
 
 
 def holder_in_store(semaphore: str, backend: str) -> str | None:
-    """Return who holds the lock, for people; None if nobody does.
+    """Return the lock's holder, for people; None if the lock is free.
 
     A store that can't list its locks, as Memcached, is asked for the lock instead, which is
     released at once if it was free.
@@ -53,9 +53,9 @@ def holder_in_store(semaphore: str, backend: str) -> str | None:
         return None if found is None else found.holder
     owner = new_owner()
     with store.time_budget():
-        answer = store.acquire(semaphore, owner, store.ttl, "a test that asks who holds it")
+        answer = store.acquire(semaphore, owner, store.ttl, "a test that asks for its holder")
         if not answer:
-            return answer.holder or f"somebody ({type(store).__name__} doesn't tell who)"
+            return answer.holder or f"a holder that {type(store).__name__} doesn't name"
         store.release(LeaseClaim(semaphore, owner, store.ttl))
     return None
 
@@ -78,7 +78,7 @@ def _find(store: ListingStore, semaphore: str) -> LockInfo | None:
 
 def _describe(listed: LockInfo | str | None) -> str:
     if isinstance(listed, str):
-        return f"Who holds it isn't known: {listed.rstrip('.')}."
+        return f"Its holder isn't known: {listed.rstrip('.')}."
     return "Nobody holds it." if listed is None else f"Its holder is {printable(listed.holder)}."
 
 

@@ -29,7 +29,7 @@ class CapturedEvent:
     """What a decorated function's semaphore was made by; empty for other acquisitions."""
     token: int | None = None
     holder: str = ""
-    """Who acquired it; for `contended`, who had it instead."""
+    """The holder that acquired it; for `contended`, the one that had it instead."""
     waited: float | None = None
     """Seconds from the call until the grant or the refusal."""
     held_for: float | None = None

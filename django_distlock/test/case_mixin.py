@@ -55,14 +55,14 @@ class LockTestMixin(_TestCase):
     def assertHeld(  # noqa: N802
         self, semaphore: str, *, backend: str = "default", msg: object = None
     ) -> None:
-        """Fail unless somebody holds this lock, whoever it is: the store is asked."""
+        """Fail unless this lock is held, by any holder: the store is asked."""
         if holder_in_store(semaphore, backend) is None:
             self._fail(f"{semaphore!r} is not held in DISTLOCK[{backend!r}].", msg)
 
     def assertNotHeld(  # noqa: N802
         self, semaphore: str, *, backend: str = "default", msg: object = None
     ) -> None:
-        """Fail if somebody holds this lock, whoever it is: the store is asked."""
+        """Fail if this lock is held, by any holder: the store is asked."""
         holder = holder_in_store(semaphore, backend)
         if holder is not None:
             self._fail(f"{semaphore!r} is held in DISTLOCK[{backend!r}] by {holder}.", msg)

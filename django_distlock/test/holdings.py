@@ -19,7 +19,7 @@ from .acquired_leases import acquired_leases
 
 @dataclass(frozen=True)
 class Holding:
-    """A lock in a store, and who holds it."""
+    """A lock in a store, and its holder."""
 
     backend: str
     claim: LeaseClaim

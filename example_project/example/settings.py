@@ -11,7 +11,7 @@ DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
 
 INSTALLED_APPS = [
-    "payments",  # Before the admin, one of whose templates it extends.
+    "payments",  # Before the admin: it extends one of its templates.
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",

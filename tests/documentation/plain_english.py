@@ -51,6 +51,19 @@ PROPER_NAMES = re.compile(
 """Words that have a capital in the middle of a heading."""
 
 
+PERSON = re.compile(
+    rf"{WITHOUT_NOUN.pattern} | \"\s*(?:who|whose)\b | \b(?:whoever|whomever|whom)\b",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""The same in code, where a text begins with a quotation mark."""
+
+
+def persons(code: str) -> list[str]:
+    """Return where comments and texts speak of a person or a process without a noun."""
+    line = re.sub(r"\s+(?:(?:#|--|\*) )?\s*", " ", code)
+    return [line[max(0, one.start() - 30) : one.end() + 30] for one in PERSON.finditer(line)]
+
+
 class Block(NamedTuple):
     """A heading, a paragraph, an item of a list, or a cell of a table."""
 

@@ -1,4 +1,4 @@
-"""The pages are in plain English, as far as a regular expression can tell."""
+"""The pages, and what code says, are in plain English, as far as a regular expression can tell."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ pytest.importorskip("markdown_it")
 pytestmark = pytest.mark.once
 
 from tests.documentation.elsewhere import OLD  # noqa: E402
-from tests.documentation.plain_english import complaints  # noqa: E402
+from tests.documentation.plain_english import complaints, persons  # noqa: E402
 from tests.support.documentation import DOCUMENTS  # noqa: E402
+from tests.support.paths import ROOT  # noqa: E402
 
 PAGES = sorted(str(page.relative_to(DOCUMENTS)) for page in DOCUMENTS.rglob("*.md"))
 
@@ -60,3 +61,16 @@ def test_a_page_that_breaks_a_rule_is_found(text: str) -> None:
 def test_a_page_that_keeps_the_rules_is_not_complained_of(text: str) -> None:
     """Otherwise nobody would heed what is found."""
     assert complaints(text) == []
+
+
+def test_code_names_persons_and_processes_by_a_noun() -> None:
+    """In docstrings, comments and messages."""
+    folders = ("django_distlock", "benchmarks", "example_project")
+    files = [ROOT / "dev.py", *(file for each in folders for file in (ROOT / each).rglob("*.*"))]
+    found = {
+        str(file.relative_to(ROOT)): persons(file.read_text("utf-8"))
+        for file in files
+        if file.suffix in {".py", ".lua", ".js"}
+    }
+    assert {name: texts for name, texts in found.items() if texts} == {}
+    assert persons('"""Who waits."""\n# Those\n# who wait, and whoever comes.') != []

@@ -137,7 +137,7 @@ class Recorder:
 
 
 class Register:
-    """A value in another store, which refuses whoever comes with an older token than another."""
+    """A value in another store, which refuses a token that is older than an earlier one."""
 
     def __init__(self) -> None:
         self.value = 0

@@ -119,7 +119,7 @@ def test_own_records_count_if_the_store_can_not_be_asked(scripted: ScriptedBacke
     """It can't list its locks, or is down."""
     with distributed_lock(LOCK):
         assert_locked(LOCK)
-    assert why_not().endswith("Who holds it isn't known: ScriptedBackend can't list its locks.")
+    assert why_not().endswith("Its holder isn't known: ScriptedBackend can't list its locks.")
     for error in (LockBackendUnavailable("down."), DatabaseError("broken")):
         find = mock.Mock(side_effect=error)
         with mock.patch.object(type(lock_backends["other"]), "find", find):

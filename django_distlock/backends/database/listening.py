@@ -174,7 +174,7 @@ class Listener(listening.Listener[Database, QueuedPlace, Session]):
     def _sweep(self, statements: PostgreSQLStatements) -> None:
         """Remove the rows of waiters that are gone without having left, ours and others'.
 
-        Ours are those whose joining was interrupted, or whose leaving failed. A row that is read
+        Ours are the ones whose joining was interrupted, or whose leaving failed. A row that is read
         here was written for a waiter that was among the places already.
         """
         for row, number in statements.waiters_of(self.process):

@@ -37,8 +37,8 @@ NEXT_WAITER = """
     RETURNING owner, holder, process, number
 """
 
-# Release a lock that others wait for, if it is `its_holder` who holds it: an owner, or for a forced
-# release the one that was granted a token. `given` is the row, if it is this owner's; it is locked
+# Release a lock that others wait for, if `its_holder` holds it: an owner, or for a forced release
+# the one that was granted a token. `given` is the row, if it is this owner's; it is locked
 # before the first living waiter is looked up. That waiter has to take the lock before the offer
 # ends. What is offered has no `acquired_at` yet.
 HAND_OVER = """

@@ -26,11 +26,11 @@ class KeySpace:
         return lock, f"{lock}:token", f"{lock}:queue", self.pauses
 
     def start(self, prefix: str) -> str:
-        """Return what the keys of locks begin with whose semaphores begin with the prefix."""
+        """Return the start of the keys of all locks whose semaphores begin with the prefix."""
         return self._start + _encode(prefix)
 
     def pattern(self, prefix: str) -> str:
-        """Return a pattern for SCAN that matches locks whose semaphores begin so."""
+        """Return a pattern for SCAN: the locks whose semaphores begin with the prefix."""
         return _escape(self.start(prefix)) + "*}"
 
     def semaphores(self, lines: str) -> Iterator[str]:
@@ -39,7 +39,7 @@ class KeySpace:
             yield _decode(encoded)
 
     def prefix(self, start: str) -> str:
-        """Return the prefix of semaphores whose start() this is."""
+        """Return the prefix for which start() returns this."""
         return _decode(start.removeprefix(self._start))
 
 

@@ -136,7 +136,7 @@ class ServerBackend(ServerOperations, QueueingStore, AsyncStore):
         return read_grant(await ask(request, deadline, undo))
 
     def _binding(self, ttl: float | None) -> Listener:
-        """Return the listener, with whose connection leases end."""
+        """Return the listener: leases end with its connection."""
         found = Listener.of(self.server)
         found.expect_lease(self.alias, ttl or 0)
         return found

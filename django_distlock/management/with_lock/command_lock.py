@@ -11,11 +11,11 @@ matter what either of them finds of the table: none, a half of it, an older one,
 matter when it is created, by the command itself or by another process.
 
 The lease in addition keeps out acquire_lock() in the site's own code, and shows the command in
-lists, where an operator can release it. Without the table such code can't acquire anything. When
+lists, where an operator can release it. Without the table that code can't acquire anything. When
 the table appears while the command runs, with_lock acquires the lease within CHECK_INTERVAL. If
 other code was quicker, the lock counts as lost. So does the database's own lock without a lease,
-when its connection ends. With a lease, that alone keeps others out until the connection is back:
-whoever gets the database's own lock meanwhile finds the row, and waits for it.
+when its connection ends. With a lease, that alone keeps others out until the connection is back: a
+process that gets the database's own lock meanwhile finds the row, and waits for it.
 
 Behind a pooler a session's lock is not safe, and other databases have none that with_lock knows.
 There it needs the table, and refuses to run without it.

@@ -77,7 +77,7 @@ def test_silent_waiter_is_passed_over_until_it_is_seen_again(
 
 
 def test_dead_waiters_are_removed(queued: QueueFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By whoever looks at the queue next."""
+    """By the process that looks at the queue next."""
     queued.join("job", None)
     monkeypatch.setattr(queue, "SWEPT", 0)
     assert not queued.has_waiters("job")

@@ -89,7 +89,7 @@ def test_refusal_by_an_offer_tells_of_the_waiter(redis_store: RedisBackend) -> N
 
 
 def test_server_tells_no_client_the_owner(redis_store: RedisBackend, redis_server: Server) -> None:
-    """An answer may be read on its way, or be in a log: whoever has the owner can release."""
+    """An answer may be read on its way, or be in a log: a reader of the owner can release."""
     lease = acquire(ALIAS, label="collect")
     place = join(redis_store, SEMAPHORE, "secret")
     keys = KeySpace("site:").all(SEMAPHORE)

@@ -62,7 +62,7 @@ function show({ status, result, worker, elapsed }) {
   answers.append(item);
 }
 
-/* Say how an answer looks: the first to collect is right, whoever collects after it is wrong. */
+/* Say how an answer looks: the first to collect is right, a later one is wrong. */
 function kind(status, result) {
   if (status === 409) return "busy";
   if (result === "already collected") return "open";
