@@ -56,12 +56,14 @@ def is_free(cursor: Any) -> bool:
 
 @pytest.fixture
 def mutexes() -> Iterator[None]:
-    """Make django-db-mutex's table, as its migrations do."""
-    with connections["default"].schema_editor() as editor:
-        editor.create_model(DBMutex)
+    """Make django-db-mutex's table in both databases, as its migrations do."""
+    for alias in ("default", DB):
+        with connections[alias].schema_editor() as editor:
+            editor.create_model(DBMutex)
     yield
-    with connections["default"].schema_editor() as editor:
-        editor.delete_model(DBMutex)
+    for alias in ("default", DB):
+        with connections[alias].schema_editor() as editor:
+            editor.delete_model(DBMutex)
 
 
 def test_pglock_runs_the_block_without_the_lock() -> None:
@@ -166,6 +168,23 @@ def test_mutex_of_a_rolled_back_transaction_is_free() -> None:
         transaction.set_rollback(True)
     with db_mutex(NAME):
         pass
+
+
+@pytest.mark.usefixtures("mutexes")
+def test_mutex_in_a_transaction_blocks_others_rather_than_refusing_them() -> None:
+    """They wait for the end of the transaction, also after the end of the block."""
+    connections["default"], default = connections[DB], connections["default"]
+    try:
+        with another_connection() as other, transaction.atomic():
+            with db_mutex(NAME):
+                pass
+            with pytest.raises(Exception, match="lock timeout"):
+                other.execute(
+                    "INSERT INTO db_mutex_dbmutex (lock_id, creation_time) VALUES (%s, now())",
+                    [NAME],
+                )
+    finally:
+        connections["default"] = default
 
 
 @pytest.mark.usefixtures("mutexes")
