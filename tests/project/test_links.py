@@ -1,4 +1,4 @@
-"""Relative links in README.md, docs/ and benchmarks/ lead to files and headings that exist."""
+"""Relative links in documents lead to files and headings that exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.once
 
-PAGES = sorted([ROOT / "README.md", ROOT / "benchmarks" / "README.md", *ROOT.glob("docs/**/*.md")])
+OTHERS = (
+    "README.md",
+    "CODE_OF_CONDUCT.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "benchmarks/README.md",
+)
+PAGES = sorted([*(ROOT / name for name in OTHERS), *ROOT.glob("docs/**/*.md")])
 
 
 def links(text: str) -> list[str]:
