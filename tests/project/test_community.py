@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 yaml = pytest.importorskip("yaml")
+pytest.importorskip("markdown_it")
 
 from django_distlock.contract import LockBackendContract  # noqa: E402
+from tests.documentation.plain_english import complaints  # noqa: E402
 from tests.support.paths import ROOT  # noqa: E402
 
 if TYPE_CHECKING:
@@ -75,6 +77,12 @@ def is_there(path: str) -> bool:
     return (ROOT / path).exists() or path in {workflow.name for workflow in WORKFLOWS}
 
 
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md"])
+def test_page_is_in_plain_english(name: str) -> None:
+    """As the documentation is."""
+    assert complaints((ROOT / name).read_text("utf-8")) == []
+
+
 def test_environments_that_contributors_run_are_tox_s() -> None:
     """Each `tox run -e` names one of tox.ini."""
     tox = ConfigParser(interpolation=None)
@@ -101,7 +109,7 @@ def test_reports_go_to_a_form_that_only_maintainers_read() -> None:
     form = f"{SITE}/security/advisories/new"
     for page in (ROOT / "CODE_OF_CONDUCT.md", ROOT / "SECURITY.md"):
         text = page.read_text("utf-8")
-        assert f"({form})" in text
+        assert form in text
         assert "INSERT" not in text
     assert form in [
         link["url"] for link in load(ROOT / ".github/ISSUE_TEMPLATE/config.yml")["contact_links"]
