@@ -37,12 +37,15 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.once, pytest.mark.urls(__name__)]
 PAGE = "integrations/ninja.md"
-documented = example(PAGE, "Django Ninja", "Lock part of an operation")
+documented = example(
+    PAGE, "Django Ninja", "Lock part of an operation", "Lock all operations of a router"
+)
 lock = distributed_lock("<str:customer_id>collectPayment")
 api, unset = NinjaAPI(urls_namespace="set up"), NinjaAPI(urls_namespace="not set up")
 answer_lock_errors(api)
 answer_lock_errors(api)  # does no harm
 api.add_router("", documented.router)
+api.add_router("", documented.payments_router)
 
 
 @lock
@@ -100,7 +103,7 @@ urlpatterns = [
     path("api/", api.urls),
     path("unset/", unset.urls),
 ]
-VIEWS = ["documented/collect", "api/refund"]
+VIEWS = ["documented/collect", "api/refund", "api/charge"]
 VIEWS += ["api/decorated", "api/async-service", "api/async-block"]
 on_each_view = pytest.mark.parametrize("view", VIEWS)
 
@@ -144,7 +147,7 @@ def test_store_that_is_down_is_a_503(
 
 @pytest.mark.usefixtures("scripted")
 @pytest.mark.parametrize("debug", [False, True])
-@pytest.mark.parametrize("view", VIEWS[2:])
+@pytest.mark.parametrize("view", VIEWS[3:])
 def test_text_that_is_no_semaphore_is_a_400(view: str, debug: bool) -> None:
     """With DEBUG, Ninja answers what it does not know as a server error."""
     with override_settings(DEBUG=debug):
