@@ -128,14 +128,14 @@ def test_documentation_shows_the_store_that_is_tested() -> None:
     assert inspect.getsource(FileBackend) in shown()
     assert len(shown().splitlines()) < MOST_LINES
     assert issubclass(
-        example("how-to/write-a-store.md", "A complete store").FileBackend, BaseLockBackend
+        example("how-to/write-a-store.md", "1. Write the class").FileBackend, BaseLockBackend
     )
 
 
 def test_documented_setting_and_tests_are_complete(tmp_path: Path) -> None:
     """Both import the store from a site's module."""
     text = (DOCUMENTS / "how-to/write-a-store.md").read_text("utf-8")
-    assert '"BACKEND": "jobs.locks.FileBackend"' in text
+    assert '"BACKEND": "shop.locks.FileBackend"' in text
     assert "class FileBackendTests(LockBackendContract, SimpleTestCase)" in text
     with override_settings(DISTLOCK=stores_in(str(tmp_path))):
         lease = acquire_lock("1234collectPayment", backend="file")
