@@ -117,7 +117,7 @@ def shown() -> str:
     """Return the code of the store in the documentation."""
     text = (DOCUMENTS / "how-to/write-a-store.md").read_text("utf-8")
     [block] = re.findall(
-        r"^```python\n(.*?class FileBackend.*?)^```$", text, re.DOTALL | re.MULTILINE
+        r"^```python\n(.*?class FileBackend\(.*?)^```$", text, re.DOTALL | re.MULTILINE
     )
     assert isinstance(block, str)
     return block
