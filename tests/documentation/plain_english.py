@@ -45,7 +45,7 @@ WITHOUT_NOUN = re.compile(
 
 PROPER_NAMES = re.compile(
     "Celery|Channels|Cluster|Debian|Django|Docker|Dramatiq|Grafana|Gunicorn|Huey|Kubernetes|Laravel"
-    "|Linux|Lua|Memcached|Ninja|Pottery|Procrastinate|Prometheus|Python|Redis|Redlock|Sentinel"
+    "|Linux|Lock|Lua|Memcached|Ninja|Pottery|Procrastinate|Prometheus|Python|Redis|Redlock|Sentinel"
     "|Sentry|Spin|Sphinx|Uvicorn|Windows"
 )
 """Words that have a capital in the middle of a heading."""
@@ -93,8 +93,14 @@ def problems(block: Block) -> Iterator[str]:
     elif len(block.lines) > MOST_LINES:
         yield f"{len(block.lines)} lines: write {MOST_LINES} at most, or a list"
     for line in block.lines:
-        if len(line) > LONGEST_LINE and " " in line.strip(" -"):
+        if len(line) > LONGEST_LINE and not has_long_word(line):
             yield f"a line of {len(line)} characters: write {LONGEST_LINE} at most"
+
+
+def has_long_word(line: str) -> bool:
+    """Return whether a link or a piece of code leaves no room to break the line."""
+    words = re.sub(r"`[^`]+`", lambda code: code[0].replace(" ", "_"), line).split()
+    return max(map(len, words)) > LONGEST_LINE / 2
 
 
 def capitals(heading: str) -> list[str]:
