@@ -50,6 +50,8 @@ PICTURES = {
     "admin-light-390",
     "admin-dark-390",
     "admin-confirm-light",
+    "admin-confirm-dark",
+    "admin-lock-light",
     "admin-lock-dark",
 }
 CUT_OFF = """

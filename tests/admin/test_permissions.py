@@ -118,7 +118,7 @@ def test_custom_admin_site_has_its_own_addresses(operator: Client, shown: Shown)
 
 def test_documented_site_has_its_own_rule(shown: Shown) -> None:
     """As docs/reference/admin.md registers it: users of the group "on call" may force-release."""
-    model_admin: Any = example("reference/admin.md", "Permissions").site.get_model_admin(Lock)
+    model_admin: Any = example("reference/admin.md", "Your own rules").site.get_model_admin(Lock)
     user = User.objects.create_user("bob", is_staff=True)
     request = RequestFactory().get(LIST)
     request.user = user

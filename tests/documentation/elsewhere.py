@@ -48,7 +48,6 @@ SQL_SERVERS: dict[str, str] = {}
 """Pages whose SQL is for a server, with the alias of the tests' database that runs it."""
 
 OLD: set[str] = {
-    "reference/admin.md",
     "reference/arguments.md",
     "reference/events.md",
     "reference/health.md",
