@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from django_distlock.server import handshake
+from django_distlock.server import handshake, operator_requests
 from django_distlock.server.connection import Connection
 from django_distlock.server.errors import RequestError
 from django_distlock.server.limits import Limits
@@ -16,14 +16,13 @@ from django_distlock.server.requests import ACTIONS
 from django_distlock.server.service import Service
 from django_distlock.server.table import LockTable
 from tests.support.concurrency import run
+from tests.support.documentation import blocks, section
 from tests.support.ports import HOST
 
 if TYPE_CHECKING:
     import pytest
 
-from tests.support.paths import ROOT
-
-PAGE = ROOT / "docs" / "reference" / "protocol.md"
+SOURCES = [*Path(handshake.__file__).parent.glob("*.py")]
 SECRET = b"correct horse battery staple"
 BEGAN = 1_790_000_000_000_000
 """The server's time in the example, in microseconds. Each look at it finds a millisecond more."""
@@ -31,8 +30,8 @@ BEGAN = 1_790_000_000_000_000
 
 def example() -> list[str]:
     """Return the lines of the page's example."""
-    text = PAGE.read_text("utf-8").partition("## An example")[2]
-    return text.split("```\n")[1].splitlines()
+    [conversation] = blocks(section("reference/protocol.md", "An example"), "text")
+    return conversation.splitlines()
 
 
 class Clocks:
@@ -86,16 +85,29 @@ def test_example_is_the_conversation_byte_for_byte(monkeypatch: pytest.MonkeyPat
     assert run(replay(lines)) == lines
 
 
-def test_page_has_every_request_and_every_error() -> None:
+def test_page_has_every_error() -> None:
     """And no other."""
-    text = PAGE.read_text("utf-8")
-    requests = text.partition("## Requests")[2].partition("## Waiting")[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", requests, re.MULTILINE)) == {"do", *ACTIONS}
-    sources = Path(handshake.__file__).parent.glob("*.py")
-    source = "".join(path.read_text("utf-8") for path in sources)
+    source = "".join(path.read_text("utf-8") for path in SOURCES)
     call = r"(?:HandshakeFailed|_last_message|\.end|\.drop)\(|STOPPING: Final = \("
     sent = set(re.findall(rf'(?:{call})\s*"(\w+)"', source))
     sent |= {each.code for each in RequestError.__subclasses__()}
-    codes = text.partition("| code |")[2].partition("\n\n")[0]
+    codes = section("reference/protocol.md", "Errors").partition("| code |")[2]
     named = re.findall(r"^\| (`.+?) \|", codes, re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", " ".join(named))) == sent
+
+
+def test_page_has_every_request_and_member() -> None:
+    """And no others. A table has the members of a request, or a sentence that begins with them."""
+    requests = section("reference/protocol.md", "Requests")
+    assert re.findall(r"^### (\w+)$", requests, re.MULTILINE) == [
+        *("acquire", "renew", "release", "join", "leave"),
+        *(name for name in ACTIONS if name in operator_requests.ACTIONS and name != "status"),
+        *("ping", "status"),
+    ]
+    tables = re.findall(r"^\| member \|.*?\n\n", requests, re.MULTILINE | re.DOTALL)
+    cells = [row.split(" | ")[0] for table in tables for row in table.splitlines()]
+    cells += re.findall(r"^With .*?[.:]", requests, re.MULTILINE | re.DOTALL)
+    documented = set(re.findall(r"`(\w+)`", "".join(cells)))
+    read = "".join(path.read_text("utf-8") for path in SOURCES if "request" in path.name)
+    members = set(re.findall(r'request\.get\("(\w+)"|_of\(\s*request, "(\w+)"', read))
+    assert documented == {name for pair in members for name in pair if name} - {"do"}
