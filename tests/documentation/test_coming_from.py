@@ -11,6 +11,7 @@ for library in ("sybil", "yaml", *LIBRARIES):
     pytest.importorskip(library)
 
 from celery import Celery  # noqa: E402
+from celery.app import app_or_default  # noqa: E402
 from celery_once import AlreadyQueued, QueueOnce  # noqa: E402
 from celery_once.backends import Redis as OnceInRedis  # noqa: E402
 from db_mutex.models import DBMutex  # noqa: E402
@@ -53,11 +54,13 @@ def url(spare_redis: Server) -> str:
 @pytest.fixture(scope="module")
 def celery(url: str) -> Iterator[Celery]:
     """Configure celery-once, and run tasks at once, in the process that sends them."""
+    previous = app_or_default()
     app = Celery("shop", set_as_current=True)
     app.conf.task_always_eager = True
     app.conf.ONCE = {"backend": "celery_once.backends.Redis", "settings": {"url": url}}
     yield app
     app.close()
+    previous.set_current()
 
 
 @pytest.fixture
@@ -108,12 +111,13 @@ def test_celery_once_locks_what_is_in_the_queue(celery: Celery) -> None:
             collect(customer_id, again=False)
             seen.append((rejected.state, rejected.result))
 
+    assert collect.default_timeout == 60 * 60
     collect.delay(1234).get()
     assert seen == [("REJECTED", None)]
 
 
 def test_celery_once_frees_the_lock_of_the_next_task(url: str) -> None:
-    """The end of a task deletes the key, whoever locked it. By default it lasts an hour."""
+    """The end of a task deletes the key, even if the next task locked it."""
     backend = OnceInRedis({"url": url})
     with Redis.from_url(url) as client:
         backend.raise_or_lock("qo_collect", timeout=3600)

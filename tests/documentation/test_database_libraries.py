@@ -19,6 +19,7 @@ from db_mutex.exceptions import DBMutexError, DBMutexTimeoutError  # noqa: E402
 from db_mutex.models import DBMutex  # noqa: E402
 from django.contrib.auth.models import Group  # noqa: E402
 from django.db import OperationalError, connections, transaction  # noqa: E402
+from django.utils import timezone  # noqa: E402
 
 from django_distlock import distributed_lock  # noqa: E402
 
@@ -160,6 +161,16 @@ def test_mutex_refuses_at_once_and_isn_t_renewed() -> None:
 
 
 @pytest.mark.usefixtures("mutexes")
+def test_mutex_ends_by_the_clock_of_the_worker_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that is ahead by the ttl deletes a lock that is held."""
+    db_mutex(NAME).start()
+    ahead = timezone.now() + timedelta(minutes=30)
+    monkeypatch.setattr("django.utils.timezone.now", lambda: ahead)
+    with db_mutex(NAME):
+        pass
+
+
+@pytest.mark.usefixtures("mutexes")
 def test_mutex_of_a_rolled_back_transaction_is_free() -> None:
     """Its row is written by the caller's connection."""
     lock = db_mutex(NAME)
@@ -178,7 +189,7 @@ def test_mutex_in_a_transaction_blocks_others_rather_than_refusing_them() -> Non
         with another_connection() as other, transaction.atomic():
             with db_mutex(NAME):
                 pass
-            with pytest.raises(Exception, match="lock timeout"):
+            with pytest.raises(OperationalError, match="lock timeout"):
                 other.execute(
                     "INSERT INTO db_mutex_dbmutex (lock_id, creation_time) VALUES (%s, now())",
                     [NAME],
@@ -208,7 +219,9 @@ def test_for_update_keeps_out_writers_that_take_no_lock() -> None:
     with another_connection() as other:
         with transaction.atomic(DB):
             Group.objects.using(DB).select_for_update().get(pk=group.pk)
-            with pytest.raises(Exception, match="lock timeout"):
+            with pytest.raises(OperationalError, match="lock timeout"):
                 other.execute(write, [group.pk])
+            with pytest.raises(OperationalError, match="could not obtain lock"):
+                other.execute("SELECT * FROM auth_group FOR UPDATE NOWAIT")
         with distributed_lock(NAME, backend=DB):
             other.execute(write, [group.pk])
