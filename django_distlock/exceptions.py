@@ -8,7 +8,7 @@ from .lease import Lease
 
 
 class LockError(Exception):
-    """Base of all lock errors."""
+    """The base of all lock errors."""
 
     lease: Lease | None = None
     """The lease that was lost, or that could not be renewed or released."""
@@ -20,10 +20,10 @@ class LockError(Exception):
 
 
 class LockNotAcquired(LockError):
-    """Another holder, or this thread or task itself, held the semaphore until the timeout.
+    """The lock was refused: it was held until the timeout, or it is paused.
 
-    Or the semaphore is paused, which `reason` says. The times are by the store's clock. What the
-    store did not tell with its refusal is None, or an empty text.
+    The times are aware datetimes, by the store's clock. What the store didn't tell with its refusal
+    is None, or an empty text.
     """
 
     def __init__(
@@ -40,23 +40,27 @@ class LockNotAcquired(LockError):
     ) -> None:
         super().__init__(message)
         self.semaphore = semaphore
+        """The name of the lock."""
         self.backend = backend
+        """The alias of its store in `DISTLOCK`."""
         self.holder = holder
-        """The holder, as a text for operators: not for clients."""
+        """The holder, for operators: don't show it to clients."""
         self.held_since = held_since
+        """When the holder's lease was granted."""
         self.expires_at = expires_at
-        """When the lease ends, if it is not renewed; None also if it has no end."""
+        """When the lease ends unless it is renewed, or the pause; None also if there is no end."""
         self.seen_at = seen_at
-        """The store's time at the last refusal."""
+        """The store's time at its last refusal."""
         self.reason = reason
+        """Why the lock isn't granted although nobody holds it: a pause, or `min_hold`."""
 
 
 class LockNotHeld(LockError):
-    """This task, thread or request holds no lock of that name."""
+    """This thread, task or request holds no lock of this name."""
 
 
 class LockLost(LockError):
-    """The lease is not held any more: it expired, was released, or an operator took it away."""
+    """The lease isn't held any more: it expired, was released, or an operator took it away."""
 
     def __init__(self, message: str, lease: Lease | None = None) -> None:
         super().__init__(message)
@@ -64,10 +68,10 @@ class LockLost(LockError):
 
 
 class LockBackendUnavailable(LockError):
-    """The store can't be reached or did not answer, so the lock's holder is unknown.
+    """The store can't be reached, or didn't answer in time.
 
-    `reply_lost` is True if the store may have carried out the request all the same. `lease` is None
-    if it failed to acquire one.
+    `reply_lost` is True if the store may have carried out the request all the same. `lease` is the
+    lease that could not be renewed or released; None if none could be acquired.
     """
 
     def __init__(
@@ -79,11 +83,11 @@ class LockBackendUnavailable(LockError):
 
 
 class LockNotSupported(LockError, NotImplementedError):
-    """The store has no such operation."""
+    """The store can't do this, such as list locks or pause them."""
 
 
 class InvalidLockBackend(ImproperlyConfigured):
-    """The DISTLOCK setting is wrong, or names something that can't be a lock store."""
+    """The `DISTLOCK` setting is wrong, or has no store of this alias."""
 
 
 class UnencryptedServer(InvalidLockBackend):

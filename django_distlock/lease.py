@@ -1,4 +1,4 @@
-"""The lease as its holder sees it, which acquire_lock() and `distributed_lock` give."""
+"""The lease as its holder sees it."""
 
 from abc import ABC, abstractmethod
 from datetime import datetime
@@ -6,10 +6,11 @@ from typing import Literal
 
 
 class Lease(ABC):
-    """A lock held for a time: until `ttl` seconds after it was acquired or renewed, or a release.
+    """A lock that is held for a time: what `acquire_lock()` and `distributed_lock` give.
 
-    It may be used, and released, from another thread or task, but not by a forked child. It is
-    always true: ask `held`.
+    It ends `ttl` seconds after it was acquired or renewed, or with its release. Any thread or task
+    of the process may use and release it; a forked child may not. A lease is always true: to learn
+    whether it is held, read `held`.
     """
 
     __slots__ = ()
@@ -17,105 +18,111 @@ class Lease(ABC):
     @property
     @abstractmethod
     def semaphore(self) -> str:
-        """What is locked."""
+        """The name of the lock."""
 
     @property
     @abstractmethod
     def backend(self) -> str:
-        """The alias of its store in DISTLOCK."""
+        """The alias of its store in `DISTLOCK`."""
 
     @property
     @abstractmethod
     def template(self) -> str:
-        """What a decorated function's semaphore was made by; empty for other acquisitions.
+        """The template of a decorated function's semaphore, or the name of its callable.
 
-        It is the text of `@distributed_lock("…")`, or the name of its callable.
+        It is empty for `acquire_lock()` and `with` blocks.
         """
 
     @property
     @abstractmethod
     def holder(self) -> str:
-        """The label, host, process, and thread or task that acquired it, for people."""
+        """The holder, for people: its label, host, process, and thread or task."""
 
     @property
     @abstractmethod
     def token(self) -> int | None:
-        """The fencing token: greater than that of every earlier grant of this semaphore.
+        """The fencing token, an integer: greater than that of every earlier grant of the semaphore.
 
-        None if the store has none.
+        It is None if the store has no tokens.
         """
 
     @property
     @abstractmethod
     def ttl(self) -> float | None:
-        """Seconds that it lasts unless renewed; None until it is released."""
+        """How long it lasts unless it is renewed, in seconds; None until it is released."""
 
     @property
     @abstractmethod
     def acquired_at(self) -> datetime:
-        """When it was granted, by the store's clock."""
+        """When it was granted: an aware datetime, by the store's clock."""
 
     @property
     @abstractmethod
     def expires_at(self) -> datetime | None:
-        """When it ends unless renewed, by the store's clock; None if it lasts until released."""
+        """When it ends unless it is renewed: an aware datetime, by the store's clock.
+
+        It is None if the lease lasts until it is released.
+        """
 
     @property
     @abstractmethod
     def waited(self) -> float:
-        """Seconds from the call that acquired it until the grant, by the local monotonic clock."""
+        """Seconds from the acquiring call to the grant, by this process's monotonic clock."""
 
     @property
     @abstractmethod
     def held(self) -> bool:
-        """Whether this process has the lock as far as it knows: no round trip is made."""
+        """Whether the lock is held, as far as this process knows; the store isn't asked."""
 
     @property
     @abstractmethod
     def held_for(self) -> float:
-        """Seconds since it was granted, or until it ended, by the local monotonic clock."""
+        """Seconds since the grant, or from it to the end, by this process's monotonic clock."""
 
     @property
     @abstractmethod
     def remaining(self) -> float:
-        """Seconds until it expires unless renewed, by the local monotonic clock.
+        """Seconds until it ends unless it is renewed, by this process's monotonic clock.
 
-        Never more than by the store's: they are counted from before the request was sent. Infinite
-        for an unlimited ttl.
+        They are counted from before the request was sent, so the store never ends it sooner. If
+        `ttl` is None, they are infinite.
         """
 
     @abstractmethod
     def check(self) -> None:
-        """Raise LockLost unless the lease is held."""
+        """Raise `LockLost` unless the lease is held, as far as this process knows."""
 
     @abstractmethod
     async def acheck(self) -> None:
-        """See check()."""
+        """See `check()`."""
 
     @abstractmethod
     def renew(self) -> None:
-        """Let the lease end `ttl` seconds from now; LockLost if it is lost.
+        """Renew the lease: it ends `ttl` seconds from now, but no later than `max_hold` allows.
 
-        It never lasts longer than `max_hold`. After LockBackendUnavailable it is unknown which end
-        is true; `remaining` has the earlier, as it has in a transaction that could undo this.
+        `LockLost`: it isn't held any more. `LockBackendUnavailable`: the store didn't answer, so
+        the lease ends at its old or its new end. `remaining` counts to the earlier one then, and
+        also in a transaction whose rollback would undo the renewal.
         """
 
     @abstractmethod
     async def arenew(self) -> None:
-        """See renew()."""
+        """See `renew()`."""
 
     @abstractmethod
     def release(self) -> bool:
-        """Release the lock; False if the lease was lost, or released before.
+        """Release the lock. Return False if the lease was lost or released before.
 
-        Inside a transaction that is done when the outermost atomic block has ended, however it
-        ends. With `min_hold`, others get it when that has passed. After LockBackendUnavailable it
-        is not renewed any more, so it ends with its ttl; until then it can be released again.
+        Inside a transaction, the release waits for the end of the outermost `atomic()` block. With
+        `min_hold`, others get the lock when that time has passed.
+
+        `LockBackendUnavailable`: the store didn't answer. The lease isn't renewed any more, so it
+        ends with its ttl. Until then you can release it again.
         """
 
     @abstractmethod
     async def arelease(self) -> bool:
-        """See release()."""
+        """See `release()`."""
 
     def __bool__(self) -> Literal[True]:
         return True

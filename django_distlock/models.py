@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 else:
     _AnyManager = models.Manager
 
+__all__ = ["Lock", "LockEvent"]
+
 KEPT = "kept"
 """The owner in a row that was released, but can't be acquired until it expires (`min_hold`)."""
 

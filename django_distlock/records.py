@@ -7,6 +7,12 @@ from datetime import datetime
 from enum import Enum, IntEnum, StrEnum, auto
 from typing import Final, Literal, NamedTuple, Protocol, TypedDict
 
+__all__ = [
+    "KEPT", "LOST", "REFUSED", "Claim", "EventKind", "Grant", "LockInfo", "LockPage", "LockQuery",
+    "LockState", "Pause", "Place", "Refusal", "Released", "Renewal", "RenewalOutcome",
+    "SearchScope", "ServerStatus", "WaiterInfo",
+]  # fmt: skip
+
 
 class Owner(str):
     """The secret that identifies an acquisition: with it, the lock can be released.

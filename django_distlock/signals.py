@@ -1,15 +1,12 @@
-"""Signals for receivers in this process; the `sender` is the class Lease or that of the store.
-
-Each signal is sent in the thread that notices the event. For `lock_lost` that is often the thread
-that renews all leases, so a slow receiver delays renewals. An error in a receiver is logged, and
-affects nothing else.
-"""
+"""Signals about the locks of this process: see docs/reference/signals.md."""
 
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from django.dispatch import Signal
+
+__all__ = ["lock_acquired", "lock_contended", "lock_force_released", "lock_lost", "lock_released"]
 
 
 class ReentrantSignal(Signal):
@@ -50,30 +47,19 @@ class ReentrantSignal(Signal):
 
 
 lock_acquired = ReentrantSignal()
-"""`lease`, which was granted; `waited`, the seconds from the call until the grant; `template`.
-
-`template`, here and below, is what a decorated function's semaphore was made by: the text of
-`@distributed_lock("…")`, or the name of its callable. It is empty for other acquisitions.
-"""
+"""A lock was granted. Arguments: `lease`, `waited`, `template`."""
 
 lock_contended = ReentrantSignal()
-"""`semaphore`, `backend`, `template`: another holder had it until the timeout, or it is paused.
+"""An acquisition was refused, after its timeout if it has one.
 
-`waited`: the seconds from the call until then. `holder`, `reason`: what the store told with its
-last refusal; None or an empty text if it told nothing. `refused`: the one that asked, for people.
+Arguments: `semaphore`, `backend`, `waited`, `holder`, `reason`, `refused`, `template`.
 """
 
 lock_released = ReentrantSignal()
-"""`lease`, `template`: its holder released it; `held_for`, the seconds from the grant until then.
-
-A deferred release sends it after the transactions' end.
-"""
+"""A release was carried out. Arguments: `lease`, `held_for`, `template`."""
 
 lock_lost = ReentrantSignal()
-"""`lease`, `reason`, `held_for`, `template`: the lease was lost. Sent once for each lease."""
+"""A lease was lost. Arguments: `lease`, `reason`, `held_for`, `template`."""
 
 lock_force_released = ReentrantSignal()
-"""`semaphore`, `backend`, `token`: an operator released the lock by force, in this process.
-
-`by`: the operator, for people; empty if it isn't known.
-"""
+"""An operator released a lock by force. Arguments: `semaphore`, `backend`, `token`, `by`."""

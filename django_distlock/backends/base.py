@@ -1,4 +1,4 @@
-"""The interface of a lock store. Mixins stand for what only some stores do."""
+"""The interface of a lock store. A mixin stands for what only some stores do."""
 
 import math
 from abc import ABC, abstractmethod
@@ -21,50 +21,53 @@ from django_distlock.records import Claim, Grant, Place, Refusal, Released, Rene
 
 from .operator_calls import OperatorCalls
 
+__all__ = ["AsyncStore", "BaseLockBackend", "QueueingStore", "TransactionalStore"]
+
 NO_TIME_LIMIT: Final = nullcontext()
 
 
 class BaseLockBackend(OperatorCalls, ABC):
-    """A lock store: makes one attempt at a time. Waiting, renewal and HTTP are not its concern.
+    """A lock store. It makes one attempt at a time; waiting, renewal and HTTP are not its concern.
 
-    Each thread has its own object, which keeps no state of a lock; the store itself is shared.
-    Each action is atomic in the store. If the store can't be reached or doesn't answer, an action
-    raises LockBackendUnavailable, with `reply_lost` set if it may have been carried out.
+    Each thread has an object of its own, which keeps no state of a lock. Each action is atomic in
+    the store. If the store can't be reached or doesn't answer, the action raises
+    `LockBackendUnavailable`, with `reply_lost=True` if it may have been carried out.
 
     A capability is off unless the store switches it on. A store that does more than acquire, renew
-    and release adds mixins: QueueingStore, TransactionalStore, AsyncStore, and for operators
-    ListingStore and PausingStore in backends/operations.py.
+    and release adds mixins: `QueueingStore`, `TransactionalStore`, `AsyncStore`, and for operators
+    `ListingStore` and `PausingStore`.
     """
 
     supports_fencing: ClassVar[bool] = False
-    """Each grant has a token greater than every earlier one's on that semaphore."""
+    """Whether each grant has a token greater than every earlier one of that semaphore."""
     tells_holder: ClassVar[bool] = False
-    """A refusal names the holder, since when and until when it has the lock; else it may."""
+    """Whether a refusal always tells the holder, since when and until when."""
     supports_listing: ClassVar[bool] = False
-    """The store is a ListingStore, which sets this."""
+    """Whether the store lists its locks: `ListingStore` sets this."""
     supports_unlimited_ttl: ClassVar[bool] = False
-    """A lease may last until it is released (`ttl=None`)."""
+    """Whether a lease may last until it is released (`ttl=None`)."""
     shortest_ttl: ClassVar[float] = SHORTEST_TTL
+    """The shortest lease, in seconds."""
     longest_ttl: ClassVar[float] = LONGEST
-    """The longest lease in seconds; also the longest time to keep others out after a release."""
+    """The longest lease, in seconds; also the longest `keep` after a release."""
 
     @property
     def supports_pausing(self) -> bool:
-        """Whether the store is a PausingStore, and can keep pauses as it is configured."""
+        """Whether the store can pause grants, as it is configured."""
         return False
 
     @property
     def keeps_open(self) -> bool:
-        """Whether calls leave connections open for the next ones, which close() closes."""
+        """Whether calls leave connections open for the next ones; `close()` closes them."""
         return False
 
     @property
     def events_using(self) -> str | None:
-        """The database, an alias, for the recorded events; None leaves it to the router."""
+        """The database of the recorded events, an alias; None leaves it to `DATABASE_ROUTERS`."""
         return None
 
     threads: int = 2
-    """How many calls of async code run together, each in a thread of this store's own pool."""
+    """How many calls of async code run at the same time, each in a thread of the store's own."""
 
     store_timeout: float | None = None
     """Seconds within which a call ends; None if the store sets no limit."""
@@ -76,7 +79,7 @@ class BaseLockBackend(OperatorCalls, ABC):
     """Whether a commit is refused when a lease that it depends on is lost."""
 
     events: bool
-    """Whether each process records what happens to its locks: see docs/reference/events.md."""
+    """Whether each process records what happens to its locks."""
 
     def __init__(
         self,
@@ -97,7 +100,7 @@ class BaseLockBackend(OperatorCalls, ABC):
             raise InvalidLockBackend(f"DISTLOCK[{alias!r}]: {error}") from error
 
     def validate_ttl(self, ttl: float | None) -> float | None:
-        """Return the ttl as a plain number of seconds, or raise if this store can't keep it."""
+        """Return the ttl as a plain number of seconds; `ValueError` if the store can't keep it."""
         if ttl is None:
             if not self.supports_unlimited_ttl:
                 raise ValueError(f"{type(self).__name__} has no unlimited ttl; give seconds.")
@@ -113,46 +116,47 @@ class BaseLockBackend(OperatorCalls, ABC):
     def acquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str
     ) -> Grant | Refusal:
-        """Try once, without waiting; a Refusal if another owner holds the semaphore.
+        """Try once, without waiting. Return a `Refusal` if another owner holds the semaphore.
 
-        The refusal tells what the attempt saw, without asking the store again; else it is REFUSED.
+        The refusal tells what this attempt saw of the holder; the store isn't asked again for it.
+        `REFUSED` tells nothing.
 
-        The same owner again gets its own grant, with the stored token, for `ttl` from now.
+        The owner that holds the semaphore gets its own grant again, with the stored token, for
+        `ttl` seconds from now.
 
-        A holder counts `ttl` from before its call, and no other owner may be granted the semaphore
-        sooner: a store whose clock counts in steps, rounded down, keeps the lease a step longer.
-        The same goes for a renewal, and for `keep` seconds after a release.
+        A holder counts `ttl` from before its call. The store must not grant the semaphore to
+        another owner sooner. So if its clock counts in steps, it keeps the lease a step longer. The
+        same goes for a renewal, and for `keep` seconds after a release.
         """
 
     @abstractmethod
     def renew(self, leases: Sequence[Claim]) -> dict[str, Renewal]:
-        """Renew each lease, so that it ends its ttl from now; return each result, by owner.
+        """Renew each lease: it ends its `ttl` from now. Return each result, by owner.
 
-        An expired lease is lost, even if no other owner has taken the semaphore. If renewing a
-        lease would mean a wait, the store leaves its end alone and answers HELD.
+        An expired lease is lost, even if no other owner has taken the semaphore. If a renewal would
+        have to wait, the store doesn't change the lease and answers `RenewalOutcome.HELD`.
         """
 
     @abstractmethod
     def release(self, lease: Claim, keep: float = 0) -> Released:
         """Release the semaphore if this owner still holds it.
 
-        For `keep` seconds from now it is granted to no owner. In that time it has none, and its end
-        is no loss.
+        For `keep` seconds from now, the store grants it to no owner.
         """
 
     def close(self) -> None:
-        """Close the connections that are not in use; the next call opens one."""
+        """Close the connections that aren't in use. The next call opens one."""
 
     def check_database(self) -> list[CheckMessage]:
-        """Return more messages for `check --database`, about the database `using` itself."""
+        """Return more messages for `manage.py check --database`, about the database `using`."""
         return []
 
     def check_deployment(self) -> list[CheckMessage]:
-        """Return more messages for `check --deploy`, for which the store itself may be asked."""
+        """Return more messages for `manage.py check --deploy`. It may ask the store itself."""
         return []
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
-        """Return the messages of the system checks on this store's configuration."""
+        """Return the messages of the system checks about the configuration. It asks nothing."""
         return []
 
 
@@ -168,16 +172,16 @@ class QueueingStore(BaseLockBackend):
     def join(
         self, semaphore: str, owner: str, holder: str, wake: Callable[[], object]
     ) -> Place | None:
-        """Add this owner to the semaphore's queue; None if it has to poll, with back-off.
+        """Add this owner to the semaphore's queue. Return None if it has to poll instead.
 
-        The store calls `wake`, in any thread and perhaps for nothing, when it is time to try again.
-        To make sure that the waiter it wakes gets the lock, it may grant it to that owner for a
-        moment: the waiter's try is then answered like a second one.
+        The store calls `wake` when it is time to try again, in any thread, and perhaps for nothing.
+        To make sure that the waiter gets the lock, the store may grant it to that owner for a
+        moment. The waiter's own attempt is then answered as a second one.
         """
 
     @abstractmethod
     def leave(self, place: Place, granted: bool) -> None:
-        """Remove a waiter from the queue, with what it was offered and did not take."""
+        """Remove a waiter from the queue. What it was offered and did not take is free."""
 
 
 class TransactionalStore(BaseLockBackend):
@@ -185,7 +189,7 @@ class TransactionalStore(BaseLockBackend):
 
     @abstractmethod
     def joins_transaction(self) -> bool:
-        """Return whether the caller's transaction commits, or undoes, what is done now."""
+        """Return whether the caller's transaction commits or undoes what is done now."""
 
     @abstractmethod
     def caller(self) -> BaseDatabaseWrapper | None:
@@ -197,10 +201,10 @@ class TransactionalStore(BaseLockBackend):
 
     @abstractmethod
     def guard(self, lease: Claim, using: str) -> bool | None:
-        """Keep others out until the caller's transaction on the database `using` ends.
+        """Keep other owners out until the caller's transaction on the database `using` ends.
 
-        False if the lease was lost; None if the store has no part in that transaction. Then the
-        caller calls renew() instead, unless it did so a moment ago.
+        Return False if the lease is lost. Return None if the store has no part in that transaction;
+        the caller then calls `renew()`, unless it did so a moment ago.
         """
 
 
@@ -210,10 +214,10 @@ def joins_transaction(store: BaseLockBackend) -> bool:
 
 
 class AsyncStore(BaseLockBackend):
-    """A store that async code awaits in its event loop.
+    """A store that async code awaits in its event loop, instead of calling it in a thread.
 
     Each coroutine does the same as the method without the `a`, by the `deadline`, a time of
-    clocks.monotonic(). Without this mixin, async code calls a store in a thread.
+    `django_distlock.clocks.monotonic()`.
     """
 
     def new_deadline(self) -> float:
@@ -224,15 +228,15 @@ class AsyncStore(BaseLockBackend):
     async def aacquire(
         self, semaphore: str, owner: str, ttl: float | None, holder: str, *, deadline: float
     ) -> Grant | Refusal:
-        """See acquire()."""
+        """See `acquire()`."""
 
     @abstractmethod
     async def arenew(self, leases: Sequence[Claim], *, deadline: float) -> dict[str, Renewal]:
-        """See renew()."""
+        """See `renew()`."""
 
     @abstractmethod
     async def arelease(self, lease: Claim, keep: float = 0, *, deadline: float) -> Released:
-        """See release()."""
+        """See `release()`."""
 
     async def ajoin(
         self,
@@ -243,8 +247,8 @@ class AsyncStore(BaseLockBackend):
         *,
         deadline: float,
     ) -> Place | None:
-        """See QueueingStore.join(). A store with both mixins overrides it, and aleave()."""
+        """See `QueueingStore.join()`. A store with both mixins overrides it, and `aleave()`."""
         return None
 
     async def aleave(self, place: Place, granted: bool, *, deadline: float) -> None:
-        """See QueueingStore.leave()."""
+        """See `QueueingStore.leave()`."""

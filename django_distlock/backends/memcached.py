@@ -29,6 +29,8 @@ from .cache_checks import PYMEMCACHE, check_own_cache, find_cache
 from .memcached_clients import Client, Conversation, Server, shared_server
 from .time_budget import Budget, validate_store_timeout
 
+__all__ = ["MemcachedBackend"]
+
 T = TypeVar("T")
 
 LONGEST_EXPIRY: Final = 30 * 24 * 60 * 60

@@ -51,6 +51,8 @@ from .table_records import (
     waiter_info,
 )
 
+__all__ = ["MemoryBackend"]
+
 SHORTEST_PATIENCE: Final = 0.001
 """Seconds after which a waiter tries at the soonest, for a lock that is about to expire."""
 LONGEST_PATIENCE: Final = 1.0

@@ -32,6 +32,15 @@ from django_distlock.signals import lock_force_released
 
 from .base import BaseLockBackend
 
+__all__ = [
+    "ListingStore",
+    "PausingStore",
+    "validate_claim",
+    "validate_listing",
+    "validate_pause",
+    "validate_query",
+]
+
 logger = logging.getLogger("django_distlock.operations")
 """Not a room_logger(): each line tells of another action of an operator."""
 
@@ -95,35 +104,34 @@ def _line(name: str, text: str) -> str:
 
 
 class ListingStore(BaseLockBackend):
-    """A store that lists its locks, and lets an operator release them."""
+    """A store that lists its locks, and releases them by force for an operator."""
 
     supports_listing: ClassVar[bool] = True
     keeps_expired: ClassVar[bool] = False
-    """A lock that expired without release stays listed until clear_stale() releases it, and a
-    released one is known until purge_released() deletes it."""
+    """Whether an expired lock stays listed until `clear_stale()` releases it, and a released lock
+    is known until `purge_released()` deletes it."""
     lists_renewals: ClassVar[bool] = False
-    """A listed lock tells its last renewal, and whether it is only kept from others."""
+    """Whether a listed lock tells its last renewal, and whether only `min_hold` keeps it."""
     window: int = WINDOW
-    """How many locks a page is made from, at most."""
+    """How many locks `page()` looks at, at most."""
 
     @abstractmethod
     def held(self, prefix: str = "", limit: int | None = None) -> Iterator[LockInfo]:
-        """List held and stale locks in the order of their semaphores.
+        """Return held and stale locks whose semaphore begins with `prefix`, in their order.
 
-        See validate_listing() for the arguments.
+        Call `validate_listing()` for the arguments.
         """
 
     @abstractmethod
     def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:
-        """Take the lock from its holder, if it still is the one that was granted this token.
+        """Take the lock from its holder if its token is still this one. Return whether it was.
 
-        A lock that was released, but is kept from others for a while, is freed, too. If so, call
-        send_force_released(). `by` names the operator, for people. See validate_claim() for the
-        arguments.
+        A lock that only `min_hold` keeps is freed, too. Call `validate_claim()` for the arguments,
+        and `send_force_released()` after a success. `by` says who does it, for people.
         """
 
     def send_force_released(self, semaphore: str, token: int, by: str) -> None:
-        """Log a forced release, and send its signal."""
+        """Log a forced release, and send `lock_force_released`."""
         logger.warning(
             "The lock on %r, with token %s, was force-released%s.",
             semaphore,
@@ -183,10 +191,10 @@ def page_of(
 
 
 class PausingStore(BaseLockBackend):
-    """A store that can grant nothing new for a while, in which holders keep their locks.
+    """A store that can grant nothing new for a while, while leases that are held go on.
 
-    The same owner again still gets its own grant, and renewals and releases go on. A waiter waits
-    on, and is woken at the end of the pause, or tries again by itself.
+    The owner that holds a lock still gets its own grant, and may renew and release it. A waiter
+    waits on. At the end of the pause it is woken, or tries again by itself.
     """
 
     @property
@@ -197,16 +205,16 @@ class PausingStore(BaseLockBackend):
     def pause(
         self, prefix: str, seconds: float | None = None, *, reason: str = "", by: str = ""
     ) -> Pause:
-        """Grant no semaphore that begins with the prefix, for so many seconds or until resume().
+        """Grant no lock whose semaphore begins with `prefix`, for `seconds` or until `resume()`.
 
-        An empty prefix pauses all. A pause of the same prefix is replaced. What was offered to a
-        waiter, and not taken, is no longer. A refusal's `reason` is Pause.refusal, and it ends with
-        the pause. See validate_pause() for the arguments.
+        An empty prefix pauses all locks. The pause replaces an earlier one of the same prefix. An
+        offer that a waiter has not taken ends. A refusal has `Pause.refusal` as its `reason`, and
+        the end of the pause as its `expires_at`. Call `validate_pause()` for the arguments.
         """
 
     @abstractmethod
     def resume(self, prefix: str) -> bool:
-        """End the pause of exactly this prefix; return whether there was one."""
+        """End the pause of exactly this prefix. Return whether there was one."""
 
     @abstractmethod
     def pauses(self) -> list[Pause]:

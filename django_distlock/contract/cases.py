@@ -52,10 +52,11 @@ class StoreTestCase(_TestCase):
     """A test case for the store that DISTLOCK[alias] names."""
 
     alias: ClassVar[str] = "default"
+    """The store, an alias in `DISTLOCK`."""
     clock_tick: ClassVar[float] = 0.002
     """Seconds by which the store may end a lease late: its clock's resolution, and what it adds."""
     many: ClassVar[int] = 1100
-    """How many leases to renew at once. More than fit into one round trip is best."""
+    """How many leases to renew at once. Choose more than fit into one round trip."""
     semaphores: ClassVar["count[int]"] = count()
 
     @property

@@ -32,4 +32,8 @@ class LockBackendContract(
     LeaseTests,
     PublicCallTests,
 ):
-    """Exclusion, own release, fencing and liveness of the store that DISTLOCK[alias] names."""
+    """Tests of the store that `DISTLOCK[alias]` names: exclusion, own release, fencing, liveness.
+
+    Write it before a class `SimpleTestCase` or `TransactionTestCase`. Tests of what the store
+    doesn't declare are skipped.
+    """

@@ -13,20 +13,30 @@ from django_distlock.semaphores.validation import validate_semaphore
 
 from .databases import database_to_read
 
+__all__ = ["PastEvent", "history"]
+
 
 class PastEvent(NamedTuple):
-    """An event as it is shown to people; see LockEvent."""
+    """A recorded event."""
 
     kind: EventKind
+    """What happened."""
     at: datetime
+    """When: an aware datetime."""
     token: int | None
+    """The fencing token of the lease; None if there is none."""
     holder: str
+    """The holder; of `contended`, the thread or task that was refused."""
     waited: timedelta | None
+    """How long the lock was waited for; None for kinds without a wait."""
     held: timedelta | None
+    """How long the lock was held; None for kinds without a lease's end."""
     by: str
+    """The operator of a forced release."""
     reason: str
+    """Why a lease was lost, or an acquisition refused."""
     word: str
-    """The kind in the reader's language."""
+    """The kind, in the language that Django has chosen."""
 
 
 def keeps_history(backend: str) -> bool:
@@ -35,7 +45,7 @@ def keeps_history(backend: str) -> bool:
 
 
 def history(backend: str, semaphore: str, limit: int = 100) -> list[PastEvent]:
-    """Return the lock's last events, the newest first."""
+    """Return the last events of a lock, the newest first. `backend` is an alias in `DISTLOCK`."""
     events = LockEvent.objects.using(database_to_read(backend)).filter(
         backend=backend, semaphore=validate_semaphore(semaphore)
     )

@@ -31,10 +31,11 @@ class BaseFencedModel(models.Model):
 
 
 class FenceField(_BigIntegerField):
-    """The token of the lease under which the row was last written.
+    """A column with the token of the lease under which its row was last written.
 
-    `semaphore` is the template of the lock that a row belongs to. The row's own attributes fill it:
-    `"<pk>collectPayment"`, `"<customer_id>collectPayment"`.
+    `semaphore` is the template of the lock that a row belongs to, filled with the row's own
+    attributes: `"<pk>collectPayment"`, `"<customer_id>collectPayment"`. The field is not editable,
+    not null, and 0 by default.
     """
 
     non_db_attrs = (*models.BigIntegerField.non_db_attrs, "semaphore")

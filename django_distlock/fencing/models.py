@@ -33,9 +33,9 @@ _save: ContextVar[Save | None] = ContextVar("django_distlock_save", default=None
 
 
 class FencedModel(BaseFencedModel):
-    """A model with a FenceField: a lease writes a row only if no later holder has written it.
+    """An abstract model with a `FenceField`: it refuses writes by a holder that lost the lock.
 
-    A save() without a lease never changes the fence of a stored row.
+    A write without a lease is not checked, and never changes the fence of a stored row.
     """
 
     objects = FencedQuerySet.as_manager()
@@ -52,11 +52,12 @@ class FencedModel(BaseFencedModel):
         using: str | None = None,
         update_fields: Iterable[str] | None = None,
     ) -> None:
-        """Save; under a lease, update the row only if no later holder has written it.
+        """Save the object. With a lease, update the row only if no later holder has written it.
 
-        LockLost if one has, or if the lease is known to be lost; ValueError if the lease is on
-        another semaphore than the object's or its row's. An object that was read, and whose row is
-        gone, is not inserted again.
+        An object that was read, and whose row is gone, is not inserted again.
+
+        `LockLost`: a later holder has written the row, or the lease is known to be lost.
+        `ValueError`: the lease is on another semaphore than the object or its row.
         """
         claim: AbstractContextManager[object] = nullcontext()
         if lease is not None:
@@ -87,7 +88,7 @@ class FencedModel(BaseFencedModel):
         using: str | None = None,
         update_fields: Iterable[str] | None = None,
     ) -> None:
-        """See save()."""
+        """See `save()`."""
         await sync_to_async(self.save)(
             lease=lease,
             force_insert=force_insert,

@@ -28,7 +28,7 @@ MYPY: Final = False
 
 
 class FencedQuerySet(models.QuerySet[M]):
-    """Rows that can be updated and deleted under a lease: see fenced()."""
+    """A queryset whose rows can be updated and deleted under a lease: see `fenced()`."""
 
     _lease: Lease | None = None
 
@@ -59,10 +59,10 @@ class FencedQuerySet(models.QuerySet[M]):
         return clone
 
     def update(self, **kwargs: Any) -> int:
-        """Update the rows; under a lease, set their fence in the same statement.
+        """Update the rows. Under a lease, set their fence in the same statement.
 
-        Where Django needs several statements (conditions on other tables, multi-table
-        inheritance), the first one sets the fence, which locks the rows until the last one is done.
+        If Django needs several statements (conditions on other tables, multi-table inheritance),
+        the first one sets the fence. That locks the rows until the last statement is done.
         """
         lease = self._lease
         if lease is None:
@@ -86,7 +86,7 @@ class FencedQuerySet(models.QuerySet[M]):
         return updated
 
     def delete(self) -> tuple[int, dict[str, int]]:
-        """Delete the rows; under a lease, first set their fence, which locks them."""
+        """Delete the rows. Under a lease, first set their fence, which locks them."""
         lease = self._lease
         if lease is None:
             return super().delete()

@@ -8,18 +8,18 @@ __all__ = ["HealthStatus", "StoreHealth", "acheck", "check"]
 
 
 def check(alias: str = "default") -> StoreHealth:
-    """Acquire and release a lock of the store's own probe, and return how that went.
+    """Acquire and release a lock in the store, and return how that went.
 
-    The result is true unless the store is down; it raises nothing then. It ends within the store's
+    The result is true unless the store is down; that raises nothing. It ends within the store's
     `store_timeout`, on SQLite within the `timeout` of the database. Any number of processes may
-    probe a store at once. Nothing is left behind, but for one released row in a database.
+    check a store at once. All share the semaphore `distlock:health`.
 
-    InvalidLockBackend: DISTLOCK has no such store, or it is configured wrongly.
+    `InvalidLockBackend`: `DISTLOCK` has no such store, or it is configured wrongly.
     """
     refuse_event_loop()
     return probe(validate_alias(alias))
 
 
 async def acheck(alias: str = "default") -> StoreHealth:
-    """See check()."""
+    """See `check()`."""
     return await aprobe(validate_alias(alias))

@@ -12,10 +12,12 @@ except ImportError as error:
         'This needs django-health-check: pip install "django-distlock[health]".'
     ) from error
 
+__all__ = ["LockStore"]
+
 
 @dataclasses.dataclass
 class LockStore(HealthCheck):  # type: ignore[misc]
-    """Check that locks can be acquired and released in the store of this alias in DISTLOCK."""
+    """A check of a store for django-health-check. `alias` is the store's in `DISTLOCK`."""
 
     alias: str = "default"
 

@@ -5,14 +5,17 @@ from typing import Any
 
 from .tasks import task_scope
 
+__all__ = ["ReleaseLocks"]
+
 Application = Callable[..., Awaitable[Any]]
 
 
 class ReleaseLocks:
-    """Release what a consumer has not released when its connection ends, with a ResourceWarning.
+    """ASGI middleware: at the end of a connection, release the locks that its consumer still holds.
 
-    However it ends: by a disconnection, by an error, or by the server, which cancels it. Without
-    this, a lock that was left behind ends with its ttl.
+    It doesn't matter whether the client disconnected, an error was raised, or the server cancelled
+    the connection. Each such release gives a `ResourceWarning`. Without this middleware, such a
+    lock ends with its ttl.
     """
 
     def __init__(self, application: Application) -> None:

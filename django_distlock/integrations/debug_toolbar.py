@@ -29,6 +29,8 @@ except ImportError as error:
         "LocksPanel needs django-debug-toolbar 6.0 or later: pip install django-debug-toolbar"
     ) from error
 
+__all__ = ["LocksPanel"]
+
 PACKAGE: Final = Path(__file__).parent.parent
 CALLERS_OF_VIEWS: Final = {"asgiref", "concurrent", "django", "ninja", "rest_framework"}
 """Packages whose code calls a locked view: none of that is the site's."""
@@ -90,7 +92,7 @@ Any thread may notice how one ends, also after the response.
 
 
 class LocksPanel(Panel):
-    """Shows the locks that a request acquired, waited for, was refused or lost."""
+    """A panel that shows the locks that a request acquired, waited for, was refused or lost."""
 
     is_async = True
     title = _("Locks")

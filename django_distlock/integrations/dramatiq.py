@@ -13,12 +13,14 @@ try:
 except ImportError as error:
     raise ImportError("TaskLocks needs Dramatiq: pip install dramatiq") from error
 
+__all__ = ["TaskLocks"]
+
 
 class TaskLocks(Middleware):
-    """In an actor, the actor's name is the default label of locks.
+    """Middleware: release the locks that an actor still holds at its end.
 
-    Locks that it acquired and did not release are released when it has ended. Put this middleware
-    first, so that no time limit interrupts the release.
+    In an actor, its name is the default label of locks. Put this middleware first, so that no time
+    limit interrupts the release.
     """
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:

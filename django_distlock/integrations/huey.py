@@ -4,15 +4,17 @@ from typing import Any, Final
 
 from django_distlock.leases.cleanup import finish, start
 
+__all__ = ["add_hooks"]
+
 HOOK: Final = "django_distlock"
 WITHOUT_POST_EXECUTE: Final = ("canceled", "interrupted")
 """The signals of tasks that end without Huey's post-execute hooks."""
 
 
 def add_hooks(huey: Any) -> None:
-    """In a task of this Huey, make the task's name the default label of locks.
+    """Add hooks to this Huey that release the locks that a task still holds at its end.
 
-    Locks that the task acquired and did not release are released when it has ended.
+    In a task, its name is the default label of locks.
     """
     huey.pre_execute(HOOK)(_start)
     huey.post_execute(HOOK)(_finish)

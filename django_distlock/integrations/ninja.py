@@ -20,9 +20,11 @@ except ImportError as error:
         "django_distlock.integrations.ninja needs Django Ninja: pip install django-ninja"
     ) from error
 
+__all__ = ["answer_lock_errors"]
+
 
 def answer_lock_errors(api: NinjaAPI) -> None:
-    """Answer lock errors of the API's operations by `{"detail": …, "code": …}`."""
+    """Answer lock errors of this API's operations in Ninja's format: `{"detail": …, "code": …}`."""
     for kind in get_args(AnsweredError):
         api.add_exception_handler(kind, partial(_answer, api=api))
     mark_answering(api)

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from procrastinate import JobContext
     from procrastinate.worker import Worker
 
+__all__ = ["TASK_MIDDLEWARE"]
+
 
 def of_sync_tasks(call_next: Callable[[], Any], context: "JobContext", worker: "Worker") -> Any:
     """Run a task in its scope."""
@@ -25,7 +27,8 @@ async def of_async_tasks(
 
 
 TASK_MIDDLEWARE: Final = [of_sync_tasks, of_async_tasks]
-"""In a task, its name is the default label of locks; those that it left behind are released.
+"""Middleware for tasks: release the locks that a task still holds at its end.
 
-`PROCRASTINATE_WORKER_DEFAULTS = {"task_middleware": TASK_MIDDLEWARE}` switches it on.
+In a task, its name is the default label of locks. Switch it on with
+`PROCRASTINATE_WORKER_DEFAULTS = {"task_middleware": TASK_MIDDLEWARE}`.
 """

@@ -25,11 +25,13 @@ except ImportError as error:
         "pip install djangorestframework"
     ) from error
 
+__all__ = ["LockException", "answer_lock_errors", "exception_handler"]
+
 Handler = Callable[[Exception, dict[str, Any]], Response | None]
 
 
 class LockException(APIException):  # type: ignore[misc]  # it has no type hints
-    """A lock error, as an exception of REST framework; the error is its `__cause__`."""
+    """A lock error as an exception of REST framework. The lock error is its `__cause__`."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.detail, answer.code)
@@ -39,9 +41,9 @@ class LockException(APIException):  # type: ignore[misc]  # it has no type hints
 
 
 def answer_lock_errors(handler: Handler) -> Handler:
-    """Decorate an exception handler, so that it gets lock errors as a LockException.
+    """Decorate your exception handler: it gets lock errors as a `LockException`.
 
-    It gives them the format of all errors. The headers are set on its response.
+    So they have the format of your other errors. The answer gets the headers of a lock error.
     """
 
     @functools.wraps(handler)
@@ -63,7 +65,7 @@ def answer_lock_errors(handler: Handler) -> Handler:
 
 @answer_lock_errors
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
-    """Answer lock errors by `{"detail": …, "code": …}`, others as REST framework does."""
+    """Answer lock errors with `{"detail": …, "code": …}`, and others as REST framework does."""
     response = views.exception_handler(error, context)
     if response is not None and isinstance(error, LockException):
         response.data["code"] = error.get_codes()

@@ -9,11 +9,14 @@ try:
 except ImportError as error:
     raise ImportError("This class of jobs needs RQ: pip install django-rq") from error
 
+__all__ = ["Job"]
+
 
 class Job(RQJob):
-    """A job. In its function, the function's name is the default label of locks.
+    """A class of jobs: release the locks that a job's function still holds at its end.
 
-    `RQ = {"JOB_CLASS": "django_distlock.integrations.rq.Job"}` makes django-rq use it.
+    In the function, its name is the default label of locks. Switch it on with
+    `RQ = {"JOB_CLASS": "django_distlock.integrations.rq.Job"}`.
     """
 
     def perform(self) -> Any:

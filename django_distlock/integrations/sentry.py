@@ -28,6 +28,8 @@ except ImportError as error:
 if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint
 
+__all__ = ["DistlockIntegration"]
+
 PACKAGE: Final = "django_distlock."
 """What the names of its modules and of its loggers begin with."""
 HIDDEN: Final = "<semaphore>"
@@ -44,10 +46,11 @@ They know its request or job. The thread that notices a loss is often another on
 
 
 class DistlockIntegration(Integration):
-    """Makes an error of each lost lease, grouped by the template of its semaphore.
+    """Report each lost lease to Sentry as an error, grouped by the template of its semaphore.
 
-    A semaphore may contain a customer's id. Unless `semaphores` is True, Sentry gets none by these
-    errors, by lock errors, or by the package's log lines, which then are no Sentry Logs.
+    A semaphore may contain a customer's id. Unless `semaphores` is True, Sentry gets none: neither
+    in these errors, nor in lock errors, nor in the package's log lines, which then are no Sentry
+    Logs.
     """
 
     identifier = "django_distlock"

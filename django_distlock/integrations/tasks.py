@@ -5,13 +5,15 @@ from typing import Literal, Self
 
 from django_distlock.leases.cleanup import afinish, finish, start
 
+__all__ = ["task_scope"]
+
 
 class task_scope:  # noqa: N801 - used like a function, as contextlib.suppress is
-    """Run a task's code in this block: `with`, or in async code `async with`.
+    """Run a task of any task queue in this block: `with`, or in async code `async with`.
 
-    Its name is the default label of the locks that the code acquires. What the code has not
-    released at the end of the block is released then, with a ResourceWarning. That includes what
-    was acquired in an event loop that the block ran, by asyncio's tasks that have ended.
+    `name` is the default label of the locks that the code acquires. Locks that the code still holds
+    at the end of the block are released then, with a `ResourceWarning`. If the block ran an event
+    loop, that includes the locks of its tasks that have ended.
     """
 
     def __init__(self, name: str) -> None:

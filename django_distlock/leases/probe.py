@@ -32,30 +32,34 @@ FORGOT: Final = "granted a lock, and had forgotten it a moment later"
 
 
 class HealthStatus(StrEnum):
-    """The result of a probe. Only `down` means that locks can't be had."""
+    """The result of a check. Only `down` means that the store grants no locks."""
 
     UP = "up"
+    """The store granted a lock and released it."""
     CONTENDED = "contended"
-    """Another process probed the store at the same moment; it answers."""
+    """Another process checked the store at the same moment. The store answers."""
     PAUSED = "paused"
-    """An operator paused the locks; the store answers."""
+    """An operator paused the locks. The store answers."""
     DOWN = "down"
+    """The store can't be reached, refuses to work, or forgot a lock that it had granted."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreHealth:
-    """The health of a store, which is true unless the store is down."""
+    """The health of a store. It is true unless the store is down."""
 
     alias: str
+    """The store, an alias in `DISTLOCK`."""
     status: HealthStatus
+    """The result of the check."""
     latency: float
-    """Seconds that the probe took."""
+    """How long the check took, in seconds."""
     detail: str
-    """What happened, for operators: it may name hosts, but shows no credentials."""
+    """What happened, for operators. It may name hosts, but shows no credentials."""
 
     @property
     def ok(self) -> bool:
-        """Whether the store answers as it should."""
+        """Whether the store works: `status` isn't `down`."""
         return self.status is not HealthStatus.DOWN
 
     def __bool__(self) -> bool:

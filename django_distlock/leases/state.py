@@ -14,7 +14,7 @@ from django_distlock.records import Claim, Grant, LeaseClaim, Owner
 from .deadlines import Deadlines
 from .request import Request
 
-TAKEN: Final = "its store has it no more: it expired there, or an operator took it away"
+TAKEN: Final = "its store no longer has it: it expired there, or an operator took it away"
 
 
 class Status(Enum):

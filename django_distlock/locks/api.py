@@ -33,24 +33,26 @@ def acquire_lock(
     max_hold: float | None = None,
     **unknown: Never,
 ) -> Lease | None:
-    """Acquire the lock on a semaphore. Return None if it is still held elsewhere at the timeout.
+    """Acquire the lock. Return its lease, or None if another holder still has it at the timeout.
 
-    `timeout` is the wait in seconds: 0 tries once, None waits as long as it takes.
-    `ttl` is how long the lease lasts, in seconds by the store's clock; None lasts until the
-    release. The default is the backend's. The lease is renewed in the background until it is
-    released, unless `renew` is False. It ends `max_hold` seconds after the grant at the latest, so
-    that a holder that hangs does not keep it. `label`, of up to 200 characters, describes the lock
-    to people who list held locks; the default is the name of the running task or command.
+    - `timeout`: how long to wait for the lock, in seconds. 0 tries once; None waits as long as it
+      takes.
+    - `ttl`: how long the lease lasts unless it is renewed, in seconds by the store's clock. None
+      lasts until the release. By default, the store's own `ttl`.
+    - `renew`: whether a background thread renews the lease until its release.
+    - `label`: what the lock is for, for people who list held locks; up to 200 characters. By
+      default, the name of the running task or command.
+    - `backend`: the store, an alias in `DISTLOCK`.
+    - `reentrant`: whether a thread or task that holds the lock itself gets the same lease once
+      more. The last of as many releases releases the lock. Otherwise the call is refused; to wait
+      for a lock that one holds oneself is a `LockError`.
+    - `min_hold`: for how long nobody else gets the lock, in seconds from the grant, even after a
+      release. So a worker that comes a little later doesn't repeat a job that was done quickly.
+    - `max_hold`: when the lease ends at the latest, in seconds from the grant, in spite of
+      renewals. So a holder that hangs loses the lock.
 
-    After a release, nobody else gets the lock until `min_hold` seconds after the grant. So a
-    worker that comes a little later does not repeat a job that was done quickly.
-
-    A lock that this thread or task holds itself is contended, too; to wait for it is a LockError.
-    With `reentrant`, the call returns the same lease once more; the last of as many releases
-    releases the lock.
-
-    LockBackendUnavailable: the store could not be reached, and nothing was acquired. A wrong
-    argument is a TypeError or ValueError that says what to write.
+    `LockBackendUnavailable`: the store can't be reached, and nothing was acquired. A wrong
+    argument is a `TypeError` or `ValueError` that says what to write.
     """
     if unknown:
         refuse_unknown(acquire_lock, unknown)
@@ -81,7 +83,7 @@ async def aacquire_lock(
     max_hold: float | None = None,
     **unknown: Never,
 ) -> Lease | None:
-    """See acquire_lock()."""
+    """See `acquire_lock()`."""
     if unknown:
         refuse_unknown(aacquire_lock, unknown)
     refuse_template(semaphore)
@@ -101,15 +103,17 @@ async def aacquire_lock(
 def release_lock(semaphore: str | Lease, *, backend: str = "default") -> bool:
     """Release a lease, or the lock of this name that this thread, task or request acquired.
 
-    False: it had been lost already. It expired, or an operator took it away.
-    LockNotHeld: no lock of this name was acquired here, or it was released before.
+    Return False if the lease was lost before: it expired, or an operator took it away. For the
+    rest, see `Lease.release()`.
+
+    `LockNotHeld`: no lock of this name was acquired here, or it was released before.
     """
     refuse_event_loop()
     return release(_find(semaphore, backend))
 
 
 async def arelease_lock(semaphore: str | Lease, *, backend: str = "default") -> bool:
-    """See release_lock()."""
+    """See `release_lock()`."""
     return await arelease(_find(semaphore, backend))
 
 

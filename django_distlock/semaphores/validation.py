@@ -5,12 +5,14 @@ from typing import Final
 
 from django_distlock.arguments import plain, type_of
 
+__all__ = ["InvalidSemaphore"]
+
 MAX_LENGTH: Final = 255
 CONTROL_OR_SURROGATE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class InvalidSemaphore(ValueError):
-    """The text can't be a semaphore; a locked view answers 400."""
+    """A text that can't be a semaphore. A locked view answers 400."""
 
 
 def validate_semaphore(semaphore: object) -> str:

@@ -18,6 +18,8 @@ from .measures import MEASURES, Kind, Measure
 from .recorders import LockMetrics, LockTelemetry, Record, TemplateOf
 from .spans import LockSpans
 
+__all__ = ["DistlockInstrumentor", "instrument", "uninstrument"]
+
 SCOPE: Final = "django_distlock"
 """The instrumentation scope of all spans and metrics."""
 
@@ -31,14 +33,13 @@ def instrument(
     semaphores: bool = False,
     template_of: TemplateOf | None = None,
 ) -> None:
-    """Record metrics and spans of this process's locks from now on.
+    """Record metrics and spans of this process's locks. Another call replaces the earlier one.
 
-    Without providers, those that are set globally are used, even if that is done later. Another
-    call replaces the earlier one.
-
-    With `semaphores`, spans have the semaphore, which may hold a customer's id. `template_of` names
-    the template of a semaphore that was not made by a decorator's template; it is called for each
-    event, so it should be quick.
+    - `tracer_provider`, `meter_provider`: where spans and metrics go. By default, to the global
+      providers, even if these are set later.
+    - `semaphores`: whether spans have the semaphore, which may contain a customer's id.
+    - `template_of`: a function that returns the template for a semaphore of `acquire_lock()` or of
+      a block. It is called for each event, so it should be quick.
     """
     meter = metrics.get_meter(SCOPE, version("django-distlock"), meter_provider)
     tracer = trace.get_tracer(SCOPE, version("django-distlock"), tracer_provider)
@@ -80,10 +81,7 @@ class Instruments:
 
 
 class DistlockInstrumentor:
-    """What `opentelemetry-instrument` finds by an entry point, and calls before Django starts.
-
-    It has the methods of BaseInstrumentor, without its package.
-    """
+    """The entry point for the command `opentelemetry-instrument`, which calls it at the start."""
 
     def instrument(
         self,
@@ -92,9 +90,9 @@ class DistlockInstrumentor:
         meter_provider: metrics.MeterProvider | None = None,
         **_: Any,
     ) -> None:
-        """See instrument()."""
+        """See `instrument()`."""
         instrument(tracer_provider=tracer_provider, meter_provider=meter_provider)
 
     def uninstrument(self, **_: Any) -> None:
-        """See uninstrument()."""
+        """See `uninstrument()`."""
         uninstrument()

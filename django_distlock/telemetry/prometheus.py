@@ -14,19 +14,21 @@ except ImportError as error:
 from .measures import LABELS, MEASURES, Kind, Measure
 from .recorders import LockMetrics, Record, TemplateOf, postponing
 
+__all__ = ["instrument", "uninstrument"]
+
 _running: Final[list["LockCollector"]] = []
 
 
 def instrument(
     *, registry: CollectorRegistry = REGISTRY, template_of: TemplateOf | None = None
 ) -> None:
-    """Measure this process's locks from now on, in the registry. Another call replaces this one.
+    """Measure this process's locks. Another call replaces the earlier one.
 
-    With PROMETHEUS_MULTIPROC_DIR the numbers go into its files, whatever the registry.
-
-    `template_of` names the template of a semaphore that was not made by a decorator's template. It
-    is called for each event, so it should be quick, and give few different templates: each has
-    series of its own.
+    - `registry`: where the metrics are registered. With `PROMETHEUS_MULTIPROC_DIR`, the numbers go
+      into its files, whatever the registry.
+    - `template_of`: a function that returns the template for a semaphore of `acquire_lock()` or of
+      a block. It is called for each event, so it should be quick. Each template has series of its
+      own, so it should return few.
     """
     uninstrument()
     collector = LockCollector(registry, template_of)

@@ -15,11 +15,11 @@ from django_distlock.semaphores.validation import validate_semaphore
 
 
 def assert_locked(semaphore: str, backend: str = "default") -> None:
-    """Raise AssertionError unless the running thread, task or request holds this lock.
+    """Raise `AssertionError` unless the running thread, task or request holds this lock.
 
-    Call it in code that must run under the lock, such as a mock's side_effect. The lease must not
-    be lost, nor expired; a store that lists its locks is asked, too, if it can be asked here. The
-    error names the locks that are held instead, and the holder of this one.
+    Call it in code that must run under the lock, such as a mock's `side_effect`. The lease must be
+    neither lost nor expired. A store that lists its locks is asked, too, if it can be asked here.
+    The error names the locks that are held instead, and the holder of this one.
     """
     if problem := why_not_locked(semaphore, backend):
         raise AssertionError(problem)

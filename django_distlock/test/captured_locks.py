@@ -24,20 +24,23 @@ class CapturedEvent:
     kind: str
     """`acquired`, `contended`, `released`, `lost` or `force_released`."""
     semaphore: str
+    """The name of the lock."""
     backend: str
+    """The alias of its store in `DISTLOCK`."""
     template: str = ""
-    """What a decorated function's semaphore was made by; empty for other acquisitions."""
+    """The template of a decorated function's semaphore; empty for other acquisitions."""
     token: int | None = None
+    """The fencing token; None if there is none."""
     holder: str = ""
-    """The holder that acquired it; for `contended`, the one that had it instead."""
+    """The holder; for `contended`, the one that had the lock."""
     waited: float | None = None
-    """Seconds from the call until the grant or the refusal."""
+    """Seconds from the call until the grant or the refusal; None for other kinds."""
     held_for: float | None = None
-    """Seconds from the grant until the release or the loss."""
+    """Seconds from the grant until the release or the loss; None for other kinds."""
     reason: str = ""
-    """Why it was lost, or refused while nobody had it."""
+    """Why it was lost; or why it was refused although nobody held it."""
     by: str = ""
-    """The operator who released it by force."""
+    """The operator of a forced release."""
 
     def __repr__(self) -> str:
         shown = [f"{self.kind} {self.semaphore!r}"]
@@ -50,7 +53,7 @@ class CapturedEvent:
 
 
 class CapturedLocks(list[CapturedEvent]):
-    """What happened to locks in any thread or task, in order."""
+    """A list of what happened to locks in any thread or task, in order."""
 
     @property
     def kinds(self) -> list[str]:
@@ -58,7 +61,7 @@ class CapturedLocks(list[CapturedEvent]):
         return [event.kind for event in self]
 
     def of(self, semaphore: str, *, backend: str | None = None) -> "CapturedLocks":
-        """Return what happened to this lock: in all stores, unless `backend` names one."""
+        """Return what happened to this lock, in all stores or in the one that `backend` names."""
         return CapturedLocks(
             event
             for event in self
@@ -69,9 +72,9 @@ class CapturedLocks(list[CapturedEvent]):
 class captured_locks(Watcher):  # noqa: N801 - used like a function, as override_settings is
     """Capture what happens to locks in a block, or in a decorated test.
 
-    It yields a list, which grows with each event, in any thread or task. As a decorator, it passes
-    the list as the argument that `kwarg_name` names, or sets the attribute `attr_name` of a
-    TestCase. It keeps no lease alive.
+    It yields a `CapturedLocks`, which grows with each event of any thread or task. As a decorator,
+    it passes the list as the argument that `kwarg_name` names, or sets the attribute `attr_name` of
+    a `TestCase`. The list keeps no lease alive.
     """
 
     def __init__(self, attr_name: str | None = None, kwarg_name: str | None = None) -> None:

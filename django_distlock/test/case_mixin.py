@@ -17,16 +17,17 @@ else:
 
 
 class LockTestMixin(_TestCase):
-    """Assertions about locks. Write it before the class TestCase, of Django or of Python.
+    """Assertions about locks, and checks after each test, for a `TestCase` of Django or Python.
 
-    Each test keeps its locks in memory, unless `real_locks` is true, and fails if it takes two
-    locks in the opposite order of an earlier test, unless `check_lock_order` is false. With
-    `check_leaks`, it also fails if it leaves a lock held.
+    Write it before the class: `class PaymentTests(LockTestMixin, TestCase)`.
     """
 
     real_locks: ClassVar[bool] = False
+    """Whether tests use the stores of `DISTLOCK`; else their locks are in memory."""
     check_lock_order: ClassVar[bool] = True
+    """Whether a test fails if it takes two locks in the opposite order of an earlier test."""
     check_leaks: ClassVar[bool] = False
+    """Whether a test fails if it leaves a lock held."""
 
     def run(self, result: TestResult | None = None) -> TestResult | None:
         with ExitStack() as stack:
@@ -48,21 +49,24 @@ class LockTestMixin(_TestCase):
     def assertLocked(  # noqa: N802
         self, semaphore: str, *, backend: str = "default", msg: object = None
     ) -> None:
-        """See assert_locked()."""
+        """Fail unless the running thread, task or request holds this lock.
+
+        See `assert_locked()`.
+        """
         if problem := why_not_locked(semaphore, backend):
             self._fail(problem, msg)
 
     def assertHeld(  # noqa: N802
         self, semaphore: str, *, backend: str = "default", msg: object = None
     ) -> None:
-        """Fail unless this lock is held, by any holder: the store is asked."""
+        """Fail unless this lock is held, by any holder. The store is asked."""
         if holder_in_store(semaphore, backend) is None:
             self._fail(f"{semaphore!r} is not held in DISTLOCK[{backend!r}].", msg)
 
     def assertNotHeld(  # noqa: N802
         self, semaphore: str, *, backend: str = "default", msg: object = None
     ) -> None:
-        """Fail if this lock is held, by any holder: the store is asked."""
+        """Fail if this lock is held, by any holder. The store is asked."""
         holder = holder_in_store(semaphore, backend)
         if holder is not None:
             self._fail(f"{semaphore!r} is held in DISTLOCK[{backend!r}] by {holder}.", msg)

@@ -24,17 +24,20 @@ from .store_calls import ask_store
 class held_elsewhere(AsyncTestContextDecorator):  # noqa: N801 - used like a function
     """Hold a lock as another worker would: the tested code finds it contended.
 
-    `with`, `async with`, or a decorator of a function, sync or async, or of a TestCase, for each of
-    its tests. It acquires the lock at the start and releases it at the end, with one call of the
-    store each; AssertionError if somebody holds it at the start. `holder` is what people see of the
-    other worker. Its lease has the `ttl`, the backend's by default, and is renewed when somebody
-    waits for it.
+    Use it as `with`, as `async with`, or as a decorator of a function, sync or async, or of a
+    `TestCase`, for each of its tests. It acquires the lock at the start and releases it at the end.
+    If the lock is held at the start, that is an `AssertionError`.
 
-    A wait for the lock, in any thread or task of this process, takes no time: it is refused at
-    once, as if its `timeout` had passed, and `waited` is the timeout. With `release_after`, in
-    seconds, the other worker releases the lock during the first wait that is longer; that waiter
-    gets it, and `waited` is `release_after`. A wait without a timeout, for a lock that is never
-    released, is an AssertionError.
+    - `holder`: what people see of the other worker.
+    - `ttl`: the seconds of its lease, the store's by default. The lease is renewed when a thread or
+      task waits for the lock.
+    - `release_after`: the seconds of a wait after which the other worker releases the lock. By
+      default, it never does.
+
+    A wait for the lock takes no time, in any thread or task of this process. It is refused at once,
+    as if its `timeout` had passed, and `waited` is the timeout. If the wait is longer than
+    `release_after`, the waiter gets the lock at once, and `waited` is `release_after`. A wait
+    without a timeout for a lock that is never released is an `AssertionError`.
     """
 
     def __init__(

@@ -56,12 +56,12 @@ class Acquired(NamedTuple):
 class no_lock_held_after_test(Watcher):  # noqa: N801 - used like a function
     """Fail a block or a decorated test that leaves a lock held, and say where it was acquired.
 
-    A lock counts whichever thread acquired it, also if the code kept no reference to the lease. It
-    is released, so that the next test finds it free. Locks that were held before, or that
-    `held_elsewhere` holds, don't count, nor do those that were released with their request or task,
-    which gives a ResourceWarning.
+    A lock of any thread counts, even if the code kept no reference to the lease. It is released, so
+    that the next test finds it free. These don't count: locks that were held before, locks of
+    `held_elsewhere()`, and locks that were released with their request or task, which gives a
+    `ResourceWarning`.
 
-    In async code, write `async with`, since it calls the store.
+    In async code, write `async with`.
     """
 
     def __init__(self) -> None:

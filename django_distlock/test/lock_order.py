@@ -131,8 +131,8 @@ lock_order: Final = LockOrder()
 class consistent_lock_order(Watcher):  # noqa: N801 - used like a function
     """Fail a block or a decorated test that takes two locks in the opposite order of another one.
 
-    Orders are compared with those of all tests of this process that were watched, too. A circle of
-    more locks counts as well; each is reported once, by the test that closes it.
+    Such code may deadlock. Orders are compared among all watched tests of this process. A circle of
+    three or more locks counts, too. Each is reported once, by the test that closes it.
     """
 
     def enable(self) -> None:

@@ -1,4 +1,4 @@
-"""Let a holder lose its lock: by force, or by the end of its ttl."""
+"""Make a holder lose its lock: by force, or by the end of its ttl."""
 
 import asyncio
 import time
@@ -24,17 +24,17 @@ PATIENCE: Final = 10.0
 
 
 def lose(lease: Lease | str, *, backend: str = "default", noticed: bool = True) -> None:
-    """Take a lock from its holder, as an operator does who releases it by force.
+    """Take a lock from its holder, as an operator does with a forced release.
 
-    `lease` is a lease, or the semaphore of one that any thread or task of this process, or
-    held_elsewhere(), has in the store `backend`; AssertionError if none has. Afterwards the lock is
-    free, and a commit under the lease is refused.
+    `lease` is a lease, or the semaphore of a lock that any thread or task of this process holds in
+    the store `backend`, or `held_elsewhere()` does. If none does, that is an `AssertionError`.
+    Afterwards the lock is free, and a commit under the lease is refused.
 
-    The holder has noticed the loss: `held` is False, check() raises LockLost, and lock_lost has
-    been sent. With `noticed=False` only the store knows, and the holder finds out when it renews,
+    The holder has noticed the loss: `held` is False, `check()` raises `LockLost`, and `lock_lost`
+    has been sent. With `noticed=False`, only the store knows. The holder finds out when it renews,
     commits or releases.
 
-    In async code, write `await alose(…)`, unless the store is a MemoryBackend.
+    In async code, write `await alose(…)`, unless the locks are in memory.
     """
     holding = find_holding(lease, backend)
     ask_store(holding.backend, partial(_take_away, holding=holding))
@@ -43,7 +43,7 @@ def lose(lease: Lease | str, *, backend: str = "default", noticed: bool = True) 
 
 
 async def alose(lease: Lease | str, *, backend: str = "default", noticed: bool = True) -> None:
-    """See lose()."""
+    """See `lose()`."""
     holding = find_holding(lease, backend)
     await aask(holding.backend, partial(_take_away, holding=holding))
     if noticed:
@@ -51,14 +51,13 @@ async def alose(lease: Lease | str, *, backend: str = "default", noticed: bool =
 
 
 def expire(lease: Lease | str, *, backend: str = "default", noticed: bool = True) -> None:
-    """Let the ttl of a lease pass: others may get the lock, though nobody has released it.
+    """Make a lease expire, as if its ttl had passed. The lock is free, but was never released.
 
-    The store lists it as stale, if it lists such locks. The lease has run out by the holder's clock
-    as well, and the holder has noticed. With `noticed=False`, `held` is False, but lock_lost is
-    sent only when the holder checks, commits or releases.
+    The store lists it as stale, if it lists such locks. The holder has noticed. With
+    `noticed=False`, `held` is False, but `lock_lost` is sent only when the holder checks, commits
+    or releases. For the rest, see `lose()`.
 
-    It takes some milliseconds; on Memcached, which counts in seconds, three seconds. For the rest,
-    see lose().
+    It takes some milliseconds; on Memcached, which counts in seconds, three seconds.
     """
     holding = find_holding(lease, backend)
     ask_store(holding.backend, partial(_begin_to_expire, holding=holding))
@@ -69,7 +68,7 @@ def expire(lease: Lease | str, *, backend: str = "default", noticed: bool = True
 
 
 async def aexpire(lease: Lease | str, *, backend: str = "default", noticed: bool = True) -> None:
-    """See expire()."""
+    """See `expire()`."""
     holding = find_holding(lease, backend)
     await aask(holding.backend, partial(_begin_to_expire, holding=holding))
     pauses, expired = _pauses(holding), False

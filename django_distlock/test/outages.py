@@ -1,4 +1,4 @@
-"""Let a store be down during a test."""
+"""Make a store unavailable during a test."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -22,12 +22,12 @@ CALLS: Final = (
 
 
 class store_down(AsyncTestContextDecorator):  # noqa: N801 - used like a function
-    """Let the store of this alias be down: each call raises LockBackendUnavailable.
+    """Make the store of this alias unavailable: each call raises `LockBackendUnavailable`.
 
-    `with`, `async with`, or a decorator of a function, sync or async, or of a TestCase, for each of
-    its tests. It is down for every thread and task of this process, including renewals, listings,
-    the admin and health checks. The stores of other aliases stay up. Afterwards it is up again,
-    with all its locks; leases go on unless their ttl has passed.
+    Use it as `with`, as `async with`, or as a decorator of a function, sync or async, or of a
+    `TestCase`, for each of its tests. The store is down for every thread and task of this process,
+    also for renewals, lists, the admin and health checks. Other stores stay up. Afterwards it is up
+    again, with all its locks. Leases go on unless their ttl has passed.
 
     With `reply_lost`, the store carries out each call, and only its answer is lost.
     """

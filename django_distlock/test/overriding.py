@@ -22,17 +22,17 @@ from .contexts import AsyncTestContextDecorator
 
 
 class override_locks(AsyncTestContextDecorator):  # noqa: N801 - used like a function
-    """Keep the locks of every alias in DISTLOCK in memory; no store is asked, no table is needed.
+    """Keep the locks of every alias of `DISTLOCK` in memory. No store is asked.
 
-    `with`, `async with`, or a decorator of a function, sync or async, or of a TestCase, for each of
-    its tests. It applies to all threads of the process. An alias keeps its `ttl` and
-    `guard_commits`.
+    Use it as `with`, as `async with`, or as a decorator of a function, sync or async, or of a
+    `TestCase`, for each of its tests. It applies to all threads of the process. Each alias keeps
+    its `ttl` and `guard_commits`.
 
-    There are no locks and no pauses at the start. At the end, leases that were not released are
-    ended, without a signal, a warning or a line in the log.
+    At the start there are no locks and no pauses. At the end, leases that were not released end,
+    without a signal, a warning or a log line.
 
     A lease that was acquired before is renewed and released in its own store. Inside,
-    `override_settings(DISTLOCK=…)` has the usual effect.
+    `override_settings(DISTLOCK=…)` works as usual.
     """
 
     def __init__(self) -> None:

@@ -36,40 +36,37 @@ NOTHING: Final[Any] = None
 
 
 def skip(*args: object, **kwargs: object) -> None:
-    """Do nothing: with `on_conflict=skip` a contended call returns None."""
+    """Do nothing. With `on_conflict=skip`, a contended call returns None."""
 
 
 class distributed_lock(LockBlock[CallableOrNone_co]):  # noqa: N801 - used like a function, as contextlib.suppress is
     """Hold a lock during a `with` block, or during each call of a decorated function.
 
-    As a context manager it yields the lease, and raises LockNotAcquired when contended. Async code
-    uses `async with`; a decorated function may be `async def`.
+    **As a context manager** it yields the lease. It raises `LockNotAcquired` if another holder has
+    the lock. Leaving a block whose lease was lost raises `LockLost`, unless the block itself
+    raises. Async code writes `async with`.
 
-    As a decorator it takes a template that is filled with the call's own arguments, such as
-    `"<int:customer_id>collectPayment"` or `"<request.user.pk>:export"`, or a callable that makes
-    the semaphore of them. `<int:…>`, `<uuid:…>` and `<slug:…>` give all spellings of one value the
-    same lock, or refuse them. A contended call raises LockNotAcquired, or returns the result of
-    `on_conflict(*args, **kwargs)`.
+    **As a decorator** it takes a template, which each call fills with its own arguments, such as
+    `"<int:customer_id>collectPayment"` or `"<request.user.pk>:export"`. A callable that returns
+    the semaphore for the call's arguments does, too. The function may be `async def`. A refused
+    call raises `LockNotAcquired`, or returns the result of `on_conflict(*args, **kwargs)`.
 
-    A view that Django resolved for the request answers instead:
+    **A view** that Django resolved for the request answers instead of raising:
 
-    - 409 when contended, or with the result of `on_conflict(request, …)`;
-    - 503 when the store is down, or when the lease was lost and the view's work undone. If the
-      work was kept, the loss is only logged and signalled;
-    - 400 when the semaphore is not valid.
+    - 409 if another holder has the lock, or what `on_conflict(request, …)` returns;
+    - 503 if the store is down, or if the lease was lost and the view's work is undone;
+    - 400 if the request's values make no valid semaphore.
 
-    `http=True` or `http=False` decides whether to answer, whatever Django resolved. The lock is
-    held until a StreamingHttpResponse is closed, except for a FileResponse.
+    `http=True` or `http=False` decides whether to answer, whatever Django resolved. Until a
+    `StreamingHttpResponse` is closed, the lock is held; a `FileResponse` doesn't count.
 
-    A decorated callable has its locks in `distributed_locks`, a tuple with the outermost first;
-    decorators above that use `functools.wraps` copy it.
+    The other arguments are those of `acquire_lock()`. A wrong one raises at once, not at the first
+    call. The default `label` is the name of the running task of a task queue, or else of the
+    decorated function.
 
-    Without a `label`, it is the name of the running task of a task queue, or else of the decorated
-    function, with its module.
-
-    Leaving a block whose lease was lost raises LockLost, unless the block raises already. For the
-    other arguments, see acquire_lock(); a wrong one raises at once, not at the first call. Many
-    threads may use one object at the same time.
+    Many threads may use one object at the same time. A decorated function has its locks in
+    `distributed_locks`, a tuple with the outermost first. Decorators above that use
+    `functools.wraps()` copy it.
     """
 
     @requires_semaphore

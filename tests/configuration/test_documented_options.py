@@ -1,35 +1,125 @@
-"""README.md and docs/ list all options of the stores, with their defaults."""
+"""docs/reference/settings.md has all settings and options that the package reads, and no others."""
 
 from __future__ import annotations
 
+import ast
 import inspect
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from django_distlock.backends.database import DatabaseBackend
-from tests.support.documentation import example
+from django_distlock.backends.memcached import MemcachedBackend
+from django_distlock.backends.memory import MemoryBackend
+from django_distlock.backends.redis import RedisBackend
+from django_distlock.backends.server import ServerBackend
+from django_distlock.backends.time_budget import validate_store_timeout
+from django_distlock.exceptions import InvalidLockBackend
+from tests.support.documentation import DOCUMENTS, section
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from django_distlock.backends.base import BaseLockBackend
 
 pytestmark = pytest.mark.once
 
+PAGE = "reference/settings.md"
+TEXT = (DOCUMENTS / PAGE).read_text("utf-8")
+STORES: dict[str, type[BaseLockBackend]] = {
+    "database": DatabaseBackend,
+    "Redis": RedisBackend,
+    "lock server": ServerBackend,
+    "Memcached": MemcachedBackend,
+    "memory": MemoryBackend,
+}
 
-@pytest.mark.parametrize(
-    ("store", "document", "needed"),
-    [
-        pytest.param(DatabaseBackend, "../README.md", {}, id="database"),
-    ],
-)
-def test_documented_options_are_those_of_the_store(
-    store: type[BaseLockBackend], document: str, needed: dict[str, str]
-) -> None:
-    """An option that is missing there is never found."""
-    documented = example(document, "Settings").DISTLOCK["default"]["OPTIONS"]
-    defaults = {
-        name: each.default
-        for name, each in inspect.signature(store).parameters.items()
-        if name not in ("alias", "client")  # a client stands in place of a cache
+
+def rows(heading: str, cells: int) -> list[list[str]]:
+    """Return the rows of the tables of so many columns under a heading, without their heads."""
+    lines = re.findall(r"^\| (.+) \|$", section(PAGE, heading), re.MULTILINE)
+    found = [re.split(r" \| ", line) for line in lines]
+    return [row for row in found if len(row) == cells and row[0].startswith("`")]
+
+
+def test_documented_stores_are_those_of_the_package() -> None:
+    """By their dotted paths."""
+    lines = re.findall(r"^\| ([\w ]+) \| `(django_distlock\.[\w.]+)` \|", TEXT, re.MULTILINE)
+    assert [name for name, _ in lines] == [*STORES]
+    for name, path in lines:
+        assert path.rpartition(".")[2] == STORES[name].__name__
+        assert f"{STORES[name].__module__}.".startswith(f"{path.rpartition('.')[0]}.")
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_documented_options_are_those_of_the_store(name: str) -> None:
+    """With their defaults: an option that is missing there is never found."""
+    documented: dict[str, Any] = {}
+    for option, default, *_, stores in rows("Options", 5):
+        if stores == "all" or name in stores.split(", "):
+            given = default.strip("`")
+            documented[option.strip("`")] = None if given == "none" else ast.literal_eval(given)
+    found = {
+        option: None if each.default is each.empty else each.default
+        for option, each in inspect.signature(STORES[name]).parameters.items()
+        if option != "alias"
     }
-    assert documented == defaults | needed
+    assert documented == found
+
+
+def test_documented_limits_are_those_of_the_stores() -> None:
+    """Of `ttl` and of `store_timeout`."""
+    limits = re.findall(
+        r"^\| ([\w, ]+) \| ([\d.]+)(?:; [\w ]+)? \| (\d*).* \| (yes|no) \|$", TEXT, 8
+    )
+    for names, shortest, longest, unlimited in limits:
+        for name in names.split(", "):
+            store = STORES[name]
+            assert store.shortest_ttl == float(shortest)
+            assert store.supports_unlimited_ttl == (unlimited == "yes")
+            if longest:  # the lock server's is an option of its command
+                assert store.longest_ttl == float(longest)
+    assert {name for names, *_ in limits for name in names.split(", ")} == {*STORES}
+    [found] = re.findall(r"seconds, from ([\d.]+) to (\d+)", TEXT)
+    for seconds in map(float, found):
+        assert validate_store_timeout("default", seconds) == seconds
+    for seconds in (float(found[0]) / 2, float(found[1]) + 1):
+        with pytest.raises(InvalidLockBackend):
+            validate_store_timeout("default", seconds)
+
+
+def constants(pattern: str) -> Iterator[str]:
+    """Yield what the pattern finds in the code of the package."""
+    for file in (ROOT / "django_distlock").rglob("*.py"):
+        yield from re.findall(pattern, file.read_text("utf-8"))
+
+
+def test_settings_that_the_package_reads_are_documented() -> None:
+    """Its own and Django's, whether of the site or of a database."""
+    read = {
+        *constants(r"\bsettings\.([A-Z][A-Z_]+)\b"),
+        *constants(r'getattr\(settings, "([A-Z_]+)"'),
+        *constants(r'settings(?:_dict)?(?:\[|\.get\()"([A-Z_]+)"'),
+    }
+    # Where a database is, and how it is reached, is no matter of locks.
+    read -= {"NAME", "OPTIONS", "TEST", "HOST", "PORT", "USER", "ENGINE", "CONN_MAX_AGE"}
+    documented = {
+        name
+        for line in re.findall(r"^\| (`[A-Z].*?) \|", section(PAGE, "Django's settings"), 8)
+        for name in re.findall("`([A-Z_]+)`", line)
+    } | {*re.findall("^## ([A-Z_]+)$", TEXT, re.MULTILINE)}
+    by_django = {"ATOMIC_REQUESTS", "DATABASE_ROUTERS", "DATABASES"}
+    assert documented - by_django == read - by_django
+
+
+def test_environment_variables_that_the_package_reads_are_documented() -> None:
+    """But those of the test kit, which are pytest's."""
+    read = {*constants(r'environ\.get\(f?"([A-Z_]+)"')} - {"PYTEST_CURRENT_TEST"}
+    documented = {
+        name
+        for row in rows("Environment variables", 3)
+        for name in re.findall("`([A-Z_]+[A-Z])`", row[0])
+    }
+    assert documented == read

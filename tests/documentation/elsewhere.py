@@ -34,6 +34,7 @@ NOT_RUN: dict[str, str] = {
     "opentelemetry-instrument gunicorn shop.wsgi": "tests/telemetry load its entry point",
     "python manage.py makemigrations shop": "the tests have no site in which shop is installed",
     "# shop/models.py: an invoice that refuses late writes": "tests/documentation/shop has it",
+    'pip install "django-distlock[health]"': "installs from PyPI; tests/health run the plugin",
     "install -D -m 640 -o root -g shop /dev/null /etc/shop/lock-secret": "it writes to /etc",
     "python manage.py check --deploy": "tests/configuration run the checks of the server",
     "systemctl": "there is no systemd to talk to",
@@ -48,9 +49,5 @@ SQL_SERVERS: dict[str, str] = {}
 """Pages whose SQL is for a server, with the alias of the tests' database that runs it."""
 
 OLD: set[str] = {
-    "reference/arguments.md",
-    "reference/events.md",
-    "reference/health.md",
-    "reference/http.md",
 }
 """Pages that haven't been rewritten yet: this set must be empty in the end."""

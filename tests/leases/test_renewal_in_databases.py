@@ -105,11 +105,11 @@ def test_lease_that_was_taken_away_is_lost_at_the_next_renewal(
     renewals.renew_due()
     [(lease, reason)] = lost.items()
     assert lease is taken
-    assert "its store has it no more" in reason
+    assert "its store no longer has it" in reason
     assert all(other.remaining > 50 for other in others)
     assert f"{taken}, of {taken.holder}, was lost: {reason}." in caplog.text
     assert str(taken.owner) not in caplog.text
-    with pytest.raises(LockLost, match="was lost: its store has it no more"):
+    with pytest.raises(LockLost, match="was lost: its store no longer has it"):
         taken.check()
     assert taken.release() is False
 

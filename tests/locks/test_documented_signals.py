@@ -1,4 +1,4 @@
-"""docs/explanation/leases-and-clocks.md has the arguments of each signal, and no others."""
+"""docs/reference/signals.md has the arguments of each signal, and no others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.once
 ROWS = dict(
     re.findall(
         r"^\| `(lock_\w+)` \| (.+?) \| .+ \|$",
-        (DOCUMENTS / "explanation/leases-and-clocks.md").read_text("utf-8"),
+        (DOCUMENTS / "reference/signals.md").read_text("utf-8"),
         re.MULTILINE,
     )
 )

@@ -10,7 +10,7 @@ from django_distlock import Lease, LockBackendUnavailable, distributed_lock
 from tests.app.models import Counter
 
 DOWN = LockBackendUnavailable("no route")
-FORCED = "its store has it no more"
+FORCED = "its store no longer has it"
 
 once = pytest.mark.once
 REMOTE = [

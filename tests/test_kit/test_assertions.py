@@ -99,7 +99,7 @@ def test_a_lease_that_was_lost_or_expired_is_not_held() -> None:
         successor.release()
         with pytest.raises(Exception, match="lost"):
             lease.renew()
-        assert why_not().startswith(f"The lease on {LOCK!r} was lost: its store has it no more")
+        assert why_not().startswith(f"The lease on {LOCK!r} was lost: its store no longer has it")
     with pytest.raises(Exception, match="lost"), distributed_lock(LOCK, ttl=0.01, renew=False):
         while lease_is_held(LOCK):
             pass
