@@ -33,7 +33,7 @@ on_created: Final[list[Callable[[BaseLockBackend], object]]] = []
 
 
 class LockBackendHandler(_ConnectionHandler):
-    """The stores by their alias in DISTLOCK. Each thread makes its own, at their first use."""
+    """The stores by their alias in `DISTLOCK`. Each thread makes its own, at their first use."""
 
     settings_name = "DISTLOCK"
     exception_class = InvalidLockBackend
@@ -142,6 +142,11 @@ def _check_options(
 
 
 lock_backends = LockBackendHandler()
+"""The stores, by their aliases: `lock_backends["default"]`. Each thread makes its own stores.
+
+Iterating yields the aliases. An alias that `DISTLOCK` doesn't have, or one that is configured
+wrongly, raises `InvalidLockBackend`.
+"""
 
 
 def _reset(*, setting: str, **kwargs: Any) -> None:

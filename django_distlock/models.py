@@ -122,11 +122,18 @@ class LockManager(_Manager["Lock"]):
 
 
 class Lock(models.Model):
-    """A semaphore and its holder. A released lock keeps its row, because that has the token.
+    """A lock, in the table of a database store. A released lock keeps its row, which has the token.
 
-    The owner of a released lock is empty, and `expires_at` is the time of release. `renewed_at` is
-    the last renewal, or empty if there was none since the grant. Until `queued_until`, the lock is
-    for those in its queue; it is unused on PostgreSQL.
+    - `semaphore`: the lock's name.
+    - `owner`: a secret, with which the lock can be released; empty for a released lock.
+    - `token`: the fencing token of the last grant.
+    - `holder`: the last holder, for people.
+    - `acquired_at`: when it was granted.
+    - `renewed_at`: the last renewal; None if there was none since the grant.
+    - `expires_at`: when the lease ends, or when the lock was released; None if there is no end.
+    - `queued_until`: until when the lock is for the waiters in its queue; unused on PostgreSQL.
+
+    Datetimes are aware, by the database's clock.
     """
 
     semaphore = SemaphoreField(_("semaphore"), max_length=MAX_LENGTH, primary_key=True)
@@ -251,15 +258,18 @@ EVENT_KINDS = {
 
 
 class LockEvent(models.Model):
-    """Something that happened to a lock of any store, kept for a while if the site asks for it.
+    """A recorded event: something that happened to a lock of any store.
 
-    - `backend`: the store's alias in DISTLOCK.
-    - `at`: when it happened. It is written a little later, so the ids are in another order.
-    - `holder`: the process that did it or that it was done to; of a refusal, the one that asked.
-    - `token`: of the grant that was acquired, released, lost or force-released.
-    - `waited`: microseconds from the first attempt to the grant or to giving up.
-    - `held`: microseconds from the grant to its end.
-    - `by`: a person who force-released it. `reason`: what was given as one, as by a pause.
+    - `backend`: the alias of the store in `DISTLOCK`.
+    - `semaphore`: the lock's name.
+    - `kind`: what happened; see `EventKind`.
+    - `at`: when it happened, aware. Rows are written a little later, so ids are in another order.
+    - `token`: the fencing token of the lease; None if there is none.
+    - `holder`: the holder, for people; of a refusal, the thread or task that was refused.
+    - `waited`: microseconds from the call to the grant or the refusal; None if there is no wait.
+    - `held`: microseconds from the grant to the end of the lease; None if it has no end.
+    - `by`: the operator of a forced release.
+    - `reason`: why a lease was lost, or an acquisition refused.
     """
 
     id = models.BigAutoField(primary_key=True)

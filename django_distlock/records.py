@@ -31,7 +31,7 @@ class Owner(str):
 
 
 class LockState(StrEnum):
-    """The state of a listed lock; `stale` means expired and never released."""
+    """The state of a listed lock. `stale` means that it expired and was never released."""
 
     HELD = "held"
     STALE = "stale"
@@ -60,14 +60,12 @@ class Claim(Protocol):
     @property
     def token(self) -> int | None:
         """The fencing token of its grant; None if it isn't known, or the store has none."""
-        ...
 
     @property
     def holder(self) -> str: ...
     @property
     def remaining(self) -> float:
         """Seconds that it lasts at least, by the holder's clock."""
-        ...
 
 
 class LeaseClaim(NamedTuple):
@@ -91,9 +89,9 @@ class Grant(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A store's answer to an attempt that was refused; false, where a grant is true.
+    """A store's answer to an attempt that was refused. It is false, and a grant is true.
 
-    It says of the holder what the store knew without another round trip; the times are by the
+    It tells of the holder what the store knew without another round trip. The times are by the
     store's clock. If nobody holds the lock, `reason` says why it isn't granted.
     """
 
@@ -125,7 +123,7 @@ class Refusal:
 REFUSED: Final = Refusal()
 """The answer of a store that tells nothing of the holder."""
 KEPT: Final = "released, but kept from others for a while (min_hold)"
-"""The reason of a refusal while only `min_hold` keeps others out; it has the last holder."""
+"""The `reason` of a refusal while only `min_hold` keeps others out."""
 
 
 class RenewalOutcome(Enum):
@@ -133,14 +131,14 @@ class RenewalOutcome(Enum):
 
     RENEWED = auto()
     HELD = auto()
-    """Still held, but not renewed now: it ends when it would have ended."""
+    """It is still held, but was not renewed: its end is the old one."""
     LOST = auto()
 
 
 class Renewal(NamedTuple):
     """A store's answer to a renewal of one lease.
 
-    `expires_at` is by the store's clock. If the lease is only HELD, `reason` says why, for people.
+    `expires_at` is by the store's clock. With `RenewalOutcome.HELD`, `reason` says why.
     """
 
     outcome: RenewalOutcome
@@ -159,33 +157,31 @@ class Renewal(NamedTuple):
 
 
 LOST: Final = Renewal(RenewalOutcome.LOST)
+"""The answer for a lease that is lost."""
 
 
 class Released(IntEnum):
-    """A store's answer to a release; false if the owner did not hold the lock."""
+    """A store's answer to a release. It is false if the owner did not hold the lock."""
 
     NOT_HELD = 0
     FREED = 1
     HANDED_OVER = 2
-    """Released, and offered to the next waiter: most likely, another owner holds it now."""
+    """It was released and offered to the next waiter, so another owner probably holds it now."""
 
 
 class Place(Protocol):
-    """A waiter's place in a store's queue, as join() returns it and leave() takes it."""
+    """A waiter's place in a store's queue: what `join()` returns and `leave()` takes."""
 
     @property
     def patience(self) -> float:
         """Seconds after which to try again, unless woken."""
-        ...
 
     @property
     def outlasts_failures(self) -> bool:
         """Whether the wait goes on when an attempt finds the store unavailable."""
-        ...
 
     def check(self) -> None:
-        """Raise LockBackendUnavailable if the store is known to be unreachable."""
-        ...
+        """Raise `LockBackendUnavailable` if the store is known to be unreachable."""
 
 
 LABELLED: Final = re.compile(r"(.+?) \((\S+ pid \d+ .*)\)", re.DOTALL)
@@ -210,7 +206,7 @@ class LockInfo:
     kept: bool = False
     """Whether its holder released it, and only `min_hold` keeps it from others."""
     waiting: int | None = None
-    """How many are in the store's queue for it; None if the store has no queue to ask."""
+    """How many waiters the store's queue has for it; None if the store has no queue to ask."""
 
     @property
     def label(self) -> str:
@@ -246,7 +242,7 @@ class LockQuery:
 
 
 class SearchScope(StrEnum):
-    """In what a store looked for LockQuery.search."""
+    """Where a store looked for the text of `LockQuery.search`."""
 
     SEMAPHORE_AND_HOLDER = "any part of semaphore and holder"
     SEMAPHORE = "any part of the semaphore"
@@ -255,20 +251,20 @@ class SearchScope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LockPage:
-    """The answer to a LockQuery, in the order of the semaphores."""
+    """The answer to a `LockQuery`, in the order of the semaphores."""
 
     locks: list[LockInfo]
     found: int
     """How many locks there are on all pages."""
     counts: Mapping[LockState, int]
-    """How many locks there are in each state, whatever the query's state; none where unknown."""
+    """How many locks there are in each state, whatever the query's state; some may be missing."""
     is_capped: bool
-    """Whether there are more locks than the store looked at: the numbers are minimums then."""
+    """Whether there are more locks than the store looked at; the numbers are minimums then."""
     scope: SearchScope = SearchScope.SEMAPHORE_AND_HOLDER
 
 
 class ServerStatus(TypedDict):
-    """A lock server's counts and limits, as its status() tells them."""
+    """The counts and limits of a lock server."""
 
     version: int
     up: float
@@ -292,7 +288,7 @@ class Pause(NamedTuple):
     """None if it lasts until it is resumed."""
     reason: str = ""
     by: str = ""
-    """The operator that paused, as a text for people."""
+    """The operator, for people."""
 
     @property
     def refusal(self) -> str:

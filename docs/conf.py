@@ -15,8 +15,13 @@ SOURCE = "https://github.com/django-distlock/django-distlock/"
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 # The API reference imports the package.
 settings.configure(
-    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "django_distlock"],
+    INSTALLED_APPS=[
+        *(f"django.contrib.{app}" for app in ("admin", "auth", "contenttypes", "messages")),
+        "debug_toolbar",
+        "django_distlock",
+    ],
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3"}},
+    STATIC_URL="static/",
 )
 django.setup()
 
@@ -30,11 +35,15 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx_copybutton",
     "machines",
+    "signatures",
 ]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
+default_role = "literal"  # docstrings write `code`, as Markdown does
+maximum_signature_line_length = 88
+python_use_unqualified_type_names = True
 copybutton_prompt_text = r"\$ |>>> "
 copybutton_prompt_is_regexp = True
 copybutton_exclude = ".linenos, .go"

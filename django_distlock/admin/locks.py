@@ -54,9 +54,9 @@ def is_refresh(request: HttpRequest) -> bool:
 
 @admin.register(Lock)
 class LockAdmin(_ModelAdmin):
-    """The locks of each store in DISTLOCK. Code acquires them; an operator may force-release them.
+    """The admin of the locks in each store of `DISTLOCK`. An operator may release them by force.
 
-    No page shows the secret owner.
+    No page shows a lock's owner, which is a secret.
     """
 
     list_per_page: ClassVar[int] = 100

@@ -48,22 +48,21 @@ KEPT: Final = "kept"
 
 
 class MemcachedBackend(BaseLockBackend):
-    """Keeps locks on the one server of the cache that CACHES has under the alias `cache`.
+    """A store on the one Memcached server of the cache with the alias `cache`.
 
-    It does not guarantee that a lock is kept until its lease ends. The server forgets all locks
-    when it is restarted or flushed, and may evict held ones when its memory is full, unless it runs
-    with `-M`; the lock is then granted again at once. The holder finds out when its lease is
-    renewed next. There is no fencing token to protect against that.
+    **Not guaranteed:** that a lock is kept until its lease ends. The server forgets all locks when
+    it is restarted or flushed. When its memory is full, it may evict held ones, unless it runs with
+    `-M`. The lock is then granted again at once. The holder finds out when its lease is renewed
+    next. There is no fencing token to protect against that.
 
-    It can't list locks either, so the admin and `clear_stale_locks` don't show them. A ttl is a
-    number of whole seconds, up to 30 days. Each expiry is two seconds longer, by which the server's
-    clock may lag: a dead holder's lock is free up to two seconds late, after `ttl` + 2 seconds.
+    The store can't list locks, so the admin and the commands don't show them. A ttl is a number of
+    whole seconds. Each expiry is two seconds longer, because the server's clock may lag by that
+    much: a dead holder's lock is free up to two seconds late.
 
-    Only the rate of the server's clock counts; it stands still while the server is suspended. It
-    can't be read more finely than in seconds, so a lease's `acquired_at` and `expires_at` are by
-    the holder's own clock. They are for people.
+    Only the rate of the server's clock counts; it stands still while the server is suspended. A
+    lease's `acquired_at` and `expires_at` are by the holder's own clock, for people.
 
-    A call ends within `store_timeout` seconds, whatever the cache's own settings say.
+    A call ends within `store_timeout` seconds, whatever the cache's own settings are.
     """
 
     shortest_ttl = 1

@@ -60,10 +60,10 @@ LONGEST_PATIENCE: Final = 1.0
 
 
 class MemoryBackend(ListingStore, PausingStore, QueueingStore, AsyncStore):
-    """Keeps locks in the memory of this process: for tests, and for sites of one process.
+    """A store in the memory of this process: for tests, and for sites that are one process.
 
-    It does not keep out another process, whether a second worker of the same server, a management
-    command, or a forked child: each has locks and pauses of its own, which end with it.
+    **Not guaranteed:** that another process is kept out, such as a second worker, a management
+    command, or a forked child. Each has locks and pauses of its own, which end with it.
     """
 
     supports_fencing: ClassVar[bool] = True

@@ -54,14 +54,14 @@ LONGEST_SEARCH: Final = 1_000
 
 
 def validate_listing(prefix: str, limit: int | None) -> tuple[str, int | None]:
-    """Return the arguments of held() as plain values, or raise TypeError or ValueError."""
+    """Return the arguments of `held()` as plain values; `TypeError` or `ValueError` if wrong."""
     if limit is not None:
         limit = validate_whole("limit", limit, 0, "None lists all")
     return validate_prefix(prefix), limit
 
 
 def validate_query(query: LockQuery) -> LockQuery:
-    """Return the argument of page() with plain values. See validate_listing()."""
+    """Return the argument of `page()` with plain values. See `validate_listing()`."""
     if not isinstance(query, LockQuery):
         raise TypeError(f"page() takes a LockQuery, not {show(query)}.")
     search = validate_text("search", query.search)
@@ -79,14 +79,14 @@ def validate_query(query: LockQuery) -> LockQuery:
 
 
 def validate_claim(semaphore: str, token: int, by: str) -> tuple[str, int, str]:
-    """Return the arguments of force_release() as plain values. See validate_listing()."""
+    """Return the arguments of `force_release()` as plain values. See `validate_listing()`."""
     return validate_semaphore(semaphore), validate_whole("token", token, 0), _line("by", by)
 
 
 def validate_pause(
     prefix: str, seconds: float | None, reason: str, by: str
 ) -> tuple[str, float | None, str, str]:
-    """Return the arguments of pause() as plain values. See validate_listing()."""
+    """Return the arguments of `pause()` as plain values. See `validate_listing()`."""
     if seconds is not None:
         seconds = validate_seconds(
             "seconds", seconds, SHORTEST_TTL, LONGEST, "None pauses until resume()"

@@ -44,7 +44,7 @@ def test_documented_arguments_are_those_of_the_functions(function: Any) -> None:
     if function is distributed_lock:
         documented |= of_decorators
     shown = {
-        "ttl": "the store's [`ttl`](settings.md#stores)",
+        "ttl": "the store's [`ttl`](settings.md#options)",
         "label": "[a name](#labels)",
         "semaphore": "required",
         "backend": '"default"',

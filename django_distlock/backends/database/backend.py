@@ -71,21 +71,19 @@ MariaDB's own wait counts whole seconds. PostgreSQL's is as long as ROW_WAIT, so
 class DatabaseBackend(
     ListingDatabaseBackend, PausingDatabaseBackend, TransactionalDatabaseBackend, QueueingStore
 ):
-    """Keeps locks in the Lock model's table, in the database with the alias `using`.
+    """A store in a table of the database with the alias `using`.
 
-    On PostgreSQL and MySQL's family it has `connections` connections of its own per process, so a
-    grant doesn't depend on the caller's transaction. On SQLite and other databases it uses the
-    caller's connection: a lock that is acquired inside a transaction is visible, and kept, when
-    that commits.
+    On PostgreSQL, MariaDB and MySQL, each process has `connections` connections for locks alone, so
+    a grant doesn't depend on the caller's transaction. On these, a call ends within `store_timeout`
+    seconds, with an answer or with `LockBackendUnavailable`, even if packets get lost.
 
-    On its own connections a call ends within `store_timeout` seconds, with an answer or with
-    LockBackendUnavailable, whatever becomes of the packets. On the caller's connection, the
-    caller's settings apply.
+    On SQLite and other databases, locks use the caller's connection, with its own settings. A lock
+    that is acquired inside a transaction is visible to others, and kept, when that commits.
 
-    It does not guarantee that a grant survives a failover to a replica that hasn't received it. On
-    PostgreSQL and SQLite a power failure may undo a release; the lock then ends with its ttl.
+    **Not guaranteed:** that a grant survives a failover to a replica that hasn't received it. On
+    PostgreSQL and SQLite, a power failure may undo a release; the lock then ends with its ttl.
 
-    Its statements are in no log and pass no `execute_wrapper`, because they contain the owner.
+    Lock statements contain a secret, so they are in no log and pass no `execute_wrapper`.
     """
 
     supports_fencing: ClassVar[bool] = True

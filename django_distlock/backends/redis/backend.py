@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 
 
 class RedisBackend(OperatedStore, QueueingStore, AsyncStore):
-    """Keeps locks in Redis, on the server of a Django cache or of a redis-py client.
+    """A store in Redis, on the server of a Django cache or of a redis-py client.
 
-    `cache` is the alias of a cache of django-redis, or of Django's own RedisCache; `client` is the
-    dotted path of a callable that returns a redis-py client, which may be a RedisCluster. Each key
-    begins with the cache's KEY_PREFIX, but not with its VERSION: a deployment with another one
+    `cache` is the alias of a cache of django-redis, or of Django's own `RedisCache`. `client` is
+    the dotted path of a callable that returns a redis-py client, also a `RedisCluster`. Each key
+    begins with the cache's `KEY_PREFIX`, but not with its `VERSION`: a deployment with another one
     would split each lock. A call ends within `store_timeout` seconds, whatever the cache's own
     settings are; a TLS handshake may take as long again.
 
-    It does not guarantee that a grant survives the loss of the server's data: by a failover to a
-    replica that hasn't received it, a restart, FLUSHDB, an eviction. The token rises all the same.
+    **Not guaranteed:** that a grant survives the loss of the server's data, by a failover to a
+    replica that hasn't received it, a restart, `FLUSHDB`, or an eviction. Even then, tokens rise.
     """
 
     supports_fencing: ClassVar[bool] = True

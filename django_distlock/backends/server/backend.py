@@ -51,21 +51,21 @@ REQUEST_ERRORS: Final = {"invalid", "frame", "internal"}
 
 
 class ServerBackend(ServerOperations, QueueingStore, AsyncStore):
-    """Keeps locks in the process that `manage.py run_lock_server` runs, at `address`.
+    """A store in the process that `manage.py run_lock_server` runs, at `address`.
 
-    The address is "host:port", "[::1]:port" or "unix:/path". Both sides know the same secret: a
-    text, `secret`, or the content of `secret_file`. Off this machine, TLS is required: `tls` trusts
-    the system's certificate authorities, `tls_ca` those in a file. A call ends within
-    `store_timeout` seconds.
+    Both sides know the same secret: a text, `secret`, or the content of `secret_file`. Off this
+    machine, TLS is required: `tls` trusts the system's certificate authorities, `tls_ca` those in a
+    file. A call ends within `store_timeout` seconds.
 
     With `release_on_disconnect`, a lease also ends with its process's connection, so the lock of a
-    worker that was killed is free at once. But a worker that is only cut off from the server goes
-    on without the lock until it notices, while another one gets it.
+    killed worker is free at once. But a worker that is only cut off from the server goes on without
+    the lock until it notices, and another one may get the lock meanwhile.
 
-    A ttl is at most the server's --max-ttl, and never unlimited. After a crash, the server grants
-    nothing for that long, while holders reclaim their leases by renewing them. It does not
-    guarantee that a lock outlasts the loss of the server's machine, or that one is granted while
-    the server is down: there is one server, and no replica.
+    A ttl is at most the server's `--max-ttl`. After a crash, the server grants nothing for that
+    long; holders reclaim their leases by renewing them.
+
+    **Not guaranteed:** that a lock outlasts the loss of the server's machine, or that one is
+    granted while the server is down. There is one server, and no replica.
     """
 
     supports_fencing: ClassVar[bool] = True
