@@ -128,8 +128,7 @@ class Lock(models.Model):
     - `owner`: a secret, with which the lock can be released; empty for a released lock.
     - `token`: the fencing token of the last grant.
     - `holder`: the last holder, for people.
-    - `acquired_at`: when it was granted.
-    - `renewed_at`: the last renewal; None if there was none since the grant.
+    - `acquired_at`, `renewed_at`: when it was granted, and renewed last, if it was.
     - `expires_at`: when the lease ends, or when the lock was released; None if there is no end.
     - `queued_until`: until when the lock is for the waiters in its queue; unused on PostgreSQL.
 
@@ -266,8 +265,7 @@ class LockEvent(models.Model):
     - `at`: when it happened, aware. Rows are written a little later, so ids are in another order.
     - `token`: the fencing token of the lease; None if there is none.
     - `holder`: the holder, for people; of a refusal, the thread or task that was refused.
-    - `waited`: microseconds from the call to the grant or the refusal; None if there is no wait.
-    - `held`: microseconds from the grant to the end of the lease; None if it has no end.
+    - `waited`, `held`: microseconds from the call to the grant or refusal, and from it to the end.
     - `by`: the operator of a forced release.
     - `reason`: why a lease was lost, or an acquisition refused.
     """

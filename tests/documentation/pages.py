@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sybil import Example
 
-WITHOUT_CODE = ("{toctree}", "{auto", "{note}", "{warning}", "{tip}", "{only}")
+WITHOUT_CODE = ("{toctree}", "{eval-rst}", "{note}", "{warning}", "{tip}", "{only}")
 """How directives start that contain no code."""
 
 

@@ -47,11 +47,11 @@ def public() -> Iterator[str]:
     """Yield the dotted path of each name in an `__all__`."""
     for file in (ROOT / "django_distlock").rglob("*.py"):
         for node in ast.parse(file.read_text("utf-8")).body:
-            is_assignment = isinstance(node, ast.Assign) and len(node.targets) == 1
-            if is_assignment and ast.unparse(node.targets[0]) == "__all__":
-                module = module_of(file)
-                if module not in WITHOUT_PUBLIC_NAMES:
-                    yield from (f"{module}.{name}" for name in ast.literal_eval(node.value))
+            match node:
+                case ast.Assign(targets=[ast.Name(id="__all__")], value=names):
+                    module = module_of(file)
+                    if module not in WITHOUT_PUBLIC_NAMES:
+                        yield from (f"{module}.{name}" for name in ast.literal_eval(names))
 
 
 def test_every_public_name_is_documented() -> None:

@@ -28,6 +28,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = ("", ".contract", ".fencing", ".health", ".test")
 IMPORT = re.compile(r"from (django_distlock[\w.]*) import (?:\(([^)]*)\)|([^\n#]*))")
 """An import in a page's code."""
+HIDDEN = re.compile("<!--.*?-->", re.DOTALL)
+"""Code that a page runs and doesn't show."""
 PATH = re.compile(r"\"(django_distlock\.(?:integrations|telemetry|health)[\w.]*\.\w+)\"")
 """The path of a class or function in a setting."""
 
@@ -49,7 +51,7 @@ def names_in(file: Path) -> Iterator[str]:
 def names_in_documents() -> Iterator[str]:
     """Yield the names of the package that the pages' code imports or sets."""
     for page in PAGES:
-        text = page.read_text("utf-8")
+        text = HIDDEN.sub("", page.read_text("utf-8"))
         for module, in_parentheses, in_line in IMPORT.findall(text):
             for name in re.findall(r"\w+", in_parentheses or in_line):
                 yield f"{module}.{name}"
