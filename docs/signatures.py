@@ -13,6 +13,8 @@ NOT_FOR_CALLERS = {
     r" \| \S*BackendTtl": "",  # the type of the default
     r"\S*CallableOrNone_co": "Callable | None",
     r"\S*\.Callable\[\[\.\.\.\], \w+\]": "Callable",
+    r"<prometheus_client[^>]*>": "REGISTRY",
+    r" ~[\w.]*\.(\w+)": r" \1",
 }
 """What is in the signatures of public functions, and what the reference shows instead."""
 

@@ -127,7 +127,7 @@ class ListingStore(BaseLockBackend):
         """Take the lock from its holder if its token is still this one. Return whether it was.
 
         A lock that only `min_hold` keeps is freed, too. Call `validate_claim()` for the arguments,
-        and `send_force_released()` after a success. `by` says who does it, for people.
+        and `send_force_released()` after a success. `by` names the operator, for people.
         """
 
     def send_force_released(self, semaphore: str, token: int, by: str) -> None:

@@ -39,7 +39,7 @@ class OperatorCalls:
     def force_release(self, semaphore: str, token: int, *, by: str = "") -> bool:
         """Take a lock from its holder if its token is still this one. Return whether it was.
 
-        `by` says who does it, for people.
+        `by` names the operator, for people.
         """
         raise self._unsupported("release a lock by force")
 
