@@ -48,6 +48,5 @@ word; a statement in SQL; or the first line of a block in Python, which is then 
 SQL_SERVERS: dict[str, str] = {}
 """Pages whose SQL is for a server, with the alias of the tests' database that runs it."""
 
-OLD: set[str] = {
-}
+OLD: set[str] = set()
 """Pages that haven't been rewritten yet: this set must be empty in the end."""
