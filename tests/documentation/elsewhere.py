@@ -9,6 +9,7 @@ RUN_ELSEWHERE: dict[str, str] = {
     "coming-from/index.md": "tests/documentation/test_coming_from.py",
     "coming-from/python-redis-lock.md": "tests/documentation/test_coming_from.py",
     "coming-from/redis-py.md": "tests/documentation/test_coming_from.py",
+    "how-to/move.md": "tests/documentation/test_move.py",
     "how-to/pgbouncer.md": "tests/documentation/test_pgbouncer.py",
     "how-to/use-memcached.md": "tests/backends/memcached/test_documents.py",
     "how-to/use-redis.md": "tests/backends/redis/test_documents.py",
