@@ -46,7 +46,7 @@ NOT_RUN: dict[str, str] = {
 """What no test can run, each with the reason: a command in a `console` block, whole or by its first
 word; a statement in SQL; or the first line of a block in Python, which is then only compiled."""
 
-SQL_SERVERS: dict[str, str] = {}
+SQL_SERVERS: dict[str, str] = {"how-to/limit-who-may-lock.md": "postgresql"}
 """Pages whose SQL is for a server, with the alias of the tests' database that runs it."""
 
 OLD: set[str] = set()
