@@ -39,6 +39,9 @@ NOT_RUN: dict[str, str] = {
     "install -D -m 640 -o root -g shop /dev/null /etc/shop/lock-secret": "it writes to /etc",
     "python manage.py check --deploy": "tests/configuration run the checks of the server",
     "systemctl": "there is no systemd to talk to",
+    "pg_dump": "tests/documentation/test_backups.py runs it",
+    "pg_restore": "tests/documentation/test_backups.py runs it",
+    "redis-cli": "tests/documentation/test_backups.py runs it",
     "uvicorn shop.asgi:application --workers 4": "tests/views/test_real_servers.py runs Uvicorn",
     "ssh web1 ps -o pid,stat,etime,args -p 71": "there is no host web1",
     "ssh web1 sudo py-spy dump --pid 71": "there is no host web1",
@@ -46,7 +49,10 @@ NOT_RUN: dict[str, str] = {
 """What no test can run, each with the reason: a command in a `console` block, whole or by its first
 word; a statement in SQL; or the first line of a block in Python, which is then only compiled."""
 
-SQL_SERVERS: dict[str, str] = {"how-to/limit-who-may-lock.md": "postgresql"}
+SQL_SERVERS: dict[str, str] = {
+    "how-to/back-up-and-restore.md": "postgresql",
+    "how-to/limit-who-may-lock.md": "postgresql",
+}
 """Pages whose SQL is for a server, with the alias of the tests' database that runs it."""
 
 OLD: set[str] = set()
