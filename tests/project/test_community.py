@@ -6,12 +6,15 @@ import re
 import shlex
 import tomllib
 from configparser import ConfigParser
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 yaml = pytest.importorskip("yaml")
 pytest.importorskip("markdown_it")
+
+from django.core.management import call_command  # noqa: E402
 
 from django_distlock.contract import LockBackendContract  # noqa: E402
 from tests.documentation.plain_english import complaints  # noqa: E402
@@ -180,6 +183,14 @@ def test_forms_are_complete(form: Path) -> None:
     ids = [field["id"] for field in fields]
     assert len({*ids}) == len(ids)
     assert all(field["attributes"]["label"] for field in fields)
+
+
+def test_command_that_a_form_asks_for_works(settings: Any) -> None:
+    """Django refuses an unknown tag."""
+    settings.DISTLOCK = {"default": settings.DISTLOCK["default"]}
+    text = (ROOT / ".github/ISSUE_TEMPLATE/bug.yml").read_text("utf-8")
+    (options,) = re.findall(r"`python manage.py check (.*)`", text)
+    call_command("check", *options.split(), stdout=StringIO(), stderr=StringIO())
 
 
 def test_workflows_are_all_read() -> None:
