@@ -20,6 +20,7 @@ from redis import Redis  # noqa: E402
 
 from tests.documentation.elsewhere import RUN_ELSEWHERE  # noqa: E402
 from tests.documentation.pages import run  # noqa: E402
+from tests.settings import STORE_TIMEOUT  # noqa: E402
 from tests.support.documentation import DOCUMENTS  # noqa: E402
 from tests.support.redis_servers import place  # noqa: E402
 
@@ -71,7 +72,7 @@ def default_store(settings: Any, url: str, celery: Celery) -> Iterator[None]:
     settings.DISTLOCK = {
         "default": {
             "BACKEND": "django_distlock.backends.database.DatabaseBackend",
-            "OPTIONS": {"using": "postgresql"},
+            "OPTIONS": {"using": "postgresql", "store_timeout": STORE_TIMEOUT},
         }
     }
     default = connections["default"]
