@@ -72,10 +72,9 @@ def check_template(source: str) -> None:
 
 
 def check_ini(source: str) -> None:
-    """Fail unless it is an INI file or a unit of systemd, whose management commands exist."""
-    parser = ConfigParser(strict=False, interpolation=None, allow_no_value=True)
-    parser.read_file(StringIO(source))
-    assert parser.sections(), "an INI file has sections"
+    """Fail unless it is (part of) an INI file or a systemd unit, whose management commands exist."""
+    parser = ConfigParser(strict=False, interpolation=None)
+    parser.read_string(source if source.startswith("[") else f"[part]\n{source}")
     check_options(source)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING
+
 import pytest
 
 for library in ("markdown_it", "sybil", "yaml"):
@@ -11,6 +14,7 @@ pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "locks"]),
 ]
 
+from tests.documentation.console import check_shell, commands  # noqa: E402
 from tests.documentation.elsewhere import (  # noqa: E402
     NOT_RUN,
     OLD,
@@ -22,7 +26,19 @@ from tests.documentation.pages import evaluate, parse, run, unknown_blocks  # no
 from tests.support.documentation import DOCUMENTS  # noqa: E402
 from tests.support.paths import ROOT  # noqa: E402
 
+if TYPE_CHECKING:
+    from sybil import Example
+
 PAGES = {str(page.relative_to(DOCUMENTS)): page for page in sorted(DOCUMENTS.rglob("*.md"))}
+
+TESTS = [file for file in (ROOT / "tests").rglob("*.py") if file.name != "elsewhere.py"]
+READERS = ("tests.documentation.pages", "Newcomer(", "values(", "blocks(")
+"""What a test contains that reads a whole page."""
+
+
+def language(example: Example) -> str:
+    """Return the language that a block says it has."""
+    return str(example.region.lexemes["arguments"])
 
 
 @pytest.mark.usefixtures("shop")
@@ -45,7 +61,7 @@ def test_code_of_a_page_works(name: str) -> None:
 def test_sql_of_a_page_works_on_the_server_it_is_for(name: str, alias: str) -> None:
     """SQLite would refuse it."""
     for example in parse(PAGES[name]).examples():
-        if example.region.lexemes["arguments"] == "sql":
+        if language(example) == "sql":
             example.region.evaluator = lambda sql: run_statements(str(sql.parsed), alias)
             evaluate(example)
 
@@ -56,14 +72,33 @@ def test_every_block_is_run_or_checked() -> None:
     assert [block for page in pages for block in unknown_blocks(page)] == []
 
 
-def test_pages_that_other_tests_run_are_named_in_them() -> None:
-    """One that nothing runs would go unnoticed."""
-    unnamed = [
-        page
-        for page, module in RUN_ELSEWHERE.items()
-        if f'"{page}"' not in (ROOT / module).read_text("utf-8")
+@pytest.mark.parametrize("name", RUN_ELSEWHERE)
+def test_blocks_of_a_page_that_another_test_runs_can_be_read(name: str) -> None:
+    """Its commands exist and know their options, and its files can be parsed."""
+    for example in parse(PAGES[name]).examples():
+        if language(example) == "console":
+            example.region.evaluator = lambda console: check_shell(
+                "\n".join(command for command, _ in commands(console.parsed))
+            )
+        if language(example) not in {"pycon", "python", "sql"}:
+            evaluate(example)
+
+
+@pytest.mark.parametrize(("name", "module"), RUN_ELSEWHERE.items())
+def test_page_that_another_test_runs_is_run_to_its_end(name: str, module: str) -> None:
+    """The module names each heading that has code, unless it reads the whole page."""
+    test = (ROOT / module).read_text("utf-8")
+    assert f'"{name}"' in test
+    if any(reader in test for reader in READERS):
+        return
+    users = [text for file in TESTS if f'"{name}"' in (text := file.read_text("utf-8"))]
+    page = parse(PAGES[name])
+    headings = [
+        re.findall(r"^#+ (.+)$", page.text[: example.start], re.MULTILINE)[-1]
+        for example in page.examples()
+        if language(example) in {"pycon", "python"}
     ]
-    assert unnamed == []
+    assert [one for one in headings if not any(f'"{one}"' in text for text in users)] == []
 
 
 def test_what_is_left_out_is_on_a_page() -> None:
