@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
+from django.apps import apps
 from django.db import connection
+from django.db.models import QuerySet
 
 from tests.documentation.shop import models, payments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+KEPT = {"auth", "contenttypes"}
+"""The apps of which migrations wrote rows."""
 
 
 @pytest.fixture
@@ -25,7 +30,22 @@ def default_store(settings: Any) -> None:
 
 
 @pytest.fixture
-def shop(monkeypatch: pytest.MonkeyPatch, default_store: None, tmp_path: Path) -> Iterator[None]:
+def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """Give access to the database, without a transaction; delete what a page leaves in it.
+
+    Django's own clean-up creates permissions anew, which takes longer than most pages.
+    """
+    with django_db_blocker.unblock():
+        yield
+        for app in apps.get_app_configs():
+            for model in app.get_models() if app.label not in KEPT else ():
+                QuerySet(model).delete()
+
+
+@pytest.fixture
+def shop(
+    monkeypatch: pytest.MonkeyPatch, database: None, default_store: None, tmp_path: Path
+) -> Iterator[None]:
     """Provide the examples' site, with its tables, in an empty directory.
 
     What a page changes in the environment is undone.

@@ -72,7 +72,7 @@ def check_template(source: str) -> None:
 
 
 def check_ini(source: str) -> None:
-    """Fail unless it is (part of) an INI file or a systemd unit, whose management commands exist."""
+    """Fail unless it is (part of) an INI file or systemd unit, whose management commands exist."""
     parser = ConfigParser(strict=False, interpolation=None)
     parser.read_string(source if source.startswith("[") else f"[part]\n{source}")
     check_options(source)

@@ -27,13 +27,20 @@ from tests.support.documentation import DOCUMENTS  # noqa: E402
 from tests.support.paths import ROOT  # noqa: E402
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sybil import Example
 
 PAGES = {str(page.relative_to(DOCUMENTS)): page for page in sorted(DOCUMENTS.rglob("*.md"))}
 
-TESTS = [file for file in (ROOT / "tests").rglob("*.py") if file.name != "elsewhere.py"]
 READERS = ("tests.documentation.pages", "Newcomer(", "values(", "blocks(")
 """What a test contains that reads a whole page."""
+
+
+def modules() -> list[str]:
+    """Return the text of all modules of tests, but the list of what runs elsewhere."""
+    files = (ROOT / "tests").rglob("*.py")
+    return [file.read_text("utf-8") for file in files if file.name != "elsewhere.py"]
 
 
 def language(example: Example) -> str:
@@ -72,10 +79,9 @@ def test_every_block_is_run_or_checked() -> None:
     assert [block for page in pages for block in unknown_blocks(page)] == []
 
 
-@pytest.mark.parametrize("name", RUN_ELSEWHERE)
-def test_blocks_of_a_page_that_another_test_runs_can_be_read(name: str) -> None:
-    """Its commands exist and know their options, and its files can be parsed."""
-    for example in parse(PAGES[name]).examples():
+def test_blocks_of_pages_that_other_tests_run_can_be_read() -> None:
+    """Their commands exist and know their options, and their files can be parsed."""
+    for example in (one for name in RUN_ELSEWHERE for one in parse(PAGES[name]).examples()):
         if language(example) == "console":
             example.region.evaluator = lambda console: check_shell(
                 "\n".join(command for command, _ in commands(console.parsed))
@@ -84,21 +90,26 @@ def test_blocks_of_a_page_that_another_test_runs_can_be_read(name: str) -> None:
             evaluate(example)
 
 
-@pytest.mark.parametrize(("name", "module"), RUN_ELSEWHERE.items())
-def test_page_that_another_test_runs_is_run_to_its_end(name: str, module: str) -> None:
+def test_pages_that_other_tests_run_are_run_to_their_end() -> None:
     """The module names each heading that has code, unless it reads the whole page."""
-    test = (ROOT / module).read_text("utf-8")
-    assert f'"{name}"' in test
-    if any(reader in test for reader in READERS):
-        return
-    users = [text for file in TESTS if f'"{name}"' in (text := file.read_text("utf-8"))]
-    page = parse(PAGES[name])
-    headings = [
-        re.findall(r"^#+ (.+)$", page.text[: example.start], re.MULTILINE)[-1]
-        for example in page.examples()
+    missed, tests = [], modules()
+    for name, module in RUN_ELSEWHERE.items():
+        test = (ROOT / module).read_text("utf-8")
+        assert f'"{name}"' in test
+        if not any(reader in test for reader in READERS):
+            users = "".join(text for text in tests if f'"{name}"' in text)
+            missed += [one for one in headings_with_code(PAGES[name]) if f'"{one}"' not in users]
+    assert missed == []
+
+
+def headings_with_code(page: Path) -> list[str]:
+    """Return the headings of a page under which code stands."""
+    document = parse(page)
+    return [
+        re.findall(r"^#+ (.+)$", document.text[: example.start], re.MULTILINE)[-1]
+        for example in document.examples()
         if language(example) in {"pycon", "python"}
     ]
-    assert [one for one in headings if not any(f'"{one}"' in text for text in users)] == []
 
 
 def test_what_is_left_out_is_on_a_page() -> None:

@@ -11,8 +11,7 @@ for library in ("markdown_it", "sybil", "yaml"):
     pytest.importorskip(library)
 pytestmark = [
     pytest.mark.once,
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.usefixtures("default_store"),
+    pytest.mark.usefixtures("database", "default_store"),
 ]
 
 from tests.documentation.pages import run, unknown_blocks  # noqa: E402
