@@ -14,6 +14,7 @@ from configparser import ConfigParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 from django.core.management import call_command, load_command_class
 from django.test import override_settings
 
@@ -251,12 +252,16 @@ def test_other_machines_are_asked_by_tls(place: Place) -> None:
             lease = acquire_lock(SEMAPHORE)
             assert lease is not None
             lease.release()
-        # The server waits for TLS.
-        without = {**options, "store_timeout": 0.2}
-        del without["tls_ca"]
-        with override_settings(DISTLOCK={"default": {"BACKEND": BACKEND, "OPTIONS": without}}):
-            with pytest.raises(LockBackendUnavailable):
-                acquire_lock(SEMAPHORE)
+        stranger = place.directory / "stranger.pem"
+        trustme.CA().cert_pem.write_to_path(stranger)
+        for changed, complaint in (
+            ({"tls_ca": None, "store_timeout": 0.2}, "localhost"),  # the server waits for TLS
+            ({"tls_ca": str(stranger)}, "certificate verify failed"),
+        ):
+            wrong = {"BACKEND": BACKEND, "OPTIONS": {**options, **changed}}
+            with override_settings(DISTLOCK={"default": wrong}):
+                with pytest.raises(LockBackendUnavailable, match=complaint):
+                    acquire_lock(SEMAPHORE)
 
 
 def test_secret_is_changed_while_nothing_is_granted(place: Place, secret: Path) -> None:

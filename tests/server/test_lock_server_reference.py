@@ -114,3 +114,27 @@ def test_number_of_pauses_is_the_servers() -> None:
     """The page and the protocol's say how many there may be."""
     assert f"| {MAX_PAUSES} pauses |" in section(PAGE, "Limits")
     assert f"{MAX_PAUSES} pauses" in (DOCUMENTS / "reference" / "protocol.md").read_text("utf-8")
+
+
+OPENSSLS = {"certificate verify failed"}
+"""Messages of others that the pages explain."""
+
+
+@pytest.mark.parametrize("page", PAGES[1:])
+def test_messages_that_can_go_wrong_are_those_of_the_code(page: str) -> None:
+    """A reader who searches for what the server says finds it."""
+    said = [
+        text
+        for file in (ROOT / "django_distlock").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Constant | ast.JoinedStr) and (text := text_of(node))
+    ]
+    table = section(page, "What can go wrong")
+    first = "".join(re.findall(r"^\| (.*?) \| ", table, re.MULTILINE))
+    shown = {*re.findall(r"`([^`]* [^`]*)`", first)} - OPENSSLS
+    assert shown
+    for message in shown:
+        # Numbers are those of an example.
+        parts = [re.escape(part) for part in re.split(r"…|\b\d+\b", message)]
+        pattern = re.compile("(?:.*)".join(parts), re.DOTALL)
+        assert any(pattern.search(text) for text in said), message

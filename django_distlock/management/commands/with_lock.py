@@ -61,7 +61,7 @@ class Command(LockCommand):
             type=exit_code,
             default=ExitCode.CONTENDED.value,
             metavar="NUMBER",
-            help="exit code if the lock is not granted within --timeout (default: 75)",
+            help="exit code if the lock is still held or paused after --timeout (default: 75)",
         )
         parser.add_argument(
             "--grace",
