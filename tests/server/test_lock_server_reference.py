@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
-from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.management import load_command_class
 from django.core.management.base import BaseCommand
 
-from django_distlock.backends.server import ServerBackend
 from django_distlock.management.exit_codes import ExitCode
 from django_distlock.records import ServerStatus
 from django_distlock.server.pauses import MAX_PAUSES
@@ -66,16 +64,6 @@ def test_options_that_pages_name_exist(page: str) -> None:
     text = (DOCUMENTS / page).read_text("utf-8")
     others = {"--settings", "--pythonpath", "--now", "--deploy", "--all", "--reason", "--state"}
     assert {*re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)} <= options(parser()).keys() | others
-
-
-def test_all_options_of_the_backend_are_documented() -> None:
-    """And no others, each with its default."""
-    expected = {
-        name: "" if each.default is None else str(each.default)
-        for name, each in signature(ServerBackend).parameters.items()
-        if each.kind is Parameter.KEYWORD_ONLY
-    }
-    assert table("Settings") == expected
 
 
 def test_exit_codes_are_those_of_every_command() -> None:
