@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 LONGEST_LINE = 100
 MOST_LINES = 4
 """Of a paragraph, or of an item in a list."""
+MOST_WORDS = 40
+"""Of a sentence."""
 
 WORDS = {
     r"\blets?\b(?! go)": "allow, or name what happens",
@@ -90,11 +92,20 @@ def problems(block: Block) -> Iterator[str]:
     if block.kind == "heading":
         for word in capitals(block.text):
             yield f"{word!r} has a capital in a heading"
-    elif len(block.lines) > MOST_LINES:
+    elif block.lines:
+        yield from excesses(block)
+
+
+def excesses(block: Block) -> Iterator[str]:
+    """Yield what is too long in a block of prose."""
+    if len(block.lines) > MOST_LINES:
         yield f"{len(block.lines)} lines: write {MOST_LINES} at most, or a list"
     for line in block.lines:
         if len(line) > LONGEST_LINE and not has_long_word(line):
             yield f"a line of {len(line)} characters: write {LONGEST_LINE} at most"
+    for sentence in re.split(r"[.:;?!]\s", block.text):
+        if (words := len(sentence.split())) > MOST_WORDS:
+            yield f"{words} words in a sentence: write {MOST_WORDS} at most"
 
 
 def has_long_word(line: str) -> bool:
