@@ -121,7 +121,9 @@ def _import_backend(name: str, path: str) -> type[BaseLockBackend]:
             "OPTIONS['cache'], by its alias in CACHES."
         )
     if not (isinstance(backend, type) and issubclass(backend, BaseLockBackend)):
-        raise InvalidLockBackend(f"{name}: BACKEND {path!r} is not a BaseLockBackend.")
+        raise InvalidLockBackend(
+            f"{name}: BACKEND {path!r} is not a BaseLockBackend: name the class of a store."
+        )
     if inspect.isabstract(backend):
         missing = ", ".join(sorted(backend.__abstractmethods__))
         raise InvalidLockBackend(f"{name}: BACKEND {path!r} is abstract: it has no {missing}.")

@@ -43,7 +43,9 @@ class FenceField(_BigIntegerField):
 
     def __init__(self, semaphore: str, verbose_name: str | None = None, **kwargs: Any) -> None:
         if given := self.fixed.keys() & kwargs:
-            raise TypeError(f"A FenceField's {', '.join(sorted(given))} can't be chosen.")
+            raise TypeError(
+                f"A FenceField's {', '.join(sorted(given))} can't be chosen: leave it out."
+            )
         self.template = SemaphoreTemplate(semaphore)
         self.semaphore = self.template.text
         super().__init__(verbose_name, **kwargs, **self.fixed)

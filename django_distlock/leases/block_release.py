@@ -91,4 +91,7 @@ def _report_loss(lease: LeaseState, failed: bool, answered: bool) -> None:
             extra=lease.log_fields(),
         )
     else:
-        raise LockLost(f"{lease} was lost before its block ended.", lease)
+        raise LockLost(
+            f"{lease} was lost before its block ended: another holder may have worked meanwhile.",
+            lease,
+        )

@@ -224,7 +224,7 @@ class LeaseRegistry:
         for candidates in (own, of_ended, entries):
             if candidates:
                 return candidates[-1]
-        raise RuntimeError("The block was left more often than it was entered.")
+        raise RuntimeError("The block was left more often than it was entered: use `with`.")
 
 
 class Registries(set[LeaseRegistry]):

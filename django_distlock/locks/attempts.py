@@ -61,7 +61,7 @@ class Attempts(Request):
         if self.ttl is not None and clocks.monotonic() - sent >= self.ttl:
             raise LockBackendUnavailable(
                 f"DISTLOCK[{self.backend!r}] granted {self.semaphore!r} too late: after its ttl, "
-                f"{self.ttl:g} seconds."
+                f"{self.ttl:g} seconds. The store is slow, or the ttl is too short."
             )
         self._granted = OwnedLease(self, grant, sent, self._registry)
         return self._granted

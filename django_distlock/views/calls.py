@@ -63,7 +63,10 @@ class Call(NamedTuple):
         request = passed = find_request(args, kwargs)
         if locked.http:
             if request is None:
-                raise TypeError("http=True is for views, but this call has no HttpRequest.")
+                raise TypeError(
+                    "http=True is for views, but this call has no HttpRequest: leave it out, or "
+                    "pass the request."
+                )
         elif request is not None and not is_resolved(
             request, decorated, _instance(locked.function, args)
         ):

@@ -62,7 +62,10 @@ def refuse_coroutine(answer: Any, on_conflict: object) -> Any:
     """Return the answer; TypeError if nobody would await it."""
     if inspect.iscoroutine(answer):
         answer.close()
-        raise TypeError(f"on_conflict, {on_conflict!r}, is async, but the locked function is not.")
+        raise TypeError(
+            f"on_conflict, {on_conflict!r}, is async, but the locked function is not: give a sync "
+            "function."
+        )
     return answer
 
 

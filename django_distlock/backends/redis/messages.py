@@ -143,7 +143,9 @@ def _read_value(value: bytes) -> dict[str, Any]:
     try:
         described: dict[str, Any] = json.loads(value)
     except ValueError as error:
-        raise LockBackendUnavailable("A key contains something other than a lock.") from error
+        raise LockBackendUnavailable(
+            "The key of a lock contains something else: another program writes to distlock:…"
+        ) from error
     return described
 
 
