@@ -107,6 +107,7 @@ def test_server_that_is_tried_by_hand(place: Place, secret: Path) -> None:
             store = lock_backends["default"]
             assert isinstance(store, ServerBackend)
             assert store.status().keys() == ServerStatus.__annotations__.keys()
+            store.close()
         code, output, _ = running.stop()
     assert (code, output) == (0, f"Stopped. Locks saved in {place.state}: 0.\n")
     assert status[1:] == shown.splitlines()[2:]
@@ -275,8 +276,9 @@ def test_secret_is_changed_while_nothing_is_granted(place: Place, secret: Path) 
             running.serve()
             run(pause)
             run(held)
+            working = lock_backends["default"]
+            working.close()  # a server that stops waits for its clients
             running.stop()
-        working = lock_backends["default"]
         place.secret_file.write_bytes(secret.read_bytes())
         with place.start() as running:
             assert "Pauses of the earlier server in " in running.serve()
@@ -289,6 +291,7 @@ def test_secret_is_changed_while_nothing_is_granted(place: Place, secret: Path) 
                 lease = acquire_lock(SEMAPHORE)
                 assert lease is not None
                 lease.release()
+                lock_backends["default"].close()
 
 
 def run(command: str) -> None:
