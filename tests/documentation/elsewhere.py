@@ -36,6 +36,16 @@ NOT_RUN: dict[str, str] = {
     "python manage.py makemigrations shop": "the tests have no site in which shop is installed",
     "# shop/models.py: an invoice that refuses late writes": "tests/documentation/shop has it",
     'pip install "django-distlock[health]"': "installs from PyPI; tests/health run the plugin",
+    "git clone https://github.com/django-distlock/django-distlock": "only this machine is asked",
+    "cd django-distlock": "it is the folder of the clone",
+    "cd django_distlock": "tests/project/test_translations.py runs the next commands in a copy",
+    "django-admin": "likewise",
+    "git worktree add ../before HEAD~1": "it would leave a checkout beside this one",
+    "python3 dev.py example": "tests/project/test_example.py runs the example's parts",
+    "python3 dev.py test --install-servers": "it is what runs this test",
+    "python3 dev.py test tests/locks -k waits": "so is this",
+    ".tox/py313-django61/bin/python -m pytest tests/locks/test_waits.py": "so is this",
+    "pre-commit install": "it would write into this checkout",
     "install -D -m 640 -o root -g shop /dev/null /etc/shop/lock-secret": "it writes to /etc",
     "python manage.py check --deploy": "tests/configuration run the checks of the server",
     "systemctl": "there is no systemd to talk to",
@@ -54,6 +64,3 @@ SQL_SERVERS: dict[str, str] = {
     "how-to/limit-who-may-lock.md": "postgresql",
 }
 """Pages whose SQL is for a server, with the alias of the tests' database that runs it."""
-
-OLD: set[str] = set()
-"""Pages that haven't been rewritten yet: this set must be empty in the end."""

@@ -17,21 +17,18 @@ pytestmark = [
 from tests.documentation.console import check_shell, commands  # noqa: E402
 from tests.documentation.elsewhere import (  # noqa: E402
     NOT_RUN,
-    OLD,
     RUN_ELSEWHERE,
     SQL_SERVERS,
 )
 from tests.documentation.languages import run_statements  # noqa: E402
 from tests.documentation.pages import evaluate, parse, run, unknown_blocks  # noqa: E402
-from tests.support.documentation import DOCUMENTS  # noqa: E402
+from tests.support.documentation import PAGES  # noqa: E402
 from tests.support.paths import ROOT  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sybil import Example
-
-PAGES = {str(page.relative_to(DOCUMENTS)): page for page in sorted(DOCUMENTS.rglob("*.md"))}
 
 READERS = ("tests.documentation.pages", "Newcomer(", "values(", "blocks(")
 """What a test contains that reads a whole page."""
@@ -52,8 +49,6 @@ def language(example: Example) -> str:
 @pytest.mark.parametrize("name", [name for name in PAGES if name not in RUN_ELSEWHERE])
 def test_code_of_a_page_works(name: str) -> None:
     """A reader who copies it gets what the page says."""
-    if name in OLD:
-        pytest.skip("not rewritten yet")
     run(PAGES[name])
 
 
@@ -75,8 +70,7 @@ def test_sql_of_a_page_works_on_the_server_it_is_for(name: str, alias: str) -> N
 
 def test_every_block_is_run_or_checked() -> None:
     """A language that nothing knows has a reason in UNCHECKED."""
-    pages = [page for name, page in PAGES.items() if name not in OLD]
-    assert [block for page in pages for block in unknown_blocks(page)] == []
+    assert [block for page in PAGES.values() for block in unknown_blocks(page)] == []
 
 
 def test_blocks_of_pages_that_other_tests_run_can_be_read() -> None:
@@ -114,6 +108,6 @@ def headings_with_code(page: Path) -> list[str]:
 
 def test_what_is_left_out_is_on_a_page() -> None:
     """The lists name no page that is gone, and nothing that no page shows."""
-    assert {*OLD, *RUN_ELSEWHERE, *SQL_SERVERS} - PAGES.keys() == set()
+    assert {*RUN_ELSEWHERE, *SQL_SERVERS} - PAGES.keys() == set()
     shown = "\n".join(page.read_text("utf-8") for page in PAGES.values()).replace("\\\n", "")
     assert [entry for entry in NOT_RUN if entry not in shown] == []

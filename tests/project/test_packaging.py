@@ -160,8 +160,9 @@ def test_the_links_of_the_readme_work_on_a_package_index(wheel: Path) -> None:
     assert isinstance(shown, str)
     expected = [absolute(link) for link in links((ROOT / "README.md").read_text("utf-8"))]
     assert links(shown) == expected
-    assert f"{SITE}/blob/main/docs/explanation/transactions.md#the-guard" in expected
-    assert f"]({FILES}/docs/images/admin-light.png)" in shown
+    assert f"{SITE}/blob/main/docs/how-to/transactions.md" in expected
+    for attribute, picture in (("src", "admin-light.png"), ("srcset", "admin-dark.png")):
+        assert f'{attribute}="{FILES}/docs/images/{picture}"' in shown
 
 
 def absolute(link: str) -> str:

@@ -12,6 +12,12 @@ from typing import Any
 from tests.support.paths import ROOT
 
 DOCUMENTS = ROOT / "docs"
+PAGES = {
+    **{str(page.relative_to(DOCUMENTS)): page for page in sorted(DOCUMENTS.rglob("*.md"))},
+    **{f"../{page.name}": page for page in sorted(ROOT.glob("*.md"))},
+    "../benchmarks/README.md": ROOT / "benchmarks" / "README.md",
+}
+"""The pages of the site and those beside the code, by their name from docs/."""
 CODE = re.compile(r"^ *(`{3,})[^\n]*\n.*?^ *\1$", re.MULTILINE | re.DOTALL)
 
 
