@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -36,6 +36,9 @@ STORES: dict[str, type[BaseLockBackend]] = {
     "memory": MemoryBackend,
 }
 
+OF_SEVERAL: dict[str, set[str]] = {"All stores": set(), "All stores but memory": {"memory"}}
+"""Headings of options of several stores, with the stores that don't have them."""
+
 
 def rows(heading: str, cells: int) -> list[list[str]]:
     """Return the rows of the tables of so many columns under a heading, without their heads."""
@@ -53,20 +56,30 @@ def test_documented_stores_are_those_of_the_package() -> None:
         assert f"{STORES[name].__module__}.".startswith(f"{path.rpartition('.')[0]}.")
 
 
+def documented_options() -> dict[str, dict[str, str]]:
+    """Return the options of each store, each with its default as the page writes it."""
+    found: dict[str, dict[str, str]] = {name: {} for name in STORES}
+    for part in re.split("^### ", section(PAGE, "Options"), flags=re.MULTILINE)[1:]:
+        heading, table = part.split("\n", 1)
+        options = dict(re.findall(r"^\| `(\w+)` \| `?(.+?)`? \|", table, re.MULTILINE))
+        for name, each in found.items():
+            if heading in OF_SEVERAL:
+                each.update(options if name not in OF_SEVERAL[heading] else {})
+            elif heading.lower() == name.lower():
+                each.update(options)
+    return found
+
+
 @pytest.mark.parametrize("name", STORES)
 def test_documented_options_are_those_of_the_store(name: str) -> None:
     """With their defaults: an option that is missing there is never found."""
-    documented: dict[str, Any] = {}
-    for option, default, *_, stores in rows("Options", 5):
-        if stores == "all" or name in stores.split(", "):
-            given = default.strip("`")
-            documented[option.strip("`")] = None if given == "none" else ast.literal_eval(given)
-    found = {
-        option: None if each.default is each.empty else each.default
-        for option, each in inspect.signature(STORES[name]).parameters.items()
-        if option != "alias"
+    words = {"none": None, "required": inspect.Parameter.empty}
+    documented = {
+        option: words[text] if text in words else ast.literal_eval(text)
+        for option, text in documented_options()[name].items()
     }
-    assert documented == found
+    parameters = inspect.signature(STORES[name]).parameters.values()
+    assert documented == {each.name: each.default for each in parameters if each.name != "alias"}
 
 
 def test_documented_limits_are_those_of_the_stores() -> None:
