@@ -7,6 +7,7 @@ import re
 import pytest
 
 import django_distlock
+from django_distlock import LockError
 from django_distlock.semaphores.validation import InvalidSemaphore
 from tests.documentation.messages import messages
 from tests.support.documentation import DOCUMENTS, section
@@ -32,14 +33,16 @@ def test_every_message_is_documented() -> None:
 
 
 def test_every_exception_is_documented() -> None:
-    """With the classes that it is derived from."""
-    rows = re.findall(r"^\| `(\w+)` \| (.+?) \|", section(PAGE, "Exceptions"), re.MULTILINE)
+    """In the order of their definition, with the classes that they are derived from."""
     public = [getattr(django_distlock, name) for name in django_distlock.__all__]
-    errors = [each for each in public if isinstance(each, type) and issubclass(each, Exception)]
-    assert {name: re.findall(r"`(\w+)`", cell) for name, cell in rows} == {
-        each.__name__: [base.__name__ for base in each.__bases__]
-        for each in [*errors, InvalidSemaphore]
-    }
+    errors = {each for each in public if isinstance(each, type) and issubclass(each, Exception)}
+    errors.add(InvalidSemaphore)
+    rows = re.findall(r"^\| `(\w+)` \|", section(PAGE, "Exceptions"), re.MULTILINE)
+    assert {*rows} == {each.__name__ for each in errors}
+    assert [*rows[1:6]] == [each.__name__ for each in LockError.__subclasses__() if each in errors]
+    for each in errors:
+        for base in set(each.__bases__) - {LockError, Exception}:
+            assert re.search(rf"`{each.__name__}`[^.`]* `{base.__name__}`", TEXT)
 
 
 def test_messages_are_found_in_code_of_all_kinds() -> None:
