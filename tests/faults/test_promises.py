@@ -12,7 +12,7 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.once
 
 PAGE = ROOT / "docs" / "explanation" / "reliability.md"
-HEAD = "| fault | stores | excuses | until so many seconds after it |"
+HEAD = "| fault | stores | excuses | seconds after it |"
 
 
 def table() -> list[str]:
