@@ -56,3 +56,17 @@ def test_port_in_use_is_refused(place: Place) -> None:
             systemd.recv(64)
     assert complaint.startswith(f"Can't listen at {place.address}: ")
     assert "address already in use" in complaint
+
+
+def test_output_that_nobody_reads_does_no_harm(place: Place) -> None:
+    """The reader of the pipe has left, as a supervisor that was restarted. The locks are saved."""
+    with place.start("--no-grace") as running:
+        running.serve()
+        place.acquire("1234collectPayment", ttl=300)
+        assert running.process.stdout is not None
+        running.process.stdout.close()
+        running.process.stdout = None
+        assert running.stop()[::2] == (0, "")
+    with place.start() as following:
+        following.serve()
+        assert list(place.held()) == ["1234collectPayment"]

@@ -1,6 +1,8 @@
 """Run the dedicated process that keeps locks in memory, or print what a running one holds."""
 
+import os
 import ssl
+import sys
 from argparse import ArgumentParser
 from dataclasses import fields
 from datetime import timedelta
@@ -100,7 +102,7 @@ class Command(BaseCommand):
             if options["status"]:
                 self._print_status(_client(address, options, configured))
             else:
-                run(_config(address, options, configured), self._print)
+                run(_config(address, options, configured), self._tell)
         except Unreadable as error:
             raise CommandError(
                 f"{error}. This file says which leases may be in force: repair it, or remove it. "
@@ -108,6 +110,14 @@ class Command(BaseCommand):
             ) from error
         except (InvalidLockBackend, LockBackendUnavailable, InUse, OSError, ValueError) as error:
             raise CommandError(str(error)) from error
+
+    def _tell(self, text: str) -> None:
+        """Print a line of the server, which serves on if the reader of its output has left."""
+        try:
+            self._print(text)
+        except BrokenPipeError:
+            # Python would flush the line at its end, and fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _print(self, text: str) -> None:
         self.stdout.write(text)
