@@ -33,7 +33,7 @@ PAGE = "how-to/limit-who-may-lock.md"
 pytestmark = [pytest.mark.once, committed]
 RIGHTS = re.compile(r"^~distlock:\* .*$", re.MULTILINE)
 ROLES = ["shop_web", "shop_operator", "shop_report"]
-GRANT = re.compile(r"GRANT ([A-Z, ]+) ON (?!SEQUENCE)([a-z_, ]+) TO (\w+)")
+GRANT = re.compile(r"GRANT ([A-Z, ]+)\s+ON (?!SEQUENCE)([a-z_, ]+) TO (\w+)")
 
 
 def statements(alias: str) -> list[str]:

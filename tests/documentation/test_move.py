@@ -6,15 +6,17 @@ import json
 import subprocess
 import sys
 from contextlib import suppress
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.conf import settings
+from django.core.management import call_command
 
 for library in ("sybil", "yaml"):
     pytest.importorskip(library)
 
-from django_distlock import LockLost, distributed_lock  # noqa: E402
+from django_distlock import LockLost, acquire_lock, distributed_lock  # noqa: E402
 from tests.documentation.pages import evaluate, parse  # noqa: E402
 from tests.documentation.shop import models  # noqa: E402
 from tests.support.children import tied  # noqa: E402
@@ -130,6 +132,24 @@ def test_commands_of_the_page_work(
         ("old", "report:nightly"),
         ("default", "report:nightly"),
     }
+
+
+@pytest.mark.needs("redis")
+def test_paused_old_store_grants_nothing_beside_the_new_one(
+    redis_server: Server, settings: Any
+) -> None:
+    """Neither to pods with the old settings nor to those with the new ones."""
+    first, second, _ = documented_settings(redis_server)
+    settings.DISTLOCK = first["DISTLOCK"]
+    call_command("pause_locks", "--all", stdout=StringIO())
+    assert acquire_lock("1234collectPayment") is None
+    settings.CACHES = second["CACHES"]
+    settings.DISTLOCK = second["DISTLOCK"]
+    assert acquire_lock("1234collectPayment", backend="old") is None
+    lease = acquire_lock("1234collectPayment")
+    assert lease
+    assert lease.release()
+    call_command("resume_locks", "--all", "--backend=old", stdout=StringIO())
 
 
 @pytest.mark.needs("redis")

@@ -21,7 +21,7 @@ from django.conf import settings
 
 RUNS, DONE, INSIDE, TOGETHER = 0, 8, 16, 24
 """Where the shared bytes are: which version runs, how often each was done, and by whom now."""
-ENOUGH = 25
+ENOUGH = 15
 """How often each of two versions does the job while the other one runs."""
 PATIENCE = 60.0
 
