@@ -22,8 +22,12 @@ SHOP = ROOT / "tests" / "documentation" / "shop"
 BLOCK = re.compile(r"^```python\n(# (\S+)\n.*?)^```$", re.MULTILINE | re.DOTALL)
 REST = {
     "shop/__init__.py": "",
-    "shop/models.py": (SHOP / "models.py").read_text("utf-8"),
-    "shop/payments.py": (SHOP / "payments.py").read_text("utf-8"),
+    **{
+        f"shop/{name}.py": (SHOP / f"{name}.py")
+        .read_text("utf-8")
+        .replace("tests.documentation.shop", "shop")
+        for name in ("models", "payments")
+    },
     "shop/urls.py": """
 from django.urls import path
 from shop.views import collect
