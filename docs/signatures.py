@@ -6,6 +6,9 @@ import re
 from types import FunctionType
 from typing import Any
 
+from docutils import nodes
+from sphinx.domains.python import PyXRefRole
+
 from django_distlock import Lease
 
 NOT_FOR_CALLERS = {
@@ -36,8 +39,17 @@ def leave_out_numbers(*arguments: Any) -> None:
         lines.clear()
 
 
+def link_name(_: str, raw: str, text: str, *more: Any, **options: Any) -> Any:
+    """Show `code` in a docstring as code; link what is a name on the page."""
+    name = re.fullmatch(r"([\w.]+)(?:\(\))?", text)
+    if name is None:
+        return [nodes.literal(raw, text)], []
+    return PyXRefRole()("py:obj", raw, f"{text} <{name[1]}>", *more, **options)
+
+
 def setup(app: Any) -> None:
     """Prepare what autodoc reads."""
+    app.add_role("name", link_name)
     app.connect("autodoc-process-signature", shorten)
     app.connect("autodoc-process-docstring", leave_out_numbers)
     for each in vars(Lease).values():  # that it is abstract is no matter of its users

@@ -47,9 +47,9 @@ class distributed_lock(LockBlock[CallableOrNone_co]):  # noqa: N801 - used like 
     raises. Async code writes `async with`.
 
     **As a decorator** it takes a template, which each call fills with its own arguments, such as
-    `"<int:customer_id>collectPayment"` or `"<request.user.pk>:export"`. A callable that returns
-    the semaphore for the call's arguments does, too. The function may be `async def`. A refused
-    call raises `LockNotAcquired`, or returns the result of `on_conflict(*args, **kwargs)`.
+    `"<int:customer_id>collectPayment"` or `"<request.user.pk>:export"`. Instead of a template, give
+    a callable that returns the semaphore for the call's arguments. The function may be `async def`.
+    A refused call raises `LockNotAcquired`, or returns `on_conflict(*args, **kwargs)`.
 
     **A view** that Django resolved for the request answers instead of raising:
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from functools import partial
+from html import unescape
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -119,6 +120,15 @@ def test_language_models_read_the_same_pages(site: Path, pages: dict[str, Reques
     assert found == sorted(found)
     assert not re.search(r"\{toctree\}|\{eval-rst\}|invisible-code|\]\(\.\./", text)
     assert read(site, "tutorial.md") in text
+
+
+def test_signatures_are_for_readers(site: Path) -> None:
+    """They have no sentinel's name, address of an object, or argument that nobody gives."""
+    pages = [read(site, f"reference/{name}.html") for name in ("api", "store-interface")]
+    shown = " ".join(unescape(re.sub("<[^>]+>", "", "".join(pages))).split())
+    unreadable = ("BackendTtl", "unknown:", " at 0x", "Alias for", "abstract property", "~")
+    assert [text for text in unreadable if text in shown] == []
+    assert "ttl: float | None = <the backend's>" in shown
 
 
 def read(site: Path, name: str) -> str:
