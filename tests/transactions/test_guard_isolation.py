@@ -1,9 +1,12 @@
 """The guard in each kind of transaction on PostgreSQL."""
 
+from unittest import mock
+
 import pytest
 from django.db import OperationalError, connections, transaction
 
-from django_distlock import LockBackendUnavailable, LockLost, distributed_lock
+from django_distlock import LockBackendUnavailable, LockLost, distributed_lock, lock_backends
+from django_distlock.test import expire
 from tests.app.models import Counter
 from tests.support.databases import committed, isolated, locked_row
 from tests.support.holders import take_away
@@ -52,6 +55,29 @@ def test_transaction_with_a_snapshot_outlasts_renewals(level: str) -> None:
                     counters.create()
                     lease.renew()
                     take_away(lease)
+        assert counters.count() == 1
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_guard_of_a_transaction_with_a_snapshot_lasts_one_ttl(level: str) -> None:
+    """As docs/how-to/transactions.md warns: a commit that comes later is done beside a successor."""
+    store = lock_backends["postgresql"]
+    counters = Counter.objects.using("postgresql")
+    with isolated("postgresql", level):
+        counters.count()  # opens the connection
+        session = connections["postgresql"].connection
+        commit = session.commit
+
+        def commit_late() -> None:
+            expire("1234collectPayment", backend="postgresql", noticed=False)
+            assert store.acquire("1234collectPayment", "next", 60, "a successor")
+            commit()
+
+        with pytest.raises(LockLost, match="before its block ended"):
+            with distributed_lock("1234collectPayment", backend="postgresql"):
+                with mock.patch.object(session, "commit", commit_late):
+                    with transaction.atomic(using="postgresql"):
+                        counters.create()
         assert counters.count() == 1
 
 
