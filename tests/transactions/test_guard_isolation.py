@@ -60,7 +60,7 @@ def test_transaction_with_a_snapshot_outlasts_renewals(level: str) -> None:
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_guard_of_a_transaction_with_a_snapshot_lasts_one_ttl(level: str) -> None:
-    """As docs/how-to/transactions.md warns: a commit that comes later is done beside a successor."""
+    """As docs/how-to/transactions.md warns: a later commit is done beside a successor."""
     store = lock_backends["postgresql"]
     counters = Counter.objects.using("postgresql")
     with isolated("postgresql", level):
