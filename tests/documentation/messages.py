@@ -168,7 +168,7 @@ def is_text(part: ast.AST) -> bool:
 
 
 def assigned(name: str, scope: ast.AST) -> list[ast.AST]:
-    """Return what is assigned to a name in a function."""
+    """Return what is assigned to a name in a function, or is appended to a list of this name."""
     found: list[ast.AST] = []
     for node in ast.walk(scope):
         match node:
@@ -176,6 +176,12 @@ def assigned(name: str, scope: ast.AST) -> list[ast.AST]:
                 found.append(value)
             case ast.NamedExpr(target=ast.Name(id=target), value=value) if target == name:
                 found.append(value)
+            case ast.For(target=ast.Name(id=target), iter=value) if target == name:
+                found.append(value)
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=target), attr="append")) if (
+                target == name
+            ):
+                found += node.args
     return found
 
 
