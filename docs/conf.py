@@ -49,6 +49,7 @@ copybutton_prompt_is_regexp = True
 copybutton_exclude = ".linenos, .go"
 
 html_theme = "furo"
+pygments_dark_style = "a11y-dark"
 html_title = f"{project} {release}"
 html_baseurl = os.environ.get(
     "READTHEDOCS_CANONICAL_URL", "https://django-distlock.readthedocs.io/en/stable/"
