@@ -10,17 +10,20 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import signal
 import sys
 import time
+from contextlib import suppress
+from traceback import format_exception
 from types import ModuleType
 from typing import Any
 
 import django
 from django.conf import settings
 
-RUNS, DONE, INSIDE, TOGETHER = 0, 8, 16, 24
-"""Where the shared bytes are: which version runs, how often each was done, and by whom now."""
+STATE, DONE, INSIDE, TOGETHER = 0, 8, 16, 24
+"""Where the shared bytes are: of each version its state, and how often it did the job; the version
+that is at work now; and how often two were at once."""
+IDLE, RUNNING, STOPPING, ENDING = range(4)
 ENOUGH = 15
 """How often each of two versions does the job while the other one runs."""
 PATIENCE = 60.0
@@ -36,8 +39,8 @@ def main() -> None:
     try:
         print(json.dumps([run_pair(pair, shared) for pair in scenario["pairs"]]))
     finally:
+        shared[STATE : STATE + len(children)] = bytes([ENDING] * len(children))
         for child in children:
-            os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
 
 
@@ -47,13 +50,13 @@ def run_pair(pair: list[int], shared: mmap.mmap) -> int:
     give_up = time.monotonic() + PATIENCE
     for number in pair:
         shared[DONE + number] = 0
-        shared[RUNS + number] = 1
+        shared[STATE + number] = RUNNING
     while min(shared[DONE + number] for number in pair) < ENOUGH:
         assert time.monotonic() < give_up, [*shared]
         time.sleep(0.002)
     for number in pair:
-        shared[RUNS + number] = 0
-    while any(shared[RUNS + number] != 0xFF for number in pair):  # each has seen it
+        shared[STATE + number] = STOPPING
+    while any(shared[STATE + number] != IDLE for number in pair):
         assert time.monotonic() < give_up, [*shared]
         time.sleep(0.002)
     return shared[TOGETHER]
@@ -63,10 +66,15 @@ def start(number: int, version: dict[str, Any], shared: mmap.mmap) -> int:
     """Fork a process of this version; return its id."""
     child = os.fork()
     if not child:
+        status = 1
         try:
             work(number, version, shared)
+            status = 0
         finally:
-            os._exit(1)
+            errors = filter(None, [sys.exception()])
+            sys.stderr.writelines(line for each in errors for line in format_exception(each))
+            sys.stderr.flush()
+            os._exit(status)
     return child
 
 
@@ -91,15 +99,13 @@ def work(number: int, version: dict[str, Any], shared: mmap.mmap) -> None:
     sys.modules |= {"shop": ModuleType("shop"), "shop.payments": payments}
     code: dict[str, Any] = {"__name__": "shop.views"}
     exec(version["code"], code)
-    while True:
-        if shared[RUNS + number] != 1:
-            shared[RUNS + number] = 0xFF
-            time.sleep(0.001)
-            continue
-        try:
-            code["collect"](1234)
-        except LockNotAcquired:
-            time.sleep(0.0005)
+    while (state := shared[STATE + number]) != ENDING:
+        if state == RUNNING:
+            with suppress(LockNotAcquired):
+                code["collect"](1234)
+        elif state == STOPPING:
+            shared[STATE + number] = IDLE
+        time.sleep(0.0005)
 
 
 if __name__ == "__main__":
