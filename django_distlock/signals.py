@@ -6,7 +6,14 @@ from typing import Any
 
 from django.dispatch import Signal
 
-__all__ = ["lock_acquired", "lock_contended", "lock_force_released", "lock_lost", "lock_released"]
+__all__ = [
+    "lock_acquired",
+    "lock_contended",
+    "lock_force_released",
+    "lock_lost",
+    "lock_released",
+    "lock_unavailable",
+]
 
 
 class ReentrantSignal(Signal):
@@ -53,6 +60,12 @@ lock_contended = ReentrantSignal()
 """An acquisition was refused, after its timeout if it has one.
 
 Arguments: `semaphore`, `backend`, `waited`, `holder`, `reason`, `refused`, `template`.
+"""
+
+lock_unavailable = ReentrantSignal()
+"""An acquisition failed with LockBackendUnavailable: the store gave no answer, or not in time.
+
+Arguments: `semaphore`, `backend`, `waited`, `error`, `template`.
 """
 
 lock_released = ReentrantSignal()

@@ -5,7 +5,7 @@ from typing import Never
 from django_distlock.arguments import validate_alias
 from django_distlock.concurrency.store_calls import aask, ask
 from django_distlock.conf import lock_backends
-from django_distlock.exceptions import LockNotHeld
+from django_distlock.exceptions import LockBackendUnavailable, LockNotHeld
 from django_distlock.lease import Lease
 from django_distlock.leases.owned_lease import OwnedLease, refuse_event_loop
 from django_distlock.leases.registry import current_registry
@@ -13,7 +13,7 @@ from django_distlock.leases.release import arelease, release
 from django_distlock.leases.state import LeaseState
 from django_distlock.locks.arguments import BackendTtl, refuse_template, refuse_unknown
 from django_distlock.semaphores.validation import validate_semaphore
-from django_distlock.signals import lock_contended
+from django_distlock.signals import lock_contended, lock_unavailable
 
 from .acquisition import Acquisition
 from .undo import aundo, undo
@@ -120,9 +120,14 @@ async def arelease_lock(semaphore: str | Lease, *, backend: str = "default") -> 
 def acquire(acquisition: Acquisition) -> OwnedLease | None:
     """Acquire or wait, in this thread. The caller keeps the lease, and calls undo() on failure."""
     refuse_event_loop()
-    lease = ask(lock_backends[acquisition.backend], acquisition.begin)
-    if lease is None and acquisition.waits:
-        lease = wait(acquisition)
+    try:
+        lease = ask(lock_backends[acquisition.backend], acquisition.begin)
+        if lease is None and acquisition.waits:
+            lease = wait(acquisition)
+    except LockBackendUnavailable as error:
+        if lock_unavailable.is_heard:
+            lock_unavailable.send_robust(sender=Lease, **acquisition.failure_fields(error))
+        raise
     if lease is None:
         report_refusal(acquisition)
     return lease
@@ -138,9 +143,14 @@ def report_refusal(acquisition: Acquisition) -> None:
 
 async def aacquire(acquisition: Acquisition) -> OwnedLease | None:
     """See acquire()."""
-    lease = await aask(acquisition.backend, acquisition.begin, release_cancelled)
-    if lease is None and acquisition.waits:
-        lease = await await_turn(acquisition)
+    try:
+        lease = await aask(acquisition.backend, acquisition.begin, release_cancelled)
+        if lease is None and acquisition.waits:
+            lease = await await_turn(acquisition)
+    except LockBackendUnavailable as error:
+        if lock_unavailable.is_heard:
+            await lock_unavailable.asend_robust(sender=Lease, **acquisition.failure_fields(error))
+        raise
     if lease is None:
         acquisition.log_refusal()
         if lock_contended.is_heard:

@@ -110,6 +110,16 @@ class Attempts(Request):
             "refused": self.holder,
         }
 
+    def failure_fields(self, error: LockBackendUnavailable) -> dict[str, Any]:
+        """Return what the signal has about an acquisition that the store didn't answer."""
+        return {
+            "semaphore": self.semaphore,
+            "backend": self.backend,
+            "waited": clocks.monotonic() - self.began,
+            "error": error,
+            "template": self.template,
+        }
+
     def explain_refusal(self) -> str:
         """Return a sentence that says why it was refused, as far as is known here."""
         own = self._registry.find(self.backend, self.semaphore)

@@ -56,6 +56,12 @@ CONTENDED: Final = Measure(
     "{attempt}",
     "Attempts that were refused: another holder had the lock until the timeout, or it is paused.",
 )
+UNAVAILABLE: Final = Measure(
+    "distlock.unavailable",
+    Kind.COUNTER,
+    "{attempt}",
+    "Attempts that failed: the store could not be reached, or did not answer in time.",
+)
 LOST: Final = Measure(
     "distlock.lost",
     Kind.COUNTER,
@@ -83,4 +89,4 @@ HOLD: Final = Measure(
     BUCKETS,
 )
 
-MEASURES: Final = (ATTEMPTS, CONTENDED, LOST, FORCE_RELEASED, WAIT, HOLD)
+MEASURES: Final = (ATTEMPTS, CONTENDED, UNAVAILABLE, LOST, FORCE_RELEASED, WAIT, HOLD)

@@ -12,7 +12,7 @@ from django_distlock.conf import lock_backends
 from django_distlock.lease import Lease
 from django_distlock.logs import room_logger
 
-from .measures import ATTEMPTS, CONTENDED, FORCE_RELEASED, HOLD, LOST, WAIT, Measure
+from .measures import FORCE_RELEASED, LOST, MEASURES, UNAVAILABLE, Measure
 
 logger = room_logger("telemetry")
 
@@ -84,6 +84,7 @@ class LockTelemetry:
         self._recorders = {
             signals.lock_acquired: in_turn(self.record_acquisition),
             signals.lock_contended: in_turn(self.record_contention),
+            signals.lock_unavailable: in_turn(self.record_outage),
             signals.lock_released: in_turn(self.record_release),
             signals.lock_lost: in_turn(self.record_loss),
             signals.lock_force_released: in_turn(self.record_forced_release),
@@ -124,6 +125,9 @@ class LockTelemetry:
         """See lock_contended."""
         raise NotImplementedError
 
+    def record_outage(self, semaphore: str, backend: str, template: str, **_: Any) -> None:
+        """See lock_unavailable."""
+
     def record_release(self, lease: Lease, held_for: float, template: str, **_: Any) -> None:
         """See lock_released."""
         raise NotImplementedError
@@ -143,6 +147,7 @@ class Series(NamedTuple):
 
     attempts: Record
     contended: Record
+    unavailable: Record
     lost: Record
     force_released: Record
     wait: Record
@@ -170,8 +175,8 @@ class LockMetrics(LockTelemetry):
 
     def _begin(self, backend: str) -> None:
         """Begin at 0 what an alert is to see the first of, though no template is known."""
-        self._bind(LOST, "", backend)
-        self._bind(FORCE_RELEASED, "", backend)
+        for measure in (UNAVAILABLE, LOST, FORCE_RELEASED):
+            self._bind(measure, "", backend)
 
     def record_acquisition(self, lease: Lease, waited: float, template: str, **_: Any) -> None:
         """See lock_acquired."""
@@ -187,6 +192,10 @@ class LockMetrics(LockTelemetry):
         series.attempts(1)
         series.contended(1)
         series.wait(waited)
+
+    def record_outage(self, semaphore: str, backend: str, template: str, **_: Any) -> None:
+        """See lock_unavailable."""
+        self._series_of(template, semaphore, backend).unavailable(1)
 
     def record_release(self, lease: Lease, held_for: float, template: str, **_: Any) -> None:
         """See lock_released."""
@@ -209,7 +218,6 @@ class LockMetrics(LockTelemetry):
         found = self._series.get(labels)
         if found is None:
             self._begin(backend)
-            measures = (ATTEMPTS, CONTENDED, LOST, FORCE_RELEASED, WAIT, HOLD)
-            found = Series(*(self._bind(measure, *labels) for measure in measures))
+            found = Series(*(self._bind(measure, *labels) for measure in MEASURES))
             self._series[labels] = found
         return found

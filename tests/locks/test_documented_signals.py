@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from django_distlock import acquire_lock, signals
+from django_distlock import LockBackendUnavailable, acquire_lock, signals
 from django_distlock.signals import ReentrantSignal
+from django_distlock.test import store_down
 from tests.support.documentation import DOCUMENTS
 from tests.support.holders import acquire, take_away
 
@@ -35,6 +36,8 @@ def test_each_signal_is_documented() -> None:
 def test_arguments_are_documented(signals_sent: SentSignals) -> None:
     """All of them."""
     acquire("memory").release()
+    with store_down("memory"), pytest.raises(LockBackendUnavailable):
+        acquire("memory")
     lease = acquire("memory")
     assert acquire_lock("1234collectPayment", backend="memory") is None
     take_away(lease)

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import connections, transaction
 from django.test import override_settings
 
@@ -16,6 +17,7 @@ from django_distlock import (
     LockError,
     LockLost,
     LockNotAcquired,
+    aacquire_lock,
     acquire_lock,
     distributed_lock,
     lock_backends,
@@ -96,15 +98,17 @@ def test_wait_that_ends_with_a_grant_sends_no_contended(
     assert signals_sent.names == ["acquired"]
 
 
-@pytest.mark.parametrize("error", [LockBackendUnavailable("down"), SystemExit()])
+@pytest.mark.parametrize(
+    ("error", "sent"), [(LockBackendUnavailable("down"), ["unavailable"]), (SystemExit(), [])]
+)
 def test_store_that_does_not_answer_sends_no_contended(
-    scripted: ScriptedBackend, signals_sent: SentSignals, error: BaseException
+    scripted: ScriptedBackend, signals_sent: SentSignals, error: BaseException, sent: list[str]
 ) -> None:
     """Busy is not down."""
     scripted.answer("acquire", error)
     with pytest.raises(type(error)):
         acquire_lock("1234collectPayment")
-    assert signals_sent.names == []
+    assert signals_sent.names == sent
 
 
 def test_wait_for_oneself_sends_no_contended(
@@ -149,6 +153,36 @@ def test_failed_release_sends_no_signal(
     assert signals_sent.names == ["acquired"]
     lease.release()
     assert signals_sent.names == ["acquired", "released"]
+
+
+# Unavailable
+
+
+@pytest.mark.parametrize("timeout", [0, 0.05])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_store_without_an_answer_is_told_once_for_each_call(
+    scripted: ScriptedBackend, signals_sent: SentSignals, timeout: float, is_async: bool
+) -> None:
+    """It is neither granted nor contended; a block that raises something else tells nothing."""
+    scripted.answer("acquire", LockBackendUnavailable("down"))
+    with pytest.raises(LockBackendUnavailable) as raised:
+        if is_async:
+            async_to_sync(aacquire_lock)("1234collectPayment", timeout=timeout)
+        else:
+            acquire_lock("1234collectPayment", timeout=timeout)
+    with pytest.raises(ZeroDivisionError), distributed_lock("1234collectPayment"):
+        raise ZeroDivisionError
+    assert signals_sent.names == ["unavailable", "acquired", "released"]
+    sent = signals_sent.all[0][1]
+    assert 0 <= sent.pop("waited") < 60
+    assert sent == {
+        "signal": signals.lock_unavailable,
+        "sender": Lease,
+        "semaphore": "1234collectPayment",
+        "backend": "default",
+        "error": raised.value,
+        "template": "",
+    }
 
 
 # Force-released

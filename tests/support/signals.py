@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from django.dispatch import Signal
 
 
-NAMES = ["acquired", "contended", "released", "lost", "force_released"]
+NAMES = ["acquired", "contended", "unavailable", "released", "lost", "force_released"]
 
 
 def signal(name: str) -> Signal:

@@ -103,6 +103,8 @@ def test_numbers_by_template_and_backend() -> None:
         ("attempts", *other): 3,
         ("contended", *decorated): 0,
         ("contended", *other): 2,
+        ("unavailable", *decorated): 0,
+        ("unavailable", *other): 0,
         ("lost", *decorated): 0,
         ("lost", *other): 1,
         ("force_released", *decorated): 0,

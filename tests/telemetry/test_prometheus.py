@@ -74,10 +74,12 @@ def test_first_call_begins_all_series_of_its_template(registry: CollectorRegistr
     assert found.pop(f"distlock_wait_seconds_sum {TEMPLATE}") < 60
     assert found.pop(f"distlock_hold_seconds_sum {TEMPLATE}") < 60
     assert found == {
+        "distlock_unavailable_total": 0,
         "distlock_lost_total": 0,
         "distlock_force_released_total": 0,
         f"distlock_attempts_total {TEMPLATE}": 1,
         f"distlock_contended_total {TEMPLATE}": 0,
+        f"distlock_unavailable_total {TEMPLATE}": 0,
         f"distlock_lost_total {TEMPLATE}": 0,
         f"distlock_force_released_total {TEMPLATE}": 0,
         f"distlock_wait_seconds_count {TEMPLATE}": 1,

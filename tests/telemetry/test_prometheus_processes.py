@@ -54,6 +54,7 @@ def test_workers_of_gunicorn_add_up(tmp_path: Path) -> None:
     assert found == {
         "distlock_attempts_total": REQUESTS,
         "distlock_contended_total": 0,
+        "distlock_unavailable_total": 0,
         "distlock_lost_total": 0,
         "distlock_force_released_total": 0,
         "distlock_wait_seconds_count": REQUESTS,

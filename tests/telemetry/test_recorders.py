@@ -12,9 +12,21 @@ from typing import TYPE_CHECKING
 import pytest
 from django.conf import settings
 
-from django_distlock import distributed_lock, lock_backends, release_lock, skip
+from django_distlock import (
+    LockBackendUnavailable,
+    distributed_lock,
+    lock_backends,
+    release_lock,
+    skip,
+)
 from django_distlock.signals import lock_acquired
-from django_distlock.telemetry.measures import ATTEMPTS, FORCE_RELEASED, LOST, MEASURES
+from django_distlock.telemetry.measures import (
+    ATTEMPTS,
+    FORCE_RELEASED,
+    LOST,
+    MEASURES,
+    UNAVAILABLE,
+)
 from django_distlock.telemetry.recorders import LockMetrics
 from tests.support.concurrency import elsewhere
 from tests.support.holders import acquire, renew_now, take_away
@@ -24,6 +36,7 @@ if TYPE_CHECKING:
 
     from django_distlock.telemetry.measures import Measure
     from django_distlock.telemetry.recorders import Record
+    from tests.support.scripted_store import ScriptedBackend
 
 pytestmark = pytest.mark.once
 
@@ -94,6 +107,19 @@ def test_refused_call_has_its_template() -> None:
     assert {(template, backend) for _, template, backend in records} == {(TEMPLATE, "memory")}
 
 
+def test_outage_is_no_refusal(scripted: ScriptedBackend) -> None:
+    """It has a counter of its own, with the template of the function."""
+    scripted.answer("acquire", LockBackendUnavailable("down"))
+
+    @distributed_lock(TEMPLATE)
+    def collect(customer_id: int) -> None:
+        pytest.fail("it was not granted")
+
+    with recorded() as records, pytest.raises(LockBackendUnavailable):
+        collect(1234)
+    assert records == [("unavailable", TEMPLATE, "default")]
+
+
 def test_loss_after_a_forced_release() -> None:
     """The operator's act is counted where it was done, the loss where it is noticed."""
     with recorded() as records:
@@ -104,7 +130,7 @@ def test_loss_after_a_forced_release() -> None:
 
 
 @pytest.mark.parametrize("configured", [True, False])
-def test_first_forced_release_and_loss_are_seen(
+def test_first_outage_loss_and_forced_release_are_seen(
     configured: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their counters begin at 0, if need be with the first lock: settings may come later."""
@@ -116,10 +142,11 @@ def test_first_forced_release_and_loss_are_seen(
         return lambda value: None
 
     metrics = LockMetrics(bind, lambda semaphore: "job")
-    begun = {(measure, "", alias) for measure in (LOST, FORCE_RELEASED) for alias in lock_backends}
+    first = UNAVAILABLE, LOST, FORCE_RELEASED
+    begun = {(measure, "", alias) for measure in first for alias in lock_backends}
     assert set(bound) == (begun if configured else set())
     metrics.record_contention("1234collectPayment", "memory", 0, "")
-    assert {(LOST, "", "memory"), (FORCE_RELEASED, "", "memory")} < {*bound}
+    assert {(measure, "", "memory") for measure in first} < {*bound}
 
 
 def test_nothing_is_recorded_after_the_end() -> None:
@@ -225,6 +252,7 @@ def test_prometheus_names() -> None:
     assert [measure.prometheus_name for measure in MEASURES] == [
         "distlock_attempts_total",
         "distlock_contended_total",
+        "distlock_unavailable_total",
         "distlock_lost_total",
         "distlock_force_released_total",
         "distlock_wait_seconds",

@@ -25,6 +25,7 @@ from django_distlock.signals import (
     lock_force_released,
     lock_lost,
     lock_released,
+    lock_unavailable,
 )
 
 
@@ -85,7 +86,8 @@ def report_loss(*, lease: Lease, reason: str, held_for: float, **kwargs: Any) ->
 
 def receive_all(tell: Callable[..., None]) -> None:
     """Receive signals, of all stores or of one."""
-    for signal in (lock_acquired, lock_contended, lock_released, lock_force_released):
+    signals = lock_acquired, lock_contended, lock_unavailable, lock_released, lock_force_released
+    for signal in signals:
         signal.connect(tell, sender=Lease, dispatch_uid="tell")
         signal.disconnect(tell, sender=Lease)
     lock_acquired.record(tell)
