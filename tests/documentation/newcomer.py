@@ -126,7 +126,8 @@ class Newcomer:
             printed = done.stdout
             if words[0] == "printf":  # requests at once, which may end in any order
                 printed, expected = in_order(printed), in_order(expected)
-            compare(printed, expected)
+            if expected.strip():
+                compare(printed, expected)
             assert done.returncode == 0, done.stdout
 
     def write(self, action: str, path: Path, block: str) -> None:
