@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 import pytest
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import SoftTimeLimitExceeded, WorkerLostError
 from redis import Redis
 
 from django_distlock import (
@@ -228,9 +228,23 @@ def test_task_inside_a_task_ends_for_itself(worker: Worker, name: str) -> None:
 @pytest.mark.parametrize("pool", ["prefork"], scope="module")
 def test_lock_of_a_killed_process_is_free_after_its_ttl(broker: Redis, name: str) -> None:
     """Until then it is renewed; after the kill nobody renews it."""
-    celery_app.work_and_be_killed.delay(name)
+    result = celery_app.work_and_be_killed.delay(name)
     pid = working(broker, name)
     assert acquire_lock(name) is None
     os.kill(pid, signal.SIGKILL)
     lease = acquire_lock(name, timeout=60)
     assert lease is not None
+    with pytest.raises(WorkerLostError):  # and it isn't delivered again, although it has acks_late
+        result.get(60)
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("pool", ["prefork"], scope="module")
+def test_task_that_is_delivered_again_is_refused_by_the_killed_processs_lock(
+    broker: Redis, name: str
+) -> None:
+    """Celery delivers it again if the task has `reject_on_worker_lost`."""
+    result = celery_app.work_and_be_delivered_again.delay(name)
+    os.kill(working(broker, name), signal.SIGKILL)
+    with pytest.raises(LockNotAcquired):
+        result.get(60)

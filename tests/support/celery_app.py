@@ -53,10 +53,17 @@ def work_or_skip(name: str) -> str:
     return "worked"
 
 
-@app.task  # type: ignore[untyped-decorator]
+@app.task(acks_late=True)  # type: ignore[untyped-decorator]
 @distributed_lock("<name>", ttl=3)
 def work_and_be_killed(name: str) -> None:
     """Hold a lock that expires soon once nobody renews it."""
+    meet(name)
+
+
+@app.task(acks_late=True, reject_on_worker_lost=True)  # type: ignore[untyped-decorator]
+@distributed_lock("<name>")
+def work_and_be_delivered_again(name: str) -> None:
+    """Hold a lock. If the process is killed, the broker delivers the task again."""
     meet(name)
 
 
