@@ -16,13 +16,15 @@ IN_MEMORY: Final = 1_000_000
 """Bytes of the rows that were listed; more of them go into a temporary file."""
 
 
-def held_longer(store: BaseLockBackend, age: timedelta, prefix: str) -> Iterator[LockInfo]:
+def held_longer(
+    store: BaseLockBackend, age: timedelta, prefix: str, holder: str
+) -> Iterator[LockInfo]:
     """Yield the locks that were acquired longer ago than that and are held since.
 
-    A lock that is only kept by `min_hold` is not stuck, so it is left out.
+    `holder` is a text in the holder's name. A lock that is only kept by `min_hold` is not stuck, so it is left out.
     """
     for lock in store.held(prefix):
-        is_held = lock.state is LockState.HELD and not lock.kept
+        is_held = lock.state is LockState.HELD and not lock.kept and holder in lock.holder
         if is_held and lock.acquired_at is not None and lock.seen_at - lock.acquired_at > age:
             yield lock
 

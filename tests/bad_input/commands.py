@@ -55,6 +55,8 @@ USAGES = {
     "resume_locks": "one of the arguments PREFIX --all is required",
     "clear_stale_locks --prefix=a\n": "argument --prefix: A semaphore has no control",
     "clear_stale_locks --held-longer-than=0s": "must be longer than 0",
+    "clear_stale_locks --holder=web3": "--holder needs a text, and --held-longer-than",
+    "clear_stale_locks --held-longer-than=1h --holder=": "--holder needs a text, and --held",
     "clear_stale_locks --purge-events=3651d": "'3651d' is longer than 3650d",
     "clear_stale_locks --older-than=-1d": "unrecognized arguments: --older-than=-1d",
     "with_lock": "the following arguments are required: semaphore, command",

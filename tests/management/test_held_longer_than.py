@@ -86,6 +86,23 @@ def test_only_locks_that_are_held_for_so_long_are_released(alias: str) -> None:
     assert none.out.endswith("\n0 held locks released by force.\n")
 
 
+@on_each_database
+def test_locks_of_one_host_are_released_by_their_holder(alias: str) -> None:
+    """The text that ends with `pid` doesn't fit a host whose name goes on."""
+    for semaphore, holder in {
+        "a": "web3 pid 71 MainThread",
+        "b": "collect (web3 pid 9 MainThread)",
+        "c": "web30 pid 71 MainThread",
+    }.items():
+        Lock.objects.using(alias).filter(pk=make_held(alias, semaphore).pk).update(holder=holder)
+    done = run_command(
+        "clear_stale_locks", f"--backend={alias}", AGE, "--holder=web3 pid", "--no-input"
+    )
+    assert done.code == 0
+    assert done.out.endswith("\n2 held locks released by force.\n")
+    assert found(Lock.objects.using(alias).held()) == ["c"]
+
+
 @committed
 @on_each_database
 def test_each_release_is_a_transaction_of_its_own(alias: str) -> None:

@@ -56,6 +56,11 @@ class Command(LockCommand):
             metavar="AGE",
             help="also list locks that have been held for longer, ask, and release them by force",
         )
+        parser.add_argument(
+            "--holder",
+            metavar="TEXT",
+            help="with --held-longer-than: only locks whose holder has this text in it",
+        )
         parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
         options.add_no_input_option(parser)
         options.add_backend_option(parser)
@@ -69,11 +74,14 @@ class Command(LockCommand):
         purge_released: timedelta | None,
         purge_events: timedelta | None,
         held_longer_than: timedelta | None,
+        holder: str | None,
         dry_run: bool,
         interactive: bool,
         output: str,
         **others: Any,
     ) -> None:
+        if holder is not None and (held_longer_than is None or not holder):
+            raise CommandError("--holder needs a text, and --held-longer-than.", returncode=2)
         store = find_store(backend)
         asks = held_longer_than is not None and interactive and not dry_run
         if asks:
@@ -90,7 +98,7 @@ class Command(LockCommand):
                 events = delete_events(backend, purge_events, prefix, dry_run=dry_run)
                 told.say(f"{count_of(events, 'event')} {would}deleted.")
             if held_longer_than is not None:
-                held = held_longer(store, held_longer_than, prefix)
+                held = held_longer(store, held_longer_than, prefix, holder or "")
                 self._release_held(store, held, told, dry_run=dry_run, asks=asks)
 
     def _release_held(
