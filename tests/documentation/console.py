@@ -75,6 +75,9 @@ def commands(block: str) -> list[tuple[str, str]]:
 
 def run_command(words: list[str], namespace: dict[str, Any]) -> tuple[str, int]:
     """Run a command line in this process; return what a person sees, and its exit code."""
+    if "|" in words:
+        pipe = words.index("|")
+        return piped(run_command(words[:pipe], namespace)[0], words[pipe + 1 :])
     assignments = []
     while words and ASSIGNMENT.match(words[0]):
         assignments.append(words.pop(0))
@@ -106,6 +109,14 @@ def run_command(words: list[str], namespace: dict[str, Any]) -> tuple[str, int]:
         f"no test runs `{shlex.join(words)}`: list it in NOT_RUN of tests/documentation/"
         "elsewhere.py, with the reason"
     )
+
+
+def piped(output: str, words: list[str]) -> tuple[str, int]:
+    """Run a program that reads the output of another one."""
+    done = subprocess.run(
+        words, input=output, capture_output=True, text=True, check=False, timeout=60
+    )
+    return done.stdout + done.stderr, done.returncode
 
 
 def manage(name: str, *arguments: str) -> tuple[str, int]:

@@ -53,6 +53,7 @@ NOT_RUN: dict[str, str] = {
     "pg_restore": "tests/documentation/test_backups.py runs it",
     "redis-cli": "tests/documentation/test_backups.py runs it",
     "uvicorn shop.asgi:application --workers 4": "tests/views/test_real_servers.py runs Uvicorn",
+    "kubectl": "there is no cluster to talk to",
     "ssh web1 ps -o pid,stat,etime,args -p 71": "there is no host web1",
     "ssh web1 sudo py-spy dump --pid 71": "there is no host web1",
 }

@@ -136,6 +136,7 @@ def test_alert_says_what_to_do(rule: dict[str, Any]) -> None:
     assert anchor == rule["alert"].lower()
     assert anchor in anchors(prose(DOCUMENTS / "how-to" / "monitor.md"))
     assert f"| [{rule['alert']}](#{anchor}) | {rule['labels']['severity']} |" in README
+    assert f"\n| {rule['alert']} | " in (DOCUMENTS / "how-to" / "on-call.md").read_text("utf-8")
 
 
 @each_rule
