@@ -21,7 +21,8 @@ def held_longer(
 ) -> Iterator[LockInfo]:
     """Yield the locks that were acquired longer ago than that and are held since.
 
-    `holder` is a text in the holder's name. A lock that is only kept by `min_hold` is not stuck, so it is left out.
+    `holder` is a text in the holder's name. A lock that is only kept by `min_hold` is not
+    stuck, so it is left out.
     """
     for lock in store.held(prefix):
         is_held = lock.state is LockState.HELD and not lock.kept and holder in lock.holder
