@@ -53,8 +53,8 @@ def test_command_is_stopped_when_an_operator_takes_the_lock_away(
         code, complaints = run_script(script, "--grace", grace)
     assert code == 76
     assert complaints.startswith(
-        "with_lock: The lock was lost: The lease on 'deploy:migrate' was lost: its store has it no "
-        "more: it expired there, or an operator took it away. Stopping the command."
+        "with_lock: The lock was lost: The lease on 'deploy:migrate' was lost: its store no "
+        "longer has it: it expired there, or an operator took it away. Stopping the command."
     )
     assert capfd.readouterr().out == said
 
