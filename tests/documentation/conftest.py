@@ -57,6 +57,7 @@ def shop(
     if celery := sys.modules.get("celery"):  # system checks would see the tasks of other tests
         monkeypatch.setattr(celery, "current_app", SimpleNamespace(tasks={}))
     payments.collected.clear()
+    payments.charges.clear()
     tables = [models.Customer, models.Invoice]
     with connection.schema_editor() as editor:
         for model in tables:

@@ -8,6 +8,15 @@ collected: list[int] = []
 """The customers whose payment was collected, in this order."""
 
 
+charges: dict[str, int] = {}
+"""What the payment provider has charged, by idempotency key."""
+
+
+def charge(amount: int, *, idempotency_key: str) -> None:
+    """Ask the provider to charge an amount. It does so once for each key."""
+    charges.setdefault(idempotency_key, amount)
+
+
 def collect_payment(customer_id: int) -> None:
     """Collect the payment of a customer."""
     collected.append(customer_id)
