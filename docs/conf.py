@@ -89,3 +89,5 @@ llms_summary = (
     "the SQL database, in Redis, in Memcached, or in a lock server. A lock has a time to live, so "
     "it becomes free when its holder dies."
 )
+# Where pictures and other files of the pages are.
+llms_files = f"{SOURCE}raw/main/docs/"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HIDDEN = re.compile(r"^(`{3,})\{toctree\}.*?^\1\n|<!--.*?-->\n?", re.MULTILINE | re.DOTALL)
 DIRECTIVE = re.compile(r"^`{3,}\{(?:eval-rst|auto)", re.MULTILINE)
-LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)\.md(#[^)\s]+)?\)")
+LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]+)?\)")
 BLANK = re.compile(r"\n{3,}")
 LINKED = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 DESCRIPTION_LENGTH = 200
@@ -67,7 +67,9 @@ def markdown(app: Sphinx, page: str) -> str:
 
     def absolute(link: re.Match[str]) -> str:
         other = posixpath.normpath(posixpath.join(posixpath.dirname(page), link[1]))
-        return f"]({app.config.html_baseurl}{other}.html{link[2] or ''})"
+        if other.endswith(".md"):
+            return f"]({app.config.html_baseurl}{other[:-3]}.html{link[2] or ''})"
+        return f"]({app.config.llms_files}{other})"
 
     return BLANK.sub("\n\n", LINK.sub(absolute, HIDDEN.sub("", source)))
 
@@ -107,6 +109,7 @@ def describe(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("llms_summary", "", "env")
+    app.add_config_value("llms_files", "", "env")
     app.connect("html-page-context", describe)
     app.connect("build-finished", write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
