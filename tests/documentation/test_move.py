@@ -169,5 +169,7 @@ def test_fenced_rows_are_written_with_tokens_of_either_store(
         with distributed_lock(semaphore) as newer:
             invoice.save(lease=older)
             invoice.save(lease=newer)
+            with distributed_lock(semaphore, backend="old", reentrant=True) as same:
+                assert same.token == older.token
         with pytest.raises(LockLost):
             invoice.save(lease=older)
