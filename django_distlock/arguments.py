@@ -142,7 +142,7 @@ def validate_label(label: object) -> str:
     text = validate_text("label", label)
     if len(text) > LONGEST_LABEL:
         raise ValueError(
-            f"label has {len(text)} characters, but at most {LONGEST_LABEL}: it tells people what "
+            f"label has {len(text)} characters, but may have {LONGEST_LABEL}: it tells people what "
             "the lock is for."
         )
     return text

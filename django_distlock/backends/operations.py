@@ -66,7 +66,7 @@ def validate_query(query: LockQuery) -> LockQuery:
         raise TypeError(f"page() takes a LockQuery, not {show(query)}.")
     search = validate_text("search", query.search)
     if len(search) > LONGEST_SEARCH:
-        raise ValueError(f"search has {len(search)} characters, but at most {LONGEST_SEARCH}.")
+        raise ValueError(f"search has {len(search)} characters, but may have {LONGEST_SEARCH}.")
     if not (query.state is None or isinstance(query.state, LockState)):
         raise TypeError(f"state is a LockState or None, not {show(query.state)}.")
     return LockQuery(
@@ -97,7 +97,7 @@ def validate_pause(
 def _line(name: str, text: str) -> str:
     text = validate_text(name, text)
     if len(text) > LONGEST_REASON:
-        raise ValueError(f"{name} has {len(text)} characters, but at most {LONGEST_REASON}.")
+        raise ValueError(f"{name} has {len(text)} characters, but may have {LONGEST_REASON}.")
     if found := CONTROL_OR_SURROGATE.search(text):
         raise ValueError(f"{name} has no control characters or lone surrogates, not {found[0]!r}.")
     return text

@@ -62,7 +62,7 @@ class Pauses:
         Pauses that have ended are in the way, unless drop_ended() was called.
         """
         if pause.prefix not in self._by_prefix and len(self._by_prefix) >= self._most:
-            raise Refused(f"There are {len(self._by_prefix)} pauses already, as many as there may.")
+            raise Refused(f"There are {len(self._by_prefix)} pauses already: resume one first.")
         self._by_prefix[pause.prefix] = pause
 
     def remove(self, prefix: str) -> bool:

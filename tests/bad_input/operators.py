@@ -89,7 +89,7 @@ QUERIES: list[tuple[str, Any, type[Exception], str]] = [
     *(("limit", value, ValueError, "^limit is .* from 0 to 1000") for value in (-1, 1001, LONG)),
     *(("state", value, TypeError, "^state is a LockState or None, not") for value in ("lost", 5)),
     *(("search", value, TypeError, "^search is a str, not ") for value in (5, None, LAZY)),
-    ("search", "x" * 1001, ValueError, "^search has 1001 characters, but at most 1000"),
+    ("search", "x" * 1001, ValueError, "^search has 1001 characters, but may have 1000"),
     *(("prefix", value, error, says) for value, error, says in PREFIXES),
 ]
 ROWS = [
@@ -178,7 +178,7 @@ ROWS = [
         "force_release(by=…) of a book",
         force_release_by("x" * 256),
         ValueError,
-        "^by has 256 characters, but at most 255",
+        "^by has 256 characters, but may have 255",
         LISTING,
     ),
     *(
@@ -202,7 +202,7 @@ ROWS = [
             (5, TypeError, " is a str, not int"),
             ("two\nlines", ValueError, " has no control characters or lone surrogates"),
             ("\ud800", ValueError, " has no control characters or lone surrogates"),
-            ("x" * 256, ValueError, " has 256 characters, but at most 255"),
+            ("x" * 256, ValueError, " has 256 characters, but may have 255"),
         )
     ),
     *(

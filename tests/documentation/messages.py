@@ -89,7 +89,8 @@ def functions() -> dict[str, list[Function]]:
     return found
 
 
-def messages() -> set[str]:
+@cache
+def messages() -> frozenset[str]:
     """Return the messages of all errors and warnings, with … in place of what is filled in.
 
     What only passes on the message of another error has no words of its own, and is left out.
@@ -99,7 +100,9 @@ def messages() -> set[str]:
         for call, scope in calls_in(tree):
             if raises(call):
                 found |= {each for text in call.args for each in map(normal, texts(text, scope))}
-    return {text for text in found if len(re.findall(r"(?<!\S)[^\s…]*[a-z]{2}[^\s…]*", text)) > 1}
+    return frozenset(
+        text for text in found if len(re.findall(r"(?<!\S)[^\s…]*[a-z]{2}[^\s…]*", text)) > 1
+    )
 
 
 def normal(text: str) -> str:

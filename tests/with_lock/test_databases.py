@@ -209,7 +209,7 @@ def test_other_databases_need_the_table(monkeypatch: pytest.MonkeyPatch) -> None
     with without_table("default"):
         code, complaints = run("--", "true")
     assert code == 1
-    assert "with_lock knows no lock of SQLite itself" in complaints
+    assert "with_lock can't lock SQLite itself" in complaints
 
 
 def test_database_in_memory_needs_the_table(monkeypatch: pytest.MonkeyPatch) -> None:

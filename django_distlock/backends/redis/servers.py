@@ -232,5 +232,7 @@ FAILURES: Final = (Moved, RedisError, RedisClusterException, OSError)
 
 def _unavailable(error: Exception, key: str) -> LockBackendUnavailable:
     if isinstance(error, Moved):
-        return LockBackendUnavailable(f"Redis Cluster keeps moving {key!r}.")
+        return LockBackendUnavailable(
+            f"Redis Cluster keeps moving {key!r}: wait until it is stable."
+        )
     return LockBackendUnavailable(f"Redis Cluster: {error}")

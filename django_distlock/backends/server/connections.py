@@ -156,7 +156,7 @@ class LockServer(Pool[ServerConnection]):
         connection.set_timeout(seconds_until(deadline))
         terms = _served(connection.receive())
         if not is_proof(terms.get("proof"), self._secret, "server", challenge, nonce):
-            raise NotServed("it doesn't know the secret: it may be another's")
+            raise NotServed("it doesn't know the secret: give both the same one")
         connection.idle, self.max_frame = float(terms["idle"]), int(terms["max_frame"])
 
     async def ask_for(

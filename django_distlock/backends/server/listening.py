@@ -139,7 +139,7 @@ class Listener(listening.Listener[LockServer, QueuedPlace, ServerConnection]):
                 return await self.server.ask_one(calls, request, deadline, undo)
             if self.reset(ready) and connection is not None:
                 connection.cut()  # the server has lost it
-        raise LockBackendUnavailable(f"{self.server} loses the connection to this process.")
+        raise LockBackendUnavailable(f"{self.server} keeps losing the connection to this process.")
 
     # The thread
 

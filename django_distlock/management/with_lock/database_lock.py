@@ -240,5 +240,5 @@ def database_lock(store: BaseLockBackend, semaphore: str) -> DatabaseLock | None
         return None
     connection = connections[store.using]
     if connection.vendor not in LOCKS:
-        raise NoDatabaseLock(f"with_lock knows no lock of {connection.display_name} itself")
+        raise NoDatabaseLock(f"with_lock can't lock {connection.display_name} itself")
     return LOCKS[connection.vendor](store, semaphore)

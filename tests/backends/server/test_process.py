@@ -112,7 +112,7 @@ def test_process_that_the_server_forgets_repeatedly_gets_an_error(
     monkeypatch.setattr(listening, "TRIES", 0)
     with locks_of(lock_server) as store:
         heard = Listener.of(store.server)
-        with pytest.raises(LockBackendUnavailable, match="loses the connection"):
+        with pytest.raises(LockBackendUnavailable, match="keeps losing the connection"):
             store.join("1234collectPayment", "owner", "", print)
-        with pytest.raises(LockBackendUnavailable, match="loses the connection"):
+        with pytest.raises(LockBackendUnavailable, match="keeps losing the connection"):
             run(bind())
