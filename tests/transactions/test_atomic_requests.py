@@ -10,13 +10,17 @@ from django.contrib.auth.models import User
 from django.core.handlers.base import BaseHandler
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.test import Client, RequestFactory
 from django.urls import resolve
+from django.utils.decorators import method_decorator
+from django.views import View
 from model_bakery import baker
 
 from django_distlock import (
     Lease,
     LockBackendUnavailable,
+    LockError,
     LockLost,
     acquire_lock,
     distributed_lock,
@@ -27,7 +31,7 @@ from django_distlock.records import Claim, Released
 from tests.app.models import Counter
 from tests.app.views import charge_http, has_read
 from tests.support.concurrency import until
-from tests.support.databases import on_each_server
+from tests.support.databases import isolated, on_each_server
 from tests.support.holders import due_now, take_away
 from tests.support.leases import internals
 from tests.support.moved_clock import MovedClock
@@ -243,3 +247,28 @@ def test_view_that_no_url_led_to_is_answered_if_it_says_so(scripted: ScriptedBac
     response = charge_http(RequestFactory().get("/"), customer_id="1234")
     assert response.status_code == 200
     assert scripted.calls == ["acquire", "release"]
+
+
+@pytest.mark.needs("postgresql")
+def test_method_that_is_locked_after_a_query_is_refused_in_an_older_snapshot() -> None:
+    """Such as that for `request.user`. A lock on `dispatch` comes before the transaction."""
+    lock = distributed_lock("1234collectPayment", backend="postgresql")
+
+    class Reading(View):
+        def dispatch(self, request: HttpRequest) -> HttpResponseBase:
+            Counter.objects.using("postgresql").count()
+            return super().dispatch(request)
+
+        def get(self, request: HttpRequest) -> HttpResponse:
+            return HttpResponse("collected")
+
+    @method_decorator(lock, name="get")
+    class LockedMethod(Reading): ...
+
+    @method_decorator(lock, name="dispatch")
+    class LockedDispatch(Reading): ...
+
+    with isolated("postgresql", "repeatable read"), atomic_requests("postgresql"):
+        with pytest.raises(LockError, match="REPEATABLE READ or stricter"):
+            visit(LockedMethod.as_view())
+        assert visit(LockedDispatch.as_view()).status_code == 200
