@@ -11,6 +11,7 @@ import pytest
 
 from django_distlock import LockBackendUnavailable, acquire_lock, clocks
 from tests.support.concurrency import elsewhere, until
+from tests.support.documentation import shown
 from tests.support.holders import acquire
 from tests.support.lossy_proxy import LossyProxy, chunks
 from tests.support.ports import HOST
@@ -53,6 +54,29 @@ def test_promoted_replica_may_grant_an_unreplicated_lock_again(redis_server: Ser
                 assert successor.release()
             assert (successor.token or 0) > (lease.token or 0)
             assert lease.release()
+
+
+def test_master_without_a_healthy_replica_refuses_as_documented(redis_server: Server) -> None:
+    """By the page's settings, with a lag of one second: it neither grants nor renews."""
+    [settings] = [block for block in shown("how-to/use-redis.md", "text") if "replicas" in block]
+    lines = dict(line.split(" ") for line in settings.splitlines())
+    assert lines == {"min-replicas-to-write": "1", "min-replicas-max-lag": "10"}
+    with start_redis_replica(redis_server) as replica, connect(redis_server) as client:
+        client.config_set(*[part for line in lines.items() for part in line])
+        client.config_set("min-replicas-max-lag", 1)
+        try:
+            with locks_of(redis_server):
+                lease = acquire(ALIAS, renew=False)
+                with replica.paused():
+                    until(lambda: client.info("replication")["min_slaves_good_slaves"] == 0)
+                    with pytest.raises(LockBackendUnavailable, match="NOREPLICAS"):
+                        acquire_lock("5678collectPayment", backend=ALIAS)
+                    with pytest.raises(LockBackendUnavailable, match="NOREPLICAS"):
+                        lease.renew()
+                until(lambda: client.info("replication")["min_slaves_good_slaves"] == 1)
+                assert lease.release()
+        finally:
+            client.config_set("min-replicas-to-write", 0)
 
 
 def test_replica_is_refused_as_a_store(redis_server: Server, lost: dict[Lease, str]) -> None:
