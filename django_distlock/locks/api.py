@@ -40,8 +40,8 @@ def acquire_lock(
     - `ttl`: how long the lease lasts unless it is renewed, in seconds by the store's clock. None
       lasts until the release. By default, the store's own `ttl`.
     - `renew`: whether a background thread renews the lease until its release.
-    - `label`: what the lock is for, for people who list held locks; up to 200 characters. By
-      default, the name of the running task or command.
+    - `label`: describes the lock in lists, errors and the log, in up to 200 characters. By default,
+      the name of the running task or command.
     - `backend`: the store, an alias in `DISTLOCK`.
     - `reentrant`: whether a thread or task that holds the lock itself gets the same lease once
       more. The last of as many releases releases the lock. Otherwise the call is refused; to wait

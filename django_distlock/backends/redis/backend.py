@@ -48,7 +48,8 @@ class RedisBackend(OperatedStore, QueueingStore, AsyncStore):
     settings are; a TLS handshake may take as long again.
 
     **Not guaranteed:** that a grant survives the loss of the server's data, by a failover to a
-    replica that hasn't received it, a restart, `FLUSHDB`, or an eviction. Even then, tokens rise.
+    replica that hasn't received it, a restart, `FLUSHDB`, or an eviction. Even then, tokens rise,
+    unless the server's clock steps back, too.
     """
 
     supports_fencing: ClassVar[bool] = True
