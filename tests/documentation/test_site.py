@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+from configparser import ConfigParser
 from functools import partial
 from html import unescape
 from html.parser import HTMLParser
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 pytest.importorskip("sphinx")
+yaml = pytest.importorskip("yaml")
 pytestmark = pytest.mark.once
 
 from tests.support.browser import opened_page  # noqa: E402
@@ -149,6 +151,21 @@ def test_table_of_a_section_has_each_of_its_pages(section: Path) -> None:
 def articles(site: Path, pages: dict[str, Requests]) -> Iterator[tuple[str, str]]:
     """Return the text of each page, as HTML."""
     return ((page, read(site, page).split("<article", 1)[1]) for page in pages)
+
+
+def test_read_the_docs_builds_the_same_site() -> None:
+    """It installs the groups of tox.ini, and takes the same configuration."""
+    settings = yaml.safe_load(read(ROOT, ".readthedocs.yaml"))
+    tox = ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini")
+    [install] = [one for one in settings["build"]["jobs"]["install"] if "--group" in one]
+    groups = re.findall(r"--group (\S+)", install)
+    assert groups == tox["testenv:docs"]["dependency_groups"].split()
+    assert (
+        f"py{settings['build']['tools']['python']}".replace(".", "")
+        == (tox["testenv:docs"]["base_python"])
+    )
+    assert settings["sphinx"] == {"configuration": "docs/conf.py", "fail_on_warning": True}
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
