@@ -84,8 +84,10 @@ class Lease(ABC):
     def remaining(self) -> float:
         """Seconds until it ends unless it is renewed, by this process's monotonic clock.
 
-        They are counted from before the request was sent, so the store never ends it sooner. If
-        `ttl` is None, they are infinite.
+        They are counted from before the request was sent, so the store ends it no sooner, unless
+        its clock is set forward or it loses the lease. At the end they are 0. They go on counting
+        after a release or a loss: ask `held` whether the lock is held. If `ttl` is None, they are
+        infinite.
         """
 
     @abstractmethod

@@ -57,7 +57,7 @@ class MemcachedBackend(BaseLockBackend):
 
     The store can't list locks, so the admin and the commands don't show them. A ttl is a number of
     whole seconds. Each expiry is two seconds longer, because the server's clock may lag by that
-    much: a dead holder's lock is free up to two seconds late.
+    much. It can skip another second: a dead holder's lock is free up to three seconds late.
 
     Only the rate of the server's clock counts; it stands still while the server is suspended. A
     lease's `acquired_at` and `expires_at` are by the holder's own clock, for people.
