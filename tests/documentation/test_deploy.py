@@ -92,6 +92,14 @@ def test_script_resumes_if_a_lock_is_held_for_too_long(tmp_path: Path) -> None:
     assert lock_backends["default"].pauses() == []
 
 
+def test_script_deploys_nothing_without_the_pause(tmp_path: Path) -> None:
+    """As when the store is down."""
+    script = documented_script().replace(DEPLOY, "touch deployed")
+    done = shop(tmp_path).run(f"python() {{ return 1; }}\n{script}")
+    assert done.code == 1
+    assert not (tmp_path / "deployed").exists()
+
+
 def test_each_pod_tries_a_migration_that_fails(tmp_path: Path) -> None:
     """One after the other, on an empty database; with the exit code of `migrate`."""
     database = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "db.sqlite3")}
