@@ -20,6 +20,7 @@ from markdown_it import MarkdownIt
 from packaging.requirements import Requirement
 
 from tests.documentation.console import commands, compare
+from tests.documentation.pages import located
 from tests.support.children import tied
 from tests.support.concurrency import until
 
@@ -79,11 +80,8 @@ class Newcomer:
                 if said == until_heading:
                     return
             elif token.type == "fence" and token.map:
-                try:
+                with located(f"line {token.map[0] + 1} of the page, after: {said}"):
                     self.do(said, token.info, token.content)
-                except BaseException as error:
-                    error.add_note(f"line {token.map[0] + 1} of the page, after: {said}")
-                    raise
 
     def do(self, said: str, language: str, block: str) -> None:
         """Do what one block says, after the paragraph before it."""
@@ -162,7 +160,7 @@ class Newcomer:
     def start_shell(self, command: list[str]) -> None:
         """Start an interactive Python in a terminal."""
         self.shell, self.terminal = pty.fork()
-        if not self.shell:
+        if not self.shell:  # pragma: no cover - the child becomes another program
             os.chdir(self.folder)
             os.execvpe(command[0], command, self.environment)
         self.read()
@@ -198,11 +196,11 @@ class Newcomer:
 
     def leave(self) -> None:
         """Close the terminals."""
-        if self.shell:
+        if self.shell:  # pragma: no branch
             with suppress(ProcessLookupError):
                 os.kill(self.shell, signal.SIGKILL)
             os.close(self.terminal)
             os.waitpid(self.shell, 0)
-        if self.server:
+        if self.server:  # pragma: no branch
             os.killpg(self.server.pid, signal.SIGKILL)
             self.server.wait()

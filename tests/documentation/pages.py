@@ -7,6 +7,7 @@ in an HTML comment, which starts with `<!-- invisible-code-block: python`.
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from tests.documentation.languages import EVALUATORS, UNCHECKED
 from tests.support.documentation import DOCUMENTS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from sybil import Example
@@ -34,10 +36,17 @@ def run(page: Path) -> None:
 
 def evaluate(example: Example) -> None:
     """Run a block, and say which one it is if it fails."""
-    try:
+    with located(f"{example.path}:{example.line}"):
         example.evaluate()
+
+
+@contextmanager
+def located(place: str) -> Iterator[None]:
+    """Say where the code is that fails."""
+    try:
+        yield
     except BaseException as error:
-        error.add_note(f"{example.path}:{example.line}: this block of code doesn't work")
+        error.add_note(f"{place}: this block of code doesn't work")
         raise
 
 

@@ -37,7 +37,7 @@ WORKING = {
     "sh": "if true; then\n  python manage.py list_locks --format json | head\nfi",
     "json": "{}",
     "toml": "a = 1",
-    "yaml": "command: python manage.py list_locks",
+    "yaml": 'command: "python manage.py list_locks"',
     "console": """\
         $ DJANGO_DEBUG=1 python manage.py list_locks  # every store
         $ python manage.py release_lock 1234collectPayment \\
@@ -78,7 +78,13 @@ def write(page: Path, language: str, block: str) -> None:
     page.write_text(f"# Page\n\n```{language}\n{dedent(block)}\n```\n")
 
 
-@pytest.mark.parametrize(("language", "block"), WORKING.items())
+@pytest.mark.parametrize(
+    ("language", "block"),
+    [
+        *WORKING.items(),
+        ("html+django", '{% extends "base.html" %}{% block b %}<b></b>{% endblock %}'),
+    ],
+)
 def test_block_that_works_passes(page: Path, language: str, block: str) -> None:
     """Each language has a block here."""
     write(page, language, block)
