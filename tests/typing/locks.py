@@ -24,6 +24,7 @@ from django_distlock import (
     release_lock,
     skip,
 )
+from django_distlock.semaphores.validation import InvalidSemaphore
 
 T = TypeVar("T")
 
@@ -266,9 +267,11 @@ def handle(error: LockError) -> str | None:
     return None
 
 
-def configure() -> None:
-    """A wrong setting is no LockError."""
+def configure(semaphore: str) -> None:
+    """A wrong setting is no LockError, nor is a text that can't be a semaphore."""
     try:
-        acquire_lock("1234collectPayment", backend="jobs")
+        acquire_lock(semaphore, backend="jobs")
+    except InvalidSemaphore as error:
+        assert_type(error, InvalidSemaphore)
     except InvalidLockBackend as error:
         raise SystemExit(f"{error}") from error
