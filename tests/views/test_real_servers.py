@@ -121,6 +121,21 @@ def has_killed(site: Site, number: int) -> bool:
     return site.output().count("SIGKILL") >= number
 
 
+def test_lock_of_worker_that_a_stop_kills_is_free_after_its_ttl(tmp_path: Path) -> None:
+    """Gunicorn kills a worker that is still busy after its graceful_timeout."""
+    options = ("--graceful-timeout=1",)
+    with (
+        ThreadPoolExecutor(1) as client,
+        Site("sync", tmp_path, *options, DISTLOCK_TEST_SERVED="default") as site,
+    ):
+        answer = client.submit(site.get, "/hang-on/")
+        until(lambda: [*lock_backends["default"].held("hanging")])
+        site.process.terminate()
+        assert site.process.wait(60) == 0, site.output()
+        assert answer.exception(60)
+        assert acquire_lock("hanging", timeout=30)
+
+
 @on_each_server
 def test_lock_of_worker_that_is_killed_is_free_after_its_ttl(alias: str, tmp_path: Path) -> None:
     """Gunicorn kills a view that can't be interrupted: until then its lease is renewed.
