@@ -129,7 +129,7 @@ def test_lock_of_worker_that_a_stop_kills_is_free_after_its_ttl(tmp_path: Path) 
         Site("sync", tmp_path, *options, DISTLOCK_TEST_SERVED="default") as site,
     ):
         answer = client.submit(site.get, "/hang-on/")
-        until(lambda: [*lock_backends["default"].held("hanging")])
+        until(lambda: bool([*lock_backends["default"].held("hanging")]))
         site.process.terminate()
         assert site.process.wait(60) == 0, site.output()
         assert answer.exception(60)
