@@ -194,7 +194,7 @@ def test_text_other_than_a_uuid_is_400() -> None:
 @on_each_database
 def test_case_of_a_slug_is_the_columns(alias: str) -> None:
     """A slug's text is kept. Where the column ignores case, a callable can fold it."""
-    module = example("how-to/lock-a-view.md", "Lock a view", "One thing, one lock")
+    module = example("how-to/lock-a-view.md", "Lock a view", "Give all spellings of an id one lock")
     Customer.objects.using(alias).create(name="alice")
     found = Customer.objects.using(alias).filter(name="ALICE").count()
     assert found == (1 if alias == "mariadb" else 0)

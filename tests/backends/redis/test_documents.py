@@ -38,7 +38,7 @@ def moved(configured: dict[str, Any], server: Server) -> dict[str, Any]:
     """Return the documented caches, at the tests' server."""
     here = "{}:{}".format(*place(server))
     caches = {
-        alias: cache | {"LOCATION": cache["LOCATION"].replace("10.0.0.5:6379", here)}
+        alias: cache | {"LOCATION": re.sub(r"10\.0\.0\.[45]:6379", here, cache["LOCATION"])}
         for alias, cache in configured.items()
     }
     assert all(here in cache["LOCATION"] for cache in caches.values())
