@@ -15,7 +15,7 @@ from tests.support.concurrency import run
 from tests.support.tasks import others_ended
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from tests.support.scripted_store import ScriptedBackend
 
@@ -62,7 +62,7 @@ class Client:
         await self.leaves.wait()
         return {"type": "http.disconnect"}
 
-    async def send(self, message: dict[str, Any]) -> None:
+    async def send(self, message: Mapping[str, Any]) -> None:
         """Note that a chunk was sent."""
         if message.get("body"):
             self.got_chunk.set()
