@@ -106,6 +106,8 @@ def install(packages: list[str]) -> None:
 
 def prepare_tox() -> None:
     """Make .venv and install tox into it, unless it is there."""
+    if VENV.is_file():  # tox writes it when it is run without this script
+        VENV.unlink()
     if not succeeds([VENV_PYTHON, "--version"]):
         if not importlib.util.find_spec("ensurepip"):
             install(["python3-venv"])
