@@ -25,11 +25,13 @@ from .exceptions import (
 from .lease import Lease
 from .leases import cleanup, commit_guard
 from .locks.api import aacquire_lock, acquire_lock, arelease_lock, release_lock
+from .semaphores.validation import InvalidSemaphore
 from .views import lock_checks, url_checks
 from .views.decorator import distributed_lock, skip
 
 __all__ = [
     "InvalidLockBackend",
+    "InvalidSemaphore",
     "Lease",
     "LockBackendUnavailable",
     "LockError",

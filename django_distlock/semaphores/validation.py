@@ -5,8 +5,6 @@ from typing import Final
 
 from django_distlock.arguments import plain, type_of
 
-__all__ = ["InvalidSemaphore"]
-
 MAX_LENGTH: Final = 255
 CONTROL_OR_SURROGATE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 

@@ -10,6 +10,7 @@ from django.views import View
 
 from django_distlock import (
     InvalidLockBackend,
+    InvalidSemaphore,
     Lease,
     LockBackendUnavailable,
     LockError,
@@ -24,7 +25,6 @@ from django_distlock import (
     release_lock,
     skip,
 )
-from django_distlock.semaphores.validation import InvalidSemaphore
 
 T = TypeVar("T")
 
