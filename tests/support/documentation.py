@@ -32,9 +32,10 @@ def example(document: str, *headings: str) -> Any:
     name = "_".join(headings).replace(" ", "_")
     module = ModuleType(f"{__name__}.{document.removesuffix('.md')}.{name}")
     sys.modules[module.__name__] = module  # resolving annotations needs it there
-    if "from shop import payments" in code:
-        for part in ("shop", "shop.payments"):
-            sys.modules.setdefault(part, import_module(f"tests.documentation.{part}"))
+    for part in ("payments", "models"):
+        if f"from shop import {part}" in code or f"from shop.{part} import" in code:
+            for used in ("shop", f"shop.{part}"):
+                sys.modules.setdefault(used, import_module(f"tests.documentation.{used}"))
     exec(compile(code, document, "exec"), vars(module))
     return module
 

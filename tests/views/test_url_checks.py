@@ -248,7 +248,7 @@ def test_site_without_a_urlconf_has_no_views() -> None:
     [
         ("how-to/lock-a-view.md", ["Lock a view", "Answer a refused request yourself"]),
         ("how-to/lock-a-view.md", ["Lock a view", "Give all spellings of an id one lock"]),
-        ("how-to/lock-a-view.md", ["Lock a class-based view"]),
+        ("how-to/lock-a-view.md", ["Lock a view", "Lock a class-based view"]),
         ("integrations/rest-framework.md", ["Django REST framework"]),
         ("integrations/ninja.md", ["Django Ninja"]),
     ],
