@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -53,8 +54,9 @@ def documented_settings(redis: Server) -> list[dict[str, Any]]:
         (first, second), [block for block in shown(PAGE) if "DISTLOCK =" in block], strict=True
     ):
         exec(block, names)
+    here = f"{HOST}:{redis.port}"
     for cache in second["CACHES"].values():
-        cache["LOCATION"] = cache["LOCATION"].replace("10.0.0.5:6379", f"{HOST}:{redis.port}")
+        cache["LOCATION"] = re.sub(r"10\.0\.0\.[45]:6379", here, cache["LOCATION"])
     moved = {"CACHES": second["CACHES"], "DISTLOCK": second["DISTLOCK"]}
     return [{"DISTLOCK": first["DISTLOCK"]}, moved, moved]
 
