@@ -183,7 +183,7 @@ class FencedModel(BaseFencedModel):
     async def adelete(
         self, using: str | None = None, keep_parents: bool = False, *, lease: Lease | None = None
     ) -> tuple[int, dict[str, int]]:
-        """See delete()."""
+        """See `delete()`."""
         return await sync_to_async(self.delete)(using, keep_parents, lease=lease)
 
     def _fenced_rows(self, using: str) -> models.QuerySet[Any]:

@@ -57,7 +57,7 @@ def test_twins_are_alike(sync: Any, twin: Any) -> None:
     assert inspect.iscoroutinefunction(twin)
     assert inspect.signature(sync) == inspect.signature(twin)
     assert sync.__doc__
-    assert twin.__doc__.startswith(f"See {sync.__name__}().")
+    assert twin.__doc__.startswith(f"See `{sync.__name__}()`.")
 
 
 def test_every_public_function_has_a_twin() -> None:

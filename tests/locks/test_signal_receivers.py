@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.db import connections, transaction
 
-from django_distlock import Lease, acquire_lock, distributed_lock, lock_backends, release_lock
+from django_distlock import (
+    Lease,
+    LockBackendUnavailable,
+    acquire_lock,
+    distributed_lock,
+    lock_backends,
+    release_lock,
+)
 from django_distlock.concurrency.background import background
+from django_distlock.test import store_down
 from tests.app.models import Counter
 from tests.support.databases import SERVERS, committed, on_each_database, on_each_server
 from tests.support.holders import (
@@ -127,6 +135,8 @@ def test_receiver_that_fails_breaks_nothing(
             lease = acquire(alias)
             assert lock_backends[alias].force_release("1234collectPayment", lease.token or 0)
             assert lease.release() is False
+            with store_down(alias), pytest.raises(LockBackendUnavailable):
+                acquire_lock("1234collectPayment", backend=alias)
     finally:
         signal(name).disconnect(fail)
     assert set(called) == {name}
