@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import filterfalse
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -234,6 +236,13 @@ def scripted(replaced_stores: dict[str, BaseLockBackend]) -> Iterator[ScriptedBa
     replaced_stores["default"] = store
     yield store
     replaced_stores.clear()
+
+
+@pytest.fixture
+def no_celery_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the tasks that other tests of this process have defined from the system checks."""
+    if celery := sys.modules.get("celery"):
+        monkeypatch.setattr(celery, "current_app", SimpleNamespace(tasks={}))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -45,7 +44,11 @@ def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
 
 @pytest.fixture
 def shop(
-    monkeypatch: pytest.MonkeyPatch, database: None, default_store: None, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
+    database: None,
+    default_store: None,
+    no_celery_tasks: None,
+    tmp_path: Path,
 ) -> Iterator[None]:
     """Provide the examples' site, with its tables, in an empty directory.
 
@@ -54,8 +57,6 @@ def shop(
     monkeypatch.chdir(tmp_path)
     for name in ("shop", "shop.models", "shop.payments"):
         monkeypatch.setitem(sys.modules, name, sys.modules[f"tests.documentation.{name}"])
-    if celery := sys.modules.get("celery"):  # system checks would see the tasks of other tests
-        monkeypatch.setattr(celery, "current_app", SimpleNamespace(tasks={}))
     payments.collected.clear()
     payments.charges.clear()
     tables = [models.Customer, models.Invoice]

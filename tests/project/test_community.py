@@ -185,6 +185,7 @@ def test_forms_are_complete(form: Path) -> None:
     assert all(field["attributes"]["label"] for field in fields)
 
 
+@pytest.mark.usefixtures("no_celery_tasks")
 def test_command_that_a_form_asks_for_works(settings: Any) -> None:
     """Django refuses an unknown tag."""
     settings.DISTLOCK = {"default": settings.DISTLOCK["default"]}
