@@ -62,8 +62,8 @@ def test_master_without_a_healthy_replica_refuses_as_documented(redis_server: Se
     lines = dict(line.split(" ") for line in settings.splitlines())
     assert lines == {"min-replicas-to-write": "1", "min-replicas-max-lag": "10"}
     with start_redis_replica(redis_server) as replica, connect(redis_server) as client:
-        client.config_set(*[part for line in lines.items() for part in line])
-        client.config_set("min-replicas-max-lag", 1)
+        for name, value in {**lines, "min-replicas-max-lag": "1"}.items():
+            client.config_set(name, value)
         try:
             with locks_of(redis_server):
                 lease = acquire(ALIAS, renew=False)
