@@ -16,7 +16,7 @@ from django_distlock.backends.redis import RedisBackend
 from django_distlock.backends.server import ServerBackend
 from django_distlock.backends.time_budget import validate_store_timeout
 from django_distlock.exceptions import InvalidLockBackend
-from tests.support.documentation import DOCUMENTS, section
+from tests.support.documentation import DOCUMENTS, rows, section
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -38,13 +38,6 @@ STORES: dict[str, type[BaseLockBackend]] = {
 
 OF_SEVERAL: dict[str, set[str]] = {"All stores": set(), "All stores but memory": {"memory"}}
 """Headings of options of several stores, with the stores that don't have them."""
-
-
-def rows(heading: str, cells: int) -> list[list[str]]:
-    """Return the rows of the tables of so many columns under a heading, without their heads."""
-    lines = re.findall(r"^\| (.+) \|$", section(PAGE, heading), re.MULTILINE)
-    found = [re.split(r" \| ", line) for line in lines]
-    return [row for row in found if len(row) == cells and row[0].startswith("`")]
 
 
 def test_documented_stores_are_those_of_the_package() -> None:
@@ -132,7 +125,7 @@ def test_environment_variables_that_the_package_reads_are_documented() -> None:
     read = {*constants(r'environ\.get\(f?"([A-Z_]+)"')} - {"PYTEST_CURRENT_TEST"}
     documented = {
         name
-        for row in rows("Environment variables", 3)
+        for row in rows(section(PAGE, "Environment variables"))
         for name in re.findall("`([A-Z_]+[A-Z])`", row[0])
     }
     assert documented == read

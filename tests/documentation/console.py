@@ -24,6 +24,7 @@ from packaging.requirements import Requirement
 
 from tests.documentation.elsewhere import NOT_RUN
 from tests.support.commands import Terminal
+from tests.support.documentation import commands
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -57,20 +58,6 @@ def run_console(example: Example) -> None:
             compare(output, ANSWER.sub(r"\1", expected))
         elif ("echo $?", f"{status}\n") not in found[number:]:
             assert not status, f"exit code {status}, which the page doesn't show:\n{output}"
-
-
-def commands(block: str) -> list[tuple[str, str]]:
-    """Return each command of a block with the output that the page shows, if it shows any."""
-    found: list[tuple[str, str]] = []
-    for line in block.replace("\\\n", "").splitlines():
-        if line.startswith("$ "):
-            found.append((line.removeprefix("$ ").strip(), ""))
-        elif found:
-            command, output = found[-1]
-            found[-1] = (command, f"{output}{line}\n")
-        elif line.strip():
-            raise AssertionError(f"a console block starts with a command after `$ `, not: {line}")
-    return found
 
 
 def run_command(words: list[str], namespace: dict[str, Any]) -> tuple[str, int]:

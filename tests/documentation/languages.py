@@ -29,11 +29,8 @@ EMPTY = {"br", "hr", "img", "input", "link", "meta", "source", "wbr"}
 
 UNCHECKED = {
     "text": "output, or a drawing",
-    "diff": "parts of files",
     "java": "shows another library: nothing here can run it",
     "php": "shows another library: nothing here can run it",
-    "nginx": "settings of a server that isn't installed",
-    "promql": "tests/telemetry reads the expressions",
 }
 """Languages whose blocks are neither run nor checked, with the reason."""
 

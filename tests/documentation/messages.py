@@ -8,6 +8,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING
 
+from tests.support.documentation import text_of
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -134,12 +135,8 @@ def texts(node: ast.AST, scope: ast.AST, depth: int = 0) -> list[str]:
     if depth > DEEPEST:
         return []
     match node:
-        case ast.Constant(value=str(text)):
-            return [text]
-        case ast.JoinedStr(values=parts):
-            return [
-                "".join(getattr(part, "value", "…") if is_text(part) else "…" for part in parts)
-            ]
+        case ast.Constant(value=str()) | ast.JoinedStr():
+            return [str(text_of(node))]
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             ends = texts(right, scope, depth) or ["…"]
             return [begin + end for begin in texts(left, scope, depth) or ["…"] for end in ends]
@@ -163,11 +160,6 @@ def texts(node: ast.AST, scope: ast.AST, depth: int = 0) -> list[str]:
 def texts_of(nodes: Sequence[ast.AST], scope: ast.AST, depth: int) -> list[str]:
     """Return the texts that one of the expressions may be."""
     return [text for node in nodes for text in texts(node, scope, depth + 1)]
-
-
-def is_text(part: ast.AST) -> bool:
-    """Tell whether this part of an f-string is fixed."""
-    return isinstance(part, ast.Constant)
 
 
 def assigned(name: str, scope: ast.AST) -> list[ast.AST]:

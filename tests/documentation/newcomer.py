@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 from markdown_it import MarkdownIt
 from packaging.requirements import Requirement
 
-from tests.documentation.console import commands, compare
+from tests.documentation.console import compare
 from tests.documentation.pages import located
-from tests.support.children import tied
+from tests.support.children import run_line, tied
 from tests.support.concurrency import until
+from tests.support.documentation import commands
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,17 +111,7 @@ class Newcomer:
         elif words[-1] == "shell":
             self.start_shell(words)
         else:
-            done = subprocess.run(
-                tied(["bash", "-c", command]),
-                cwd=self.folder,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=120,
-                check=False,
-            )
+            done = run_line(command, self.folder, self.environment)
             printed = done.stdout
             if words[0] == "printf":  # requests at once, which may end in any order
                 printed, expected = in_order(printed), in_order(expected)

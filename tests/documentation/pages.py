@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sybil import Example
 
-WITHOUT_CODE = ("{toctree}", "{eval-rst}", "{note}", "{warning}", "{tip}", "{only}")
+WITHOUT_CODE = ("{toctree}", "{eval-rst}")
 """How directives start that contain no code."""
 
 

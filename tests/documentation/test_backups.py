@@ -15,9 +15,8 @@ for library in ("sybil", "yaml"):
 
 from django_distlock import lock_backends  # noqa: E402
 from django_distlock.backends.database import connections as own  # noqa: E402
-from tests.documentation.console import commands  # noqa: E402
 from tests.support.databases import another_database, committed  # noqa: E402
-from tests.support.documentation import shown  # noqa: E402
+from tests.support.documentation import commands, shown  # noqa: E402
 from tests.support.holders import acquire, held_in  # noqa: E402
 from tests.support.installed import find  # noqa: E402
 from tests.support.lock_servers import locks_of, start_careful_lock_server, state_file  # noqa: E402

@@ -10,9 +10,8 @@ from django.conf import settings
 
 from django_distlock import distributed_lock, lock_backends
 from django_distlock.records import LockState
-from tests.documentation.console import commands
 from tests.support.databases import committed
-from tests.support.documentation import shown
+from tests.support.documentation import commands, shown
 from tests.support.shop_site import ShopSite
 from tests.support.with_lock import settings_of
 

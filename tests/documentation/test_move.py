@@ -61,6 +61,12 @@ def documented_settings(redis: Server) -> list[dict[str, Any]]:
     return [{"DISTLOCK": first["DISTLOCK"]}, moved, moved]
 
 
+def configure(settings: Any, documented: dict[str, Any]) -> None:
+    """Use the settings of a deploy in this process."""
+    for name, value in documented.items():
+        setattr(settings, name, value)
+
+
 def overlaps(
     alias: str, of_deploys: list[dict[str, Any]], code: list[str], pairs: list[list[int]]
 ) -> list[int]:
@@ -117,8 +123,7 @@ def test_commands_of_the_page_work(
 ) -> None:
     """With the settings of the second deploy; its pause with those of the first."""
     first, second, _ = documented_settings(redis_server)
-    settings.CACHES = second["CACHES"]
-    settings.DISTLOCK = second["DISTLOCK"]
+    configure(settings, second)
     site = ShopSite(tmp_path, DATABASES={"default": settings_of("default")}, **second)
     for variable in ("PATH", "PYTHONPATH"):
         monkeypatch.setenv(variable, site.environment[variable])
@@ -127,7 +132,7 @@ def test_commands_of_the_page_work(
     report.chmod(0o700)
     for example in parse(DOCUMENTS / PAGE).examples():
         if "pause_locks" in example.region.parsed:
-            settings.DISTLOCK = first["DISTLOCK"]
+            configure(settings, first)
         evaluate(example)
     held = json.loads((tmp_path / "report.json").read_text())
     assert {(lock["backend"], lock["semaphore"]) for lock in held} == {
@@ -142,11 +147,10 @@ def test_paused_old_store_grants_nothing_beside_the_new_one(
 ) -> None:
     """Neither to pods with the old settings nor to those with the new ones."""
     first, second, _ = documented_settings(redis_server)
-    settings.DISTLOCK = first["DISTLOCK"]
+    configure(settings, first)
     call_command("pause_locks", "--all", stdout=StringIO())
     assert acquire_lock("1234collectPayment") is None
-    settings.CACHES = second["CACHES"]
-    settings.DISTLOCK = second["DISTLOCK"]
+    configure(settings, second)
     assert acquire_lock("1234collectPayment", backend="old") is None
     lease = acquire_lock("1234collectPayment")
     assert lease
@@ -161,8 +165,7 @@ def test_fenced_rows_are_written_with_tokens_of_either_store(
 ) -> None:
     """The second store's tokens are greater, since all begin with the clock."""
     _, second, _ = documented_settings(redis_server)
-    settings.CACHES = second["CACHES"]
-    settings.DISTLOCK = second["DISTLOCK"]
+    configure(settings, second)
     customer = models.Customer(name="Ann")
     customer.save()
     invoice = models.Invoice(customer=customer)

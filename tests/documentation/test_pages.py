@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "locks"]),
 ]
 
-from tests.documentation.console import check_shell, commands  # noqa: E402
+from tests.documentation.console import check_shell  # noqa: E402
 from tests.documentation.elsewhere import (  # noqa: E402
     NOT_RUN,
     RUN_ELSEWHERE,
@@ -22,7 +22,7 @@ from tests.documentation.elsewhere import (  # noqa: E402
 )
 from tests.documentation.languages import run_statements  # noqa: E402
 from tests.documentation.pages import evaluate, parse, run, unknown_blocks  # noqa: E402
-from tests.support.documentation import PAGES  # noqa: E402
+from tests.support.documentation import PAGES, commands  # noqa: E402
 from tests.support.paths import ROOT  # noqa: E402
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from django.db import connections
 
-from tests.documentation.console import commands
-from tests.support.documentation import shown, values
+from tests.support.documentation import commands, shown, values
 from tests.support.postgresql import start_pgbouncer
 from tests.support.shop_site import ShopSite
 from tests.support.with_lock import empty_database

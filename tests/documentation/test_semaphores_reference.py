@@ -13,7 +13,7 @@ from django_distlock.arguments import LONGEST, LONGEST_LABEL, SHORTEST_TTL
 from django_distlock.locks.arguments import OTHERS, BackendTtl
 from django_distlock.semaphores.placeholders import NAMED_CONVERTERS
 from django_distlock.semaphores.validation import MAX_LENGTH
-from tests.support.documentation import DOCUMENTS, section
+from tests.support.documentation import DOCUMENTS, rows, section
 
 pytestmark = pytest.mark.once
 
@@ -21,19 +21,9 @@ PAGE = "reference/semaphores.md"
 TEXT = (DOCUMENTS / PAGE).read_text("utf-8")
 
 
-def rows(heading: str) -> list[list[str]]:
-    """Return the cells of the rows of the tables under a heading."""
-    lines = [line for line in section(PAGE, heading).splitlines() if line.startswith("| ")]
-    return [line.strip("| ").split(" | ") for line in lines]
-
-
 def documented_arguments() -> dict[str, str]:
     """Return the default of each argument, as the page writes it."""
-    return {
-        cells[0].strip("`"): cells[-1].strip("`")
-        for cells in rows("Arguments")
-        if cells[0] != "argument"
-    }
+    return {cells[0].strip("`"): cells[-1].strip("`") for cells in rows(section(PAGE, "Arguments"))}
 
 
 @pytest.mark.parametrize("function", [acquire_lock, aacquire_lock, distributed_lock])
@@ -73,6 +63,6 @@ def test_documented_converters_are_those_of_the_code() -> None:
 
 def test_documented_names_of_other_libraries_are_those_that_get_a_hint() -> None:
     """And the page names none that has no hint, but redis-py's timeout."""
-    cells = [cells[0] for cells in rows("Names in other libraries")[1:]]
+    cells = [cells[0] for cells in rows(section(PAGE, "Names in other libraries"))]
     documented = {name for cell in cells for name in re.findall(r"`(\w+)[`=]", cell)}
     assert documented - {"timeout"} == {*OTHERS}

@@ -14,6 +14,7 @@ from django_distlock import Lease, signals
 from django_distlock.backends.operator_calls import OperatorCalls
 from django_distlock.health import StoreHealth
 from django_distlock.signals import ReentrantSignal
+from tests.support.documentation import PAGES
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ pytestmark = pytest.mark.once
 
 CODE = ROOT / "tests" / "typing"
 FILES = sorted({*CODE.glob("*.py")} - {CODE / "wrong.py"})
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = ("", ".contract", ".fencing", ".health", ".test")
 IMPORT = re.compile(r"from (django_distlock[\w.]*) import (?:\(([^)]*)\)|([^\n#]*))")
 """An import in a page's code."""
@@ -50,7 +50,7 @@ def names_in(file: Path) -> Iterator[str]:
 
 def names_in_documents() -> Iterator[str]:
     """Yield the names of the package that the pages' code imports or sets."""
-    for page in PAGES:
+    for page in PAGES.values():
         text = HIDDEN.sub("", page.read_text("utf-8"))
         for module, in_parentheses, in_line in IMPORT.findall(text):
             for name in re.findall(r"\w+", in_parentheses or in_line):

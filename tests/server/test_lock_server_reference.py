@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand
 from django_distlock.management.exit_codes import ExitCode
 from django_distlock.records import ServerStatus
 from django_distlock.server.pauses import MAX_PAUSES
-from tests.support.documentation import DOCUMENTS, section, text_of
+from tests.support.documentation import DOCUMENTS, rows, section, text_of
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -25,15 +25,9 @@ PAGE = "reference/lock-server.md"
 PAGES = [PAGE, "how-to/run-the-lock-server.md", "how-to/secure-the-lock-server.md"]
 
 
-def rows(heading: str) -> list[list[str]]:
-    """Return the rows of the section's tables, without those of headings."""
-    found = re.findall(r"^\|( [`\d].*)\|$", section(PAGE, heading), re.MULTILINE)
-    return [[cell.strip() for cell in row.split("|")] for row in found]
-
-
 def table(heading: str) -> dict[str, str]:
     """Return the options' defaults in the table there, some of which are prose."""
-    return {row[0].strip("`"): row[1].strip("` ") for row in rows(heading)}
+    return {row[0].strip("`"): row[1].strip("` ") for row in rows(section(PAGE, heading))}
 
 
 def parser() -> ArgumentParser:
@@ -68,7 +62,7 @@ def test_options_that_pages_name_exist(page: str) -> None:
 
 def test_exit_codes_are_those_of_every_command() -> None:
     """It runs nothing and waits for no lock, so it has no others."""
-    assert [int(row[0]) for row in rows("Exit codes")] == [
+    assert [int(row[0]) for row in rows(section(PAGE, "Exit codes"))] == [
         ExitCode.DONE,
         ExitCode.ERROR,
         ExitCode.USAGE,

@@ -19,6 +19,9 @@ PAGES = {
 }
 """The pages of the site and those beside the code, by their name from docs/."""
 CODE = re.compile(r"^ *(`{3,})[^\n]*\n.*?^ *\1$", re.MULTILINE | re.DOTALL)
+TABLE = re.compile(r"^\|.*\|\n\|[-: |]+\|\n((?:\|.*\|(?:\n|\Z))+)", re.MULTILINE)
+BAR = re.compile(r"(?<!\\)\|")
+"""What separates cells, unless it is escaped."""
 
 
 def example(document: str, *headings: str) -> Any:
@@ -42,9 +45,7 @@ def example(document: str, *headings: str) -> Any:
 
 def shown(document: str, language: str = "python") -> list[str]:
     """Return the page's blocks in this language, without the indentation of a list."""
-    text = (DOCUMENTS / document).read_text(encoding="utf-8")
-    blocks = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
-    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in blocks]
+    return blocks((DOCUMENTS / document).read_text(encoding="utf-8"), language)
 
 
 def values(document: str) -> dict[str, Any]:
@@ -87,10 +88,37 @@ def blocks(text: str, language: str) -> list[str]:
     return [re.sub(f"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
 
 
+def commands(block: str) -> list[tuple[str, str]]:
+    """Return each command of a `console` block with the output that the page shows, if any.
+
+    A command that goes on in the next line is whole.
+    """
+    found: list[tuple[str, str]] = []
+    for line in block.replace("\\\n", "").splitlines():
+        if line.startswith("$ "):
+            found.append((line.removeprefix("$ ").strip(), ""))
+        elif found:
+            command, output = found[-1]
+            found[-1] = (command, f"{output}{line}\n")
+        elif line.strip():
+            raise AssertionError(f"a console block starts with a command after `$ `, not: {line}")
+    return found
+
+
 def console_commands(text: str) -> list[str]:
-    """Return the commands of the `console` blocks; one that goes on in the next line is whole."""
-    joined = "\n".join(blocks(text, "console")).replace("\\\n", "")
-    return [" ".join(line[2:].split()) for line in joined.splitlines() if line.startswith("$ ")]
+    """Return the commands of the `console` blocks, with single blanks."""
+    found = [command for block in blocks(text, "console") for command, _ in commands(block)]
+    return [" ".join(command.split()) for command in found]
+
+
+def rows(text: str) -> list[list[str]]:
+    """Return the cells of each row of the tables in a text, without the tables' heads."""
+    tables = TABLE.findall(text)
+    return [
+        [cell.strip() for cell in BAR.split(line)[1:-1]]
+        for table in tables
+        for line in table.splitlines()
+    ]
 
 
 def text_of(expression: ast.expr) -> str | None:

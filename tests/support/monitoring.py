@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MONITORING = DOCUMENTS / "monitoring"
-README = (DOCUMENTS / "how-to" / "monitor.md").read_text("utf-8")
+GUIDE = DOCUMENTS / "how-to" / "monitor.md"
+GUIDE_TEXT = GUIDE.read_text("utf-8")
 DASHBOARD: dict[str, Any] = json.loads((MONITORING / "dashboard.json").read_text("utf-8"))
 ALERTS: dict[str, Any] = yaml.safe_load((MONITORING / "alerts.yml").read_text("utf-8"))
 ALERT_TESTS: dict[str, Any] = yaml.safe_load((MONITORING / "alerts_test.yml").read_text("utf-8"))

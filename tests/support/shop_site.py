@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.support.children import tied
+from tests.support.children import run_line
 from tests.support.paths import ROOT
 
 MANAGE = """
@@ -54,17 +53,7 @@ class ShopSite:
 
     def run(self, command: str, **variables: str) -> Ended:
         """Run a line as a shell does."""
-        done = subprocess.run(
-            tied(["bash", "-c", command]),
-            cwd=self.directory,
-            env=self.environment | variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = run_line(command, self.directory, self.environment | variables)
         return Ended(done.returncode, done.stdout)
 
     def run_python(self, program: str) -> Ended:

@@ -19,7 +19,7 @@ from django_distlock import acquire_lock
 from django_distlock.telemetry import prometheus, spans
 from django_distlock.telemetry.measures import BUCKETS, LABELS, MEASURES
 from django_distlock.telemetry.opentelemetry import instrument
-from tests.support.documentation import DOCUMENTS
+from tests.support.documentation import DOCUMENTS, rows, section
 from tests.support.holders import acquire, take_away
 from tests.support.paths import ROOT
 
@@ -53,16 +53,15 @@ distributed_lock("<customer_id>collectPayment")(lambda customer_id: None)(1234)
 """
 
 
-def rows(heading: str) -> list[list[str]]:
-    """Return the rows of the tables under the heading, without the first ones."""
-    [section] = re.findall(rf"^## {heading}\n(.*?)(?=^## )", TEXT, re.MULTILINE | re.DOTALL)
-    lines = re.findall(r"^\| (`.+) \|$", section, re.MULTILINE)
-    return [line.replace("`", "").split(" | ") for line in lines]
+def named_rows(heading: str) -> list[list[str]]:
+    """Return the rows that begin with a name in code, without its marks."""
+    named = [row for row in rows(section(PAGE, heading)) if row[0].startswith("`")]
+    return [[cell.replace("`", "") for cell in row] for row in named]
 
 
 def test_metrics() -> None:
     """All are in the tables, as they are."""
-    found = rows("Metrics")
+    found = named_rows("Metrics")
     size = len(MEASURES)
     assert found[:size] == [
         [each.name, each.kind.value, each.unit, each.description] for each in MEASURES
@@ -84,7 +83,7 @@ def test_spans_and_attributes(traces: Traces, monkeypatch: pytest.MonkeyPatch) -
     for span in traces.spans:
         for name in span.attributes or {}:
             found[name].add(span.name.removeprefix("distlock."))
-    documented = {name: cells for name, *cells in rows("Spans")}
+    documented = {name: cells for name, *cells in named_rows("Spans")}
     assert {*documented} == {*traces.names, *found}
     assert {name: {*documented[name][0].split(", ")} for name in found} == found
     outcomes = {(span.attributes or {})["distlock.outcome"] for span in traces.spans}
@@ -98,7 +97,7 @@ def test_shortest_wait() -> None:
 
 def arguments(heading: str) -> set[str]:
     """Return the arguments in the section's table."""
-    return {row[0] for row in rows(heading)}
+    return {row[0] for row in named_rows(heading)}
 
 
 def test_arguments() -> None:

@@ -21,8 +21,9 @@ from tests.support.holders import acquire  # noqa: E402
 from tests.support.monitoring import (  # noqa: E402
     ALERT_TESTS,
     DASHBOARD,
+    GUIDE,
+    GUIDE_TEXT,
     PANELS,
-    README,
     RULES,
     VARIABLES,
     dashboard_expressions,
@@ -86,7 +87,7 @@ def test_labels_are_those_of_the_metrics() -> None:
 def test_documented_number_of_series(exported: list[Any]) -> None:
     """It is what an operator plans with."""
     created = [each for each in exported if each.name.endswith("_created")]
-    assert f"{len(exported)} for each, or {len(exported) - len(created)} without" in README
+    assert f"{len(exported)} for each, or {len(exported) - len(created)} without" in GUIDE_TEXT
 
 
 def test_texts_name_labels_that_their_expression_keeps() -> None:
@@ -134,8 +135,8 @@ def test_alert_says_what_to_do(rule: dict[str, Any]) -> None:
     page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
     assert page == PAGE
     assert anchor == rule["alert"].lower()
-    assert anchor in anchors(prose(DOCUMENTS / "how-to" / "monitor.md"))
-    assert f"| [{rule['alert']}](#{anchor}) | {rule['labels']['severity']} |" in README
+    assert anchor in anchors(prose(GUIDE))
+    assert f"| [{rule['alert']}](#{anchor}) | {rule['labels']['severity']} |" in GUIDE_TEXT
     assert f"\n| {rule['alert']} | " in (DOCUMENTS / "how-to" / "on-call.md").read_text("utf-8")
 
 
