@@ -37,7 +37,7 @@ WITHOUT_NOUN = re.compile(
     r"""(?: ^ | [.;:!?(] \s* | \b(?:
         a|about|all|also|are|as|ask|asks|asked|at|but|by|decide|decides|except|find|finds|for|from
         |if|in|into|is|know|knows|known|learn|learns|matter|matters|not|notices?|of|on|only|see
-        |sees|say|says|said|show|shows|shown|tell|tells|than|that|then|this|those|to|was|were|what
+        |sees|say|says|said|show|shows|shown|tell|tells|told|than|that|then|this|those|to|was|were|what
         |when|where|with
     ) \s+ )
     (?:who|whose)\b | \b(?:and|or)\ who\b""",

@@ -24,6 +24,7 @@ def test_page_is_in_plain_english(name: str) -> None:
     [
         "Who gets the lock works.",
         "The log says who holds it.",
+        "A client is never told who holds it.",
         "Those who wait get it.",
         "Whoever reads keeps others from writing.",
         "This lets a worker in.",

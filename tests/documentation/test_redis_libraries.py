@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from redis_lock import Lock, NotAcquired, TimeoutTooLarge  # noqa: E402
 
 from django_distlock import LockNotAcquired, distributed_lock  # noqa: E402
 from tests.settings import STORE_TIMEOUT  # noqa: E402
+from tests.support.concurrency import until  # noqa: E402
 from tests.support.redis_servers import place  # noqa: E402
 
 if TYPE_CHECKING:
@@ -97,9 +97,7 @@ def test_redis_py_renews_nothing(client: Any) -> None:
     """A lease shorter than the work ends during the work."""
     lock = client.lock(NAME, timeout=0.02)
     assert lock.acquire()
-    deadline = time.monotonic() + 10
-    while client.exists(NAME) and time.monotonic() < deadline:
-        time.sleep(0.005)
+    until(lambda: not client.exists(NAME))
     assert client.lock(NAME, timeout=60, blocking=False).acquire()
     with pytest.raises(LockNotOwnedError):
         lock.release()
